@@ -1,0 +1,48 @@
+# Everything a contributor needs. `make run` and `make test` work from a fresh clone with Python 3.11+ and make.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TESTS ?= tests
+WORKERS ?= 4
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/ready ## apply migrations/ to an embedded PostgreSQL and show the status table
+	@url=$$($(BIN)/python -m dev.postgres url) && export DATABASE_URL="$$url" && $(BIN)/initmig migrate && $(BIN)/initmig status
+
+test: $(VENV)/ready ## every test that this machine can run
+	$(BIN)/pytest -n $(WORKERS) $(TESTS)
+
+check: $(VENV)/ready ## linters, formatter, types, floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/ready ## let ruff mend and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+db: $(VENV)/ready ## start the embedded PostgreSQL and print its URL
+	@$(BIN)/python -m dev.postgres url
+
+db-stop: ## stop the embedded PostgreSQL of `make run` and `make db`
+	@[ ! -x $(BIN)/python ] || $(BIN)/python -m dev.postgres stop
+
+lock: ## resolve the dependencies again, with hashes (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --group dev -c requirements.lock -o requirements-dev.lock
+
+clean: db-stop ## remove what the other targets made
+	rm -rf $(VENV) .run dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/ready: requirements-dev.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "initmig needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: help run test check format db db-stop lock clean

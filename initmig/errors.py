@@ -1,0 +1,103 @@
+"""What can go wrong: facts with their values, the place, the next step, and the exit code."""
+
+from typing import ClassVar, NamedTuple
+
+
+class Place(NamedTuple):
+    """A position in a migration file; *line* and *column* are 1-based, 0 where unknown."""
+
+    path: str
+    line: int = 0
+    column: int = 0
+    source: str = ""
+    """The text of that line, shown above the caret."""
+
+    def __str__(self) -> str:
+        numbers = [str(n) for n in (self.line, self.column) if n]
+        return ":".join([self.path, *numbers])
+
+
+class ServerMessage(NamedTuple):
+    """What PostgreSQL said beside its message; empty strings where it said nothing."""
+
+    sqlstate: str = ""
+    """https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+    detail: str = ""
+    hint: str = ""
+    context: str = ""
+
+
+class Problem(NamedTuple):
+    """One fact that stops the work, and what to do about it."""
+
+    message: str
+    hint: str = ""
+    place: Place | None = None
+    server: ServerMessage = ServerMessage()
+
+
+class InitmigError(Exception):
+    """The base of everything that initmig raises on purpose."""
+
+    exit_code: ClassVar[int]
+    problems: tuple[Problem, ...]
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        place: Place | None = None,
+        server: ServerMessage | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.problems = (Problem(message, hint, place, server or ServerMessage()),)
+
+    @classmethod
+    def of(cls, problems: tuple[Problem, ...]) -> "InitmigError":
+        """One error that reports all *problems* together; there is at least one."""
+        error = cls("; ".join(problem.message for problem in problems))
+        error.problems = problems
+        return error
+
+
+class MigrationFailed(InitmigError):
+    """A migration raised an error; nothing of it was kept unless the message says so."""
+
+    exit_code = 1
+
+
+class ConfigError(InitmigError):
+    """Usage, a setting or a migration file is wrong; nothing was tried."""
+
+    exit_code = 2
+
+
+class DatabaseUnavailable(InitmigError):
+    """The database did not answer in time, or went away."""
+
+    exit_code = 3
+
+
+class DatabaseRefused(InitmigError):
+    """The database answered and refused: login, database, TLS, rights."""
+
+    exit_code = 4
+
+
+class QueueTimeout(InitmigError):
+    """Another migrator was still at it when the queue timeout was over."""
+
+    exit_code = 5
+
+
+class PlanError(InitmigError):
+    """Refused to start: changed, out of order, irreversible, unknown, or too old for this database."""
+
+    exit_code = 6
+
+
+class MigrationsPending(InitmigError):
+    """Migrations are pending, and the caller asked only whether that is so."""
+
+    exit_code = 7
