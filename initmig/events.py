@@ -1,0 +1,234 @@
+"""What happened, as frozen records emitted after the fact; units are in the field names."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+from initmig.errors import Problem
+
+
+class NothingPending(NamedTuple):
+    """Every migration of this image is applied."""
+
+    migrations: int
+
+
+class NoMigrationsFound(NamedTuple):
+    """The folders exist and hold no migration."""
+
+    folders: tuple[str, ...]
+
+
+class WaitingForDatabase(NamedTuple):
+    """The database cannot be used yet; said once for each reason."""
+
+    reason: str
+    timeout_seconds: float
+
+
+class Connected(NamedTuple):
+    """The database answered after having been waited for."""
+
+    waited_seconds: float
+
+
+class WaitingForMigrations(NamedTuple):
+    """Somebody else has to apply what is pending; said once for each change of it."""
+
+    reason: str
+    timeout_seconds: float
+
+
+class WaitingInQueue(NamedTuple):
+    """Another migrator holds the migration lock."""
+
+    holder: str
+    """Who, since when and what it is doing, in words."""
+    holder_pid: int
+    blocked_by: tuple[int, ...]
+    """Server process ids that the holder itself waits for, from ``pg_blocking_pids``."""
+    waited_seconds: float
+
+
+class WaitingForYoyo(NamedTuple):
+    """A stock yoyo's row stands in ``yoyo_lock``."""
+
+    pid: int
+    locked_at_utc: str
+    waited_seconds: float
+
+
+class LockAcquired(NamedTuple):
+    """This process is the migrator now; *pooled* tells in which way the lock is held."""
+
+    waited_seconds: float
+    pooled: bool
+
+
+class AppliedElsewhere(NamedTuple):
+    """The last pending migration was applied by another migrator while this one waited."""
+
+    waited_seconds: float
+
+
+class StaleLockRemoved(NamedTuple):
+    """A lock row of an initmig that is no more was removed from ``yoyo_lock``."""
+
+    pid: int
+
+
+class YoyoLockRemoved(NamedTuple):
+    """``unlock`` removed a stock yoyo's row from ``yoyo_lock``."""
+
+    pid: int
+    locked_at_utc: str
+
+
+class NotLocked(NamedTuple):
+    """``unlock`` found no lock row of a stock yoyo."""
+
+
+class OutOfOrder(NamedTuple):
+    """A pending migration sorts before one that is applied."""
+
+    id: str
+    applied_id: str
+
+
+class Changed(NamedTuple):
+    """An applied migration's file is not the one that was applied."""
+
+    id: str
+    path: str
+
+
+class UnknownMigrations(NamedTuple):
+    """The database is ahead: these are applied, and not among this image's files."""
+
+    ids: tuple[str, ...]
+
+
+class MigrationStarted(NamedTuple):
+    """A migration is about to run; *position* of *total*, 1-based."""
+
+    id: str
+    path: str
+    position: int
+    total: int
+
+
+class MigrationApplied(NamedTuple):
+    """A migration and its record were committed."""
+
+    id: str
+    duration_seconds: float
+
+
+class MigrationRolledBack(NamedTuple):
+    """A migration was undone and its record removed, in one commit."""
+
+    id: str
+    duration_seconds: float
+
+
+class HookRan(NamedTuple):
+    """A post-apply hook was committed."""
+
+    id: str
+    duration_seconds: float
+
+
+class MigrationRetried(NamedTuple):
+    """A migration was rolled back because of others, and will be tried again after the pause."""
+
+    id: str
+    reason: str
+    sqlstate: str
+    attempt: int
+    attempts: int
+    pause_seconds: float
+    blockers: tuple[str, ...]
+    """Who stood in the way, in words; empty where that was not seen."""
+
+
+class StatementRunning(NamedTuple):
+    """A statement takes long."""
+
+    id: str
+    elapsed_seconds: float
+    doing: str
+    """What it waits for, or how far it is."""
+    blockers: tuple[str, ...]
+    """Who stands in the way, in words."""
+
+
+class ServerNotice(NamedTuple):
+    """PostgreSQL said something beside its answer."""
+
+    severity: str
+    text: str
+
+
+class ErrorIgnored(NamedTuple):
+    """A step with ``ignore_errors`` failed, and the migration went on without it."""
+
+    text: str
+
+
+class Finished(NamedTuple):
+    """A run that applied, rolled back or created something came to its end."""
+
+    summary: str
+    ids: tuple[str, ...]
+    duration_seconds: float
+
+
+class FilesCreated(NamedTuple):
+    """``new`` wrote these files."""
+
+    paths: tuple[str, ...]
+
+
+class Failed(NamedTuple):
+    """The run ended with *exit_code* because of *problem*."""
+
+    problem: Problem
+    exit_code: int
+
+
+class StoppedBySignal(NamedTuple):
+    """The run was stopped; what was not committed was rolled back."""
+
+    signal: str
+    exit_code: int
+
+
+Event: TypeAlias = (
+    NothingPending
+    | NoMigrationsFound
+    | WaitingForDatabase
+    | Connected
+    | WaitingForMigrations
+    | WaitingInQueue
+    | WaitingForYoyo
+    | LockAcquired
+    | AppliedElsewhere
+    | StaleLockRemoved
+    | YoyoLockRemoved
+    | NotLocked
+    | OutOfOrder
+    | Changed
+    | UnknownMigrations
+    | MigrationStarted
+    | MigrationApplied
+    | MigrationRolledBack
+    | HookRan
+    | MigrationRetried
+    | StatementRunning
+    | ServerNotice
+    | ErrorIgnored
+    | Finished
+    | FilesCreated
+    | Failed
+    | StoppedBySignal
+)
+Emit: TypeAlias = Callable[[Event], None]

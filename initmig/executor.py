@@ -1,0 +1,230 @@
+"""One migration, one transaction: runs what the plan says, tries again what others spoiled."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from initmig.clock import Clock
+from initmig.engine import Backend, telling_ignored_errors
+from initmig.errors import MigrationFailed
+from initmig.events import (
+    Emit,
+    Event,
+    HookRan,
+    MigrationApplied,
+    MigrationRetried,
+    MigrationRolledBack,
+    MigrationStarted,
+)
+from initmig.identity import who_am_i
+from initmig.lock import migration_lock
+from initmig.model import Migration
+from initmig.postgres import RETRYABLE, Session, StatementFailed
+from initmig.watching import Watch
+
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 30.0
+
+
+class Limits(NamedTuple):
+    """How long to wait and to run (seconds, 0 for no limit), and how often to try again."""
+
+    queue_timeout: float
+    lock_timeout: float
+    statement_timeout: float
+    lock_retries: int
+
+
+class Executor:
+    """Applies and rolls back on one session; the caller holds the migration lock."""
+
+    def __init__(
+        self, backend: Backend, watch: Watch, *, lock_retries: int, clock: Clock, emit: Emit
+    ) -> None:
+        self._backend = backend
+        self._watch = watch
+        self._lock_retries = lock_retries
+        self._clock = clock
+        self._emit = emit
+
+    def apply_each(self, migrations: Sequence[Migration]) -> None:
+        """Each of *migrations* in a transaction of its own, with its record.
+
+        :raises MigrationFailed: those before it are kept
+        """
+        for position, migration in enumerate(migrations, 1):
+            self._start(migration, position, len(migrations))
+            seconds = self._run(migration, self._backend.apply_one)
+            self._emit(MigrationApplied(migration.id, seconds))
+
+    def apply_all(self, migrations: Sequence[Migration]) -> None:
+        """*migrations* with their records in one transaction.
+
+        :raises MigrationFailed: nothing is kept
+        """
+        applied = self._retrying(migrations[0], lambda: self._apply_in_one(migrations))
+        for event in applied:
+            self._emit(event)
+
+    def _apply_in_one(self, migrations: Sequence[Migration]) -> list[MigrationApplied]:
+        applied = []
+        with self._backend.transaction():
+            for position, migration in enumerate(migrations, 1):
+                self._start(migration, position, len(migrations))
+                started = time.monotonic()
+                with _named(migration):
+                    self._backend.apply_one(migration.handle)
+                applied.append(MigrationApplied(migration.id, time.monotonic() - started))
+        return applied
+
+    def roll_back(self, migrations: Sequence[Migration]) -> None:
+        """Each of *migrations*, in this order, in a transaction of its own.
+
+        :raises MigrationFailed: those before it stay rolled back
+        """
+        for position, migration in enumerate(migrations, 1):
+            self._start(migration, position, len(migrations))
+            seconds = self._run(migration, self._backend.rollback_one)
+            self._emit(MigrationRolledBack(migration.id, seconds))
+
+    def run_hooks(self, hooks: Sequence[Migration]) -> None:
+        """The post-apply *hooks*, logged and not marked, as in yoyo.
+
+        :raises MigrationFailed: one failed; what was applied before is kept
+        """
+        for hook in hooks:
+            seconds = self._run(hook, lambda handle: self._backend.apply_one(handle, mark=False))
+            self._emit(HookRan(hook.id, seconds))
+
+    def _start(self, migration: Migration, position: int, total: int) -> None:
+        self._emit(MigrationStarted(migration.id, migration.file.path, position, total))
+
+    def _run(self, migration: Migration, unit: Callable[[Any], None]) -> float:
+        """Seconds that the successful attempt took."""
+
+        def attempt() -> float:
+            started = time.monotonic()
+            with _named(migration):
+                unit(migration.handle)
+            return time.monotonic() - started
+
+        return self._retrying(migration, attempt)
+
+    def _retrying(self, migration: Migration, attempt: Callable[[], Any]) -> Any:
+        """As *attempt*; again after a pause where others made it fail."""
+
+        def watched() -> Any:
+            self._watch.works_on(migration.id)
+            try:
+                with telling_ignored_errors(self._emit):
+                    return attempt()
+            finally:
+                self._watch.rests()
+
+        if not migration.transactional:
+            return watched()
+        retrying = Retrying(
+            retry=retry_if_exception(_is_retryable),
+            wait=wait_exponential_jitter(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, jitter=0.5),
+            stop=stop_after_attempt(self._lock_retries + 1),
+            sleep=self._clock.sleep,
+            before_sleep=lambda state: self._emit(self._retried(migration, state)),
+            reraise=True,
+        )
+        return retrying(watched)
+
+    def _retried(self, migration: Migration, state: Any) -> Event:
+        problem = state.outcome.exception().problems[0]
+        sqlstate = problem.server.sqlstate
+        return MigrationRetried(
+            migration.id,
+            RETRYABLE[sqlstate],
+            sqlstate,
+            state.attempt_number,
+            self._lock_retries,
+            state.upcoming_sleep,
+            self._watch.blockers,
+        )
+
+
+def _is_retryable(error: BaseException) -> bool:
+    return isinstance(error, MigrationFailed) and error.problems[0].server.sqlstate in RETRYABLE
+
+
+@contextmanager
+def _named(migration: Migration) -> Iterator[None]:
+    """What the server refused inside is a failure of *migration*, with the next step."""
+    try:
+        yield
+    except StatementFailed as error:
+        raise MigrationFailed(
+            f"{migration.id} failed: {error}",
+            hint=_next_step(migration, error.server.sqlstate),
+            place=error.problems[0].place,
+            server=error.server,
+        ) from error
+
+
+def _next_step(migration: Migration, sqlstate: str) -> str:
+    if not migration.transactional:
+        return (
+            f"{migration.id} is not transactional: what stands before that statement is done;"
+            " mend the file so that it can run again from its beginning"
+        )
+    if sqlstate in RETRYABLE:
+        return "nothing of it was kept; run again when less is going on, or raise --lock-timeout"
+    return "nothing of it was kept; mend it and run again"
+
+
+@contextmanager
+def locked_executor(
+    session: Session,
+    *,
+    limits: Limits,
+    clock: Clock,
+    emit: Emit,
+    is_needed: Callable[[], bool],
+) -> Iterator[Executor | None]:
+    """An executor that holds the migration lock, or None once *is_needed* says no.
+
+    :raises InitmigError: as `migration_lock`
+    """
+    with migration_lock(
+        session, timeout=limits.queue_timeout, clock=clock, emit=emit, is_needed=is_needed
+    ) as pid:
+        if pid is None:
+            yield None
+            return
+        backend = Backend(
+            session,
+            by=who_am_i(),
+            settings=_in_transactions(limits),
+            outside=_outside_transactions(limits),
+        )
+        backend.prepare()
+        first_look = limits.lock_timeout / 2 or float("inf")
+        with Watch(session, pid=pid, first_look=first_look, emit=emit) as watch:
+            yield Executor(backend, watch, lock_retries=limits.lock_retries, clock=clock, emit=emit)
+
+
+def _in_transactions(limits: Limits) -> str:
+    return (
+        f"SET LOCAL lock_timeout = {_milliseconds(limits.lock_timeout)};"
+        f"SET LOCAL statement_timeout = {_milliseconds(limits.statement_timeout)}"
+    )
+
+
+def _outside_transactions(limits: Limits) -> str:
+    """No lock_timeout: CREATE INDEX CONCURRENTLY waits for every older transaction, and holds up
+    nobody meanwhile; timed out, it would leave an invalid index.
+    """
+    return (
+        f"SET statement_timeout = {_milliseconds(limits.statement_timeout)}; SET lock_timeout = 0"
+    )
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,124 @@
+"""What is applied: yoyo's tables, which are the truth, and initmig's own beside them."""
+
+from collections.abc import Sequence
+from datetime import UTC
+
+from initmig.errors import DatabaseRefused
+from initmig.identity import Identity
+from initmig.model import AppliedMigration, Migration
+from initmig.postgres import UNDEFINED_TABLE, Session, quote_literal
+
+_APPLIED_IDS = "SELECT migration_id FROM _yoyo_migration ORDER BY applied_at_utc, migration_id"
+
+# yoyo's log has no index but its key: one pass over it, not one for each migration.
+_APPLIED = """
+SELECT y.migration_id, y.applied_at_utc, coalesce(l.username || '@' || l.hostname, ''), {own}
+FROM _yoyo_migration y
+LEFT JOIN (SELECT DISTINCT ON (migration_hash) migration_hash, username, hostname
+           FROM _yoyo_log WHERE operation IN ('apply', 'mark')
+           ORDER BY migration_hash, created_at_utc DESC) l USING (migration_hash)
+{join}
+ORDER BY y.applied_at_utc, y.migration_id"""
+
+# A row of ours counts only while it speaks of the same application as yoyo's: a stock yoyo that
+# rolls back and applies again does not touch it.
+_OWN = {
+    "own": "coalesce(i.checksum, ''), coalesce(i.breaking, false),"
+    " extract(epoch FROM i.finished_at - i.started_at)::float8",
+    "join": "LEFT JOIN _initmig_migration i ON i.migration_id = y.migration_id"
+    " AND i.finished_at = y.applied_at_utc AT TIME ZONE 'UTC'",
+}
+_NO_OWN = {"own": "'', false, NULL", "join": ""}
+
+_CREATE = """
+CREATE TABLE _initmig_migration (
+    migration_id varchar(255) PRIMARY KEY,
+    checksum text NOT NULL,
+    breaking boolean NOT NULL,
+    state text NOT NULL CHECK (state IN ('applying', 'applied')),
+    statements_done integer NOT NULL,
+    started_at timestamptz NOT NULL,
+    finished_at timestamptz,
+    username text NOT NULL,
+    hostname text NOT NULL,
+    image_version text NOT NULL
+)"""
+
+_RECORD = """
+INSERT INTO _initmig_migration
+SELECT y.migration_id, {checksum}, {breaking}, 'applied', {statements},
+    y.applied_at_utc AT TIME ZONE 'UTC' - interval '{seconds:.6f} s',
+    y.applied_at_utc AT TIME ZONE 'UTC', {user}, {host}, {version}
+FROM _yoyo_migration y WHERE y.migration_id = {id}
+ON CONFLICT (migration_id) DO UPDATE SET
+    checksum = excluded.checksum, breaking = excluded.breaking, state = excluded.state,
+    statements_done = excluded.statements_done, started_at = excluded.started_at,
+    finished_at = excluded.finished_at, username = excluded.username,
+    hostname = excluded.hostname, image_version = excluded.image_version"""
+
+
+def applied_ids(session: Session) -> tuple[str, ...]:
+    """The applied ids in the order applied, in one query; none where yoyo has no table yet.
+
+    :raises DatabaseRefused: the role may not read yoyo's table
+    """
+    try:
+        return tuple(id for (id,) in session.query(_APPLIED_IDS))
+    except DatabaseRefused as error:
+        if error.problems[0].server.sqlstate == UNDEFINED_TABLE:
+            return ()
+        raise
+
+
+def applied_migrations(session: Session) -> tuple[AppliedMigration, ...]:
+    """Everything that is known about what is applied, in the order applied.
+
+    :raises DatabaseRefused: the role may not read the tables
+    """
+    yoyo, own = have_tables(session, ("_yoyo_migration", "_initmig_migration"))
+    if not yoyo:
+        return ()
+    rows = session.query(_APPLIED.format(**(_OWN if own else _NO_OWN)))
+    return tuple(
+        AppliedMigration(id, applied_at.replace(tzinfo=UTC), by, checksum, breaking, seconds)
+        for id, applied_at, by, checksum, breaking, seconds in rows
+    )
+
+
+def have_tables(session: Session, names: Sequence[str]) -> tuple[bool, ...]:
+    """Which of the tables *names* are on the search path."""
+    columns = ", ".join(f"to_regclass({quote_literal(name)}) IS NOT NULL" for name in names)
+    return session.query(f"SELECT {columns}")[0]
+
+
+def create_table(session: Session) -> None:
+    """Make initmig's own table where it is missing; the caller holds the migration lock."""
+    if not have_tables(session, ("_initmig_migration",))[0]:
+        session.query(_CREATE)
+
+
+def record(migration: Migration, *, seconds: float, by: Identity) -> str:
+    """The SQL that records *migration* as applied in *seconds*, after yoyo's own row for it."""
+    return _RECORD.format(
+        id=quote_literal(migration.id),
+        checksum=quote_literal(migration.checksum),
+        breaking=migration.breaking,
+        statements=len(migration.steps),
+        seconds=seconds,
+        user=quote_literal(by.user),
+        host=quote_literal(by.host),
+        version=quote_literal(by.version),
+    )
+
+
+def forget(id: str) -> str:
+    """The SQL that removes the record of the migration *id*."""
+    return f"DELETE FROM _initmig_migration WHERE migration_id = {quote_literal(id)}"
+
+
+def remove_yoyo_lock(session: Session) -> list[tuple[int, str]]:
+    """Remove the lock row of a stock yoyo; its process id and since when (UTC) it stood there."""
+    if not have_tables(session, ("yoyo_lock",))[0]:
+        return []
+    rows = session.query("DELETE FROM yoyo_lock WHERE pid > 0 RETURNING pid, ctime::text")
+    return [(pid, locked_at) for pid, locked_at in rows]

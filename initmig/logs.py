@@ -1,0 +1,257 @@
+"""Events as lines: text for people, JSON for machines. What each says stands in one table."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, TextIO
+
+from initmig import events
+from initmig.dsn import mask_secrets
+from initmig.durations import format_duration
+from initmig.errors import Place, Problem
+from initmig.events import Event
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+class _Rendering(NamedTuple):
+    level: str
+    text: Callable[[Any], str]
+
+
+def _some(count: int, thing: str = "migration") -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def _list(ids: tuple[str, ...]) -> str:
+    return ", ".join(ids)
+
+
+def _after_colon(items: tuple[str, ...]) -> str:
+    return f"; blocked by {'; '.join(items)}" if items else ""
+
+
+def _finished(event: events.Finished) -> str:
+    if not event.ids:
+        return event.summary
+    done = f"{event.summary} {_some(len(event.ids))} in {format_duration(event.duration_seconds)}"
+    return f"{done}: {_list(event.ids)}"
+
+
+def _retried(event: events.MigrationRetried) -> str:
+    return (
+        f"{event.id}: {event.reason}, nothing of it was kept; retry {event.attempt} of"
+        f" {event.attempts} in {format_duration(event.pause_seconds)}"
+        f"{_after_colon(event.blockers)}"
+    )
+
+
+_RENDERINGS: dict[type[Event], _Rendering] = {
+    events.NothingPending: _Rendering(
+        "info", lambda e: f"nothing to do: {_some(e.migrations)}, all applied"
+    ),
+    events.NoMigrationsFound: _Rendering(
+        "warning", lambda e: f"no migrations in {_list(e.folders)}"
+    ),
+    events.WaitingForDatabase: _Rendering(
+        "info",
+        lambda e: (
+            f"waiting up to {format_duration(e.timeout_seconds)} for the database: {e.reason}"
+        ),
+    ),
+    events.Connected: _Rendering(
+        "info", lambda e: f"the database answers after {format_duration(e.waited_seconds)}"
+    ),
+    events.WaitingForMigrations: _Rendering(
+        "info",
+        lambda e: f"waiting up to {format_duration(e.timeout_seconds)} for migrations: {e.reason}",
+    ),
+    events.WaitingInQueue: _Rendering(
+        "info",
+        lambda e: (
+            f"waiting for another migrator ({format_duration(e.waited_seconds)} so far): {e.holder}"
+        ),
+    ),
+    events.WaitingForYoyo: _Rendering(
+        "info",
+        lambda e: (
+            f"waiting for a yoyo ({format_duration(e.waited_seconds)} so far): process id"
+            f" {e.pid}, since {e.locked_at_utc} UTC; if it is no more, run `initmig unlock`"
+        ),
+    ),
+    events.LockAcquired: _Rendering(
+        "debug",
+        lambda e: (
+            f"got the lock after {format_duration(e.waited_seconds)}"
+            + (", behind a pooler" if e.pooled else "")
+        ),
+    ),
+    events.AppliedElsewhere: _Rendering(
+        "info",
+        lambda e: (
+            "nothing to do: another migrator applied what was pending, after"
+            f" {format_duration(e.waited_seconds)}"
+        ),
+    ),
+    events.StaleLockRemoved: _Rendering(
+        "warning", lambda e: f"removed the lock row of an initmig that is no more (pid {e.pid})"
+    ),
+    events.YoyoLockRemoved: _Rendering(
+        "info",
+        lambda e: f"removed the lock row of yoyo process {e.pid}, since {e.locked_at_utc} UTC",
+    ),
+    events.NotLocked: _Rendering("info", lambda _: "nothing to do: no lock row of a stock yoyo"),
+    events.OutOfOrder: _Rendering(
+        "warning",
+        lambda e: (
+            f"{e.id} is out of order: {e.applied_id} is applied already;"
+            " --out-of-order=fail refuses that"
+        ),
+    ),
+    events.Changed: _Rendering(
+        "warning",
+        lambda e: (
+            f"{e.id} was applied, and {e.path} has changed since; --changed=fail refuses that"
+        ),
+    ),
+    events.UnknownMigrations: _Rendering(
+        "warning",
+        lambda e: (
+            f"the database is ahead of this image, which may run all the same: {_list(e.ids)}"
+            f" {'is' if len(e.ids) == 1 else 'are'} applied and unknown here"
+        ),
+    ),
+    events.MigrationStarted: _Rendering(
+        "debug", lambda e: f"[{e.position}/{e.total}] {e.id} ({e.path})"
+    ),
+    events.MigrationApplied: _Rendering(
+        "info", lambda e: f"applied {e.id} in {format_duration(e.duration_seconds)}"
+    ),
+    events.MigrationRolledBack: _Rendering(
+        "info", lambda e: f"rolled back {e.id} in {format_duration(e.duration_seconds)}"
+    ),
+    events.HookRan: _Rendering(
+        "info", lambda e: f"ran {e.id} in {format_duration(e.duration_seconds)}"
+    ),
+    events.MigrationRetried: _Rendering("warning", _retried),
+    events.StatementRunning: _Rendering(
+        "info",
+        lambda e: (
+            f"{e.id} has been running for {format_duration(e.elapsed_seconds)}: {e.doing}"
+            f"{_after_colon(e.blockers)}"
+        ),
+    ),
+    events.ServerNotice: _Rendering("info", lambda e: f"{e.severity}: {e.text}"),
+    events.ErrorIgnored: _Rendering("warning", lambda e: f"ignored, as the step says: {e.text}"),
+    events.Finished: _Rendering("info", _finished),
+    events.FilesCreated: _Rendering("info", lambda e: f"wrote {_list(e.paths)}"),
+    events.Failed: _Rendering("error", lambda e: problem_text(e.problem)),
+    events.StoppedBySignal: _Rendering(
+        "error",
+        lambda e: f"stopped by {e.signal}; what was not committed was rolled back, run again",
+    ),
+}
+
+
+def event_text(event: Event) -> str:
+    """*event* in words, without secrets."""
+    return mask_secrets(_RENDERINGS[type(event)].text(event))
+
+
+def problem_text(problem: Problem) -> str:
+    """The fact with its place first, the line with a caret, the server's words, the next step."""
+    where = f"{problem.place}: " if problem.place else ""
+    code = f" ({problem.server.sqlstate})" if problem.server.sqlstate else ""
+    lines = [f"{where}{problem.message}{code}"]
+    if problem.place and problem.place.source:
+        lines += _excerpt(problem.place)
+    for label, text in (
+        ("DETAIL", problem.server.detail),
+        ("HINT", problem.server.hint),
+        ("CONTEXT", problem.server.context),
+        ("next", problem.hint),
+    ):
+        if text:
+            lines.append(f"  {label}: {text}")
+    return "\n".join(lines)
+
+
+_WIDEST = 160
+
+
+def _excerpt(place: Place) -> list[str]:
+    """The source line and a caret under the column; of a very long line only what is near."""
+    start = max(0, place.column - _WIDEST // 2) if len(place.source) > _WIDEST else 0
+    shown = place.source[start : start + _WIDEST]
+    margin = f"{place.line or '':>6} | "
+    if not place.column:
+        return [margin + shown]
+    before = shown[: place.column - 1 - start]
+    # a tab stays a tab, so that the caret stands under its character on any terminal
+    indent = "".join(c if c == "\t" else " " for c in before)
+    return [margin + shown, f"{'':>6} | {indent}^"]
+
+
+class Log:
+    """Writes the events that are important enough to *stream*, a whole line at a time."""
+
+    def __init__(self, level: str, form: str, stream: TextIO | None = None) -> None:
+        self._shown = LEVELS[LEVELS.index(level) :]
+        self._render = _json_line if form == "json" else _text_line
+        self._stream = stream or sys.stderr
+
+    def __call__(self, event: Event) -> None:
+        level = _level(event)
+        if level in self._shown:
+            self._stream.write(self._render(event, level) + "\n")
+            self._stream.flush()
+
+
+def _level(event: Event) -> str:
+    if isinstance(event, events.ServerNotice):
+        return {"WARNING": "warning", "NOTICE": "info", "INFO": "info"}.get(event.severity, "debug")
+    return _RENDERINGS[type(event)].level
+
+
+def _now() -> str:
+    seconds = time.time()
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
+
+
+def _text_line(event: Event, level: str) -> str:
+    return f"{_now()} {level:7} {event_text(event)}"
+
+
+def _json_line(event: Event, level: str) -> str:
+    from json import dumps
+
+    record = {
+        "time": _now(),
+        "level": level,
+        "event": _snake_case(type(event).__name__),
+        "message": event_text(event),
+        **_fields(event),
+    }
+    return mask_secrets(dumps(record, ensure_ascii=False))
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    if not isinstance(event, events.Failed):
+        return event._asdict()
+    problem = event.problem
+    place = problem.place or Place("")
+    return {
+        "message": problem.message,
+        "path": place.path,
+        "line": place.line,
+        "column": place.column,
+        "source": place.source,
+        **problem.server._asdict(),
+        "next": problem.hint,
+        "exit_code": event.exit_code,
+    }
+
+
+def _snake_case(name: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")

@@ -1,0 +1,74 @@
+"""Results for stdout: the status table, its JSON, and the SQL of a plan."""
+
+from collections.abc import Iterable, Sequence
+
+from initmig.durations import format_duration
+from initmig.model import Migration, MigrationStatus
+
+_HEADINGS = ("migration", "state", "applied (UTC)", "by", "took")
+
+
+def status_table(rows: Iterable[MigrationStatus]) -> str:
+    """One line for each migration, under headings."""
+    return _table([_HEADINGS, *map(_cells, rows)])
+
+
+def _cells(row: MigrationStatus) -> tuple[str, ...]:
+    applied = row.applied
+    if applied is None:
+        return (row.id, row.state, "", "", "")
+    seconds = applied.duration_seconds
+    return (
+        row.id,
+        row.state,
+        f"{applied.applied_at:%Y-%m-%d %H:%M:%S}",
+        applied.applied_by,
+        "" if seconds is None else format_duration(seconds),
+    )
+
+
+def _table(lines: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def status_json(rows: Iterable[MigrationStatus]) -> str:
+    """A JSON document with every migration and what is known of it."""
+    from json import dumps
+
+    return dumps({"migrations": [_record(row) for row in rows]}, indent=2, ensure_ascii=False)
+
+
+def _record(row: MigrationStatus) -> dict[str, object]:
+    record: dict[str, object] = {"id": row.id, "state": row.state, "path": row.path or None}
+    if row.applied:
+        record |= {
+            "applied_at": row.applied.applied_at.isoformat(),
+            "applied_by": row.applied.applied_by or None,
+            "duration_seconds": row.applied.duration_seconds,
+            "breaking": row.applied.breaking,
+        }
+    return record
+
+
+def plan_sql(migrations: Sequence[Migration]) -> str:
+    """What runs, in order, as SQL with a comment above each migration."""
+    if not migrations:
+        return "-- nothing is pending"
+    return "\n\n".join(map(_plan_of_one, migrations))
+
+
+def _plan_of_one(migration: Migration) -> str:
+    facts = [migration.file.path]
+    if not migration.transactional:
+        facts.append("not transactional")
+    if migration.breaking:
+        facts.append("breaking")
+    if migration.depends:
+        facts.append(f"after {', '.join(sorted(migration.depends))}")
+    lines = [f"-- {migration.id} ({'; '.join(facts)})"]
+    lines += [step.apply.strip("\ufeff\r\n") for step in migration.steps]
+    return "\n".join(lines)

@@ -1,0 +1,212 @@
+"""Decides, without touching anything: what to apply, what to roll back, what to refuse."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+from initmig.errors import PlanError, Problem
+from initmig.events import Changed, OutOfOrder
+from initmig.model import AppliedMigration, Listing, Migration, MigrationFile, MigrationStatus
+
+_T = TypeVar("_T", MigrationFile, Migration)
+
+
+class Finding(NamedTuple):
+    """Something that a policy decides on: an event to emit, or the error it becomes."""
+
+    event: OutOfOrder | Changed
+    error: Problem
+
+
+def pending_files(listing: Listing, applied: Iterable[str]) -> tuple[MigrationFile, ...]:
+    """The migrations that are not applied, in the listing's order."""
+    done = frozenset(applied)
+    return tuple(file for file in listing.migrations if file.id not in done)
+
+
+def unknown_ids(listing: Listing, applied: Iterable[str]) -> tuple[str, ...]:
+    """The applied ids that no file of this image has, in the order applied."""
+    known = {file.id for file in listing.migrations}
+    return tuple(id for id in applied if id not in known)
+
+
+def resolve_id(text: str, ids: Sequence[str]) -> str:
+    """The id that is *text*, or the only one that starts with it.
+
+    :raises PlanError: no id does, or several do
+    """
+    if text in ids:
+        return text
+    matches = [id for id in ids if id.startswith(text)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise PlanError(f"{text!r} is ambiguous: {', '.join(matches)}", hint="write more of the id")
+    raise PlanError(f"no migration has the id {text!r}", hint=_nearest_hint(text, ids))
+
+
+def _nearest_hint(text: str, ids: Sequence[str]) -> str:
+    from difflib import get_close_matches
+
+    nearest = get_close_matches(text, ids, n=1)
+    return f"did you mean {nearest[0]}?" if nearest else "`initmig status` lists the ids"
+
+
+def up_to(target: str, ordered: Sequence[_T], listing: Listing) -> tuple[_T, ...]:
+    """Those of the *ordered* pending migrations that `--to` *target* asks for.
+
+    *target* is a whole id. Where it is applied already, these are the ones listed before it.
+    """
+    ids = [migration.id for migration in ordered]
+    if target in ids:
+        return tuple(ordered[: ids.index(target) + 1])
+    listed = [file.id for file in listing.migrations]
+    before = set(listed[: listed.index(target)])
+    return tuple(migration for migration in ordered if migration.id in before)
+
+
+def out_of_order(
+    pending: Sequence[MigrationFile], applied: Iterable[str], listing: Listing
+) -> tuple[Finding, ...]:
+    """The pending migrations that sort before an applied one of the same folder."""
+    done = frozenset(applied)
+    last: dict[str, str] = {}
+    for file in listing.migrations:
+        if file.id in done:
+            last[file.folder] = max(file.id, last.get(file.folder, ""))
+    return tuple(
+        Finding(OutOfOrder(file.id, last[file.folder]), _out_of_order(file.id, last[file.folder]))
+        for file in pending
+        if file.id < last.get(file.folder, "")
+    )
+
+
+def _out_of_order(id: str, applied_id: str) -> Problem:
+    return Problem(
+        f"{id} would be applied after {applied_id}, which is applied",
+        hint="rename it to sort last, or pass --out-of-order=allow",
+    )
+
+
+def changed(
+    listing: Listing, applied: Iterable[AppliedMigration], checksums: Mapping[str, str]
+) -> tuple[Finding, ...]:
+    """The applied migrations whose file is another than the one applied.
+
+    *checksums* gives the file's checksum by id; what stock yoyo applied has none to compare.
+    """
+    recorded = {migration.id: migration.checksum for migration in applied}
+    return tuple(
+        Finding(Changed(file.id, file.path), _changed(file))
+        for file in listing.migrations
+        if recorded.get(file.id) and recorded[file.id] != checksums.get(file.id)
+    )
+
+
+def _changed(file: MigrationFile) -> Problem:
+    return Problem(
+        f"{file.id} was applied, and {file.path} has changed since",
+        hint="restore the file and write the change as a new migration, or pass --changed=allow",
+    )
+
+
+def refuse(findings: Iterable[Finding]) -> None:
+    """:raises PlanError: there is any finding; all of them are reported together."""
+    problems = tuple(finding.error for finding in findings)
+    if problems:
+        raise PlanError.of(problems)
+
+
+def refuse_old_image(unknown: Iterable[AppliedMigration]) -> None:
+    """:raises PlanError: a migration that an older application cannot live with is unknown."""
+    breaking = [migration.id for migration in unknown if migration.breaking]
+    if breaking:
+        raise PlanError(
+            f"this image is too old for the database: {', '.join(breaking)} is applied,"
+            " breaking, and not among its migrations",
+            hint="deploy an image that contains it, or roll it back with the newer image first",
+        )
+
+
+def refuse_transaction_of_all(migrations: Iterable[Migration]) -> None:
+    """:raises PlanError: not all of *migrations* can run in one transaction."""
+    others = [migration.id for migration in migrations if not migration.transactional]
+    if others:
+        raise PlanError(
+            f"--transaction=all, but {', '.join(others)} is not transactional",
+            hint="apply up to there with --to and --transaction=each first",
+        )
+
+
+def to_roll_back(
+    applied: Sequence[AppliedMigration], *, to: str = "", steps: int = 0, everything: bool = False
+) -> tuple[AppliedMigration, ...]:
+    """What to undo, newest first; *to*, a whole id, stays applied.
+
+    :raises PlanError: *to* is not applied
+    """
+    newest_first = tuple(reversed(applied))
+    if everything:
+        return newest_first
+    if not to:
+        return newest_first[:steps]
+    ids = [migration.id for migration in newest_first]
+    if to not in ids:
+        raise PlanError(f"{to} is not applied", hint="`initmig status` lists what is")
+    return newest_first[: ids.index(to)]
+
+
+def refuse_irreversible(
+    chosen: Iterable[AppliedMigration], migrations: Mapping[str, Migration]
+) -> None:
+    """:raises PlanError: one of *chosen* is not in this image or has no rollback; names all."""
+    problems: list[Problem] = []
+    for applied in chosen:
+        migration = migrations.get(applied.id)
+        if migration is None:
+            problems.append(
+                Problem(
+                    f"{applied.id} is applied, and not among this image's migrations",
+                    hint="roll back with the image that contains it",
+                )
+            )
+        elif missing := _without_rollback(migration):
+            problems.append(missing)
+    if problems:
+        raise PlanError.of(tuple(problems))
+
+
+def _without_rollback(migration: Migration) -> Problem | None:
+    if migration.file.is_sql:
+        if all(step.rollback for step in migration.steps):
+            return None
+        path = migration.file.path.removesuffix(".sql") + ".rollback.sql"
+        return Problem(f"{migration.id} has no rollback", hint=f"write the SQL for it in {path}")
+    missing = [n for n, step in enumerate(migration.steps, 1) if not step.rollback]
+    if not missing:
+        return None
+    numbers = ", ".join(map(str, missing))
+    return Problem(
+        f"{migration.id} has no rollback in step {numbers} of {len(migration.steps)}",
+        hint="give the step one; `lambda connection: None` says that there is nothing to undo",
+    )
+
+
+def statuses(
+    listing: Listing, applied: Iterable[AppliedMigration], changed_ids: Collection[str]
+) -> tuple[MigrationStatus, ...]:
+    """Every migration: those of this image in its order, then the unknown in the order applied."""
+    records = {migration.id: migration for migration in applied}
+    rows = [
+        MigrationStatus(
+            file.id, _state(file.id, records, changed_ids), file.path, records.pop(file.id, None)
+        )
+        for file in listing.migrations
+    ]
+    rows += [MigrationStatus(id, "unknown", "", record) for id, record in records.items()]
+    return tuple(rows)
+
+
+def _state(id: str, records: Mapping[str, AppliedMigration], changed_ids: Collection[str]) -> str:
+    if id not in records:
+        return "pending"
+    return "changed" if id in changed_ids else "applied"

@@ -1,0 +1,376 @@
+"""The only door to psycopg: connect, ask, run a script; its errors become initmig's here."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import pq
+from psycopg.errors import error_from_result
+from psycopg.generators import execute
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from initmig.dsn import mask_secrets, parse_dsn
+from initmig.errors import (
+    ConfigError,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    InitmigError,
+    Place,
+    ServerMessage,
+)
+
+UNDEFINED_TABLE = "42P01"
+INSUFFICIENT_PRIVILEGE = "42501"
+RETRYABLE = {
+    "55P03": "lock timeout",
+    "40P01": "deadlock",
+    "40001": "serialization failure",
+}
+"""SQLSTATEs of a transaction that failed because of others, and succeeds when tried again."""
+
+_CONNECTION_LOST = ("08", "57P01", "57P02", "57P03")
+"""Connection exceptions, and a server that shuts down, crashed, or cannot be connected to now."""
+
+CONNECT_TIMEOUT_SECONDS = 5.0
+
+_TRANSPORT = {
+    # A peer that vanishes without a word is noticed after about 25 s, idle or in mid-statement:
+    # keepalives see the idle connection, tcp_user_timeout the one with unacknowledged data.
+    "keepalives": "1",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+    # fallback_: an application_name of the user's own wins
+    "fallback_application_name": "initmig",
+}
+
+# libpq gives no SQLSTATE for a failed connect, and its ping calls a server that has no slot left,
+# or that does not speak TLS, the same as one that refuses a password or is silent.
+_REFUSES = re.compile(
+    r"SSL|certificate|GSSAPI|pg_hba\.conf|password|authentication|permission denied"
+    r"|(role|database|user) \"[^\"]*\" (does not exist|is not)|not permitted to log in"
+)
+_WAITS = re.compile(
+    r"too many|connection slots|no more connections allowed|is (starting up|shutting down)"
+    r"|recovery|standby|read-only|not yet accepting|Connection refused|timeout expired"
+    r"|resolve host|translate host name|closed the connection|query_wait_timeout"
+)
+
+
+_COPYING = (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)
+
+
+class LoginRefused(DatabaseRefused):
+    """The server answered the attempt to connect, and said no."""
+
+
+class StatementFailed(InitmigError):
+    """The server, or the driver, refused a statement."""
+
+    exit_code = 1
+    position: int
+    """1-based, in characters from the start of the message sent; 0 where the server named none."""
+
+    completed: int
+    """How many statements of the message had been completed before."""
+
+    def at(self, place: Place) -> "StatementFailed":
+        """This error, now with its *place* in a file."""
+        self.problems = (self.problems[0]._replace(place=place),)
+        return self
+
+    @property
+    def server(self) -> ServerMessage:
+        """What the server said beside its message."""
+        return self.problems[0].server
+
+
+class Settings(NamedTuple):
+    """How to connect, and for whom the work is done there."""
+
+    conninfo: str = ""
+    password: str = ""
+    """Used where *conninfo* has none."""
+    schema: str = ""
+    role: str = ""
+
+
+class _Connection(psycopg.Connection[tuple[Any, ...]]):
+    """Refuses to end a transaction that is not its user's to end."""
+
+    guarded = False
+
+    def commit(self) -> None:
+        self._refuse("commit")
+        super().commit()
+
+    def rollback(self) -> None:
+        self._refuse("rollback")
+        super().rollback()
+
+    def _refuse(self, method: str) -> None:
+        if self.guarded:
+            raise psycopg.ProgrammingError(
+                f"{method}() would end the transaction that initmig opened for this migration"
+            )
+
+
+class Session:
+    """One connection in autocommit; search path and role apply to everything sent through it.
+
+    They are set anew in each transaction (SET LOCAL), because behind a pooler in transaction mode
+    a plain SET would stay with a server connection that others use next.
+    """
+
+    def __init__(self, connection: _Connection, settings: Settings) -> None:
+        self.connection = connection
+        self._settings = settings
+        self.preamble = _preamble(settings)
+
+    def settle(self) -> None:
+        """Keep what the preamble sets for the whole session, which must not be a pooled one.
+
+        ``client_connection_check_interval`` makes the server notice a client that died while its
+        statement runs; without it the lock would live on to the end of that statement.
+        https://www.postgresql.org/docs/current/runtime-config-connection.html
+        """
+        lasting = self.preamble.replace("SET LOCAL", "SET")
+        self.query(f"{lasting} SET client_connection_check_interval = '1s'")
+        self.preamble = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether a statement can still be sent, outside of any transaction."""
+        return not self.connection.closed and not self.in_transaction
+
+    @property
+    def startup_pid(self) -> int:
+        """The server process id given at start-up: behind a pooler, not the one that works."""
+        return self.connection.info.backend_pid
+
+    @property
+    def in_transaction(self) -> bool:
+        return self.connection.info.transaction_status != pq.TransactionStatus.IDLE
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of the last statement of *sql*, which is sent as one message.
+
+        :raises DatabaseRefused: the server refused it
+        :raises DatabaseUnavailable: the connection was lost
+        """
+        try:
+            return self.run(self.preamble + sql)
+        except StatementFailed as error:
+            raise refused(error) from error
+
+    def run(self, script: str) -> list[tuple[Any, ...]]:
+        """The rows of the last statement of *script*, which is sent as it is, in one message.
+
+        :raises StatementFailed: the server refused it
+        :raises DatabaseUnavailable: the connection was lost
+        """
+        with self.translating_errors(), self.connection.lock:
+            results = self._send(script)
+        if results[-1].status == pq.ExecStatus.FATAL_ERROR:
+            error = error_from_result(results[-1], encoding="utf-8")
+            raise _translate(error, self.connection, completed=len(results) - 1) from error
+        return self._rows(results[-1])
+
+    def _send(self, script: str) -> list[pq.abc.PGresult]:
+        """The result of each statement, the last one of the one that failed.
+
+        Not by a cursor: it does not tell how many statements had been completed before the one
+        that failed, and keeps every row of every statement.
+        """
+        self.connection.pgconn.send_query(script.encode())
+        results = self.connection.wait(execute(self.connection.pgconn))
+        if results[-1].status in _COPYING:
+            self.connection.close()
+            raise psycopg.ProgrammingError("COPY from or to the client is not possible here")
+        return results
+
+    def _rows(self, result: pq.abc.PGresult) -> list[tuple[Any, ...]]:
+        if not result.ntuples:
+            return []
+        with self.connection.cursor() as cursor:
+            transformer = psycopg.adapt.Transformer.from_context(cursor)
+            transformer.set_pgresult(result)
+            return transformer.load_rows(0, result.ntuples, tuple)
+
+    def render(self, sql: str, params: Mapping[str, Any]) -> str:
+        """*sql* with *params* as literals."""
+        return psycopg.ClientCursor(self.connection).mogrify(sql, params)
+
+    @contextmanager
+    def translating_errors(self) -> Iterator[None]:
+        """What psycopg raises inside becomes StatementFailed or DatabaseUnavailable."""
+        try:
+            yield
+        except psycopg.Error as error:
+            raise _translate(error, self.connection) from error
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Inside, a migration that gets the connection can neither commit nor roll back."""
+        self.connection.guarded = True
+        try:
+            yield
+        finally:
+            self.connection.guarded = False
+
+    @contextmanager
+    def sibling(self) -> Iterator["Session"]:
+        """A second connection to the same database, closed at the end.
+
+        :raises InitmigError: it cannot be made
+        """
+        other = connect(self._settings)
+        try:
+            yield other
+        finally:
+            other.close()
+
+    def close(self) -> None:
+        """Give the connection back; whatever is open in it is rolled back by the server."""
+        self.connection.close()
+
+
+def connect(
+    settings: Settings,
+    *,
+    timeout: float = CONNECT_TIMEOUT_SECONDS,
+    on_notice: Callable[[str, str], None] | None = None,
+) -> Session:
+    """A session; *timeout* in seconds for each host, *on_notice* gets severity and text.
+
+    :raises ConfigError: the connection string is malformed
+    :raises DatabaseUnavailable: no answer, or the answer was: not now
+    :raises LoginRefused: the server answered, and refused
+    """
+    params = _parameters(settings, timeout)
+    try:
+        connection = _Connection.connect(**params, autocommit=True, prepare_threshold=None)
+    except psycopg.Error as error:
+        raise _connect_error(error, params) from error
+    if on_notice:
+        connection.add_notice_handler(
+            lambda notice: on_notice(
+                notice.severity_nonlocalized or "", notice.message_primary or ""
+            )
+        )
+    return Session(connection, settings)
+
+
+def _parameters(settings: Settings, timeout: float) -> dict[str, Any]:
+    try:
+        given = conninfo_to_dict(parse_dsn(settings.conninfo).conninfo)
+    except (psycopg.Error, ValueError) as error:
+        # libpq quotes the part that it did not understand, and that may be of the password
+        reason = (
+            re.sub(r'"[^"]*"', '"***"', str(error))
+            if isinstance(error, psycopg.Error)
+            else str(error)
+        )
+        raise ConfigError(
+            f"the database URL is malformed: {reason.strip()}",
+            hint="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with @ : / ? # % in the password"
+            " percent-encoded",
+        ) from None
+    defaults: dict[str, Any] = {**_TRANSPORT, "connect_timeout": max(2, round(timeout))}
+    if settings.password:
+        defaults["password"] = settings.password
+    return {**defaults, **given, "client_encoding": "UTF8"}
+
+
+def _preamble(settings: Settings) -> str:
+    """The SET LOCALs that open every transaction; empty where there is nothing to set."""
+    preamble = ""
+    if settings.role:
+        preamble += f"SET LOCAL ROLE {quote_identifier(settings.role)};"
+    if settings.schema:
+        schemas = (name.strip() for name in settings.schema.split(","))
+        preamble += f"SET LOCAL search_path = {', '.join(map(quote_identifier, schemas))};"
+    return preamble
+
+
+def quote_identifier(name: str) -> str:
+    """*name* as an SQL identifier, whatever characters are in it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quote_literal(text: str) -> str:
+    """*text* as an SQL string, whatever ``standard_conforming_strings`` is."""
+    escaped = text.replace("'", "''").replace("\\", "\\\\")
+    return f"E'{escaped}'" if "\\" in text else f"'{escaped}'"
+
+
+def _connect_error(error: psycopg.Error, params: Mapping[str, Any]) -> InitmigError:
+    reason = _reason(error)
+    if _REFUSES.search(reason):
+        return _login_refused(reason)
+    if _WAITS.search(reason):
+        return DatabaseUnavailable(reason)
+    match pq.PGconn.ping(make_conninfo("", **params).encode()):
+        case pq.Ping.OK:
+            return _login_refused(reason)
+        case pq.Ping.NO_ATTEMPT:
+            return ConfigError(f"the database URL cannot be used: {reason}")
+        case _:
+            return DatabaseUnavailable(reason)
+
+
+def _login_refused(reason: str) -> LoginRefused:
+    return LoginRefused(
+        reason, hint="check user, password, database and sslmode, and the server's pg_hba.conf"
+    )
+
+
+def _reason(error: psycopg.Error) -> str:
+    """libpq's words on one line, each attempt's failure once."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    own = [
+        line for line in lines if line and not line.startswith(("Multiple connection", "- host:"))
+    ]
+    others = [
+        line.partition(", hostaddr: ")[2].partition(": ")[2]
+        for line in lines
+        if line.startswith("- host:")
+    ]
+    cleaned = [
+        line.removeprefix("connection failed: ").removeprefix("connection is bad: ")
+        for line in own + others
+    ]
+    return mask_secrets("; ".join(dict.fromkeys(filter(None, cleaned))))
+
+
+def _translate(
+    error: psycopg.Error, connection: _Connection, *, completed: int = 0
+) -> InitmigError:
+    sqlstate = error.sqlstate or ""
+    if connection.closed or sqlstate.startswith(_CONNECTION_LOST):
+        return DatabaseUnavailable(f"the connection was lost: {_reason(error)}")
+    said = error.diag
+    failed = StatementFailed(
+        said.message_primary or str(error),
+        server=ServerMessage(
+            sqlstate,
+            said.message_detail or "",
+            said.message_hint or "",
+            said.context or "",
+        ),
+    )
+    failed.position = int(said.statement_position or 0)
+    failed.completed = completed
+    return failed
+
+
+def refused(error: StatementFailed) -> DatabaseRefused:
+    """*error* of a statement of initmig's own, as the refusal that it is."""
+    problem = error.problems[0]
+    hint = ""
+    if problem.server.sqlstate == INSUFFICIENT_PRIVILEGE:
+        hint = "grant the right to the role that initmig uses, or name another one with --role"
+    return DatabaseRefused(problem.message, hint=hint, server=problem.server)

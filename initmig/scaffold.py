@@ -1,0 +1,55 @@
+"""The files of a new migration."""
+
+import os
+import re
+import time
+
+from initmig.errors import ConfigError
+
+_SQL = "-- What this migration does, and why.\n\n"
+_ROLLBACK = "-- Undo it: initmig refuses to roll back while this file has no statement.\n\n"
+_PYTHON = '''"""What this migration does, and why."""
+
+from yoyo import step
+
+
+def apply(connection):
+    """Run inside the migration's transaction; *connection* is psycopg's."""
+
+
+def rollback(connection):
+    """Undo it."""
+
+
+steps = [step(apply, rollback)]
+'''
+
+
+def write_migration(folder: str, name: str, *, python: bool, now: float) -> tuple[str, ...]:
+    """The paths written in *folder*, which is made where it is missing; *now* in epoch seconds.
+
+    :raises ConfigError: *name* has no letter or digit, or a file cannot be written
+    """
+    slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    if not slug:
+        raise ConfigError(
+            f"{name!r} cannot name a migration",
+            hint="use letters and digits: initmig new add_email",
+        )
+    stem = os.path.join(folder, f"{time.strftime('%Y%m%d%H%M%S', time.gmtime(now))}_{slug}")  # noqa: PTH118
+    files = (
+        {f"{stem}.py": _PYTHON}
+        if python
+        else {f"{stem}.sql": _SQL, f"{stem}.rollback.sql": _ROLLBACK}
+    )
+    try:
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+        for path, text in files.items():
+            with open(path, "x", encoding="utf-8") as file:  # noqa: PTH123
+                file.write(text)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {error.filename}: {error.strerror}",
+            hint="choose another name, or a folder that can be written",
+        ) from None
+    return tuple(files)

@@ -1,0 +1,24 @@
+"""The outcome where Kubernetes shows it: the termination message of the container."""
+
+import os
+
+KUBERNETES_PATH = "/dev/termination-log"
+LIMIT_BYTES = 4096
+"""https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/"""
+
+
+def write_outcome(path: str, text: str) -> None:
+    """Put *text* into *path*, or where it is empty into Kubernetes' own file if that exists.
+
+    It is cut to 4,096 bytes. A file that cannot be written is no reason to fail: what it would
+    say stands in the log.
+    """
+    path = path or (KUBERNETES_PATH if os.path.exists(KUBERNETES_PATH) else "")  # noqa: PTH110
+    if not path:
+        return
+    data = text.encode()[:LIMIT_BYTES].decode(errors="ignore").encode()
+    try:
+        with open(path, "wb") as file:  # noqa: PTH123 - pathlib costs 10 ms
+            file.write(data)
+    except OSError:
+        return

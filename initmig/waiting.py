@@ -1,0 +1,156 @@
+"""Until the database answers: what is worth waiting for, for how long, and said how often."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from initmig.clock import Clock
+from initmig.durations import format_duration
+from initmig.errors import DatabaseUnavailable, InitmigError, MigrationsPending
+from initmig.events import Connected, Emit, WaitingForDatabase, WaitingForMigrations
+from initmig.postgres import CONNECT_TIMEOUT_SECONDS, LoginRefused, Session
+
+_T = TypeVar("_T")
+
+_WORTH_WAITING = (DatabaseUnavailable, LoginRefused, MigrationsPending)
+
+_REFUSED_SECONDS = 10.0
+"""A server that is being set up refuses a role or database for a moment; longer is no accident."""
+
+_FIRST_PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 3.0
+
+
+def with_session(
+    connect: Callable[[float], Session],
+    work: Callable[[Session], _T],
+    *,
+    timeout: float,
+    clock: Clock,
+    emit: Emit,
+) -> _T:
+    """What *work* returns on a connection, tried again for as long as waiting can help.
+
+    *connect* gets the seconds that it may take for each host.
+
+    Only the time without a usable answer counts against *timeout* (seconds, 0 tries once), over
+    all outages together: a server that crashes at each attempt does not keep a run for ever.
+
+    :raises DatabaseUnavailable: the timeout is over; so LoginRefused and MigrationsPending
+    """
+    outage = _Outage(timeout, clock, emit)
+
+    def attempt() -> _T:
+        outage.trying()
+        session = connect(outage.patience())
+        try:
+            outage.answered()
+            return work(session)
+        finally:
+            session.close()
+
+    try:
+        return attempt()
+    except _WORTH_WAITING as error:
+        outage.met(error)
+        return _keep_trying(attempt, error, outage)
+
+
+def _keep_trying(attempt: Callable[[], _T], met: InitmigError, outage: "_Outage") -> _T:
+    """As *attempt*, which has just *met* an error, with pauses of full jitter in between.
+
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """
+    from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
+
+    errors = [met]
+
+    def again() -> _T:
+        if errors:
+            raise errors.pop()
+        return attempt()
+
+    pauses = wait_random_exponential(multiplier=_FIRST_PAUSE_SECONDS, max=_LONGEST_PAUSE_SECONDS)
+    retrying = Retrying(
+        retry=retry_if_exception_type(_WORTH_WAITING),
+        wait=lambda state: min(pauses(state), outage.left(_error_of(state))),
+        stop=lambda state: outage.is_over(_error_of(state)),
+        sleep=outage.clock.sleep,
+        retry_error_callback=lambda state: outage.give_up(_error_of(state)),
+        after=lambda state: outage.met(_error_of(state)),
+    )
+    return retrying(again)
+
+
+def _error_of(state: Any) -> InitmigError:
+    error = state.outcome.exception()
+    assert isinstance(error, InitmigError)  # noqa: S101 - retried are these alone
+    return error
+
+
+class _Outage:
+    """How long there was no usable answer, and which reasons were told."""
+
+    def __init__(self, timeout: float, clock: Clock, emit: Emit) -> None:
+        self.clock = clock
+        self._timeout = timeout
+        self._emit = emit
+        self._since: float | None = None
+        self._before = 0.0
+        self._told: set[str] = set()
+        self._pending = ""
+
+    def patience(self) -> float:
+        """Seconds that one attempt to connect may take."""
+        left = self._timeout - self._waited()
+        return min(CONNECT_TIMEOUT_SECONDS, left) if left > 0 else CONNECT_TIMEOUT_SECONDS
+
+    def trying(self) -> None:
+        self._since = self.clock.now() if self._since is None else self._since
+
+    def answered(self) -> None:
+        self._before += self._elapsed()
+        self._since = None
+        if self._told:
+            self._told.clear()
+            self._emit(Connected(self._before))
+
+    def met(self, error: InitmigError) -> None:
+        """Note *error*; tell its reason if that is new and there is time left to wait."""
+        self.trying()
+        if self.is_over(error):
+            return
+        reason = str(error)
+        if isinstance(error, MigrationsPending):
+            if reason != self._pending:
+                self._pending = reason
+                self._emit(WaitingForMigrations(reason, self._timeout))
+        elif reason not in self._told:
+            self._told.add(reason)
+            self._emit(WaitingForDatabase(reason, self._limit(error)))
+
+    def left(self, error: InitmigError) -> float:
+        """Seconds until *error* is final."""
+        return max(0.0, self._limit(error) - self._waited())
+
+    def is_over(self, error: InitmigError) -> bool:
+        return self.left(error) <= 0
+
+    def give_up(self, error: InitmigError) -> Any:
+        """:raises InitmigError: *error*, with how long was waited for the better of it."""
+        if type(error) is not DatabaseUnavailable:
+            raise error
+        raise DatabaseUnavailable(
+            f"{error} (waited {format_duration(self._waited())})",
+            hint="start the database or mend the way to it; --wait-timeout says how long to wait",
+        ) from error
+
+    def _limit(self, error: InitmigError) -> float:
+        if isinstance(error, LoginRefused):
+            return min(self._timeout, _REFUSED_SECONDS)
+        return self._timeout
+
+    def _waited(self) -> float:
+        return self._before + self._elapsed()
+
+    def _elapsed(self) -> float:
+        return 0.0 if self._since is None else self.clock.now() - self._since

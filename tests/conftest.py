@@ -1,0 +1,116 @@
+"""What every test can ask for. CONTRIBUTING.md says how the tests are laid out."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.command import Initmig
+from tests.support.databases import Database, DatabaseServer, ExternalServer, create_database
+from tests.support.processes import Processes
+from tests.support.proxy import MakeProxy, Proxy
+from tests.support.servers import (
+    MakeServer,
+    MakeStandby,
+    running_server,
+    running_standby,
+    shared_cluster,
+)
+from tests.support.users import as_uid, uid_without_passwd_entry
+from tests.support.yoyo import Yoyo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from dev.postgres import Server
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder that this run's servers are copied from."""
+    folder = tmp_path_factory.getbasetemp()
+    under_xdist = "PYTEST_XDIST_WORKER" in os.environ
+    return shared_cluster(folder.parent if under_xdist else folder)
+
+
+@pytest.fixture(scope="session")
+def server(cluster: Path) -> Iterator[DatabaseServer]:
+    """The server of `database`: not to be stopped, for other tests use it too."""
+    external = os.environ.get("INITMIG_TEST_DATABASE_URL")
+    if external:
+        yield ExternalServer(external)
+        return
+    with running_server(cluster) as own:
+        yield own
+
+
+@pytest.fixture
+def database(server: DatabaseServer) -> Iterator[Database]:
+    """An empty database."""
+    empty = create_database(server)
+    yield empty
+    empty.drop(server)
+
+
+@pytest.fixture
+def make_server(cluster: Path) -> Iterator[MakeServer]:
+    """Makes servers that the test may stop, break and configure."""
+    with ExitStack() as stack:
+
+        def make(**settings: str | int) -> Server:
+            texts = {name: str(value) for name, value in settings.items()}
+            return stack.enter_context(running_server(cluster, settings=texts))
+
+        yield make
+
+
+@pytest.fixture
+def make_standby(make_server: MakeServer) -> Iterator[MakeStandby]:  # noqa: ARG001 outlived by it
+    """Makes streaming standbys of servers from `make_server`."""
+    with ExitStack() as stack:
+        yield lambda primary: stack.enter_context(running_standby(primary))
+
+
+@pytest.fixture
+def make_proxy() -> Iterator[MakeProxy]:
+    """Makes proxies before a server, e.g. `make_proxy(server).url(database.name)`."""
+    with ExitStack() as stack:
+        yield lambda server: stack.enter_context(Proxy(server))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A migrations folder, yet to be made by `write`."""
+    return tmp_path / "migrations"
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Starts processes that end with the test."""
+    home = tmp_path / "home"
+    home.mkdir()
+    started = Processes(home)
+    yield started
+    started.clean_up()
+
+
+@pytest.fixture
+def initmig(processes: Processes) -> Initmig:
+    """Runs the installed command."""
+    return Initmig(processes)
+
+
+@pytest.fixture
+def yoyo(processes: Processes) -> Yoyo:
+    """Runs the stock yoyo command."""
+    return Yoyo(processes)
+
+
+@pytest.fixture
+def nameless_user() -> list[str]:
+    """The `prefix` that runs a command as a user id without passwd entry; skips unless root."""
+    return as_uid(uid_without_passwd_entry())

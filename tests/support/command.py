@@ -1,0 +1,58 @@
+"""The installed command, run as its users run it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tests.support.processes import Processes, Result, Running
+
+COMMAND = Path(sys.executable).with_name("initmig")
+
+
+class Options(TypedDict, total=False):
+    """What surrounds the command: nothing else of this process's environment reaches it."""
+
+    url: str
+    """DATABASE_URL"""
+    folder: Path | str
+    """INITMIG_MIGRATIONS"""
+    env: Mapping[str, str]
+    """More variables; they win over *url* and *folder*."""
+    cwd: Path
+    prefix: Sequence[str]
+    """A command that runs the command, e.g. `nameless_user`."""
+
+
+class Initmig:
+    """Runs `initmig`, e.g. `initmig("migrate", "--to", "x", url=database.url, folder=folder)`."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+
+    def __call__(
+        self,
+        *arguments: str,
+        timeout: float = 60,
+        **options: Unpack[Options],
+    ) -> Result:
+        """Run to the end. Raises AssertionError with the output after *timeout* seconds."""
+        return self.start(*arguments, **options).result(timeout)
+
+    def start(self, *arguments: str, **options: Unpack[Options]) -> Running:
+        """Start it, for tests that signal it or look at it while it runs."""
+        argv = [*options.get("prefix", ()), str(COMMAND), *arguments]
+        return self._processes.start(argv, env=_environment(options), cwd=options.get("cwd"))
+
+
+def _environment(options: Options) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    if "url" in options:
+        settings["DATABASE_URL"] = options["url"]
+    if "folder" in options:
+        settings["INITMIG_MIGRATIONS"] = str(options["folder"])
+    return settings | dict(options.get("env", {}))

@@ -1,0 +1,100 @@
+"""Databases that last for one test."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+from psycopg import sql
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class DatabaseServer(Protocol):
+    """A server to make databases on."""
+
+    def url(self, database: str = "postgres") -> str:
+        """The superuser's URL of *database*."""
+        ...
+
+
+class ExternalServer:
+    """A server that runs anyway: the one of INITMIG_TEST_DATABASE_URL."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def url(self, database: str = "postgres") -> str:
+        return urlunsplit(urlsplit(self._url)._replace(path=f"/{database}"))
+
+
+class Database:
+    """A database, reached with the superuser's *url*."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.name = urlsplit(url).path.removeprefix("/")
+        self._roles: list[str] = []
+
+    def connect(self, *, autocommit: bool = True) -> psycopg.Connection:
+        """A connection to close, or to use in `with`."""
+        return psycopg.connect(self.url, autocommit=autocommit)
+
+    def query(
+        self, statement: str, parameters: Sequence[Any] | None = None
+    ) -> list[tuple[Any, ...]]:
+        """The rows of *statement*, run on a connection of its own."""
+        with self.connect() as connection:
+            return connection.execute(statement.encode(), parameters).fetchall()
+
+    def value(self, statement: str, parameters: Sequence[Any] | None = None) -> Any:
+        """The first column of the only row of *statement*."""
+        [(value, *_)] = self.query(statement, parameters)
+        return value
+
+    def execute(self, script: str) -> None:
+        """Run *script*, of any number of statements, on a connection of its own."""
+        with self.connect() as connection:
+            connection.execute(script.encode())
+
+    def tables(self, schema: str = "public") -> set[str]:
+        """The names of the tables of *schema*."""
+        names = "SELECT tablename FROM pg_tables WHERE schemaname = %s"
+        return {name for (name,) in self.query(names, [schema])}
+
+    def login_role(self, *statements: str, options: str = "") -> str:
+        """The URL of a new role, after *statements*, in which `{role}` is its name.
+
+        >>> reader = database.login_role("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+        """
+        name = f"role_{secrets.token_hex(6)}"
+        self.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{name}' {options}")
+        self._roles.append(name)
+        for statement in statements:
+            self.execute(statement.format(role=name))
+        parts = urlsplit(self.url)
+        address = parts.netloc.rpartition("@")[2]
+        return urlunsplit(parts._replace(netloc=f"{name}:{name}@{address}"))
+
+    def drop(self, server: DatabaseServer) -> None:
+        """Drop it and its roles, whoever is connected."""
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            identifier = sql.Identifier(self.name)
+            connection.execute(
+                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(identifier)
+            )
+            for role in self._roles:
+                connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
+def create_database(server: DatabaseServer, *, name: str | None = None) -> Database:
+    """An empty database on *server*, that goes with the server unless it is dropped."""
+    name = name or f"test_{secrets.token_hex(6)}"
+    # template0 is as empty as a database can be, and nobody's connection to it is in the way.
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(create)
+    return Database(server.url(name))

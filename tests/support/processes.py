@@ -1,0 +1,159 @@
+"""Commands in processes of their own, that a test can signal and that never outlive it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+POLL_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a process ended; *code* is negative if a signal ended it, as in subprocess."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The lines of stderr, parsed as JSON. Raises ValueError on any other line."""
+        return [json.loads(line) for line in self.err.splitlines()]
+
+
+class Running:
+    """A started process, whose output goes to files, so that it never blocks on a full pipe."""
+
+    def __init__(
+        self, argv: Sequence[str], *, output: Path, env: Mapping[str, str], cwd: Path
+    ) -> None:
+        self._out = output.with_suffix(".out")
+        self._err = output.with_suffix(".err")
+        self._started = time.monotonic()
+        self._ended: float | None = None
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            # A session of its own, so that its children can be killed with it.
+            self._process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=dict(env),
+                cwd=cwd,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def out(self) -> str:
+        """What it has written to stdout so far."""
+        return self._out.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def err(self) -> str:
+        """What it has written to stderr so far."""
+        return self._err.read_text(encoding="utf-8", errors="replace")
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_for_line(self, text: str, timeout: float = 20) -> str:
+        """The first complete line of stderr that contains *text*.
+
+        Raises AssertionError with stderr when it ends, or *timeout* seconds pass, without one.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            running = self.is_running()
+            for line in self.err.splitlines(keepends=True):
+                if text in line and line.endswith("\n"):
+                    return line.rstrip("\n")
+            if not running or time.monotonic() > deadline:
+                raise AssertionError(f"no line with {text!r} in stderr:\n{self.err}")
+            time.sleep(POLL_SECONDS)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to it, and not to its children."""
+        self._process.send_signal(number)
+
+    def terminate(self) -> None:
+        self.send(signal.SIGTERM)
+
+    def interrupt(self) -> None:
+        self.send(signal.SIGINT)
+
+    def kill(self) -> None:
+        """SIGKILL it, and return once it is gone."""
+        self._process.kill()
+        self._process.wait()
+
+    def result(self, timeout: float = 60) -> Result:
+        """Wait for its end. Raises AssertionError with its output after *timeout* seconds."""
+        try:
+            code = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(
+                f"did not end in {timeout} s\nstdout:\n{self.out}\nstderr:\n{self.err}"
+            ) from None
+        self._ended = self._ended or time.monotonic()
+        return Result(code, self.out, self.err, self._ended - self._started)
+
+    def clean_up(self) -> None:
+        """Kill what is left of it and of its children."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+class Processes:
+    """Starts processes, and ends all of them in the end."""
+
+    def __init__(self, folder: Path) -> None:
+        """Keep their output in *folder*, and let it be their home."""
+        self.folder = folder
+        self._all: list[Running] = []
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> Running:
+        """Start *argv* with *env* added to a clean environment."""
+        running = Running(
+            argv,
+            output=self.folder / f"process-{len(self._all) + 1}",
+            env={**self._clean_environment(), **(env or {})},
+            cwd=cwd or self.folder,
+        )
+        self._all.append(running)
+        return running
+
+    def clean_up(self) -> None:
+        for running in self._all:
+            running.clean_up()
+
+    def _clean_environment(self) -> dict[str, str]:
+        # A home without .pgpass, .pg_service.conf or yoyo.ini.
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self.folder),
+            "LANG": "C.UTF-8",
+        }

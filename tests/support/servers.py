@@ -1,0 +1,104 @@
+"""Servers that never outlive the test run."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from dev.postgres import Server, find_installation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# Whatever ends this process closes the pipe, and then the server and its folder go.
+_KEEPER = """
+read -r _
+"$1" -D "$2/data" -m immediate stop
+rm -rf "$2" "$3"
+"""
+
+
+class MakeServer(Protocol):
+    """Gives a started server of one's own, e.g. `make_server(log_statement="all")`."""
+
+    def __call__(self, **settings: str | int) -> Server: ...
+
+
+class MakeStandby(Protocol):
+    """Gives a started streaming standby of *primary*."""
+
+    def __call__(self, primary: Server) -> Server: ...
+
+
+@contextmanager
+def running_server(cluster: Path, *, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """A started server that begins as a copy of *cluster*."""
+    with _server_folder() as root:
+        server = Server.create(root, settings=settings or {}, cluster=cluster)
+        with _kept(server):
+            server.start()
+            yield server
+
+
+@contextmanager
+def running_standby(primary: Server) -> Iterator[Server]:
+    """A started streaming standby of *primary*."""
+    with _server_folder() as root:
+        server = primary.standby(root)
+        with _kept(server):
+            server.start()
+            yield server
+
+
+def shared_cluster(folder: Path) -> Path:
+    """The data folder below *folder* to copy servers from, made by whichever process is first."""
+    cluster = folder / "cluster"
+    with (folder / "cluster.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not cluster.exists():
+            _make_cluster(cluster)
+    return cluster
+
+
+def _make_cluster(cluster: Path) -> None:
+    unfinished = cluster.with_name("unfinished")
+    # pytest's folders are closed to the user that runs PostgreSQL.
+    with _server_folder() as root:
+        server = Server.create(root)
+        shutil.copytree(server.data, unfinished, copy_function=shutil.copyfile)
+    unfinished.rename(cluster)
+
+
+@contextmanager
+def _server_folder() -> Iterator[Path]:
+    # Short, because of the socket, and open to the user that runs PostgreSQL.
+    folder = Path(tempfile.mkdtemp(prefix="initmig-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _kept(server: Server) -> Iterator[None]:
+    installation = find_installation()
+    stop = [installation.programs / "pg_ctl", server.root, server.socket_dir]
+    keeper = subprocess.Popen(
+        ["/bin/sh", "-c", _KEEPER, "keeper", *map(str, stop)],
+        **installation.identity,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        # So that Ctrl-C does not end it before its time.
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        keeper.communicate()

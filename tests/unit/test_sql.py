@@ -1,0 +1,317 @@
+from time import perf_counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from initmig.sql import (
+    Directive,
+    Finding,
+    Position,
+    forbidden_in_transaction,
+    header_directives,
+    position,
+    psql_only,
+    split,
+)
+
+ONE_STATEMENT = {
+    "plain string": "SELECT 'a;b'",
+    "quote in a string": "SELECT 'it''s; fine'",
+    "backslash in a plain string": r"SELECT '\'",
+    "escape string": r"SELECT E'a\';b', e'\\'",
+    "escape string with doubled quote": r"SELECT E'a'';\''",
+    "continued escape string": "SELECT E'a'\n  'b\\';'",
+    "continued escape string after a comment": "SELECT E'a' -- c\n 'b\\';'",
+    "word that ends with e": r"SELECT date'\'",
+    "other strings": "SELECT B'01', X'1F', N'a;', U&'d\\0061t;'",
+    "string with CRLF": "SELECT 'a;\r\nb'",
+    "quoted identifier": 'SELECT ";", "a"";", U&";"',
+    "line comment": "SELECT 1 -- ; it's\n + 1",
+    "line comment up to a return": "SELECT 1 -- ;\r + 1",
+    "block comment": "SELECT /* ; ' */ 1",
+    "nested comments": "SELECT /* a /* ; */ ; /*/*/* ; */*/*/ */ 1",
+    "stars in a comment": "SELECT /***;***/ 1",
+    "operators": "SELECT 1 # 2, a #> '{;}', 4 / 2 - -1, a -|- b, a @> b",
+    "hash before a string of several lines": "SELECT a # 'b;\n;c'",
+    "dollar quotes": "SELECT $$;'$$, $tag$;$$;$Tag$;$tag$, $é1$;$é1$",
+    "dollar quotes side by side with the tag": "SELECT $a$ $b$a$",
+    "dollar in a word": "SELECT a$b$ + 1, é$x$",
+    "parameter": "PREPARE p AS SELECT $1, $2",
+    "rule with two statements": "CREATE RULE r AS ON INSERT TO t DO ALSO (SELECT 1; SELECT 2)",
+    "column named begin": "CREATE TABLE t (begin date, atomic int)",
+    "begin without atomic": "CREATE VIEW v AS SELECT begin FROM t",
+    "block": "DO $$ BEGIN COMMIT; END; $$",
+    "body": "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END",
+    "empty body": "create procedure p() begin atomic end",
+    "body after a comment": "CREATE FUNCTION f() BEGIN /* /* */ */ -- c\n ATOMIC SELECT 1; END",
+    "cases in a body": "CREATE FUNCTION f() BEGIN ATOMIC SELECT CASE WHEN true THEN "
+    "(case when false then 1 end) END; SELECT 2; END",
+    "end as a name in a body": "CREATE FUNCTION f() BEGIN ATOMIC SELECT 1 AS end, t.end, "
+    '"end", a_end, end$ FROM t; SELECT 2; END',
+    "never closed string": "SELECT 'a; SELECT 2",
+    "never closed escape string": "SELECT E'a; \\",
+    "never closed identifier": 'SELECT "a; SELECT 2',
+    "never closed dollar quotes": "SELECT $a$; $b$ SELECT 2",
+    "never closed comment": "SELECT 1 /* /* */ ; SELECT 2",
+    "never closed parenthesis": "SELECT (1; SELECT 2",
+    "in parentheses": "(SELECT 1)",
+}
+
+MARKS = [*"'\"$;()\\/*-\n\r eE1é#", "$$", "--", "/*", "*/", "$a$", "E'", "\\.\n"]
+WORDS = ["BEGIN ATOMIC", "END", "CASE", "CREATE ", "COMMIT", "COPY t FROM STDIN;\n"]
+SQL = st.lists(st.sampled_from([*ONE_STATEMENT.values(), *MARKS, *WORDS]), max_size=12).map("".join)
+
+
+def texts(text: str) -> list[str]:
+    return [statement.text for statement in split(text)]
+
+
+@pytest.mark.parametrize("text", ONE_STATEMENT.values(), ids=ONE_STATEMENT)
+def test_a_semicolon_inside_of_something_ends_no_statement(text: str) -> None:
+    assert texts(text) == [text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [text for name, text in ONE_STATEMENT.items() if "never" not in name],
+)
+def test_a_semicolon_outside_ends_the_statement(text: str) -> None:
+    assert texts(f"SELECT 0; {text}\n; SELECT 9") == ["SELECT 0", text, "SELECT 9"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        (" ;; -- c\n ; /* c */", []),
+        ("\ufeffSELECT 1;", ["SELECT 1"]),
+        ("-- c\n/* c */ SELECT 1", ["SELECT 1"]),
+        ("SELECT 1 -- kept\n;", ["SELECT 1 -- kept"]),
+        ("SELECT 1;\r\nSELECT 2\r\n", ["SELECT 1", "SELECT 2"]),
+        ("SELECT 1);SELECT 2", ["SELECT 1)", "SELECT 2"]),
+        ("BEGIN; SELECT 1; COMMIT; SELECT 2;", ["BEGIN", "SELECT 1", "COMMIT", "SELECT 2"]),
+        ("SELECT begin atomic; SELECT 2", ["SELECT begin atomic", "SELECT 2"]),
+        ("SELECT 1 AS case; SELECT 2", ["SELECT 1 AS case", "SELECT 2"]),
+        ("SELECT 1 \\gexec\nSELECT 2", ["SELECT 1", "SELECT 2"]),
+        ("\\set a it's\nSELECT 1", ["SELECT 1"]),
+        ("COPY t FROM stdin;\n1;\t'\n\\.\nSELECT 1", ["COPY t FROM stdin", "SELECT 1"]),
+        ("COPY t FROM stdin;\n1;", ["COPY t FROM stdin"]),
+        ("SELECT 1 \xa0; SELECT 2", ["SELECT 1 \xa0", "SELECT 2"]),
+    ],
+)
+def test_a_text_is_split_where_psql_would_split_it(text: str, expected: list[str]) -> None:
+    assert texts(text) == expected
+
+
+@given(SQL)
+def test_statements_stand_in_order_where_they_say(text: str) -> None:
+    before = 0
+    for statement in split(text):
+        assert before <= statement.start < statement.end <= len(text)
+        assert text[statement.start : statement.end] == statement.text
+        before = statement.end
+
+
+@given(SQL)
+def test_a_statement_split_again_is_one_statement(text: str) -> None:
+    for statement in split(text):
+        assert texts(statement.text) == [statement.text]
+
+
+@given(st.lists(st.sampled_from([t for n, t in ONE_STATEMENT.items() if "never" not in n])))
+def test_joined_statements_are_split_again(statements: list[str]) -> None:
+    assert texts("\n;".join(statements)) == statements
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "effect"),
+    [
+        ("BEGIN;", "BEGIN", "begin a transaction in the one"),
+        ("start /* c */ transaction read only", "START TRANSACTION", "begin a transaction in the"),
+        ("COMMIT", "COMMIT", "end the transaction"),
+        ("COMMIT AND CHAIN", "COMMIT", "end the transaction"),
+        ("End Work;", "END", "end the transaction"),
+        ("ROLLBACK;", "ROLLBACK", "end the transaction"),
+        ("abort", "ABORT", "end the transaction"),
+        ("PREPARE TRANSACTION 'x'", "PREPARE TRANSACTION", "end the transaction"),
+    ],
+)
+@pytest.mark.parametrize(
+    "before", ["", "\ufeff", "SELECT 1;", "-- c\r", "/* c */", ";\f\n ", "/**/\t"]
+)
+def test_a_command_that_begins_or_ends_a_transaction_is_found(
+    before: str, text: str, name: str, effect: str
+) -> None:
+    (finding,) = forbidden_in_transaction(f"{before}{text}")
+
+    assert finding.offset == len(before)
+    assert finding.message.startswith(f"{name} would {effect}")
+    assert finding.hint == (
+        "delete it: initmig runs each file in one transaction; "
+        'or put "-- transactional: false" at the top'
+    )
+
+
+def test_every_such_command_is_found_once() -> None:
+    text = "BEGIN;\nINSERT INTO t VALUES (1);\nCOMMIT;\nSELECT 1;\nROLLBACK;"
+
+    assert [finding.offset for finding in forbidden_in_transaction(text)] == [0, 33, 51]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *ONE_STATEMENT.values(),
+        "ROLLBACK TO x",
+        "ROLLBACK TO SAVEPOINT x",
+        "rollback work -- c\n to x",
+        "ROLLBACK PREPARED 'x'",
+        "COMMIT PREPARED 'x'",
+        "SAVEPOINT x; RELEASE x",
+        "PREPARE p AS SELECT 1",
+        "START_X; BEGINS; COMMIT$; ENDÉ",
+        "SELECT 1\nEND",
+        "INSERT INTO t VALUES (';\nCOMMIT;')",
+        "CREATE TABLE t (\nbegin date,\nend_ date)",
+        "-- COMMIT;\n/*\nCOMMIT;\n*/",
+        "COPY t FROM STDIN;\nCOMMIT\n\\.\n",
+    ],
+)
+def test_what_leaves_the_transaction_open_is_not_reported(text: str) -> None:
+    assert forbidden_in_transaction(text) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        ("\\connect", "initmig connects to the one database of its settings"),
+        ("\\copy", "INSERT ... VALUES, or a Python migration that uses cursor.copy()"),
+        ("\\i", "a migration of its own"),
+        ("\\set", "write the values out"),
+        ("\\if", "a DO block with IF"),
+        ("\\gexec", "EXECUTE each row"),
+        ("\\g", "end the statement with a semicolon"),
+        ("\\;", "end the statement with a semicolon"),
+        ("\\echo", "RAISE NOTICE"),
+        ("\\restrict", "pg_dump writes it for psql"),
+        ("\\timing", "only psql knows"),
+        ("\\!", "only psql knows"),
+        ("\\.", "only psql knows"),
+    ],
+)
+@pytest.mark.parametrize("before", ["", "SELECT 1;\n", "SELECT 1 ", "-- c\n  "])
+def test_a_command_of_psql_is_found(before: str, command: str, hint: str) -> None:
+    (finding,) = psql_only(f"{before}{command} it's \\x ;\nSELECT 2;")
+
+    assert finding.offset == len(before)
+    assert finding.message == f"{command} is a command of psql, not SQL"
+    assert hint in finding.hint
+
+
+@pytest.mark.parametrize("text", ["\\", "\\\nSELECT 1"])
+def test_a_backslash_alone_is_found(text: str) -> None:
+    (finding,) = psql_only(text)
+
+    assert finding.message == "\\ is a command of psql, not SQL"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "COPY t FROM STDIN;\n1\n\\.\n",
+        "COPY t FROM STDIN;\n\\N\t\\i\n\\.\r\nSELECT 1;",
+        'copy public."t(" (a, "b)") from /* c */ stdin with (format csv);\n1,2',
+        "COPY t(a)FROM stdin",
+        "copy binary t from stdin;",
+    ],
+)
+def test_copy_from_stdin_is_found_without_its_data(text: str) -> None:
+    assert psql_only(f"\n{text}") == [
+        Finding(
+            1,
+            "COPY ... FROM STDIN waits for data, which only psql would send",
+            "write INSERT ... VALUES, or a Python migration that uses cursor.copy()",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(text for name, text in ONE_STATEMENT.items() if "never" not in name),
+        "SELECT $$\\i$$ /* \\i */ -- \\i",
+        "COPY t FROM '/stdin'; SELECT a FROM stdin",
+        "COPY (SELECT (1) FROM stdin) TO '/x'",
+        "COPY t (a, stdin) TO STDOUT",
+    ],
+)
+def test_what_the_server_understands_is_not_reported(text: str) -> None:
+    assert psql_only(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("SELECT 1; -- depends: a", []),
+        ("-- depends: a b", [Directive("depends", "a b", 3)]),
+        ("--transactional :false \r\nSELECT 1", [Directive("transactional", "false", 2)]),
+        ("\ufeff  --\tbreaking:\nSELECT 1", [Directive("breaking", "", 6)]),
+        ("/* c\n-- no: x */\n-- yes: x", [Directive("yes", "x", 20)]),
+        ("-- a: 1\n\n-- two words: x\n-- a: 2", [Directive("a", "1", 3), Directive("a", "2", 28)]),
+        ("-- see https://example.org\n-- b: x: y", [Directive("b", "x: y", 30)]),
+        ("; -- depends: a", []),
+    ],
+)
+def test_directives_are_read_from_the_comments_at_the_top(
+    text: str, expected: list[Directive]
+) -> None:
+    assert header_directives(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "offset", "expected"),
+    [
+        ("", 0, Position(1, 1, "")),
+        ("ab\ncd", 0, Position(1, 1, "ab")),
+        ("ab\ncd", 2, Position(1, 3, "ab")),
+        ("ab\ncd", 3, Position(2, 1, "cd")),
+        ("ab\ncd", 5, Position(2, 3, "cd")),
+        ("ab\r\ncd\r\nef", 9, Position(3, 2, "ef")),
+        ("ab\r\ncd", 2, Position(1, 3, "ab")),
+        ("ab\r\ncd", 3, Position(1, 3, "ab")),
+        ("ab\rcd\ref", 4, Position(2, 2, "cd")),
+        ("ab\r\r\ncd", 5, Position(3, 1, "cd")),
+        ("é漢\nü!", 4, Position(2, 2, "ü!")),
+        ("\n\n", 2, Position(3, 1, "")),
+    ],
+)
+def test_a_position_is_a_line_and_a_column(text: str, offset: int, expected: Position) -> None:
+    assert position(text, offset) == expected
+
+
+@given(st.text("ab\r\n"))
+def test_positions_go_through_the_lines_one_by_one(text: str) -> None:
+    lines = f"{text}.".splitlines()
+
+    for offset in range(len(text) + 1):
+        line, column, source = position(f"{text}.", offset)
+        assert source == lines[line - 1]
+        assert 1 <= column <= len(source) + 1
+        if column <= len(source):
+            assert source[column - 1] == f"{text}."[offset]
+
+
+@pytest.mark.parametrize(
+    "piece", ["/*", "'", '"', "$a", "$a$", "(", "E'\\", "E'a'\n", "begin ", "--"]
+)
+def test_time_grows_with_the_text_and_not_faster(piece: str) -> None:
+    text = f"CREATE {piece * 100_000}"
+    started = perf_counter()
+
+    split(text)
+    forbidden_in_transaction(f"{text}\nCOMMIT")
+    psql_only(f"{text}\\")
+
+    assert perf_counter() - started < 5, "far more than 300,000 steps need"
