@@ -141,7 +141,7 @@ def _exec(config: Config, emit: Emit) -> None:
     _migrate(config, emit)
 
 
-def _become(argv: Sequence[str], log: Emit) -> int:
+def _become(argv: tuple[str, ...], log: Emit) -> int:
     restore_for_exec()
     try:
         os.execvp(argv[0], argv)

@@ -9,7 +9,7 @@ from initmig.errors import ConfigError, Problem
 
 
 class Secret(NamedTuple):
-    """A value, or the file that holds it: read again whenever it is needed, as it may be rotated."""
+    """A value, or the file that holds it: read again at each use, as it may be rotated."""
 
     value: str = ""
     path: str = ""
@@ -19,7 +19,7 @@ class Secret(NamedTuple):
         if not self.path:
             return self.value
         try:
-            with open(self.path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs 10 ms
+            with open(self.path, encoding="utf-8") as file:
                 return file.read().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"

@@ -28,10 +28,11 @@ from yoyo.utils import change_param_style
 from initmig import history
 from initmig.errors import ConfigError, InitmigError, MigrationFailed, Place, Problem
 from initmig.events import Emit, ErrorIgnored
-from initmig.files import SqlSource, checksum, place_at, read_sql
+from initmig.files import SqlFiles, checksum, read_sql
 from initmig.identity import Identity
 from initmig.model import Migration, MigrationFile, Step
 from initmig.postgres import Session, StatementFailed, refused
+from initmig.source import place_at
 from initmig.sql import Statement, forbidden_in_transaction, split
 
 _yoyo_log = logging.getLogger("yoyo.migrations")
@@ -91,10 +92,10 @@ class _SqlStep:
 class _SqlMigration(YoyoMigration):  # type: ignore[misc]
     """A yoyo migration whose SQL is not split where the server can do that better."""
 
-    def __init__(self, file: MigrationFile, source: SqlSource) -> None:
+    def __init__(self, file: MigrationFile, source: SqlFiles) -> None:
         super().__init__(file.id, file.path, file.folder)
-        self.use_transactions = source.transactional
-        apply = self._scripts(file.path, source.text)
+        self.use_transactions = source.header.transactional
+        apply = self._scripts(file.path, source.apply)
         rollback = self._scripts(file.rollback_path, source.rollback)
         # rolling back goes through the steps from the last to the first
         self.steps = [_SqlStep(apply=script) for script in apply]
@@ -333,14 +334,12 @@ def load(files: Sequence[MigrationFile], *, known: Collection[str]) -> tuple[Mig
 def _load_sql(file: MigrationFile) -> Migration:
     source = read_sql(file)
     handle = _SqlMigration(file, source)
-    steps = (Step(source.text, source.rollback if split(source.rollback) else ""),)
+    steps = (Step(source.apply, source.rollback if split(source.rollback) else ""),)
     return _loaded(
         Migration(
             file,
             source.checksum,
-            source.transactional,
-            source.breaking,
-            source.depends,
+            *source.header,
             steps,
             handle,
         )

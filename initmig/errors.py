@@ -92,7 +92,7 @@ class QueueTimeout(InitmigError):
 
 
 class PlanError(InitmigError):
-    """Refused to start: changed, out of order, irreversible, unknown, or too old for this database."""
+    """Refused to start: changed, out of order, irreversible, unknown id, or image too old."""
 
     exit_code = 6
 

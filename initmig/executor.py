@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
@@ -24,6 +24,8 @@ from initmig.lock import migration_lock
 from initmig.model import Migration
 from initmig.postgres import RETRYABLE, Session, StatementFailed
 from initmig.watching import Watch
+
+_T = TypeVar("_T")
 
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
@@ -113,10 +115,10 @@ class Executor:
 
         return self._retrying(migration, attempt)
 
-    def _retrying(self, migration: Migration, attempt: Callable[[], Any]) -> Any:
+    def _retrying(self, migration: Migration, attempt: Callable[[], _T]) -> _T:
         """As *attempt*; again after a pause where others made it fail."""
 
-        def watched() -> Any:
+        def watched() -> _T:
             self._watch.works_on(migration.id)
             try:
                 with telling_ignored_errors(self._emit):
@@ -218,9 +220,8 @@ def _in_transactions(limits: Limits) -> str:
 
 
 def _outside_transactions(limits: Limits) -> str:
-    """No lock_timeout: CREATE INDEX CONCURRENTLY waits for every older transaction, and holds up
-    nobody meanwhile; timed out, it would leave an invalid index.
-    """
+    # No lock_timeout: CREATE INDEX CONCURRENTLY waits for every older transaction, and holds up
+    # nobody meanwhile; timed out, it would leave an invalid index.
     return (
         f"SET statement_timeout = {_milliseconds(limits.statement_timeout)}; SET lock_timeout = 0"
     )

@@ -1,37 +1,26 @@
 """The migration files: list, identify, checksum, read."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from initmig.errors import ConfigError, Place, Problem
+from initmig.errors import ConfigError, Problem
 from initmig.model import Listing, MigrationFile
-from initmig.sql import (
-    Directive,
-    forbidden_in_transaction,
-    header_directives,
-    position,
-    psql_only,
-)
+from initmig.source import Header, Source
 
 _ROLLBACK = ".rollback.sql"
 _HOOK = "post-apply"
 _YOYO_TEMPORARY = "_tmp_yoyonew"
 """What yoyo's own `new` calls a file that is still in the editor."""
 
-_DIRECTIVES = ("transactional", "depends", "breaking")
-_BOOLEANS = {"true": True, "false": False}
 
+class SqlFiles(NamedTuple):
+    """The SQL of a migration as the server gets it, and what its header says."""
 
-class SqlSource(NamedTuple):
-    """A migration's SQL as the server gets it, and what its header says."""
-
-    text: str
+    apply: str
     rollback: str
     checksum: str
-    transactional: bool
-    breaking: bool
-    depends: frozenset[str]
+    header: Header
 
 
 def list_files(folders: Sequence[str]) -> Listing:
@@ -69,7 +58,7 @@ def _list_folder(folder: str, problems: list[Problem]) -> Iterator[MigrationFile
     for name in names:
         if name in rollbacks:
             continue
-        id = os.path.splitext(name)[0]  # noqa: PTH122 - pathlib costs 10 ms
+        id = os.path.splitext(name)[0]
         rollback = id + _ROLLBACK if name.endswith(".sql") else ""
         known = rollback in rollbacks
         rollbacks.discard(rollback)
@@ -87,7 +76,7 @@ def _is_migration(entry: os.DirEntry[str]) -> bool:
 
 
 def _join(folder: str, name: str) -> str:
-    return os.path.join(folder, name)  # noqa: PTH118 - pathlib costs 10 ms
+    return os.path.join(folder, name)
 
 
 def _same_id(one: MigrationFile, other: MigrationFile) -> Problem:
@@ -119,7 +108,7 @@ def _digest(data: bytes) -> str:
 def read_bytes(path: str) -> bytes:
     """The content of *path*; :raises ConfigError: it cannot be read."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs 10 ms
+        with open(path, "rb") as file:
             return file.read()
     except OSError as error:
         raise ConfigError(
@@ -128,110 +117,20 @@ def read_bytes(path: str) -> bytes:
         ) from None
 
 
-def read_sql(file: MigrationFile) -> SqlSource:
-    """What *file* and its rollback say, checked as far as that goes without a server.
+def read_sql(file: MigrationFile) -> SqlFiles:
+    """*file* and its rollback, checked as far as that goes without a server.
 
-    :raises ConfigError: with every problem of both files
+    :raises ConfigError: with every problem of both
     """
-    problems: list[Problem] = []
     data = read_bytes(file.path)
-    text = _decode(file.path, data, problems)
-    directives = _directives(file.path, text, problems)
-    transactional = _boolean(directives, "transactional", file.path, text, problems, default=True)
-    breaking = _boolean(directives, "breaking", file.path, text, problems, default=False)
-    problems.extend(_unfit(file.path, text, transactional=transactional))
-    rollback = ""
-    if file.rollback_path:
-        rollback = _decode(file.rollback_path, read_bytes(file.rollback_path), problems)
-        problems.extend(_unfit(file.rollback_path, rollback, transactional=transactional))
-    if problems:
-        raise ConfigError.of(tuple(problems))
-    depends = (id for d in directives if d.name == "depends" for id in d.value.split())
-    return SqlSource(text, rollback, _digest(data), transactional, breaking, frozenset(depends))
-
-
-def _decode(path: str, data: bytes, problems: list[Problem]) -> str:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8")
-        line, column, _ = position(before, len(before))
-        problems.append(
-            Problem(
-                f"byte 0x{data[error.start]:02x} is not UTF-8",
-                hint=f"save the file as UTF-8, for example: iconv -f LATIN1 -t UTF-8 {path}",
-                place=Place(path, line, column),
-            )
-        )
-        return ""
-    if (nul := text.find("\0")) >= 0:
-        problems.append(
-            Problem(
-                "a NUL character, at which PostgreSQL would stop reading",
-                hint="remove it",
-                place=place_at(path, text, nul),
-            )
-        )
-    return text
-
-
-def place_at(path: str, text: str, offset: int) -> Place:
-    """The place of the character at *offset* (0-based) in the *text* of *path*."""
-    line, column, source = position(text, offset)
-    return Place(path, line, column, source)
-
-
-def _directives(path: str, text: str, problems: list[Problem]) -> list[Directive]:
-    """The directives that initmig or yoyo act on; a near miss is a problem, a comment is not."""
-    known = []
-    for directive in header_directives(text):
-        if directive.name in _DIRECTIVES:
-            known.append(directive)
-        elif meant := _near_miss(directive.name):
-            problems.append(
-                Problem(
-                    f"unknown directive {directive.name!r}",
-                    hint=f"write `-- {meant}: {directive.value}`",
-                    place=place_at(path, text, directive.offset),
-                )
-            )
-    return known
-
-
-def _near_miss(name: str) -> str:
-    from difflib import get_close_matches
-
-    return next(iter(get_close_matches(name.lower(), _DIRECTIVES, n=1, cutoff=0.75)), "")
-
-
-def _boolean(
-    directives: Iterable[Directive],
-    name: str,
-    path: str,
-    text: str,
-    problems: list[Problem],
-    *,
-    default: bool,
-) -> bool:
-    given = [directive for directive in directives if directive.name == name]
-    for directive in given:
-        if directive.value.lower() not in _BOOLEANS or len(given) > 1:
-            problems.append(
-                Problem(
-                    f"directive {name!r} stands {len(given)} times"
-                    if len(given) > 1
-                    else f"directive {name!r} is {directive.value!r}, not true or false",
-                    hint=f"write `-- {name}: true` or `-- {name}: false`, once",
-                    place=place_at(path, text, directive.offset),
-                )
-            )
-            return default
-    return _BOOLEANS[given[0].value.lower()] if given else default
-
-
-def _unfit(path: str, text: str, *, transactional: bool) -> Iterator[Problem]:
-    findings = psql_only(text)
-    if transactional:
-        findings = sorted([*findings, *forbidden_in_transaction(text)])
-    for finding in findings:
-        yield Problem(finding.message, finding.hint, place_at(path, text, finding.offset))
+    apply = Source(file.path, data)
+    rollback = Source(
+        file.rollback_path, read_bytes(file.rollback_path) if file.rollback_path else b""
+    )
+    header = apply.header()
+    if header.transactional:
+        apply.check_for_transaction()
+        rollback.check_for_transaction()
+    if problems := (*apply.problems, *rollback.problems):
+        raise ConfigError.of(problems)
+    return SqlFiles(apply.text, rollback.text, _digest(data), header)

@@ -145,7 +145,8 @@ class _TransactionLock:
         taken = self._keeper.run(
             "BEGIN ISOLATION LEVEL READ COMMITTED;"
             " SET LOCAL idle_in_transaction_session_timeout = 0;"
-            " SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout';"
+            " SELECT set_config(name, '0', true) FROM pg_settings"
+            " WHERE name = 'transaction_timeout';"
             f" SELECT pg_try_advisory_xact_lock({self._key})"
         )[0][0]
         if not taken:

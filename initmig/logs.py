@@ -201,6 +201,7 @@ class Log:
         self._stream = stream or sys.stderr
 
     def __call__(self, event: Event) -> None:
+        """Write *event*, unless it is below the level."""
         level = _level(event)
         if level in self._shown:
             self._stream.write(self._render(event, level) + "\n")

@@ -20,6 +20,7 @@ class MigrationFile(NamedTuple):
 
     @property
     def is_sql(self) -> bool:
+        """Whether it is SQL, and not Python."""
         return self.path.endswith(".sql")
 
 
@@ -54,6 +55,7 @@ class Migration(NamedTuple):
 
     @property
     def id(self) -> str:
+        """As its file's."""
         return self.file.id
 
 

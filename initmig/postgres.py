@@ -1,15 +1,15 @@
 """The only door to psycopg: connect, ask, run a script; its errors become initmig's here."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import error_from_result
 from psycopg.generators import execute
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from initmig.dsn import mask_secrets, parse_dsn
 from initmig.errors import (
@@ -153,6 +153,7 @@ class Session:
 
     @property
     def in_transaction(self) -> bool:
+        """Whether a transaction is open, be it failed or not."""
         return self.connection.info.transaction_status != pq.TransactionStatus.IDLE
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
@@ -186,7 +187,7 @@ class Session:
         that failed, and keeps every row of every statement.
         """
         self.connection.pgconn.send_query(script.encode())
-        results = self.connection.wait(execute(self.connection.pgconn))
+        results: list[pq.abc.PGresult] = self.connection.wait(execute(self.connection.pgconn))
         if results[-1].status in _COPYING:
             self.connection.close()
             raise psycopg.ProgrammingError("COPY from or to the client is not possible here")

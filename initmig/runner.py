@@ -5,7 +5,7 @@ when something is pending.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from initmig import history, planning, postgres, waiting
 from initmig.clock import SYSTEM_CLOCK, Clock
@@ -35,6 +35,21 @@ if TYPE_CHECKING:
     from initmig.executor import Executor
 
 _T = TypeVar("_T")
+_M = TypeVar("_M", MigrationFile, Migration)
+
+
+class _Run(NamedTuple):
+    """What all parts of one use case share."""
+
+    config: Config
+    listing: Listing
+    emit: Emit
+    clock: Clock
+
+    @property
+    def known(self) -> list[str]:
+        """The ids of this image, in its order."""
+        return [file.id for file in self.listing.migrations]
 
 
 def migrate(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -42,78 +57,69 @@ def migrate(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
 
     :raises InitmigError: every one of them
     """
-    listing = _list(config, emit)
     tally = _Tally(emit, clock)
-
-    def work(session: Session) -> None:
-        applied = history.applied_ids(session)
-        _meet_unknown(session, listing, applied, tally)
-        if config.changed == "fail":
-            planning.refuse(_changed(session, listing))
-        pending = planning.pending_files(listing, applied)
-        if not _asked_for(pending, config, listing):
-            tally(NothingPending(len(listing.migrations)))
-            return
-        _apply_pending(session, config, listing, pending, tally, clock)
-
-    _with_session(config, tally, clock, work)
+    run = _Run(config, _list(config, emit), tally, clock)
+    _with_session(run, lambda session: _migrate(session, run, tally))
     tally.finish("applied")
 
 
-def _apply_pending(
-    session: Session,
-    config: Config,
-    listing: Listing,
-    pending: Sequence[MigrationFile],
-    tally: "_Tally",
-    clock: Clock,
-) -> None:
-    """Load, lock, read again, plan, apply: every file is checked before the first statement."""
+def _migrate(session: Session, run: _Run, tally: "_Tally") -> None:
+    applied = history.applied_ids(session)
+    _meet_unknown(session, run, applied)
+    if run.config.changed == "fail":
+        planning.refuse(_changed(run, history.applied_migrations(session)))
+    pending = planning.pending_files(run.listing, applied)
+    if not _asked_for(run, pending):
+        run.emit(NothingPending(len(run.listing.migrations)))
+        return
     from initmig import engine
 
-    known = [file.id for file in listing.migrations]
-    loaded = engine.load(pending, known={*known, *history.applied_ids(session)})
-    hooks = engine.load(listing.hooks, known=known)
-
-    def is_needed() -> bool:
-        return bool(planning.pending_files(listing, history.applied_ids(session)))
-
-    with _locked(session, config, tally, clock, is_needed) as executor:
+    # every file is loaded before the first statement runs, and before others are kept waiting
+    loaded = engine.load(pending, known={*run.known, *applied})
+    hooks = engine.load(run.listing.hooks, known=run.known)
+    with _locked(session, run, lambda: _is_pending(session, run)) as executor:
         if executor is None:
-            tally(AppliedElsewhere(tally.seconds()))
+            run.emit(AppliedElsewhere(tally.seconds()))
             return
-        applied = history.applied_migrations(session)
-        ids = [migration.id for migration in applied]
-        pending = planning.pending_files(listing, ids)
-        if {file.id for file in pending} - {migration.id for migration in loaded}:
-            loaded = engine.load(pending, known={*known, *ids})  # rolled back in the meantime
-        plan = _plan(config, listing, loaded, applied, tally)
-        if not plan:
-            return
-        if config.transaction == "all":
+        plan = _read_and_plan(session, run, loaded)
+        if run.config.transaction == "all":
             executor.apply_all(plan)
         else:
             executor.apply_each(plan)
-        executor.run_hooks(hooks)
+        if plan:
+            executor.run_hooks(hooks)
+
+
+def _is_pending(session: Session, run: _Run) -> bool:
+    return bool(planning.pending_files(run.listing, history.applied_ids(session)))
+
+
+def _read_and_plan(
+    session: Session, run: _Run, loaded: Sequence[Migration]
+) -> tuple[Migration, ...]:
+    """The plan as of now: others may have applied, or rolled back, what was read before."""
+    applied = history.applied_migrations(session)
+    ids = [migration.id for migration in applied]
+    pending = planning.pending_files(run.listing, ids)
+    if {file.id for file in pending} - {migration.id for migration in loaded}:
+        from initmig import engine
+
+        loaded = engine.load(pending, known={*run.known, *ids})
+    wanted = {file.id for file in pending}
+    return _plan(run, [migration for migration in loaded if migration.id in wanted], applied)
 
 
 def _plan(
-    config: Config,
-    listing: Listing,
-    loaded: Sequence[Migration],
-    applied: Sequence[AppliedMigration],
-    emit: Emit,
+    run: _Run, pending: Sequence[Migration], applied: Sequence[AppliedMigration]
 ) -> tuple[Migration, ...]:
-    """What of *loaded* is to be applied, in order, by the policies of *config*."""
-    ids = [migration.id for migration in applied]
-    pending = {file.id for file in planning.pending_files(listing, ids)}
-    plan = tuple(migration for migration in loaded if migration.id in pending)
-    if config.to:
-        plan = planning.up_to(_target(config, listing), plan, listing)
+    """What of *pending* is to be applied, by the policies of the configuration."""
+    plan = tuple(_asked_for(run, pending))
     files = [migration.file for migration in plan]
-    _follow(config.out_of_order, planning.out_of_order(files, ids, listing), emit)
-    _follow(config.changed, _compare(listing, applied), emit)
-    if config.transaction == "all":
+    ids = [migration.id for migration in applied]
+    if plan:
+        _follow(run.config.out_of_order, planning.out_of_order(files, ids, run.listing), run.emit)
+        _follow(run.config.changed, _changed(run, applied), run.emit)
+    if run.config.transaction == "all":
         planning.refuse_transaction_of_all(plan)
     return plan
 
@@ -124,21 +130,21 @@ def rollback(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
     :raises PlanError: one of them cannot be undone; nothing was touched
     :raises InitmigError: and every other one
     """
-    listing = _list(config, emit)
     tally = _Tally(emit, clock)
-
-    def work(session: Session) -> None:
-        if not history.applied_ids(session):
-            return
-        with _locked(session, config, tally, clock, lambda: True) as executor:
-            chosen = _to_roll_back(config, history.applied_migrations(session))
-            migrations = _load_for_rollback(listing, chosen)
-            planning.refuse_irreversible(chosen, migrations)
-            if executor:
-                executor.roll_back([migrations[applied.id] for applied in chosen])
-
-    _with_session(config, tally, clock, work)
+    run = _Run(config, _list(config, emit), tally, clock)
+    _with_session(run, lambda session: _roll_back(session, run))
     tally.finish("rolled back", otherwise="nothing to roll back")
+
+
+def _roll_back(session: Session, run: _Run) -> None:
+    if not history.applied_ids(session):
+        return
+    with _locked(session, run, lambda: True) as executor:
+        chosen = _to_roll_back(run.config, history.applied_migrations(session))
+        migrations = _load_for_rollback(run, chosen)
+        planning.refuse_irreversible(chosen, migrations)
+        if executor:
+            executor.roll_back([migrations[applied.id] for applied in chosen])
 
 
 def _to_roll_back(
@@ -148,15 +154,13 @@ def _to_roll_back(
     return planning.to_roll_back(applied, to=to, steps=config.steps, everything=config.all)
 
 
-def _load_for_rollback(
-    listing: Listing, chosen: Iterable[AppliedMigration]
-) -> dict[str, Migration]:
+def _load_for_rollback(run: _Run, chosen: Iterable[AppliedMigration]) -> dict[str, Migration]:
     from initmig import engine
 
     wanted = {applied.id for applied in chosen}
-    files = [file for file in listing.migrations if file.id in wanted]
-    known = wanted | {file.id for file in listing.migrations}
-    return {migration.id: migration for migration in engine.load(files, known=known)}
+    files = [file for file in run.listing.migrations if file.id in wanted]
+    loaded = engine.load(files, known={*wanted, *run.known})
+    return {migration.id: migration for migration in loaded}
 
 
 def status(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[MigrationStatus, ...]:
@@ -164,10 +168,10 @@ def status(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Mig
 
     :raises InitmigError: the database cannot be asked, or the folders not be listed
     """
-    listing = _list(config, emit)
-    applied = _with_session(config, emit, clock, history.applied_migrations)
-    changed = {finding.event.id for finding in _compare(listing, applied)}
-    return planning.statuses(listing, applied, changed)
+    run = _Run(config, _list(config, emit), emit, clock)
+    applied = _with_session(run, history.applied_migrations)
+    changed = {finding.event.id for finding in _changed(run, applied)}
+    return planning.statuses(run.listing, applied, changed)
 
 
 def plan(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Migration, ...]:
@@ -177,12 +181,17 @@ def plan(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Migra
     """
     from initmig import engine
 
-    listing = _list(config, emit)
-    applied = _with_session(config, emit, clock, history.applied_migrations)
+    run = _Run(config, _list(config, emit), emit, clock)
+
+    def work(session: Session) -> tuple[AppliedMigration, ...]:
+        applied = history.applied_migrations(session)
+        _meet_unknown(session, run, [migration.id for migration in applied])
+        return applied
+
+    applied = _with_session(run, work)
     ids = [migration.id for migration in applied]
-    known = {*ids, *(file.id for file in listing.migrations)}
-    loaded = engine.load(planning.pending_files(listing, ids), known=known)
-    return _plan(config, listing, loaded, applied, emit)
+    pending = planning.pending_files(run.listing, ids)
+    return _plan(run, engine.load(pending, known={*ids, *run.known}), applied)
 
 
 def wait(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -192,22 +201,23 @@ def wait(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
     :raises InitmigError: and every other one that a read can meet
     """
     if config.wait_for == "database":
-        _with_session(config, emit, clock, lambda session: session.query("SELECT 1"))
+        run = _Run(config, Listing(()), emit, clock)
+        _with_session(run, lambda session: session.query("SELECT 1"))
         return
-    listing = _list(config, emit)
+    run = _Run(config, _list(config, emit), emit, clock)
+    _with_session(run, lambda session: _refuse_pending(session, run))
+    emit(NothingPending(len(run.listing.migrations)))
 
-    def work(session: Session) -> None:
-        applied = history.applied_ids(session)
-        pending = planning.pending_files(listing, applied)
-        if pending:
-            raise MigrationsPending(
-                f"{len(pending)} pending: {', '.join(file.id for file in pending)}",
-                hint="run `initmig migrate` for this database, or see why it does not get on",
-            )
-        _meet_unknown(session, listing, applied, emit)
 
-    _with_session(config, emit, clock, work)
-    emit(NothingPending(len(listing.migrations)))
+def _refuse_pending(session: Session, run: _Run) -> None:
+    applied = history.applied_ids(session)
+    pending = planning.pending_files(run.listing, applied)
+    if pending:
+        raise MigrationsPending(
+            f"{len(pending)} pending: {', '.join(file.id for file in pending)}",
+            hint="run `initmig migrate` for this database, or see why it does not get on",
+        )
+    _meet_unknown(session, run, applied)
 
 
 def unlock(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -215,15 +225,12 @@ def unlock(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
 
     :raises InitmigError: the database cannot be asked
     """
-
-    def work(session: Session) -> None:
-        removed = history.remove_yoyo_lock(session)
-        for pid, locked_at in removed:
-            emit(YoyoLockRemoved(pid, locked_at))
-        if not removed:
-            emit(NotLocked())
-
-    _with_session(config, emit, clock, work)
+    run = _Run(config, Listing(()), emit, clock)
+    removed = _with_session(run, history.remove_yoyo_lock)
+    for pid, locked_at in removed:
+        emit(YoyoLockRemoved(pid, locked_at))
+    if not removed:
+        emit(NotLocked())
 
 
 def _list(config: Config, emit: Emit) -> Listing:
@@ -233,68 +240,65 @@ def _list(config: Config, emit: Emit) -> Listing:
     return listing
 
 
-def _with_session(config: Config, emit: Emit, clock: Clock, work: Callable[[Session], _T]) -> _T:
+def _with_session(run: _Run, work: Callable[[Session], _T]) -> _T:
+    config = run.config
+
     def connect(timeout: float) -> Session:
         return postgres.connect(
             postgres.Settings(
                 config.database_url.read(), config.password.read(), config.schema, config.role
             ),
             timeout=timeout,
-            on_notice=lambda severity, text: emit(ServerNotice(severity, text)),
+            on_notice=lambda severity, text: run.emit(ServerNotice(severity, text)),
         )
 
-    return waiting.with_session(connect, work, timeout=config.wait_timeout, clock=clock, emit=emit)
+    return waiting.with_session(
+        connect, work, timeout=config.wait_timeout, clock=run.clock, emit=run.emit
+    )
 
 
 def _locked(
-    session: Session, config: Config, emit: Emit, clock: Clock, is_needed: Callable[[], bool]
+    session: Session, run: _Run, is_needed: Callable[[], bool]
 ) -> "AbstractContextManager[Executor | None]":
     """An executor that holds the migration lock, or None once *is_needed* says no."""
     from initmig.executor import Limits, locked_executor
 
+    limits = Limits(
+        run.config.queue_timeout,
+        run.config.lock_timeout,
+        run.config.statement_timeout,
+        run.config.lock_retries,
+    )
     return locked_executor(
-        session,
-        limits=Limits(
-            config.queue_timeout,
-            config.lock_timeout,
-            config.statement_timeout,
-            config.lock_retries,
-        ),
-        clock=clock,
-        emit=emit,
-        is_needed=is_needed,
+        session, limits=limits, clock=run.clock, emit=run.emit, is_needed=is_needed
     )
 
 
-def _meet_unknown(session: Session, listing: Listing, applied: Sequence[str], emit: Emit) -> None:
+def _meet_unknown(session: Session, run: _Run, applied: Sequence[str]) -> None:
     """Say that the database is ahead; refuse where an older application cannot live with it."""
-    unknown = set(planning.unknown_ids(listing, applied))
+    unknown = set(planning.unknown_ids(run.listing, applied))
     if not unknown:
         return
     records = [m for m in history.applied_migrations(session) if m.id in unknown]
     planning.refuse_old_image(records)
-    emit(UnknownMigrations(tuple(migration.id for migration in records)))
+    run.emit(UnknownMigrations(tuple(migration.id for migration in records)))
 
 
-def _asked_for(
-    pending: Sequence[MigrationFile], config: Config, listing: Listing
-) -> Sequence[MigrationFile]:
-    return planning.up_to(_target(config, listing), pending, listing) if config.to else pending
+def _asked_for(run: _Run, pending: Sequence[_M]) -> Sequence[_M]:
+    """Those of the *pending*, in their order, that ``--to`` asks for, or all."""
+    if not run.config.to:
+        return pending
+    target = planning.resolve_id(run.config.to, run.known)
+    return planning.up_to(target, pending, run.listing)
 
 
-def _target(config: Config, listing: Listing) -> str:
-    return planning.resolve_id(config.to, [file.id for file in listing.migrations])
-
-
-def _changed(session: Session, listing: Listing) -> tuple[planning.Finding, ...]:
-    return _compare(listing, history.applied_migrations(session))
-
-
-def _compare(listing: Listing, applied: Iterable[AppliedMigration]) -> tuple[planning.Finding, ...]:
+def _changed(run: _Run, applied: Iterable[AppliedMigration]) -> tuple[planning.Finding, ...]:
     """The applied migrations whose file changed; reads those that have something to compare."""
     recorded = {migration.id for migration in applied if migration.checksum}
-    checksums = {file.id: checksum(file.path) for file in listing.migrations if file.id in recorded}
-    return planning.changed(listing, applied, checksums)
+    checksums = {
+        file.id: checksum(file.path) for file in run.listing.migrations if file.id in recorded
+    }
+    return planning.changed(run.listing, applied, checksums)
 
 
 def _follow(policy: str, findings: Sequence[planning.Finding], emit: Emit) -> None:

@@ -36,16 +36,16 @@ def write_migration(folder: str, name: str, *, python: bool, now: float) -> tupl
             f"{name!r} cannot name a migration",
             hint="use letters and digits: initmig new add_email",
         )
-    stem = os.path.join(folder, f"{time.strftime('%Y%m%d%H%M%S', time.gmtime(now))}_{slug}")  # noqa: PTH118
+    stem = os.path.join(folder, f"{time.strftime('%Y%m%d%H%M%S', time.gmtime(now))}_{slug}")
     files = (
         {f"{stem}.py": _PYTHON}
         if python
         else {f"{stem}.sql": _SQL, f"{stem}.rollback.sql": _ROLLBACK}
     )
     try:
-        os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+        os.makedirs(folder, exist_ok=True)
         for path, text in files.items():
-            with open(path, "x", encoding="utf-8") as file:  # noqa: PTH123
+            with open(path, "x", encoding="utf-8") as file:
                 file.write(text)
     except OSError as error:
         raise ConfigError(

@@ -3,7 +3,7 @@
 import threading
 import time
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from initmig.dsn import mask_secrets
 from initmig.durations import format_duration
@@ -47,7 +47,7 @@ class Watch:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -1,0 +1,113 @@
+"""The text of an SQL file: decoded, its directives read, and what is wrong with it."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from initmig.errors import Place, Problem
+from initmig.sql import (
+    Directive,
+    forbidden_in_transaction,
+    header_directives,
+    position,
+    psql_only,
+)
+
+_DIRECTIVES = ("transactional", "depends", "breaking")
+_BOOLEANS = {"true": True, "false": False}
+
+
+class Header(NamedTuple):
+    """What the directives at the top of a migration say."""
+
+    transactional: bool
+    breaking: bool
+    depends: frozenset[str]
+
+
+class Source:
+    """The text of *path*, and the *problems* found in it so far.
+
+    A byte order mark is left out; line ends stay as they are, for one inside of a string is data.
+    """
+
+    def __init__(self, path: str, data: bytes) -> None:
+        self.path = path
+        self.problems: list[Problem] = []
+        self.text = self._decode(data)
+        for finding in psql_only(self.text):
+            self._object(finding.offset, finding.message, finding.hint)
+
+    def _decode(self, data: bytes) -> str:
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line, column, _ = position(data[: error.start].decode(), error.start)
+            self.problems.append(
+                Problem(
+                    f"byte 0x{data[error.start]:02x} is not UTF-8",
+                    f"save the file as UTF-8, for example: iconv -f LATIN1 -t UTF-8 {self.path}",
+                    Place(self.path, line, column),
+                )
+            )
+            return ""
+        if (nul := text.find("\0")) >= 0:
+            self.problems.append(
+                Problem(
+                    "a NUL character, at which PostgreSQL would stop reading",
+                    "remove it",
+                    place_at(self.path, text, nul),
+                )
+            )
+        return text
+
+    def _object(self, offset: int, message: str, hint: str) -> None:
+        self.problems.append(Problem(message, hint, place_at(self.path, self.text, offset)))
+
+    def header(self) -> Header:
+        """The directives that initmig or yoyo act on; a near miss is a problem, a comment not."""
+        directives = header_directives(self.text)
+        for directive in directives:
+            if directive.name not in _DIRECTIVES and (meant := _near_miss(directive.name)):
+                self._object(
+                    directive.offset,
+                    f"unknown directive {directive.name!r}",
+                    f"write `-- {meant}: {directive.value}`",
+                )
+        return Header(
+            self._boolean("transactional", directives, default=True),
+            self._boolean("breaking", directives, default=False),
+            frozenset(id for d in directives if d.name == "depends" for id in d.value.split()),
+        )
+
+    def _boolean(self, name: str, directives: Iterable[Directive], *, default: bool) -> bool:
+        given = [directive for directive in directives if directive.name == name]
+        if not given:
+            return default
+        value = given[-1].value
+        if len(given) > 1:
+            fault = f"directive {name!r} stands {len(given)} times"
+        elif value.lower() not in _BOOLEANS:
+            fault = f"directive {name!r} is {value!r}, not true or false"
+        else:
+            return _BOOLEANS[value.lower()]
+        self._object(
+            given[-1].offset, fault, f"write `-- {name}: true` or `-- {name}: false`, once"
+        )
+        return default
+
+    def check_for_transaction(self) -> None:
+        """Object to statements that would end the transaction that the file is run in."""
+        for finding in forbidden_in_transaction(self.text):
+            self._object(finding.offset, finding.message, finding.hint)
+
+
+def _near_miss(name: str) -> str:
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(name.lower(), _DIRECTIVES, n=1, cutoff=0.75)), "")
+
+
+def place_at(path: str, text: str, offset: int) -> Place:
+    """The place of the character at *offset* (0-based) in the *text* of *path*."""
+    line, column, source = position(text, offset)
+    return Place(path, line, column, source)
