@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from initmig import __version__
-from initmig.config import COMMANDS, Config, parse_config
-from initmig.errors import ConfigError, InitmigError, MigrationsPending
+from initmig.config import COMMANDS, Config, parse_config, parse_reporting
+from initmig.errors import Bug, ConfigError, InitmigError, MigrationsPending
 from initmig.events import Emit, Event, Failed, FilesCreated, StoppedBySignal
-from initmig.logs import Log, event_text
+from initmig.logs import Log, discard, event_text
 from initmig.signals import Stopped, restore_for_exec, stoppable
 from initmig.termination import write_outcome
 
@@ -22,17 +22,17 @@ def run() -> None:
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Do what *argv* says; the exit code, as the README lists them."""
     words = argv[: argv.index("--")] if "--" in argv else argv
-    if {"--help", "-h"} & set(words):
-        from initmig.usage import help_text
-
-        return _print(help_text(words))
-    if "--version" in words:
-        return _print(f"initmig {__version__}")
     try:
+        if {"--help", "-h"} & set(words):
+            from initmig.usage import help_text
+
+            return _print(help_text(words))
+        if "--version" in words:
+            return _print(f"initmig {__version__}")
         config = parse_config(argv, environ)
     except ConfigError as error:
-        log = Log("info", environ.get("INITMIG_LOG_FORMAT", "text"))
-        return _fail(error, log, environ.get("INITMIG_TERMINATION_LOG", ""))
+        asked = parse_reporting(argv, environ)
+        return _fail(error, Log(asked.log_level, asked.log_format), asked.termination_log)
     return _run(config)
 
 
@@ -48,9 +48,11 @@ def _run(config: Config) -> int:
         log(event)
         write_outcome(config.termination_log, event_text(event))
         return stopped.exit_code
+    except Exception as error:  # noqa: BLE001 - also then: one event, an outcome, and no secrets
+        return _fail(_bug(error), log, config.termination_log)
     write_outcome(config.termination_log, log.text)
     if config.command == "exec":
-        return _become(config.argv, log)
+        return _become(config, log)
     return 0
 
 
@@ -74,13 +76,26 @@ def _fail(error: InitmigError, log: Emit, termination_log: str) -> int:
     return error.exit_code
 
 
+def _bug(error: Exception) -> InitmigError:
+    from traceback import format_exception
+
+    return Bug(
+        f"a bug of initmig: {''.join(format_exception(error)).rstrip()}",
+        hint="please report it, with these lines",
+    )
+
+
 def _print(text: str) -> int:
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        # the reader has what it wanted; Python would complain when it closes stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)  # the reader has what it wanted
+    except OSError as error:
+        discard(sys.stdout)
+        raise ConfigError(
+            f"cannot write to stdout: {error.strerror}", hint="see where it leads to"
+        ) from None
     return 0
 
 
@@ -141,12 +156,17 @@ def _exec(config: Config, emit: Emit) -> None:
     _migrate(config, emit)
 
 
-def _become(argv: tuple[str, ...], log: Emit) -> int:
+def _become(config: Config, log: Emit) -> int:
+    program = config.argv[0]
     restore_for_exec()
     try:
-        os.execvp(argv[0], argv)
+        os.execvp(program, config.argv)
     except OSError as error:
-        return _fail(ConfigError(f"cannot run {argv[0]}: {error.strerror}"), log, "")
+        failure = ConfigError(
+            f"cannot run {program}: {error.strerror}",
+            hint="the migrations are applied; a script needs `#!` in its first line",
+        )
+        return _fail(failure, log, config.termination_log)
 
 
 def _unlock(config: Config, emit: Emit) -> None:

@@ -19,7 +19,7 @@ class Secret(NamedTuple):
         if not self.path:
             return self.value
         try:
-            with open(self.path, encoding="utf-8") as file:
+            with open(self.path, encoding="utf-8-sig") as file:
                 return file.read().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
@@ -83,7 +83,6 @@ class Command(NamedTuple):
     summary: str
     options: tuple[Option, ...] = ()
     operands: str = ""
-    needs_database: bool = True
 
 
 def _choice(*allowed: str) -> Callable[[str], str]:
@@ -102,14 +101,27 @@ def _count(text: str) -> int:
 
 
 def _positive(text: str) -> int:
-    count = _count(text)
-    if count == 0:
+    if not (text.isascii() and text.isdigit() and int(text)):
         raise ValueError(f"{text!r} is not a whole number of 1 or more")
-    return count
+    return int(text)
 
 
 def _folders(text: str) -> tuple[str, ...]:
-    return tuple(folder for folder in (part.strip() for part in text.split(",")) if folder)
+    folders = tuple(folder for folder in (part.strip() for part in text.split(",")) if folder)
+    if not folders:
+        raise ValueError(f"{text!r} names no folder")
+    return folders
+
+
+_LONGEST_SERVER_TIMEOUT_SECONDS = (2**31 - 1) / 1000
+"""PostgreSQL keeps its timeouts as milliseconds in 31 bits."""
+
+
+def _server_timeout(text: str) -> float:
+    seconds = parse_duration(text)
+    if seconds > _LONGEST_SERVER_TIMEOUT_SECONDS:
+        raise ValueError(f"{text!r} is longer than PostgreSQL allows, 596h")
+    return seconds
 
 
 def _database_url(text: str) -> Secret:
@@ -181,7 +193,7 @@ SETTINGS = (
         env="INITMIG_LOCK_TIMEOUT",
         default="5s",
         metavar="DURATION",
-        parse=parse_duration,
+        parse=_server_timeout,
     ),
     Option(
         "--lock-retries",
@@ -200,7 +212,7 @@ SETTINGS = (
         env="INITMIG_STATEMENT_TIMEOUT",
         default="0",
         metavar="DURATION",
-        parse=parse_duration,
+        parse=_server_timeout,
     ),
     Option(
         "--transaction",
@@ -295,7 +307,6 @@ COMMANDS = {
             Option("--python", "python", "as Python"),
         ),
         operands="NAME",
-        needs_database=False,
     ),
     "exec": Command("migrate, then become CMD", (), operands="-- CMD [ARG ...]"),
     "unlock": Command("remove a lock row that a stock `yoyo` left behind"),
@@ -325,18 +336,29 @@ def parse_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
         values.update(_value(option, words.values, environ, problems))
     values.update(_secret_files(words.values, environ, problems))
     values.update(_operands(words, problems))
-    _check_together(words.command, values, problems)
+    _check_together(words.command, words.values, problems)
     if problems:
         raise ConfigError.of(tuple(problems))
     return Config(**values)
+
+
+def parse_reporting(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
+    """Only how to log and where to leave the outcome: what an error of the rest is told by."""
+    flags = _take_apart(argv, []).values
+    values: dict[str, Any] = {}
+    for option in SETTINGS:
+        if option.field in ("log_format", "log_level", "termination_log"):
+            values.update(_value(option, flags, environ, []))
+    return Config(DEFAULT_COMMAND, **values)
 
 
 def _take_apart(argv: Sequence[str], problems: list[Problem]) -> _Words:
     before, rest = _split_at_dashes(argv)
     values: dict[str, str] = {}
     operands: list[str] = []
-    words = iter(before)
-    for word in words:
+    words = list(before)
+    while words:
+        word = words.pop(0)
         if word.startswith("-"):
             _take_flag(word, words, values, problems)
         else:
@@ -357,28 +379,40 @@ def _split_at_dashes(argv: Sequence[str]) -> tuple[Sequence[str], tuple[str, ...
 
 
 def _take_flag(
-    word: str, words: Iterator[str], values: dict[str, str], problems: list[Problem]
+    word: str, words: list[str], values: dict[str, str], problems: list[Problem]
 ) -> None:
+    """Put the flag *word* into *values*, with its value, which may be the first of *words*."""
     flag, equals, value = word.partition("=")
     option = _OPTIONS.get(flag)
     if option is None:
         problems.append(_unknown("flag", flag, _OPTIONS))
-        option = _OPTIONS.get(_nearest(flag, _OPTIONS), _TO)
+        if not equals:
+            _skip_value(flag, words)
+        return
     if not option.metavar:
         if equals:
             problems.append(Problem(f"{flag} takes no value"))
         values[flag] = "yes"
         return
     if not equals:
-        value = next(words, "")
-        if not value or value.startswith("--"):
+        if not words or words[0].startswith("--"):
             problems.append(Problem(f"{flag} needs a value: {option.metavar}"))
+            return
+        value = words.pop(0)
     values[flag] = value
+
+
+def _skip_value(flag: str, words: list[str]) -> None:
+    """Drop what is probably the value of an unknown *flag*: it would be told of as a command."""
+    meant = _OPTIONS.get(_nearest(flag, _OPTIONS))
+    takes_value = meant is None or meant.metavar
+    if takes_value and words and words[0] not in COMMANDS and not words[0].startswith("-"):
+        del words[0]
 
 
 def _misplaced(command: str, values: Mapping[str, str]) -> Iterator[Problem]:
     own = {option.flag for option in (*SETTINGS, *COMMANDS[command].options)}
-    for flag in values.keys() & _OPTIONS.keys() - own:
+    for flag in sorted(values.keys() - own):
         homes = [
             name
             for name, other in COMMANDS.items()
@@ -462,9 +496,9 @@ def _superfluous(words: Iterable[str]) -> Iterator[Problem]:
         yield Problem(f"unexpected argument {mask_secrets(word)}", hint="see initmig --help")
 
 
-def _check_together(command: str, values: Mapping[str, Any], problems: list[Problem]) -> None:
+def _check_together(command: str, flags: Mapping[str, str], problems: list[Problem]) -> None:
     if command == "rollback":
-        given = [flag for flag in ("to", "steps", "all") if values.get(flag)]
+        given = [flag for flag in ("--to", "--steps", "--all") if flags.get(flag)]
         if len(given) != 1:
             problems.append(
                 Problem(
@@ -472,7 +506,7 @@ def _check_together(command: str, values: Mapping[str, Any], problems: list[Prob
                     hint="`initmig status` lists the ids in the order applied",
                 )
             )
-    if command == "new" and values.get("sql") and values.get("python"):
+    if command == "new" and {"--sql", "--python"} <= flags.keys():
         problems.append(Problem("--sql and --python exclude each other"))
 
 

@@ -67,6 +67,12 @@ class MigrationFailed(InitmigError):
     exit_code = 1
 
 
+class Bug(InitmigError):
+    """Something that initmig did not expect; what was not committed was rolled back."""
+
+    exit_code = 1
+
+
 class ConfigError(InitmigError):
     """Usage, a setting or a migration file is wrong; nothing was tried."""
 

@@ -7,9 +7,11 @@ from initmig.errors import Problem
 
 
 class NothingPending(NamedTuple):
-    """Every migration of this image is applied."""
+    """Every migration of this image is applied, or every one that was asked for."""
 
     migrations: int
+    later: int = 0
+    """How many behind the one that `--to` names are pending."""
 
 
 class NoMigrationsFound(NamedTuple):
@@ -77,14 +79,14 @@ class StaleLockRemoved(NamedTuple):
 
 
 class YoyoLockRemoved(NamedTuple):
-    """``unlock`` removed a stock yoyo's row from ``yoyo_lock``."""
+    """``unlock`` removed a row from ``yoyo_lock``, of a yoyo or of a dead initmig."""
 
     pid: int
     locked_at_utc: str
 
 
 class NotLocked(NamedTuple):
-    """``unlock`` found no lock row of a stock yoyo."""
+    """``unlock`` found no lock row, or that of an initmig at work."""
 
 
 class OutOfOrder(NamedTuple):
@@ -174,6 +176,12 @@ class ErrorIgnored(NamedTuple):
     text: str
 
 
+class Printed(NamedTuple):
+    """A migration in Python wrote this line to stdout, which is kept for initmig's results."""
+
+    text: str
+
+
 class Finished(NamedTuple):
     """A run that applied, rolled back or created something came to its end."""
 
@@ -226,6 +234,7 @@ Event: TypeAlias = (
     | StatementRunning
     | ServerNotice
     | ErrorIgnored
+    | Printed
     | Finished
     | FilesCreated
     | Failed

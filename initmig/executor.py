@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import ceil
 from typing import Any, NamedTuple, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from initmig.clock import Clock
-from initmig.engine import Backend, telling_ignored_errors
-from initmig.errors import MigrationFailed
+from initmig.engine import Backend, telling_what_is_said
+from initmig.errors import MigrationFailed, Place
 from initmig.events import (
     Emit,
     Event,
@@ -22,7 +23,7 @@ from initmig.events import (
 from initmig.identity import who_am_i
 from initmig.lock import migration_lock
 from initmig.model import Migration
-from initmig.postgres import RETRYABLE, Session, StatementFailed
+from initmig.postgres import CLIENT_CHECK_INTERVAL, RETRYABLE, Session, StatementFailed
 from initmig.watching import Watch
 
 _T = TypeVar("_T")
@@ -121,7 +122,7 @@ class Executor:
         def watched() -> _T:
             self._watch.works_on(migration.id)
             try:
-                with telling_ignored_errors(self._emit):
+                with telling_what_is_said(self._emit):
                     return attempt()
             finally:
                 self._watch.rests()
@@ -165,7 +166,7 @@ def _named(migration: Migration) -> Iterator[None]:
         raise MigrationFailed(
             f"{migration.id} failed: {error}",
             hint=_next_step(migration, error.server.sqlstate),
-            place=error.problems[0].place,
+            place=error.problems[0].place or Place(migration.file.path),
             server=error.server,
         ) from error
 
@@ -207,13 +208,15 @@ def locked_executor(
             outside=_outside_transactions(limits),
         )
         backend.prepare()
-        first_look = limits.lock_timeout / 2 or float("inf")
-        with Watch(session, pid=pid, first_look=first_look, emit=emit) as watch:
+        look_every = limits.lock_timeout / 2 or float("inf")
+        with Watch(session, pid=pid, look_every=look_every, emit=emit) as watch:
             yield Executor(backend, watch, lock_retries=limits.lock_retries, clock=clock, emit=emit)
 
 
 def _in_transactions(limits: Limits) -> str:
     return (
+        # behind a pooler nothing lasts longer than the transaction
+        f"SET LOCAL client_connection_check_interval = '{CLIENT_CHECK_INTERVAL}';"
         f"SET LOCAL lock_timeout = {_milliseconds(limits.lock_timeout)};"
         f"SET LOCAL statement_timeout = {_milliseconds(limits.statement_timeout)}"
     )
@@ -228,4 +231,4 @@ def _outside_transactions(limits: Limits) -> str:
 
 
 def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
+    return ceil(seconds * 1000)  # never down to 0, which would be no limit

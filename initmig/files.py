@@ -54,6 +54,7 @@ def _list_folder(folder: str, problems: list[Problem]) -> Iterator[MigrationFile
             )
         )
         return
+    problems.extend(_unprintable(folder, name) for name in names if _is_unprintable(name))
     rollbacks = {name for name in names if name.endswith(_ROLLBACK)}
     for name in names:
         if name in rollbacks:
@@ -70,13 +71,27 @@ def _list_folder(folder: str, problems: list[Problem]) -> Iterator[MigrationFile
 
 def _is_migration(entry: os.DirEntry[str]) -> bool:
     name = entry.name
-    return (
-        name.endswith((".sql", ".py")) and not name.startswith(_YOYO_TEMPORARY) and entry.is_file()
-    )
+    if not name.endswith((".sql", ".py")) or name.startswith(_YOYO_TEMPORARY):
+        return False
+    # a link to nowhere is a migration that cannot be read, not one that is not there
+    return entry.is_file() or not os.path.exists(entry.path)
 
 
 def _join(folder: str, name: str) -> str:
     return os.path.join(folder, name)
+
+
+def _is_unprintable(name: str) -> bool:
+    # a surrogate stands for a byte that is not UTF-8
+    return any(c < " " or "\x7f" <= c < "\xa0" or "\ud800" <= c < "\ue000" for c in name)
+
+
+def _unprintable(folder: str, name: str) -> Problem:
+    shown = repr(os.fsencode(_join(folder, name)))[2:-1]
+    return Problem(
+        f"the name of {shown} is not UTF-8, or has control characters",
+        hint="rename it, with ASCII letters for the best",
+    )
 
 
 def _same_id(one: MigrationFile, other: MigrationFile) -> Problem:

@@ -6,7 +6,7 @@ from datetime import UTC
 from initmig.errors import DatabaseRefused
 from initmig.identity import Identity
 from initmig.model import AppliedMigration, Migration
-from initmig.postgres import UNDEFINED_TABLE, Session, quote_literal
+from initmig.postgres import UNDEFINED_COLUMN, UNDEFINED_TABLE, Session, quote_literal
 
 _APPLIED_IDS = "SELECT migration_id FROM _yoyo_migration ORDER BY applied_at_utc, migration_id"
 
@@ -19,6 +19,10 @@ LEFT JOIN (SELECT DISTINCT ON (migration_hash) migration_hash, username, hostnam
            ORDER BY migration_hash, created_at_utc DESC) l USING (migration_hash)
 {join}
 ORDER BY y.applied_at_utc, y.migration_id"""
+
+# What yoyo before version 6 made: read as it is, and upgraded once something is written.
+_APPLIED_BEFORE_6 = """
+SELECT id, ctime, '', '', false, NULL::float8 FROM _yoyo_migration ORDER BY ctime, id"""
 
 # A row of ours counts only while it speaks of the same application as yoyo's: a stock yoyo that
 # rolls back and applies again does not touch it.
@@ -65,9 +69,22 @@ def applied_ids(session: Session) -> tuple[str, ...]:
     try:
         return tuple(id for (id,) in session.query(_APPLIED_IDS))
     except DatabaseRefused as error:
-        if error.problems[0].server.sqlstate == UNDEFINED_TABLE:
+        sqlstate = error.problems[0].server.sqlstate
+        if sqlstate == UNDEFINED_TABLE:
             return ()
+        if sqlstate == UNDEFINED_COLUMN:
+            return tuple(row[0] for row in session.query(_APPLIED_BEFORE_6))
         raise
+
+
+def applied_ids_so_far(session: Session) -> tuple[str, ...]:
+    """As `applied_ids`, for asking again and again.
+
+    Two queries, so that a database without yoyo's table gets no error line in its log each time.
+
+    :raises DatabaseRefused: the role may not read yoyo's table
+    """
+    return applied_ids(session) if have_tables(session, ("_yoyo_migration",))[0] else ()
 
 
 def applied_migrations(session: Session) -> tuple[AppliedMigration, ...]:
@@ -75,10 +92,12 @@ def applied_migrations(session: Session) -> tuple[AppliedMigration, ...]:
 
     :raises DatabaseRefused: the role may not read the tables
     """
-    yoyo, own = have_tables(session, ("_yoyo_migration", "_initmig_migration"))
+    names = ("_yoyo_migration", "_yoyo_version", "_initmig_migration")
+    yoyo, versioned, own = have_tables(session, names)
     if not yoyo:
         return ()
-    rows = session.query(_APPLIED.format(**(_OWN if own else _NO_OWN)))
+    query = _APPLIED.format(**(_OWN if own else _NO_OWN)) if versioned else _APPLIED_BEFORE_6
+    rows = session.query(query)
     return tuple(
         AppliedMigration(id, applied_at.replace(tzinfo=UTC), by, checksum, breaking, seconds)
         for id, applied_at, by, checksum, breaking, seconds in rows
@@ -114,11 +133,3 @@ def record(migration: Migration, *, seconds: float, by: Identity) -> str:
 def forget(id: str) -> str:
     """The SQL that removes the record of the migration *id*."""
     return f"DELETE FROM _initmig_migration WHERE migration_id = {quote_literal(id)}"
-
-
-def remove_yoyo_lock(session: Session) -> list[tuple[int, str]]:
-    """Remove the lock row of a stock yoyo; its process id and since when (UTC) it stood there."""
-    if not have_tables(session, ("yoyo_lock",))[0]:
-        return []
-    rows = session.query("DELETE FROM yoyo_lock WHERE pid > 0 RETURNING pid, ctime::text")
-    return [(pid, locked_at) for pid, locked_at in rows]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
-from initmig import engine
+from initmig import engine, history
 from initmig.clock import Clock
 from initmig.durations import format_duration
 from initmig.errors import DatabaseRefused, DatabaseUnavailable, QueueTimeout
@@ -102,10 +102,11 @@ def migration_lock(
 def _facts(session: Session) -> Facts:
     facts = Facts(*session.query(_FACTS)[0])
     if facts.standby:
-        raise DatabaseUnavailable("migrations are pending, and the server is a standby")
+        raise DatabaseUnavailable("the server is a standby, and there is something to write")
     if facts.read_only:
         raise DatabaseUnavailable(
-            "migrations are pending, and the server is read-only (default_transaction_read_only)"
+            "the server is read-only (default_transaction_read_only),"
+            " and there is something to write"
         )
     if facts.schema is None:
         raise DatabaseRefused(
@@ -113,6 +114,22 @@ def _facts(session: Session) -> Facts:
             hint="CREATE SCHEMA, GRANT USAGE and CREATE on it to the role, or correct --schema",
         )
     return facts
+
+
+def remove_yoyo_row(session: Session) -> list[tuple[int, str]]:
+    """Remove the row of ``yoyo_lock``; its process id and since when (UTC) it stood there.
+
+    A negative one, an initmig's, only where no initmig is at work.
+    """
+    if not history.have_tables(session, ("yoyo_lock",))[0]:
+        return []
+    # for the length of this statement: behind a pooler, too
+    rows = session.query(
+        "DELETE FROM yoyo_lock"
+        f" WHERE pid > 0 OR pg_try_advisory_xact_lock({_facts(session).key})"
+        " RETURNING abs(pid), ctime::text"
+    )
+    return [(pid, locked_at) for pid, locked_at in rows]
 
 
 class _SessionLock:
@@ -215,7 +232,6 @@ class _Queue:
         self._is_needed = is_needed
         self._begun = clock.now()
         self._told_at: float | None = None
-        self._told_pid = 0
 
     def waited(self) -> float:
         return self._clock.now() - self._begun
@@ -228,11 +244,12 @@ class _Queue:
         """True once *try_take* is; False as soon as there is no need any more."""
         pause = _FIRST_PAUSE_SECONDS
         while not try_take():
-            if not self._is_needed():
-                return False
             self._tell(holder)
             self._clock.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter, no secret
             pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
+            # before the lock, which is free once the leader has finished
+            if not self._is_needed():
+                return False
         return True
 
     def _tell(self, holder: Callable[[], WaitingInQueue | WaitingForYoyo | None]) -> None:
@@ -267,7 +284,9 @@ def _holder(session: Session, key: int, waited: float) -> WaitingInQueue | None:
     pid, user, application, address, seconds, state, blocked_by = rows[0]
     words = f"pid {pid} ({application or 'no application name'}, user {user or 'unknown'}"
     words += f", from {address})" if address else ")"
-    words += f", connected {format_duration(seconds)}, {state or 'state unknown'}"
+    if seconds is not None:  # else the role may not see that of another
+        words += f", connected {format_duration(seconds)}"
+    words += f", {state or 'state unknown'}"
     if blocked_by:
         words += f", itself blocked by pid {', '.join(map(str, blocked_by))}"
     return WaitingInQueue(words, pid, tuple(blocked_by), waited)

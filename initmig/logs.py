@@ -1,5 +1,6 @@
 """Events as lines: text for people, JSON for machines. What each says stands in one table."""
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -48,7 +49,12 @@ def _retried(event: events.MigrationRetried) -> str:
 
 _RENDERINGS: dict[type[Event], _Rendering] = {
     events.NothingPending: _Rendering(
-        "info", lambda e: f"nothing to do: {_some(e.migrations)}, all applied"
+        "info",
+        lambda e: (
+            f"nothing to do up to there: {e.later} of {_some(e.migrations)} pending behind it"
+            if e.later
+            else f"nothing to do: {_some(e.migrations)}, all applied"
+        ),
     ),
     events.NoMigrationsFound: _Rendering(
         "warning", lambda e: f"no migrations in {_list(e.folders)}"
@@ -98,9 +104,11 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     ),
     events.YoyoLockRemoved: _Rendering(
         "info",
-        lambda e: f"removed the lock row of yoyo process {e.pid}, since {e.locked_at_utc} UTC",
+        lambda e: f"removed the lock row of process {e.pid}, since {e.locked_at_utc} UTC",
     ),
-    events.NotLocked: _Rendering("info", lambda _: "nothing to do: no lock row of a stock yoyo"),
+    events.NotLocked: _Rendering(
+        "info", lambda _: "nothing to do: no lock row, or that of an initmig at work"
+    ),
     events.OutOfOrder: _Rendering(
         "warning",
         lambda e: (
@@ -143,6 +151,7 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     ),
     events.ServerNotice: _Rendering("info", lambda e: f"{e.severity}: {e.text}"),
     events.ErrorIgnored: _Rendering("warning", lambda e: f"ignored, as the step says: {e.text}"),
+    events.Printed: _Rendering("info", lambda e: e.text),
     events.Finished: _Rendering("info", _finished),
     events.FilesCreated: _Rendering("info", lambda e: f"wrote {_list(e.paths)}"),
     events.Failed: _Rendering("error", lambda e: problem_text(e.problem)),
@@ -198,14 +207,23 @@ class Log:
     def __init__(self, level: str, form: str, stream: TextIO | None = None) -> None:
         self._shown = LEVELS[LEVELS.index(level) :]
         self._render = _json_line if form == "json" else _text_line
-        self._stream = stream or sys.stderr
+        self._stream: TextIO | None = stream or sys.stderr
 
     def __call__(self, event: Event) -> None:
         """Write *event*, unless it is below the level."""
         level = _level(event)
-        if level in self._shown:
-            self._stream.write(self._render(event, level) + "\n")
-            self._stream.flush()
+        if self._stream and level in self._shown:
+            try:
+                self._stream.write(self._render(event, level) + "\n")
+                self._stream.flush()
+            except OSError:
+                # nobody reads it: no reason to stop between two migrations
+                discard(self._stream)
+
+
+def discard(stream: TextIO) -> None:
+    """Let *stream*, which failed, lead nowhere: Python would fail again when it closes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _level(event: Event) -> str:
@@ -234,7 +252,16 @@ def _json_line(event: Event, level: str) -> str:
         "message": event_text(event),
         **_fields(event),
     }
-    return mask_secrets(dumps(record, ensure_ascii=False))
+    return dumps(_masked(record), ensure_ascii=False)
+
+
+def _masked(value: Any) -> Any:
+    """*value* without secrets, text by text: in one line a mask might reach beyond the text."""
+    if isinstance(value, str):
+        return mask_secrets(value)
+    if isinstance(value, dict):
+        return {key: _masked(each) for key, each in value.items()}
+    return [*map(_masked, value)] if isinstance(value, tuple) else value
 
 
 def _fields(event: Event) -> dict[str, Any]:

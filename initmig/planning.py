@@ -80,6 +80,21 @@ def out_of_order(
     )
 
 
+def placed_by_name(ordered: Iterable[Migration]) -> tuple[MigrationFile, ...]:
+    """Those of the *ordered* pending migrations whose name says when they run.
+
+    The others depend on one that sorts after them, so that they follow it by intention.
+    """
+    placed: list[MigrationFile] = []
+    moved: set[str] = set()
+    for migration in ordered:
+        if any(id > migration.id or id in moved for id in migration.depends):
+            moved.add(migration.id)
+        else:
+            placed.append(migration.file)
+    return tuple(placed)
+
+
 def _out_of_order(id: str, applied_id: str) -> Problem:
     return Problem(
         f"{id} would be applied after {applied_id}, which is applied",

@@ -1,5 +1,6 @@
 """The only door to psycopg: connect, ask, run a script; its errors become initmig's here."""
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from initmig.errors import (
 )
 
 UNDEFINED_TABLE = "42P01"
+UNDEFINED_COLUMN = "42703"
 INSUFFICIENT_PRIVILEGE = "42501"
 RETRYABLE = {
     "55P03": "lock timeout",
@@ -34,6 +36,7 @@ _CONNECTION_LOST = ("08", "57P01", "57P02", "57P03")
 """Connection exceptions, and a server that shuts down, crashed, or cannot be connected to now."""
 
 CONNECT_TIMEOUT_SECONDS = 5.0
+CLIENT_CHECK_INTERVAL = "1s"
 
 _TRANSPORT = {
     # A peer that vanishes without a word is noticed after about 25 s, idle or in mid-statement:
@@ -59,6 +62,11 @@ _WAITS = re.compile(
     r"|resolve host|translate host name|closed the connection|query_wait_timeout"
 )
 
+# What libpq finds only when it connects; it names the option, and never the password.
+_MALFORMED = re.compile(r"^invalid (integer value|port number)")
+
+# What psycopg warns of is told by the error that follows, and its lines are none of our format.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 _COPYING = (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)
 
@@ -138,7 +146,7 @@ class Session:
         https://www.postgresql.org/docs/current/runtime-config-connection.html
         """
         lasting = self.preamble.replace("SET LOCAL", "SET")
-        self.query(f"{lasting} SET client_connection_check_interval = '1s'")
+        self.query(f"{lasting} SET client_connection_check_interval = '{CLIENT_CHECK_INTERVAL}'")
         self.preamble = ""
 
     @property
@@ -269,21 +277,26 @@ def _parameters(settings: Settings, timeout: float) -> dict[str, Any]:
     try:
         given = conninfo_to_dict(parse_dsn(settings.conninfo).conninfo)
     except (psycopg.Error, ValueError) as error:
-        # libpq quotes the part that it did not understand, and that may be of the password
-        reason = (
-            re.sub(r'"[^"]*"', '"***"', str(error))
-            if isinstance(error, psycopg.Error)
-            else str(error)
-        )
+        reason = str(error)
+        if isinstance(error, psycopg.Error) and not _quotes_a_parameter(reason, settings.conninfo):
+            # libpq quotes the part that it did not understand, and that may be of the password
+            reason = re.sub(r'"[^"]*"', '"***"', reason)
         raise ConfigError(
             f"the database URL is malformed: {reason.strip()}",
-            hint="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with @ : / ? # % in the password"
-            " percent-encoded",
+            hint="give only parameters that libpq knows; in user name and password, write"
+            " @ : / ? # % as %40 %3A %2F %3F %23 %25",
         ) from None
     defaults: dict[str, Any] = {**_TRANSPORT, "connect_timeout": max(2, round(timeout))}
     if settings.password:
         defaults["password"] = settings.password
     return {**defaults, **given, "client_encoding": "UTF8"}
+
+
+def _quotes_a_parameter(reason: str, conninfo: str) -> bool:
+    """Whether libpq names an unknown parameter of a URL, and not what is behind a `?` in it."""
+    return (
+        reason.startswith("invalid URI query parameter") and "@" not in conninfo.partition("?")[2]
+    )
 
 
 def _preamble(settings: Settings) -> str:
@@ -310,15 +323,24 @@ def quote_literal(text: str) -> str:
 
 def _connect_error(error: psycopg.Error, params: Mapping[str, Any]) -> InitmigError:
     reason = _reason(error)
-    if _REFUSES.search(reason):
+    # a host may be called "authentication-db", and a database "SSL"
+    words = re.sub(r"""(["']).*?\1""", '""', reason)
+    if _REFUSES.search(words):
         return _login_refused(reason)
-    if _WAITS.search(reason):
+    if _WAITS.search(words):
         return DatabaseUnavailable(reason)
+    if _MALFORMED.search(words):
+        return ConfigError(f"the database URL cannot be used: {reason}")
     match pq.PGconn.ping(make_conninfo("", **params).encode()):
         case pq.Ping.OK:
             return _login_refused(reason)
         case pq.Ping.NO_ATTEMPT:
-            return ConfigError(f"the database URL cannot be used: {reason}")
+            return ConfigError(
+                f"the database URL cannot be used: {reason}",
+                hint="name the user in the URL, or in PGUSER"
+                if "local user" in reason
+                else "see the connection strings and PG* variables of libpq",
+            )
         case _:
             return DatabaseUnavailable(reason)
 

@@ -70,28 +70,28 @@ def _migrate(session: Session, run: _Run, tally: "_Tally") -> None:
         planning.refuse(_changed(run, history.applied_migrations(session)))
     pending = planning.pending_files(run.listing, applied)
     if not _asked_for(run, pending):
-        run.emit(NothingPending(len(run.listing.migrations)))
+        run.emit(NothingPending(len(run.listing.migrations), later=len(pending)))
         return
     from initmig import engine
 
     # every file is loaded before the first statement runs, and before others are kept waiting
-    loaded = engine.load(pending, known={*run.known, *applied})
-    hooks = engine.load(run.listing.hooks, known=run.known)
+    loaded = engine.load(pending, known={*run.known, *applied}, emit=run.emit)
+    hooks = engine.load(run.listing.hooks, known=run.known, emit=run.emit)
     with _locked(session, run, lambda: _is_pending(session, run)) as executor:
-        if executor is None:
+        plan = _read_and_plan(session, run, loaded) if executor else ()
+        if executor is None or not plan:
             run.emit(AppliedElsewhere(tally.seconds()))
             return
-        plan = _read_and_plan(session, run, loaded)
         if run.config.transaction == "all":
             executor.apply_all(plan)
         else:
             executor.apply_each(plan)
-        if plan:
-            executor.run_hooks(hooks)
+        executor.run_hooks(hooks)
 
 
 def _is_pending(session: Session, run: _Run) -> bool:
-    return bool(planning.pending_files(run.listing, history.applied_ids(session)))
+    pending = planning.pending_files(run.listing, history.applied_ids_so_far(session))
+    return bool(_asked_for(run, pending))
 
 
 def _read_and_plan(
@@ -104,7 +104,7 @@ def _read_and_plan(
     if {file.id for file in pending} - {migration.id for migration in loaded}:
         from initmig import engine
 
-        loaded = engine.load(pending, known={*run.known, *ids})
+        loaded = engine.load(pending, known={*run.known, *ids}, emit=run.emit)
     wanted = {file.id for file in pending}
     return _plan(run, [migration for migration in loaded if migration.id in wanted], applied)
 
@@ -114,7 +114,7 @@ def _plan(
 ) -> tuple[Migration, ...]:
     """What of *pending* is to be applied, by the policies of the configuration."""
     plan = tuple(_asked_for(run, pending))
-    files = [migration.file for migration in plan]
+    files = planning.placed_by_name(plan)
     ids = [migration.id for migration in applied]
     if plan:
         _follow(run.config.out_of_order, planning.out_of_order(files, ids, run.listing), run.emit)
@@ -140,8 +140,9 @@ def _roll_back(session: Session, run: _Run) -> None:
     if not history.applied_ids(session):
         return
     with _locked(session, run, lambda: True) as executor:
-        chosen = _to_roll_back(run.config, history.applied_migrations(session))
-        migrations = _load_for_rollback(run, chosen)
+        applied = history.applied_migrations(session)
+        chosen = _to_roll_back(run.config, applied)
+        migrations = _load_for_rollback(run, chosen, applied)
         planning.refuse_irreversible(chosen, migrations)
         if executor:
             executor.roll_back([migrations[applied.id] for applied in chosen])
@@ -154,12 +155,15 @@ def _to_roll_back(
     return planning.to_roll_back(applied, to=to, steps=config.steps, everything=config.all)
 
 
-def _load_for_rollback(run: _Run, chosen: Iterable[AppliedMigration]) -> dict[str, Migration]:
+def _load_for_rollback(
+    run: _Run, chosen: Iterable[AppliedMigration], applied: Iterable[AppliedMigration]
+) -> dict[str, Migration]:
     from initmig import engine
 
-    wanted = {applied.id for applied in chosen}
+    wanted = {migration.id for migration in chosen}
     files = [file for file in run.listing.migrations if file.id in wanted]
-    loaded = engine.load(files, known={*wanted, *run.known})
+    known = {*run.known, *(migration.id for migration in applied)}
+    loaded = engine.load(files, known=known, emit=run.emit)
     return {migration.id: migration for migration in loaded}
 
 
@@ -191,7 +195,7 @@ def plan(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Migra
     applied = _with_session(run, work)
     ids = [migration.id for migration in applied]
     pending = planning.pending_files(run.listing, ids)
-    return _plan(run, engine.load(pending, known={*ids, *run.known}), applied)
+    return _plan(run, engine.load(pending, known={*ids, *run.known}, emit=run.emit), applied)
 
 
 def wait(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -210,23 +214,25 @@ def wait(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
 
 
 def _refuse_pending(session: Session, run: _Run) -> None:
-    applied = history.applied_ids(session)
+    applied = history.applied_ids_so_far(session)
+    _meet_unknown(session, run, applied)
     pending = planning.pending_files(run.listing, applied)
     if pending:
         raise MigrationsPending(
             f"{len(pending)} pending: {', '.join(file.id for file in pending)}",
             hint="run `initmig migrate` for this database, or see why it does not get on",
         )
-    _meet_unknown(session, run, applied)
 
 
 def unlock(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
-    """Remove the lock row of a stock yoyo; a live initmig's is left alone.
+    """Remove the lock row of a stock yoyo, or of a dead initmig; a live one's is left alone.
 
     :raises InitmigError: the database cannot be asked
     """
+    from initmig.lock import remove_yoyo_row
+
     run = _Run(config, Listing(()), emit, clock)
-    removed = _with_session(run, history.remove_yoyo_lock)
+    removed = _with_session(run, remove_yoyo_row)
     for pid, locked_at in removed:
         emit(YoyoLockRemoved(pid, locked_at))
     if not removed:

@@ -42,12 +42,16 @@ def write_migration(folder: str, name: str, *, python: bool, now: float) -> tupl
         if python
         else {f"{stem}.sql": _SQL, f"{stem}.rollback.sql": _ROLLBACK}
     )
+    written: list[str] = []
     try:
         os.makedirs(folder, exist_ok=True)
         for path, text in files.items():
             with open(path, "x", encoding="utf-8") as file:
+                written.append(path)
                 file.write(text)
     except OSError as error:
+        for path in written:  # half of a migration is none
+            os.remove(path)
         raise ConfigError(
             f"cannot write {error.filename}: {error.strerror}",
             hint="choose another name, or a folder that can be written",

@@ -7,6 +7,9 @@ from types import FrameType
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+_ORDERLY_END_SECONDS = 3.0
+"""A server that is out of reach can neither cancel nor roll back when asked; it does so unasked."""
+
 
 class Stopped(KeyboardInterrupt):
     """The first signal came in.
@@ -22,19 +25,43 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Inside, the first signal raises Stopped; later ones do not disturb the orderly end."""
+    """Inside, the first signal raises Stopped; later ones do not disturb the orderly end.
+
+    Where that end takes too long, Stopped is raised once more, through whatever it hangs in.
+    """
 
     def stop(number: int, _: FrameType | None) -> None:
+        def hurry(*_: object) -> None:
+            raise Stopped(number)
+
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_IGN)
+        signal.signal(signal.SIGALRM, hurry)
+        signal.setitimer(signal.ITIMER_REAL, _ORDERLY_END_SECONDS)
         raise Stopped(number)
 
     before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    before[signal.SIGALRM] = signal.getsignal(signal.SIGALRM)
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def stop_wins() -> Iterator[None]:
+    """An error that came up only while Stopped was on its way out does not take its place."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, Stopped):
+            cause = cause.__context__
+        if cause is None:
+            raise
+        raise cause from None
 
 
 def restore_for_exec() -> None:

@@ -41,10 +41,11 @@ class Source:
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            line, column, _ = position(data[: error.start].decode(), error.start)
+            before = error.object[: error.start].decode()  # the byte order mark is cut off here
+            line, column, _ = position(before, len(before))
             self.problems.append(
                 Problem(
-                    f"byte 0x{data[error.start]:02x} is not UTF-8",
+                    f"byte 0x{error.object[error.start]:02x} is not UTF-8",
                     f"save the file as UTF-8, for example: iconv -f LATIN1 -t UTF-8 {self.path}",
                     Place(self.path, line, column),
                 )

@@ -24,12 +24,14 @@ def help_text(words: Sequence[str]) -> str:
     return _command_help(names[0]) if names else _general_help()
 
 
+_DURATIONS = "Durations are 500ms, 5s, 2m, 1h, or plain seconds."
+
+
 def _general_help() -> str:
     commands = "\n".join(
         f"  {f'{name} {command.operands}'.strip():22} {command.summary}"
         for name, command in COMMANDS.items()
     )
-    codes = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES)
     return (
         "initmig [COMMAND] [OPTIONS]\n\n"
         "Apply PostgreSQL migrations before the application starts.\n\n"
@@ -37,8 +39,8 @@ def _general_help() -> str:
         f"{commands}\n\n"
         "Settings (flag, then environment, then default):\n"
         f"{_options(SETTINGS)}\n\n"
-        "Durations are 500ms, 5s, 2m, 1h, or plain seconds.\n\n"
-        f"Exit codes:\n{codes}\n\n"
+        f"{_DURATIONS}\n\n"
+        f"{_exit_codes()}\n\n"
         "  -h, --help   this text\n"
         "  --version    the version"
     )
@@ -49,7 +51,16 @@ def _command_help(name: str) -> str:
     operands = f" {command.operands}" if command.operands else ""
     own = f"\n\nOptions:\n{_options(command.options)}" if command.options else ""
     settings = f"\n\nSettings (flag, then environment, then default):\n{_options(SETTINGS)}"
-    return f"initmig {name}{operands} [OPTIONS]\n\n{command.summary.capitalize()}.{own}{settings}"
+    summary = command.summary[:1].upper() + command.summary[1:]
+    return (
+        f"initmig {name} [OPTIONS]{operands}\n\n{summary}.{own}{settings}\n\n"
+        f"{_DURATIONS}\n\n{_exit_codes()}"
+    )
+
+
+def _exit_codes() -> str:
+    codes = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES)
+    return f"Exit codes:\n{codes}"
 
 
 def _options(options: Iterable[Option]) -> str:

@@ -8,6 +8,7 @@ from initmig.durations import format_duration
 from initmig.errors import DatabaseUnavailable, InitmigError, MigrationsPending
 from initmig.events import Connected, Emit, WaitingForDatabase, WaitingForMigrations
 from initmig.postgres import CONNECT_TIMEOUT_SECONDS, LoginRefused, Session
+from initmig.signals import stop_wins
 
 _T = TypeVar("_T")
 
@@ -44,7 +45,8 @@ def with_session(
         session = connect(outage.patience())
         try:
             outage.answered()
-            return work(session)
+            with stop_wins():
+                return work(session)
         finally:
             session.close()
 
@@ -72,8 +74,8 @@ def _keep_trying(attempt: Callable[[], _T], met: InitmigError, outage: "_Outage"
     pauses = wait_random_exponential(multiplier=_FIRST_PAUSE_SECONDS, max=_LONGEST_PAUSE_SECONDS)
     retrying = Retrying(
         retry=retry_if_exception_type(_WORTH_WAITING),
-        wait=lambda state: min(pauses(state), outage.left(_error_of(state))),
-        stop=lambda state: outage.is_over(_error_of(state)),
+        wait=lambda state: min(pauses(state), outage.left()),
+        stop=lambda _: outage.is_over(),
         sleep=outage.clock.sleep,
         retry_error_callback=lambda state: outage.give_up(_error_of(state)),
         after=lambda state: outage.met(_error_of(state)),
@@ -95,7 +97,11 @@ class _Outage:
         self._timeout = timeout
         self._emit = emit
         self._since: float | None = None
+        self._refused_since: float | None = None
         self._before = 0.0
+        self._connected = False
+        self._silent = False
+        """Whether it was told that there is no connection: a standby answers at each attempt."""
         self._told: set[str] = set()
         self._pending = ""
 
@@ -105,20 +111,31 @@ class _Outage:
         return min(CONNECT_TIMEOUT_SECONDS, left) if left > 0 else CONNECT_TIMEOUT_SECONDS
 
     def trying(self) -> None:
+        self._connected = False
+        self._begin()
+
+    def _begin(self) -> None:
         self._since = self.clock.now() if self._since is None else self._since
 
     def answered(self) -> None:
         self._before += self._elapsed()
-        self._since = None
-        if self._told:
+        self._since = self._refused_since = None
+        self._connected = True
+        if self._silent:
+            self._silent = False
             self._told.clear()
             self._emit(Connected(self._before))
 
     def met(self, error: InitmigError) -> None:
         """Note *error*; tell its reason if that is new and there is time left to wait."""
-        self.trying()
-        if self.is_over(error):
+        self._begin()
+        if not isinstance(error, LoginRefused):
+            self._refused_since = None
+        elif self._refused_since is None:
+            self._refused_since = self.clock.now()
+        if self.is_over():
             return
+        self._silent = self._silent or not self._connected
         reason = str(error)
         if isinstance(error, MigrationsPending):
             if reason != self._pending:
@@ -128,12 +145,15 @@ class _Outage:
             self._told.add(reason)
             self._emit(WaitingForDatabase(reason, self._limit(error)))
 
-    def left(self, error: InitmigError) -> float:
-        """Seconds until *error* is final."""
-        return max(0.0, self._limit(error) - self._waited())
+    def left(self) -> float:
+        """Seconds until the error that was met last is final."""
+        left = self._timeout - self._waited()
+        if self._refused_since is not None:
+            left = min(left, _REFUSED_SECONDS - (self.clock.now() - self._refused_since))
+        return max(0.0, left)
 
-    def is_over(self, error: InitmigError) -> bool:
-        return self.left(error) <= 0
+    def is_over(self) -> bool:
+        return self.left() <= 0
 
     def give_up(self, error: InitmigError) -> Any:
         """:raises InitmigError: *error*, with how long was waited for the better of it."""

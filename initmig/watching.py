@@ -12,7 +12,10 @@ from initmig.events import Emit, StatementRunning
 from initmig.postgres import Session
 
 _TELL_EVERY_SECONDS = 10.0
-_TICK_SECONDS = 0.25
+_SHORTEST_PAUSE_SECONDS = 0.5
+_TICK_SECONDS = 0.1
+_LAST_LOOK_SECONDS = 0.5
+"""For a look that is going on at the end: it may hang in a connection that nobody answers."""
 
 _DOING = """
 SELECT coalesce(a.wait_event_type || ': ' || a.wait_event, ''), coalesce(p.phase, ''),
@@ -21,7 +24,7 @@ FROM pg_stat_activity a LEFT JOIN pg_stat_progress_create_index p USING (pid) WH
 
 _BLOCKERS = """
 SELECT pid, coalesce(usename, ''), application_name, coalesce(state, 'state unknown'),
-    extract(epoch FROM clock_timestamp() - xact_start)::float8, left(query, 80)
+    extract(epoch FROM clock_timestamp() - xact_start)::float8, coalesce(left(query, 80), '')
 FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids({pid})) ORDER BY xact_start"""
 
 
@@ -31,17 +34,26 @@ class _Work(NamedTuple):
 
 
 class Watch:
-    """Tells every 10 s what the migration at work is doing, and remembers who stood in its way.
+    """Tells what the migration at work is doing, and remembers who stood in its way.
 
-    *first_look* in seconds: PostgreSQL does not say who caused a lock timeout, so the blockers
-    have to be seen before it strikes.
+    It tells every *tell_every* seconds, and looks more often than that, every *look_every*:
+    PostgreSQL does not say who caused a lock timeout, so that has to be seen before it strikes.
     """
 
-    def __init__(self, session: Session, *, pid: int, first_look: float, emit: Emit) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        pid: int,
+        look_every: float,
+        emit: Emit,
+        tell_every: float = _TELL_EVERY_SECONDS,
+    ) -> None:
         self.blockers: tuple[str, ...] = ()
         self._session = session
         self._pid = pid
-        self._first_look = first_look
+        self._look_every = min(look_every, tell_every)
+        self._tell_every = tell_every
         self._emit = emit
         self._work: _Work | None = None
         self._done = threading.Event()
@@ -58,7 +70,7 @@ class Watch:
         trace: TracebackType | None,
     ) -> None:
         self._done.set()
-        self._thread.join()
+        self._thread.join(_LAST_LOOK_SECONDS)
 
     def works_on(self, id: str) -> None:
         """The migration *id* starts, or starts again, now."""
@@ -70,19 +82,22 @@ class Watch:
         self._work = None
 
     def _run(self) -> None:
-        watched, next_look = None, 0.0
+        watched, next_look, next_tale = None, 0.0, 0.0
         while not self._done.wait(_TICK_SECONDS):
             work = self._work
             if work is None:
                 continue
             if work is not watched:
-                watched, next_look = work, min(self._first_look, _TELL_EVERY_SECONDS)
+                watched, next_look, next_tale = work, self._look_every, self._tell_every
             elapsed = time.monotonic() - work.begun
-            if elapsed >= next_look:
-                self._look(work, elapsed)
-                next_look = (elapsed // _TELL_EVERY_SECONDS + 1) * _TELL_EVERY_SECONDS
+            if elapsed < min(next_look, next_tale):
+                continue
+            self._look(work, elapsed, tell=elapsed >= next_tale)
+            next_look = elapsed + max(self._look_every, _SHORTEST_PAUSE_SECONDS)
+            if elapsed >= next_tale:
+                next_tale = (elapsed // self._tell_every + 1) * self._tell_every
 
-    def _look(self, work: _Work, elapsed: float) -> None:
+    def _look(self, work: _Work, elapsed: float, *, tell: bool) -> None:
         try:
             with self._session.sibling() as other:
                 rows = other.query(_DOING.format(pid=self._pid))
@@ -90,7 +105,7 @@ class Watch:
         except InitmigError:
             return  # no slot, no right: the statement goes on all the same
         self.blockers = blockers
-        if rows and elapsed >= _TELL_EVERY_SECONDS:
+        if rows and tell:
             self._emit(StatementRunning(work.id, elapsed, _doing(*rows[0]), blockers))
 
 

@@ -185,6 +185,8 @@ class Proxy:
         """Take connections, on the same port as before."""
         if self._listener is None:
             listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
+            # inherited by what it accepts; else TCP may hold back half an answer for 40 ms
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._listener = listener
             self._run(self._accept, listener)
 

@@ -1,0 +1,64 @@
+"""Files to migrations that can be run, all problems of all files reported together."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+from yoyo.migrations import Migration as YoyoMigration
+from yoyo.topologicalsort import CycleError, topological_sort
+
+from initmig.engine.python_migration import PythonMigration
+from initmig.engine.speech import telling_what_is_said
+from initmig.engine.sql_migration import SqlMigration
+from initmig.errors import ConfigError, Place, Problem
+from initmig.events import Emit
+from initmig.model import Migration, MigrationFile
+
+
+def load(
+    files: Sequence[MigrationFile], *, known: Collection[str], emit: Emit
+) -> tuple[Migration, ...]:
+    """*files* read, checked and in dependency order; *known* ids may be depended on as well.
+
+    :raises ConfigError: with every problem of every file
+    """
+    for id in known:
+        YoyoMigration(id, "", "")  # yoyo resolves dependencies among all that it ever saw
+    problems: list[Problem] = []
+    loaded: list[Migration] = []
+    with telling_what_is_said(emit):
+        for file in files:
+            try:
+                handle = SqlMigration(file) if file.is_sql else PythonMigration(file)
+                loaded.append(handle.description)
+            except ConfigError as error:
+                problems.extend(error.problems)
+    ids = {file.id for file in files} | set(known)
+    for migration in loaded:
+        problems.extend(_missing_dependencies(migration, ids))
+    if problems:
+        raise ConfigError.of(tuple(problems))
+    return _in_dependency_order(loaded)
+
+
+def _missing_dependencies(migration: Migration, ids: Collection[str]) -> Iterator[Problem]:
+    for id in sorted(migration.depends):
+        if id not in ids:
+            yield Problem(
+                f"{migration.id} depends on {id}, which does not exist",
+                hint="correct the name, or add the migration",
+                place=Place(migration.file.path),
+            )
+
+
+def _in_dependency_order(migrations: Sequence[Migration]) -> tuple[Migration, ...]:
+    """As yoyo orders them: by their place in *migrations*, behind what they depend on."""
+    by_id = {migration.id: migration for migration in migrations}
+    graph = {id: by_id[id].depends & by_id.keys() for id in by_id}
+    try:
+        return tuple(by_id[id] for id in topological_sort(by_id, graph))
+    except CycleError as error:
+        cycle = error.args[1]
+        raise ConfigError(
+            f"these migrations depend on each other in a circle: {', '.join(cycle)}",
+            hint="remove one of their `depends`",
+            place=Place(by_id[cycle[0]].file.path),
+        ) from None

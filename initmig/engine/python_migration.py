@@ -1,0 +1,181 @@
+"""A migration in Python: yoyo imports and runs it, initmig tells where it failed."""
+
+import ast
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from difflib import get_close_matches
+from typing import Any
+
+from yoyo.exceptions import BadMigration
+from yoyo.migrations import Migration as YoyoMigration
+from yoyo.migrations import MigrationStep, StepGroup
+
+from initmig.engine.speech import in_words, yoyo_log
+from initmig.errors import ConfigError, InitmigError, MigrationFailed, Place, Problem
+from initmig.files import checksum
+from initmig.model import Migration, MigrationFile, Step
+from initmig.postgres import Session, StatementFailed
+from initmig.source import place_at
+from initmig.sql import forbidden_in_transaction, split
+
+_DIRECTIVES = ("__transactional__", "__depends__", "__breaking__")
+
+
+class PythonMigration(YoyoMigration):  # type: ignore[misc]
+    """A yoyo migration in Python, imported and run by yoyo, with its errors told by their place.
+
+    :raises ConfigError: the file is not Python, raises, defines no steps, or is otherwise unfit
+    """
+
+    def __init__(self, file: MigrationFile) -> None:
+        super().__init__(file.id, file.path, file.folder)
+        digest = checksum(file.path)
+        self._import()
+        steps = tuple(_steps(self.steps, file.path))
+        self.description = Migration(
+            file,
+            digest,
+            bool(self.use_transactions),
+            bool(getattr(self.module, "__breaking__", False)),
+            _names(getattr(self.module, "__depends__", ())),
+            steps,
+            self,
+        )
+        if problems := tuple(self._problems()):
+            raise ConfigError.of(problems)
+
+    def _import(self) -> None:
+        """Let yoyo import the file; its log and bytecode are kept out of the way meanwhile."""
+        saved = sys.dont_write_bytecode, yoyo_log.disabled
+        sys.dont_write_bytecode = yoyo_log.disabled = True
+        try:
+            self.load()
+        except BadMigration as error:
+            if error.__context__ is not None:
+                raise self._import_error(error.__context__) from error.__context__
+            # a dependency is missing, which the loader reports for all files alike
+            self.steps = self.module.__yoyo_collector__.create_steps(use_transactions=True)
+        except (Exception, SystemExit) as error:
+            raise self._import_error(error) from error
+        finally:
+            sys.dont_write_bytecode, yoyo_log.disabled = saved
+
+    def _import_error(self, error: BaseException) -> ConfigError:
+        hint = "mend the file; nothing was applied"
+        if isinstance(error, SyntaxError) and self._is_of(error.filename):
+            source = (error.text or "").rstrip("\n")
+            place = Place(self.path, error.lineno or 0, error.offset or 0, source)
+            return ConfigError(f"{self.id} is not Python: {error.msg}", hint=hint, place=place)
+        return ConfigError(
+            f"{self.id} raised {in_words(error)} when it was imported",
+            hint=hint,
+            place=self._place_of(error),
+        )
+
+    def _problems(self) -> Iterator[Problem]:
+        place = Place(self.path)
+        if not self.description.steps:
+            hint = "call step() from yoyo at the top level of the file"
+            yield Problem(f"{self.id} defines no steps", hint, place)
+        for name in vars(self.module):
+            if name.startswith("__") and name not in _DIRECTIVES:
+                for meant in get_close_matches(name, _DIRECTIVES, n=1, cutoff=0.8):
+                    yield Problem(f"unknown directive {name}", f"write {meant}", place)
+        if self.use_transactions:
+            for step in self.description.steps:
+                for sql in (step.apply, step.rollback):
+                    for finding in forbidden_in_transaction(sql):
+                        yield Problem(finding.message, finding.hint, place)
+
+    @contextmanager
+    def errors_placed(self, session: Session) -> Iterator[None]:
+        """:raises StatementFailed: or MigrationFailed, for whatever a step raises."""
+        with ExitStack() as stack:
+            if self.use_transactions:
+                stack.enter_context(session.guarded())
+            try:
+                with session.translating_errors():
+                    yield
+            except StatementFailed as error:
+                raise error.at(self._place_of(error)) from error
+            except InitmigError:
+                raise
+            except (Exception, SystemExit) as error:
+                raise MigrationFailed(
+                    f"{self.id} raised {in_words(error)}",
+                    hint="nothing of it was kept" if self.use_transactions else "",
+                    place=self._place_of(error),
+                ) from error
+
+    def _place_of(self, error: BaseException) -> Place:
+        """The last line of the file that took part, else where its SQL stands in the file."""
+        causes = [cause for cause in (error, error.__cause__) if cause]
+        frames = [
+            frame
+            for cause in causes
+            for frame in traceback.extract_tb(cause.__traceback__)
+            if self._is_of(frame.filename)
+        ]
+        if frames:
+            return Place(self.path, frames[-1].lineno or 0, 0, frames[-1].line or "")
+        sql = next(filter(None, map(_sql_at_work, causes)), "")
+        position = error.position if isinstance(error, StatementFailed) else 0
+        return _place_of_sql(self.path, self.source or "", sql, position)
+
+    def _is_of(self, filename: str | None) -> bool:
+        """Whether *filename*, which Python made absolute when it was imported, is this file."""
+        return bool(filename == os.path.abspath(self.path))
+
+
+def _sql_at_work(error: BaseException) -> str:
+    """The SQL of the Python step that raised *error*; empty if it was not at SQL."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is MigrationStep._execute.__code__:  # noqa: SLF001
+            return str(frame.f_locals["stmt"])
+    return ""
+
+
+def _place_of_sql(path: str, source: str, sql: str, position: int) -> Place:
+    """Where the one string *sql* stands in *source*; *position* is the server's, 0 for none.
+
+    Only its first line where the string is not written as it reads, as with escapes in it.
+    """
+    source = source.removeprefix("\ufeff")
+    strings = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+    found = [node for node in strings if node.value == sql]
+    if len(found) != 1:
+        return Place(path)
+    lines = source.splitlines(keepends=True)
+    start = sum(map(len, lines[: found[0].lineno - 1]))
+    statements = split(sql)
+    if sql not in (ast.get_source_segment(source, found[0]) or "") or not (
+        position or len(statements) == 1
+    ):
+        return place_at(path, source, start)._replace(column=0)
+    offset = position - 1 if position else statements[0].start
+    return place_at(path, source, source.index(sql, start) + offset)
+
+
+def _steps(steps: Iterable[Any], path: str) -> Iterator[Step]:
+    """The single steps inside yoyo's wrappers and groups."""
+    for wrapper in steps:
+        if isinstance(wrapper.step, StepGroup):
+            yield from _steps(wrapper.step.steps, path)
+        else:
+            inner = wrapper.step
+            yield Step(_shown(inner._apply, path), _shown(inner._rollback, path))  # noqa: SLF001
+
+
+def _shown(code: Any, path: str) -> str:
+    """SQL as it is, a function by name and line, nothing for nothing."""
+    if not code or isinstance(code, str):
+        return code or ""
+    lines = getattr(getattr(code, "__code__", None), "co_firstlineno", "")
+    return f"-- Python: {getattr(code, '__name__', repr(code))} at {path}:{lines}"
+
+
+def _names(depends: Any) -> frozenset[str]:
+    return frozenset([depends] if isinstance(depends, str) else depends)

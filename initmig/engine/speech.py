@@ -1,0 +1,59 @@
+"""What the steps of a migration print, and the errors that they are told to ignore, as events."""
+
+import io
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+from initmig.events import Emit, ErrorIgnored, Printed
+
+yoyo_log = logging.getLogger("yoyo.migrations")
+
+
+@contextmanager
+def telling_what_is_said(emit: Emit) -> Iterator[None]:
+    """What a migration prints is emitted, line by line, and so are the errors that it ignores."""
+    handler, lines = _IgnoredErrors(emit), _Lines(emit)
+    yoyo_log.addHandler(handler)
+    saved, yoyo_log.propagate = yoyo_log.propagate, False
+    try:
+        with redirect_stdout(lines):
+            yield
+    finally:
+        lines.end()
+        yoyo_log.removeHandler(handler)
+        yoyo_log.propagate = saved
+
+
+class _Lines(io.TextIOBase):
+    """A stdout of which each line becomes an event: what yoyo prints of a SELECT, for one."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._unfinished = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._unfinished = (self._unfinished + text).split("\n")
+        for line in lines:
+            self._emit(Printed(line))
+        return len(text)
+
+    def end(self) -> None:
+        if self._unfinished:
+            self.write("\n")
+
+
+class _IgnoredErrors(logging.Handler):
+    def __init__(self, emit: Emit) -> None:
+        super().__init__(logging.ERROR)
+        self._emit = emit
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1]:
+            self._emit(ErrorIgnored(in_words(record.exc_info[1])))
+
+
+def in_words(error: BaseException) -> str:
+    """The kind of *error* and its text."""
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

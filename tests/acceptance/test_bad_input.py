@@ -1,0 +1,388 @@
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import Initmig
+from tests.support.databases import Database
+from tests.support.migrations import write
+
+GOOD = {"0001_good.sql": "CREATE TABLE good ()", "0001_good.rollback.sql": "DROP TABLE good"}
+
+
+@dataclass(frozen=True)
+class Bad:
+    """What is wrong with *files*, and how that has to be told."""
+
+    files: Mapping[str, str | bytes]
+    message: str
+    next: str
+    place: str = ""
+    source: str = ""
+    code: int = 2
+    arguments: tuple[str, ...] = field(default=())
+
+
+DURATIONS = "write 500ms, 5s, 2m, 1h, or seconds such as 5 or 0.5"
+PYTHON = "from yoyo import step\n"
+IN_FILES = {
+    "the same id twice": Bad(
+        {"0002_x.sql": "SELECT 1", "0002_x.py": PYTHON},
+        "FOLDER/0002_x.py and FOLDER/0002_x.sql have the same id, 0002_x",
+        "rename the one that is not applied yet",
+    ),
+    "a dependency that does not exist": Bad(
+        {"0002_x.sql": "-- depends: 0001_god\nSELECT 1"},
+        "0002_x depends on 0001_god, which does not exist",
+        "correct the name, or add the migration",
+        "0002_x.sql",
+    ),
+    "a dependency of Python that does not exist": Bad(
+        {"0002_x.py": f"{PYTHON}__depends__ = {{'0001_god'}}\nstep('SELECT 1')"},
+        "0002_x depends on 0001_god, which does not exist",
+        "correct the name, or add the migration",
+        "0002_x.py",
+    ),
+    "a cycle": Bad(
+        {"0002_x.sql": "-- depends: 0003_y", "0003_y.sql": "-- depends: 0002_x"},
+        "these migrations depend on each other in a circle: ",
+        "remove one of their `depends`",
+        "000",
+    ),
+    "a migration that depends on itself": Bad(
+        {"0002_x.sql": "-- depends: 0002_x"},
+        "these migrations depend on each other in a circle: 0002_x",
+        "remove one of their `depends`",
+        "0002_x.sql",
+    ),
+    "a rollback without its migration": Bad(
+        {"0002_x.rollback.sql": "SELECT 1"},
+        "FOLDER/0002_x.rollback.sql is the rollback of 0002_x.sql, which does not exist",
+        "add 0002_x.sql, or remove the rollback file",
+    ),
+    "a file that is not UTF-8": Bad(
+        {"0002_x.sql": b"SELECT 1;\nSELECT 'caf\xe9';\n"},
+        "byte 0xe9 is not UTF-8",
+        "save the file as UTF-8, for example: iconv -f LATIN1 -t UTF-8 ",
+        "0002_x.sql:2:12",
+    ),
+    "a Python file that is not UTF-8": Bad(
+        {"0002_x.py": PYTHON.encode() + b"step('SELECT \xe9')\n"},
+        "0002_x raised UnicodeDecodeError: 'utf-8' codec can't decode byte 0xe9",
+        "mend the file; nothing was applied",
+        "0002_x.py",
+    ),
+    "a misspelt directive": Bad(
+        {"0002_x.sql": "-- transational: false\nVACUUM"},
+        "unknown directive 'transational'",
+        "write `-- transactional: false`",
+        "0002_x.sql:1:4",
+        "-- transational: false",
+    ),
+    "a misspelt value": Bad(
+        {"0002_x.sql": "-- transactional: off\nVACUUM"},
+        "directive 'transactional' is 'off', not true or false",
+        "write `-- transactional: true` or `-- transactional: false`, once",
+        "0002_x.sql:1:4",
+        "-- transactional: off",
+    ),
+    "Python that does not parse": Bad(
+        {"0002_x.py": f"{PYTHON}step('SELECT 1'))\n"},
+        "0002_x is not Python: unmatched ')'",
+        "mend the file; nothing was applied",
+        "0002_x.py:2:17",
+        "step('SELECT 1'))",
+    ),
+    "Python that raises at import": Bad(
+        {"0002_x.py": f"{PYTHON}import os\nos.environ['NOT_SET']\nstep('SELECT 1')"},
+        "0002_x raised KeyError: 'NOT_SET' when it was imported",
+        "mend the file; nothing was applied",
+        "0002_x.py:3",
+        "os.environ['NOT_SET']",
+    ),
+    "Python that exits at import": Bad(
+        {"0002_x.py": f"{PYTHON}raise SystemExit(0)"},
+        "0002_x raised SystemExit: 0 when it was imported",
+        "mend the file; nothing was applied",
+        "0002_x.py:2",
+        "raise SystemExit(0)",
+    ),
+    "Python that defines no steps": Bad(
+        {"0002_x.py": "import yoyo\n"},
+        "0002_x defines no steps",
+        "call step() from yoyo at the top level of the file",
+        "0002_x.py",
+    ),
+    "Python with a dependency that is none": Bad(
+        {"0002_x.py": f"{PYTHON}__depends__ = 1\nstep('SELECT 1')"},
+        "0002_x",
+        "mend the file; nothing was applied",
+        "0002_x.py",
+    ),
+    "COMMIT": Bad(
+        {"0002_x.sql": "SELECT 1;\n  commit;\nSELECT 2"},
+        "COMMIT would end the transaction that initmig opened for this file",
+        "delete it: initmig runs each file in one transaction; "
+        'or put "-- transactional: false" at the top',
+        "0002_x.sql:2:3",
+        "  commit;",
+    ),
+    "BEGIN": Bad(
+        {"0002_x.sql": "BEGIN;\nSELECT 1;"},
+        "BEGIN would begin a transaction in the one that initmig opened for this file",
+        "delete it: initmig runs each file in one transaction; "
+        'or put "-- transactional: false" at the top',
+        "0002_x.sql:1:1",
+        "BEGIN;",
+    ),
+    "COMMIT in a rollback": Bad(
+        {"0002_x.sql": "SELECT 1", "0002_x.rollback.sql": "SELECT 1; COMMIT"},
+        "COMMIT would end the transaction that initmig opened for this file",
+        "delete it: initmig runs each file in one transaction; "
+        'or put "-- transactional: false" at the top',
+        "0002_x.rollback.sql:1:11",
+        "SELECT 1; COMMIT",
+    ),
+    "a command of psql": Bad(
+        {"0002_x.sql": "SELECT 1;\n\\i other.sql\n"},
+        r"\i is a command of psql, not SQL",
+        "make that file a migration of its own",
+        "0002_x.sql:2:1",
+        r"\i other.sql",
+    ),
+    "COPY from stdin": Bad(
+        {"0002_x.sql": "CREATE TABLE x (a int);\nCOPY x FROM stdin;\n1\n\\.\n"},
+        "COPY ... FROM STDIN waits for data, which only psql would send",
+        "write INSERT ... VALUES, or a Python migration that uses cursor.copy()",
+        "0002_x.sql:2:1",
+        "COPY x FROM stdin;",
+    ),
+    "a link to nowhere": Bad(
+        {}, "cannot read FOLDER/0002_x.sql: No such file", "make it readable"
+    ),
+    "an id that is unknown": Bad(
+        {"0002_x.sql": "SELECT 1"},
+        "no migration has the id '0001_goood'",
+        "did you mean 0001_good?",
+        code=6,
+        arguments=("--to", "0001_goood"),
+    ),
+    "an id that is ambiguous": Bad(
+        {"0002_x.sql": "SELECT 1"},
+        "'000' is ambiguous: 0001_good, 0002_x",
+        "write more of the id",
+        code=6,
+        arguments=("--to", "000"),
+    ),
+}  # fmt: skip
+
+
+def without_rights(path: Path) -> list[str]:
+    """Make *path* unreadable; the command to put before another that keeps even root to that."""
+    path.chmod(0)
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("needs setpriv, of util-linux")
+    rights = "-dac_override,-dac_read_search"
+    return ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"]
+
+
+@pytest.mark.parametrize("name", IN_FILES)
+def test_a_bad_file_is_told_with_its_place_and_nothing_is_applied(
+    name: str, initmig: Initmig, database: Database, folder: Path
+) -> None:
+    bad = IN_FILES[name]
+    write(folder, {**GOOD, **bad.files})
+    if name == "a link to nowhere":
+        (folder / "0002_x.sql").symlink_to("nowhere")
+    result = initmig(
+        "migrate",
+        *bad.arguments,
+        url=database.url,
+        folder=folder,
+        env={"INITMIG_LOG_FORMAT": "json"},
+    )
+    [failed] = result.events
+    assert failed["event"] == "failed"
+    assert failed["message"].startswith(bad.message.replace("FOLDER", str(folder)))
+    assert failed["next"].startswith(bad.next)
+    place = ":".join(str(failed[key]) for key in ("path", "line", "column") if failed[key])
+    assert place.startswith(f"{folder}/{bad.place}" if bad.place else "")
+    assert bool(place) == bool(bad.place)
+    assert failed["source"] == bad.source or not bad.source
+    assert failed["exit_code"] == result.code == bad.code
+    assert result.out == ""
+    assert database.tables() == set()
+
+
+def test_the_same_is_told_in_text_with_a_caret(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, {"0001_x.sql": "SELECT 1;\n\tCOMMIT;"})
+    result = initmig(url=database.url, folder=folder)
+    first, shown, caret, step = result.err.splitlines()
+    assert f"error   {folder}/0001_x.sql:2:2: COMMIT would end the transaction" in first
+    assert shown == "     2 | \tCOMMIT;"
+    assert caret == "       | \t^"
+    assert step.startswith("  next: delete it")
+    assert result.code == 2
+
+
+def test_a_plan_refuses_what_migrate_refuses(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, {**GOOD, "0002_x.sql": "COMMIT"})
+    result = initmig("plan", url=database.url, folder=folder)
+    assert f"{folder}/0002_x.sql:1:1: COMMIT would end the transaction" in result.err
+    assert (result.code, result.out, database.tables()) == (2, "", set())
+
+
+def test_the_problems_of_all_files_are_told_together(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    bad = ("a misspelt directive", "Python that raises at import", "COPY from stdin")
+    for number, name in enumerate(bad, 2):
+        [(file, content)] = IN_FILES[name].files.items()
+        write(folder, {file.replace("0002_x", f"000{number}_x"): content})
+    result = initmig(url=database.url, folder=write(folder, GOOD))
+    for number in (2, 3, 4):
+        assert f"{folder}/000{number}_x." in result.err
+    assert result.err.count(" error ") == 3
+    assert (result.code, database.tables()) == (2, set())
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("mysql://u:hunter2@h/d", "a connection string cannot begin with mysql://"),
+        ("postgres://u:hunter2/x@h/d", "must be percent-encoded"),
+        ("postgres://u:hunter2@h:port/d", "must be percent-encoded"),
+        ("postgres://u:hunter2%zz@h/d", "write % as %25"),
+        ("u:hunter2@h/d", "neither a URL nor made of key=value pairs"),
+        ("host=h password=hunter2 x", "neither a URL nor made of key=value pairs"),
+    ],
+)
+def test_a_malformed_url_is_refused_without_showing_it(
+    text: str, reason: str, initmig: Initmig, folder: Path
+) -> None:
+    folder = write(folder, GOOD)
+    by_variable = initmig(url=text, folder=folder)
+    secret = folder.parent / "url"
+    secret.write_text(text)
+    by_file = initmig(folder=folder, env={"DATABASE_URL_FILE": str(secret)})
+    for result in (by_variable, by_file, initmig("--database-url", text, folder=folder)):
+        assert reason in result.err
+        assert "hunter2" not in result.err
+        assert result.code == 2
+    assert "DATABASE_URL: " in by_variable.err
+
+
+def test_a_url_with_a_parameter_that_libpq_does_not_know_names_it(
+    initmig: Initmig, folder: Path
+) -> None:
+    result = initmig(url="postgres://h/d?schema=app", folder=write(folder, GOOD))
+    assert 'invalid URI query parameter: "schema"' in result.err
+    assert result.code == 2
+
+
+def test_wrong_settings_are_told_all_together_and_nothing_is_applied(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    result = initmig(
+        "migrate",
+        "--lock-timout=1s",
+        "--transaction=both",
+        "--log-format=json",
+        url=database.url,
+        folder=write(folder, GOOD),
+        env={"INITMIG_WAIT_TIMEOUT": "soon", "INITMIG_LOCK_RETRIES": "-1"},
+    )
+    assert [(event["message"], event["next"]) for event in result.events] == [
+        ("unknown flag --lock-timout", "did you mean --lock-timeout?"),
+        (f"INITMIG_WAIT_TIMEOUT: 'soon' is not a duration: {DURATIONS}", ""),
+        ("INITMIG_LOCK_RETRIES: '-1' is not a whole number of 0 or more", ""),
+        ("--transaction: 'both' is not one of each, all", ""),
+    ]
+    assert (result.code, result.out, database.tables()) == (2, "", set())
+
+
+def test_an_unknown_command_is_told_with_the_nearest_one(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    result = initmig("migrat", url=database.url, folder=write(folder, GOOD))
+    assert "unknown command migrat\n  next: did you mean migrate?\n" in result.err
+    assert (result.code, database.tables()) == (2, set())
+
+
+@pytest.mark.parametrize("command", ["migrate", "status", "plan", "wait"])
+def test_a_folder_that_does_not_exist_is_refused(
+    command: str, initmig: Initmig, database: Database, folder: Path
+) -> None:
+    result = initmig(command, url=database.url, folder=folder)
+    assert f"cannot list the migrations folder {folder}: No such file or directory" in result.err
+    assert "next: set --migrations or INITMIG_MIGRATIONS" in result.err
+    assert (result.code, database.tables()) == (2, set())
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    prefix = without_rights(write(folder, GOOD))
+    result = initmig(url=database.url, folder=folder, prefix=prefix)
+    folder.chmod(0o755)
+    assert f"cannot list the migrations folder {folder}: Permission denied" in result.err
+    assert (result.code, database.tables()) == (2, set())
+
+
+def test_a_file_that_cannot_be_read_is_named_and_nothing_is_applied(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, {**GOOD, "0002_x.sql": "SELECT 1"})
+    prefix = without_rights(folder / "0002_x.sql")
+    result = initmig(url=database.url, folder=folder, prefix=prefix)
+    assert f"cannot read {folder}/0002_x.sql: Permission denied" in result.err
+    assert "next: make it readable for the user of this process" in result.err
+    assert (result.code, database.tables()) == (2, set())
+
+
+def test_an_empty_folder_is_a_warning_and_nothing_to_do(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    result = initmig(url=database.url, folder=write(folder, {}))
+    assert f"warning no migrations in {folder}\n" in result.err
+    assert "nothing to do: 0 migrations" in result.err
+    assert (result.code, database.tables()) == (0, set())
+
+
+def test_brackets_in_the_path_are_nothing_special(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    result = initmig(url=database.url, folder=write(folder / "v[12] *?", GOOD))
+    assert result.code == 0
+    assert "good" in database.tables()
+
+
+def test_a_byte_order_mark_and_crlf_are_accepted_and_a_crlf_in_a_string_stays(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    sql = "-- why\r\nCREATE TABLE t AS\r\n  SELECT 'a\r\nb' AS text;\r\n"
+    write(folder, {"0001_x.sql": b"\xef\xbb\xbf" + sql.encode()})
+    assert initmig(url=database.url, folder=folder).code == 0
+    assert database.value("SELECT text FROM t") == "a\r\nb"
+
+
+@pytest.mark.parametrize("to", ["0003_y", "000"])
+def test_rolling_back_to_an_id_that_is_unknown_or_ambiguous_touches_nothing(
+    to: str, initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(
+        folder, {**GOOD, "0002_x.sql": "CREATE TABLE x ()", "0002_x.rollback.sql": "DROP TABLE x"}
+    )
+    assert initmig(url=database.url, folder=folder).code == 0
+    result = initmig("rollback", "--to", to, url=database.url, folder=folder)
+    assert result.code == 6
+    assert {"good", "x"} <= database.tables()

@@ -1,0 +1,114 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import Initmig
+from tests.support.databases import Database
+from tests.support.migrations import write
+
+FILES = {"0001_a.sql": "CREATE TABLE a ()"}
+
+
+def script(folder: Path, text: str, *, mode: int = 0o755) -> str:
+    path = folder.with_name("program")
+    path.write_text(text)
+    path.chmod(mode)
+    return str(path)
+
+
+def test_the_program_takes_the_place_of_initmig_once_all_is_applied(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    code = (
+        "import json, os, sys, signal\n"
+        "print(json.dumps([os.getpid(), sys.argv[1:], os.environ['DATABASE_URL'], os.environ['X'],"
+        " [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]], default=str))\n"
+    )
+    program = script(folder, code)
+    words = ["exec", "--", sys.executable, program, "--help", "--", "a b"]
+    running = initmig.start(
+        *words, url=database.url, folder=write(folder, FILES), env={"X": "kept"}
+    )
+    pid, argv, url, x, (on_term, _) = json.loads(running.result().out)
+    assert (pid, argv) == (running.pid, ["--help", "--", "a b"])
+    assert (url, x) == (database.url, "kept")
+    assert on_term == 0  # SIG_DFL
+    assert "a" in database.tables()
+    assert "applied 0001_a" in running.err
+
+
+def test_the_program_gets_its_signals_as_a_shell_would_give_them(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    words = ["exec", "--", "grep", "^Sig[IB]", "/proc/self/status"]
+    result = initmig(*words, url=database.url, folder=write(folder, FILES))
+    masks = {line.split(":")[0]: int(line.split()[1], 16) for line in result.out.splitlines()}
+    # Python ignores SIGPIPE for itself
+    assert masks == {"SigBlk": 0, "SigIgn": 0}
+
+
+def test_the_programs_exit_code_is_the_result(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    words = ["exec", "--", "sh", "-c", "exit 42"]
+    assert initmig(*words, url=database.url, folder=write(folder, FILES)).code == 42
+
+
+def test_the_programs_signals_are_its_own(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    words = ["exec", "--", "sh", "-c", "trap 'exit 7' TERM; echo ready >&2; while :; do :; done"]
+    running = initmig.start(*words, url=database.url, folder=write(folder, FILES))
+    running.wait_for_line("ready")
+    running.terminate()
+    assert running.result().code == 7
+
+
+def test_no_connection_is_left_open_behind_the_program(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    words = ["exec", "--", "sh", "-c", "ls -l /proc/self/fd | grep -c socket:"]
+    result = initmig(*words, url=database.url, folder=write(folder, FILES))
+    assert result.out == "0\n"
+
+
+@pytest.mark.parametrize("program", ["no-such-command", "./nothing", "/", ""])
+def test_a_program_that_does_not_exist_is_told_before_anything_is_applied(
+    program: str, initmig: Initmig, database: Database, folder: Path
+) -> None:
+    words = ["exec", "--", program]
+    result = initmig(*words, url=database.url, folder=write(folder, FILES))
+    assert f"cannot run {program}: no such command\n" in result.err
+    assert "next: name a program on PATH or give its path; nothing was applied" in result.err
+    assert (result.code, database.tables()) == (2, set())
+
+
+def test_a_program_that_is_not_executable_is_told_before_anything_is_applied(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    program = script(folder, "#!/bin/sh\n", mode=0o644)
+    result = initmig("exec", "--", program, url=database.url, folder=write(folder, FILES))
+    assert f"cannot run {program}: no such command\n" in result.err
+    assert (result.code, database.tables()) == (2, set())
+
+
+def test_a_program_that_the_system_cannot_start_is_told_in_log_and_termination_message(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    program = script(folder, "no first line\n")
+    outcome = folder.with_name("outcome")
+    env = {"INITMIG_TERMINATION_LOG": str(outcome)}
+    result = initmig("exec", "--", program, url=database.url, folder=write(folder, FILES), env=env)
+    assert outcome.read_text().startswith(f"cannot run {program}: Exec format error\n")
+    assert outcome.read_text() in result.err
+    assert result.code == 2
+
+
+def test_the_program_does_not_start_where_a_migration_fails(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    words = ["exec", "--", "echo", "started"]
+    result = initmig(*words, url=database.url, folder=write(folder, {"0001_a.sql": "SELECT x"}))
+    assert (result.code, result.out) == (1, "")

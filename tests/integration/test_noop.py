@@ -1,0 +1,197 @@
+"""Nothing pending is the common case: one read-only question, and the end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.databases import Database, create_database
+from tests.support.migrations import write
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.command import Initmig
+    from tests.support.databases import DatabaseServer
+    from tests.support.processes import Processes
+    from tests.support.proxy import MakeProxy, Proxy
+    from tests.support.servers import MakeServer, MakeStandby
+
+FILES = {
+    "0001_a.sql": "CREATE TABLE a ()",
+    "0002_b.py": "from yoyo import step\nstep('CREATE TABLE b ()')\n",
+    "post-apply.sql": "CREATE TABLE never_again ()",
+}
+QUESTION = "SELECT migration_id FROM _yoyo_migration ORDER BY applied_at_utc, migration_id"
+READ_ALL = (
+    "GRANT USAGE ON SCHEMA public TO {role}",
+    "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
+)
+LOADED = """
+import json, os, sys
+from initmig.cli import main
+code = main(["migrate"], os.environ)
+print(json.dumps([code, sorted(sys.modules)]))
+"""
+
+
+@pytest.fixture
+def proxy(server: DatabaseServer, make_proxy: MakeProxy) -> Proxy:
+    return make_proxy(server)
+
+
+@pytest.fixture
+def applied(database: Database, initmig: Initmig, folder: Path) -> Database:
+    """A database on which everything in *folder* is applied."""
+    write(folder, FILES)
+    assert initmig(url=database.url, folder=folder).code == 0
+    return database
+
+
+def asked(proxy: Proxy) -> list[tuple[str, str]]:
+    """What the only client said after it had logged in, with the texts of its queries."""
+    proxy.wait_until_quiet()
+    assert proxy.connections == 1
+    said = [(m.type, m.query if m.type == "Q" else "") for m in proxy.messages]
+    return [each for each in said if each[0] not in ("startup", "p", "ssl request", "gss request")]
+
+
+def test_noop_asks_one_question_and_leaves(
+    applied: Database, proxy: Proxy, initmig: Initmig, folder: Path
+) -> None:
+    result = initmig(url=proxy.url(applied.name), folder=folder)
+    assert result.code == 0
+    assert "nothing to do: 2 migrations, all applied" in result.err
+    assert asked(proxy) == [("Q", QUESTION), ("X", "")]
+
+
+def test_noop_needs_only_select(
+    applied: Database, proxy: Proxy, initmig: Initmig, folder: Path
+) -> None:
+    reader = applied.login_role(
+        "GRANT USAGE ON SCHEMA public TO {role}", "GRANT SELECT ON _yoyo_migration TO {role}"
+    )
+    result = initmig(url=proxy.through(reader), folder=folder)
+    assert result.code == 0, result.err
+    assert asked(proxy) == [("Q", QUESTION), ("X", "")]
+
+
+def test_noop_sets_schema_and_role_with_the_question(
+    database: Database, proxy: Proxy, initmig: Initmig, folder: Path
+) -> None:
+    database.execute('CREATE SCHEMA "an App"')
+    owner = Database(database.login_role('GRANT ALL ON SCHEMA "an App" TO {role}'))
+    role = owner.value("SELECT current_user")
+    flags = ("--schema", "an App", "--role", role)
+    write(folder, FILES)
+    assert initmig(*flags, url=database.url, folder=folder).code == 0
+    result = initmig(*flags, url=proxy.url(database.name), folder=folder)
+    assert result.code == 0, result.err
+    settings = f'SET LOCAL ROLE "{role}";SET LOCAL search_path = "an App";'
+    assert asked(proxy) == [("Q", settings + QUESTION), ("X", "")]
+    assert database.tables() == set()
+    assert "_yoyo_migration" in database.tables("an App")
+
+
+def test_noop_works_where_transactions_are_read_only(
+    applied: Database, proxy: Proxy, initmig: Initmig, folder: Path
+) -> None:
+    applied.execute(f"ALTER DATABASE {applied.name} SET default_transaction_read_only = on")
+    result = initmig(url=proxy.url(applied.name), folder=folder)
+    assert result.code == 0, result.err
+    assert asked(proxy) == [("Q", QUESTION), ("X", "")]
+
+
+def test_noop_works_on_a_standby_and_leaves_no_line_above_log(
+    make_server: MakeServer,
+    make_standby: MakeStandby,
+    make_proxy: MakeProxy,
+    initmig: Initmig,
+    folder: Path,
+) -> None:
+    primary = make_server()
+    database = create_database(primary)
+    write(folder, FILES)
+    assert initmig(url=database.url, folder=folder).code == 0
+    schema = ("--schema=public", "--role=postgres")
+    since = primary.log_size()
+    assert initmig(url=database.url, folder=folder).code == 0
+    assert initmig(*schema, url=database.url, folder=folder).code == 0
+    assert primary.log_lines_above_log(since=since) == []
+
+    standby = make_standby(primary)
+    copy = Database(standby.url(database.name))
+    wait_until(lambda: "_initmig_migration" in copy.tables())
+    proxy = make_proxy(standby)
+    since = standby.log_size()
+    result = initmig(url=proxy.url(database.name), folder=folder)
+    assert result.code == 0, result.err
+    assert asked(proxy) == [("Q", QUESTION), ("X", "")]
+    assert initmig(*schema, url=copy.url, folder=folder).code == 0
+    assert standby.log_lines_above_log(since=since) == []
+
+
+def test_noop_writes_nothing_and_runs_no_hook(
+    applied: Database, initmig: Initmig, folder: Path
+) -> None:
+    applied.execute("DROP TABLE never_again")
+    before = applied.query("SELECT xmin::text, * FROM _yoyo_migration")
+    logged = applied.value("SELECT count(*) FROM _yoyo_log")
+    assert initmig(url=applied.url, folder=folder).code == 0
+    assert "never_again" not in applied.tables()
+    assert applied.query("SELECT xmin::text, * FROM _yoyo_migration") == before
+    assert applied.value("SELECT count(*) FROM _yoyo_log") == logged
+
+
+def test_noop_does_not_wait_for_whoever_holds_the_lock(
+    applied: Database, initmig: Initmig, folder: Path
+) -> None:
+    with applied.connect() as other:
+        other.execute("INSERT INTO yoyo_lock VALUES (1, now(), 1)")
+        other.execute("BEGIN; LOCK TABLE a, b, yoyo_lock, _yoyo_log, _initmig_migration")
+        result = initmig("--queue-timeout=1s", url=applied.url, folder=folder)
+    assert result.code == 0
+
+
+def test_noop_imports_nothing_of_yoyo(
+    applied: Database, processes: Processes, folder: Path
+) -> None:
+    env = {"DATABASE_URL": applied.url, "INITMIG_MIGRATIONS": str(folder)}
+    result = processes.start([sys.executable, "-c", LOADED], env=env).result()
+    code, modules = json.loads(result.out)
+    assert code == 0, result.err
+    assert "initmig.runner" in modules
+    # psycopg itself imports `random`.
+    unwanted = {"yoyo", "sqlparse", "tenacity", "pgparse"}
+    assert unwanted & {name.split(".")[0] for name in modules} == set()
+    assert {"initmig.engine", "initmig.executor", "initmig.lock"} & set(modules) == set()
+
+
+def test_noop_lists_the_files_and_does_not_read_them(
+    applied: Database, initmig: Initmig, folder: Path
+) -> None:
+    for name in FILES:
+        (folder / name).unlink()
+        # A regular file whose first byte nobody can read, root included.
+        (folder / name).symlink_to("/proc/self/mem")
+    assert initmig(url=applied.url, folder=folder).code == 0
+    refused = initmig("--changed=fail", url=applied.url, folder=folder)
+    assert refused.code == 2
+    assert "cannot read" in refused.err
+
+
+def test_second_question_is_asked_only_when_the_database_is_ahead(
+    applied: Database, proxy: Proxy, initmig: Initmig, folder: Path
+) -> None:
+    (folder / "0002_b.py").unlink()
+    result = initmig(url=proxy.url(applied.name), folder=folder)
+    assert result.code == 0
+    assert "0002_b is applied and unknown here" in result.err
+    first, *more = asked(proxy)
+    assert first == ("Q", QUESTION)
+    assert [kind for kind, _ in more] == ["Q", "Q", "X"]
+    assert all(text.lstrip().startswith("SELECT") for kind, text in more if kind == "Q")

@@ -1,0 +1,274 @@
+"""What is out of order, changed or unknown is refused, told or passed over, as the settings say."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.migrations import write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.command import Initmig
+    from tests.support.databases import Database
+    from tests.support.processes import Result
+    from tests.support.yoyo import Yoyo
+
+JSON = {"INITMIG_LOG_FORMAT": "json"}
+
+
+def succeeded(result: Result) -> Result:
+    assert result.code == 0, result.err
+    return result
+
+
+def named(result: Result, kind: str) -> list[str]:
+    """The ids that events of this *kind* name."""
+    return [event["id"] for event in result.events if event["event"] == kind]
+
+
+class Image:
+    """initmig with a folder of migrations, for one database."""
+
+    def __init__(self, initmig: Initmig, database: Database, folder: Path) -> None:
+        self._initmig = initmig
+        self.database = database
+        self.folder = folder
+
+    def __call__(self, *arguments: str) -> Result:
+        return self._initmig(*arguments, url=self.database.url, folder=self.folder, env=JSON)
+
+    def add(self, *ids: str) -> None:
+        """Write migrations that do nothing."""
+        write(self.folder, {f"{id}.sql": "SELECT 1" for id in ids})
+
+    def remove(self, *ids: str) -> None:
+        for id in ids:
+            (self.folder / f"{id}.sql").unlink()
+
+    @property
+    def applied(self) -> list[str]:
+        rows = self.database.query(
+            "SELECT migration_id FROM _yoyo_migration ORDER BY applied_at_utc"
+        )
+        return [id for (id,) in rows]
+
+    def states(self) -> dict[str, str]:
+        rows = json.loads(succeeded(self("status", "--json")).out)["migrations"]
+        return {row["id"]: row["state"] for row in rows}
+
+
+@pytest.fixture
+def image(initmig: Initmig, database: Database, folder: Path) -> Image:
+    return Image(initmig, database, folder)
+
+
+# --- out of order ---
+
+
+@pytest.fixture
+def out_of_order(image: Image) -> Image:
+    """0002 and 0004 are applied; 0001, 0003 and 0005 are pending."""
+    image.add("0002", "0004")
+    succeeded(image())
+    image.add("0001", "0003", "0005")
+    return image
+
+
+def test_out_of_order_is_refused_before_anything_is_applied(out_of_order: Image) -> None:
+    result = out_of_order("--out-of-order", "fail")
+    assert result.code == 6
+    failed = [event for event in result.events if event["event"] == "failed"]
+    assert [event["message"] for event in failed] == [
+        "0001 would be applied after 0004, which is applied",
+        "0003 would be applied after 0004, which is applied",
+    ]
+    assert failed[0]["next"] == "rename it to sort last, or pass --out-of-order=allow"
+    assert out_of_order.applied == ["0002", "0004"]
+
+
+def test_out_of_order_is_told_and_applied_by_default(out_of_order: Image) -> None:
+    result = succeeded(out_of_order())
+    assert named(result, "out_of_order") == ["0001", "0003"]
+    assert out_of_order.applied == ["0002", "0004", "0001", "0003", "0005"]
+
+
+def test_out_of_order_can_be_allowed_without_a_word(out_of_order: Image) -> None:
+    result = succeeded(out_of_order("--out-of-order", "allow"))
+    assert named(result, "out_of_order") == []
+    assert out_of_order.applied == ["0002", "0004", "0001", "0003", "0005"]
+
+
+def test_out_of_order_is_a_matter_of_one_folder(
+    initmig: Initmig, database: Database, tmp_path: Path
+) -> None:
+    app = write(tmp_path / "app", {"0009_app.sql": "SELECT 1"})
+    base = write(tmp_path / "base", {})
+    folders = f"{app},{base}"
+    succeeded(initmig(url=database.url, folder=folders))
+    write(base, {"0001_base.sql": "SELECT 1"})
+    succeeded(initmig("--out-of-order", "fail", url=database.url, folder=folders))
+
+
+def test_what_depends_on_an_applied_migration_is_not_out_of_order(image: Image) -> None:
+    write(
+        image.folder,
+        {
+            "0001.sql": "-- depends: 0002\nSELECT 1",
+            "0002.sql": "-- depends: 0003\nSELECT 1",
+            "0003.sql": "SELECT 1",
+        },
+    )
+    succeeded(image("--to", "0003", "--out-of-order", "fail"))
+    assert image.applied == ["0003"]
+    succeeded(image("--out-of-order", "fail"))
+    assert image.applied == ["0003", "0002", "0001"]
+
+
+def test_a_rerun_after_a_failure_is_not_out_of_order(image: Image) -> None:
+    write(image.folder, {"0001.sql": "-- depends: 0002\nSELECT 1/0", "0002.sql": "SELECT 1"})
+    assert image("--out-of-order", "fail").code == 1
+    assert image.applied == ["0002"]
+    write(image.folder, {"0001.sql": "-- depends: 0002\nSELECT 1/1"})
+    succeeded(image("--out-of-order", "fail"))
+    assert image.applied == ["0002", "0001"]
+
+
+# --- changed ---
+
+
+@pytest.fixture
+def changed(image: Image) -> Image:
+    """0001 and 0002 are applied, and 0001 was written anew since; 0003 is pending."""
+    image.add("0001", "0002")
+    succeeded(image())
+    write(image.folder, {"0001.sql": "SELECT 2", "0003.sql": "SELECT 3"})
+    return image
+
+
+def test_changed_is_refused_before_anything_is_applied(changed: Image) -> None:
+    result = changed("--changed", "fail")
+    assert result.code == 6
+    [failed] = [event for event in result.events if event["event"] == "failed"]
+    assert failed["message"] == (
+        f"0001 was applied, and {changed.folder}/0001.sql has changed since"
+    )
+    assert "--changed=allow" in failed["next"]
+    assert changed.applied == ["0001", "0002"]
+
+
+def test_changed_is_refused_even_when_nothing_is_pending(changed: Image) -> None:
+    changed.remove("0003")
+    assert changed("--changed", "fail").code == 6
+    assert succeeded(changed()).code == 0
+
+
+def test_changed_is_told_by_default(changed: Image) -> None:
+    result = succeeded(changed())
+    assert named(result, "changed") == ["0001"]
+    assert changed.applied == ["0001", "0002", "0003"]
+    assert changed.states() == {"0001": "changed", "0002": "applied", "0003": "applied"}
+
+
+def test_changed_can_be_allowed_without_a_word(changed: Image) -> None:
+    assert named(succeeded(changed("--changed", "allow")), "changed") == []
+    assert changed.applied == ["0001", "0002", "0003"]
+
+
+def test_restored_file_is_not_changed_any_more(changed: Image) -> None:
+    changed.add("0001")
+    assert changed.states()["0001"] == "applied"
+    succeeded(changed("--changed", "fail"))
+
+
+def test_a_changed_rollback_file_changes_nothing(image: Image) -> None:
+    image.add("0001")
+    succeeded(image())
+    write(image.folder, {"0001.rollback.sql": "SELECT 1"})
+    assert image.states() == {"0001": "applied"}
+
+
+def test_what_stock_yoyo_applied_has_nothing_to_compare(image: Image, yoyo: Yoyo) -> None:
+    image.add("0001", "0002")
+    succeeded(yoyo("apply", database=image.database, folder=image.folder))
+    write(image.folder, {"0001.sql": "SELECT 2", "0003.sql": "SELECT 3"})
+    assert named(succeeded(image("--changed", "fail")), "changed") == []
+
+
+def test_all_that_is_to_be_refused_is_named_together(changed: Image) -> None:
+    write(changed.folder, {"0002.sql": "SELECT 22"})
+    result = changed("--changed", "fail")
+    messages = [event["message"] for event in result.events if event["event"] == "failed"]
+    assert [message.split()[0] for message in messages] == ["0001", "0002"]
+
+
+# --- an old image ---
+
+
+def test_an_older_image_runs_on_a_newer_database_and_says_so(image: Image) -> None:
+    image.add("0001", "0002", "0003")
+    succeeded(image())
+    image.remove("0002", "0003")
+    for command in ("migrate", "wait"):
+        result = succeeded(image(command))
+        [told] = [event for event in result.events if event["event"] == "unknown_migrations"]
+        assert (told["ids"], told["level"]) == (["0002", "0003"], "warning")
+    assert image.states() == {"0001": "applied", "0002": "unknown", "0003": "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("0002.sql", "-- breaking: true\nSELECT 1"),
+        ("0002.py", "__breaking__ = True\nstep('SELECT 1')"),
+        ("0002.sql", "-- transactional: false\n-- breaking: TRUE\nVACUUM _yoyo_log"),
+    ],
+    ids=["sql", "python", "not transactional"],
+)
+def test_an_image_without_an_applied_breaking_migration_is_refused(
+    image: Image, name: str, text: str
+) -> None:
+    image.add("0001", "0003")
+    write(image.folder, {name: text})
+    succeeded(image())
+    (image.folder / name).unlink()
+    image.remove("0003")
+    for command in ("migrate", "wait"):
+        result = image(command)
+        assert result.code == 6
+        [failed] = [event for event in result.events if event["event"] == "failed"]
+        assert failed["message"].startswith("this image is too old for the database: 0002 is")
+        assert "deploy an image that contains it" in failed["next"]
+    image.add("0004")
+    assert image().code == 6
+    assert image.applied == ["0001", "0002", "0003"]
+
+
+def test_a_breaking_migration_that_was_rolled_back_breaks_nothing(image: Image) -> None:
+    image.add("0001")
+    write(
+        image.folder, {"0002.sql": "-- breaking: true\nSELECT 1", "0002.rollback.sql": "SELECT 1"}
+    )
+    succeeded(image())
+    succeeded(image("rollback", "--steps", "1"))
+    image.remove("0002")
+    (image.folder / "0002.rollback.sql").unlink()
+    assert [event["event"] for event in succeeded(image()).events] == ["nothing_pending"]
+
+
+def test_a_breaking_migration_of_this_image_is_no_matter(image: Image) -> None:
+    write(image.folder, {"0001.sql": "-- breaking: true\nSELECT 1"})
+    succeeded(image())
+    assert [event["event"] for event in succeeded(image()).events] == ["nothing_pending"]
+
+
+def test_an_older_image_that_stock_yoyo_was_ahead_of_runs(image: Image, yoyo: Yoyo) -> None:
+    image.add("0001")
+    write(image.folder, {"0002.sql": "-- breaking: true\nSELECT 1"})
+    succeeded(yoyo("apply", database=image.database, folder=image.folder))
+    image.remove("0002")
+    kinds = [event["event"] for event in succeeded(image()).events]
+    assert kinds == ["unknown_migrations", "nothing_pending"]

@@ -1,0 +1,312 @@
+"""`initmig rollback` undoes what was applied, newest first, and nothing that it cannot undo."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.migrations import write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.command import Initmig
+    from tests.support.databases import Database
+    from tests.support.processes import Result
+
+
+def tables(*names: str) -> dict[str, str | bytes]:
+    """For each name, like 0001_one, a migration that makes a table of that name, and undoes it."""
+    files: dict[str, str | bytes] = {}
+    for name in names:
+        files[f"{name}.sql"] = f'CREATE TABLE "{name}" ();'
+        files[f"{name}.rollback.sql"] = f'DROP TABLE "{name}";'
+    return files
+
+
+THREE = ("0001_one", "0002_two", "0003_three")
+
+
+def succeeded(result: Result) -> Result:
+    assert result.code == 0, result.err
+    return result
+
+
+def applied(database: Database) -> list[str]:
+    rows = database.query("SELECT migration_id FROM _yoyo_migration ORDER BY applied_at_utc")
+    return [id for (id,) in rows]
+
+
+def rolled_back(result: Result) -> list[str]:
+    """The ids that the run says it rolled back, in its order."""
+    return [event["id"] for event in result.events if event["event"] == "migration_rolled_back"]
+
+
+JSON = {"INITMIG_LOG_FORMAT": "json"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "undone"),
+    [
+        (["--steps", "1"], 1),
+        (["--steps", "2"], 2),
+        (["--steps", "99"], 3),
+        (["--to", "0001_one"], 2),
+        (["--to", "0002"], 1),
+        (["--to", "0003_three"], 0),
+        (["--all"], 3),
+    ],
+    ids=["one", "two", "more", "to", "to prefix", "to last", "all"],
+)
+def test_undoes_what_was_asked_for_and_no_more(
+    initmig: Initmig, database: Database, folder: Path, arguments: list[str], undone: int
+) -> None:
+    write(folder, tables(*THREE))
+    succeeded(initmig("migrate", url=database.url, folder=folder))
+    result = succeeded(initmig("rollback", *arguments, url=database.url, folder=folder, env=JSON))
+    left = list(THREE[: 3 - undone])
+    assert rolled_back(result) == list(reversed(THREE))[:undone]
+    assert applied(database) == left
+    assert sorted(database.tables() & set(THREE)) == left
+    assert database.query("SELECT migration_id FROM _initmig_migration ORDER BY 1") == [
+        (id,) for id in left
+    ]
+
+
+def test_goes_back_in_the_order_applied_and_not_by_name(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, tables("0002_two", "0003_three"))
+    succeeded(initmig("migrate", url=database.url, folder=folder))
+    write(folder, tables("0001_one"))
+    succeeded(initmig("migrate", url=database.url, folder=folder))
+    result = succeeded(
+        initmig("rollback", "--to", "0002_two", url=database.url, folder=folder, env=JSON)
+    )
+    assert rolled_back(result) == ["0001_one", "0003_three"]
+    assert applied(database) == ["0002_two"]
+
+
+def test_goes_back_behind_what_depends_on_it(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(
+        folder,
+        {
+            "0001_view.sql": "-- depends: 0002_table\nCREATE VIEW v AS SELECT FROM t",
+            "0001_view.rollback.sql": "DROP VIEW v",
+            "0002_table.sql": "CREATE TABLE t ()",
+            "0002_table.rollback.sql": "DROP TABLE t",
+        },
+    )
+    succeeded(initmig("migrate", url=database.url, folder=folder))
+    result = succeeded(initmig("rollback", "--all", url=database.url, folder=folder, env=JSON))
+    assert rolled_back(result) == ["0001_view", "0002_table"]
+
+
+def test_what_was_rolled_back_is_pending_and_applied_again(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, tables(*THREE))
+    for _ in range(2):
+        succeeded(initmig("migrate", url=database.url, folder=folder))
+        succeeded(initmig("rollback", "--steps", "2", url=database.url, folder=folder))
+    result = initmig("status", "--json", url=database.url, folder=folder)
+    rows = json.loads(succeeded(result).out)["migrations"]
+    assert [row["state"] for row in rows] == ["applied", "pending", "pending"]
+    operations = database.query(
+        "SELECT operation, migration_id FROM _yoyo_log ORDER BY created_at_utc"
+    )
+    up = [("apply", id) for id in THREE]
+    down = [("rollback", id) for id in reversed(THREE[1:])]
+    assert operations == [*up, *down, *up[1:], *down]
+
+
+@pytest.mark.parametrize("comment", [None, "", "-- nothing\n", "/* nothing */ ;;\n", "\ufeff\r\n"])
+def test_refuses_what_has_no_rollback_before_touching_anything(
+    initmig: Initmig, database: Database, folder: Path, comment: str | None
+) -> None:
+    write(folder, tables(*THREE))
+    if comment is None:
+        (folder / "0002_two.rollback.sql").unlink()
+    else:
+        write(folder, {"0002_two.rollback.sql": comment})
+    succeeded(initmig("migrate", url=database.url, folder=folder))
+    result = initmig("rollback", "--all", url=database.url, folder=folder)
+    assert result.code == 6
+    assert "0002_two has no rollback" in result.err
+    assert f"write the SQL for it in {folder}/0002_two.rollback.sql" in result.err
+    assert applied(database) == list(THREE)
+    assert set(THREE) <= database.tables()
+
+
+def test_names_everything_that_cannot_be_rolled_back(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, tables(*THREE))
+    write(folder, {"0004_four.py": "step('SELECT 4', 'SELECT 4')\nstep('SELECT 44')\n"})
+    succeeded(initmig("migrate", url=database.url, folder=folder))
+    (folder / "0001_one.rollback.sql").unlink()
+    (folder / "0003_three.sql").unlink()
+    (folder / "0003_three.rollback.sql").unlink()
+    result = initmig("rollback", "--all", url=database.url, folder=folder)
+    assert result.code == 6
+    assert "0001_one has no rollback" in result.err
+    assert "0003_three is applied, and not among this image's migrations" in result.err
+    assert "0004_four has no rollback in step 2 of 2" in result.err
+    assert "0002_two" not in result.err
+    assert applied(database) == [*THREE, "0004_four"]
+
+
+def test_what_stays_applied_needs_no_rollback(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, tables(*THREE))
+    succeeded(initmig("migrate", url=database.url, folder=folder))
+    (folder / "0001_one.rollback.sql").unlink()
+    (folder / "0002_two.sql").unlink()
+    (folder / "0002_two.rollback.sql").unlink()
+    write(folder, {"0003_three.sql": "-- depends: 0002_two\n"})
+    succeeded(initmig("rollback", "--steps", "1", url=database.url, folder=folder))
+    assert applied(database) == ["0001_one", "0002_two"]
+
+
+@pytest.mark.parametrize(
+    ("to", "said"),
+    [
+        ("0009", "no migration has the id '0009'"),
+        ("0001_oen", "did you mean 0001_one?"),
+        ("000", "'000' is ambiguous: "),
+    ],
+)
+def test_refuses_an_id_that_names_no_applied_migration(
+    initmig: Initmig, database: Database, folder: Path, to: str, said: str
+) -> None:
+    write(folder, tables(*THREE))
+    succeeded(initmig("migrate", url=database.url, folder=folder))
+    result = initmig("rollback", "--to", to, url=database.url, folder=folder)
+    assert result.code == 6
+    assert said in result.err
+    assert applied(database) == list(THREE)
+
+
+def test_refuses_to_go_back_to_what_is_pending(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, tables(*THREE))
+    succeeded(initmig("migrate", "--to", "0002", url=database.url, folder=folder))
+    result = initmig("rollback", "--to", "0003_three", url=database.url, folder=folder)
+    assert result.code == 6
+    assert applied(database) == ["0001_one", "0002_two"]
+
+
+def test_a_failure_keeps_what_was_rolled_back_before_it(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, tables(*THREE))
+    write(folder, {"0002_two.rollback.sql": 'DROP TABLE "0002_two";\n\nDROP TABLE nowhere;\n'})
+    succeeded(initmig("migrate", url=database.url, folder=folder))
+    result = initmig("rollback", "--all", url=database.url, folder=folder)
+    assert result.code == 1
+    assert f"{folder}/0002_two.rollback.sql:3:1: 0002_two" in result.err
+    assert 'table "nowhere" does not exist' in result.err
+    assert applied(database) == ["0001_one", "0002_two"]
+    assert sorted(database.tables() & set(THREE)) == ["0001_one", "0002_two"]
+    write(folder, {"0002_two.rollback.sql": 'DROP TABLE "0002_two";'})
+    succeeded(initmig("rollback", "--all", url=database.url, folder=folder))
+    assert applied(database) == []
+
+
+def test_python_goes_back_step_by_step_in_reverse(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    database.execute("CREATE TABLE told (word text, id serial)")
+    write(
+        folder,
+        {
+            "0001_words.py": (
+                "from yoyo import group, step\n"
+                "def tell(word):\n"
+                "    return lambda connection: connection.execute(\n"
+                "        'INSERT INTO told (word) VALUES (%s)', [word])\n"
+                "step(tell('a'), tell('undo a'))\n"
+                "group([step(tell('b'), tell('undo b')), step(tell('c'), tell('undo c'))])\n"
+                "step(tell('d'), tell('undo d'))\n"
+            )
+        },
+    )
+    succeeded(initmig("migrate", url=database.url, folder=folder))
+    succeeded(initmig("rollback", "--all", url=database.url, folder=folder))
+    words = database.value("SELECT string_agg(word, ', ' ORDER BY id) FROM told")
+    assert words == "a, b, c, d, undo d, undo c, undo b, undo a"
+
+
+def test_a_python_failure_undoes_nothing_of_that_migration(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(
+        folder,
+        {
+            "0001_a.py": (
+                "from yoyo import step\n"
+                "def fail(connection):\n"
+                "    raise RuntimeError('not today')\n"
+                "step('SELECT 1', fail)\n"
+                "step('CREATE TABLE kept ()', 'DROP TABLE kept')\n"
+            )
+        },
+    )
+    succeeded(initmig("migrate", url=database.url, folder=folder))
+    result = initmig("rollback", "--all", url=database.url, folder=folder)
+    assert result.code == 1
+    assert f"{folder}/0001_a.py:3: 0001_a raised RuntimeError: not today" in result.err
+    assert "kept" in database.tables()
+    assert applied(database) == ["0001_a"]
+
+
+def test_not_transactional_goes_back_statement_by_statement(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(
+        folder,
+        {
+            "0001_t.sql": "CREATE TABLE t (id int)",
+            "0002_index.sql": "-- transactional: false\nCREATE INDEX CONCURRENTLY i ON t (id);",
+            "0002_index.rollback.sql": "SELECT 1;\nDROP INDEX CONCURRENTLY i;\nVACUUM t;",
+        },
+    )
+    succeeded(initmig("migrate", url=database.url, folder=folder))
+    succeeded(initmig("rollback", "--steps", "1", url=database.url, folder=folder))
+    assert applied(database) == ["0001_t"]
+    assert database.value("SELECT to_regclass('i')") is None
+
+
+def test_one_rollback_is_one_transaction(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, tables(*THREE))
+    database.execute("CREATE TABLE seen (id bigint)")
+    for id in THREE:
+        write(
+            folder,
+            {
+                f"{id}.rollback.sql": (
+                    f'DROP TABLE "{id}"; INSERT INTO seen VALUES (txid_current());'
+                    " INSERT INTO seen VALUES (txid_current())"
+                )
+            },
+        )
+    succeeded(initmig("migrate", url=database.url, folder=folder))
+    succeeded(initmig("rollback", "--all", url=database.url, folder=folder))
+    assert database.value("SELECT count(DISTINCT id) FROM seen") == 3
+
+
+def test_nothing_applied_is_nothing_to_roll_back(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, tables(*THREE))
+    result = succeeded(initmig("rollback", "--all", url=database.url, folder=folder))
+    assert "nothing to roll back" in result.err
+    assert database.tables() == set()

@@ -1,0 +1,345 @@
+"""A database that cannot be used yet is waited for; one that says no is not, or not for long."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+
+from tests.support.databases import Database, create_database
+from tests.support.hosts import closed_port, deaf_port
+from tests.support.migrations import write
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.command import Initmig
+    from tests.support.databases import DatabaseServer
+    from tests.support.processes import Result
+    from tests.support.servers import MakeServer, MakeStandby
+
+JSON = {"INITMIG_LOG_FORMAT": "json"}
+AT_ONCE = {"INITMIG_WAIT_TIMEOUT": "0"}
+
+
+@pytest.fixture
+def folder(folder: Path) -> Path:
+    """One migration."""
+    return write(folder, {"0001_a.sql": "CREATE TABLE a ()"})
+
+
+def with_port(url: str, port: int) -> str:
+    parts = urlsplit(url)
+    account = parts.netloc.rpartition("@")[0]
+    return urlunsplit(parts._replace(netloc=f"{account}@127.0.0.1:{port}"))
+
+
+def waits_for(result: Result) -> list[str]:
+    """Each reason that it said for waiting, in order."""
+    kinds = ("waiting_for_database", "waiting_for_migrations")
+    return [event["reason"] for event in result.events if event["event"] in kinds]
+
+
+def failure(result: Result) -> str:
+    [event] = [event for event in result.events if event["event"] == "failed"]
+    return str(event["message"])
+
+
+def succeeded(result: Result) -> Result:
+    assert result.code == 0, result.err
+    return result
+
+
+# --- nobody answers ---
+
+
+def test_closed_port_is_waited_for_and_ends_with_the_reason(initmig: Initmig, folder: Path) -> None:
+    url = f"postgresql://u:p@127.0.0.1:{closed_port()}/x"
+    result = initmig("--wait-timeout", "1s", url=url, folder=folder, env=JSON)
+    assert result.code == 3
+    assert 1 <= result.seconds < 10
+    [reason] = waits_for(result)
+    assert "Connection refused" in reason
+    assert failure(result) == f"{reason} (waited 1 s)"
+
+
+def test_deaf_port_is_waited_for_no_longer_than_the_timeout(initmig: Initmig, folder: Path) -> None:
+    with deaf_port() as port:
+        url = f"postgresql://u:p@127.0.0.1:{port}/x"
+        result = initmig("--wait-timeout", "2s", url=url, folder=folder, env=JSON)
+    assert result.code == 3
+    assert "timeout expired" in failure(result)
+    assert 2 <= result.seconds < 10
+
+
+def test_unresolvable_name_is_waited_for(initmig: Initmig, folder: Path) -> None:
+    url = "postgresql://u:p@authentication-db.invalid/x"
+    result = initmig("--wait-timeout", "1s", url=url, folder=folder, env=JSON)
+    assert result.code == 3
+    assert len(waits_for(result)) == 1
+    assert "authentication-db.invalid" in failure(result)
+
+
+def test_timeout_of_zero_tries_once(initmig: Initmig, folder: Path) -> None:
+    url = f"postgresql://u:p@127.0.0.1:{closed_port()}/x"
+    result = initmig(url=url, folder=folder, env=JSON | AT_ONCE)
+    assert result.code == 3
+    assert [event["event"] for event in result.events] == ["failed"]
+
+
+def test_several_hosts_name_each_reason(
+    initmig: Initmig, server: DatabaseServer, folder: Path
+) -> None:
+    address = urlsplit(server.url()).netloc.rpartition("@")[2]
+    url = f"postgresql://u:p@127.0.0.1:{closed_port()},{address}/x"
+    result = initmig(url=url, folder=folder, env=JSON | AT_ONCE)
+    assert result.code == 4
+    assert "password authentication failed" in failure(result)
+
+
+def test_the_first_host_that_answers_is_used(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    parts = urlsplit(database.url)
+    account, _, address = parts.netloc.rpartition("@")
+    netloc = f"{account}@127.0.0.1:{closed_port()},{address}"
+    result = initmig(
+        url=urlunsplit(parts._replace(netloc=netloc)), folder=folder, env=JSON | AT_ONCE
+    )
+    assert succeeded(result).code == 0
+
+
+# --- not now ---
+
+
+def test_server_that_starts_late_is_waited_for(
+    initmig: Initmig, make_server: MakeServer, folder: Path
+) -> None:
+    server = make_server()
+    server.stop()
+    running = initmig.start(url=server.url(), folder=folder)
+    running.wait_for_line("Connection refused")
+    server.start()
+    result = succeeded(running.result())
+    assert "the database answers after" in result.err
+    assert "applied 0001_a" in result.err
+    assert result.err.count("Connection refused") == 1
+
+
+def test_server_that_shuts_down_is_waited_for_until_it_is_back(
+    initmig: Initmig, make_server: MakeServer, folder: Path
+) -> None:
+    server = make_server()
+    with ThreadPoolExecutor() as threads:
+        with psycopg.connect(server.url()) as last_client:
+            stop = threads.submit(server.stop, "smart")
+            running = initmig.start(url=server.url(), folder=folder)
+            running.wait_for_line("the database system is shutting down")
+            assert last_client.execute("SELECT 1").fetchone() == (1,)
+        stop.result()
+    running.wait_for_line("Connection refused")
+    server.start()
+    result = succeeded(running.result())
+    assert result.err.count("is shutting down") == 1
+
+
+def test_server_without_a_free_slot_is_waited_for(
+    initmig: Initmig, make_server: MakeServer, folder: Path
+) -> None:
+    server = make_server(max_connections=3, superuser_reserved_connections=0)
+    clients = [psycopg.connect(server.url()) for _ in range(3)]
+    try:
+        running = initmig.start(url=server.url(), folder=folder)
+        running.wait_for_line("too many clients already")
+    finally:
+        for client in clients:
+            client.close()
+    result = succeeded(running.result())
+    assert result.err.count("too many clients") == 1
+
+
+def test_role_without_a_free_slot_is_waited_for(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    url = database.login_role(
+        "GRANT CREATE, USAGE ON SCHEMA public TO {role}", options="CONNECTION LIMIT 1"
+    )
+    with psycopg.connect(url):
+        running = initmig.start(url=url, folder=folder)
+        running.wait_for_line("too many connections for role")
+    succeeded(running.result())
+
+
+def test_standby_is_waited_for_until_it_is_promoted(
+    initmig: Initmig, make_server: MakeServer, make_standby: MakeStandby, folder: Path
+) -> None:
+    standby = make_standby(make_server())
+    running = initmig.start(url=standby.url(), folder=folder)
+    running.wait_for_line("the server is a standby, and there is something to write")
+    database = Database(standby.url())
+    connects = "SELECT count(*) FROM pg_stat_database WHERE sessions > 3 AND datname = 'postgres'"
+    wait_until(lambda: database.value(connects) == 1)
+    standby.promote()
+    result = succeeded(running.result())
+    assert result.err.count("is a standby") == 1
+    assert "a" in database.tables()
+
+
+def test_standby_that_stays_one_ends_with_the_reason(
+    initmig: Initmig, make_server: MakeServer, make_standby: MakeStandby, folder: Path
+) -> None:
+    standby = make_standby(make_server())
+    result = initmig("--wait-timeout", "1s", url=standby.url(), folder=folder, env=JSON)
+    assert result.code == 3
+    assert waits_for(result) == ["the server is a standby, and there is something to write"]
+    assert failure(result).startswith(
+        "the server is a standby, and there is something to write (waited"
+    )
+
+
+def test_read_only_database_is_waited_for(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    option = f"ALTER DATABASE {database.name} SET default_transaction_read_only"
+    database.execute(f"{option} = on")
+    running = initmig.start(url=database.url, folder=folder)
+    running.wait_for_line("the server is read-only")
+    with psycopg.connect(database.url, autocommit=True) as connection:
+        connection.execute("SET default_transaction_read_only = off")
+        connection.execute(f"{option} = off".encode())
+    result = succeeded(running.result())
+    assert result.err.count("read-only") == 1
+
+
+# --- no ---
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgres:wrong@{address}/postgres", 'password authentication failed for user "postgres"'),
+        ("nobody:wrong@{address}/postgres", 'password authentication failed for user "nobody"'),
+        ("{account}@{address}/nowhere", 'database "nowhere" does not exist'),
+        (
+            "{account}@{address}/postgres?sslmode=require",
+            "server does not support SSL, but SSL was required",
+        ),
+    ],
+    ids=["password", "user", "database", "tls"],
+)
+def test_refusal_ends_it_with_its_reason_said_once(
+    initmig: Initmig, server: DatabaseServer, folder: Path, url: str, said: str
+) -> None:
+    account, _, address = urlsplit(server.url()).netloc.rpartition("@")
+    url = f"postgresql://{url.format(account=account, address=address)}"
+    result = initmig("--wait-timeout", "1s", url=url, folder=folder, env=JSON)
+    assert result.code == 4
+    [reason] = waits_for(result)
+    assert said in reason
+    assert failure(result) == reason
+    assert "wrong" not in result.err
+    assert 1 <= result.seconds < 10
+
+
+def test_database_that_is_made_in_a_moment_is_waited_for(
+    initmig: Initmig, server: DatabaseServer, folder: Path
+) -> None:
+    name = f"late_{time.monotonic_ns()}"
+    running = initmig.start(url=server.url(name), folder=folder)
+    running.wait_for_line(f'database "{name}" does not exist')
+    database = create_database(server, name=name)
+    try:
+        succeeded(running.result())
+    finally:
+        database.drop(server)
+
+
+def test_login_right_that_is_missing_is_a_refusal(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    url = database.login_role("ALTER ROLE {role} NOLOGIN")
+    result = initmig(url=url, folder=folder, env=JSON | AT_ONCE)
+    assert result.code == 4
+    assert "is not permitted to log in" in failure(result)
+
+
+# --- secrets and settings ---
+
+
+def test_password_file_is_read_again_at_each_attempt(
+    initmig: Initmig, database: Database, folder: Path, tmp_path: Path
+) -> None:
+    parts = urlsplit(database.url)
+    user, password = parts.username, parts.password
+    url = urlunsplit(parts._replace(netloc=f"{user}@{parts.hostname}:{parts.port}"))
+    secret = tmp_path / "password"
+    secret.write_text("yesterday's\n")
+    running = initmig.start(url=url, folder=folder, env={"PGPASSWORD_FILE": str(secret)})
+    running.wait_for_line("password authentication failed")
+    secret.write_text(f"{password}\n")
+    result = succeeded(running.result())
+    assert "yesterday" not in result.err
+
+
+def test_url_file_is_read_again_at_each_attempt(
+    initmig: Initmig, database: Database, folder: Path, tmp_path: Path
+) -> None:
+    secret = tmp_path / "url"
+    secret.write_text(with_port(database.url, closed_port()))
+    running = initmig.start(folder=folder, env={"DATABASE_URL_FILE": str(secret)})
+    running.wait_for_line("Connection refused")
+    secret.write_text(f"{database.url}\n")
+    succeeded(running.result())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "host=127.0.0.1 prot=5432",
+        "host=127.0.0.1 port=fivethousand",
+        "host=127.0.0.1 password=se cret",
+        "postgresql://u:secret@127.0.0.1:5432/x?sslmode=sometimes",
+        "postgresql://u:secret@127.0.0.1:5432/x?no_such_option=1",
+    ],
+)
+def test_malformed_connection_string_is_not_waited_for(
+    initmig: Initmig, folder: Path, url: str
+) -> None:
+    result = initmig(url=url, folder=folder, env=JSON)
+    assert result.code == 2
+    assert waits_for(result) == []
+    assert "cret" not in result.err
+    assert result.seconds < 10
+
+
+# --- `initmig wait` ---
+
+
+def test_wait_for_database_needs_no_migration(initmig: Initmig, database: Database) -> None:
+    assert succeeded(initmig("wait", "--for", "database", url=database.url)).code == 0
+    assert database.tables() == set()
+
+
+def test_wait_ends_as_soon_as_somebody_has_applied_everything(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    running = initmig.start("wait", url=database.url, folder=folder)
+    running.wait_for_line("1 pending: 0001_a")
+    succeeded(initmig("migrate", url=database.url, folder=folder))
+    result = succeeded(running.result())
+    assert result.err.count("pending") == 1
+
+
+def test_wait_says_what_is_pending_when_its_time_is_over(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    result = initmig("wait", "--wait-timeout", "1s", url=database.url, folder=folder, env=JSON)
+    assert result.code == 7
+    assert waits_for(result) == ["1 pending: 0001_a"]
+    assert failure(result) == "1 pending: 0001_a"
+    assert 1 <= result.seconds < 10

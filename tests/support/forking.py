@@ -1,0 +1,128 @@
+"""initmig in processes that skip its start, for tests that run it hundreds of times."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from tests.support.processes import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tests.support.processes import Processes
+    from tests.support.proxy import Message, Proxy, Verdict
+
+# Each order is a line of JSON; the answers are the process id, and then the exit code.
+_FORKING = """
+import json, os, sys
+import initmig.cli, initmig.executor, initmig.runner
+orders, answers = (open(path, mode) for path, mode in zip(sys.argv[1:], "rw"))
+for line in orders:
+    order = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(os.open(order["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        code = 70
+        try:
+            code = initmig.cli.main(order["argv"], order["env"])
+        finally:
+            os._exit(code)
+    print(pid, file=answers, flush=True)
+    _, status = os.waitpid(pid, 0)
+    print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
+"""
+
+
+class Forking:
+    """Runs initmig's `main` in a fork of a process that has imported it, one at a time.
+
+    Such a run is killed with SIGKILL as any other process, and takes a tenth of the time.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self._err = processes.folder / "forked.err"
+        orders, answers = processes.folder / "orders", processes.folder / "answers"
+        os.mkfifo(orders)
+        os.mkfifo(answers)
+        processes.start([sys.executable, "-c", _FORKING, str(orders), str(answers)])
+        self._orders = orders.open("w")
+        self._answers = answers.open()
+        self._pid = 0
+        self._started = threading.Event()
+
+    def run(self, *argv: str, url: str, folder: Path, env: Mapping[str, str] = {}) -> Result:
+        """Run to the end."""
+        environ = {"DATABASE_URL": url, "INITMIG_MIGRATIONS": str(folder), **env}
+        self._started.clear()
+        print(
+            json.dumps({"argv": argv, "env": environ, "err": str(self._err)}),
+            file=self._orders,
+            flush=True,
+        )
+        self._pid = int(self._answers.readline())
+        self._started.set()
+        code = int(self._answers.readline())
+        return Result(code, "", self._err.read_text(), 0.0)
+
+    def kill(self) -> None:
+        """SIGKILL the run that is going on."""
+        self._started.wait()
+        os.kill(self._pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        self._orders.close()
+        self._answers.close()
+
+
+class Blow:
+    """Does something to a run when its message *number*, counted from here, passes the proxy."""
+
+    def __init__(self, proxy: Proxy, number: int) -> None:
+        self._proxy = proxy
+        self._left = number
+        self.struck = False
+
+    def kill_before(self, run: Forking) -> None:
+        """SIGKILL it, and let the server never see the message."""
+
+        def before(_: Message) -> Verdict:
+            if self._is_due():
+                run.kill()
+                return "drop"
+            return "forward"
+
+        self._proxy.before = before
+
+    def kill_after(self, run: Forking) -> None:
+        """SIGKILL it after the server has answered, before it can hear of that."""
+
+        def after(_: Message) -> None:
+            if self._is_due():
+                run.kill()
+
+        self._proxy.after = after
+
+    def cut_before(self) -> None:
+        """Close the connection, and let the server never see the message."""
+        self._proxy.before = lambda _: "cut" if self._is_due() else "forward"
+
+    def cut_after(self) -> None:
+        """Close the connection after the server has answered, before the client hears of that."""
+
+        def after(_: Message) -> None:
+            if self._is_due():
+                self._proxy.cut()
+
+        self._proxy.after = after
+
+    def _is_due(self) -> bool:
+        self._left -= 1
+        due = self._left == 0
+        self.struck = self.struck or due
+        return due

@@ -1,0 +1,274 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from initmig.config import (
+    COMMANDS,
+    SETTINGS,
+    Config,
+    Option,
+    Secret,
+    parse_config,
+    parse_reporting,
+)
+from initmig.errors import ConfigError, Problem
+
+# A text for each setting, and what it has to become.
+GIVEN = {
+    "--database-url": ("postgres://h/d", Secret("postgres://h/d")),
+    "--migrations": (" a , b,,c ", ("a", "b", "c")),
+    "--schema": ("app", "app"),
+    "--role": ("owner", "owner"),
+    "--wait-timeout": ("500ms", 0.5),
+    "--queue-timeout": ("2m", 120.0),
+    "--lock-timeout": ("1h", 3600.0),
+    "--lock-retries": ("0", 0),
+    "--statement-timeout": ("1.5", 1.5),
+    "--transaction": ("all", "all"),
+    "--out-of-order": ("fail", "fail"),
+    "--changed": ("allow", "allow"),
+    "--log-format": ("json", "json"),
+    "--log-level": ("debug", "debug"),
+    "--termination-log": ("/tmp/outcome", "/tmp/outcome"),
+}
+WRONG = {
+    "--database-url": "mysql://h/d",
+    "--migrations": " , ",
+    "--wait-timeout": "soon",
+    "--queue-timeout": "-1",
+    "--lock-timeout": "5 minutes",
+    "--lock-retries": "1.5",
+    "--statement-timeout": "1e3",
+    "--transaction": "none",
+    "--out-of-order": "FAIL",
+    "--changed": "no",
+    "--log-format": "yaml",
+    "--log-level": "trace",
+}
+each_setting = pytest.mark.parametrize("option", SETTINGS, ids=lambda option: option.flag)
+
+
+def problems_of(argv: list[str], environ: dict[str, str] | None = None) -> tuple[Problem, ...]:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(argv, environ or {})
+    return caught.value.problems
+
+
+def messages_of(argv: list[str], environ: dict[str, str] | None = None) -> list[str]:
+    return [problem.message for problem in problems_of(argv, environ)]
+
+
+def test_no_arguments_mean_migrate_with_every_default() -> None:
+    assert parse_config([], {}) == Config("migrate")
+
+
+def test_every_setting_is_tried_here() -> None:
+    assert GIVEN.keys() == {option.flag for option in SETTINGS}
+
+
+@each_setting
+def test_a_flag_wins_over_its_variable_and_that_over_the_default(option: Option) -> None:
+    text, value = GIVEN[option.flag]
+    default = getattr(Config("migrate"), option.field)
+    by_flag = parse_config([option.flag, text], {option.env: WRONG.get(option.flag, "other")})
+    assert getattr(by_flag, option.field) == value
+    assert getattr(parse_config([], {option.env: text}), option.field) == value
+    assert value != default
+
+
+@each_setting
+def test_an_empty_text_counts_as_unset(option: Option) -> None:
+    default = Config("migrate")
+    assert parse_config([], {option.env: ""}) == default
+    assert parse_config([option.flag, ""], {}) == default
+    assert parse_config([f"{option.flag}="], {}) == default
+
+
+def test_zero_is_a_value_and_not_unset() -> None:
+    environ = {
+        "INITMIG_WAIT_TIMEOUT": "0",
+        "INITMIG_LOCK_RETRIES": "0",
+        "INITMIG_LOCK_TIMEOUT": "0",
+    }
+    config = parse_config([], environ)
+    assert (config.wait_timeout, config.lock_retries, config.lock_timeout) == (0, 0, 0)
+
+
+def test_a_flag_takes_its_value_after_a_space_or_an_equals_sign() -> None:
+    assert parse_config(["--schema", "a=b"], {}).schema == "a=b"
+    assert parse_config(["--schema=a=b"], {}).schema == "a=b"
+
+
+def test_flags_may_stand_before_and_behind_the_command() -> None:
+    config = parse_config(["--schema", "a", "status", "--json", "--check"], {})
+    assert (config.command, config.schema, config.json, config.check) == ("status", "a", True, True)
+
+
+@pytest.mark.parametrize("flag", WRONG)
+def test_a_wrong_value_is_told_with_the_flag_or_variable_that_has_it(flag: str) -> None:
+    [option] = [option for option in SETTINGS if option.flag == flag]
+    [by_flag] = messages_of([flag, WRONG[flag]])
+    [by_variable] = messages_of([], {option.env: WRONG[flag]})
+    assert by_flag.startswith(f"{flag}: ")
+    assert by_variable == by_flag.replace(flag, option.env, 1)
+
+
+def test_all_wrong_settings_are_told_together() -> None:
+    flags = [word for flag, text in WRONG.items() for word in (flag, text)]
+    messages = messages_of(["status", "--nonsense=1", *flags])
+    told = {message.partition(": ")[0] for message in messages}
+    assert told == {*WRONG, "unknown flag --nonsense"}
+
+
+@pytest.mark.parametrize("name", ["lock", "statement"])
+def test_a_timeout_that_postgresql_cannot_hold_is_refused(name: str) -> None:
+    assert parse_config([f"--{name}-timeout", "596h"], {})
+    [message] = messages_of([f"--{name}-timeout", "597h"])
+    assert message == f"--{name}-timeout: '597h' is longer than PostgreSQL allows, 596h"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message", "hint"),
+    [
+        (["migrat"], "unknown command migrat", "did you mean migrate?"),
+        (["xyzzy"], "unknown command xyzzy", "see initmig --help"),
+        (["--lock-timout", "5s"], "unknown flag --lock-timout", "did you mean --lock-timeout?"),
+        (["--lock-timout=5s"], "unknown flag --lock-timout", "did you mean --lock-timeout?"),
+        (["--xyzzy"], "unknown flag --xyzzy", "see initmig --help"),
+        (["-v", "status"], "unknown flag -v", "see initmig --help"),
+        (["new", "--pyton", "x"], "unknown flag --pyton", "did you mean --python?"),
+        (["--schema"], "--schema needs a value: NAME", ""),
+        (["status", "--schema", "--json"], "--schema needs a value: NAME", ""),
+        (["status", "--check=1"], "--check takes no value", ""),
+        (["migrate", "again"], "unexpected argument again", "see initmig --help"),
+        (["migrate", "--", "x"], "unexpected argument x", "see initmig --help"),
+        (["migrate", "--json"], "`migrate` has no --json", "--json belongs to status"),
+        (["wait", "--to", "x"], "`wait` has no --to", "--to belongs to migrate, rollback, plan"),
+        (["wait", "--for", "x"], "--for: 'x' is not one of database, migrations", ""),
+        (
+            ["rollback"],
+            "`rollback` needs one of --to ID, --steps N and --all",
+            "`initmig status` lists the ids in the order applied",
+        ),
+        (
+            ["rollback", "--to=", "--steps="],
+            "`rollback` needs one of --to ID, --steps N and --all",
+            "`initmig status` lists the ids in the order applied",
+        ),
+        (
+            ["rollback", "--all", "--steps", "2"],
+            "`rollback` needs one of --to ID, --steps N and --all",
+            "`initmig status` lists the ids in the order applied",
+        ),
+        (
+            ["rollback", "--steps", "0"],
+            "--steps: '0' is not a whole number of 1 or more",
+            "",
+        ),
+        (
+            ["rollback", "--steps", "-1"],
+            "--steps: '-1' is not a whole number of 1 or more",
+            "",
+        ),
+        (["new"], "`new` needs a name", "initmig new add_email"),
+        (["new", "add", "email"], "unexpected argument email", "see initmig --help"),
+        (["new", "x", "--sql", "--python"], "--sql and --python exclude each other", ""),
+        (["exec"], "`exec` needs a command", "initmig exec -- CMD [ARG ...]"),
+        (["exec", "--"], "`exec` needs a command", "initmig exec -- CMD [ARG ...]"),
+        (["exec", "ls", "--", "ls"], "unexpected argument ls", "see initmig --help"),
+    ],
+    ids=str,
+)
+def test_one_mistake_is_one_problem_with_the_next_step(
+    argv: list[str], message: str, hint: str
+) -> None:
+    assert problems_of(argv) == (Problem(message, hint=hint),)
+
+
+def test_what_exec_runs_is_not_looked_at() -> None:
+    config = parse_config(["exec", "--schema=a", "--", "app", "--help", "--", "--nonsense"], {})
+    assert config.argv == ("app", "--help", "--", "--nonsense")
+
+
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "PGPASSWORD"])
+def test_a_secret_given_twice_is_refused(variable: str) -> None:
+    environ = {variable: "host=secret", f"{variable}_FILE": "/run/secrets/x"}
+    [message] = messages_of([], environ)
+    assert message == f"both {variable} and {variable}_FILE are set"
+
+
+def test_the_flag_wins_over_the_file_of_the_database_url() -> None:
+    environ = {"DATABASE_URL_FILE": "/run/secrets/url"}
+    assert parse_config([], environ).database_url == Secret(path="/run/secrets/url")
+    assert parse_config(["--database-url", "host=h"], environ).database_url == Secret("host=h")
+
+
+def test_a_secret_file_is_read_again_each_time(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    secret = Secret(path=str(file))
+    file.write_bytes(b"\xef\xbb\xbfhost=one \r\n")
+    assert secret.read() == "host=one "
+    file.write_text("host=two")
+    assert secret.read() == "host=two"
+
+
+@pytest.mark.parametrize(("content", "reason"), [(None, "No such file"), (b"\xff", "not UTF-8")])
+def test_a_secret_file_that_cannot_be_read_is_named(
+    tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"{file}: .*{reason}"):
+        Secret(path=str(file)).read()
+
+
+def test_a_secret_does_not_show_itself() -> None:
+    config = parse_config([], {"DATABASE_URL": "postgres://u:hunter2@h/d"})
+    assert "hunter2" not in f"{config} {config!r} {config.database_url}"
+    assert config.database_url.read() == "postgres://u:hunter2@h/d"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--database-url", "postgres://u:hunter2@h:x/d"],
+        ["--database-url", "password=hunter2 x"],
+        ["postgres://u:hunter2@h/d"],
+        ["migrate", "postgres://u:hunter2@h/d"],
+        ["migrate", "password=hunter2"],
+        ["--pasword", "hunter2"],
+        ["--pasword=hunter2"],
+        ["--database-ur", "postgres://u:hunter2@h/d"],
+        ["--database-url", "--postgres://u:hunter2@h/d"],
+    ],
+    ids=str,
+)
+def test_a_misplaced_secret_is_not_repeated(argv: list[str]) -> None:
+    assert "hunter2" not in str(problems_of(argv))
+
+
+def test_how_to_report_is_known_whatever_else_is_wrong() -> None:
+    argv = ["--nonsense", "--log-format", "json", "--lock-timeout=x", "--log-level=loud"]
+    reporting = parse_reporting(argv, {"INITMIG_TERMINATION_LOG": "/tmp/outcome"})
+    assert reporting == Config("migrate", log_format="json", termination_log="/tmp/outcome")
+
+
+WORDS = st.one_of(
+    st.sampled_from([*COMMANDS, "--", "--to", "--json", "--all", "--steps", "--schema", "5s"]),
+    st.sampled_from([option.flag for option in SETTINGS]),
+    st.text(max_size=8),
+)
+
+
+@given(st.lists(WORDS, max_size=8))
+def test_any_command_line_is_understood_or_refused_with_a_reason(argv: list[str]) -> None:
+    try:
+        said = [parse_config(argv, {}).command]
+    except ConfigError as error:
+        said = [problem.message for problem in error.problems]
+    assert all(said)
+    assert said
+    assert parse_reporting(argv, {}).command == "migrate"

@@ -1,0 +1,231 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from initmig.errors import ConfigError, Place, Problem
+from initmig.files import checksum, list_files, read_sql
+from initmig.model import MigrationFile
+from tests.support.migrations import write
+
+
+def problems_of_listing(*folders: Path) -> tuple[Problem, ...]:
+    with pytest.raises(ConfigError) as caught:
+        list_files([str(folder) for folder in folders])
+    return caught.value.problems
+
+
+def ids(*folders: Path) -> list[str]:
+    return [file.id for file in list_files([str(folder) for folder in folders]).migrations]
+
+
+def problems_of(tmp_path: Path, content: str | bytes) -> tuple[Problem, ...]:
+    write(tmp_path, {"x.sql": content})
+    [file] = list_files([str(tmp_path)]).migrations
+    with pytest.raises(ConfigError) as caught:
+        read_sql(file)
+    return caught.value.problems
+
+
+def test_migrations_are_listed_by_name_and_folder_by_folder(tmp_path: Path) -> None:
+    one = write(tmp_path / "one", {"0002_b.py": "", "0010_c.sql": "", "0001_z.sql": ""})
+    other = write(tmp_path / "other", {"0001_a.sql": ""})
+    assert ids(one, other) == ["0001_z", "0002_b", "0010_c", "0001_a"]
+
+
+def test_a_migration_knows_its_files(tmp_path: Path) -> None:
+    write(tmp_path, {"a.sql": "", "a.rollback.sql": "", "b.py": ""})
+    folder = str(tmp_path)
+    assert list_files([folder]).migrations == (
+        MigrationFile("a", f"{folder}/a.sql", f"{folder}/a.rollback.sql", folder),
+        MigrationFile("b", f"{folder}/b.py", "", folder),
+    )
+
+
+def test_what_is_no_migration_is_left_out(tmp_path: Path) -> None:
+    others = {"README.md": "", "a.sql~": "", "b.SQL": "", "_tmp_yoyonew1.py": "", "c.sql/d": ""}
+    assert ids(write(tmp_path, {**others, "a.sql": ""})) == ["a"]
+
+
+def test_post_apply_files_are_hooks(tmp_path: Path) -> None:
+    write(tmp_path, {"a.sql": "", "post-apply.sql": "", "post-apply-b.py": ""})
+    listing = list_files([str(tmp_path)])
+    assert [file.id for file in listing.migrations] == ["a"]
+    assert [file.id for file in listing.hooks] == ["post-apply-b", "post-apply"]
+
+
+def test_brackets_in_a_path_are_nothing_special(tmp_path: Path) -> None:
+    assert ids(write(tmp_path / "v[12]*?", {"a.sql": ""})) == ["a"]
+
+
+def test_a_configmap_is_listed_once(tmp_path: Path) -> None:
+    write(tmp_path / "..2026_01_01", {"a.sql": ""})
+    (tmp_path / "..data").symlink_to("..2026_01_01")
+    (tmp_path / "a.sql").symlink_to("..data/a.sql")
+    assert ids(tmp_path) == ["a"]
+
+
+def test_a_link_to_nowhere_is_a_migration_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.sql").symlink_to("nowhere")
+    [file] = list_files([str(tmp_path)]).migrations
+    with pytest.raises(ConfigError, match=r"cannot read .*a\.sql: No such file"):
+        read_sql(file)
+
+
+def test_a_pipe_with_the_name_of_a_migration_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.sql")
+    assert ids(tmp_path) == []
+
+
+def test_every_wrong_folder_is_told(tmp_path: Path) -> None:
+    write(tmp_path, {"file": ""})
+    missing, file = problems_of_listing(tmp_path / "missing", tmp_path / "file")
+    assert missing.message.endswith("/missing: No such file or directory")
+    assert file.message.endswith("/file: Not a directory")
+    assert missing.hint
+
+
+def test_the_same_id_twice_is_refused_and_both_files_named(tmp_path: Path) -> None:
+    one = write(tmp_path / "one", {"a.sql": "", "a.py": "", "b.sql": ""})
+    other = write(tmp_path / "other", {"b.py": ""})
+    told = [problem.message for problem in problems_of_listing(one, other)]
+    assert told == [
+        f"{one}/a.py and {one}/a.sql have the same id, a",
+        f"{one}/b.sql and {other}/b.py have the same id, b",
+    ]
+
+
+@pytest.mark.parametrize("others", [{}, {"a.py": ""}, {"A.sql": ""}], ids=str)
+def test_a_rollback_without_its_migration_is_refused(
+    tmp_path: Path, others: dict[str, str]
+) -> None:
+    [problem] = problems_of_listing(write(tmp_path, {**others, "a.rollback.sql": ""}))
+    assert problem == Problem(
+        f"{tmp_path}/a.rollback.sql is the rollback of a.sql, which does not exist",
+        hint="add a.sql, or remove the rollback file",
+    )
+
+
+@pytest.mark.parametrize("name", [b"0001_\xe9t\xe9.sql", b"0001_a\nb.sql", b"0001_\x1b[2J.sql"])
+def test_a_name_that_no_terminal_or_database_can_show_is_refused(
+    tmp_path: Path, name: bytes
+) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_text("")
+    [problem] = problems_of_listing(tmp_path)
+    shown = repr(name)[2:-1]
+    assert problem == Problem(
+        f"the name of {tmp_path}/{shown} is not UTF-8, or has control characters",
+        hint="rename it, with ASCII letters for the best",
+    )
+
+
+def test_a_checksum_is_that_of_the_bytes(tmp_path: Path) -> None:
+    write(tmp_path, {"lf.sql": b"SELECT 1\n", "crlf.sql": b"SELECT 1\r\n"})
+    assert checksum(str(tmp_path / "lf.sql")) != checksum(str(tmp_path / "crlf.sql"))
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_directives_are_found_behind_a_byte_order_mark_and_before_any_line_end(
+    tmp_path: Path, mark: bytes, end: bytes
+) -> None:
+    lines = [b"-- transactional: FALSE", b"--breaking:true", b"-- depends: b c", b"SELECT 1", b""]
+    write(tmp_path, {"a.sql": mark + end.join(lines)})
+    [file] = list_files([str(tmp_path)]).migrations
+    files = read_sql(file)
+    assert files.header == (False, True, frozenset({"b", "c"}))
+    assert files.apply == end.join(lines).decode()
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "column"),
+    [
+        (b"SELECT '\xe9'", 1, 9),
+        ("-- é\nSELECT 'é".encode() + b"\xff'", 2, 10),
+        (b"\xef\xbb\xbfa\xff", 1, 2),
+        (b"a\r\n\r\n\xc3", 3, 1),
+    ],
+)
+def test_the_first_byte_that_is_not_utf8_is_placed(
+    tmp_path: Path, content: bytes, line: int, column: int
+) -> None:
+    [problem] = problems_of(tmp_path, content)
+    assert problem.message.endswith("is not UTF-8")
+    assert problem.place == Place(f"{tmp_path}/x.sql", line, column)
+    assert "iconv" in problem.hint
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "message", "hint"),
+    [
+        (
+            "-- transational: false",
+            4,
+            "unknown directive 'transational'",
+            "write `-- transactional: false`",
+        ),
+        (
+            "--Transactional: false",
+            3,
+            "unknown directive 'Transactional'",
+            "write `-- transactional: false`",
+        ),
+        ("-- depend: a", 4, "unknown directive 'depend'", "write `-- depends: a`"),
+        ("-- braking: true", 4, "unknown directive 'braking'", "write `-- breaking: true`"),
+        (
+            "-- transactional: flase",
+            4,
+            "directive 'transactional' is 'flase', not true or false",
+            "write `-- transactional: true` or `-- transactional: false`, once",
+        ),
+        (
+            "-- breaking:",
+            4,
+            "directive 'breaking' is '', not true or false",
+            "write `-- breaking: true` or `-- breaking: false`, once",
+        ),
+    ],
+)
+def test_a_misspelt_directive_or_value_is_placed(
+    tmp_path: Path, line: str, column: int, message: str, hint: str
+) -> None:
+    problems = problems_of(tmp_path, f"-- why\n{line}\nSELECT 1;\n")
+    assert problems == (Problem(message, hint, Place(f"{tmp_path}/x.sql", 2, column, line)),)
+
+
+def test_a_directive_given_twice_is_refused(tmp_path: Path) -> None:
+    [problem] = problems_of(tmp_path, "-- transactional: true\n-- transactional: false\n")
+    assert problem.message == "directive 'transactional' stands 2 times"
+
+
+def test_a_comment_with_a_colon_is_no_directive(tmp_path: Path) -> None:
+    write(tmp_path, {"a.sql": "-- note: read this\n-- see: transaction\nSELECT 1;"})
+    [file] = list_files([str(tmp_path)]).migrations
+    assert read_sql(file).header == (True, False, frozenset())
+
+
+def test_a_nul_character_is_placed(tmp_path: Path) -> None:
+    [problem] = problems_of(tmp_path, "SELECT 1;\n\0SELECT 2;")
+    assert problem.message == "a NUL character, at which PostgreSQL would stop reading"
+    assert str(problem.place) == f"{tmp_path}/x.sql:2:1"
+
+
+def test_all_problems_of_a_migration_are_told_in_one_go(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "a.sql": "-- transational: false\n-- breaking: maybe\nCOMMIT;\n\\d\n",
+            "a.rollback.sql": "ROLLBACK;",
+        },
+    )
+    [file] = list_files([str(tmp_path)]).migrations
+    with pytest.raises(ConfigError) as caught:
+        read_sql(file)
+    places = {str(problem.place).removeprefix(f"{tmp_path}/") for problem in caught.value.problems}
+    assert places == {"a.sql:1:4", "a.sql:2:4", "a.sql:3:1", "a.sql:4:1", "a.rollback.sql:1:1"}
+
+
+def test_a_file_that_is_not_transactional_may_commit(tmp_path: Path) -> None:
+    write(tmp_path, {"a.sql": "-- transactional: false\nBEGIN; SELECT 1; COMMIT;"})
+    [file] = list_files([str(tmp_path)]).migrations
+    assert not read_sql(file).header.transactional

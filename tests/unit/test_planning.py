@@ -1,0 +1,214 @@
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from initmig import planning
+from initmig.errors import PlanError, Problem
+from initmig.events import Changed, OutOfOrder
+from initmig.model import AppliedMigration, Listing, Migration, MigrationFile, Step
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+NAMES = st.lists(st.text("abc0_", min_size=1, max_size=4), unique=True, max_size=8)
+
+
+def file(id: str, folder: str = "m", suffix: str = "sql") -> MigrationFile:
+    return MigrationFile(id, f"{folder}/{id}.{suffix}", "", folder)
+
+
+def listing(*ids: str) -> Listing:
+    return Listing(tuple(file(id) for id in ids))
+
+
+def applied(*ids: str, checksum: str = "", breaking: bool = False) -> tuple[AppliedMigration, ...]:
+    return tuple(AppliedMigration(id, NOON, "me@host", checksum, breaking) for id in ids)
+
+
+def migration(
+    id: str, *rollbacks: str, suffix: str = "sql", transactional: bool = True
+) -> Migration:
+    steps = tuple(Step("SELECT 1", rollback) for rollback in rollbacks)
+    return Migration(file(id, "m", suffix), "", transactional, False, frozenset(), steps, None)
+
+
+def ids_of(files: Sequence[MigrationFile | AppliedMigration]) -> list[str]:
+    return [each.id for each in files]
+
+
+@given(names=NAMES, data=st.data())
+def test_each_migration_is_either_pending_or_applied_and_keeps_its_order(
+    names: list[str], data: st.DataObject
+) -> None:
+    done = data.draw(st.lists(st.sampled_from([*names, "unknown"]), unique=True))
+    pending = ids_of(planning.pending_files(listing(*names), done))
+    assert pending == [name for name in names if name not in done]
+    assert planning.unknown_ids(listing(*names), done) == tuple({"unknown"} & {*done})
+
+
+@given(names=NAMES, data=st.data())
+def test_the_states_cover_every_file_and_every_record_once(
+    names: list[str], data: st.DataObject
+) -> None:
+    done = data.draw(st.lists(st.sampled_from([*names, "x1", "x2"]), unique=True))
+    other = data.draw(st.sets(st.sampled_from([*names, "x1"])))
+    rows = planning.statuses(listing(*names), applied(*done), other)
+    assert [row.id for row in rows] == [*names, *(id for id in done if id not in names)]
+    for row in rows:
+        assert (row.state == "pending") == (row.id not in done) == (row.applied is None)
+        assert (row.state == "unknown") == (row.id not in names) == (row.path == "")
+        assert (row.state == "changed") == (row.id in other and row.id in done and row.id in names)
+
+
+def test_an_id_is_found_by_itself_or_by_its_only_beginning() -> None:
+    ids = ["0001_a", "0001_a_b", "0002_c"]
+    assert planning.resolve_id("0001_a", ids) == "0001_a"
+    assert planning.resolve_id("0001_a_", ids) == "0001_a_b"
+    assert planning.resolve_id("0002", ids) == "0002_c"
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("0001", "'0001' is ambiguous: 0001_a, 0001_b", "write more of the id"),
+        ("0002_x", "no migration has the id '0002_x'", "did you mean 0002_c?"),
+        ("zzz", "no migration has the id 'zzz'", "`initmig status` lists the ids"),
+        ("2_c", "no migration has the id '2_c'", "did you mean 0002_c?"),
+    ],
+)
+def test_an_id_that_is_unknown_or_ambiguous_is_refused(text: str, message: str, hint: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        planning.resolve_id(text, ["0001_a", "0001_b", "0002_c"])
+    assert caught.value.problems == (Problem(message, hint=hint),)
+
+
+@given(names=NAMES.filter(bool), data=st.data())
+def test_an_id_resolves_to_the_only_one_that_can_be_meant(
+    names: list[str], data: st.DataObject
+) -> None:
+    text = data.draw(st.sampled_from(names))[: data.draw(st.integers(1, 4))]
+    meant = [text] if text in names else [name for name in names if name.startswith(text)]
+    if len(meant) == 1:
+        assert planning.resolve_id(text, names) == meant[0]
+    else:
+        with pytest.raises(PlanError, match="ambiguous"):
+            planning.resolve_id(text, names)
+
+
+def test_up_to_a_pending_one_takes_all_before_it_in_the_order_planned() -> None:
+    everything = listing("a", "b", "c", "d")
+    b, c, d = everything.migrations[1:]
+    assert planning.up_to("c", [b, c, d], everything) == (b, c)
+    # d depends on nothing and c on d: the plan's order counts
+    assert planning.up_to("c", [d, c, b], everything) == (d, c)
+
+
+def test_up_to_an_applied_one_takes_those_listed_before_it() -> None:
+    everything = listing("a", "b", "c", "d")
+    a, b, _, d = everything.migrations
+    assert planning.up_to("c", [a, b, d], everything) == (a, b)
+    assert planning.up_to("a", [b, d], everything) == ()
+
+
+def test_a_pending_id_before_an_applied_one_of_its_folder_is_out_of_order() -> None:
+    everything = Listing((file("a"), file("b"), file("c"), file("d"), file("a2", "n")))
+    found = planning.out_of_order(everything.migrations, ["b", "c"], everything)
+    assert [finding.event for finding in found] == [
+        OutOfOrder("a", "c"),
+        OutOfOrder("b", "c"),
+    ]
+    assert found[0].error == Problem(
+        "a would be applied after c, which is applied",
+        hint="rename it to sort last, or pass --out-of-order=allow",
+    )
+
+
+@given(names=NAMES, data=st.data())
+def test_nothing_is_out_of_order_in_a_database_that_follows_the_files(
+    names: list[str], data: st.DataObject
+) -> None:
+    everything = listing(*sorted(names))
+    count = data.draw(st.integers(0, len(names)))
+    done, pending = everything.migrations[:count], everything.migrations[count:]
+    assert planning.out_of_order(pending, ids_of(done), everything) == ()
+
+
+def test_a_file_that_is_not_the_one_applied_is_changed() -> None:
+    everything = listing("a", "b", "c", "d")
+    records = (*applied("a", "b", checksum="1"), *applied("c"), *applied("x", checksum="1"))
+    found = planning.changed(everything, records, {"a": "1", "b": "2", "c": "3", "d": "4"})
+    assert [finding.event for finding in found] == [Changed("b", "m/b.sql")]
+    assert found[0].error == Problem(
+        "b was applied, and m/b.sql has changed since",
+        hint="restore the file and write the change as a new migration, or pass --changed=allow",
+    )
+
+
+def test_every_finding_of_a_strict_policy_is_told() -> None:
+    everything = listing("a", "b", "c")
+    found = planning.out_of_order(everything.migrations[:2], ["c"], everything)
+    with pytest.raises(PlanError) as caught:
+        planning.refuse(found)
+    assert len(caught.value.problems) == 2
+    planning.refuse(())
+
+
+def test_an_image_without_a_breaking_migration_is_too_old() -> None:
+    planning.refuse_old_image(applied("x"))
+    with pytest.raises(PlanError, match="too old for the database: y, z") as caught:
+        planning.refuse_old_image([*applied("x"), *applied("y", "z", breaking=True)])
+    assert caught.value.problems[0].hint
+
+
+def test_one_transaction_for_all_is_refused_where_not_all_are_transactional() -> None:
+    planning.refuse_transaction_of_all([migration("a")])
+    others = [migration("b", transactional=False), migration("c", transactional=False)]
+    with pytest.raises(PlanError, match="b, c"):
+        planning.refuse_transaction_of_all([migration("a"), *others])
+
+
+def test_rolling_back_is_the_reverse_of_the_order_applied() -> None:
+    records = applied("a", "c", "b")
+    assert ids_of(planning.to_roll_back(records, everything=True)) == ["b", "c", "a"]
+    assert ids_of(planning.to_roll_back(records, steps=2)) == ["b", "c"]
+    assert ids_of(planning.to_roll_back(records, steps=9)) == ["b", "c", "a"]
+    assert ids_of(planning.to_roll_back(records, to="a")) == ["b", "c"]
+    assert ids_of(planning.to_roll_back(records, to="b")) == []
+
+
+def test_rolling_back_to_what_is_not_applied_is_refused() -> None:
+    with pytest.raises(PlanError, match="d is not applied"):
+        planning.to_roll_back(applied("a"), to="d")
+
+
+@given(names=NAMES.filter(bool), data=st.data())
+def test_what_stays_applied_and_what_is_rolled_back_are_all(
+    names: list[str], data: st.DataObject
+) -> None:
+    to = data.draw(st.sampled_from(names))
+    undone = ids_of(planning.to_roll_back(applied(*names), to=to))
+    stays = names[: names.index(to) + 1]
+    assert [*stays, *reversed(undone)] == names
+
+
+def test_all_that_cannot_be_rolled_back_is_told_before_anything_is() -> None:
+    migrations = {
+        "sql": migration("sql", ""),
+        "python": migration("python", "DROP", "", "", suffix="py"),
+        "good": migration("good", "DROP"),
+    }
+    with pytest.raises(PlanError) as caught:
+        planning.refuse_irreversible(applied("good", "gone", "sql", "python"), migrations)
+    assert [(problem.message, problem.hint) for problem in caught.value.problems] == [
+        (
+            "gone is applied, and not among this image's migrations",
+            "roll back with the image that contains it",
+        ),
+        ("sql has no rollback", "write the SQL for it in m/sql.rollback.sql"),
+        (
+            "python has no rollback in step 2, 3 of 3",
+            "give the step one; `lambda connection: None` says that there is nothing to undo",
+        ),
+    ]
+    planning.refuse_irreversible(applied("good"), migrations)

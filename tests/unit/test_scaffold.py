@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+
+from initmig.errors import ConfigError
+from initmig.files import list_files
+from initmig.scaffold import write_migration
+from tests.support.migrations import write
+
+NOON = 1_700_000_000.0
+"""2023-11-14 22:13:20 UTC"""
+
+
+def test_a_new_sql_migration_has_a_utc_timestamp_and_a_rollback_file(tmp_path: Path) -> None:
+    folder = tmp_path / "not" / "yet"
+    paths = write_migration(str(folder), "Add E-Mail!", python=False, now=NOON)
+    stem = f"{folder}/20231114221320_add_e_mail"
+    assert paths == (f"{stem}.sql", f"{stem}.rollback.sql")
+    [file] = list_files([str(folder)]).migrations
+    assert (file.path, file.rollback_path) == paths
+
+
+def test_a_new_python_migration_is_one_file(tmp_path: Path) -> None:
+    [path] = write_migration(str(tmp_path), "x", python=True, now=NOON)
+    assert path == f"{tmp_path}/20231114221320_x.py"
+    compile(Path(path).read_text(), path, "exec")
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "a/b", "..", "a\nb", "x.rollback", "é a", "%s"]
+)
+def test_a_name_never_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "migrations"
+    try:
+        write_migration(str(folder), name, python=False, now=NOON)
+    except ConfigError:
+        assert not folder.exists()
+    else:
+        assert len(list_files([str(folder)]).migrations) == 1
+    assert {path.name for path in tmp_path.iterdir()} <= {"migrations"}
+
+
+@pytest.mark.parametrize("name", ["", " ", "-", "///", "漢"])
+def test_a_name_without_letters_or_digits_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot name a migration") as caught:
+        write_migration(str(tmp_path), name, python=False, now=NOON)
+    assert caught.value.problems[0].hint == "use letters and digits: initmig new add_email"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_exists_is_kept(tmp_path: Path) -> None:
+    write(tmp_path, {"20231114221320_x.sql": "SELECT 1"})
+    with pytest.raises(ConfigError, match=r"cannot write .*_x\.sql: File exists"):
+        write_migration(str(tmp_path), "x", python=False, now=NOON)
+    assert (tmp_path / "20231114221320_x.sql").read_text() == "SELECT 1"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    write(tmp_path, {"file": ""})
+    with pytest.raises(ConfigError, match=r"cannot write .*file.*: (Not a directory|File exists)"):
+        write_migration(str(tmp_path / "file" / "x"), "x", python=False, now=NOON)
+
+
+def test_a_name_that_is_too_long_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="File name too long"):
+        # one that is too long for the rollback file alone
+        write_migration(str(tmp_path), "x" * 230, python=False, now=NOON)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,267 @@
+"""How long is waited for what, told by a clock that no time passes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from initmig.clock import Clock
+from initmig.errors import DatabaseRefused, DatabaseUnavailable, InitmigError, MigrationsPending
+from initmig.events import Connected, Event, WaitingForDatabase, WaitingForMigrations
+from initmig.postgres import LoginRefused, Session, Settings
+from initmig.waiting import with_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+CLOSED = DatabaseUnavailable("Connection refused")
+STARTING = DatabaseUnavailable("the database system is starting up")
+STANDBY = DatabaseUnavailable("the server is a standby, and there is something to write")
+REFUSED = LoginRefused("password authentication failed")
+
+
+class Time:
+    """A clock that moves only when somebody sleeps, or works for a number of seconds."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(lambda: self.now, self.sleep)
+
+
+class Connection:
+    """What a session needs for being closed."""
+
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class World:
+    """A server that fails in a given way at each attempt, and what a wait for it did."""
+
+    def __init__(self, answers: Iterable[InitmigError | None], *, takes: float = 0.0) -> None:
+        """*answers* one for each attempt to connect, None for success; each *takes* seconds."""
+        self.time = Time()
+        self.events: list[Event] = []
+        self.patience: list[float] = []
+        self.connections: list[Any] = []
+        self._answers = iter(answers)
+        self._takes = takes
+
+    def connect(self, seconds: float) -> Session:
+        self.patience.append(seconds)
+        self.time.now += self._takes
+        error = next(self._answers)
+        if error:
+            raise error
+        connection: Any = Connection()
+        self.connections.append(connection)
+        return Session(connection, Settings())
+
+    def wait(self, timeout: float, work: Callable[[Session], str] = lambda _: "done") -> str:
+        return with_session(
+            self.connect, work, timeout=timeout, clock=self.time.clock, emit=self.events.append
+        )
+
+    @property
+    def reasons(self) -> list[str]:
+        told = (WaitingForDatabase, WaitingForMigrations)
+        return [event.reason for event in self.events if isinstance(event, told)]
+
+
+def for_ever(error: InitmigError) -> Iterable[InitmigError]:
+    while True:
+        yield error
+
+
+def failing_then(results: Iterable[InitmigError | str]) -> Callable[[Session], str]:
+    """Work that fails in these ways, and succeeds at last."""
+    each = iter(results)
+
+    def work(_: Session) -> str:
+        result = next(each)
+        if isinstance(result, InitmigError):
+            raise result
+        return result
+
+    return work
+
+
+def test_does_not_pause_for_a_server_that_answers() -> None:
+    world = World([None])
+    assert world.wait(60) == "done"
+    assert (world.time.slept, world.events) == ([], [])
+    assert [connection.closed for connection in world.connections] == [True]
+
+
+def test_tries_until_the_server_answers_and_says_how_long_that_took() -> None:
+    world = World([CLOSED, CLOSED, STARTING, None])
+    assert world.wait(60) == "done"
+    assert len(world.time.slept) == 3
+    assert world.events == [
+        WaitingForDatabase("Connection refused", 60),
+        WaitingForDatabase("the database system is starting up", 60),
+        Connected(pytest.approx(sum(world.time.slept))),  # type: ignore[arg-type]
+    ]
+
+
+def test_pauses_grow_from_a_fifth_of_a_second_to_three_seconds() -> None:
+    longest = [0.0] * 8
+    for _ in range(200):
+        world = World([CLOSED] * 8 + [None])
+        world.wait(600)
+        longest = [max(pair) for pair in zip(longest, world.time.slept, strict=True)]
+    limits = [0.2, 0.4, 0.8, 1.6, 3.0, 3.0, 3.0, 3.0]
+    for most, limit in zip(longest, limits, strict=True):
+        assert limit * 0.8 < most <= limit
+
+
+def test_pauses_differ_so_that_many_do_not_knock_at_once() -> None:
+    pauses = set()
+    for _ in range(10):
+        world = World([CLOSED, None])
+        world.wait(60)
+        pauses.update(world.time.slept)
+    assert len(pauses) == 10
+
+
+@pytest.mark.parametrize("timeout", [0.1, 1.0, 60.0, 600.0])
+def test_gives_up_at_the_timeout_and_not_later(timeout: float) -> None:
+    world = World(for_ever(CLOSED))
+    with pytest.raises(DatabaseUnavailable) as raised:
+        world.wait(timeout)
+    assert sum(world.time.slept) == pytest.approx(timeout)
+    assert str(raised.value).startswith("Connection refused (waited ")
+    assert "--wait-timeout" in raised.value.problems[0].hint
+    assert raised.value.exit_code == 3
+    assert world.reasons == ["Connection refused"]
+
+
+def test_ends_with_the_last_reason() -> None:
+    world = World([CLOSED, *[STARTING] * 100])
+    with pytest.raises(DatabaseUnavailable, match=r"is starting up \(waited 2 s\)"):
+        world.wait(2)
+
+
+def test_a_timeout_of_zero_tries_once() -> None:
+    for error in (CLOSED, REFUSED, MigrationsPending("1 pending: a")):
+        world = World([error])
+        with pytest.raises(type(error)):
+            world.wait(0)
+        assert (world.time.slept, world.events) == ([], [])
+
+
+def test_a_refused_login_is_tried_for_ten_seconds() -> None:
+    world = World(for_ever(REFUSED))
+    with pytest.raises(LoginRefused) as raised:
+        world.wait(60)
+    assert raised.value.exit_code == 4
+    assert sum(world.time.slept) == pytest.approx(10)
+    assert world.events == [WaitingForDatabase("password authentication failed", 10)]
+
+
+def test_a_refused_login_is_not_tried_beyond_a_shorter_timeout() -> None:
+    world = World(for_ever(REFUSED))
+    with pytest.raises(LoginRefused):
+        world.wait(3)
+    assert sum(world.time.slept) == pytest.approx(3)
+
+
+def test_a_refusal_after_a_long_wait_for_the_server_is_tried_again() -> None:
+    starting = [CLOSED] * 40
+    world = World([*starting, *[REFUSED] * 3, None])
+    assert world.wait(600) == "done"
+    assert world.reasons == ["Connection refused", "password authentication failed"]
+
+
+def test_what_is_no_matter_of_waiting_ends_it() -> None:
+    world = World([None])
+    with pytest.raises(DatabaseRefused):
+        world.wait(60, failing_then([DatabaseRefused("permission denied for table x")]))
+    assert world.time.slept == []
+    assert world.connections[0].closed
+
+
+def test_an_attempt_may_take_five_seconds_and_no_more_than_is_left() -> None:
+    world = World(for_ever(CLOSED), takes=4)
+    with pytest.raises(DatabaseUnavailable):
+        world.wait(9)
+    assert world.patience[0] == 5
+    assert all(seconds <= 5 for seconds in world.patience)
+    assert world.patience[-1] < 5
+    assert world.time.now - 1000 <= 9 + 4
+
+
+def test_work_that_loses_the_connection_is_done_again_on_a_new_one() -> None:
+    lost = DatabaseUnavailable("the connection was lost")
+    world = World([None, CLOSED, None])
+    assert world.wait(60, failing_then([lost, "done at last"])) == "done at last"
+    assert [type(event) for event in world.events] == [
+        WaitingForDatabase,
+        WaitingForDatabase,
+        Connected,
+    ]
+    assert [connection.closed for connection in world.connections] == [True, True]
+
+
+def test_time_at_work_does_not_count_as_waiting() -> None:
+    world = World([None, CLOSED, CLOSED, None])
+    lost = DatabaseUnavailable("the connection was lost")
+
+    def work(_: Session) -> str:
+        world.time.now += 1000
+        if len(world.connections) == 1:
+            raise lost
+        return "done"
+
+    assert world.wait(30, work) == "done"
+
+
+def test_a_server_that_crashes_at_each_attempt_does_not_keep_it_for_ever() -> None:
+    world = World(iter(lambda: None, 0))
+    lost = DatabaseUnavailable("the connection was lost")
+    with pytest.raises(DatabaseUnavailable, match=r"lost \(waited 30 s\)"):
+        world.wait(30, failing_then(for_ever(lost)))
+    assert sum(world.time.slept) == pytest.approx(30)
+
+
+def test_says_once_that_a_standby_cannot_be_migrated() -> None:
+    world = World([None] * 6)
+    assert world.wait(60, failing_then([*[STANDBY] * 5, "done"])) == "done"
+    assert world.reasons == [str(STANDBY)]
+
+
+def test_says_again_why_it_waits_after_the_server_had_come_back() -> None:
+    lost = DatabaseUnavailable("the connection was lost")
+    world = World([CLOSED, None, CLOSED, CLOSED, None])
+    assert world.wait(60, failing_then([lost, "done"])) == "done"
+    assert world.reasons == [str(CLOSED), str(lost), str(CLOSED)]
+    assert [type(event) for event in world.events].count(Connected) == 2
+
+
+def test_says_what_is_pending_whenever_that_changes() -> None:
+    pending = [MigrationsPending(text) for text in ("2: a, b", "2: a, b", "1: b", "1: b")]
+    world = World([None] * 5)
+    assert world.wait(60, failing_then([*pending, "done"])) == "done"
+    assert world.events == [
+        WaitingForMigrations("2: a, b", 60),
+        WaitingForMigrations("1: b", 60),
+    ]
+
+
+def test_pending_migrations_are_the_outcome_of_a_wait_that_is_over() -> None:
+    world = World(iter(lambda: None, 0))
+    with pytest.raises(MigrationsPending, match="1 pending: a") as raised:
+        world.wait(5, failing_then(for_ever(MigrationsPending("1 pending: a"))))
+    assert raised.value.exit_code == 7
+    assert sum(world.time.slept) == pytest.approx(5)
