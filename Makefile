@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
+PYTEST_OPTIONS ?=
 WORKERS ?= 4
 
 help: ## this list
@@ -13,7 +14,7 @@ run: $(VENV)/ready ## apply migrations/ to an embedded PostgreSQL and show the s
 	@url=$$($(BIN)/python -m dev.postgres url) && export DATABASE_URL="$$url" && $(BIN)/initmig migrate && $(BIN)/initmig status
 
 test: $(VENV)/ready ## every test that this machine can run
-	$(BIN)/pytest -n $(WORKERS) $(TESTS)
+	$(BIN)/pytest -n $(WORKERS) $(PYTEST_OPTIONS) $(TESTS)
 
 check: $(VENV)/ready ## linters, formatter, types, floors
 	$(BIN)/ruff check .
