@@ -34,7 +34,8 @@ db-stop: ## stop the embedded PostgreSQL of `make run` and `make db`
 
 lock: ## resolve the dependencies again, with hashes (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --group dev -c requirements.lock -o requirements-dev.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --group build -o requirements-build.lock
 
 clean: db-stop ## remove what the other targets made
 	rm -rf $(VENV) .run dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -3,13 +3,14 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from initmig import __version__
-from initmig.config import COMMANDS, Config, parse_config, parse_reporting
+from initmig.config import Config, parse_config, parse_reporting
 from initmig.errors import Bug, ConfigError, InitmigError, MigrationsPending
 from initmig.events import Emit, Event, Failed, FilesCreated, StoppedBySignal
 from initmig.logs import Log, discard, event_text
+from initmig.model import MigrationStatus
 from initmig.signals import Stopped, restore_for_exec, stoppable
 from initmig.termination import write_outcome
 
@@ -40,7 +41,7 @@ def _run(config: Config) -> int:
     log = _Outcome(Log(config.log_level, config.log_format))
     try:
         with stoppable():
-            _USE_CASES[config.command](config, log)
+            _do(config, log)
     except InitmigError as error:
         return _fail(error, log, config.termination_log)
     except Stopped as stopped:
@@ -99,23 +100,35 @@ def _print(text: str) -> int:
     return 0
 
 
-def _migrate(config: Config, emit: Emit) -> None:
+def _do(config: Config, emit: Emit) -> None:
+    if config.command == "new":
+        _create(config, emit)
+        return
+    if config.command == "exec":
+        _refuse_missing(config.argv[0])
     from initmig import runner
 
-    runner.migrate(config, emit)
+    match config.command:
+        case "migrate" | "exec":
+            runner.migrate(config, emit)
+        case "rollback":
+            runner.rollback(config, emit)
+        case "status":
+            _show_status(config, runner.status(config, emit))
+        case "plan":
+            from initmig.output import plan_sql
+
+            _print(plan_sql(runner.plan(config, emit)))
+        case "wait":
+            runner.wait(config, emit)
+        case "unlock":
+            runner.unlock(config, emit)
 
 
-def _rollback(config: Config, emit: Emit) -> None:
-    from initmig import runner
+def _show_status(config: Config, rows: Sequence[MigrationStatus]) -> None:
+    from initmig.output import status_json, status_table
 
-    runner.rollback(config, emit)
-
-
-def _status(config: Config, emit: Emit) -> None:
-    from initmig import output, runner
-
-    rows = runner.status(config, emit)
-    _print(output.status_json(rows) if config.json else output.status_table(rows))
+    _print(status_json(rows) if config.json else status_table(rows))
     pending = [row.id for row in rows if row.state == "pending"]
     if config.check and pending:
         raise MigrationsPending(
@@ -123,19 +136,7 @@ def _status(config: Config, emit: Emit) -> None:
         )
 
 
-def _plan(config: Config, emit: Emit) -> None:
-    from initmig import output, runner
-
-    _print(output.plan_sql(runner.plan(config, emit)))
-
-
-def _wait(config: Config, emit: Emit) -> None:
-    from initmig import runner
-
-    runner.wait(config, emit)
-
-
-def _new(config: Config, emit: Emit) -> None:
+def _create(config: Config, emit: Emit) -> None:
     from initmig.scaffold import write_migration
 
     paths = write_migration(
@@ -145,15 +146,14 @@ def _new(config: Config, emit: Emit) -> None:
     emit(FilesCreated(paths))
 
 
-def _exec(config: Config, emit: Emit) -> None:
+def _refuse_missing(program: str) -> None:
     from shutil import which
 
-    if not which(config.argv[0]):
+    if not which(program):
         raise ConfigError(
-            f"cannot run {config.argv[0]}: no such command",
+            f"cannot run {program}: no such command",
             hint="name a program on PATH or give its path; nothing was applied",
         )
-    _migrate(config, emit)
 
 
 def _become(config: Config, log: Emit) -> int:
@@ -167,22 +167,3 @@ def _become(config: Config, log: Emit) -> int:
             hint="the migrations are applied; a script needs `#!` in its first line",
         )
         return _fail(failure, log, config.termination_log)
-
-
-def _unlock(config: Config, emit: Emit) -> None:
-    from initmig import runner
-
-    runner.unlock(config, emit)
-
-
-_USE_CASES: dict[str, Callable[[Config, Emit], None]] = {
-    "migrate": _migrate,
-    "rollback": _rollback,
-    "status": _status,
-    "plan": _plan,
-    "wait": _wait,
-    "new": _new,
-    "exec": _exec,
-    "unlock": _unlock,
-}
-assert _USE_CASES.keys() == COMMANDS.keys()  # noqa: S101 - a command is described and done

@@ -21,7 +21,6 @@ from initmig.postgres import Session, StatementFailed, refused
 _SERVER_CLOCK = "(clock_timestamp() AT TIME ZONE 'UTC')"
 """The order applied is kept by one clock, not by those of the hosts that happened to apply."""
 
-
 _CREATED_ELSEWHERE = ("42P07", "23505")
 """duplicate_table, or unique_violation in pg_type: another session created it just now."""
 
