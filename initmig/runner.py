@@ -215,13 +215,15 @@ def wait(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
 
 def _refuse_pending(session: Session, run: _Run) -> None:
     applied = history.applied_ids_so_far(session)
-    _meet_unknown(session, run, applied)
+    unknown = _refuse_old_image(session, run, applied)
     pending = planning.pending_files(run.listing, applied)
     if pending:
         raise MigrationsPending(
             f"{len(pending)} pending: {', '.join(file.id for file in pending)}",
             hint="run `initmig migrate` for this database, or see why it does not get on",
         )
+    if unknown:
+        run.emit(UnknownMigrations(unknown))
 
 
 def unlock(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -281,13 +283,21 @@ def _locked(
 
 
 def _meet_unknown(session: Session, run: _Run, applied: Sequence[str]) -> None:
-    """Say that the database is ahead; refuse where an older application cannot live with it."""
-    unknown = set(planning.unknown_ids(run.listing, applied))
-    if not unknown:
-        return
-    records = [m for m in history.applied_migrations(session) if m.id in unknown]
-    planning.refuse_old_image(records)
-    run.emit(UnknownMigrations(tuple(migration.id for migration in records)))
+    """Say that the database is ahead, unless an older application cannot live with that."""
+    if unknown := _refuse_old_image(session, run, applied):
+        run.emit(UnknownMigrations(unknown))
+
+
+def _refuse_old_image(session: Session, run: _Run, applied: Sequence[str]) -> tuple[str, ...]:
+    """The ids unknown to this image; a second query only where there are any.
+
+    :raises PlanError: a breaking one is among them
+    """
+    unknown = planning.unknown_ids(run.listing, applied)
+    if unknown:
+        records = history.applied_migrations(session)
+        planning.refuse_old_image(record for record in records if record.id in unknown)
+    return unknown
 
 
 def _asked_for(run: _Run, pending: Sequence[_M]) -> Sequence[_M]:

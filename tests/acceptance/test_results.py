@@ -223,3 +223,15 @@ def test_a_log_that_nobody_reads_does_not_stop_the_migrations(
     result = initmig(url=database.url, folder=folder, prefix=shell)
     assert result.out == "code 0\n"
     assert {"a", "b"} <= database.tables()
+
+
+def test_wait_says_once_that_the_database_is_ahead(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    assert initmig(url=database.url, folder=write(folder, {"1_a.sql": "", "2_b.sql": ""})).code == 0
+    (folder / "1_a.sql").rename(folder / "3_c.sql")
+    late = initmig("wait", "--wait-timeout=700ms", url=database.url, folder=folder)
+    assert (late.code, late.err.count("ahead")) == (7, 0)
+    assert initmig(url=database.url, folder=folder).code == 0
+    done = initmig("wait", url=database.url, folder=folder)
+    assert (done.code, done.err.count("ahead")) == (0, 1)
