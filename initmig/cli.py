@@ -121,6 +121,10 @@ def _do(config: Config, emit: Emit) -> None:
             _print(plan_sql(runner.plan(config, emit)))
         case "wait":
             runner.wait(config, emit)
+        case "serve":
+            from initmig import sidecar
+
+            sidecar.serve(config, emit)
         case "unlock":
             runner.unlock(config, emit)
 

@@ -32,6 +32,13 @@ class Secret(NamedTuple):
         return f"Secret(path={self.path!r})" if self.path else "Secret('***')"
 
 
+class Address(NamedTuple):
+    """Where to listen; an empty *host* is every address, port 0 any that is free."""
+
+    host: str
+    port: int
+
+
 class Config(NamedTuple):
     """Everything a use case may ask for; durations in seconds, 0 as the setting's help says."""
 
@@ -62,6 +69,7 @@ class Config(NamedTuple):
     sql: bool = False
     name: str = ""
     argv: tuple[str, ...] = ()
+    listen: Address = Address("127.0.0.1", 8080)
 
 
 class Option(NamedTuple):
@@ -128,6 +136,18 @@ def _database_url(text: str) -> Secret:
     parse_dsn(text)
     return Secret(text)
 
+
+def _address(text: str) -> Address:
+    host, colon, port = text.strip().rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or (":" in host and not bracketed) or any(c in host for c in "/@ "):
+        raise ValueError(f"{text!r} is no address to listen on: {_ADDRESSES}")
+    if not (port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise ValueError(f"{text!r} names no port from 0 to 65535: {_ADDRESSES}")
+    return Address(host[1:-1] if bracketed else host, int(port))
+
+
+_ADDRESSES = "write 127.0.0.1:8080, [::1]:8080, 0.0.0.0:8080, or :8080 for every address"
 
 _POLICIES = ("fail", "warn", "allow")
 
@@ -307,6 +327,21 @@ COMMANDS = {
             Option("--python", "python", "as Python"),
         ),
         operands="NAME",
+    ),
+    "serve": Command(
+        "migrate, then stay and answer /healthz, /readyz and /metrics",
+        (
+            Option(
+                "--listen",
+                "listen",
+                "where to answer, from before it migrates; :8080 is every address, port 0 picks"
+                " one and logs it; once it only serves, SIGTERM and SIGINT end it with 0",
+                env="INITMIG_LISTEN",
+                default="127.0.0.1:8080",
+                metavar="ADDRESS",
+                parse=_address,
+            ),
+        ),
     ),
     "exec": Command("migrate, then become CMD", (), operands="-- CMD [ARG ...]"),
     "unlock": Command("remove a lock row that a stock `yoyo` left behind"),

@@ -89,6 +89,15 @@ class NotLocked(NamedTuple):
     """``unlock`` found no lock row, or that of an initmig at work."""
 
 
+class HistoryRead(NamedTuple):
+    """What the database says is applied; said once until that changes."""
+
+    applied: int
+    """How many of this image's migrations."""
+    pending: tuple[str, ...]
+    unknown: int
+
+
 class OutOfOrder(NamedTuple):
     """A pending migration sorts before one that is applied."""
 
@@ -196,6 +205,44 @@ class FilesCreated(NamedTuple):
     paths: tuple[str, ...]
 
 
+class Listening(NamedTuple):
+    """`serve` answers requests from now on."""
+
+    address: str
+
+
+class Ready(NamedTuple):
+    """`/readyz` says yes from now on."""
+
+    migrations: int
+
+
+class NotReady(NamedTuple):
+    """`/readyz` says no, though the run is over; said once until the reasons change."""
+
+    reasons: tuple[str, ...]
+
+
+class RequestAnswered(NamedTuple):
+    """An HTTP request got its answer; *path* is without what follows a `?`."""
+
+    method: str
+    path: str
+    status: int
+
+
+class RequestFailed(NamedTuple):
+    """A bug: an HTTP request raised an error; others are still answered."""
+
+    traceback: str
+
+
+class ServingEnded(NamedTuple):
+    """`serve` was told to stop when it had nothing to do but to answer."""
+
+    signal: str
+
+
 class Failed(NamedTuple):
     """The run ended with *exit_code* because of *problem*."""
 
@@ -223,6 +270,7 @@ Event: TypeAlias = (
     | StaleLockRemoved
     | YoyoLockRemoved
     | NotLocked
+    | HistoryRead
     | OutOfOrder
     | Changed
     | UnknownMigrations
@@ -237,6 +285,12 @@ Event: TypeAlias = (
     | Printed
     | Finished
     | FilesCreated
+    | Listening
+    | Ready
+    | NotReady
+    | RequestAnswered
+    | RequestFailed
+    | ServingEnded
     | Failed
     | StoppedBySignal
 )

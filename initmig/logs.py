@@ -109,6 +109,13 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.NotLocked: _Rendering(
         "info", lambda _: "nothing to do: no lock row, or that of an initmig at work"
     ),
+    events.HistoryRead: _Rendering(
+        "debug",
+        lambda e: (
+            f"{e.applied} applied, {e.unknown} unknown, {len(e.pending)} pending"
+            + (f": {_list(e.pending)}" if e.pending else "")
+        ),
+    ),
     events.OutOfOrder: _Rendering(
         "warning",
         lambda e: (
@@ -154,6 +161,16 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.Printed: _Rendering("info", lambda e: e.text),
     events.Finished: _Rendering("info", _finished),
     events.FilesCreated: _Rendering("info", lambda e: f"wrote {_list(e.paths)}"),
+    events.Listening: _Rendering(
+        "info", lambda e: f"listening on {e.address}: /healthz, /readyz, /metrics"
+    ),
+    events.Ready: _Rendering("info", lambda e: f"ready: {_some(e.migrations)}, all applied"),
+    events.NotReady: _Rendering("warning", lambda e: f"not ready: {'; '.join(e.reasons)}"),
+    events.RequestAnswered: _Rendering("debug", lambda e: f"{e.method} {e.path} {e.status}"),
+    events.RequestFailed: _Rendering("error", lambda e: f"a bug of initmig: {e.traceback}"),
+    events.ServingEnded: _Rendering(
+        "info", lambda e: f"stopped by {e.signal}, with nothing left to do"
+    ),
     events.Failed: _Rendering("error", lambda e: problem_text(e.problem)),
     events.StoppedBySignal: _Rendering(
         "error",

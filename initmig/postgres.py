@@ -133,9 +133,12 @@ class Session:
     a plain SET would stay with a server connection that others use next.
     """
 
-    def __init__(self, connection: _Connection, settings: Settings) -> None:
+    def __init__(
+        self, connection: _Connection, settings: Settings, answer_timeout: float | None = None
+    ) -> None:
         self.connection = connection
         self._settings = settings
+        self._answer_timeout = answer_timeout
         self.preamble = _preamble(settings)
 
     def settle(self) -> None:
@@ -195,11 +198,18 @@ class Session:
         that failed, and keeps every row of every statement.
         """
         self.connection.pgconn.send_query(script.encode())
-        results: list[pq.abc.PGresult] = self.connection.wait(execute(self.connection.pgconn))
+        results = self._wait_for(execute(self.connection.pgconn))
         if results[-1].status in _COPYING:
             self.connection.close()
             raise psycopg.ProgrammingError("COPY from or to the client is not possible here")
         return results
+
+    def _wait_for(self, asking: Any) -> list[pq.abc.PGresult]:
+        try:
+            return list(self.connection.wait(asking, timeout=self._answer_timeout))
+        except psycopg.OperationalError:
+            self.connection.close()  # it would answer later what nobody asks for any more
+            raise
 
     def _rows(self, result: pq.abc.PGresult) -> list[tuple[Any, ...]]:
         if not result.ntuples:
@@ -251,9 +261,12 @@ def connect(
     settings: Settings,
     *,
     timeout: float = CONNECT_TIMEOUT_SECONDS,
+    answer_timeout: float | None = None,
     on_notice: Callable[[str, str], None] | None = None,
 ) -> Session:
     """A session; *timeout* in seconds for each host, *on_notice* gets severity and text.
+
+    *answer_timeout*, in seconds, is for the server to answer each message; None waits.
 
     :raises ConfigError: the connection string is malformed
     :raises DatabaseUnavailable: no answer, or the answer was: not now
@@ -270,7 +283,7 @@ def connect(
                 notice.severity_nonlocalized or "", notice.message_primary or ""
             )
         )
-    return Session(connection, settings)
+    return Session(connection, settings, answer_timeout)
 
 
 def _parameters(settings: Settings, timeout: float) -> dict[str, Any]:

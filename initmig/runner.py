@@ -16,6 +16,7 @@ from initmig.events import (
     Emit,
     Event,
     Finished,
+    HistoryRead,
     MigrationApplied,
     MigrationRolledBack,
     NoMigrationsFound,
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from initmig.executor import Executor
+
+_LOOK_SECONDS = 10.0
+"""For an answer that takes no time: a server that takes longer is as good as away."""
 
 _T = TypeVar("_T")
 _M = TypeVar("_M", MigrationFile, Migration)
@@ -68,7 +72,7 @@ def _migrate(session: Session, run: _Run, tally: "_Tally") -> None:
     _meet_unknown(session, run, applied)
     if run.config.changed == "fail":
         planning.refuse(_changed(run, history.applied_migrations(session)))
-    pending = planning.pending_files(run.listing, applied)
+    pending = _pending(run, applied)
     if not _asked_for(run, pending):
         run.emit(NothingPending(len(run.listing.migrations), later=len(pending)))
         return
@@ -90,8 +94,20 @@ def _migrate(session: Session, run: _Run, tally: "_Tally") -> None:
 
 
 def _is_pending(session: Session, run: _Run) -> bool:
-    pending = planning.pending_files(run.listing, history.applied_ids_so_far(session))
-    return bool(_asked_for(run, pending))
+    return bool(_asked_for(run, _pending(run, history.applied_ids_so_far(session))))
+
+
+def _pending(run: _Run, applied: Sequence[str]) -> tuple[MigrationFile, ...]:
+    """What is pending where the ids *applied* are; tells it."""
+    pending = planning.pending_files(run.listing, applied)
+    run.emit(
+        HistoryRead(
+            applied=len(run.listing.migrations) - len(pending),
+            pending=tuple(file.id for file in pending),
+            unknown=len(planning.unknown_ids(run.listing, applied)),
+        )
+    )
+    return pending
 
 
 def _read_and_plan(
@@ -100,7 +116,7 @@ def _read_and_plan(
     """The plan as of now: others may have applied, or rolled back, what was read before."""
     applied = history.applied_migrations(session)
     ids = [migration.id for migration in applied]
-    pending = planning.pending_files(run.listing, ids)
+    pending = _pending(run, ids)
     if {file.id for file in pending} - {migration.id for migration in loaded}:
         from initmig import engine
 
@@ -226,6 +242,19 @@ def _refuse_pending(session: Session, run: _Run) -> None:
         run.emit(UnknownMigrations(unknown))
 
 
+def look(config: Config, listing: Listing, emit: Emit) -> None:
+    """Tell what of *listing* is applied: one attempt, one query, no waiting.
+
+    :raises InitmigError: the database cannot be asked, or does not answer
+    """
+    run = _Run(config, listing, emit, SYSTEM_CLOCK)
+    session = _connect(run, answer_timeout=_LOOK_SECONDS)
+    try:
+        _pending(run, history.applied_ids(session))
+    finally:
+        session.close()
+
+
 def unlock(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
     """Remove the lock row of a stock yoyo, or of a dead initmig; a live one's is left alone.
 
@@ -249,19 +278,29 @@ def _list(config: Config, emit: Emit) -> Listing:
 
 
 def _with_session(run: _Run, work: Callable[[Session], _T]) -> _T:
-    config = run.config
-
-    def connect(timeout: float) -> Session:
-        return postgres.connect(
-            postgres.Settings(
-                config.database_url.read(), config.password.read(), config.schema, config.role
-            ),
-            timeout=timeout,
-            on_notice=lambda severity, text: run.emit(ServerNotice(severity, text)),
-        )
-
     return waiting.with_session(
-        connect, work, timeout=config.wait_timeout, clock=run.clock, emit=run.emit
+        lambda timeout: _connect(run, timeout),
+        work,
+        timeout=run.config.wait_timeout,
+        clock=run.clock,
+        emit=run.emit,
+    )
+
+
+def _connect(
+    run: _Run,
+    timeout: float = postgres.CONNECT_TIMEOUT_SECONDS,
+    *,
+    answer_timeout: float | None = None,
+) -> Session:
+    config = run.config
+    return postgres.connect(
+        postgres.Settings(
+            config.database_url.read(), config.password.read(), config.schema, config.role
+        ),
+        timeout=timeout,
+        answer_timeout=answer_timeout,
+        on_notice=lambda severity, text: run.emit(ServerNotice(severity, text)),
     )
 
 
@@ -333,8 +372,12 @@ class _Tally:
         self._clock = clock
         self._begun = clock.now()
         self._ids: list[str] = []
+        self._last: Event | None = None
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, HistoryRead) and event == self._last:
+            return  # whoever waits in the queue reads it twice a second
+        self._last = event
         if isinstance(event, MigrationApplied | MigrationRolledBack):
             self._ids.append(event.id)
         self._emit(event)

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
+from initmig import postgres
+from initmig.errors import DatabaseUnavailable
 from tests.support.databases import Database, create_database
 from tests.support.hosts import closed_port, deaf_port
 from tests.support.migrations import write
@@ -343,3 +345,13 @@ def test_wait_says_what_is_pending_when_its_time_is_over(
     assert waits_for(result) == ["1 pending: 0001_a"]
     assert failure(result) == "1 pending: 0001_a"
     assert 1 <= result.seconds < 10
+
+
+def test_a_server_that_takes_too_long_over_an_answer_is_as_good_as_away(
+    database: Database,
+) -> None:
+    session = postgres.connect(postgres.Settings(database.url), answer_timeout=0.3)
+    assert session.query("SELECT 1") == [(1,)]
+    with pytest.raises(DatabaseUnavailable, match=r"no answer in 0\.3 s"):
+        session.query("SELECT pg_sleep(60)")
+    assert not session.usable

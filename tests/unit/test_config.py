@@ -272,3 +272,34 @@ def test_any_command_line_is_understood_or_refused_with_a_reason(argv: list[str]
     assert all(said)
     assert said
     assert parse_reporting(argv, {}).command == "migrate"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:8080", ("127.0.0.1", 8080)),
+        ("[::1]:8080", ("::1", 8080)),
+        ("0.0.0.0:65535", ("0.0.0.0", 65535)),
+        ("localhost:0", ("localhost", 0)),
+        (" :8080 ", ("", 8080)),
+    ],
+)
+def test_an_address_to_listen_on_is_host_and_port(text: str, address: tuple[str, int]) -> None:
+    assert parse_config(["serve", "--listen", text], {}).listen == address
+    assert parse_config(["serve"], {"INITMIG_LISTEN": text}).listen == address
+
+
+def test_serve_listens_on_this_host_alone_unless_told_otherwise() -> None:
+    assert parse_config(["serve"], {}).listen == ("127.0.0.1", 8080)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["8080", "localhost", ":", ":65536", ":-1", ":http", "::1:80", "http://h:80", "a b:80", ":٨"],
+)
+def test_a_wrong_address_to_listen_on_is_told_with_the_other_problems(text: str) -> None:
+    messages = messages_of(["serve", "--listen", text, "--lock-retries=x"])
+    assert len(messages) == 2
+    [message] = [message for message in messages if message.startswith("--listen: ")]
+    assert message.startswith(f"--listen: {text!r} ")
+    assert message.endswith("127.0.0.1:8080, [::1]:8080, 0.0.0.0:8080, or :8080 for every address")

@@ -42,6 +42,17 @@ def test_settings_table_has_flag_variable_and_default_of_each_setting() -> None:
             assert default.strip("`") == option.default
 
 
+def test_the_row_of_a_command_has_flag_variable_and_default_of_its_options_with_a_variable() -> (
+    None
+):
+    rows = {row[0].split()[0].strip("`"): row[1] for row in rows_below("## Use it")}
+    own = {n: o for n, command in COMMANDS.items() for o in command.options if o.env}
+    assert own
+    for name, option in own.items():
+        for part in (option.flag, option.env, option.default):
+            assert f"`{part}`" in rows[name]
+
+
 def test_exit_codes_table_is_that_of_the_help() -> None:
     codes = [int(re.findall(r"\d+", row[0])[0]) for row in rows_below("### Exit codes")]
     assert codes == [code for code, _ in EXIT_CODES]

@@ -1,0 +1,534 @@
+"""`serve`: ready once everything is applied, never held up by a client, and gone when told."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection, HTTPException
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.databases import create_database
+from tests.support.hosts import closed_port
+from tests.support.migrations import write
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from http.client import HTTPMessage
+    from pathlib import Path
+
+    from tests.support.command import Initmig
+    from tests.support.databases import Database, DatabaseServer
+    from tests.support.processes import Processes, Result, Running
+    from tests.support.proxy import MakeProxy, Proxy
+    from tests.support.servers import MakeServer
+
+FILES = {
+    "0001_a.sql": "CREATE TABLE a ()",
+    "0001_a.rollback.sql": "DROP TABLE a",
+    "0002_b.sql": "CREATE TABLE b ()",
+    "0002_b.rollback.sql": "DROP TABLE b",
+}
+GATED = {**FILES, "0002_b.sql": "SELECT pg_advisory_xact_lock(1); CREATE TABLE b ()"}
+GATE_MET = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+PATHS = ("/healthz", "/readyz", "/metrics", "/nothing")
+PROBE = "SECRET"
+LOOKING_OFTEN = """
+import os
+from initmig import sidecar
+from initmig.config import parse_config
+from initmig.logs import Log
+from initmig.signals import stoppable
+config = parse_config(["serve", "--listen=127.0.0.1:0"], os.environ)
+with stoppable():
+    sidecar.serve(config, Log(config.log_level, "text"), interval=0.1)
+"""
+PLACES = ["127.0.0.1:0", "localhost:0", "0.0.0.0:0", ":0"]
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: HTTPMessage
+    body: str
+
+
+class Site:
+    """A started `serve`, which has said where it listens."""
+
+    def __init__(self, running: Running) -> None:
+        self.running = running
+        line = running.wait_for_line("listening on ")
+        place = line.split("listening on ")[1].split(": /")[0]
+        self.port = int(place.rpartition(":")[2])
+
+    def ask(
+        self, path: str, *, method: str = "GET", host: str = "127.0.0.1", body: bytes | None = None
+    ) -> Reply:
+        connection = HTTPConnection(host, self.port, timeout=20)
+        try:
+            connection.request(method, path, body)
+            response = connection.getresponse()
+            return Reply(response.status, response.headers, response.read().decode())
+        finally:
+            connection.close()
+
+    def is_ready(self) -> bool:
+        return self.ask("/readyz").status == 200
+
+    def metrics(self) -> dict[str, float]:
+        """The samples by name, with the label's value where there is one."""
+        families = text_string_to_metric_families(self.ask("/metrics").body)
+        return {
+            "/".join([sample.name, *sample.labels.values()]): sample.value
+            for family in families
+            for sample in family.samples
+        }
+
+    def half_a_request(self) -> socket.socket:
+        """A client that has not said all yet, and may never do."""
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        client.sendall(b"GET /readyz HT")
+        return client
+
+    def stop(self) -> Result:
+        """Its result after SIGTERM, which has to be there within a second."""
+        sent = time.monotonic()
+        self.running.terminate()
+        result = self.running.result()
+        assert time.monotonic() - sent < 1
+        return result
+
+
+@pytest.fixture
+def serve(initmig: Initmig, folder: Path) -> Callable[..., Site]:
+    """Starts the installed command with the migrations of `folder`."""
+
+    def start(url: str, *arguments: str, env: dict[str, str] | None = None) -> Site:
+        words = ("serve", "--listen", "127.0.0.1:0", *arguments)
+        return Site(initmig.start(*words, url=url, folder=folder, env=env or {}))
+
+    return start
+
+
+@pytest.fixture
+def looking_often(processes: Processes, folder: Path) -> Callable[[str], Site]:
+    """Starts `serve` so that it looks every tenth of a second."""
+
+    def start(url: str) -> Site:
+        env = {"DATABASE_URL": url, "INITMIG_MIGRATIONS": str(folder)}
+        return Site(processes.start([sys.executable, "-c", LOOKING_OFTEN], env=env))
+
+    return start
+
+
+@pytest.fixture
+def proxy(server: DatabaseServer, make_proxy: MakeProxy) -> Proxy:
+    return make_proxy(server)
+
+
+@contextmanager
+def closed_gate(database: Database) -> Iterator[Callable[[], None]]:
+    """Inside, migrations of GATED wait until the gate is opened by what this gives."""
+    with database.connect() as other:
+        other.execute("SELECT pg_advisory_lock(1)")
+        yield other.close
+
+
+# --- ready ---
+
+
+def test_it_is_ready_once_the_migrations_are_applied(
+    serve: Callable[..., Site], database: Database, folder: Path
+) -> None:
+    write(folder, FILES)
+    site = serve(database.url)
+    wait_until(site.is_ready)
+    assert database.tables() >= {"a", "b"}
+    assert site.ask("/readyz").body == "ready\n"
+    assert site.ask("/healthz").body == "ok\n"
+    assert "ready: 2 migrations, all applied" in site.running.err
+
+
+def test_it_answers_before_the_database_does(serve: Callable[..., Site], folder: Path) -> None:
+    write(folder, FILES)
+    site = serve(f"postgresql://127.0.0.1:{closed_port()}/shop")
+    wait_until(lambda: "Connection refused" in site.ask("/readyz").body)
+    assert site.ask("/readyz").status == 503
+    assert site.ask("/healthz").status == 200
+    assert site.metrics()["initmig_database_up"] == 0
+    assert "initmig_migrations_pending" not in site.metrics()
+    assert site.stop().code == 143
+
+
+def test_while_another_migrator_is_at_work_it_names_it_and_what_is_pending(
+    serve: Callable[..., Site], initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, GATED)
+    with closed_gate(database) as open_gate:
+        leader = initmig.start(url=database.url, folder=folder)
+        wait_until(lambda: bool(database.value(GATE_MET)))
+        site = serve(database.url)
+        wait_until(lambda: "waiting for another migrator" in site.ask("/readyz").body)
+        reply = site.ask("/readyz")
+        assert reply.status == 503
+        assert reply.body.splitlines()[-1] == "1 pending: 0002_b"
+        assert site.metrics()["initmig_last_run_outcome/running"] == 1
+        open_gate()
+        wait_until(site.is_ready)
+    assert leader.result().code == 0
+    metrics = site.metrics()
+    assert metrics["initmig_last_run_outcome/applied_elsewhere"] == 1
+    assert 0 < metrics["initmig_waited_seconds/migrator"] < 20
+    assert metrics["initmig_migrations_applied"] == 2
+
+
+def test_while_it_migrates_it_tells_how_far_it_is(
+    serve: Callable[..., Site], database: Database, folder: Path
+) -> None:
+    write(folder, GATED)
+    with closed_gate(database) as open_gate:
+        site = serve(database.url)
+        wait_until(lambda: bool(database.value(GATE_MET)))
+        lines = site.ask("/readyz").body.splitlines()
+        assert lines == ["not ready", f"[2/2] 0002_b ({folder}/0002_b.sql)", "1 pending: 0002_b"]
+        metrics = site.metrics()
+        assert metrics["initmig_migrations_applied"] == metrics["initmig_migrations_pending"] == 1
+        open_gate()
+        wait_until(site.is_ready)
+
+
+def test_it_is_not_ready_while_the_database_is_away_and_is_again_by_itself(
+    looking_often: Callable[[str], Site], make_server: MakeServer, folder: Path
+) -> None:
+    server = make_server()
+    write(folder, FILES)
+    site = looking_often(create_database(server).url)
+    wait_until(site.is_ready)
+    server.stop()
+    wait_until(lambda: "Connection refused" in site.ask("/readyz").body)
+    assert site.ask("/readyz").status == 503
+    assert site.ask("/healthz").status == 200
+    assert site.metrics()["initmig_database_up"] == 0
+    server.start()
+    wait_until(site.is_ready)
+    assert site.metrics()["initmig_database_up"] == 1
+    assert site.stop().code == 0
+    told = [line for line in site.running.err.splitlines() if "ready: " in line]
+    levels = [line.split()[1] for line in told]
+    assert (levels[0], {*levels[1:-1]}, levels[-1]) == ("info", {"warning"}, "info")
+
+
+def test_it_is_not_ready_once_a_migration_was_rolled_back(
+    looking_often: Callable[[str], Site], initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, FILES)
+    site = looking_often(database.url)
+    wait_until(site.is_ready)
+    assert initmig("rollback", "--steps=1", url=database.url, folder=folder).code == 0
+    wait_until(lambda: not site.is_ready())
+    assert site.ask("/readyz").body == "not ready\n1 pending: 0002_b\n"
+    site.running.wait_for_line("warning not ready: 1 pending: 0002_b")
+    assert "b" not in database.tables()
+
+
+def test_it_stays_ready_when_a_newer_image_has_applied_more(
+    looking_often: Callable[[str], Site],
+    initmig: Initmig,
+    database: Database,
+    folder: Path,
+    tmp_path: Path,
+) -> None:
+    write(folder, FILES)
+    site = looking_often(database.url)
+    wait_until(site.is_ready)
+    newer = write(tmp_path / "newer", {**FILES, "0003_c.sql": "SELECT 1"})
+    assert initmig(url=database.url, folder=newer).code == 0
+    wait_until(lambda: site.metrics()["initmig_migrations_unknown"] == 1)
+    assert site.is_ready()
+
+
+def test_a_look_is_one_question(
+    looking_often: Callable[[str], Site],
+    initmig: Initmig,
+    database: Database,
+    proxy: Proxy,
+    folder: Path,
+) -> None:
+    assert initmig(url=database.url, folder=write(folder, FILES)).code == 0
+    site = looking_often(proxy.url(database.name))
+    wait_until(lambda: proxy.connections > 5)
+    assert site.stop().code == 0
+    asked = [query for query in proxy.queries if "_yoyo_migration" in query]
+    assert len(asked) == len(proxy.queries) > 4
+    assert len(set(asked)) == 1
+
+
+# --- answers ---
+
+
+def test_metrics_are_gauges_with_help_and_the_values_of_the_run(
+    serve: Callable[..., Site], database: Database, folder: Path
+) -> None:
+    write(folder, FILES)
+    site = serve(database.url)
+    wait_until(site.is_ready)
+    reply = site.ask("/metrics")
+    assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    families = list(text_string_to_metric_families(reply.body))
+    assert {(family.type, bool(family.documentation)) for family in families} == {("gauge", True)}
+    metrics = site.metrics()
+    duration = metrics.pop("initmig_last_run_duration_seconds")
+    assert 0 < duration < 20
+    assert 0 <= metrics.pop("initmig_waited_seconds/migrator") < duration
+    assert metrics == {
+        "initmig_migrations_pending": 0,
+        "initmig_migrations_applied": 2,
+        "initmig_migrations_unknown": 0,
+        "initmig_database_up": 1,
+        "initmig_last_run_outcome/running": 0,
+        "initmig_last_run_outcome/applied": 1,
+        "initmig_last_run_outcome/applied_elsewhere": 0,
+        "initmig_last_run_outcome/nothing_pending": 0,
+        "initmig_waited_seconds/database": 0,
+    }
+
+
+def test_head_gets_the_same_without_the_body(
+    serve: Callable[..., Site], database: Database, folder: Path
+) -> None:
+    write(folder, FILES)
+    site = serve(database.url)
+    wait_until(site.is_ready)
+    for path, status in zip(PATHS, (200, 200, 200, 404), strict=True):
+        head, whole = site.ask(path, method="HEAD"), site.ask(path)
+        assert (head.status, head.body) == (whole.status, "") == (status, "")
+        assert int(head.headers["Content-Length"]) == len(whole.body) > 0
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"])
+def test_other_methods_get_405_and_are_told_which_are_allowed(
+    method: str, serve: Callable[..., Site], database: Database, folder: Path
+) -> None:
+    write(folder, FILES)
+    site = serve(database.url)
+    reply = site.ask("/readyz", method=method)
+    assert (reply.status, reply.headers["Allow"]) == (405, "GET, HEAD")
+    assert reply.body == "Method Not Allowed\n"
+
+
+def test_a_request_with_a_body_that_nobody_reads_gets_its_answer(
+    serve: Callable[..., Site], database: Database, folder: Path
+) -> None:
+    write(folder, FILES)
+    site = serve(database.url)
+    assert site.ask("/readyz", method="POST", body=b"x" * 1_000_000).status == 405
+
+
+def test_nonsense_gets_an_answer_in_text_and_leaves_no_line_in_the_log(
+    serve: Callable[..., Site], database: Database, folder: Path
+) -> None:
+    write(folder, FILES)
+    site = serve(database.url)
+    wait_until(site.is_ready)
+    said = site.running.err
+    for nonsense in (b"\x16\x03\x01\0\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", site.port), timeout=20) as client:
+            client.sendall(nonsense)
+            answer = client.makefile("rb").read()
+        assert b"<html" not in answer.lower()
+        assert answer
+    assert site.is_ready()
+    assert site.running.err == said
+
+
+def test_requests_are_told_at_debug_level_only_and_without_what_follows_the_path(
+    serve: Callable[..., Site], database: Database, folder: Path
+) -> None:
+    write(folder, FILES)
+    quiet, telling = serve(database.url), serve(database.url, "--log-level=debug")
+    for site in (quiet, telling):
+        assert site.ask(f"/readyz?token={PROBE}").status in (200, 503)
+        assert site.ask("/healthz").status == 200
+    telling.running.wait_for_line("debug   GET /readyz ")
+    telling.running.wait_for_line("debug   GET /healthz 200")
+    assert "GET" not in quiet.running.err
+    assert PROBE not in telling.running.err
+
+
+def test_no_answer_shows_a_password_or_the_version_of_python(
+    serve: Callable[..., Site], server: DatabaseServer, database: Database, folder: Path
+) -> None:
+    write(folder, FILES)
+    host = server.url().rpartition("@")[2].partition("/")[0]
+    site = serve(f"postgresql://no{database.name}:{PROBE}@{host}/{database.name}")
+    wait_until(lambda: f"no{database.name}" in site.ask("/readyz").body)
+    for path in PATHS:
+        reply = site.ask(path)
+        assert PROBE not in reply.body + str(reply.headers)
+        assert reply.headers["Server"] == "initmig"
+    assert PROBE not in site.running.err
+
+
+# --- clients that take their time ---
+
+
+def test_slow_clients_are_cut_off_and_others_answered(
+    serve: Callable[..., Site], database: Database, folder: Path
+) -> None:
+    write(folder, FILES)
+    site = serve(database.url)
+    wait_until(site.is_ready)
+    with ExitStack() as stack:
+        begun = time.monotonic()
+        slow = [stack.enter_context(site.half_a_request()) for _ in range(64)]
+        with pytest.raises((HTTPException, OSError)):
+            site.ask("/readyz")
+        for client in slow:
+            assert client.recv(1) == b""
+        assert 4 < time.monotonic() - begun < 10
+        assert site.is_ready()
+
+
+def test_a_client_that_says_something_now_and_then_is_cut_off_too(
+    serve: Callable[..., Site], database: Database, folder: Path
+) -> None:
+    write(folder, FILES)
+    site = serve(database.url)
+    begun = time.monotonic()
+    with site.half_a_request() as client:
+        client.settimeout(0.1)
+        wait_until(lambda: is_cut_off_after(client, b"x"))
+    assert 4 < time.monotonic() - begun < 10
+
+
+def is_cut_off_after(client: socket.socket, more: bytes) -> bool:
+    try:
+        client.sendall(more)
+        return client.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize("way", ["terminate", "interrupt"])
+def test_a_signal_ends_it_within_a_second_and_with_0_whoever_is_in_the_middle_of_a_request(
+    way: str, serve: Callable[..., Site], database: Database, folder: Path, tmp_path: Path
+) -> None:
+    write(folder, FILES)
+    outcome = tmp_path / "outcome"
+    site = serve(database.url, env={"INITMIG_TERMINATION_LOG": str(outcome)})
+    wait_until(site.is_ready)
+    with site.half_a_request():
+        sent = time.monotonic()
+        getattr(site.running, way)()
+        result = site.running.result()
+        assert time.monotonic() - sent < 1
+    assert result.code == 0
+    name = {"terminate": "SIGTERM", "interrupt": "SIGINT"}[way]
+    assert outcome.read_text() == f"stopped by {name}, with nothing left to do"
+    assert "Traceback" not in result.err
+
+
+def test_a_signal_ends_it_within_a_second_while_a_look_hangs(
+    looking_often: Callable[[str], Site],
+    database: Database,
+    proxy: Proxy,
+    folder: Path,
+) -> None:
+    write(folder, FILES)
+    site = looking_often(proxy.url(database.name))
+    wait_until(site.is_ready)
+    proxy.pause()
+    before = proxy.connections
+    wait_until(lambda: proxy.connections > before)
+    assert site.stop().code == 0
+
+
+def test_a_signal_while_it_migrates_ends_it_as_it_ends_migrate(
+    serve: Callable[..., Site], database: Database, folder: Path
+) -> None:
+    write(folder, GATED)
+    with closed_gate(database):
+        site = serve(database.url)
+        wait_until(lambda: bool(database.value(GATE_MET)))
+        site.running.terminate()
+        result = site.running.result(5)
+    assert result.code == 143
+    assert "stopped by SIGTERM; what was not committed was rolled back" in result.err
+    assert database.tables() >= {"a"}
+    assert "b" not in database.tables()
+
+
+# --- what keeps it from serving ---
+
+
+def test_a_failing_migration_ends_it_as_it_ends_migrate(
+    initmig: Initmig, database: Database, folder: Path, tmp_path: Path
+) -> None:
+    write(folder, {"0001_x.sql": "SELECT missing"})
+    outcome = tmp_path / "outcome"
+    env = {"INITMIG_TERMINATION_LOG": str(outcome)}
+    result = initmig("serve", "--listen=127.0.0.1:0", url=database.url, folder=folder, env=env)
+    assert result.code == 1
+    assert outcome.read_text() in result.err
+    assert 'column "missing" does not exist' in outcome.read_text()
+
+
+def test_an_address_in_use_is_told_before_anything_is_applied(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, FILES)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        place = f"127.0.0.1:{other.getsockname()[1]}"
+        result = initmig("serve", url=database.url, folder=folder, env={"INITMIG_LISTEN": place})
+    assert f"cannot listen on {place}: Address already in use\n" in result.err
+    assert "a free port with --listen; nothing was applied" in result.err
+    assert (result.code, database.tables()) == (2, set())
+
+
+@pytest.mark.parametrize("place", ["no.such.host.invalid:0", "203.0.113.1:0", f"{'x' * 70}:0"])
+def test_an_address_that_is_not_of_this_host_is_told_before_anything_is_applied(
+    place: str, initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, FILES)
+    result = initmig("serve", "--listen", place, url=database.url, folder=folder)
+    assert f"cannot listen on {place}: " in result.err
+    assert (result.code, database.tables()) == (2, set())
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_it_listens_where_it_is_told_to(
+    place: str, initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, FILES)
+    site = Site(initmig.start("serve", "--listen", place, url=database.url, folder=folder))
+    assert site.ask("/healthz", host=place.partition(":")[0] or "127.0.0.1").status == 200
+
+
+def test_it_listens_on_ipv6_where_there_is_any(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, FILES)
+    has_ipv6 = can_bind("::1")
+    running = initmig.start("serve", "--listen", "[::1]:0", url=database.url, folder=folder)
+    if has_ipv6:
+        site = Site(running)
+        assert "listening on [::1]:" in running.err
+        assert site.ask("/healthz", host="::1").status == 200
+    else:
+        assert running.result().code == 2
+
+
+def can_bind(host: str) -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind((host, 0))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,144 @@
+from prometheus_client.parser import text_string_to_metric_families
+
+from initmig.events import (
+    AppliedElsewhere,
+    Connected,
+    Event,
+    Finished,
+    HistoryRead,
+    LockAcquired,
+    MigrationApplied,
+    MigrationStarted,
+    NothingPending,
+    StatementRunning,
+    WaitingForDatabase,
+    WaitingForYoyo,
+    WaitingInQueue,
+)
+from initmig.sidecar import State, after, answer, exposition, obstacles
+
+BEGUN = State(begun=100.0)
+TWO_PENDING = HistoryRead(applied=1, pending=("0002_b", "0003_c"), unknown=0)
+NONE_PENDING = HistoryRead(applied=3, pending=(), unknown=0)
+
+
+def state_after(*events: Event, ended: float | None = None) -> State:
+    state = BEGUN
+    for event in events:
+        state = after(state, event)
+    return state._replace(ended=ended)
+
+
+def values(state: State, now: float = 100.0) -> dict[str, float]:
+    """The samples by name, with the label's value where there is one."""
+    families = text_string_to_metric_families(exposition(state, now).decode())
+    return {
+        "/".join([sample.name, *sample.labels.values()]): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_nothing_is_ready_before_the_database_has_answered() -> None:
+    assert obstacles(BEGUN) == ("the database has not answered yet", "the run is not over yet")
+
+
+def test_what_is_pending_gets_less_with_each_migration_applied() -> None:
+    begun = state_after(TWO_PENDING, MigrationStarted("0002_b", "m/0002_b.sql", 1, 2))
+    assert obstacles(begun) == ("[1/2] 0002_b (m/0002_b.sql)", "2 pending: 0002_b, 0003_c")
+    later = after(begun, MigrationApplied("0002_b", 0.1))
+    assert obstacles(later)[-1] == "1 pending: 0003_c"
+    assert later.history == HistoryRead(applied=2, pending=("0003_c",), unknown=0)
+
+
+def test_nothing_is_ready_before_the_hooks_have_run() -> None:
+    running = state_after(NONE_PENDING)
+    assert obstacles(running) == ("the run is not over yet",)
+    assert obstacles(running._replace(ended=101.0)) == ()
+
+
+def test_a_migration_that_is_rolled_back_by_others_is_an_obstacle() -> None:
+    assert obstacles(state_after(NONE_PENDING, TWO_PENDING, ended=101.0)) == (
+        "2 pending: 0002_b, 0003_c",
+    )
+
+
+def test_what_is_unknown_to_this_image_is_no_obstacle() -> None:
+    ahead = HistoryRead(applied=3, pending=(), unknown=2)
+    assert obstacles(state_after(ahead, ended=101.0)) == ()
+
+
+def test_a_database_that_has_come_back_is_no_obstacle() -> None:
+    away = state_after(NONE_PENDING, WaitingForDatabase("Connection refused", 60), ended=101.0)
+    assert obstacles(away) == ("waiting up to 1 m for the database: Connection refused",)
+    assert obstacles(after(away, Connected(3.0))) == ()
+    assert obstacles(after(away, NONE_PENDING)) == ()
+
+
+def test_whoever_is_waited_for_is_named_until_the_lock_is_there() -> None:
+    waiting = state_after(TWO_PENDING, WaitingInQueue("pid 7 (app)", 7, (), 3.0))
+    assert "pid 7 (app)" in obstacles(waiting)[0]
+    assert obstacles(after(waiting, LockAcquired(4.0, pooled=False))) == (
+        "the run is not over yet",
+        "2 pending: 0002_b, 0003_c",
+    )
+    assert "process id 42" in obstacles(state_after(TWO_PENDING, WaitingForYoyo(42, "2026", 0)))[0]
+
+
+def test_a_statement_of_another_session_is_shown_to_nobody() -> None:
+    running = StatementRunning("0002_b", 20.0, "Lock", ("pid 7: UPDATE t SET card = '4111'",))
+    state = state_after(TWO_PENDING, running)
+    for path in ("/readyz", "/metrics"):
+        assert b"4111" not in answer(path, state, 200.0).body
+
+
+def test_counts_have_no_value_while_they_are_not_known() -> None:
+    names = {name for name in values(BEGUN) if name.startswith("initmig_migrations")}
+    assert names == set()
+
+
+def test_counts_are_kept_while_the_database_is_away() -> None:
+    away = state_after(TWO_PENDING)._replace(trouble="Connection refused")
+    assert values(away)["initmig_migrations_pending"] == 2
+    assert values(away)["initmig_database_up"] == 0
+
+
+def test_the_runs_duration_grows_until_it_is_over() -> None:
+    name = "initmig_last_run_duration_seconds"
+    assert values(BEGUN, now=103.5)[name] == 3.5
+    assert values(BEGUN._replace(ended=102.0), now=109.0)[name] == 2.0
+
+
+def test_the_outcome_is_running_until_the_run_is_over_and_then_what_became_of_it() -> None:
+    for event, outcome in (
+        (NothingPending(3), "nothing_pending"),
+        (AppliedElsewhere(1.0), "applied_elsewhere"),
+        (Finished("applied", ("0002_b",), 1.0), "applied"),
+    ):
+        assert outcome_of(state_after(event)) == ["running"]
+        assert outcome_of(state_after(event, ended=101.0)) == [outcome]
+
+
+def outcome_of(state: State) -> list[str]:
+    name = "initmig_last_run_outcome/"
+    return [
+        key.removeprefix(name)
+        for key, value in values(state).items()
+        if key.startswith(name) and value
+    ]
+
+
+def test_seconds_waited_tell_the_database_from_other_migrators() -> None:
+    waited = values(
+        state_after(
+            Connected(3.0), WaitingInQueue("x", 7, (), 0.0), LockAcquired(4.0, pooled=False)
+        )
+    )
+    assert waited["initmig_waited_seconds/database"] == 3.0
+    assert waited["initmig_waited_seconds/migrator"] == 4.0
+
+
+def test_a_wait_that_ended_because_others_had_applied_everything_counts_once() -> None:
+    waited = values(state_after(Connected(3.0), AppliedElsewhere(5.0)))
+    assert waited["initmig_waited_seconds/database"] == 3.0
+    assert waited["initmig_waited_seconds/migrator"] == 2.0
