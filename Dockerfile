@@ -1,26 +1,37 @@
 # initmig as an image: FROM scratch, filled from Debian's own Python in the build stage.
 #   docker build -t initmig .
+# docs/image.md says what is in it, and how to extend it.
 ARG BASE_IMAGE=debian:trixie-slim
 
 FROM ${BASE_IMAGE} AS build
 RUN apt-get update -q \
  && DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends \
-      binutils ca-certificates python3.13 python3-pip tzdata \
+      ca-certificates python3.13 python3-pip tzdata \
  && rm -rf /var/lib/apt/lists/*
-ENV PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_QUIET=1 PIP_ROOT_USER_ACTION=ignore
+ENV PIP_NO_CACHE_DIR=1 PIP_QUIET=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 COPY requirements.lock requirements-build.lock ./
-RUN python3.13 -m pip install --require-hashes --only-binary :all: --target /opt/site --requirement requirements.lock \
+RUN python3.13 -m pip install --no-compile --require-hashes --only-binary :all: --target /opt/site --requirement requirements.lock \
  && python3.13 -m pip install --require-hashes --break-system-packages --requirement requirements-build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY initmig initmig
-RUN python3.13 -m pip install --no-deps --no-build-isolation --target /opt/site . && rm -rf /opt/site/bin
-COPY image/rootfs /usr/local/bin/rootfs
+RUN python3.13 -m pip install --no-compile --no-deps --no-build-isolation --target /opt/site . && rm -rf /opt/site/bin
+COPY image /opt/image
 ARG SOURCE_DATE_EPOCH=0
-RUN rootfs /rootfs
+RUN /opt/image/rootfs /rootfs
 
 FROM scratch
 COPY --from=build /rootfs /
 ENV INITMIG_MIGRATIONS=/migrations SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 USER 65532:65532
 ENTRYPOINT ["initmig"]
+# VERSION is that of initmig/__init__.py; a build from a repository gives the other two.
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+ARG CREATED=1970-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="initmig" \
+      org.opencontainers.image.description="An init container for PostgreSQL migrations: waits, locks, applies what is pending, ends." \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"

@@ -1,0 +1,101 @@
+"""What every test with containers can ask for; all of it is gone when the test ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from tests.support.docker import (
+    IMAGE,
+    POSTGRES_IMAGE,
+    REPOSITORY,
+    Containers,
+    Postgres,
+    docker,
+    docker_out,
+    running_network,
+    running_postgres,
+    why_no_docker,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from tests.support.processes import Result
+
+
+class RunImage(Protocol):
+    """Runs `initmig` in its image, e.g. `run_image("status", options=[f"--network={network}"])`."""
+
+    def __call__(
+        self,
+        *command: str,
+        env: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
+        timeout: float = 60,
+    ) -> Result: ...
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> None:
+    """Skips where no Docker engine answers."""
+    if reason := why_no_docker():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def image(docker_engine: None, tmp_path_factory: pytest.TempPathFactory) -> str:  # noqa: ARG001
+    """The image, built once per test run from what is in the repository."""
+    once = _shared_folder(tmp_path_factory) / "image-is-built"
+    with once.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not once.exists():
+            docker_out("build", "--pull=false", f"--tag={IMAGE}", REPOSITORY, timeout=600)
+            once.touch()
+    return IMAGE
+
+
+@pytest.fixture(scope="session")
+def postgres_image(docker_engine: None) -> str:  # noqa: ARG001
+    """The image of PostgreSQL, pulled where it is not there yet."""
+    if docker("image", "inspect", POSTGRES_IMAGE).code != 0:
+        docker_out("pull", "--quiet", POSTGRES_IMAGE, timeout=600)
+    return POSTGRES_IMAGE
+
+
+@pytest.fixture
+def network(docker_engine: None) -> Iterator[str]:  # noqa: ARG001
+    """A network of the test's own."""
+    with running_network() as name:
+        yield name
+
+
+@pytest.fixture
+def postgres(network: str, postgres_image: str) -> Iterator[Postgres]:  # noqa: ARG001
+    """A PostgreSQL on `network` that asks for a password."""
+    with running_postgres(network) as server:
+        yield server
+
+
+@pytest.fixture
+def containers(docker_engine: None) -> Iterator[Containers]:  # noqa: ARG001
+    """Starts containers that end with the test."""
+    started = Containers()
+    yield started
+    started.clean_up()
+
+
+@pytest.fixture
+def run_image(containers: Containers, image: str) -> RunImage:
+    """Runs the image to the end of its program."""
+    return partial(containers.run, image)
+
+
+def _shared_folder(factory: pytest.TempPathFactory) -> Path:
+    folder = factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder

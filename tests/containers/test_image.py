@@ -1,0 +1,734 @@
+"""The image: small, closed, the same each time, and at home under every restriction."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from initmig import __version__
+from tests.support.docker import (
+    REPOSITORY,
+    Postgres,
+    docker,
+    docker_out,
+    exit_code,
+    logs,
+    running_network,
+    running_postgres,
+    unique,
+)
+from tests.support.migrations import write
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tests.containers.conftest import RunImage
+    from tests.support.docker import Containers
+    from tests.support.processes import Result
+
+MEGABYTE = 1_000_000
+HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
+SITE = "usr/lib/python3/dist-packages"
+BUNDLE = "etc/ssl/certs/ca-certificates.crt"
+SBOM = "usr/share/sbom/initmig.cdx.json"
+ONE = {"0001_one.sql": "CREATE TABLE one ()"}
+SLEEPING = {"0001_sleeping.sql": "CREATE TABLE half_done (); SELECT pg_sleep(60)"}
+
+
+@dataclass(frozen=True)
+class File:
+    """What there is at a path of an image."""
+
+    kind: bytes
+    mode: int
+    owner: tuple[int, int]
+    modified: int
+    link: str
+    content: bytes
+
+    def __repr__(self) -> str:
+        digest = hashlib.sha256(self.content).hexdigest()
+        return f"{self.kind!r} {self.mode:o} {self.owner} {self.modified} {self.link!r} {digest}"
+
+
+Files = dict[str, File]
+
+
+def read_tar(data: bytes) -> Files:
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return {_path(member): _file(tar, member) for member in tar}
+
+
+def _path(member: tarfile.TarInfo) -> str:
+    return str(PurePosixPath("/", member.name))[1:]
+
+
+def _file(tar: tarfile.TarFile, member: tarfile.TarInfo) -> File:
+    opened = tar.extractfile(member) if member.isreg() else None
+    owner = (member.uid, member.gid)
+    content = opened.read() if opened else b""
+    return File(member.type, member.mode, owner, int(member.mtime), member.linkname, content)
+
+
+def save(image: str, folder: Path) -> bytes:
+    archive = folder / f"{unique('saved')}.tar"
+    docker_out("save", f"--output={archive}", image)
+    data = archive.read_bytes()
+    archive.unlink()
+    return data
+
+
+def files_of(saved: bytes) -> Files:
+    """The root file system in what `docker save` has given."""
+    with tarfile.open(fileobj=io.BytesIO(saved)) as tar:
+
+        def content(name: str) -> bytes:
+            member = tar.extractfile(name)
+            assert member is not None
+            return member.read()
+
+        [manifest] = json.loads(content("manifest.json"))
+        layers = [read_tar(content(name)) for name in manifest["Layers"]]
+    return {path: file for layer in layers for path, file in layer.items() if path}
+
+
+@pytest.fixture(scope="module")
+def saved(image: str, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return save(image, tmp_path_factory.mktemp("saved"))
+
+
+@pytest.fixture(scope="module")
+def files(saved: bytes) -> Files:
+    """Every path of the image's root file system."""
+    return files_of(saved)
+
+
+@pytest.fixture(scope="module")
+def bill(files: Files) -> dict[str, Any]:
+    """The bill of materials in the image."""
+    parsed: dict[str, Any] = json.loads(files[SBOM].content)
+    return parsed
+
+
+@dataclass(frozen=True)
+class Place:
+    """A database on a network with nothing else: its containers reach no other address."""
+
+    network: str
+    postgres: Postgres
+    address: str
+    ca: Path
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"DATABASE_URL": self.postgres.url}
+
+    def options(self, folder: Path | None = None, *more: str) -> list[str]:
+        """The options of `docker run` for the migrations in *folder*."""
+        migrations = [f"--volume={folder}:/migrations:ro"] if folder else []
+        # The tests of Swarm leave their swarm, at which the engine forgets the names of all.
+        host = f"--add-host={self.postgres.name}:{self.address}"
+        return [f"--network={self.network}", host, *migrations, *more]
+
+
+@pytest.fixture(scope="module")
+def place(postgres_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:  # noqa: ARG001
+    """A server with a password and TLS."""
+    settings = {"ssl_cert_file": "/tls/server.crt", "ssl_key_file": "/tls/server.key"}
+    folder = tmp_path_factory.mktemp("tls")
+    with (
+        running_network("--internal") as network,
+        running_postgres(network, settings=settings) as postgres,
+    ):
+        make_certificates(folder, postgres.name)
+        docker_out("cp", folder, f"{postgres.name}:/tls")
+        docker_out("exec", postgres.name, "chown", "-R", "postgres", "/tls")
+        postgres.query("ALTER SYSTEM SET ssl = on")
+        postgres.query("SELECT pg_reload_conf()")
+        wait_until(lambda: postgres.value("SHOW ssl") == "on")
+        address = f"{{{{(index .NetworkSettings.Networks {json.dumps(network)}).IPAddress}}}}"
+        found = docker_out("inspect", f"--format={address}", postgres.name)
+        yield Place(network, postgres, found, folder / "ca.crt")
+
+
+@pytest.fixture
+def database(place: Place) -> Place:
+    """An empty database of `place`."""
+    name = unique("db").replace("-", "_")
+    place.postgres.query(f"CREATE DATABASE {name}")
+    return replace(place, postgres=replace(place.postgres, database=name))
+
+
+def make_certificates(folder: Path, host: str) -> None:
+    """Into *folder*: ca.crt, and server.crt and server.key for *host*; and an other.crt."""
+    for name in ("ca", "other"):
+        openssl(folder, *_request(name, f"CN=initmig test {name}"), "-x509", f"-out={name}.crt")
+    openssl(folder, *_request("server", f"CN={host}"), "-out=server.csr")
+    (folder / "names").write_text(f"subjectAltName=DNS:{host}")
+    ca = ("-CA=ca.crt", "-CAkey=ca.key", "-CAcreateserial", "-extfile=names")
+    openssl(folder, "x509", "-req", "-in=server.csr", *ca, "-out=server.crt")
+    (folder / "server.key").chmod(0o600)
+
+
+def _request(name: str, subject: str) -> list[str]:
+    key = ["-newkey=rsa:2048", "-nodes", f"-keyout={name}.key"]
+    return ["req", "-new", *key, f"-subj=/{subject}"]
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    """Run openssl, with options written as `-name=value`."""
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    done = subprocess.run(
+        ["openssl", *words], cwd=folder, capture_output=True, check=False, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def assert_applied(result: Result, database: Place, *ids: str) -> None:
+    assert result.code == 0, result.err
+    assert database.postgres.applied() == list(ids)
+
+
+# ---- what is in it
+
+
+def test_unpacked_it_has_at_most_50_mb(files: Files) -> None:
+    assert sum(len(file.content) for file in files.values()) <= 50 * MEGABYTE
+
+
+def test_compressed_it_has_at_most_20_mb(saved: bytes) -> None:
+    assert len(gzip.compress(saved, 6)) <= 20 * MEGABYTE
+
+
+def test_labels_say_what_it_is(image: str) -> None:
+    labels = json.loads(docker_out("inspect", "--format={{json .Config.Labels}}", image))
+    prefix = "org.opencontainers.image."
+    assert labels[f"{prefix}title"] == "initmig"
+    assert labels[f"{prefix}licenses"] == "Apache-2.0"
+    assert labels[f"{prefix}version"] == __version__
+    assert "PostgreSQL migrations" in labels[f"{prefix}description"]
+    assert {f"{prefix}revision", f"{prefix}created"} <= labels.keys()
+
+
+def test_says_its_version_without_any_rights(run_image: RunImage) -> None:
+    result = run_image("--version", options=[*HARDENED, "--network=none", "--user=123456:0"])
+    assert (result.code, result.out, result.err) == (0, f"initmig {__version__}\n", "")
+
+
+def test_has_no_program_but_python_and_initmig(files: Files, run_image: RunImage) -> None:
+    folders = re.compile(r"(usr/|usr/local/|opt/)?s?bin/")
+    programs = {path for path in files if folders.match(path)}
+    assert programs == {"usr/bin/initmig", "usr/bin/python3.13"}
+    assert run_image("-c", ":", options=["--entrypoint=sh"]).code == 127
+    assert run_image("-c", ":", options=["--entrypoint=/bin/sh"]).code == 127
+
+
+def test_has_no_setuid_file_and_belongs_to_root(files: Files) -> None:
+    assert [path for path, file in files.items() if file.mode & 0o6000] == []
+    assert {file.owner for file in files.values()} == {(0, 0)}
+    kinds = {file.kind for file in files.values()}
+    assert kinds == {tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE}
+
+
+def test_nothing_but_tmp_can_be_written_by_others(files: Files) -> None:
+    others = {
+        path for path, file in files.items() if file.mode & 0o022 and file.kind != tarfile.SYMTYPE
+    }
+    assert others == {"tmp"}
+    assert files["tmp"].mode & 0o7777 == 0o1777
+
+
+def test_every_file_can_be_read_by_any_user(files: Files) -> None:
+    assert [path for path, file in files.items() if not file.mode & 0o004] == []
+
+
+def test_no_link_leads_nowhere(files: Files) -> None:
+    links = {path: file.link for path, file in files.items() if file.kind == tarfile.SYMTYPE}
+    targets = {
+        path: os.path.normpath(os.path.join("/", os.path.dirname(path), link))[1:]
+        for path, link in links.items()
+    }
+    assert len(targets) > 10
+    assert {path for path, target in targets.items() if target not in files} == set()
+
+
+def test_libraries_and_programs_are_stripped(files: Files) -> None:
+    binaries = {path: file for path, file in files.items() if file.content[:4] == b"\x7fELF"}
+    assert "usr/bin/python3.13" in binaries
+    assert [path for path, file in binaries.items() if b".debug_info" in file.content] == []
+
+
+def test_the_library_is_bytecode_that_is_not_checked_at_the_start(files: Files) -> None:
+    bytecode = {path: file for path, file in files.items() if path.endswith(".pyc")}
+    assert f"{SITE}/initmig/cli.pyc" in bytecode
+    unchecked_hash = (1).to_bytes(4, "little")
+    assert {file.content[4:8] for file in bytecode.values()} == {unchecked_hash}
+    assert [path for path in files if path.endswith(".py") or "__pycache__" in path] == []
+
+
+def test_holds_no_trace_of_where_it_was_built(files: Files) -> None:
+    traces = re.compile(rb"/rootfs|/opt/(site|image)|file:///src|\bbuildkitsandbox\b")
+    assert [path for path, file in files.items() if traces.search(file.content)] == []
+    notes = ("direct_url.json", "RECORD", "INSTALLER", "REQUESTED")
+    assert [path for path in files if path.endswith(notes)] == []
+
+
+# ---- the bill of materials and the licences
+
+
+def test_bill_of_materials_is_valid_cyclonedx(files: Files) -> None:
+    validation = pytest.importorskip("cyclonedx.validation.json")
+    schema = pytest.importorskip("cyclonedx.schema")
+    validator = validation.JsonStrictValidator(schema.SchemaVersion.V1_6)
+    assert validator.validate_str(files[SBOM].content.decode()) is None
+    assert validator.validate_str('{"bomFormat": "other"}') is not None
+
+
+def test_bill_of_materials_has_every_wheel(files: Files, bill: dict[str, Any]) -> None:
+    inside = {found[1] for path in files if (found := _DIST_INFO.fullmatch(path))}
+    listed = {
+        f"{part['name'].replace('-', '_')}-{part['version']}"
+        for part in bill["components"]
+        if part["purl"].startswith("pkg:pypi/")
+    }
+    assert listed == inside
+    assert {f"initmig-{__version__}"} < listed
+
+
+_DIST_INFO = re.compile(rf"{SITE}/([^/]+)\.dist-info")
+
+
+def test_bill_of_materials_has_every_debian_package(files: Files, bill: dict[str, Any]) -> None:
+    folder = "var/lib/dpkg/status.d/"
+    status = [file.content.decode() for path, file in files.items() if path.startswith(folder)]
+    inside = {(_field(text, "Package"), _field(text, "Version")) for text in status if text}
+    listed = {
+        (part["name"], part["version"])
+        for part in bill["components"]
+        if part["purl"].startswith("pkg:deb/debian/")
+    }
+    assert listed == inside
+    assert {"libc6", "python3.13-minimal", "ca-certificates"} < {name for name, _ in listed}
+
+
+def _field(text: str, name: str) -> str:
+    [value] = re.findall(rf"^{name}: (.*)$", text, re.MULTILINE)
+    return str(value)
+
+
+def test_bill_of_materials_has_what_is_bundled_in_the_driver(
+    files: Files, bill: dict[str, Any]
+) -> None:
+    [driver] = [part for part in bill["components"] if part["name"] == "psycopg-binary"]
+    folder = f"{SITE}/psycopg_binary.libs/"
+    inside = {
+        path.removeprefix(folder): hashlib.sha256(file.content).hexdigest()
+        for path, file in files.items()
+        if path.startswith(folder) and file.content
+    }
+    parts = [part for part in driver["components"] if part["type"] == "file"]
+    assert {part["name"]: part["hashes"][0]["content"] for part in parts} == inside
+    assert any(name.startswith("libpq-") for name in inside)
+
+
+def test_keeps_the_licence_of_everything_inside(files: Files, bill: dict[str, Any]) -> None:
+    texts = [path for path, file in files.items() if file.content]
+    for part in bill["components"]:
+        if part["purl"].startswith("pkg:deb/"):
+            assert f"usr/share/doc/{part['name']}/copyright" in texts
+        else:
+            name = f"{part['name'].replace('-', '_')}-{part['version']}"
+            pattern = re.compile(rf"{SITE}/{name}\.dist-info/(.*/)?(LICEN|COPYING)", re.IGNORECASE)
+            assert list(filter(pattern.match, texts)), f"no licence of {name}"
+    assert "usr/share/common-licenses/GPL-3" in texts
+
+
+# ---- the same bytes from the same inputs
+
+
+@pytest.fixture(scope="module")
+def build_stage(image: str) -> Iterator[str]:  # noqa: ARG001 its cache
+    name = unique("build")
+    docker_out("build", "--pull=false", "--target=build", f"--tag={name}", REPOSITORY, timeout=600)
+    yield name
+    docker("rmi", "--no-prune", name)
+
+
+def test_made_again_elsewhere_it_has_the_same_bytes(
+    build_stage: str, files: Files, containers: Containers, tmp_path: Path
+) -> None:
+    """Elsewhere: another name, clock, umask, language, and a certificate authority of its own."""
+    ca = ("-x509", "-out=ca.crt")
+    openssl(tmp_path, *_request("ca", "CN=authority of this machine"), *ca)
+    script = """
+        set -e
+        umask 077
+        update-ca-certificates
+        grep -qFf <(sed -n 2p "$CA") /etc/ssl/certs/ca-certificates.crt
+        exec /opt/image/rootfs /again
+    """
+    certificate = "/usr/local/share/ca-certificates/own.crt"
+    name = containers.start(
+        build_stage,
+        "bash",
+        "-c",
+        script,
+        env={"TZ": "Asia/Tokyo", "LANG": "C.UTF-8", "HOME": "/elsewhere", "CA": certificate},
+        options=[f"--volume={tmp_path}/ca.crt:{certificate}:ro", "--hostname=elsewhere"],
+    )
+    assert exit_code(name) == 0, logs(name).err
+    archive = tmp_path / "again.tar"
+    with archive.open("wb") as output:
+        copy = ["docker", "cp", f"{name}:/again/.", "-"]
+        subprocess.run(copy, stdout=output, check=True)
+    again = read_tar(archive.read_bytes())
+    again.pop("", None)
+    assert again == files
+    assert {file.modified for file in again.values()} == {0}
+
+
+def test_without_and_with_buildkit_it_has_the_same_bytes(
+    image: str, files: Files, tmp_path: Path
+) -> None:
+    client = client_with_buildkit(tmp_path)
+    name = unique("buildkit")
+    try:
+        build_with(client, name)
+        built = files_of(save(name, tmp_path))
+        if built[SBOM] != files[SBOM]:  # Debian has changed since one of them was cached
+            docker_out("build", "--no-cache", "--pull=false", f"--tag={image}", REPOSITORY)
+            build_with(client, name, "--no-cache")
+            files, built = files_of(save(image, tmp_path)), files_of(save(name, tmp_path))
+        assert built == files
+        assert docker_out("run", "--rm", "--pull=never", name, "--version")
+    finally:
+        docker("rmi", "--no-prune", name)
+
+
+def client_with_buildkit(folder: Path) -> str:
+    """The first docker command that can use BuildKit: some need a plugin for it. Skips without."""
+    empty = write(folder / "empty", {"Dockerfile": "FROM scratch\nLABEL a=b\n"})
+    for directory in os.get_exec_path():
+        client = shutil.which("docker", path=directory)
+        if client and _buildkit(client, "--quiet", str(empty)).returncode == 0:
+            return client
+    pytest.skip("no docker command here can use BuildKit")
+
+
+def build_with(client: str, name: str, *options: str) -> None:
+    done = _buildkit(client, "--pull=false", f"--tag={name}", *options, str(REPOSITORY))
+    assert done.returncode == 0, done.stderr
+
+
+def _buildkit(client: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [client, "build", *arguments],
+        env={**os.environ, "DOCKER_BUILDKIT": "1"},
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=600,
+    )
+
+
+# ---- under restrictions
+
+
+@pytest.mark.parametrize("user", ["123456:0", "123456:654321", "0:0"])
+def test_applies_under_any_user_id(
+    run_image: RunImage, database: Place, folder: Path, user: str
+) -> None:
+    write(folder, ONE)
+    options = database.options(folder, f"--user={user}")
+    assert_applied(run_image(env=database.env, options=options), database, "0001_one")
+
+
+def test_applies_without_any_right_and_any_writable_path(
+    run_image: RunImage, database: Place, folder: Path
+) -> None:
+    write(folder, ONE)
+    options = database.options(folder, *HARDENED, "--user=123456:0")
+    result = run_image(env=database.env, options=options)
+    assert_applied(result, database, "0001_one")
+    assert "warning" not in result.err
+
+
+def test_applies_with_no_network_but_the_databases(
+    run_image: RunImage, database: Place, folder: Path
+) -> None:
+    assert docker_out("network", "inspect", "--format={{.Internal}}", database.network) == "true"
+    write(folder, ONE)
+    result = run_image(env=database.env, options=database.options(folder))
+    assert_applied(result, database, "0001_one")
+
+
+def test_stopped_in_mid_migration_it_rolls_back_and_ends_with_143(
+    containers: Containers, image: str, database: Place, folder: Path
+) -> None:
+    write(folder, SLEEPING)
+    options = database.options(folder, *HARDENED)
+    name = containers.start(image, env=database.env, options=options)
+    asleep = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event = 'PgSleep'"
+    )
+    wait_until(lambda: database.postgres.value(asleep) == "1")
+    assert docker("stop", "--time=30", name).seconds < 5
+    assert exit_code(name) == 143, logs(name).err
+    assert "stopped by SIGTERM; what was not committed was rolled back" in logs(name).err
+    assert database.postgres.value("SELECT to_regclass('half_done') IS NULL") == "t"
+    assert database.postgres.applied() == []
+    assert database.postgres.value(asleep) == "0"
+
+
+@pytest.mark.parametrize(
+    ("code", "command", "content"),
+    [
+        (0, "migrate", "SELECT 1"),
+        (1, "migrate", "SELECT 1/0"),
+        (2, "migrate --no-such-option", "SELECT 1"),
+        (6, "migrate --to=no_such_migration", "SELECT 1"),
+        (7, "status --check", "SELECT 1"),
+    ],
+)
+def test_exit_codes_pass_through(  # noqa: PLR0913, PLR0917 - three of them are its cases
+    run_image: RunImage, database: Place, folder: Path, code: int, command: str, content: str
+) -> None:
+    write(folder, {"0001_one.sql": content})
+    result = run_image(*command.split(), env=database.env, options=database.options(folder))
+    assert result.code == code, result.err
+
+
+@pytest.mark.parametrize(("code", "change"), [(3, (":5432/", ":1/")), (4, (":secret@", ":wrong@"))])
+def test_exit_codes_of_the_connection_pass_through(
+    run_image: RunImage, database: Place, folder: Path, code: int, change: tuple[str, str]
+) -> None:
+    write(folder, ONE)
+    env = {"DATABASE_URL": database.postgres.url.replace(*change)}
+    result = run_image("--wait-timeout=1", env=env, options=database.options(folder))
+    assert result.code == code, result.err
+
+
+def test_finds_the_database_by_its_name(
+    run_image: RunImage, network: str, postgres: Postgres, folder: Path
+) -> None:
+    write(folder, ONE)
+    options = [f"--network={network}", f"--volume={folder}:/migrations:ro"]
+    result = run_image(env={"DATABASE_URL": postgres.url}, options=options)
+    assert result.code == 0, result.err
+    assert postgres.applied() == ["0001_one"]
+
+
+@pytest.mark.parametrize("content", ["SELECT 1", "SELECT\n1/0;\n-- ä line more"])
+def test_every_line_of_the_log_is_an_event(
+    run_image: RunImage, database: Place, folder: Path, content: str
+) -> None:
+    write(folder, {"0001_one.sql": content})
+    env = {**database.env, "INITMIG_LOG_FORMAT": "json", "INITMIG_LOG_LEVEL": "debug"}
+    result = run_image(env=env, options=database.options(folder))
+    assert result.err.endswith("\n")
+    assert len(result.events) > 1
+    assert all(event["event"] for event in result.events)
+    assert result.out == ""
+
+
+INJECTED = "import os; os.write(2, b'injected\\n'); os._exit(99)"
+EVIL = {
+    "sitecustomize.py": INJECTED,
+    "usercustomize.py": INJECTED,
+    "json.py": INJECTED,
+    "initmig/__init__.py": INJECTED,
+    "lib/python3.13/site-packages/usercustomize.py": INJECTED,
+    ".local/lib/python3.13/site-packages/usercustomize.py": INJECTED,
+}
+
+
+@pytest.mark.parametrize(
+    ("env", "directory"),
+    [
+        ({"PYTHONPATH": "/evil"}, "/"),
+        ({"PYTHONUSERBASE": "/evil"}, "/"),
+        ({"HOME": "/evil"}, "/"),
+        ({}, "/evil"),
+    ],
+)
+def test_environment_and_working_directory_cannot_inject_code(
+    run_image: RunImage, tmp_path: Path, env: Mapping[str, str], directory: str
+) -> None:
+    evil = write(tmp_path / "evil", EVIL)
+    options = [f"--volume={evil}:/evil:ro", f"--workdir={directory}"]
+    python = [*options, "--entrypoint=python3.13"]
+    assert run_image("-c", "import json", env=env, options=python).code == 99
+    others = {
+        "PYTHONSTARTUP": "/evil/json.py",
+        "PYTHONINSPECT": "1",
+        "PYTHONHOME": "/evil",
+        "PYTHONWARNINGS": "error",
+        "PYTHONVERBOSE": "1",
+    }
+    result = run_image("migrate", "--no-such-option", env={**others, **env}, options=options)
+    assert result.code == 2
+    assert "--no-such-option" in result.err
+    assert "injected" not in result.err
+
+
+# ---- connections and files
+
+
+WITH_TLS = {
+    "0001_tls.sql": "CREATE TABLE proof AS SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+}
+
+
+def connect_with(place: Place, *parameters: str) -> dict[str, str]:
+    return {"DATABASE_URL": f"{place.postgres.url}?{'&'.join(parameters)}"}
+
+
+def test_verifies_the_server_with_a_mounted_certificate(
+    run_image: RunImage, database: Place, folder: Path
+) -> None:
+    write(folder, WITH_TLS)
+    env = connect_with(database, "sslmode=verify-full", "sslrootcert=/tls/ca.crt")
+    options = database.options(folder, f"--volume={database.ca}:/tls/ca.crt:ro")
+    assert_applied(run_image(env=env, options=options), database, "0001_tls")
+    assert database.postgres.value("SELECT ssl FROM proof") == "t"
+
+
+def test_refuses_a_server_that_another_authority_vouches_for(
+    run_image: RunImage, database: Place, folder: Path
+) -> None:
+    write(folder, WITH_TLS)
+    env = connect_with(database, "sslmode=verify-full", "sslrootcert=/tls/ca.crt")
+    other = database.ca.with_name("other.crt")
+    options = database.options(folder, f"--volume={other}:/tls/ca.crt:ro")
+    result = run_image("--wait-timeout=1", env=env, options=options)
+    assert result.code == 4, result.err
+    assert "certificate verify failed" in result.err
+
+
+def test_verifies_the_server_with_the_systems_certificates(
+    run_image: RunImage, database: Place, folder: Path, files: Files
+) -> None:
+    write(folder, WITH_TLS)
+    env = connect_with(database, "sslrootcert=system")
+    bundle = folder.with_name("bundle.crt")
+    bundle.write_bytes(files[BUNDLE].content + database.ca.read_bytes())
+    options = database.options(folder, f"--volume={bundle}:/{BUNDLE}:ro")
+    assert_applied(run_image(env=env, options=options), database, "0001_tls")
+    assert database.postgres.value("SELECT ssl FROM proof") == "t"
+
+
+def test_the_systems_certificates_are_the_public_ones_alone(
+    run_image: RunImage, database: Place, folder: Path
+) -> None:
+    write(folder, WITH_TLS)
+    env = connect_with(database, "sslrootcert=system")
+    result = run_image("--wait-timeout=1", env=env, options=database.options(folder))
+    assert result.code == 4, result.err
+    assert "certificate verify failed" in result.err
+
+
+def test_openssl_reads_more_than_a_hundred_public_certificates(run_image: RunImage) -> None:
+    code = "import ssl; print(len(ssl.create_default_context().get_ca_certs()))"
+    result = run_image("-I", "-c", code, options=["--entrypoint=python3.13"])
+    assert int(result.out) > 100, result.err
+
+
+def test_reads_the_connection_string_from_a_secret(
+    run_image: RunImage, database: Place, folder: Path, tmp_path: Path
+) -> None:
+    write(folder, ONE)
+    secret = tmp_path / "secret"
+    secret.write_text(f"{database.postgres.url}\n")
+    env = {"DATABASE_URL_FILE": "/run/secrets/database-url"}
+    options = database.options(folder, *HARDENED, f"--volume={secret}:/run/secrets/database-url:ro")
+    assert_applied(run_image(env=env, options=options), database, "0001_one")
+
+
+def test_a_config_map_is_read_once(run_image: RunImage, database: Place, folder: Path) -> None:
+    sql = {f"000{number}_{name}.sql": f"CREATE TABLE {name} ()" for number, name in enumerate("ab")}
+    write(folder / "..2026_01_01_00_00_00.1", sql)
+    (folder / "..data").symlink_to("..2026_01_01_00_00_00.1")
+    for name in sql:
+        (folder / name).symlink_to(f"..data/{name}")
+    result = run_image(env=database.env, options=database.options(folder, *HARDENED))
+    assert_applied(result, database, "0000_a", "0001_b")
+    listed = run_image("status", "--json", env=database.env, options=database.options(folder))
+    assert [row["state"] for row in json.loads(listed.out)] == ["applied", "applied"]
+
+
+USES_LIBRARY = """
+import csv, hashlib, io, json, re, uuid
+from datetime import date, datetime
+from decimal import Decimal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+from yoyo import step
+
+def fill(connection):
+    [[name, amount]] = csv.reader(io.StringIO("ä,1.10"))
+    summer = datetime(2026, 7, 1, 12, tzinfo=ZoneInfo("Europe/Berlin"))
+    facts = {
+        "name": name,
+        "total": str(Decimal(amount) * 3),
+        "day": date(2026, 7, 1).isoformat(),
+        "offset": summer.utcoffset().total_seconds(),
+        "digest": hashlib.sha256(b"").hexdigest()[:8],
+        "id": str(uuid.uuid5(uuid.NAMESPACE_DNS, "example.org")),
+        "host": urlsplit("https://example.org/a").hostname,
+        "word": re.search(r"\\w+", "one two")[0],
+    }
+    connection.execute("CREATE TABLE facts (fact jsonb)")
+    connection.execute("INSERT INTO facts VALUES (%s)", [json.dumps(facts)])
+
+step(fill)
+"""
+
+
+def test_python_migrations_can_use_the_standard_library(
+    run_image: RunImage, database: Place, folder: Path
+) -> None:
+    write(folder, {"0001_facts.py": USES_LIBRARY})
+    result = run_image(env=database.env, options=database.options(folder, *HARDENED))
+    assert_applied(result, database, "0001_facts")
+    assert json.loads(database.postgres.value("SELECT fact FROM facts")) == {
+        "name": "ä",
+        "total": "3.30",
+        "day": "2026-07-01",
+        "offset": 7200.0,
+        "digest": "e3b0c442",
+        "id": "aad03681-8b63-5304-89e0-8ca8f49461b5",
+        "host": "example.org",
+        "word": "one",
+    }
+
+
+def test_an_application_adds_its_migrations_with_two_lines(
+    image: str, containers: Containers, database: Place, tmp_path: Path
+) -> None:
+    example = shutil.copytree(REPOSITORY / "examples/image", tmp_path / "example")
+    dockerfile = example / "Dockerfile"
+    first, second = dockerfile.read_text().splitlines()
+    assert first == "FROM initmig"
+    dockerfile.write_text(f"FROM {image}\n{second}\n")
+    name = unique("example")
+    docker_out("build", "--pull=false", f"--tag={name}", example)
+    try:
+        result = containers.run(name, env=database.env, options=database.options())
+        assert_applied(result, database, "0001_notes")
+    finally:
+        containers.clean_up()
+        docker("rmi", "--no-prune", name)

@@ -1,0 +1,90 @@
+"""A cluster to test on: that of KUBECONFIG, to which INITMIG_TEST_CLUSTER brings images."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.docker import IMAGE, POSTGRES_IMAGE
+from tests.support.example_app import App
+from tests.support.kubernetes import (
+    MIGRATIONS_IMAGE,
+    DatabasePod,
+    Namespaces,
+    cluster_script,
+    load_image,
+    start_database,
+    why_no_cluster,
+)
+from tests.support.processes import Processes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_V1 = {"0001_users.sql": "CREATE TABLE users (email text NOT NULL);\n"}
+_V2 = {**_V1, "0002_orders.sql": "CREATE TABLE orders (paid boolean NOT NULL);\n"}
+_BAD = {**_V2, "0003_bad.sql": "ALTER TABLE users ADD phone text;\nUPDATE users SET nme = '';\n"}
+IMAGES = {"v1": _V1, "v2": _V2, "bad": _BAD}
+"""The tags of the app's migrations image, and what is in each."""
+
+
+@pytest.fixture(scope="session")
+def _cluster(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Skips where there is no cluster; else it has the images."""
+    if reason := why_no_cluster():
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("images")
+    with _one_at_a_time(tmp_path_factory) as shared:
+        loaded = shared / "images-are-loaded"
+        if not loaded.exists():
+            cluster_script("load", IMAGE, POSTGRES_IMAGE)
+            for tag, files in IMAGES.items():
+                load_image(f"{MIGRATIONS_IMAGE}:{tag}", files, folder / tag)
+            loaded.touch()
+
+
+@pytest.fixture(scope="session")
+def _namespaces(_cluster: None) -> Iterator[Namespaces]:
+    made = Namespaces()
+    yield made
+    made.clean_up()
+
+
+@pytest.fixture(scope="session")
+def database_pod(
+    _namespaces: Namespaces, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DatabasePod]:
+    """The PostgreSQL of this run's apps."""
+    processes = Processes(tmp_path_factory.mktemp("database"))
+    try:
+        pod = start_database(_namespaces.create(), processes)
+        with _one_at_a_time(tmp_path_factory):
+            cluster_script("dns")
+        yield pod
+    finally:
+        processes.clean_up()
+
+
+@pytest.fixture
+def app(database_pod: DatabasePod, _namespaces: Namespaces, tmp_path: Path) -> Iterator[App]:
+    """The example app, yet to be applied."""
+    namespace = _namespaces.create()
+    database = database_pod.create_database(f"app_{secrets.token_hex(4)}")
+    yield App(namespace, database, database_pod, tmp_path)
+    _namespaces.begin_to_delete(namespace)
+
+
+@contextmanager
+def _one_at_a_time(factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Gives a folder that the processes of this test run share, to one of them at a time."""
+    folder = factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    with (shared / "kubernetes.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield shared

@@ -1,0 +1,197 @@
+"""initmig as k8s/ runs it, on a real cluster."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+import yaml
+
+from tests.support.example_app import init_status, local_image, patch
+from tests.support.kubernetes import (
+    MIGRATIONS_IMAGE,
+    kubectl_out,
+    manifests_from,
+    write_kustomization,
+)
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.support.example_app import App
+    from tests.support.processes import Processes
+
+NOTHING_TO_DO = "nothing to do: 1 migration, all applied"
+
+
+def test_of_three_replicas_that_start_at_once_one_applies_and_all_become_ready(app: App) -> None:
+    with app.holding_up("users"):
+        app.apply("base", replicas=3)
+        wait_until(lambda: app.migrating_pods() == 3, 60)
+        app.wait_until_blocked()
+    app.wait_for_rollout()
+    applied, *others = app.outcomes()
+    assert re.fullmatch(r"applied 1 migration in .*: 0001_users", applied)
+    assert len(others) == 2
+    assert all(other.startswith("nothing to do: ") for other in others)
+    assert app.applied() == ["0001_users"]
+
+
+def test_the_old_pods_serve_while_a_rolling_update_migrates(app: App, processes: Processes) -> None:
+    app.apply("base", tag="v1")
+    app.wait_for_rollout()
+    old = app.ready_pods()
+    count = "-o=jsonpath={.status.availableReplicas}{'\\n'}"
+    available = app.follow(processes, "get", "deployment/app", "--watch", count)
+    with app.holding_up("orders"):
+        app.apply("base", tag="v2")
+        app.wait_until_blocked()
+        assert app.ready_pods() == old
+        served = {pod: app.times_served(pod) for pod in old}
+        wait_until(lambda: all(app.times_served(pod) > served[pod] for pod in old))
+    app.wait_for_rollout()
+    assert app.applied() == ["0001_users", "0002_orders"]
+    assert not app.ready_pods() & old
+    assert min(int(line or 0) for line in available.out.splitlines()) == 3
+
+
+def test_a_bad_migration_stops_the_rollout_and_undo_recovers(app: App) -> None:
+    app.apply("base", tag="v1")
+    app.wait_for_rollout()
+    old = app.ready_pods()
+    deadline = patch("Deployment", add={"/spec/progressDeadlineSeconds": 5})
+
+    app.apply("base", tag="bad", patches=[deadline])
+    stopped = app.kubectl("rollout", "status", "deployment/app", "--timeout=60s")
+    assert "exceeded its progress deadline" in stopped.err
+    assert app.ready_pods() == old
+
+    [new] = set(app.pod_names()) - old
+    wait_until(lambda: "0003_bad failed" in app.kubectl_out("describe", "pod", new), 60)
+    described = app.kubectl_out("describe", "pod", new)
+    assert re.search(r"Exit Code: +1\n", described)
+    assert "/migrations/0003_bad.sql:2:" in described
+    assert '0003_bad failed: column "nme"' in described
+
+    app.kubectl_out("rollout", "undo", "deployment/app")
+    app.wait_for_rollout()
+    assert app.ready_pods() == old
+    # What was applied before the bad one stays, and the older image lives with it.
+    app.kubectl_out("delete", "pod", min(old), "--wait=false")
+    wait_until(lambda: len(app.ready_pods() - old) == 1, 60)
+    [later] = app.ready_pods() - old
+    assert "0002_orders is applied and unknown here" in app.init_log(later)
+    assert app.applied() == ["0001_users", "0002_orders"]
+
+
+def test_ten_more_pods_are_ten_no_ops_that_write_nothing(app: App) -> None:
+    app.apply("base", replicas=1)
+    app.wait_for_rollout()
+    [first] = app.ready_pods()
+    app.database.execute(
+        f"ALTER DATABASE {app.database.name} SET default_transaction_read_only = on"
+    )
+    app.kubectl_out("scale", "deployment/app", "--replicas=11")
+    app.wait_for_rollout()
+    assert len(app.ready_pods() - {first}) == 10
+    assert app.outcomes()[1:] == [NOTHING_TO_DO] * 10
+
+
+def test_a_pod_deleted_in_mid_migration_leaves_a_database_that_the_next_completes(
+    app: App, processes: Processes
+) -> None:
+    with app.holding_up("orders"):
+        app.apply("base", tag="v2", replicas=1)
+        app.wait_until_blocked()
+        [pod] = app.pod_names()
+        # To follow it before the API knows of its start would be an error.
+        wait_until(lambda: app.all_say("applied 0001_users", "initmig"))
+        log = app.follow(processes, "logs", "-f", pod, "--container=initmig")
+        wait_until(lambda: "applied 0001_users" in log.out)
+        app.kubectl_out("delete", "pod", pod, "--wait=false")
+        wait_until(lambda: "SIGTERM" in log.out)
+    app.wait_for_rollout()
+    [outcome] = app.outcomes()
+    assert re.fullmatch(r"applied 1 migration in .*: 0002_orders", outcome)
+    assert app.applied() == ["0001_users", "0002_orders"]
+    assert {"users", "orders"} <= app.database.tables()
+
+
+def test_a_file_more_in_the_config_map_is_a_rollout_that_applies_it(app: App) -> None:
+    app.apply("configmap", replicas=1)
+    app.wait_for_rollout()
+    assert app.applied() == ["0001_users"]
+    app.apply("configmap", replicas=1, files={"0002_orders.sql": "CREATE TABLE orders ();"})
+    app.wait_for_rollout()
+    assert app.applied() == ["0001_users", "0002_orders"]
+    [outcome] = app.outcomes()
+    assert re.fullmatch(r"applied 1 migration in .*: 0002_orders", outcome)
+
+
+def test_pods_wait_for_the_job_with_a_role_that_may_only_read(app: App) -> None:
+    with app.holding_up("users"):
+        app.apply("job", replicas=3)
+        app.wait_until_blocked()
+        wait_until(lambda: len(app.pods()) == 3)
+        wait_until(lambda: app.all_say("1 pending: 0001_users", "wait"), 60)
+        wait_until(lambda: all("running" in init_status(pod)["state"] for pod in app.pods()))
+    app.kubectl_out("wait", "--for=condition=Complete", "job/migrate", "--timeout=60s")
+    app.wait_for_rollout()
+    assert app.outcomes() == [NOTHING_TO_DO] * 3
+    assert app.applied() == ["0001_users"]
+    with psycopg.connect(app.url_from_here(), autocommit=True) as connection:
+        assert connection.execute("SELECT migration_id FROM _yoyo_migration").fetchall()
+        for statement in ("DELETE FROM _yoyo_migration", "CREATE TABLE mine ()"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+
+
+def test_the_container_of_the_sidecar_migrates_and_answers_as_its_probes_ask(app: App) -> None:
+    """As an ordinary container, because a native sidecar needs a newer cluster."""
+    init = "/spec/template/spec/initContainers/0"
+    as_ordinary = [
+        {"op": "remove", "path": f"{init}/restartPolicy"},
+        {"op": "move", "from": init, "path": "/spec/template/spec/containers/-"},
+    ]
+    operations = {"target": {"kind": "Deployment"}, "patch": json.dumps(as_ordinary)}
+    app.apply("sidecar", replicas=1, patches=[operations])
+    app.wait_for_rollout()
+    assert app.applied() == ["0001_users"]
+    [pod] = app.ready_pods()
+    path = f"/api/v1/namespaces/{app.namespace}/pods/{pod}:8080/proxy"
+    assert "initmig_" in kubectl_out("get", "--raw", f"{path}/metrics")
+    assert kubectl_out("get", "--raw", f"{path}/readyz")
+
+
+def test_the_pod_of_an_index_migrates_the_database_of_that_key(app: App) -> None:
+    """The Indexed Job's pod alone: the Job itself needs a newer cluster."""
+    folder = app.folder / "many"
+    urls = {"/stringData/0": "postgresql://nobody", "/stringData/1": app.url("owner")}
+    write_kustomization(
+        folder,
+        namespace=app.namespace,
+        resources=[manifests_from(folder, "many")],
+        images=[local_image(f"{MIGRATIONS_IMAGE}:v1", "app-migrations")],
+        patches=[patch("Secret", replace=urls)],
+    )
+    rendered = yaml.safe_load_all(kubectl_out("kustomize", str(folder)))
+    by_kind = {manifest["kind"]: manifest for manifest in rendered}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "index-1",
+            "namespace": app.namespace,
+            "annotations": {"batch.kubernetes.io/job-completion-index": "1"},
+        },
+        "spec": by_kind["Job"]["spec"]["template"]["spec"],
+    }
+    for manifest in (by_kind["Secret"], pod):
+        kubectl_out("apply", "-f", "-", stdin=yaml.safe_dump(manifest))
+    wait_until(
+        lambda: app.kubectl_out("get", "pod/index-1", "-o=jsonpath={.status.phase}") == "Succeeded",
+        60,
+    )
+    assert app.applied() == ["0001_users"]

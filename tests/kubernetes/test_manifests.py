@@ -1,0 +1,237 @@
+"""What k8s/ renders to is valid where it says it is, and as restricted as a cluster can ask for."""
+
+from __future__ import annotations
+
+import shutil
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.support.docker import REPOSITORY
+from tests.support.kubernetes import (
+    MANIFESTS,
+    Json,
+    kubectl_out,
+    manifests_from,
+    write_kustomization,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl")
+
+FOLDERS = ("app", "base", "configmap", "job", "many", "sidecar")
+OLDEST = "1.29.0"
+NEWEST = kubernetes_validate.latest_version()
+# What lies between has what the oldest has, and nothing that the newest has not.
+VERSIONS = (OLDEST, NEWEST)
+SOMEBODYS_APP = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: app}
+spec:
+  selector: {matchLabels: {app: shop}}
+  template:
+    metadata: {labels: {app: shop}}
+    spec:
+      initContainers: [{name: assets, image: assets}]
+      containers: [{name: shop, image: shop}]
+      volumes: [{name: cache, emptyDir: {}}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: cache, labels: {initmig: "off"}}
+spec:
+  selector: {matchLabels: {app: cache}}
+  template:
+    metadata: {labels: {app: cache}}
+    spec: {containers: [{name: cache, image: cache}]}
+"""
+
+
+def test_every_folder_that_can_be_rendered_is_looked_at() -> None:
+    kinds = {
+        path.parent.name: yaml.safe_load(path.read_text())["kind"]
+        for path in MANIFESTS.glob("*/kustomization.yaml")
+    }
+    assert kinds == {"component": "Component"} | dict.fromkeys(FOLDERS, "Kustomization")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_is_strictly_valid(folder: str, version: str) -> None:
+    for manifest in rendered(folder):
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_validation_is_strict_and_knows_the_fields_of_today() -> None:
+    [deployment] = [one for one in rendered("sidecar") if one["kind"] == "Deployment"]
+    with pytest.raises(kubernetes_validate.ValidationError, match="restartPolicy"):
+        kubernetes_validate.validate(deployment, "1.27.0", strict=True)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_pods_meet_the_restricted_pod_security_standard(folder: str) -> None:
+    for spec in pod_specs(folder):
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"] == {
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "runAsGroup": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        kinds = {kind for volume in spec.get("volumes", ()) for kind in volume if kind != "name"}
+        assert kinds <= {"secret", "configMap"}
+        for container in containers(spec):
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert context["readOnlyRootFilesystem"] is True
+            assert context.get("runAsUser") in (None, 65532)
+            assert not any("hostPort" in port for port in container.get("ports", ()))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_containers_have_resources_and_say_why_they_ended(folder: str) -> None:
+    for spec in pod_specs(folder):
+        for container in containers(spec):
+            assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+            assert container["resources"]["limits"].keys() == {"memory"}
+            assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+@pytest.mark.parametrize("folder", [folder for folder in FOLDERS if folder != "app"])
+def test_the_connection_string_of_initmig_is_a_file_that_only_initmig_can_read(folder: str) -> None:
+    for spec in pod_specs(folder):
+        secrets = {volume["name"] for volume in spec["volumes"] if "secret" in volume}
+        for container in containers(spec):
+            mounts = {mount["name"]: mount for mount in container.get("volumeMounts", ())}
+            if container["name"] == "app":
+                assert not mounts
+                continue
+            [secret] = mounts.keys() & secrets
+            assert mounts[secret]["readOnly"] is True
+            env = {one["name"]: one.get("value", "") for one in container["env"]}
+            assert env["DATABASE_URL_FILE"].startswith(mounts[secret]["mountPath"] + "/")
+
+
+def test_three_lines_add_initmig_to_somebodys_deployment(tmp_path: Path) -> None:
+    shop, cache = render_with_component(tmp_path)
+    spec = shop["spec"]["template"]["spec"]
+    assert [container["name"] for container in spec["initContainers"]] == ["initmig", "assets"]
+    assert spec["initContainers"][0]["image"] == "shop-migrations:42"
+    assert [container["name"] for container in spec["containers"]] == ["shop"]
+    assert [volume["name"] for volume in spec["volumes"]] == ["database-owner", "cache"]
+    assert "securityContext" not in spec
+    assert "initContainers" not in cache["spec"]["template"]["spec"]
+
+
+def test_the_component_is_restricted_in_a_pod_that_is_not(tmp_path: Path) -> None:
+    shop, _ = render_with_component(tmp_path)
+    kubernetes_validate.validate(shop, OLDEST, strict=True)
+    assert shop["spec"]["template"]["spec"]["initContainers"][0]["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+
+
+def test_the_patch_of_the_docs_puts_a_database_proxy_before_initmig(tmp_path: Path) -> None:
+    docs = (REPOSITORY / "docs" / "kubernetes.md").read_text()
+    [patches] = [block for block in docs.split("```") if block.startswith("yaml\npatches:")]
+    shop, _ = render_with_component(tmp_path, **yaml.safe_load(patches.removeprefix("yaml\n")))
+    spec = shop["spec"]["template"]["spec"]
+    names = [container["name"] for container in spec["initContainers"]]
+    assert names == ["cloud-sql-proxy", "initmig", "assets"]
+    kubernetes_validate.validate(shop, OLDEST, strict=True)
+
+
+@pytest.mark.parametrize(("folder", "give_up"), [("job", "FailJob"), ("many", "FailIndex")])
+def test_the_job_gives_up_where_a_retry_cannot_help_and_counts_no_drained_node(
+    folder: str, give_up: str
+) -> None:
+    [job] = [manifest["spec"] for manifest in rendered(folder) if manifest["kind"] == "Job"]
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
+    rules = [
+        (rule["action"], rule["onExitCodes"]["values"])
+        if "onExitCodes" in rule
+        else (rule["action"], rule["onPodConditions"][0]["type"])
+        for rule in job["podFailurePolicy"]["rules"]
+    ]
+    assert rules == [
+        (give_up, [1, 2, 4, 6]),
+        ("Ignore", "DisruptionTarget"),
+        ("Count", [3, 5, 7, 143]),
+    ]
+
+
+def test_the_index_is_defined_before_the_variable_that_it_goes_into() -> None:
+    [spec] = pod_specs("many")
+    names = [variable["name"] for variable in spec["containers"][0]["env"]]
+    assert names[:2] == ["JOB_COMPLETION_INDEX", "DATABASE_URL_FILE"]
+
+
+def test_every_completion_of_the_indexed_job_has_a_database() -> None:
+    by_kind = {manifest["kind"]: manifest for manifest in rendered("many")}
+    indexes = {str(number) for number in range(by_kind["Job"]["spec"]["completions"])}
+    assert by_kind["Secret"]["stringData"].keys() == indexes
+
+
+def test_the_app_starts_after_the_sidecar_has_migrated() -> None:
+    [spec] = pod_specs("sidecar")
+    [sidecar] = spec["initContainers"]
+    assert sidecar["restartPolicy"] == "Always"
+    assert sidecar["startupProbe"]["httpGet"]["path"] == "/readyz"
+    [port] = [port for port in sidecar["ports"] if port["name"] == "initmig"]
+    env = {variable["name"]: variable["value"] for variable in sidecar["env"]}
+    assert env["INITMIG_LISTEN"] == f":{port['containerPort']}"
+
+
+@cache
+def rendered(folder: str) -> list[Json]:
+    """The manifests of a folder of k8s/."""
+    return list(yaml.safe_load_all(kubectl_out("kustomize", str(MANIFESTS / folder))))
+
+
+def render_with_component(folder: Path, **fields: Any) -> list[Json]:
+    """Somebody's two Deployments, in a kustomization that has the component."""
+    folder = folder / "shop"
+    write_kustomization(
+        folder,
+        resources=["app.yaml"],
+        components=[manifests_from(folder, "component")],
+        images=[{"name": "initmig", "newName": "shop-migrations", "newTag": "42"}],
+        **fields,
+    )
+    (folder / "app.yaml").write_text(SOMEBODYS_APP)
+    by_name = {
+        manifest["metadata"]["name"]: manifest
+        for manifest in yaml.safe_load_all(kubectl_out("kustomize", str(folder)))
+    }
+    return [by_name["app"], by_name["cache"]]
+
+
+def pod_specs(folder: str) -> list[Json]:
+    """The specs of all pods of a folder of k8s/; there is at least one."""
+    specs = [
+        manifest["spec"]["template"]["spec"]
+        for manifest in rendered(folder)
+        if "template" in manifest.get("spec", {})
+    ]
+    assert specs
+    return specs
+
+
+def containers(spec: Json) -> Iterator[dict[str, Any]]:
+    yield from spec.get("initContainers", ())
+    yield from spec["containers"]

@@ -1,0 +1,84 @@
+"""A Compose project of compose.yaml, of its own name, that is gone with all it made in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.support.docker import REPOSITORY, docker, docker_out, unique
+from tests.support.processes import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+def compose_command() -> list[str]:
+    """How Compose is called here; empty if it is not there."""
+    if docker("compose", "version").code == 0:
+        return ["docker", "compose"]
+    own = Path(sys.executable).with_name("docker-compose")
+    found = str(own) if own.exists() else shutil.which("docker-compose")
+    return [found] if found else []
+
+
+class Project:
+    """Runs Compose, e.g. `project("up", "--detach")`."""
+
+    def __init__(self, command: Sequence[str], override: Path) -> None:
+        """Let *override* change what compose.yaml says."""
+        self.name = unique("compose")
+        files = [f"--file={REPOSITORY / 'compose.yaml'}", f"--file={override}"]
+        self._command = [*command, f"--project-name={self.name}", "--progress=plain", *files]
+
+    def __call__(self, *arguments: str, timeout: float = 90) -> Result:
+        """Run to the end. Raises subprocess.TimeoutExpired after *timeout* seconds."""
+        started = time.monotonic()
+        done = subprocess.run(
+            [*self._command, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            env=_environment(),
+            text=True,
+            timeout=timeout,
+        )
+        return Result(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
+
+    def logs(self, service: str) -> str:
+        """What the containers of *service* have written so far."""
+        return self("logs", "--no-log-prefix", service).out
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        """What Docker knows of the one container of *service*."""
+        container = self("ps", "--all", "--quiet", service).out.strip()
+        found: dict[str, Any] = json.loads(docker_out("inspect", container))[0]
+        return found
+
+    def applied(self) -> list[str]:
+        """The ids of the applied migrations."""
+        query = "SELECT migration_id FROM _yoyo_migration ORDER BY migration_id"
+        done = self("exec", "-T", "db", "psql", "-XqAt", "-U", "app", "-c", query)
+        assert done.code == 0, done.err
+        return done.out.split()
+
+
+@contextmanager
+def compose_project(override: Path) -> Iterator[Project]:
+    """A project that has not been started."""
+    project = Project(compose_command(), override)
+    try:
+        yield project
+    finally:
+        project("down", "--volumes", "--remove-orphans", "--timeout=2")
+
+
+def _environment() -> dict[str, str]:
+    ours = ("COMPOSE_", "DB_PASSWORD_FILE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}

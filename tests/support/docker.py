@@ -1,0 +1,212 @@
+"""Docker, through its command line; whatever is started here is removed by the one who made it."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.support.processes import Result
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+IMAGE = "initmig:test"
+POSTGRES_IMAGE = "postgres:17"
+
+
+def docker(
+    *arguments: str | Path,
+    timeout: float = 120,
+    env: Mapping[str, str] | None = None,
+    cwd: Path = REPOSITORY,
+) -> Result:
+    """Run `docker`, whatever it ends with; *env* replaces this process's environment.
+
+    Raises subprocess.TimeoutExpired after *timeout* seconds.
+    """
+    started = time.monotonic()
+    done = subprocess.run(
+        ["docker", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        cwd=cwd,
+        env=env,
+        text=True,
+        timeout=timeout,
+    )
+    return Result(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
+
+
+def docker_out(*arguments: str | Path, timeout: float = 120) -> str:
+    """What `docker` prints, stripped. Raises AssertionError with its stderr when it fails."""
+    done = docker(*arguments, timeout=timeout)
+    assert done.code == 0, f"docker {' '.join(map(str, arguments))}\n{done.out}{done.err}"
+    return done.out.strip()
+
+
+def why_no_docker() -> str:
+    """Why no Docker engine can be used here; "" if one answers."""
+    try:
+        done = docker("info", "--format", "{{.ServerVersion}}", timeout=20)
+    except FileNotFoundError:
+        return "there is no docker command"
+    except subprocess.TimeoutExpired:
+        return "the Docker engine does not answer"
+    if done.code == 0:
+        return ""
+    return f"no Docker engine answers: {(done.err.strip() or done.out.strip()).splitlines()[-1]}"
+
+
+def unique(kind: str) -> str:
+    """A name for a container, network or volume that no other test has."""
+    return f"initmig-test-{kind}-{secrets.token_hex(6)}"
+
+
+@contextmanager
+def running_network(*options: str) -> Iterator[str]:
+    """The name of a network of one's own; *options* are those of `docker network create`."""
+    name = unique("net")
+    docker_out("network", "create", *options, name)
+    try:
+        yield name
+    finally:
+        docker("network", "rm", name)
+
+
+@dataclass
+class Containers:
+    """Starts containers under names of their own, and removes all of them in the end."""
+
+    names: list[str] = field(default_factory=list)
+
+    def run(
+        self,
+        image: str,
+        *command: str,
+        env: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
+        timeout: float = 60,
+    ) -> Result:
+        """Run to the end; the code is the container's. *options* are those of `docker run`."""
+        arguments = self._arguments(image, command, env, options)
+        return docker("run", *arguments, timeout=timeout)
+
+    def start(
+        self,
+        image: str,
+        *command: str,
+        env: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
+    ) -> str:
+        """Start it in the background; gives its name. It stays after its end, for its logs."""
+        docker_out("run", "--detach", *self._arguments(image, command, env, options))
+        return self.names[-1]
+
+    def clean_up(self) -> None:
+        if self.names:
+            docker("rm", "--force", "--volumes", *self.names)
+
+    def _arguments(
+        self,
+        image: str,
+        command: Sequence[str],
+        env: Mapping[str, str] | None,
+        options: Sequence[str],
+    ) -> list[str]:
+        self.names.append(unique("run"))
+        variables = [f"--env={name}={value}" for name, value in (env or {}).items()]
+        name = f"--name={self.names[-1]}"
+        return ["--pull=never", name, *variables, *options, image, *command]
+
+
+def logs(name: str) -> Result:
+    """What a container has written to stdout and stderr so far."""
+    return docker("logs", name)
+
+
+def wait_for_log(name: str, text: str, timeout: float = 30) -> None:
+    """Return once *text* is in the container's stderr. Raises AssertionError with its logs."""
+    try:
+        wait_until(lambda: text in logs(name).err, timeout)
+    except AssertionError as error:
+        raise AssertionError(f"no {text!r} in the logs of {name}:\n{logs(name).err}") from error
+
+
+def exit_code(name: str, timeout: float = 60) -> int:
+    """Wait for a container's end; what it ended with."""
+    return int(docker_out("wait", name, timeout=timeout))
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A PostgreSQL in a container, that is called *name* on its network."""
+
+    name: str
+    user: str = "app"
+    password: str = "secret"
+    database: str = "app"
+
+    @property
+    def url(self) -> str:
+        """Its URL for the containers of its network."""
+        return f"postgresql://{self.user}:{self.password}@{self.name}:5432/{self.database}"
+
+    def query(self, script: str) -> list[str]:
+        """The rows that *script* gives, columns separated by `|`."""
+        psql = ("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", self.user, "-d", self.database)
+        return docker_out("exec", self.name, *psql, "-c", script).splitlines()
+
+    def value(self, script: str) -> str:
+        """The only row that *script* gives."""
+        [row] = self.query(script)
+        return row
+
+    def applied(self) -> list[str]:
+        """The ids of the applied migrations, in the order applied; none where yoyo never was."""
+        if self.value("SELECT to_regclass('_yoyo_migration') IS NULL") == "t":
+            return []
+        return self.query(
+            "SELECT migration_id FROM _yoyo_migration ORDER BY applied_at_utc, migration_id"
+        )
+
+    def is_ready(self) -> bool:
+        # over TCP, for the server of the first initialisation listens on its socket alone
+        return docker("exec", self.name, "pg_isready", "-q", "-h", "127.0.0.1").code == 0
+
+
+@contextmanager
+def running_postgres(
+    network: str, *, options: Sequence[str] = (), settings: Mapping[str, str] | None = None
+) -> Iterator[Postgres]:
+    """A PostgreSQL on *network* that answers; *settings* are the server's."""
+    containers = Containers()
+    postgres = Postgres(unique("db"))
+    containers.names.append(postgres.name)
+    flags = [f"-c{key}={value}" for key, value in {"fsync": "off", **(settings or {})}.items()]
+    try:
+        docker_out(
+            "run",
+            "--detach",
+            "--pull=never",
+            f"--name={postgres.name}",
+            f"--network={network}",
+            f"--env=POSTGRES_USER={postgres.user}",
+            f"--env=POSTGRES_PASSWORD={postgres.password}",
+            f"--env=POSTGRES_DB={postgres.database}",
+            *options,
+            POSTGRES_IMAGE,
+            "postgres",
+            *flags,
+        )
+        wait_until(postgres.is_ready, 60)
+        yield postgres
+    finally:
+        containers.clean_up()

@@ -1,0 +1,220 @@
+"""The example app of k8s/ on a cluster, with a database of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tests.support.docker import IMAGE, POSTGRES_IMAGE
+from tests.support.kubernetes import (
+    MIGRATIONS_IMAGE,
+    PASSWORD,
+    REGISTRY,
+    DatabasePod,
+    Json,
+    kubectl,
+    kubectl_out,
+    manifests_from,
+    write_kustomization,
+)
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from tests.support.databases import Database
+    from tests.support.processes import Processes, Result, Running
+
+
+@dataclass
+class App:
+    """What k8s/ deploys, in a *namespace* of its own and with an own *database*."""
+
+    namespace: str
+    database: Database
+    server: DatabasePod
+    folder: Path
+    _overlays: int = field(default=0)
+
+    def kubectl(self, *arguments: str, timeout: float = 120) -> Result:
+        return kubectl(f"-n={self.namespace}", *arguments, timeout=timeout)
+
+    def kubectl_out(self, *arguments: str, timeout: float = 120) -> str:
+        return kubectl_out(f"-n={self.namespace}", *arguments, timeout=timeout)
+
+    def url(self, role: str) -> str:
+        """The URL for the pods; *role* is `app` or `owner`."""
+        name = self.database.name
+        return self.server.url({"app": name, "owner": f"{name}_owner"}[role], name)
+
+    def follow(self, processes: Processes, *arguments: str) -> Running:
+        """Start a `kubectl` that goes on for as long as the test."""
+        command = ["kubectl", f"-n={self.namespace}", *arguments]
+        return processes.start(command, env={"KUBECONFIG": os.environ["KUBECONFIG"]})
+
+    def url_from_here(self) -> str:
+        """The URL of the app's role, for this process."""
+        address = self.database.url.rpartition("@")[2]
+        return f"postgresql://{self.database.name}:{PASSWORD}@{address}"
+
+    def apply(
+        self,
+        name: str,
+        *,
+        tag: str = "v1",
+        replicas: int = 3,
+        patches: Sequence[Json] = (),
+        files: Mapping[str, str] | None = None,
+    ) -> None:
+        """Apply the folder *name* of k8s/, with the migrations of image *tag*.
+
+        *files* are put into its ConfigMap of migrations.
+        """
+        self._overlays += 1
+        folder = self.folder / f"overlay-{self._overlays}"
+        fields: Json = {
+            "namespace": self.namespace,
+            "resources": [manifests_from(folder, name)],
+            "replicas": [{"name": "app", "count": replicas}],
+            "images": [
+                local_image(IMAGE, "initmig"),
+                local_image(f"{MIGRATIONS_IMAGE}:{tag}", "app-migrations"),
+                local_image(POSTGRES_IMAGE, "postgres"),
+            ],
+            "patches": [*_LOCAL, *self._secrets(), *patches],
+        }
+        if files:
+            fields["configMapGenerator"] = [
+                {"name": "migrations", "behavior": "merge", "files": list(files)}
+            ]
+        write_kustomization(folder, **fields)
+        for file, content in (files or {}).items():
+            (folder / file).write_text(content)
+        self.kubectl_out("apply", "-k", str(folder))
+
+    def wait_for_rollout(self, timeout: float = 90) -> None:
+        """Return once every pod is new and ready. Raises AssertionError after *timeout* seconds."""
+        done = self.kubectl("rollout", "status", "deployment/app", f"--timeout={timeout}s")
+        assert done.code == 0, done.out + done.err + self.kubectl("describe", "pods").out
+
+    def pods(self) -> list[Json]:
+        """The app's pods, but for those that are being deleted."""
+        pods = json.loads(
+            self.kubectl_out("get", "pods", "-l=app.kubernetes.io/name=app", "-o=json")
+        )
+        return [pod for pod in pods["items"] if "deletionTimestamp" not in pod["metadata"]]
+
+    def ready_pods(self) -> set[str]:
+        """The names of those that are ready."""
+        return {name_of(pod) for pod in self.pods() if is_ready(pod)}
+
+    def pod_names(self) -> list[str]:
+        return [name_of(pod) for pod in self.pods()]
+
+    def init_log(self, pod: str, container: str = "initmig") -> str:
+        """What an init container has written so far, "" before it has started."""
+        return self.kubectl("logs", pod, f"--container={container}").out
+
+    def all_say(self, text: str, container: str) -> bool:
+        """Whether *text* is in the log of that init container of each pod."""
+        return all(text in self.init_log(pod, container) for pod in self.pod_names())
+
+    def times_served(self, pod: str) -> int:
+        """How often the app in *pod* has read the table."""
+        return self.kubectl_out("logs", pod, "--container=app").count("serving")
+
+    def outcomes(self) -> list[str]:
+        """The termination messages of the pods' init containers, sorted.
+
+        Raises AssertionError if one failed or was started twice.
+        """
+        statuses = [init_status(pod) for pod in self.pods()]
+        for status in statuses:
+            assert status["restartCount"] == 0, status
+            assert status["state"]["terminated"]["exitCode"] == 0, status
+        return sorted(status["state"]["terminated"].get("message", "") for status in statuses)
+
+    def applied(self) -> list[str]:
+        """The ids of yoyo's log of what was applied, each as often as it was."""
+        log = "SELECT migration_id FROM _yoyo_log WHERE operation = 'apply' ORDER BY created_at_utc"
+        return [id for (id,) in self.database.query(log)]
+
+    def migrating_pods(self) -> int:
+        """How many pods have an initmig that is connected."""
+        return int(
+            self.database.value(
+                "SELECT count(DISTINCT client_addr) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name LIKE 'initmig%'"
+            )
+        )
+
+    def wait_until_blocked(self) -> None:
+        """Return once an initmig waits for a lock that somebody else holds."""
+        waiting = (
+            "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database()"
+            " AND application_name LIKE 'initmig%' AND wait_event_type = 'Lock'"
+        )
+        wait_until(lambda: bool(self.database.value(waiting)), 60)
+
+    @contextmanager
+    def holding_up(self, table: str) -> Iterator[None]:
+        """Let whoever creates *table* wait."""
+        with self.database.connect(autocommit=False) as connection:
+            # Not committed: the same name has to wait until this one is, or is not to be.
+            connection.execute(f"CREATE TABLE {table} ()".encode())
+            yield
+            connection.rollback()
+
+    def _secrets(self) -> Iterator[Json]:
+        for role in ("app", "owner"):
+            yield patch("Secret", f"database-{role}", replace={"/stringData/url": self.url(role)})
+
+
+def patch(
+    kind: str,
+    name: str = "",
+    *,
+    add: Mapping[str, Any] | None = None,
+    replace: Mapping[str, Any] | None = None,
+    remove: Sequence[str] = (),
+) -> Json:
+    """A patch for a kustomization: for all of a *kind*, or the one with that *name*."""
+    operations: list[Json] = [{"op": "remove", "path": path} for path in remove]
+    for operation, values in (("add", add or {}), ("replace", replace or {})):
+        operations += [{"op": operation, "path": p, "value": v} for p, v in values.items()]
+    target = {"kind": kind} | ({"name": name} if name else {})
+    return {"target": target, "patch": json.dumps(operations)}
+
+
+def local_image(image: str, name: str) -> Json:
+    """*image* of the Docker engine, as a kustomization puts it in the place of *name*."""
+    new_name, tag = image.split(":")
+    return {"name": name, "newName": f"{REGISTRY}/{new_name}", "newTag": tag}
+
+
+_SPEC = "/spec/template/spec"
+_NEVER = {f"{_SPEC}/containers/0/imagePullPolicy": "Never"}
+_LOCAL = [
+    patch("Deployment", add={**_NEVER, f"{_SPEC}/initContainers/0/imagePullPolicy": "Never"}),
+    # A field that the cluster may be too old for.
+    patch("Job", add=_NEVER, remove=["/spec/podFailurePolicy"]),
+]
+
+
+def name_of(pod: Json) -> str:
+    return str(pod["metadata"]["name"])
+
+
+def is_ready(pod: Json) -> bool:
+    conditions = pod["status"].get("conditions", ())
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def init_status(pod: Json) -> Json:
+    """The status of the pod's first init container."""
+    status: Json = pod["status"]["initContainerStatuses"][0]
+    return status

@@ -1,0 +1,216 @@
+"""Kubernetes, through kubectl: manifests rendered offline, and a cluster that runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tests.support.databases import Database, ExternalServer, create_database
+from tests.support.docker import (
+    IMAGE,
+    POSTGRES_IMAGE,
+    REPOSITORY,
+    docker,
+    docker_out,
+    why_no_docker,
+)
+from tests.support.migrations import write
+from tests.support.processes import Result
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tests.support.processes import Processes
+
+MANIFESTS = REPOSITORY / "k8s"
+REGISTRY = "docker.io/library"
+"""What a cluster calls the images that a Docker engine knows by their short names."""
+MIGRATIONS_IMAGE = "initmig-kubernetes"
+PASSWORD = "secret"
+
+Json = dict[str, Any]
+
+
+def kubectl(*arguments: str, stdin: str | None = None, timeout: float = 120) -> Result:
+    """Run `kubectl`, whatever it ends with."""
+    started = time.monotonic()
+    done = subprocess.run(
+        ["kubectl", *arguments],
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=timeout,
+    )
+    return Result(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
+
+
+def kubectl_out(*arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
+    """What `kubectl` prints, stripped. Raises AssertionError with its stderr when it fails."""
+    done = kubectl(*arguments, stdin=stdin, timeout=timeout)
+    assert done.code == 0, f"kubectl {' '.join(arguments)}\n{done.out}{done.err}"
+    return done.out.strip()
+
+
+def write_kustomization(folder: Path, **fields: Any) -> Path:
+    """Write a kustomization of *fields* into *folder*; gives *folder*."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "kustomization.yaml").write_text(json.dumps(fields, indent=2))
+    return folder
+
+
+def manifests_from(folder: Path, name: str) -> str:
+    """The folder *name* of k8s/ as a kustomization in *folder* has to call it."""
+    return os.path.relpath(MANIFESTS / name, folder.resolve())
+
+
+def why_no_cluster() -> str:
+    """Why no cluster can be used here; "" if one answers, to which images can be brought."""
+    if shutil.which("kubectl") is None:
+        return "there is no kubectl command"
+    for variable, meaning in (
+        ("KUBECONFIG", "a cluster to test on"),
+        ("INITMIG_TEST_CLUSTER", "a script with the commands `load IMAGE...` and `dns`"),
+    ):
+        if not os.environ.get(variable):
+            return f"{variable} does not name {meaning}"
+    answer = kubectl("get", "--raw", "/readyz", "--request-timeout=10s")
+    if answer.code:
+        return f"the cluster of KUBECONFIG does not answer: {answer.err.strip()}"
+    if reason := why_no_docker():
+        return reason
+    if docker("image", "inspect", IMAGE).code:
+        return f"there is no image {IMAGE}: docker build --tag {IMAGE} ."
+    return ""
+
+
+def cluster_script(*arguments: str) -> None:
+    """Run the script that INITMIG_TEST_CLUSTER names. Raises AssertionError with its output."""
+    command = [os.environ["INITMIG_TEST_CLUSTER"], *arguments]
+    # To a file and not to a pipe, which what it leaves in the background would keep open.
+    with tempfile.TemporaryFile("w+") as output:
+        done = subprocess.run(
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            timeout=300,
+        )
+        output.seek(0)
+        assert done.returncode == 0, f"{' '.join(command)}\n{output.read()}"
+
+
+def load_image(name: str, files: Mapping[str, str], context: Path) -> None:
+    """Bring an image to the cluster that is initmig's with *files* as its migrations."""
+    write(context / "migrations", files)
+    (context / "Dockerfile").write_text(f"FROM {IMAGE}\nCOPY migrations /migrations\n")
+    docker_out("build", "--pull=false", f"--tag={name}", context, timeout=300)
+    try:
+        cluster_script("load", name)
+    finally:
+        docker("rmi", name)
+
+
+class Namespaces:
+    """Makes namespaces, and deletes all of them in the end."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+
+    def create(self) -> str:
+        """The name of a new namespace."""
+        name = f"initmig-test-{secrets.token_hex(4)}"
+        self._names.append(name)
+        kubectl_out("create", "namespace", name)
+        return name
+
+    def begin_to_delete(self, name: str) -> None:
+        """Delete a namespace without waiting for its end, which takes seconds."""
+        kubectl_out("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+
+    def clean_up(self) -> None:
+        """Return once all of them are gone."""
+        for name in self._names:
+            self.begin_to_delete(name)
+            # An old kubelet takes up to a minute to say that a container is gone.
+            kubectl("delete", "pods", f"-n={name}", "--all", "--force", "--grace-period=0")
+        options = ("--ignore-not-found", "--timeout=120s")
+        kubectl_out("delete", "namespace", *self._names, *options, timeout=150)
+
+
+DATABASE_MANIFEST = """
+apiVersion: v1
+kind: Service
+metadata: {name: db}
+spec: {selector: {app: db}, ports: [{port: 5432}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, labels: {app: db}}
+spec:
+  automountServiceAccountToken: false
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: db
+      image: %(image)s
+      imagePullPolicy: Never
+      args: [postgres, -cfsync=off]
+      env: [{name: POSTGRES_PASSWORD, value: %(password)s}]
+      # Not an exec probe: on a busy machine that is late, and takes the Service away.
+      readinessProbe: {tcpSocket: {port: 5432}, periodSeconds: 1}
+"""
+
+
+@dataclass(frozen=True)
+class DatabasePod:
+    """A PostgreSQL in the cluster: a pod and a Service, both called `db`."""
+
+    namespace: str
+    server: ExternalServer
+    """The way to it from here."""
+
+    def create_database(self, app: str) -> Database:
+        """A new database called *app*, with the roles of k8s/roles.sql: *app* and *app*_owner."""
+        database = create_database(self.server, name=app)
+        names = {"database": app, "owner": f"{app}_owner", "app": app}
+        names |= {"owner_password": PASSWORD, "app_password": PASSWORD}
+        variables = [f"--set={name}={value}" for name, value in names.items()]
+        psql = ("psql", "-XqU", "postgres", "-d", app, "-v", "ON_ERROR_STOP=1", *variables)
+        script = (MANIFESTS / "roles.sql").read_text()
+        kubectl_out("exec", f"-n={self.namespace}", "-i", "db", "--", *psql, stdin=script)
+        return database
+
+    def url(self, role: str, database: str) -> str:
+        """The URL for the pods of the cluster."""
+        return (
+            f"postgresql://{role}:{PASSWORD}@db.{self.namespace}.svc.cluster.local:5432/{database}"
+        )
+
+
+def start_database(namespace: str, processes: Processes) -> DatabasePod:
+    """A PostgreSQL in *namespace* that answers; one of *processes* is the way to it."""
+    values = {"image": f"{REGISTRY}/{POSTGRES_IMAGE}", "password": PASSWORD}
+    kubectl_out("apply", f"-n={namespace}", "-f", "-", stdin=DATABASE_MANIFEST % values)
+    kubectl_out("wait", f"-n={namespace}", "--for=condition=Ready", "pod/db", "--timeout=60s")
+    address = f"127.0.0.1:{_forwarded_port(processes, namespace)}"
+    superuser = ExternalServer(f"postgresql://postgres:{PASSWORD}@{address}/postgres")
+    return DatabasePod(namespace, superuser)
+
+
+def _forwarded_port(processes: Processes, name: str) -> int:
+    command = ["kubectl", "port-forward", f"-n={name}", "pod/db", ":5432"]
+    forward = processes.start(command, env={"KUBECONFIG": os.environ["KUBECONFIG"]})
+    wait_until(lambda: "Forwarding from 127.0.0.1:" in forward.out or not forward.is_running())
+    assert forward.is_running(), forward.err
+    return int(forward.out.split("127.0.0.1:")[1].split()[0])
