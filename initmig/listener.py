@@ -12,9 +12,9 @@ from threading import Thread
 from traceback import format_exc
 from typing import Any, NamedTuple
 
-from initmig.config import Address
 from initmig.errors import ConfigError
 from initmig.events import Emit, Listening, RequestAnswered, RequestFailed
+from initmig.settings import Address
 
 _TICK_SECONDS = 0.1
 """How soon the server notices that it is to end, or that a client has had its time."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from textwrap import fill
 
-from initmig.config import COMMANDS, DEFAULT_COMMAND, SETTINGS, Option
+from initmig.settings import COMMANDS, DEFAULT_COMMAND, SETTINGS, Option
 
 EXIT_CODES = (
     (0, "done, or nothing to do"),

@@ -4,16 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initmig.config import (
-    COMMANDS,
-    SETTINGS,
-    Config,
-    Option,
-    Secret,
-    parse_config,
-    parse_reporting,
-)
+from initmig.config import Config, parse_config, parse_reporting
 from initmig.errors import ConfigError, Problem
+from initmig.settings import COMMANDS, SETTINGS, Option, Secret
 
 # A text for each setting, and what it has to become.
 GIVEN = {

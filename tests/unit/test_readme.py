@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from initmig.config import COMMANDS, SETTINGS
+from initmig.settings import COMMANDS, SETTINGS
 from initmig.usage import EXIT_CODES
 
 ROOT = Path(__file__).parents[2]

@@ -1,7 +1,8 @@
 import pytest
 
 from initmig import errors
-from initmig.config import COMMANDS, SETTINGS, Config, Option
+from initmig.config import Config
+from initmig.settings import COMMANDS, SETTINGS, Option
 from initmig.usage import EXIT_CODES, help_text
 
 each_setting = pytest.mark.parametrize("option", SETTINGS, ids=lambda option: option.flag)
