@@ -207,9 +207,11 @@ class Session:
     def _wait_for(self, asking: Any) -> list[pq.abc.PGresult]:
         try:
             return list(self.connection.wait(asking, timeout=self._answer_timeout))
-        except psycopg.OperationalError:
-            self.connection.close()  # it would answer later what nobody asks for any more
-            raise
+        except psycopg.OperationalError as error:
+            if self.connection.broken:
+                raise
+            self.connection.close()  # the answer may still come, when another is waited for
+            raise psycopg.OperationalError(f"no answer in {self._answer_timeout:g} s") from error
 
     def _rows(self, result: pq.abc.PGresult) -> list[tuple[Any, ...]]:
         if not result.ntuples:
