@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
+import yaml
 
 from tests.support.compose import Project, compose_command, compose_project
 from tests.support.docker import REPOSITORY
@@ -14,16 +15,21 @@ from tests.support.migrations import write
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 IDS = sorted({path.name.split(".")[0] for path in (REPOSITORY / "migrations").glob("0*")})
 
 
 class MakeProject(Protocol):
-    """Gives a project, e.g. with a *migrations* folder in the place of the repository's."""
+    """Gives a project, e.g. with a *migrations* folder in the place of the repository's.
 
-    def __call__(self, *, migrations: Path | None = None) -> Project: ...
+    *migrate* changes that service.
+    """
+
+    def __call__(
+        self, *, migrations: Path | None = None, migrate: Mapping[str, Any] | None = None
+    ) -> Project: ...
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +46,16 @@ def make_project(image: str, app_image: str, tmp_path: Path) -> Iterator[MakePro
         pytest.skip("there is no Compose: neither `docker compose` nor `docker-compose`")
     override = tmp_path / "override.json"
 
-    def make(*, migrations: Path | None = None) -> Project:
+    def make(
+        *, migrations: Path | None = None, migrate: Mapping[str, Any] | None = None
+    ) -> Project:
         services: dict[str, dict[str, Any]] = {
             "db": {"pull_policy": "never"},
             # by its id, which stays when another test run gives the name to a newer one
             "migrate": {"pull_policy": "never", "image": image_id(image)},
             "app": {"pull_policy": "never", "image": app_image},
         }
+        services["migrate"].update(migrate or {})
         if migrations:
             services["migrate"]["volumes"] = [f"{migrations}:/migrations:ro"]
         # in memory, for speed
@@ -94,6 +103,17 @@ def test_up_starts_the_app_once_the_migrations_are_applied(project: Project) -> 
     migrate, app = project.inspect("migrate"), project.inspect("app")
     assert migrate["State"]["FinishedAt"] < app["State"]["StartedAt"]
     assert app["RestartCount"] == 0
+
+
+def test_the_sidecar_of_the_docs_gets_healthy_without_curl(make_project: MakeProject) -> None:
+    page = (REPOSITORY / "docs/compose.md").read_text()
+    snippet = page.split("## A health check without curl")[1].split("```yaml\n")[1].split("```")[0]
+    project = make_project(migrate=yaml.safe_load(snippet))
+    done = project("up", "--detach", "--wait", "migrate")
+
+    assert done.code == 0, done.err
+    assert project.inspect("migrate")["State"]["Health"]["Status"] == "healthy"
+    assert project.applied() == IDS
 
 
 def test_second_up_changes_nothing(project: Project) -> None:
