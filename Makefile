@@ -8,13 +8,16 @@ PYTEST_OPTIONS ?=
 WORKERS ?= 4
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/ready ## apply migrations/ to an embedded PostgreSQL and show the status table
 	@url=$$($(BIN)/python -m dev.postgres url) && export DATABASE_URL="$$url" && $(BIN)/initmig migrate && $(BIN)/initmig status
 
 test: $(VENV)/ready ## every test that this machine can run
 	$(BIN)/pytest -n $(WORKERS) $(PYTEST_OPTIONS) $(TESTS)
+
+test-faults: $(VENV)/ready ## the long form of the tests that kill, cut and starve
+	$(BIN)/pytest -n $(WORKERS) --long $(PYTEST_OPTIONS) tests/faults
 
 check: $(VENV)/ready ## linters, formatter, types, floors
 	$(BIN)/ruff check .
@@ -47,4 +50,4 @@ $(VENV)/ready: requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help run test check format db db-stop lock clean
+.PHONY: help run test test-faults check format db db-stop lock clean

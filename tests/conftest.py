@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests.support.command import Initmig
 from tests.support.databases import Database, DatabaseServer, ExternalServer, create_database
@@ -31,6 +32,20 @@ if TYPE_CHECKING:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a skipped test is a failed one")
+    parser.addoption("--long", action="store_true", help="with the tests that are marked `long`")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: takes minutes; runs in `make test-faults` alone")
+    examples = 400 if config.getoption("--long") else 25
+    settings.register_profile("faults", max_examples=examples, deadline=None, print_blob=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        too_long = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=too_long)
+        items[:] = [item for item in items if item not in too_long]
 
 
 @pytest.hookimpl(wrapper=True)
