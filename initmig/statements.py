@@ -1,0 +1,309 @@
+"""The statements of a file that does not run in one transaction, and what they do to one.
+
+PostgreSQL's own parser tells; https://github.com/pganalyze/libpg_query describes its trees.
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, Literal, NamedTuple
+
+from initmig.sql import position, split
+
+# Nothing in the parser keeps `1 + 1 + 1 ...` from overflowing the stack: 70 bytes of it for a
+# character, where 8 MB are usual. Of memory a character needs up to 800 bytes.
+_MAX_LENGTH = 64 * 1024
+
+_Node = dict[str, Any]
+
+
+class CreateIndex(NamedTuple):
+    """CREATE INDEX; *name* is as in the catalog, or empty, *table* is quoted."""
+
+    name: str
+    table: str
+    concurrently: bool
+
+
+class DropIndexConcurrently(NamedTuple):
+    """DROP INDEX CONCURRENTLY; *names* are quoted."""
+
+    names: tuple[str, ...]
+
+
+class ReindexConcurrently(NamedTuple):
+    """REINDEX CONCURRENTLY; *name* is quoted, and empty for the database connected to."""
+
+    what: Literal["index", "table", "schema", "database"]
+    name: str
+
+
+class DetachConcurrently(NamedTuple):
+    """ALTER TABLE ... DETACH PARTITION ... CONCURRENTLY; both names are quoted."""
+
+    table: str
+    partition: str
+
+
+class Creates(NamedTuple):
+    """CREATE of something that is not in the schemas; *name* is as in the catalog."""
+
+    what: Literal["database", "tablespace", "subscription"]
+    name: str
+
+
+class Drops(NamedTuple):
+    """DROP of something that is not in the schemas; *name* is as in the catalog."""
+
+    what: Literal["database", "tablespace", "subscription"]
+    name: str
+
+
+class Alone(NamedTuple):
+    """Anything else that the server refuses in a transaction block, as VACUUM."""
+
+
+class OpensBlock(NamedTuple):
+    """BEGIN, START TRANSACTION."""
+
+
+class EndsBlock(NamedTuple):
+    """COMMIT, END; or, without *commits*, ROLLBACK, ABORT, PREPARE TRANSACTION.
+
+    With *chains* the next block begins at once.
+    """
+
+    commits: bool
+    chains: bool = False
+
+
+class SetsSession(NamedTuple):
+    """SET or RESET that outlasts the transaction; *name* is in lower case, or "all"."""
+
+    name: str
+
+
+# To be told apart with isinstance() or match: as tuples, Alone() is false and equals OpensBlock().
+Kind = (
+    CreateIndex
+    | DropIndexConcurrently
+    | ReindexConcurrently
+    | DetachConcurrently
+    | Creates
+    | Drops
+    | Alone
+    | OpensBlock
+    | EndsBlock
+    | SetsSession
+)
+
+_ALONE = DropIndexConcurrently | ReindexConcurrently | DetachConcurrently | Creates | Drops | Alone
+
+
+class Statement(NamedTuple):
+    """One SQL statement, from its first token on, without its semicolon; offsets in characters."""
+
+    start: int
+    end: int
+    text: str
+    kind: Kind | None
+    """None for what is nothing special, or not known to the parser."""
+
+
+class Reading(NamedTuple):
+    """The statements of a text in order."""
+
+    statements: tuple[Statement, ...]
+    fell_back: str
+    """Why the parser did not read all of it, and where; else empty."""
+
+
+def read_statements(text: str) -> Reading:
+    """Statements of *text* in order, where the parser fails as `initmig.sql.split` has them."""
+    parts = split(text)
+    kinds: list[Kind | None] = []
+    refused = ""
+    for part in parts:
+        try:
+            kinds.append(_kind_of_only(_parse(part.text)))
+        except _Refused as error:
+            kinds.append(None)
+            refused = refused or _placed(error, text, part.start)
+    if refused:
+        with suppress(_Refused):
+            return Reading(tuple(_as_parsed(text)), "")
+    # Where the parser reads each part as one statement, it has no other way to part them.
+    read = zip(parts, kinds, strict=True)
+    return Reading(tuple(Statement(*part, kind) for part, kind in read), refused)
+
+
+def runs_alone(kind: Kind | None) -> bool:
+    """Whether the server refuses such a statement in a transaction block."""
+    return isinstance(kind, _ALONE) or (isinstance(kind, CreateIndex) and kind.concurrently)
+
+
+class _Refused(Exception):
+    """The parser does not read a text, from the character at *offset* on."""
+
+    def __init__(self, why: str, offset: int = 0) -> None:
+        super().__init__(why)
+        self.offset = offset
+
+
+def _parse(text: str) -> list[_Node]:
+    """What the parser has for each statement; :raises _Refused: it is no SQL to it."""
+    from pgparse import PGQueryError, parse
+
+    if len(text) > _MAX_LENGTH:
+        raise _Refused(f"more than {_MAX_LENGTH} characters")
+    try:
+        parsed: list[_Node] = parse(text)
+    except PGQueryError as error:
+        raise _Refused(error.message, max(0, error.position - 1)) from None
+    except RecursionError:
+        raise _Refused("nested too deeply") from None
+    return parsed
+
+
+def _placed(refused: _Refused, text: str, start: int) -> str:
+    return f"line {position(text, start + refused.offset).line}: {refused}"
+
+
+def _kind_of_only(parsed: list[_Node]) -> Kind | None:
+    if len(parsed) != 1:
+        raise _Refused("more statements than one")
+    return _kind(parsed[0]["stmt"])
+
+
+def _as_parsed(text: str) -> list[Statement]:
+    """The statements as the parser parts them; :raises _Refused: it does not."""
+    data = text.encode()
+    statements = []
+    for each in _parse(text):
+        first = each.get("stmt_location", 0)  # in bytes, and before any comment
+        after = first + each["stmt_len"] if "stmt_len" in each else len(data)
+        start = len(data[:first].decode())
+        inside = split(data[first:after].decode())
+        start, end = start + inside[0].start, start + inside[-1].end
+        statements.append(Statement(start, end, text[start:end], _kind(each["stmt"])))
+    return statements
+
+
+def _kind(tree: _Node) -> Kind | None:
+    [(name, node)] = tree.items()
+    read = _KINDS.get(name)
+    return read(node) if read else None
+
+
+def _create_index(node: _Node) -> Kind | None:
+    return CreateIndex(node.get("idxname", ""), _relation(node["relation"]), "concurrent" in node)
+
+
+def _drop(node: _Node) -> Kind | None:
+    if "concurrent" not in node:
+        return None
+    names = [each["List"]["items"] for each in node["objects"]]
+    return DropIndexConcurrently(
+        tuple(_dotted(part["String"]["sval"] for part in name) for name in names)
+    )
+
+
+def _reindex(node: _Node) -> Kind | None:
+    what = node["kind"].removeprefix("REINDEX_OBJECT_").lower()
+    relation = _relation(node["relation"]) if "relation" in node else ""
+    if _options(node).get("concurrently") and what != "system":
+        return ReindexConcurrently(what, relation or _quoted(node.get("name", "")))
+    return None if relation else Alone()
+
+
+def _alter_table(node: _Node) -> Kind | None:
+    match node["cmds"][0]:
+        case {"AlterTableCmd": {"def": {"PartitionCmd": {"concurrent": True, "name": partition}}}}:
+            return DetachConcurrently(_relation(node["relation"]), _relation(partition))
+    return None
+
+
+def _transaction(node: _Node) -> Kind | None:
+    match node["kind"].removeprefix("TRANS_STMT_"):
+        case "BEGIN" | "START":
+            return OpensBlock()
+        case "COMMIT" | "ROLLBACK" | "PREPARE" as command:
+            return EndsBlock(command == "COMMIT", "chain" in node)
+        case "COMMIT_PREPARED" | "ROLLBACK_PREPARED":
+            return Alone()
+    return None
+
+
+def _set(node: _Node) -> Kind | None:
+    name = node.get("name", "all").lower()
+    lasts = "is_local" not in node and name not in ("transaction", "transaction snapshot")
+    return SetsSession(name) if lasts else None
+
+
+def _alter_subscription(node: _Node) -> Kind | None:
+    changes = node["kind"].endswith("_PUBLICATION")
+    refreshes = changes and _options(node).get("refresh", True)
+    return Alone() if refreshes or node["kind"].endswith("_REFRESH") else None
+
+
+def _options(node: _Node) -> dict[str, bool]:
+    """The options of a statement by name, and whether the server would take them for on."""
+    options = [each["DefElem"] for key in ("options", "params") for each in node.get(key, ())]
+    return {option["defname"]: _is_on(option.get("arg")) for option in options}
+
+
+def _is_on(value: _Node | None) -> bool:
+    match value:
+        case {"Integer": number}:
+            return "ival" in number  # 0 is left out
+        case {"String": {"sval": word}}:
+            return word.lower() not in ("false", "off")
+    return True
+
+
+def _relation(node: _Node) -> str:
+    keys = ("catalogname", "schemaname", "relname")
+    return _dotted(node[key] for key in keys if key in node)
+
+
+def _dotted(names: Iterable[str]) -> str:
+    return ".".join(map(_quoted, names))
+
+
+def _quoted(name: str) -> str:
+    """*name* as SQL has it; without quotes where the parser reads it the same."""
+    try:
+        parsed = _parse(f"TABLE {name}")
+    except _Refused:
+        parsed = []
+    match parsed:
+        case [{"stmt": {"SelectStmt": {"fromClause": [{"RangeVar": {"relname": read}}]}}}]:
+            if read == name:
+                return name
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"' if name else ""
+
+
+def _alone_if(condition: Callable[[_Node], bool]) -> Callable[[_Node], Kind | None]:
+    return lambda node: Alone() if condition(node) else None
+
+
+_KINDS: dict[str, Callable[[_Node], Kind | None]] = {
+    "IndexStmt": _create_index,
+    "DropStmt": _drop,
+    "ReindexStmt": _reindex,
+    "AlterTableStmt": _alter_table,
+    "CreatedbStmt": lambda node: Creates("database", node["dbname"]),
+    "CreateTableSpaceStmt": lambda node: Creates("tablespace", node["tablespacename"]),
+    "CreateSubscriptionStmt": lambda node: Creates("subscription", node["subname"]),
+    "DropdbStmt": lambda node: Drops("database", node["dbname"]),
+    "DropTableSpaceStmt": lambda node: Drops("tablespace", node["tablespacename"]),
+    "DropSubscriptionStmt": lambda node: Drops("subscription", node["subname"]),
+    "TransactionStmt": _transaction,
+    "VariableSetStmt": _set,
+    "VacuumStmt": _alone_if(lambda node: "is_vacuumcmd" in node),  # else it is ANALYZE
+    "ClusterStmt": _alone_if(lambda node: "relation" not in node),
+    "AlterSystemStmt": lambda _: Alone(),
+    "AlterDatabaseStmt": _alone_if(lambda node: "tablespace" in _options(node)),
+    "AlterSubscriptionStmt": _alter_subscription,
+    "DiscardStmt": _alone_if(lambda node: node["target"] == "DISCARD_ALL"),
+}

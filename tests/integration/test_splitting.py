@@ -1,0 +1,215 @@
+"""A file that is not one transaction runs statement by statement, parted as the server would."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.migrations import write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.command import Initmig
+    from tests.support.databases import Database
+    from tests.support.processes import Result
+
+DIRECTIVE = "-- transactional: false\n"
+# A statement that is refused in a transaction, so that each script is known to run without one.
+LAST = "\nVACUUM;\n"
+
+SCRIPTS: dict[str, tuple[str, str, list[tuple[object, ...]]]] = {
+    "columns named begin": (
+        """
+CREATE TABLE t (begin int, atomic int, "end" int);
+INSERT INTO t (begin) VALUES (1);
+""",
+        "SELECT begin FROM t",
+        [(1,)],
+    ),
+    "label after a column named begin": (
+        """
+CREATE VIEW v AS SELECT 1 AS begin, 2 AS atomic;
+CREATE VIEW w AS SELECT begin atomic FROM v;
+""",
+        "SELECT atomic FROM w",
+        [(1,)],
+    ),
+    "hash before a string of several lines": (
+        """
+CREATE TABLE t AS SELECT 5 # '1
+' AS a, 'it''s;' AS b;
+""",
+        "SELECT a, b FROM t",
+        [(4, "it's;")],
+    ),
+    "body with cases": (
+        """
+CREATE FUNCTION f(a int) RETURNS int BEGIN ATOMIC
+  SELECT 1;
+  SELECT CASE WHEN a > 0 THEN CASE a WHEN 1 THEN 10 END ELSE 0 END;
+END;
+CREATE TABLE t AS SELECT f(1) AS a;
+""",
+        "SELECT a FROM t",
+        [(10,)],
+    ),
+    "body with labels": (
+        """
+CREATE PROCEDURE p(a int) BEGIN ATOMIC END;
+CREATE FUNCTION f() RETURNS int BEGIN /* ; */ ATOMIC SELECT 1 end; SELECT 2 AS "end;"; END;
+CREATE TABLE t AS SELECT f();
+""",
+        "SELECT f FROM t",
+        [(2,)],
+    ),
+    "nested comments": (
+        """
+/* a /* nested; ' */ comment; */ CREATE /* ; /* /* */ */ */ TABLE t (a int -- ; it's
+);
+""",
+        "SELECT count(*) FROM t",
+        [(0,)],
+    ),
+    "dollar quotes": (
+        """
+DO $do$
+BEGIN
+  EXECUTE $$CREATE TABLE t AS SELECT $in$;'$in$::text AS a;$$;
+END;
+$do$;
+INSERT INTO t VALUES ($$a;$b$;$$), ($ä$;$$;$ä$);
+""",
+        "SELECT a FROM t",
+        [(";'",), ("a;$b$;",), (";$$;",)],
+    ),
+    "strings": (
+        r"""
+CREATE TABLE t AS SELECT E'\';' AS a, E'a'
+'\';' AS b, '\' AS c, U&'\0061;' AS d, U&'!0062;''' UESCAPE '!' AS ";";
+""",
+        "SELECT * FROM t",
+        [("';", "a';", "\\", "a;", "b;'")],
+    ),
+    "transactions of its own": (
+        """
+BEGIN; CREATE TABLE t (a int); INSERT INTO t VALUES (1); COMMIT;
+INSERT INTO t VALUES (2);
+START TRANSACTION;
+DELETE FROM t;
+ROLLBACK;
+BEGIN;
+INSERT INTO t VALUES (3);
+END;
+""",
+        "SELECT a FROM t",
+        [(1,), (2,), (3,)],
+    ),
+    "rule with two statements": (
+        """
+CREATE TABLE t (a int);
+CREATE TABLE log (a text);
+CREATE RULE r AS ON INSERT TO t DO ALSO (INSERT INTO log VALUES ('a;'); NOTIFY x);
+INSERT INTO t VALUES (1);
+""",
+        "SELECT a FROM log",
+        [("a;",)],
+    ),
+    "empty statements": (
+        """
+;;
+ ; -- ;
+ CREATE TABLE "a;b" AS SELECT 'é𝄞;' AS "ü;";;
+""",
+        'SELECT * FROM "a;b"',
+        [("é𝄞;",)],
+    ),
+}
+
+
+class Script:
+    """Applies a file that is not one transaction."""
+
+    def __init__(self, initmig: Initmig, database: Database, folder: Path) -> None:
+        self._initmig = initmig
+        self._folder = folder
+        self.database = database
+
+    def run(self, text: str) -> Result:
+        write(self._folder, {"0001_script.sql": text.encode()})
+        return self._initmig(url=self.database.url, folder=self._folder)
+
+    def apply(self, text: str) -> Result:
+        result = self.run(text)
+        assert result.code == 0, result.err
+        assert self.database.value("SELECT count(*) FROM _yoyo_migration") == 1
+        return result
+
+
+@pytest.fixture
+def script(initmig: Initmig, database: Database, folder: Path) -> Script:
+    return Script(initmig, database, folder)
+
+
+@pytest.mark.parametrize(("text", "query", "expected"), SCRIPTS.values(), ids=SCRIPTS)
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"], ids=["lf", "crlf"])
+def test_a_script_that_psql_runs_runs(
+    script: Script, text: str, query: str, expected: list[tuple[object, ...]], line_end: str
+) -> None:
+    script.apply((DIRECTIVE + text + LAST).replace("\n", line_end))
+    assert script.database.query(query) == expected
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "/* of the team; it's ours */\n" + DIRECTIVE,
+        "/* of /* the; */ team */ -- transactional: false\n",
+        "\ufeff" + DIRECTIVE,
+        "\ufeff/* c */\r\n\r\n-- depends:\r\n" + DIRECTIVE,
+        "-- transactional: false\r",
+    ],
+    ids=["block comment", "nested", "byte order mark", "all", "return"],
+)
+def test_the_directive_is_found_behind_what_may_stand_before_it(
+    script: Script, header: str
+) -> None:
+    script.apply(f"{header}VACUUM;\nCREATE TABLE t ();\nVACUUM t;")
+    assert "t" in script.database.tables()
+
+
+@pytest.mark.parametrize("text", ["'a\r\nb\rc\n'", "E'a\r\nb\rc\n'", "$$a\r\nb\rc\n$$"])
+def test_line_ends_in_a_string_stay_as_they_are(script: Script, text: str) -> None:
+    script.apply(f"{DIRECTIVE}VACUUM;\r\nCREATE TABLE t AS\r\nSELECT {text} AS a;\r\n")
+    assert script.database.value("SELECT a FROM t") == "a\r\nb\rc\n"
+
+
+def test_copy_from_stdin_is_refused_before_anything_runs(script: Script) -> None:
+    result = script.run(f"{DIRECTIVE}CREATE TABLE t (a int);\nCOPY t FROM STDIN;\n1\n\\.\n")
+    assert result.code == 2
+    assert "0001_script.sql:3:1: COPY ... FROM STDIN waits for data" in result.err
+    assert script.database.tables() == set()
+
+
+def test_what_is_newer_than_the_parser_runs_and_is_said(script: Script) -> None:
+    if int(script.database.value("SHOW server_version_num")) < 180000:
+        pytest.skip("needs PostgreSQL 18")
+    result = script.run(
+        f"{DIRECTIVE}CREATE TABLE t (a int, b int GENERATED ALWAYS AS (a + 1) VIRTUAL);\n"
+        "INSERT INTO t VALUES (1);\nCREATE INDEX CONCURRENTLY i ON t (a);\n"
+        "BEGIN; INSERT INTO t VALUES (2); COMMIT;\nVACUUM t;"
+    )
+    assert result.code == 0, result.err
+    assert 'newer than the parser (line 2: syntax error at or near "VIRTUAL")' in result.err
+    assert script.database.query("SELECT b FROM t") == [(2,), (3,)]
+
+
+def test_a_mistake_is_told_by_the_server_with_its_place(script: Script) -> None:
+    result = script.run(
+        f"{DIRECTIVE}CREATE TABLE t ();\nVACUUM t;\n\nSELEKT 'é';\nCREATE TABLE u ();"
+    )
+    assert result.code == 1
+    assert '0001_script.sql:5:1: 0001_script failed: syntax error at or near "SELEKT"' in result.err
+    assert script.database.tables() >= {"t"}
+    assert "u" not in script.database.tables()
