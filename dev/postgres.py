@@ -84,6 +84,8 @@ class Installation:
 
     programs: Path
     account: Account | None
+    language: str = ""
+    """Of the server's messages, e.g. "de", where ``lc_messages`` is not C."""
 
     @property
     def identity(self) -> Identity:
@@ -107,7 +109,7 @@ class Installation:
             capture_output=True,
             check=False,
             cwd="/",
-            env=clean_environment(),
+            env={**clean_environment(), "LANGUAGE": self.language},
             stdin=subprocess.DEVNULL,
             text=True,
         )

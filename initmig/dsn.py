@@ -16,6 +16,9 @@ SCHEMES = (
 _MASK = "***"
 _SECRET = r"(?i:password|oauth_client_secret|scram_client_key|scram_server_key)\s*=\s*"  # noqa: S105
 
+_SQL_SECRET = r"(?i:password\s++(?:e|u&)?)"  # noqa: S105
+_DOLLAR_QUOTED = r"\$(?P<tag>\w*+)\$(?:[^$]++|\$(?!(?P=tag)\$))*+(?:\$(?P=tag)\$)?"
+
 
 class Dsn:
     """A connection string; only *conninfo* shows its secrets.
@@ -63,7 +66,7 @@ def parse_dsn(text: str) -> Dsn:
 
 
 def mask_secrets(text: str) -> str:
-    """Put ``***`` for every password of a connection string that *text* may quote.
+    """Put ``***`` for every password of a connection string or of SQL that *text* may quote.
 
     Rather too much than too little: a password may hold ``@ : / ? & =`` and spaces, so that in
     a URL it ends at the last ``@`` of the line, and as a parameter at the end of the line.
@@ -71,13 +74,14 @@ def mask_secrets(text: str) -> str:
     quotable = rf"""(?xs)
           ://([^\r\n]*)                                                     # a URL, and its line
         | ({_SECRET}) (?: '(?:[^'\\]++|\\.)*+'? | (?:[^\s\\]++|\\.?)++ )    # a key and its value
+        | ({_SQL_SECRET}) (?: '(?:[^'\\]++|\\.?|'')*+'? | {_DOLLAR_QUOTED} )  # in SQL
     """
     return re.sub(quotable, _masked, text)
 
 
 def _masked(match: re.Match[str]) -> str:
-    rest, key = match.groups()
-    return f"://{_masked_url(rest)}" if key is None else f"{key}{_MASK}"
+    rest, key, word = match.group(1, 2, 3)
+    return f"://{_masked_url(rest)}" if key is None and word is None else f"{key or word}{_MASK}"
 
 
 def _masked_url(rest: str) -> str:

@@ -1,7 +1,11 @@
 """The only door to psycopg: connect, ask, run a script; its errors become initmig's here."""
 
+import ctypes
 import logging
 import re
+import select
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -25,6 +29,8 @@ from initmig.errors import (
 UNDEFINED_TABLE = "42P01"
 UNDEFINED_COLUMN = "42703"
 INSUFFICIENT_PRIVILEGE = "42501"
+QUERY_CANCELED = "57014"
+"""By somebody who may, or by the statement timeout."""
 RETRYABLE = {
     "55P03": "lock timeout",
     "40P01": "deadlock",
@@ -38,16 +44,25 @@ _CONNECTION_LOST = ("08", "57P01", "57P02", "57P03")
 CONNECT_TIMEOUT_SECONDS = 5.0
 CLIENT_CHECK_INTERVAL = "1s"
 
+# A peer that vanishes without a word is noticed after 14 s: keepalives see the connection where
+# nothing is said, tcp_user_timeout the one with unacknowledged data. What is said into the silence
+# begins a new count, so it can be twice that, which is to stay below 30 s.
+_KEEPALIVES = {"keepalives_idle": "5", "keepalives_interval": "3", "keepalives_count": "3"}
+_USER_TIMEOUT = {"tcp_user_timeout": "14000"}
+
 _TRANSPORT = {
-    # A peer that vanishes without a word is noticed after about 25 s, idle or in mid-statement:
-    # keepalives see the idle connection, tcp_user_timeout the one with unacknowledged data.
     "keepalives": "1",
-    "keepalives_idle": "10",
-    "keepalives_interval": "5",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "25000",
+    **_KEEPALIVES,
+    **_USER_TIMEOUT,
     # fallback_: an application_name of the user's own wins
     "fallback_application_name": "initmig",
+}
+
+# The same for the other side; over a Unix socket the server takes no notice of the tcp_ ones.
+_SERVER_TRANSPORT = {
+    "client_connection_check_interval": CLIENT_CHECK_INTERVAL,
+    **{f"tcp_{name}": value for name, value in _KEEPALIVES.items()},
+    **_USER_TIMEOUT,
 }
 
 # libpq gives no SQLSTATE for a failed connect, and its ping calls a server that has no slot left,
@@ -61,6 +76,15 @@ _WAITS = re.compile(
     r"|recovery|standby|read-only|not yet accepting|Connection refused|timeout expired"
     r"|resolve host|translate host name|closed the connection|query_wait_timeout"
 )
+
+_QUOTED = re.compile(r"""(["']).*?\1|>>.*?<<|»[^«]*«|«[^»]*»|„[^“”]*[“”]""")
+_NOT_NOW = ("00", "53", "55000", "57P")
+"""SQLSTATEs of a refused connect that pass: no resources, not yet, not any more. 00 is success."""
+_SQLSTATE = re.compile(r":  ([0-9A-Z]{5})$", re.MULTILINE)
+_PQERRORS_SQLSTATE = 3
+
+# A pooler's words: what is said at start-up would be said to a connection that others use next.
+_UNSUPPORTED = "unsupported startup parameter"
 
 # What libpq finds only when it connects; it names the option, and never the password.
 _MALFORMED = re.compile(r"^invalid (integer value|port number)")
@@ -110,6 +134,8 @@ class _Connection(psycopg.Connection[tuple[Any, ...]]):
     """Refuses to end a transaction that is not its user's to end."""
 
     guarded = False
+    last_words = ""
+    """Why the connection was lost; what fails on it afterwards, a ROLLBACK, has nothing to say."""
 
     def commit(self) -> None:
         self._refuse("commit")
@@ -134,23 +160,46 @@ class Session:
     """
 
     def __init__(
-        self, connection: _Connection, settings: Settings, answer_timeout: float | None = None
+        self,
+        connection: _Connection,
+        settings: Settings,
+        answer_timeout: float | None = None,
+        on_notice: Callable[[str, str], None] | None = None,
     ) -> None:
         self.connection = connection
         self._settings = settings
         self._answer_timeout = answer_timeout
+        self._on_notice = on_notice
+        self._lasting = ""
         self.preamble = _preamble(settings)
 
     def settle(self) -> None:
         """Keep what the preamble sets for the whole session, which must not be a pooled one.
 
-        ``client_connection_check_interval`` makes the server notice a client that died while its
-        statement runs; without it the lock would live on to the end of that statement.
+        The server is made to notice a client that died, or is behind a dead link, also while its
+        statement runs; without that the lock would live on to the end of the statement, or until
+        the system's keepalives begin, after two hours.
         https://www.postgresql.org/docs/current/runtime-config-connection.html
         """
         lasting = self.preamble.replace("SET LOCAL", "SET")
-        self.query(f"{lasting} SET client_connection_check_interval = '{CLIENT_CHECK_INTERVAL}'")
+        lasting += ";".join(f"SET {name} = '{value}'" for name, value in _SERVER_TRANSPORT.items())
+        self.query(lasting)
+        self._lasting = lasting
         self.preamble = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether what is set for the session lasts: it is this session's alone."""
+        return bool(self._lasting)
+
+    def reset(self) -> None:
+        """Forget what was set for the session since it was settled."""
+        self.query(f"RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; {self._lasting}")
+
+    @property
+    def role(self) -> str:
+        """Whom the work is done as; empty where it is the user that logged in."""
+        return self._settings.role
 
     @property
     def usable(self) -> bool:
@@ -234,6 +283,15 @@ class Session:
             raise _translate(error, self.connection) from error
 
     @contextmanager
+    def answered_within(self, seconds: float) -> Iterator[None]:
+        """Inside, DatabaseUnavailable is raised where an answer takes longer than *seconds*."""
+        before, self._answer_timeout = self._answer_timeout, seconds
+        try:
+            yield
+        finally:
+            self._answer_timeout = before
+
+    @contextmanager
     def guarded(self) -> Iterator[None]:
         """Inside, a migration that gets the connection can neither commit nor roll back."""
         self.connection.guarded = True
@@ -250,9 +308,22 @@ class Session:
         """
         other = connect(self._settings)
         try:
+            if self.settled:
+                other.settle()
             yield other
         finally:
             other.close()
+
+    def hand_over(self) -> "Session":
+        """This connection as a session of its own; `reconnect` before anything is sent here."""
+        return Session(self.connection, self._settings)
+
+    def reconnect(self) -> None:
+        """Go on with a new connection; the one so far is left as it is.
+
+        :raises InitmigError: it cannot be made
+        """
+        self.connection = connect(self._settings, on_notice=self._on_notice).connection
 
     def close(self) -> None:
         """Give the connection back; whatever is open in it is rolled back by the server."""
@@ -285,7 +356,7 @@ def connect(
                 notice.severity_nonlocalized or "", notice.message_primary or ""
             )
         )
-    return Session(connection, settings, answer_timeout)
+    return Session(connection, settings, answer_timeout, on_notice)
 
 
 def _parameters(settings: Settings, timeout: float) -> dict[str, Any]:
@@ -339,14 +410,27 @@ def quote_literal(text: str) -> str:
 def _connect_error(error: psycopg.Error, params: Mapping[str, Any]) -> InitmigError:
     reason = _reason(error)
     # a host may be called "authentication-db", and a database "SSL"
-    words = re.sub(r"""(["']).*?\1""", '""', reason)
+    words = _QUOTED.sub('""', reason)
+    if _UNSUPPORTED in words:
+        return DatabaseRefused(
+            reason,
+            hint="take it out of the URL (for a search path there is --schema, for a role --role),"
+            " or let the pooler drop it: ignore_startup_parameters in PgBouncer",
+        )
     if _REFUSES.search(words):
         return _login_refused(reason)
     if _WAITS.search(words):
         return DatabaseUnavailable(reason)
     if _MALFORMED.search(words):
         return ConfigError(f"the database URL cannot be used: {reason}")
-    match pq.PGconn.ping(make_conninfo("", **params).encode()):
+    return _connect_error_in_other_words(reason, make_conninfo("", **params).encode())
+
+
+def _connect_error_in_other_words(reason: str, conninfo: bytes) -> InitmigError:
+    if sqlstates := _ask_for_sqlstates(conninfo):
+        passing = all(sqlstate.startswith(_NOT_NOW) for sqlstate in sqlstates)
+        return DatabaseUnavailable(reason) if passing else _login_refused(reason)
+    match pq.PGconn.ping(conninfo):
         case pq.Ping.OK:
             return _login_refused(reason)
         case pq.Ping.NO_ATTEMPT:
@@ -358,6 +442,43 @@ def _connect_error(error: psycopg.Error, params: Mapping[str, Any]) -> InitmigEr
             )
         case _:
             return DatabaseUnavailable(reason)
+
+
+def _ask_for_sqlstates(conninfo: bytes) -> list[str]:
+    """What the servers answer to another attempt to connect; empty if that cannot be told.
+
+    Their words may be in any language (``lc_messages``), and libpq keeps the SQLSTATE of a failed
+    connect to itself, unless it is told to say nothing else, after the attempt has begun.
+    """
+    pgconn = pq.PGconn.connect_start(conninfo)
+    try:
+        _say_only_the_sqlstate(pgconn)
+        if _finish_connecting(pgconn) == pq.PollingStatus.OK:
+            return ["00000"]
+        return _SQLSTATE.findall(pgconn.error_message.decode(errors="replace"))
+    except (psycopg.Error, OSError, AttributeError):
+        return []  # libpq finds fault with the parameters, or cannot be got at
+    finally:
+        pgconn.finish()
+
+
+def _finish_connecting(pgconn: pq.abc.PGconn) -> int:
+    deadline = time.monotonic() + CONNECT_TIMEOUT_SECONDS
+    while (status := pgconn.connect_poll()) in (pq.PollingStatus.READING, pq.PollingStatus.WRITING):
+        writing = status == pq.PollingStatus.WRITING
+        socket = select.poll()
+        socket.register(pgconn.socket, select.POLLOUT if writing else select.POLLIN)
+        if not socket.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            break
+    return status
+
+
+def _say_only_the_sqlstate(pgconn: Any) -> None:
+    # psycopg does not wrap this one; what a module is linked with is found through the module
+    libpq = ctypes.CDLL(sys.modules[type(pgconn).__module__].__file__)
+    set_verbosity = libpq.PQsetErrorVerbosity
+    set_verbosity.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    set_verbosity(pgconn.pgconn_ptr, _PQERRORS_SQLSTATE)
 
 
 def _login_refused(reason: str) -> LoginRefused:
@@ -389,7 +510,8 @@ def _translate(
 ) -> InitmigError:
     sqlstate = error.sqlstate or ""
     if connection.closed or sqlstate.startswith(_CONNECTION_LOST):
-        return DatabaseUnavailable(f"the connection was lost: {_reason(error)}")
+        connection.last_words = connection.last_words or _reason(error)
+        return DatabaseUnavailable(f"the connection was lost: {connection.last_words}")
     said = error.diag
     failed = StatementFailed(
         said.message_primary or str(error),

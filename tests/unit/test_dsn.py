@@ -198,6 +198,13 @@ def test_dsns_are_equal_if_libpq_gets_the_same() -> None:
         ("password='never closed", "password=***"),
         ("password='a://b:c' user=me@corp", "password=*** user=me@corp"),
         ("scram_client_key=x user=me", "scram_client_key=*** user=me"),
+        ("ALTER ROLE app PASSWORD 'x' LOGIN", "ALTER ROLE app PASSWORD *** LOGIN"),
+        ("alter role app encrypted password\n'it''s me'", "alter role app encrypted password\n***"),
+        ("ALTER ROLE app PASSWORD E'it\\'s me' LOGIN", "ALTER ROLE app PASSWORD E*** LOGIN"),
+        ("ALTER ROLE app PASSWORD $a$it$$s $me$a$;", "ALTER ROLE app PASSWORD ***;"),
+        ("ALTER ROLE app PASSWORD 'never clo", "ALTER ROLE app PASSWORD ***"),
+        ("ALTER ROLE app PASSWORD $$never clo$", "ALTER ROLE app PASSWORD ***"),
+        ("OPTIONS (user 'app', password 'x')", "OPTIONS (user 'app', password ***)"),
     ],
 )
 def test_a_password_in_a_text_is_masked(text: str, masked: str) -> None:
@@ -213,6 +220,7 @@ def test_a_password_in_a_text_is_masked(text: str, masked: str) -> None:
         "postgres://[::1]:5432/d",
         "host=db user=me@corp passfile=/run/x",
         'password authentication failed for user "app"',
+        "ALTER ROLE app PASSWORD NULL; SELECT 'x'",
         "https://www.postgresql.org/docs/current/errcodes-appendix.html",
         "ERROR:  duplicate key: (mail)=(me@example.org)",
     ],
@@ -248,7 +256,11 @@ def test_masking_twice_is_masking_once(password: str, form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["password", "password=", "password ", "://", "a:@", "'", "\\", "password=\\"]
+    "piece",
+    [
+        *("password", "password=", "password ", "://", "a:@", "'", "\\", "password=\\"),
+        *("password '", "password ''", "password $a", "password $$", "password $a$$b$"),
+    ],
 )
 def test_time_grows_with_the_text_and_not_faster(piece: str) -> None:
     started = perf_counter()

@@ -1,0 +1,418 @@
+"""A link that dies without a word: noticed on both sides, nothing half done, nobody kept waiting.
+
+The database is on this machine, initmig on a host behind the link.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, ClassVar
+
+import pytest
+
+from tests.support.command import Options
+from tests.support.databases import create_database
+from tests.support.migrations import write
+from tests.support.netns import working_link
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.support.command import Initmig
+    from tests.support.databases import Database
+    from tests.support.netns import Link
+    from tests.support.processes import Result, Running
+    from tests.support.servers import MakeServer
+
+NOTICED_SECONDS = 30
+"""What is promised, for either side."""
+
+STOPPED_SECONDS = 5
+"""What is promised for SIGTERM."""
+
+WAIT = "--wait-timeout=5s"
+WAITED_SECONDS = 5 + 5
+"""What WAIT says, and an attempt to connect that is going on then."""
+
+START_SECONDS = 3
+"""For Python to start on a busy machine."""
+
+LOST = "the connection was lost"
+
+# None of these can be applied twice.
+FIRST = {"0001_first.sql": "CREATE TABLE first (id int PRIMARY KEY)"}
+
+# Goes on once the test has dropped the table `gate`.
+GATED = """
+CREATE TABLE second (id int PRIMARY KEY);
+DO $$ BEGIN
+    WHILE EXISTS (SELECT FROM pg_class WHERE relname = 'gate') LOOP
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+END $$"""
+
+# Waits for the test as the last thing before initmig sends the COMMIT.
+WAITS_BEFORE_COMMIT = """
+import pathlib, time
+from yoyo import step
+
+def work(connection):
+    connection.execute("CREATE TABLE second (id int PRIMARY KEY)")
+    here = pathlib.Path(__file__).parent.parent
+    (here / "reached").touch()
+    while not (here / "go_on").exists():
+        time.sleep(0.02)
+
+step(work)
+"""
+
+# The server takes some seconds for the COMMIT itself.
+SLOW_COMMIT = """
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_sleep(4); RETURN NULL; END $$;
+CREATE TABLE second (id int PRIMARY KEY);
+CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON second
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow();
+INSERT INTO second VALUES (1)"""
+
+SLEEPS = "wait_event = 'PgSleep'"
+APPLIED = """
+SELECT migration_id, count(*) FROM _yoyo_migration JOIN _yoyo_log USING (migration_id)
+GROUP BY migration_id ORDER BY migration_id"""
+FIRST_ONCE = [("0001_first", 1)]
+EACH_ONCE = [*FIRST_ONCE, ("0002_second", 1)]
+
+
+class Far:
+    """Runs initmig on the host behind the link."""
+
+    def __init__(self, link: Link, database: Database, initmig: Initmig, options: Options) -> None:
+        self.link = link
+        self.database = database
+        self._initmig = initmig
+        self._options = options
+
+    def start(self, *argv: str) -> Running:
+        return self._initmig.start(*argv, **self._options)
+
+    def run(self, *argv: str) -> Result:
+        return self.start(*argv).result()
+
+    def server_processes(self, state: str = "true") -> set[int]:
+        """The server's for the far host; of these, those in *state*, a condition in SQL."""
+        query = f"SELECT pid FROM pg_stat_activity WHERE client_addr = %s AND {state}"
+        return {pid for (pid,) in self.database.query(query, [self.link.far_address])}
+
+    def wait_until_server_is(self, state: str) -> None:
+        wait_until(lambda: bool(self.server_processes(state)))
+
+    def applied(self) -> list[tuple[str, int]]:
+        """What is applied, and how often it was."""
+        return [(id, count) for id, count in self.database.query(APPLIED)]
+
+
+class Outage:
+    """Cuts the link, and counts the seconds from then on."""
+
+    def __init__(self, far: Far) -> None:
+        self._far = far
+        self._there = far.server_processes()
+        assert self._there
+        far.link.cut()
+        self._since = time.monotonic()
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._since
+
+    def seconds_until_client_notices(self, running: Running) -> float:
+        """Raises AssertionError if it takes longer than promised."""
+        return self._seconds_until(lambda: LOST in running.err)
+
+    def seconds_until_server_notices(self) -> float:
+        """Its processes are gone then, and with them every lock.
+
+        Raises AssertionError if it takes longer than promised.
+        """
+        return self._seconds_until(lambda: not self._there & self._far.server_processes())
+
+    def _seconds_until(self, is_so: Callable[[], bool]) -> float:
+        wait_until(is_so, NOTICED_SECONDS - self.seconds())
+        seconds = self.seconds()
+        assert seconds < NOTICED_SECONDS
+        return seconds
+
+
+class Scene:
+    """A moment in the run of two migrations."""
+
+    second: ClassVar[dict[str, str]] = {"0002_second.sql": GATED}
+    applied_meanwhile: ClassVar = FIRST_ONCE
+    """What is applied once both sides have noticed."""
+
+    def __init__(self, far: Far, folder: Path, initmig: Initmig) -> None:
+        self.far = far
+        self.folder = write(folder, FIRST | self.second)
+        self.initmig = initmig
+
+    def reach(self, *argv: str) -> Running:
+        """Start initmig, and return when it is where the link is to be cut."""
+        raise NotImplementedError
+
+    def cut(self) -> Outage:
+        """Cut the link, and return once has happened what is to happen behind the cut."""
+        return Outage(self.far)
+
+    def go_on(self) -> None:
+        """What has kept the migration from its end is no more."""
+
+
+class Statement(Scene):
+    """The server works on a statement."""
+
+    def reach(self, *argv: str) -> Running:
+        self.far.database.execute("CREATE TABLE gate ()")
+        running = self.far.start(*argv)
+        self.far.wait_until_server_is(SLEEPS)
+        return running
+
+    def go_on(self) -> None:
+        self.far.database.execute("DROP TABLE gate")
+
+
+class Queue(Statement):
+    """A migrator on the near side of the link is at work, and that on the far side waits for it."""
+
+    def reach(self, *argv: str) -> Running:
+        self.far.database.execute("CREATE TABLE gate ()")
+        self._holder = self.initmig.start(url=self.far.database.url, folder=self.folder)
+        self._holder.wait_for_line("0002_second")
+        running = self.far.start(*argv)
+        running.wait_for_line("waiting for another migrator")
+        return running
+
+    def go_on(self) -> None:
+        super().go_on()
+        assert self._holder.result().code == 0
+
+
+class CommitUnseen(Scene):
+    """initmig is about to send the COMMIT."""
+
+    second: ClassVar = {"0002_second.py": WAITS_BEFORE_COMMIT}
+
+    def reach(self, *argv: str) -> Running:
+        running = self.far.start(*argv)
+        wait_until(self.folder.parent.joinpath("reached").exists)
+        return running
+
+    def cut(self) -> Outage:
+        outage = super().cut()
+        self.folder.parent.joinpath("go_on").touch()
+        return outage
+
+
+class CommitUnanswered(Scene):
+    """The server has the COMMIT, and will answer while the link is dead."""
+
+    second: ClassVar = {"0002_second.sql": SLOW_COMMIT}
+    applied_meanwhile: ClassVar = EACH_ONCE
+
+    def reach(self, *argv: str) -> Running:
+        running = self.far.start(*argv)
+        self.far.wait_until_server_is(SLEEPS)
+        return running
+
+    def cut(self) -> Outage:
+        outage = super().cut()
+        wait_until(lambda: self.far.applied() == EACH_ONCE)
+        return outage
+
+
+@pytest.fixture
+def link() -> Iterator[Link]:
+    with working_link() as link:
+        yield link
+
+
+@pytest.fixture
+def far(link: Link, make_server: MakeServer, initmig: Initmig, folder: Path) -> Far:
+    server = make_server(listen_addresses=f"127.0.0.1,{link.near_address}")
+    link.let_in(server)
+    database = create_database(server)
+    options = Options(url=link.url(server, database.name), folder=folder, prefix=link.prefix)
+    return Far(link, database, initmig, options)
+
+
+SCENES: dict[str, type[Scene]] = {
+    "queue": Queue,
+    "statement": Statement,
+    "commit unseen": CommitUnseen,
+    "commit unanswered": CommitUnanswered,
+}
+
+
+@pytest.fixture(params=list(SCENES))
+def scene(request: pytest.FixtureRequest, far: Far, folder: Path, initmig: Initmig) -> Scene:
+    return SCENES[request.param](far, folder, initmig)
+
+
+def test_dead_link_before_the_connect_is_waited_for_and_ends_with_3(far: Far, folder: Path) -> None:
+    write(folder, FIRST)
+    far.link.cut()
+    result = far.run(WAIT)
+    assert result.code == 3
+    assert "timeout expired" in result.err
+    assert result.seconds < START_SECONDS + WAITED_SECONDS
+    far.link.mend()
+    assert far.run().code == 0
+    assert far.applied() == FIRST_ONCE
+
+
+@pytest.mark.long
+def test_link_that_comes_back_before_the_connect_is_all_that_was_missing(
+    far: Far, folder: Path
+) -> None:
+    write(folder, FIRST)
+    far.link.cut()
+    running = far.start()
+    running.wait_for_line("timeout expired")
+    far.link.mend()
+    result = running.result()
+    assert result.code == 0, result.err
+    assert far.applied() == FIRST_ONCE
+
+
+@pytest.mark.long
+def test_dead_link_is_noticed_on_both_sides_and_a_rerun_converges(
+    scene: Scene, record_property: Callable[[str, object], None]
+) -> None:
+    running = scene.reach(WAIT)
+    outage = scene.cut()
+    noticed = outage.seconds_until_client_notices(running)
+    record_property("client", noticed)
+    record_property("server", outage.seconds_until_server_notices())
+    result = running.result()
+    record_property("exit", outage.seconds())
+    assert result.code == 3
+    assert "timeout expired (waited " in result.err
+    assert "mend the way to it" in result.err
+    assert outage.seconds() < noticed + WAITED_SECONDS
+    assert scene.far.applied() == scene.applied_meanwhile
+    scene.far.link.mend()
+    scene.go_on()
+    again = scene.far.run()
+    assert again.code == 0, again.err
+    assert scene.far.applied() == EACH_ONCE
+
+
+@pytest.mark.long
+def test_run_goes_on_by_itself_once_the_dead_link_works_again(scene: Scene) -> None:
+    running = scene.reach()
+    outage = scene.cut()
+    outage.seconds_until_client_notices(running)
+    scene.far.link.mend()
+    scene.go_on()
+    result = running.result()
+    assert result.code == 0, result.err
+    assert scene.far.applied() == EACH_ONCE
+
+
+@pytest.mark.long
+def test_answer_into_the_dead_link_does_not_keep_the_server_longer_than_promised(
+    far: Far, folder: Path, record_property: Callable[[str, object], None]
+) -> None:
+    # Not long before the silence alone would have been noticed.
+    seconds = 12
+    write(folder, FIRST | {"0002_second.sql": f"SELECT pg_sleep({seconds})"})
+    running = far.start(WAIT)
+    far.wait_until_server_is(SLEEPS)
+    outage = Outage(far)
+    wait_until(lambda: bool(far.server_processes("state = 'idle in transaction'")))
+    record_property("server", outage.seconds_until_server_notices())
+    assert running.result().code == 3
+    assert far.applied() == FIRST_ONCE
+
+
+def test_link_that_is_dead_for_a_moment_costs_no_statement(
+    far: Far, folder: Path, initmig: Initmig
+) -> None:
+    scene = Statement(far, folder, initmig)
+    running = scene.reach()
+    [pid] = far.server_processes(SLEEPS)
+    far.link.cut()
+    time.sleep(3)
+    far.link.mend()
+    assert far.server_processes(SLEEPS) == {pid}
+    scene.go_on()
+    result = running.result()
+    assert result.code == 0
+    assert LOST not in result.err
+    assert far.applied() == EACH_ONCE
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        name if name == "statement" else pytest.param(name, marks=pytest.mark.long)
+        for name in SCENES
+    ],
+    indirect=True,
+)
+def test_sigterm_ends_a_run_behind_a_dead_link_in_time(
+    scene: Scene, record_property: Callable[[str, object], None]
+) -> None:
+    # Looks at what the statement is doing every half a second, so one hangs in the dead link.
+    running = scene.reach("--lock-timeout=1s")
+    outage = scene.cut()
+    time.sleep(1)
+    asked = outage.seconds()
+    running.terminate()
+    result = running.result()
+    seconds = outage.seconds() - asked
+    record_property("seconds", seconds)
+    assert result.code == 143
+    assert seconds < STOPPED_SECONDS
+
+
+@pytest.mark.long
+def test_sigterm_ends_an_attempt_to_connect_into_a_dead_link_in_time(
+    far: Far, folder: Path
+) -> None:
+    write(folder, FIRST)
+    far.link.cut()
+    running = far.start()
+    # The first attempt is over then, and another begins after a pause of less than a second.
+    running.wait_for_line("timeout expired")
+    time.sleep(1)
+    asked = time.monotonic()
+    running.terminate()
+    assert running.result().code == 143
+    assert time.monotonic() - asked < STOPPED_SECONDS
+
+
+@pytest.mark.long
+def test_server_keeps_no_connection_of_a_run_that_was_killed_behind_a_dead_link(
+    far: Far, folder: Path, initmig: Initmig, record_property: Callable[[str, object], None]
+) -> None:
+    # Looks at what the statement is doing every half a second, on a connection that it keeps.
+    running = Statement(far, folder, initmig).reach("--lock-timeout=1s")
+    wait_until(lambda: len(far.server_processes()) == 2)
+    outage = Outage(far)
+    running.kill()
+    record_property("server", outage.seconds_until_server_notices())
+
+
+def test_server_is_told_nothing_that_it_minds_over_a_unix_socket(
+    make_server: MakeServer, initmig: Initmig, folder: Path
+) -> None:
+    server = make_server()
+    database = create_database(server)
+    url = server.url(database.name, host=str(server.socket_dir))
+    assert initmig(url=url, folder=write(folder, FIRST)).code == 0
+    begin = server.log_size()
+    write(folder, {"0002_second.sql": "SELECT 1"})
+    assert initmig(url=url, folder=folder).code == 0
+    assert server.log_text(since=begin) == ""
+    assert database.value("SELECT count(*) FROM _yoyo_migration") == 2

@@ -1,0 +1,815 @@
+"""The server crashes, restarts, is full, throws initmig out, or is another one: it goes on."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+
+from tests.support.databases import Database, DatabaseServer, create_database
+from tests.support.disks import SmallDisk, small_disk
+from tests.support.migrations import write
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from _pytest.mark import ParameterSet
+
+    from dev.postgres import Server, StopMode
+    from tests.support.command import Initmig
+    from tests.support.processes import Result, Running
+    from tests.support.proxy import MakeProxy, Message, Proxy, Verdict
+    from tests.support.servers import MakeServer, MakeStandby
+
+# None of them can be applied twice.
+FILES = {
+    "0001_a.sql": "CREATE TABLE a (n int PRIMARY KEY);\nINSERT INTO a VALUES (1);",
+    "0002_b.sql": "CREATE TABLE b ();\nSELECT pg_sleep(1);\nINSERT INTO a VALUES (2);",
+    "0003_c.sql": "ALTER TABLE a ADD c int;\nINSERT INTO a VALUES (3, 3);",
+}
+IDS = ["0001_a", "0002_b", "0003_c"]
+
+SLEEPING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+HOLDERS = """
+SELECT a.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+WHERE l.locktype = 'advisory' AND l.granted AND a.application_name = 'initmig'"""
+
+JSON = {"INITMIG_LOG_FORMAT": "json"}
+
+
+def slower(seconds: float) -> str:
+    """0002_b, with a longer sleep."""
+    return FILES["0002_b.sql"].replace("pg_sleep(1)", f"pg_sleep({seconds})")
+
+
+def recorded(database: Database) -> list[str]:
+    """What yoyo's table and our own have; the same in both, or it fails."""
+    rows = database.query("SELECT migration_id FROM _yoyo_migration ORDER BY migration_id")
+    own = database.query("SELECT migration_id FROM _initmig_migration ORDER BY migration_id")
+    assert rows == own
+    return [id for (id,) in rows]
+
+
+def assert_converged(database: Database) -> None:
+    """Each of FILES was applied and recorded once, and nothing else is there."""
+    assert recorded(database) == IDS
+    assert schema(database) == {"a": ["n", "c"], "b": []}
+    assert database.query("SELECT n, c FROM a ORDER BY n") == [(1, None), (2, None), (3, 3)]
+    assert database.query("SELECT pid FROM yoyo_lock WHERE pid > 0") == []
+    assert database.query(HOLDERS) == []
+
+
+def assert_only_the_first(database: Database) -> None:
+    """0001_a was applied and recorded; nothing of what failed after it was kept."""
+    assert recorded(database) == IDS[:1]
+    assert schema(database) == {"a": ["n"]}
+    assert database.query("SELECT n FROM a") == [(1,)]
+    assert database.query("SELECT pid FROM yoyo_lock WHERE pid > 0") == []
+
+
+def schema(database: Database) -> dict[str, list[str]]:
+    """The columns of each table that is of the migrations."""
+    return {
+        table: [
+            name
+            for (name,) in database.query(
+                "SELECT attname::text FROM pg_attribute"
+                " WHERE attrelid = %s::regclass AND attnum > 0 ORDER BY attnum",
+                [table],
+            )
+        ]
+        for table in database.tables()
+        if not table.startswith(("_", "yoyo_"))
+    }
+
+
+def succeeded(result: Result) -> Result:
+    assert result.code == 0, result.err
+    return result
+
+
+def applied_by(results: list[Result]) -> list[str]:
+    """The ids that the runs say that they applied, of all of them together."""
+    events = [event for result in results for event in result.events]
+    return sorted(event["id"] for event in events if event["event"] == "migration_applied")
+
+
+class Stage(NamedTuple):
+    """A server that a test may stop, and what stands before it."""
+
+    server: Server
+    database: Database
+    proxy: Proxy
+
+    @property
+    def url(self) -> str:
+        """Of the database, through the proxy."""
+        return self.proxy.url(self.database.name)
+
+
+@pytest.fixture
+def stage(make_server: MakeServer, make_proxy: MakeProxy) -> Stage:
+    server = make_server()
+    return Stage(server, create_database(server), make_proxy(server))
+
+
+@pytest.fixture
+def proxy(server: DatabaseServer, make_proxy: MakeProxy) -> Proxy:
+    """Before the server of `database`."""
+    return make_proxy(server)
+
+
+@pytest.fixture
+def folder(folder: Path) -> Path:
+    return write(folder, FILES)
+
+
+# --- when to strike ---
+
+Moment = Literal["between two", "in mid-statement", "idle in the transaction", "at COMMIT"]
+MOMENTS: tuple[Moment, ...] = (
+    "between two",
+    "in mid-statement",
+    "idle in the transaction",
+    "at COMMIT",
+)
+AFTER_COMMIT = "after COMMIT, unheard"
+
+
+def long(*values: object) -> ParameterSet:
+    """A case that is run in `make test-faults` alone."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
+class Strike:
+    """Deals *blow* once, at a moment of the migration 0002_b that the proxy sees.
+
+    The run is held up shortly before, until *prepare* returns.
+    """
+
+    def __init__(
+        self,
+        proxy: Proxy,
+        blow: Callable[[], object],
+        moment: str,
+        *,
+        prepare: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._proxy = proxy
+        self._prepare = prepare
+        self._blow = blow
+        self._committed = False
+        self._due = False
+        self.dealt = threading.Event()
+        if moment == AFTER_COMMIT:
+            proxy.after = self._after
+        else:
+            proxy.before = self._before
+        self._is_due = {
+            "between two": self._between,
+            "in mid-statement": lambda query: query == FILES["0002_b.sql"],
+            "idle in the transaction": lambda query: query == FILES["0002_b.sql"],
+            "at COMMIT": _commits_b,
+            AFTER_COMMIT: _commits_b,
+        }[moment]
+        self._deal = self._beside if moment == "in mid-statement" else self._at_once
+
+    def _between(self, query: str) -> bool:
+        committed, self._committed = self._committed, self._committed or _commits("0001_a", query)
+        return committed
+
+    def _before(self, message: Message) -> Verdict:
+        if not self._due and message.type == "Q" and self._is_due(message.query):
+            self._due = True
+            self._prepare()
+            self._deal()
+        return "forward"
+
+    def _after(self, message: Message) -> None:
+        if not self._due and message.type == "Q" and self._is_due(message.query):
+            self._due = True
+            self._prepare()
+            self._deal()
+            self._proxy.cut()  # else the answer would still be heard
+
+    def _at_once(self) -> None:
+        self._blow()
+        self.dealt.set()
+
+    def _beside(self) -> None:
+        connection = psycopg.connect(self._proxy._server_url, autocommit=True)
+
+        def wait_and_deal() -> None:
+            with closing(connection):
+                wait_until(lambda: connection.execute(SLEEPING.encode()).fetchone() == (1,))
+            self._at_once()
+
+        threading.Thread(target=wait_and_deal).start()
+
+
+def _commits(id: str, query: str) -> bool:
+    return query.endswith("COMMIT") and f"'{id}'" in query
+
+
+def _commits_b(query: str) -> bool:
+    return _commits("0002_b", query)
+
+
+# --- the server crashes or restarts ---
+
+
+def stopped_for(seconds: float, server: Server, mode: StopMode) -> Callable[[], object]:
+    """Stops *server*, and lets it start again in so many *seconds*, behind the caller's back."""
+
+    def blow() -> None:
+        server.stop(mode)
+        threading.Timer(seconds, server.start).start()
+
+    return blow
+
+
+@pytest.mark.parametrize(
+    ("moment", "mode"),
+    [
+        *((moment, "immediate") for moment in [*MOMENTS, AFTER_COMMIT]),
+        ("in mid-statement", "fast"),
+        *(long(moment, "fast") for moment in [*MOMENTS, AFTER_COMMIT] if "mid" not in moment),
+    ],
+)
+def test_run_goes_on_after_the_server_was_away(
+    stage: Stage, initmig: Initmig, folder: Path, moment: str, mode: StopMode
+) -> None:
+    strike = Strike(stage.proxy, stopped_for(1, stage.server, mode), moment)
+    result = succeeded(initmig(url=stage.url, folder=folder, env=JSON))
+    assert strike.dealt.is_set()
+    names = [event["event"] for event in result.events]
+    assert names.count("waiting_for_database") >= 1
+    assert "connected" in names
+    assert_converged(stage.database)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["in mid-statement", AFTER_COMMIT, *(long(m) for m in MOMENTS if "mid" not in m)],
+)
+def test_server_that_is_back_too_late_ends_it_with_3_and_a_rerun_converges(
+    stage: Stage, initmig: Initmig, folder: Path, moment: str
+) -> None:
+    server, database = stage.server, stage.database
+    strike = Strike(stage.proxy, lambda: server.stop("immediate"), moment)
+    result = initmig("--wait-timeout=1s", url=stage.url, folder=folder)
+    assert strike.dealt.is_set()
+    assert result.code == 3, result.err
+    assert result.err.count("applied 0001_a") == 1
+    assert "applied 0002_b" not in result.err
+    assert "server closed the connection unexpectedly" in result.err
+    assert "(waited 1" in result.err
+    assert "--wait-timeout says how long to wait" in result.err
+    server.start()
+    if moment == AFTER_COMMIT:
+        assert recorded(database) == IDS[:2]
+    else:
+        assert_only_the_first(database)
+    succeeded(initmig(url=database.url, folder=folder))
+    assert_converged(database)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mode", ["immediate", "fast"])
+def test_run_goes_on_after_many_seconds_without_the_server(
+    make_server: MakeServer, initmig: Initmig, folder: Path, mode: StopMode
+) -> None:
+    server = make_server()
+    database = create_database(server)
+    write(folder, {"0002_b.sql": slower(5)})
+    running = initmig.start(url=database.url, folder=folder)
+    wait_until(lambda: database.value(SLEEPING) == 1)
+    server.stop(mode)
+    time.sleep(20)
+    server.start()
+    result = succeeded(running.result())
+    assert result.err.count("Connection refused") == 1
+    assert_converged(database)
+
+
+@pytest.mark.long
+def test_outages_count_together_against_the_wait_timeout(
+    stage: Stage, initmig: Initmig, folder: Path
+) -> None:
+    # A migration that makes the server crash each time does not keep a run for ever.
+    server, database, proxy = stage
+
+    def before(message: Message) -> Verdict:
+        if message.type == "Q" and "pg_sleep" in message.query:
+            server.stop("immediate")
+            threading.Timer(1, server.start).start()
+        return "forward"
+
+    proxy.before = before
+    result = initmig("--wait-timeout=4s", url=stage.url, folder=folder)
+    assert result.code == 3, result.err
+    wait_until(server.is_running)
+    proxy.before = lambda _: "forward"
+    succeeded(initmig(url=database.url, folder=folder))
+    assert_converged(database)
+
+
+@pytest.mark.parametrize("mode", ["immediate", "fast"])
+def test_copies_in_the_queue_go_on_after_the_server_was_away(
+    stage: Stage, initmig: Initmig, folder: Path, mode: StopMode
+) -> None:
+    copies: list[Running] = []
+
+    def three_more_wait() -> None:
+        url = stage.database.url
+        copies.extend(initmig.start(url=url, folder=folder, env=JSON) for _ in range(3))
+        for copy in copies:
+            copy.wait_for_line('"waiting_in_queue"')
+
+    blow = stopped_for(0.5, stage.server, mode)
+    strike = Strike(stage.proxy, blow, "in mid-statement", prepare=three_more_wait)
+    first = succeeded(initmig(url=stage.url, folder=folder, env=JSON))
+    assert strike.dealt.is_set()
+    results = [first, *(succeeded(copy.result()) for copy in copies)]
+    assert applied_by(results) == IDS
+    assert_converged(stage.database)
+
+
+def test_copy_in_the_queue_of_a_server_that_stays_away_ends_with_3(
+    make_server: MakeServer, initmig: Initmig, folder: Path
+) -> None:
+    server = make_server()
+    database = create_database(server)
+    write(folder, {"0002_b.sql": slower(60)})
+    argv = ["--wait-timeout=1s", "--queue-timeout=30s"]
+    copies = [initmig.start(*argv, url=database.url, folder=folder, env=JSON) for _ in range(2)]
+    wait_until(lambda: sum('"waiting_in_queue"' in copy.err for copy in copies) == 1)
+    wait_until(lambda: database.value(SLEEPING) == 1)
+    server.stop("fast")
+    for copy in copies:
+        result = copy.result()
+        assert result.code == 3, result.err
+        assert "Connection refused" in result.events[-1]["message"]
+    server.start()
+    assert_only_the_first(database)
+    write(folder, FILES)
+    succeeded(initmig(url=database.url, folder=folder))
+    assert_converged(database)
+
+
+def test_server_that_comes_back_read_only_is_waited_for_until_it_is_writable(
+    stage: Stage, initmig: Initmig, folder: Path
+) -> None:
+    server, database, proxy = stage
+
+    def come_back_read_only() -> None:
+        server.stop("immediate")
+        with (server.data / "postgresql.auto.conf").open("a") as file:
+            file.write("default_transaction_read_only = on\n")
+        server.start()
+
+    Strike(proxy, come_back_read_only, "in mid-statement")
+    running = initmig.start(url=stage.url, folder=folder)
+    running.wait_for_line("the server is read-only (default_transaction_read_only)")
+    assert_only_the_first(database)
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM RESET default_transaction_read_only")
+        connection.execute("SELECT pg_reload_conf()")
+    succeeded(running.result())
+    assert_converged(database)
+
+
+# --- somebody throws it out ---
+
+
+def thrown_out(database: Database) -> Callable[[], object]:
+    """Ends the connection of whoever holds the migration lock, and sees it gone."""
+
+    def blow() -> None:
+        [(pid,)] = database.query(HOLDERS)
+        assert database.value("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+    return blow
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_copy_that_waits_or_the_one_thrown_out_goes_on_and_both_exit_zero(
+    database: Database, proxy: Proxy, initmig: Initmig, folder: Path, moment: Moment
+) -> None:
+    waiting: list[Running] = []
+
+    def another_one_waits() -> None:
+        waiting.append(initmig.start(url=database.url, folder=folder, env=JSON))
+        waiting[0].wait_for_line('"waiting_in_queue"')
+
+    strike = Strike(proxy, thrown_out(database), moment, prepare=another_one_waits)
+    first = succeeded(initmig(url=proxy.url(database.name), folder=folder, env=JSON))
+    assert strike.dealt.is_set()
+    second = succeeded(waiting[0].result())
+    lost = [event for event in first.events if event["event"] == "waiting_for_database"]
+    assert "terminating connection due to administrator command" in lost[0]["reason"]
+    assert applied_by([first, second]) == IDS
+    assert_converged(database)
+
+
+def test_copies_in_the_queue_that_are_thrown_out_stand_in_it_again(
+    database: Database, proxy: Proxy, initmig: Initmig, folder: Path
+) -> None:
+    waiting: list[Running] = []
+
+    def two_more_are_thrown_out() -> None:
+        url = database.url
+        waiting.extend(initmig.start(url=url, folder=folder, env=JSON) for _ in range(2))
+        for copy in waiting:
+            copy.wait_for_line('"waiting_in_queue"')
+        ended = database.query(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE application_name = 'initmig' AND datname = current_database()"
+            f" AND pid NOT IN ({HOLDERS})"
+        )
+        assert ended == [(True,)] * 2
+        for copy in waiting:
+            copy.wait_for_line("terminating connection due to administrator command")
+
+    strike = Strike(proxy, two_more_are_thrown_out, "idle in the transaction")
+    first = succeeded(initmig(url=proxy.url(database.name), folder=folder, env=JSON))
+    assert strike.dealt.is_set()
+    results = [first, *(succeeded(copy.result()) for copy in waiting)]
+    assert applied_by(results) == IDS
+    assert_converged(database)
+
+
+def test_migration_that_somebody_cancels_fails_and_nothing_of_it_is_kept(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, {"0002_b.sql": slower(60)})
+    running = initmig.start(url=database.url, folder=folder)
+    wait_until(lambda: database.value(SLEEPING) == 1)
+    [(pid,)] = database.query(HOLDERS)
+    assert database.value("SELECT pg_cancel_backend(%s)", [pid])
+    result = running.result()
+    assert result.code == 1
+    assert "0002_b failed: canceling statement due to user request" in result.err
+    assert "nothing of it was kept" in result.err
+    assert_only_the_first(database)
+    write(folder, FILES)
+    succeeded(initmig(url=database.url, folder=folder))
+    assert_converged(database)
+
+
+def test_statement_timeout_is_told_apart_from_somebody_who_cancels(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    result = initmig("--statement-timeout=300ms", url=database.url, folder=folder)
+    assert result.code == 1
+    assert "0002_b failed: canceling statement due to statement timeout" in result.err
+    assert_only_the_first(database)
+    succeeded(initmig(url=database.url, folder=folder))
+    assert_converged(database)
+
+
+# --- no connection is left ---
+
+CROWDED: dict[str, str | int] = {"superuser_reserved_connections": 0, "autovacuum": "off"}
+
+
+def test_server_without_a_slot_in_time_ends_it_with_3(
+    make_server: MakeServer, initmig: Initmig, folder: Path
+) -> None:
+    server = make_server(max_connections=3, **CROWDED)
+    database = create_database(server)
+    with ExitStack() as clients:
+        for _ in range(3):
+            clients.enter_context(closing(psycopg.connect(server.url())))
+        result = initmig("--wait-timeout=1s", url=database.url, folder=folder, env=JSON)
+    assert result.code == 3
+    assert "too many clients already (waited 1" in result.events[-1]["message"]
+    assert database.tables() == set()
+    succeeded(initmig(url=database.url, folder=folder))
+    assert_converged(database)
+
+
+def test_migration_goes_on_where_no_slot_is_left_to_watch_it(
+    make_server: MakeServer, initmig: Initmig, folder: Path
+) -> None:
+    server = make_server(max_connections=2, **CROWDED)
+    database = create_database(server)
+    write(folder, {"0002_b.sql": slower(3)})
+    with database.connect():
+        before = server.log_size()
+        # With a lock timeout of 1 s it looks after half a second who stands in the way.
+        running = initmig.start("--lock-timeout=1s", url=database.url, folder=folder)
+        result = succeeded(running.result())
+    assert "too many clients already" in server.log_text(since=before)
+    assert "too many clients" not in result.err
+    assert_converged(database)
+
+
+@pytest.mark.parametrize(("copies", "slots"), [(8, 3), long(32, 10)])
+def test_crowd_larger_than_the_servers_slots_all_exit_zero(
+    make_server: MakeServer, initmig: Initmig, folder: Path, copies: int, slots: int
+) -> None:
+    server = make_server(max_connections=slots, **CROWDED)
+    database = create_database(server)
+    crowd = [initmig.start(url=database.url, folder=folder, env=JSON) for _ in range(copies)]
+    results = [succeeded(one.result(120)) for one in crowd]
+    assert "too many clients" in server.log_text()
+    assert applied_by(results) == IDS
+    assert_converged(database)
+
+
+# --- a server that speaks German ---
+
+
+@pytest.fixture
+def german(make_server: MakeServer) -> Server:
+    """A server with three slots, all for superusers, whose messages are not in English."""
+    server = make_server(max_connections=3, lc_messages="C.UTF-8", **CROWDED)
+    server.stop()
+    server.installation = replace(server.installation, language="de")
+    server.start()
+    with pytest.raises(psycopg.OperationalError) as refused:
+        psycopg.connect(server.url("nowhere"))
+    if "does not exist" in str(refused.value):
+        pytest.skip("this PostgreSQL has no translations")
+    return server
+
+
+def test_no_free_slot_is_waited_for_in_any_language(
+    german: Server, initmig: Initmig, folder: Path
+) -> None:
+    database = create_database(german)
+    with ExitStack() as clients:
+        for _ in range(3):
+            clients.enter_context(closing(psycopg.connect(german.url())))
+        result = initmig("--wait-timeout=1s", url=database.url, folder=folder, env=JSON)
+        assert result.code == 3, result.err
+        assert "zu viele Verbindungen (waited 1" in result.events[-1]["message"]
+        running = initmig.start(url=database.url, folder=folder)
+        running.wait_for_line("zu viele Verbindungen")
+    succeeded(running.result())
+    assert_converged(database)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgres:wrong@{address}/postgres", "Passwort-Authentifizierung"),
+        ("{account}@{address}/nowhere", "nowhere"),
+        ("{account}@{address}/recovery", "recovery"),
+        ("{account}@{address}/shut", "shut"),
+    ],
+    ids=["password", "database", "database called as what is waited for", "pg_hba"],
+)
+def test_refusal_is_one_in_any_language(
+    german: Server, initmig: Initmig, folder: Path, url: str, said: str
+) -> None:
+    hba = german.data / "pg_hba.conf"
+    hba.write_text(f"host shut all 127.0.0.1/32 reject\n{hba.read_text()}")
+    german.restart()
+    account, _, address = urlsplit(german.url()).netloc.rpartition("@")
+    url = f"postgresql://{url.format(account=account, address=address)}"
+    result = initmig("--wait-timeout=0", url=url, folder=folder, env=JSON)
+    assert result.code == 4, result.err
+    assert said in result.events[-1]["message"]
+    assert "wrong" not in result.err
+
+
+def test_shutting_down_is_waited_for_in_any_language(
+    german: Server, initmig: Initmig, folder: Path
+) -> None:
+    database = create_database(german)
+    stop = threading.Thread(target=german.stop, args=["smart"])
+    with psycopg.connect(german.url()):
+        stop.start()
+        running = initmig.start(url=database.url, folder=folder)
+        running.wait_for_line("Datenbanksystem")
+    stop.join()
+    running.wait_for_line("Connection refused")
+    german.start()
+    succeeded(running.result())
+    assert_converged(database)
+
+
+# --- the disk is full ---
+
+FILLING = """
+CREATE TABLE b ();
+CREATE TABLE big AS SELECT repeat(md5(n::text), 8) FROM generate_series(1, 100000) AS n;
+DROP TABLE big;
+INSERT INTO a VALUES (2);"""
+
+
+@pytest.fixture
+def full_disk(make_server: MakeServer) -> Iterator[tuple[Database, SmallDisk]]:
+    """A database whose tables are on a disk that is too small for FILLING."""
+    server = make_server()
+    with small_disk(24) as disk:
+        server.installation.take(disk.path)
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            connection.execute(f"CREATE TABLESPACE small LOCATION '{disk.path}'".encode())
+            connection.execute("CREATE DATABASE full_disk TEMPLATE template0 TABLESPACE small")
+        yield Database(server.url("full_disk")), disk
+        server.stop("immediate")
+
+
+@pytest.fixture
+def full_wal(make_server: MakeServer) -> Iterator[tuple[Server, SmallDisk]]:
+    """A server whose write-ahead log is on a disk that is too small for FILLING."""
+    server = make_server()
+    server.stop()
+    with small_disk(16) as disk:
+        shutil.move(server.data / "pg_wal", disk.path / "pg_wal")
+        (server.data / "pg_wal").symlink_to(disk.path / "pg_wal")
+        server.installation.take(disk.path)
+        server.start()
+        yield server, disk
+        server.stop("immediate")
+
+
+def test_migration_that_fills_the_disk_fails_and_a_rerun_with_more_space_converges(
+    full_disk: tuple[Database, SmallDisk], initmig: Initmig, folder: Path
+) -> None:
+    database, disk = full_disk
+    write(folder, {"0002_b.sql": FILLING})
+    result = initmig(url=database.url, folder=folder, env=JSON)
+    assert result.code == 1, result.err
+    failed = result.events[-1]
+    assert "0002_b failed: could not extend file" in failed["message"]
+    assert "No space left on device" in failed["message"]
+    assert (failed["sqlstate"], failed["path"]) == ("53100", str(folder / "0002_b.sql"))
+    assert "Check free disk space" in failed["hint"]
+    assert "nothing of it was kept" in failed["next"]
+    assert_only_the_first(database)
+    disk.resize(64)
+    succeeded(initmig(url=database.url, folder=folder))
+    assert_converged(database)
+
+
+def test_server_that_cannot_write_its_log_any_more_ends_it_with_3_and_a_rerun_converges(
+    full_wal: tuple[Server, SmallDisk], initmig: Initmig, folder: Path
+) -> None:
+    server, disk = full_wal
+    database = create_database(server)
+    write(folder, {"0002_b.sql": FILLING})
+    result = initmig("--wait-timeout=2s", url=database.url, folder=folder, env=JSON)
+    assert "PANIC" in server.log_text()
+    assert result.code == 3, result.err
+    assert result.seconds < 40
+    disk.resize(128)
+    if not server.is_running():
+        server.start()
+    succeeded(initmig(url=database.url, folder=folder))
+    assert_converged(database)
+
+
+def test_run_goes_on_once_the_server_can_write_its_log_again(
+    full_wal: tuple[Server, SmallDisk], initmig: Initmig, folder: Path
+) -> None:
+    server, disk = full_wal
+    database = create_database(server)
+    write(folder, {"0002_b.sql": FILLING})
+    running = initmig.start(url=database.url, folder=folder)
+    running.wait_for_line("the connection was lost")
+    disk.resize(128)
+    wait_until(lambda: not server.is_running() or _answers(server))
+    if not server.is_running():
+        server.start()
+    succeeded(running.result())
+    assert_converged(database)
+
+
+def _answers(server: Server) -> bool:
+    try:
+        psycopg.connect(server.url()).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+# --- a standby takes over ---
+
+
+def with_two_hosts(database: Database, first: int, second: int, *options: str) -> str:
+    parts = urlsplit(database.url)
+    account = parts.netloc.rpartition("@")[0]
+    query = "&".join(["sslmode=disable", "gssencmode=disable", *options])
+    netloc = f"{account}@127.0.0.1:{first},127.0.0.1:{second}"
+    return urlunsplit(parts._replace(netloc=netloc, query=query))
+
+
+class Pair(NamedTuple):
+    """A primary behind a proxy, and its standby."""
+
+    primary: Server
+    standby: Server
+    database: Database
+    proxy: Proxy
+
+    def url(self, *options: str) -> str:
+        """Of the database on both, the primary first."""
+        parts = urlsplit(self.database.url)
+        account = parts.netloc.rpartition("@")[0]
+        query = "&".join(["sslmode=disable", "gssencmode=disable", *options])
+        netloc = f"{account}@127.0.0.1:{self.proxy.port},127.0.0.1:{self.standby.port}"
+        return urlunsplit(parts._replace(netloc=netloc, query=query))
+
+    @property
+    def heir(self) -> Database:
+        """The database on the standby."""
+        return Database(self.standby.url(self.database.name))
+
+    def make_synchronous(self) -> None:
+        """From now on, nothing is committed before the standby has it."""
+        with self.database.connect() as connection:
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.execute("SELECT pg_reload_conf()")
+        synchronous = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+        wait_until(lambda: self.database.value(synchronous) == 1)
+
+    def catch_up(self) -> None:
+        """Wait until the standby has replayed what is committed."""
+        lsn = self.database.value("SELECT pg_current_wal_flush_lsn()::text")
+        replayed = f"SELECT pg_last_wal_replay_lsn() >= '{lsn}'"
+        wait_until(lambda: bool(self.heir.value(replayed)))
+
+
+@pytest.fixture
+def pair(make_server: MakeServer, make_standby: MakeStandby, make_proxy: MakeProxy) -> Pair:
+    primary = make_server()
+    database = create_database(primary)
+    return Pair(primary, make_standby(primary), database, make_proxy(primary))
+
+
+READ_WRITE = "target_session_attrs=read-write"
+
+
+@pytest.mark.parametrize(
+    ("moment", "option"),
+    [
+        ("in mid-statement", READ_WRITE),
+        (AFTER_COMMIT, READ_WRITE),
+        *(long(m, READ_WRITE) for m in MOMENTS if "mid" not in m),
+        *(long(m, "target_session_attrs=any") for m in [*MOMENTS, AFTER_COMMIT]),
+    ],
+)
+def test_run_goes_on_where_a_synchronous_standby_takes_over(
+    pair: Pair, initmig: Initmig, folder: Path, moment: str, option: str
+) -> None:
+    pair.make_synchronous()
+
+    def take_over() -> None:
+        pair.primary.stop("immediate")
+        pair.standby.promote()
+
+    strike = Strike(pair.proxy, take_over, moment)
+    result = succeeded(initmig(url=pair.url(option), folder=folder, env=JSON))
+    assert strike.dealt.is_set()
+    # The one whose COMMIT was not heard of is not said to be applied, and not applied again.
+    assert applied_by([result]) == [id for id in IDS if (moment, id) != (AFTER_COMMIT, "0002_b")]
+    assert_converged(pair.heir)
+
+
+def test_standby_that_is_promoted_late_is_waited_for(
+    pair: Pair, initmig: Initmig, folder: Path
+) -> None:
+    Strike(
+        pair.proxy,
+        lambda: pair.primary.stop("immediate"),
+        "idle in the transaction",
+        prepare=pair.catch_up,
+    )
+    running = initmig.start(url=pair.url(), folder=folder)
+    running.wait_for_line("the server is a standby, and there is something to write")
+    pair.standby.promote()
+    succeeded(running.result())
+    assert_converged(pair.heir)
+
+
+def test_what_was_lost_with_the_primary_is_applied_again_where_a_standby_takes_over(
+    pair: Pair, initmig: Initmig, folder: Path
+) -> None:
+    def before(message: Message) -> Verdict:
+        if message.type == "Q" and message.query == FILES["0002_b.sql"]:
+            pair.catch_up()
+            pair.standby.stop()
+        if message.type == "Q" and message.query == FILES["0003_c.sql"]:
+            pair.primary.stop("immediate")
+            pair.standby.start()
+            pair.standby.promote()
+            pair.proxy.before = lambda _: "forward"
+        return "forward"
+
+    pair.proxy.before = before
+    result = succeeded(initmig(url=pair.url(), folder=folder, env=JSON))
+    assert applied_by([result]) == ["0001_a", "0002_b", "0002_b", "0003_c"]
+    assert_converged(pair.heir)
