@@ -6,7 +6,7 @@ CREATE INDEX CONCURRENTLY of the holder waits: a deadlock. See docs/locking.md.
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
 from initmig import engine, history
@@ -26,6 +26,9 @@ from initmig.postgres import Session
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 0.5
 _TELL_AGAIN_SECONDS = 10.0
+
+_SECOND_CONNECTION_SECONDS = 30.0
+"""For a pooler to find a second server connection: others that wait give theirs back quickly."""
 
 # The key is of the schema that has, or will get, the history tables: two schemas of one database
 # can be migrated side by side. The seed is an arbitrary constant, so that no other tool's hash of
@@ -48,6 +51,18 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 
 _YOYO_ROW = "SELECT pid, ctime::text FROM yoyo_lock"
 
+_SINCE = "to_char(yoyo_lock.ctime, 'YYYY-MM-DD HH24:MI:SS.US')"
+
+# Fails with connection_exception, because that is what happened: start again from the connection.
+_GUARD = """
+DO $initmig$ BEGIN
+    PERFORM FROM yoyo_lock WHERE {ours} FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the one that held the migration lock; another migrator has taken over'
+            USING ERRCODE = 'connection_exception';
+    END IF;
+END $initmig$;"""
+
 
 class Facts(NamedTuple):
     """What the server says of itself before anything is written."""
@@ -59,6 +74,19 @@ class Facts(NamedTuple):
     key: int
 
 
+class Held(NamedTuple):
+    """How this process holds the migration lock."""
+
+    pid: int
+    """The server process at work; behind a pooler, the one that was at work last."""
+    pooled: bool
+    guard: str
+    """SQL to send with each BEGIN, after the settings; empty where the lock needs none.
+
+    It fails where the lock was lost, and else keeps everybody from taking it until the COMMIT.
+    """
+
+
 @contextmanager
 def migration_lock(
     session: Session,
@@ -67,36 +95,50 @@ def migration_lock(
     clock: Clock,
     emit: Emit,
     is_needed: Callable[[], bool],
-) -> Iterator[int | None]:
-    """Hold the lock inside; the server process id at work, or None once *is_needed* says no.
+) -> Iterator[Held | None]:
+    """Hold the lock inside; None once *is_needed* says no.
 
     *timeout* in seconds, 0 for none, is for other migrators to finish.
 
     :raises QueueTimeout: another migrator was still at it
     :raises DatabaseUnavailable: the server is a standby or read-only: another one may not be
-    :raises DatabaseRefused: there is no schema to work in
+    :raises DatabaseRefused: there is no schema to work in, or a pooler in the way
     """
     facts = _facts(session)
     pooled = facts.backend_pid != session.startup_pid
+    if pooled:
+        lock: _AdvisoryLock = _TransactionLock(session, facts.key)
+        clock = _parting(session, clock)
+    else:
+        session.settle()
+        lock = _SessionLock(session, facts.key, facts.backend_pid)
     queue = _Queue(timeout, clock, emit, is_needed)
     with ExitStack() as stack:
-        if pooled:
-            keeper = stack.enter_context(session.sibling())
-            lock: _AdvisoryLock = _TransactionLock(keeper, facts.key)
-        else:
-            session.settle()
-            lock = _SessionLock(session, facts.key)
+        stack.callback(lock.release)
         if not queue.wait(lock.try_take, lambda: _holder(session, facts.key, queue.waited())):
             yield None
             return
-        stack.callback(lock.release)
-        row = _YoyoRow(session, facts.backend_pid, emit)
+        row = _YoyoRow(session, lock.pid, emit)
         if not queue.wait(row.try_take, lambda: row.holder(queue.waited())):
             yield None
             return
         stack.callback(row.release)
         emit(LockAcquired(queue.waited(), pooled))
-        yield facts.backend_pid
+        yield Held(lock.worker_pid, pooled, row.guard() if pooled else "")
+
+
+def _parting(session: Session, clock: Clock) -> Clock:
+    """*clock*, whose sleeper has no connection meanwhile.
+
+    Of a pool in session mode a waiter's connection would else be missing to the one at work.
+    """
+
+    def sleep(seconds: float) -> None:
+        session.close()
+        clock.sleep(seconds)
+        session.reconnect()
+
+    return clock._replace(sleep=sleep)
 
 
 def _facts(session: Session) -> Facts:
@@ -126,7 +168,8 @@ def remove_yoyo_row(session: Session) -> list[tuple[int, str]]:
     # for the length of this statement: behind a pooler, too
     rows = session.query(
         "DELETE FROM yoyo_lock"
-        f" WHERE pid > 0 OR pg_try_advisory_xact_lock({_facts(session).key})"
+        " WHERE locked IN (SELECT locked FROM yoyo_lock FOR UPDATE SKIP LOCKED)"
+        f" AND (pid > 0 OR pg_try_advisory_xact_lock({_facts(session).key}))"
         " RETURNING abs(pid), ctime::text"
     )
     return [(pid, locked_at) for pid, locked_at in rows]
@@ -135,44 +178,88 @@ def remove_yoyo_row(session: Session) -> list[tuple[int, str]]:
 class _SessionLock:
     """The lock of a direct connection: it ends with the connection at the latest."""
 
-    def __init__(self, session: Session, key: int) -> None:
+    def __init__(self, session: Session, key: int, pid: int) -> None:
+        self.pid = self.worker_pid = pid
         self._session = session
         self._key = key
+        self._taken = False
 
     def try_take(self) -> bool:
-        return bool(self._session.query(f"SELECT pg_try_advisory_lock({self._key})")[0][0])
+        taken = self._session.query(f"SELECT pg_try_advisory_lock({self._key})")[0][0]
+        self._taken = bool(taken)
+        return self._taken
 
     def release(self) -> None:
-        if self._session.usable:
+        if self._taken and self._session.usable:
             self._session.query(f"SELECT pg_advisory_unlock({self._key})")
 
 
 class _TransactionLock:
     """The lock behind a pooler, which gives a server connection for one transaction only.
 
-    The transaction stays open on a connection of its own; in READ COMMITTED it holds no snapshot
-    while it is idle, so CREATE INDEX CONCURRENTLY does not wait for it.
+    The transaction stays open on the session's connection so far, and the session goes on with
+    another one; in READ COMMITTED it holds no snapshot while it is idle, so CREATE INDEX
+    CONCURRENTLY does not wait for it.
     """
 
-    def __init__(self, keeper: Session, key: int) -> None:
-        self._keeper = keeper
+    def __init__(self, session: Session, key: int) -> None:
+        self.pid = self.worker_pid = 0
+        self._session = session
         self._key = key
+        self._keeper: Session | None = None
 
     def try_take(self) -> bool:
-        taken = self._keeper.run(
-            "BEGIN ISOLATION LEVEL READ COMMITTED;"
-            " SET LOCAL idle_in_transaction_session_timeout = 0;"
-            " SELECT set_config(name, '0', true) FROM pg_settings"
-            " WHERE name = 'transaction_timeout';"
-            f" SELECT pg_try_advisory_xact_lock({self._key})"
-        )[0][0]
+        taken, self.pid = self._begin()
         if not taken:
-            self.release()
-        return bool(taken)
+            self._session.run("ROLLBACK")
+            return False
+        self._keeper = self._session.hand_over()
+        self._session.reconnect()
+        self.worker_pid = self._wait_for_second_connection()
+        return True
+
+    def _begin(self) -> tuple[bool, int]:
+        try:
+            [(taken, pid)] = self._session.run(
+                "BEGIN ISOLATION LEVEL READ COMMITTED;"
+                " SET LOCAL idle_in_transaction_session_timeout = 0;"
+                " SELECT set_config(name, '0', true) FROM pg_settings"
+                " WHERE name = 'transaction_timeout';"
+                f" SELECT pg_try_advisory_xact_lock({self._key}), pg_backend_pid()"
+            )
+        except DatabaseUnavailable as error:
+            if "statement pooling mode" not in str(error):
+                raise
+            raise DatabaseRefused(
+                "the pooler is in statement mode, where no transaction is possible,"
+                " and there is something to write",
+                hint="set pool_mode=transaction for this database or user, or connect to"
+                " PostgreSQL directly",
+            ) from error
+        return taken, pid
+
+    def _wait_for_second_connection(self) -> int:
+        try:
+            with self._session.answered_within(_SECOND_CONNECTION_SECONDS):
+                [(pid,)] = self._session.query("SELECT pg_backend_pid()")
+        except DatabaseUnavailable as error:
+            if not any(words in str(error) for words in ("no answer", "query_wait_timeout")):
+                raise
+            raise DatabaseRefused(
+                "the pooler gave no second server connection: one holds the migration lock,"
+                " and another one does the work",
+                hint="raise default_pool_size (or pool_size of this database), to 2 at least,"
+                " or connect to PostgreSQL directly",
+            ) from error
+        return int(pid)
 
     def release(self) -> None:
-        if self._keeper.in_transaction:
-            self._keeper.run("ROLLBACK")
+        keeper, self._keeper = self._keeper, None
+        if keeper is None:
+            return
+        with suppress(DatabaseUnavailable):  # then the lock is gone with the connection
+            keeper.run("ROLLBACK")
+        keeper.close()
 
 
 _AdvisoryLock = _SessionLock | _TransactionLock
@@ -182,12 +269,14 @@ class _YoyoRow:
     """The row that keeps a stock ``yoyo apply`` out, and that one leaves while it works.
 
     Its pid is ours made negative: whoever holds the advisory lock and meets a negative one knows
-    that its owner is dead, as no two can hold that lock.
+    that its owner has lost that lock, as no two can hold it. Where such an owner is at work all
+    the same, behind a pooler, its transaction has locked the row, which is left to it until then.
     """
 
     def __init__(self, session: Session, pid: int, emit: Emit) -> None:
         self._session = session
         self._mark = -pid
+        self._since = ""
         self._emit = emit
         self._there = False
 
@@ -198,26 +287,42 @@ class _YoyoRow:
         taken = self._session.query(
             "INSERT INTO yoyo_lock (locked, ctime, pid)"
             f" VALUES (1, clock_timestamp() AT TIME ZONE 'UTC', {self._mark})"
-            " ON CONFLICT DO NOTHING RETURNING pid"
+            f" ON CONFLICT DO NOTHING RETURNING {_SINCE}"
         )
-        return bool(taken) or self._take_over()
+        for (self._since,) in taken:
+            return True
+        return self._take_over()
 
     def _take_over(self) -> bool:
+        # Not by waiting for the row: whoever waits holds a snapshot, as with the advisory lock.
         stale = self._session.query(
             f"UPDATE yoyo_lock SET pid = {self._mark}, ctime = clock_timestamp() AT TIME ZONE 'UTC'"
-            " FROM (SELECT pid AS stale FROM yoyo_lock) AS before WHERE pid < 0 RETURNING stale"
+            " FROM (SELECT locked, pid AS stale FROM yoyo_lock WHERE pid < 0"
+            " FOR NO KEY UPDATE SKIP LOCKED) AS before"
+            f" WHERE yoyo_lock.locked = before.locked RETURNING stale, {_SINCE}"
         )
-        for (pid,) in stale:
+        for pid, self._since in stale:
             self._emit(StaleLockRemoved(-pid))
         return bool(stale)
 
-    def holder(self, waited: float) -> WaitingForYoyo | None:
-        rows = self._session.query(_YOYO_ROW)
-        return WaitingForYoyo(rows[0][0], rows[0][1], waited) if rows else None
+    def holder(self, waited: float) -> WaitingInQueue | WaitingForYoyo | None:
+        for pid, since in self._session.query(_YOYO_ROW):
+            if pid > 0:
+                return WaitingForYoyo(pid, since, waited)
+            words = f"pid {-pid} (an initmig that has lost its lock, and has yet to end), since"
+            return WaitingInQueue(f"{words} {since} UTC", -pid, (), waited)
+        return None
+
+    def guard(self) -> str:
+        return _GUARD.format(ours=self._ours())
+
+    def _ours(self) -> str:
+        # with the time, because the pid may be another one's by now
+        return f"pid = {self._mark} AND ctime = '{self._since}'"
 
     def release(self) -> None:
         if self._session.usable:
-            self._session.query(f"DELETE FROM yoyo_lock WHERE pid = {self._mark}")
+            self._session.query(f"DELETE FROM yoyo_lock WHERE {self._ours()}")
 
 
 class _Queue:
@@ -242,7 +347,7 @@ class _Queue:
         holder: Callable[[], WaitingInQueue | WaitingForYoyo | None],
     ) -> bool:
         """True once *try_take* is; False as soon as there is no need any more."""
-        pause = _FIRST_PAUSE_SECONDS
+        pause, self._told_at = _FIRST_PAUSE_SECONDS, None
         while not try_take():
             self._tell(holder)
             self._clock.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter, no secret

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -21,79 +22,98 @@ if TYPE_CHECKING:
 
     from tests.support.databases import DatabaseServer
 
-_CONFIGURATION = """
-[databases]
-* = host={host} port={port} user={user} password={password}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {own_port}
-unix_socket_dir =
-auth_type = any
-pool_mode = transaction
-default_pool_size = 20
-ignore_startup_parameters = extra_float_digits
-"""
+_DEFAULTS = {
+    "pool_mode": "transaction",
+    "default_pool_size": "20",
+    "ignore_startup_parameters": "extra_float_digits",
+}
 
 
 class PgBouncer:
-    """A started PgBouncer in transaction mode."""
+    """A PgBouncer that can be killed, restarted and told what to do."""
 
-    def __init__(self, port: int, account: str) -> None:
+    def __init__(self, program: str, folder: Path, port: int, account: str) -> None:
+        """Run *program* with the configuration in *folder*; *account* is the superuser's."""
+        self._program = program
+        self._configuration = folder / "pgbouncer.ini"
         self._port = port
         self._account = account
+        self._process: subprocess.Popen[bytes] | None = None
 
-    def url(self, database: str) -> str:
-        """The superuser's URL of *database* through it."""
-        return f"postgresql://{self._account}@127.0.0.1:{self._port}/{database}?sslmode=disable"
+    def url(self, database: str = "postgres", **parameters: str) -> str:
+        """The superuser's URL of *database* through it; *parameters* are percent-encoded."""
+        more = "".join(f"&{name}={value}" for name, value in parameters.items())
+        address = f"{self._account}@127.0.0.1:{self._port}"
+        return f"postgresql://{address}/{database}?sslmode=disable{more}"
 
+    def tell(self, command: str) -> list[tuple[Any, ...]]:
+        """The rows that the admin console answers *command* with."""
+        # It knows the simple protocol alone, and no transactions.
+        with closing(psycopg.connect(self.url("pgbouncer"), autocommit=True)) as connection:
+            cursor = psycopg.ClientCursor(connection).execute(command.encode())
+            return cursor.fetchall() if cursor.description else []
 
-@contextmanager
-def running_pgbouncer(server: DatabaseServer) -> Iterator[PgBouncer]:
-    """A PgBouncer before *server*; skips the test if there is no such program."""
-    program = shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
-    if program is None:
-        pytest.skip("needs the program pgbouncer (apt-get install pgbouncer)")
-    parts = urlsplit(server.url())
-    port = free_port()
-    with tempfile.TemporaryDirectory(prefix="initmig-", ignore_cleanup_errors=True) as name:
-        configuration = Path(name) / "pgbouncer.ini"
-        configuration.write_text(
-            _CONFIGURATION.format(
-                host=parts.hostname,
-                port=parts.port or 5432,
-                user=parts.username,
-                password=parts.password,
-                own_port=port,
-            )
-        )
+    def start(self) -> None:
+        """Start it, and return once it answers."""
         installation = find_installation()
-        installation.take(Path(name))
+        installation.take(self._configuration.parent)
         # Like PostgreSQL, it refuses to run as root.
-        process = subprocess.Popen(
-            [program, "-q", str(configuration)],
+        self._process = subprocess.Popen(
+            [self._program, "-q", str(self._configuration)],
             **installation.identity,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
         )
-        try:
-            bouncer = PgBouncer(port, parts.netloc.rpartition("@")[0])
-            _wait_for(bouncer, process)
-            yield bouncer
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _wait_for(bouncer: PgBouncer, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            psycopg.connect(bouncer.url("postgres"), connect_timeout=2).close()
-        except psycopg.OperationalError:
-            assert process.poll() is None, "pgbouncer ended"
+        deadline = time.monotonic() + 20
+        while not self._answers():
+            assert self._process.poll() is None, "pgbouncer ended"
             assert time.monotonic() < deadline, "pgbouncer does not answer"
             time.sleep(0.02)
-        else:
-            return
+
+    def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
+        """End it with the signal *how*, and with it every connection through it."""
+        if self._process:
+            self._process.send_signal(how)
+            self._process.wait()
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.url("pgbouncer"), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+@contextmanager
+def running_pgbouncer(server: DatabaseServer, **settings: str | int) -> Iterator[PgBouncer]:
+    """A PgBouncer before *server*, of transaction mode unless *settings* say otherwise.
+
+    Skips the test if there is no such program.
+    """
+    program = shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+    if program is None:
+        pytest.skip("needs the program pgbouncer (apt-get install pgbouncer)")
+    parts = urlsplit(server.url())
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="initmig-", ignore_cleanup_errors=True) as name:
+        address = f"host={parts.hostname} port={parts.port or 5432}"
+        lines = [
+            "[databases]",
+            f"* = {address} user={parts.username} password={parts.password}",
+            "[pgbouncer]",
+            "listen_addr = 127.0.0.1",
+            f"listen_port = {port}",
+            "unix_socket_dir =",
+            "auth_type = any",
+            f"admin_users = {parts.username}",
+            *(f"{key} = {value}" for key, value in {**_DEFAULTS, **settings}.items()),
+        ]
+        (Path(name) / "pgbouncer.ini").write_text("\n".join(lines) + "\n")
+        bouncer = PgBouncer(program, Path(name), port, parts.netloc.rpartition("@")[0])
+        try:
+            bouncer.start()
+            yield bouncer
+        finally:
+            bouncer.stop()

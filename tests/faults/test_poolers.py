@@ -1,0 +1,452 @@
+"""Behind PgBouncer: whatever it does to its connections, each migration is applied once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from tests.support.migrations import write
+from tests.support.pgbouncer import running_pgbouncer
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.command import Initmig
+    from tests.support.databases import Database, DatabaseServer
+    from tests.support.pgbouncer import PgBouncer
+    from tests.support.processes import Running
+    from tests.support.proxy import MakeProxy, Message, Proxy, Verdict
+
+# Fails where another one is at work, also if that one is rolled back later.
+ALONE = """
+DO $$ BEGIN
+    IF NOT pg_try_advisory_xact_lock(4711) THEN RAISE 'two at work'; END IF;
+END $$;
+"""
+# Goes on once the test has dropped the table `gate`.
+WAIT_FOR_GATE = """
+DO $$ BEGIN
+    WHILE EXISTS (SELECT FROM pg_class WHERE relname = 'gate') LOOP
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+END $$;
+"""
+GATED = {
+    "0001_t.sql": f"{ALONE} CREATE TABLE t1 (); {WAIT_FOR_GATE}",
+    "0002_t.sql": f"{ALONE} CREATE TABLE t2 ();",
+}
+SEEN = (
+    "SELECT current_user::text AS role, current_schema()::text AS schema,"
+    " current_setting('lock_timeout') AS lock_timeout,"
+    " current_setting('statement_timeout') AS statement_timeout"
+)
+SLEEPING = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event = 'PgSleep'"""
+LOGGED = "SELECT count(*) FROM _yoyo_log"
+KEEPER = "SELECT -pid FROM yoyo_lock"
+POOLED = ["transaction", "session"]
+
+
+class MakePooler(Protocol):
+    """Gives a PgBouncer before the server of `database`, with *settings* of its own."""
+
+    def __call__(self, **settings: str | int) -> PgBouncer: ...
+
+
+@pytest.fixture
+def make_pooler(server: DatabaseServer) -> Iterator[MakePooler]:
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(running_pgbouncer(server, **settings))
+
+
+def alone(count: int, seconds: float) -> dict[str, str]:
+    """Migrations of *seconds* each, that cannot be applied twice, nor two at once."""
+    return {
+        f"{n:04}_t.sql": f"{ALONE} CREATE TABLE t{n} (); SELECT pg_sleep({seconds})"
+        for n in range(1, count + 1)
+    }
+
+
+def assert_applied_once(database: Database, count: int) -> None:
+    ids = [f"{n:04}_t" for n in range(1, count + 1)]
+    logged = "SELECT migration_id FROM _yoyo_log ORDER BY created_at_utc"
+    assert [id for (id,) in database.query(logged)] == ids
+    assert [id for (id,) in database.query("SELECT migration_id FROM _yoyo_migration")] == ids
+    assert database.query("SELECT * FROM yoyo_lock") == []
+
+
+# --- settings ---
+
+
+@pytest.mark.parametrize("mode", POOLED)
+def test_settings_hold_in_each_migration_and_leak_to_nobody(
+    database: Database, server: DatabaseServer, initmig: Initmig, folder: Path, mode: str
+) -> None:
+    role = urlsplit(database.login_role("CREATE SCHEMA app AUTHORIZATION {role}")).username
+    assert role
+    write(folder, {f"{n:04}_seen.sql": f"CREATE TABLE seen{n} AS {SEEN}" for n in range(1, 5)})
+    write(
+        folder,
+        {"0005_seen.py": f'from yoyo import step\nstep("""CREATE TABLE seen5 AS {SEEN}""")\n'},
+    )
+    options = ["--schema=app", f"--role={role}", "--lock-timeout=1234ms", "--statement-timeout=5s"]
+    with running_pgbouncer(server, pool_mode=mode, default_pool_size=2) as bouncer:
+        before = seen_by_strangers(bouncer, database)
+        result = initmig("migrate", *options, url=bouncer.url(database.name), folder=folder)
+        assert result.code == 0, result.err
+        after = seen_by_strangers(bouncer, database)
+    expected = [(role, "app", "1234ms", "5s")]
+    assert [database.query(f"SELECT * FROM app.seen{n}") for n in range(1, 6)] == [expected] * 5
+    assert before == after
+    assert after == [("postgres", "public", "0", "0")] * 2
+    assert database.tables() == set()
+
+
+def seen_by_strangers(bouncer: PgBouncer, database: Database) -> list[tuple[str, ...]]:
+    """What holds for others on the two server connections of the pool."""
+    url = bouncer.url(database.name)
+    with psycopg.connect(url) as one, psycopg.connect(url) as other:
+        pids = {each.execute("SELECT pg_backend_pid()").fetchone() for each in (one, other)}
+        assert len(pids) == 2
+        return [row for each in (one, other) for row in each.execute(SEEN.encode()).fetchall()]
+
+
+def test_no_statement_is_prepared_behind_a_pooler(
+    database: Database,
+    server: DatabaseServer,
+    make_proxy: MakeProxy,
+    initmig: Initmig,
+    folder: Path,
+) -> None:
+    insert = (
+        "from yoyo import step\n"
+        "def insert(connection):\n"
+        "    for n in range(8):\n"
+        "        connection.cursor().execute('INSERT INTO t1 VALUES (%s)', (n,))\n"
+        "step(insert)\n"
+    )
+    write(folder, {"0001_t.sql": "CREATE TABLE t1 (n int)"})
+    write(folder, {f"{n:04}_t.py": insert for n in range(2, 10)})
+    with make_proxy(server) as proxy, running_pgbouncer(proxy, default_pool_size=3) as bouncer:
+        result = initmig(url=bouncer.url(database.name), folder=folder)
+        assert result.code == 0, result.err
+        names = [m.payload.partition(b"\0")[0] for m in proxy.messages if m.type == "P"]
+    assert database.value("SELECT count(*) FROM t1") == 64
+    assert len(names) >= 64
+    assert set(names) == {b""}
+
+
+# --- what a pooler refuses ---
+
+
+def test_statement_mode_is_refused_before_anything_is_written(
+    database: Database, server: DatabaseServer, initmig: Initmig, folder: Path
+) -> None:
+    with running_pgbouncer(server, pool_mode="statement") as bouncer:
+        result = initmig(url=bouncer.url(database.name), folder=write(folder, alone(1, 0)))
+    assert result.code == 4
+    assert "the pooler is in statement mode" in result.err
+    assert "next: set pool_mode=transaction" in result.err
+    assert result.seconds < 10
+    assert database.tables() == set()
+
+
+def test_start_with_nothing_pending_works_in_statement_mode(
+    database: Database, server: DatabaseServer, initmig: Initmig, folder: Path
+) -> None:
+    assert initmig(url=database.url, folder=write(folder, alone(1, 0))).code == 0
+    with running_pgbouncer(server, pool_mode="statement") as bouncer:
+        result = initmig(url=bouncer.url(database.name), folder=folder)
+    assert result.code == 0, result.err
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"pool_mode": "transaction", "query_wait_timeout": 2},
+        {"pool_mode": "session", "query_wait_timeout": 2},
+        pytest.param({"pool_mode": "transaction"}, marks=pytest.mark.long),
+        pytest.param({"pool_mode": "session"}, marks=pytest.mark.long),
+    ],
+)
+def test_pool_of_one_connection_is_refused_before_anything_is_written(
+    database: Database,
+    make_pooler: MakePooler,
+    initmig: Initmig,
+    folder: Path,
+    limits: dict[str, str | int],
+) -> None:
+    url = make_pooler(default_pool_size=1, **limits).url(database.name)
+    result = initmig(url=url, folder=write(folder, alone(1, 0)))
+    assert result.code == 4
+    assert "the pooler gave no second server connection" in result.err
+    assert "next: raise default_pool_size" in result.err
+    assert result.seconds < 45
+    assert database.tables() == set()
+
+
+def test_refused_options_of_the_url_are_not_tried_again_and_the_way_out_is_named(
+    database: Database, server: DatabaseServer, initmig: Initmig, folder: Path
+) -> None:
+    with running_pgbouncer(server) as bouncer:
+        url = bouncer.url(database.name, options="-c%20search_path%3Dapp")
+        result = initmig(url=url, folder=write(folder, alone(1, 0)))
+    assert result.code == 4
+    assert "unsupported startup parameter: options" in result.err
+    assert "next: take it out of the URL (for a search path there is --schema" in result.err
+    assert result.seconds < 8
+    assert database.tables() == set()
+
+
+def test_schema_is_kept_where_the_pooler_drops_the_options_of_the_url(
+    database: Database, server: DatabaseServer, initmig: Initmig, folder: Path
+) -> None:
+    database.execute("CREATE SCHEMA app; CREATE SCHEMA dropped")
+    ignored = "extra_float_digits,options"
+    with running_pgbouncer(server, ignore_startup_parameters=ignored) as bouncer:
+        url = bouncer.url(database.name, options="-c%20search_path%3Ddropped")
+        result = initmig("migrate", "--schema=app", url=url, folder=write(folder, alone(2, 0)))
+    assert result.code == 0, result.err
+    assert {"t1", "t2", "_yoyo_migration", "yoyo_lock"} < database.tables("app")
+    assert database.tables("dropped") == database.tables() == set()
+
+
+def test_pooler_that_ignores_no_startup_parameter_is_good_enough(
+    database: Database, server: DatabaseServer, initmig: Initmig, folder: Path
+) -> None:
+    with running_pgbouncer(server, ignore_startup_parameters="") as bouncer:
+        result = initmig(url=bouncer.url(database.name), folder=write(folder, alone(1, 0)))
+    assert result.code == 0, result.err
+    assert_applied_once(database, 1)
+
+
+# --- many at once ---
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"pool_mode": "transaction"},
+        # fewer server connections than copies, each of which begins with one of its own
+        {"pool_mode": "session", "default_pool_size": 4},
+        pytest.param({"pool_mode": "session"}, marks=pytest.mark.long),
+        pytest.param({"pool_mode": "transaction", "default_pool_size": 2}, marks=pytest.mark.long),
+        pytest.param({"pool_mode": "session", "default_pool_size": 2}, marks=pytest.mark.long),
+    ],
+)
+def test_sixteen_copies_apply_each_migration_once_one_at_a_time(
+    database: Database,
+    make_pooler: MakePooler,
+    initmig: Initmig,
+    folder: Path,
+    limits: dict[str, str | int],
+) -> None:
+    write(folder, alone(3, 0.3))
+    url = make_pooler(**limits).url(database.name)
+    copies = [initmig.start(url=url, folder=folder) for _ in range(16)]
+    results = [copy.result(90) for copy in copies]
+    assert [result.code for result in results] == [0] * 16, "\n".join(
+        result.err for result in results if result.code
+    )
+    assert sum(result.err.count(" applied 000") for result in results) == 3
+    assert_applied_once(database, 3)
+
+
+@pytest.mark.parametrize("mode", POOLED)
+def test_waiter_has_no_server_connection_between_its_attempts(
+    database: Database, server: DatabaseServer, initmig: Initmig, folder: Path, mode: str
+) -> None:
+    write(folder, alone(1, 60))
+    direct = initmig.start(url=database.url, folder=folder)
+    wait_until(lambda: database.value(SLEEPING) == 1)
+    with running_pgbouncer(server, pool_mode=mode, default_pool_size=1) as bouncer:
+        url = bouncer.url(database.name)
+        waiter = initmig.start(url=url, folder=folder)
+        waiter.wait_for_line("waiting for another migrator")
+        for _ in range(5):
+            with psycopg.connect(url) as stranger:
+                assert stranger.execute("SELECT 1").fetchone() == (1,)
+        waiter.terminate()
+        assert waiter.result().code == 143
+    direct.terminate()
+    assert direct.result().code == 143
+
+
+# --- the connection that holds the lock dies alone ---
+
+
+def terminate_keeper(database: Database) -> None:
+    pid = database.value(KEEPER)
+    assert database.value("SELECT pg_terminate_backend(%s)", [pid])
+
+
+@pytest.mark.parametrize("mode", POOLED)
+def test_nobody_else_is_at_work_while_a_migration_outlives_the_lock(
+    database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path, mode: str
+) -> None:
+    url = make_pooler(pool_mode=mode).url(database.name)
+    leader, waiter = leader_and_waiter(database, initmig, url, write(folder, GATED))
+    terminate_keeper(database)
+    waiter.wait_for_line("an initmig that has lost its lock")
+    assert_both_converge(database, leader, waiter)
+
+
+@pytest.mark.parametrize("mode", POOLED)
+def test_nobody_else_is_at_work_where_the_pooler_ends_idle_transactions(
+    database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path, mode: str
+) -> None:
+    url = make_pooler(pool_mode=mode, idle_transaction_timeout=1).url(database.name)
+    leader, waiter = leader_and_waiter(database, initmig, url, write(folder, GATED))
+    pid = database.value(KEEPER)
+    gone = "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = %s"
+    wait_until(lambda: bool(database.value(gone, [pid])))
+    assert_both_converge(database, leader, waiter)
+
+
+def leader_and_waiter(
+    database: Database, initmig: Initmig, url: str, folder: Path
+) -> tuple[Running, Running]:
+    """One in the middle of a migration, until `gate` is dropped, and one that waits for it."""
+    database.execute("CREATE TABLE gate ()")
+    leader = initmig.start(url=url, folder=folder)
+    wait_until(lambda: database.value(SLEEPING) == 1)
+    waiter = initmig.start(url=url, folder=folder)
+    waiter.wait_for_line("waiting for another migrator")
+    return leader, waiter
+
+
+def assert_both_converge(database: Database, leader: Running, waiter: Running) -> None:
+    database.execute("DROP TABLE gate")
+    results = [leader.result(), waiter.result()]
+    assert [result.code for result in results] == [0, 0], results
+    assert_applied_once(database, 2)
+
+
+def test_migrator_that_was_overtaken_between_two_migrations_begins_no_other_one(
+    database: Database,
+    make_pooler: MakePooler,
+    make_proxy: MakeProxy,
+    initmig: Initmig,
+    folder: Path,
+) -> None:
+    write(folder, alone(3, 0))
+    pooler = make_pooler()
+    proxy = make_proxy(pooler)
+    begins, overtaken = threading.Event(), threading.Event()
+
+    def before(message: Message) -> Verdict:
+        if message.payload.startswith(b"BEGIN;SET LOCAL") and b"0001_t" in sent(proxy):
+            begins.set()
+            overtaken.wait(20)
+        return "forward"
+
+    proxy.before = before
+    first = initmig.start(url=proxy.url(database.name), folder=folder)
+    assert begins.wait(20)
+    terminate_keeper(database)
+    second = initmig(url=pooler.url(database.name), folder=folder)
+    overtaken.set()
+    assert second.code == 0
+    assert second.err.count(" applied 000") == 2
+    result = first.result()
+    assert result.code == 0, result.err
+    assert "another migrator has taken over" in result.err
+    assert_applied_once(database, 3)
+
+
+def sent(proxy: Proxy) -> bytes:
+    return b"".join(message.payload for message in proxy.messages)
+
+
+# --- PgBouncer itself ---
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_run_converges_by_itself_when_the_pooler_is_restarted_in_mid_migration(
+    database: Database, server: DatabaseServer, initmig: Initmig, folder: Path, how: signal.Signals
+) -> None:
+    write(folder, alone(2, 1.5))
+    with running_pgbouncer(server) as bouncer:
+        running = initmig.start(url=bouncer.url(database.name), folder=folder)
+        wait_until(lambda: database.value(SLEEPING) == 1)
+        bouncer.stop(how)
+        bouncer.start()
+        result = running.result()
+    assert result.code == 0, result.err
+    assert_applied_once(database, 2)
+
+
+def test_rerun_converges_after_the_pooler_died_for_good(
+    database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path
+) -> None:
+    pooler = make_pooler()
+    write(folder, alone(1, 2))
+    url = pooler.url(database.name)
+    running = initmig.start("--wait-timeout=1s", url=url, folder=folder)
+    wait_until(lambda: database.value(SLEEPING) == 1)
+    pooler.stop()
+    assert running.result().code == 3
+    result = initmig(url=database.url, folder=folder)
+    assert result.code == 0, result.err
+    assert_applied_once(database, 1)
+
+
+def test_reload_pause_and_resume_of_the_pooler_hold_a_run_up_and_no_more(
+    database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path
+) -> None:
+    pooler = make_pooler()
+    write(folder, alone(3, 0.5))
+    running = initmig.start(url=pooler.url(database.name), folder=folder)
+    wait_until(lambda: database.value(SLEEPING) == 1)
+    pooler.tell("RELOAD")
+    with closing(psycopg.connect(pooler.url("pgbouncer"), autocommit=True)) as admin:
+        # Not waited for: it is answered once every transaction has ended, also that of the lock.
+        admin.pgconn.send_query(b"PAUSE")
+        wait_until(lambda: database.value(LOGGED) == 1)
+        time.sleep(1)
+        assert database.value(LOGGED) == 1
+        assert running.is_running()
+        pooler.tell("RESUME")
+        result = running.result()
+    assert result.code == 0, result.err
+    assert_applied_once(database, 3)
+
+
+@pytest.mark.parametrize("mode", POOLED)
+def test_rerun_after_sigkill_behind_a_pooler_waits_for_the_server_and_converges(
+    database: Database, server: DatabaseServer, initmig: Initmig, folder: Path, mode: str
+) -> None:
+    with running_pgbouncer(server, pool_mode=mode) as bouncer:
+        url = bouncer.url(database.name)
+        running = initmig.start(url=url, folder=write(folder, alone(1, 60)))
+        wait_until(lambda: database.value(SLEEPING) == 1)
+        running.kill()
+        result = initmig(url=url, folder=write(folder, alone(1, 0)))
+    assert result.code == 0, result.err
+    assert result.seconds < 10
+    assert database.value(SLEEPING) == 0
+    assert_applied_once(database, 1)
+
+
+def test_waiter_behind_a_pooler_begins_only_once_the_statement_of_a_killed_one_has_ended(
+    database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path
+) -> None:
+    url = make_pooler().url(database.name)
+    leader, waiter = leader_and_waiter(database, initmig, url, write(folder, GATED))
+    leader.kill()
+    waiter.wait_for_line("removed the lock row")
+    database.execute("DROP TABLE gate")
+    result = waiter.result()
+    assert result.code == 0, result.err
+    assert result.err.count(" applied 000") == 2
+    assert_applied_once(database, 2)
