@@ -1,36 +1,116 @@
-"""What a long statement is doing, asked from a second, short-lived connection."""
+"""What a long statement is doing, and who blocks it, asked from a second connection."""
 
+import re
+import secrets
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from initmig.dsn import mask_secrets
 from initmig.durations import format_duration
-from initmig.errors import InitmigError
+from initmig.errors import InitmigError, ServerMessage
 from initmig.events import Emit, StatementRunning
 from initmig.postgres import Session
 
 _TELL_EVERY_SECONDS = 10.0
-_SHORTEST_PAUSE_SECONDS = 0.5
-_TICK_SECONDS = 0.1
+_SHORTEST_PAUSE_SECONDS = 0.02
+_WORTH_A_CONNECTION_SECONDS = 1.0
+"""Looks that are closer together share one connection; else each has one of its own."""
+_LONGEST_TICK_SECONDS = 0.1
 _LAST_LOOK_SECONDS = 0.5
 """For a look that is going on at the end: it may hang in a connection that nobody answers."""
 
+_DEADLOCK = "40P01"
+_MOST_BLOCKERS = 5
+_LONGEST_QUERY = 80
+_HIDDEN = "<insufficient privilege>"
+
+# Only columns that PostgreSQL 14 to 18 have in common; a process is in one of the views at most.
+# https://www.postgresql.org/docs/current/progress-reporting.html
 _DOING = """
-SELECT coalesce(a.wait_event_type || ': ' || a.wait_event, ''), coalesce(p.phase, ''),
-    round(100.0 * p.blocks_done / nullif(p.blocks_total, 0))::int
-FROM pg_stat_activity a LEFT JOIN pg_stat_progress_create_index p USING (pid) WHERE a.pid = {pid}"""
+SELECT coalesce(state, '') NOT LIKE 'idle%', coalesce(wait_event_type || ': ' || wait_event, ''),
+    concat_ws(': ', command, phase), round(100.0 * done / nullif(total, 0))::int
+FROM pg_stat_activity LEFT JOIN (
+    SELECT pid, command,
+        concat_ws(', ', phase,
+            CASE WHEN partitions_total > 0
+                THEN format('partition %s of %s', partitions_done + 1, partitions_total) END,
+            CASE WHEN phase LIKE 'waiting for %' AND lockers_total > 0
+                THEN format('%s of %s gone', lockers_done, lockers_total) END),
+        CASE WHEN phase LIKE 'waiting for %' THEN NULL
+            WHEN blocks_total > 0 THEN blocks_done ELSE nullif(tuples_done, 0) END,
+        CASE WHEN blocks_total > 0 THEN blocks_total ELSE tuples_total END
+    FROM pg_stat_progress_create_index
+    UNION ALL
+    SELECT pid, 'VACUUM', phase,
+        CASE phase WHEN 'scanning heap' THEN heap_blks_scanned
+            WHEN 'vacuuming heap' THEN heap_blks_vacuumed END, heap_blks_total
+    FROM pg_stat_progress_vacuum
+    UNION ALL
+    SELECT pid, command, phase,
+        CASE phase WHEN 'seq scanning heap' THEN heap_blks_scanned END, heap_blks_total
+    FROM pg_stat_progress_cluster
+    UNION ALL
+    SELECT pid, 'ANALYZE', phase,
+        CASE WHEN phase LIKE 'acquiring %' THEN sample_blks_scanned END, sample_blks_total
+    FROM pg_stat_progress_analyze
+    UNION ALL
+    SELECT pid, command, tuples_processed || ' rows', bytes_processed, bytes_total
+    FROM pg_stat_progress_copy
+) AS progress (pid, command, phase, done, total) USING (pid)
+WHERE pid = {pid}"""
 
-_BLOCKERS = """
-SELECT pid, coalesce(usename, ''), application_name, coalesce(state, 'state unknown'),
-    extract(epoch FROM clock_timestamp() - xact_start)::float8, coalesce(left(query, 80), '')
-FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids({pid})) ORDER BY xact_start"""
+# Who blocks a blocker is in it too: that is the one to end.
+_WHO = """
+WITH RECURSIVE them (pid) AS (
+    SELECT unnest({pids}) UNION SELECT unnest(pg_blocking_pids(pid)) FROM them)
+SELECT pid, activity.pid IS NOT NULL, coalesce(usename, ''), coalesce(application_name, ''),
+    coalesce(backend_type, ''), coalesce(state, ''),
+    extract(epoch FROM clock_timestamp() - xact_start)::float8, coalesce(left(query, 1000), ''),
+    pg_blocking_pids(pid)
+FROM them LEFT JOIN pg_stat_activity AS activity USING (pid)
+WHERE pid <> {own} ORDER BY xact_start"""
+
+# To pg_blocking_pids each is process 0; what they have of their own is the lock of their number.
+_PREPARED = """
+SELECT DISTINCT gid, owner::text, extract(epoch FROM clock_timestamp() - prepared)::float8
+FROM pg_locks wanted
+JOIN pg_locks held ON held.pid IS NULL AND held.granted
+    AND (held.locktype, held.database, held.relation, held.page, held.tuple, held.virtualxid,
+        held.transactionid, held.classid, held.objid, held.objsubid)
+    IS NOT DISTINCT FROM (wanted.locktype, wanted.database, wanted.relation, wanted.page,
+        wanted.tuple, wanted.virtualxid, wanted.transactionid, wanted.classid, wanted.objid,
+        wanted.objsubid)
+JOIN pg_locks own ON own.pid IS NULL AND own.locktype = 'transactionid'
+    AND own.virtualtransaction = held.virtualtransaction
+JOIN pg_prepared_xacts ON transaction = own.transactionid
+WHERE NOT wanted.granted AND wanted.pid = ANY (ARRAY{pids})"""
 
 
-class _Work(NamedTuple):
-    id: str
-    begun: float
+class _Work:
+    """A migration at work."""
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.begun = time.monotonic()
+        self.blockers: tuple[str, ...] = ()
+
+
+class _Blocker(NamedTuple):
+    """A process that is in the way, as pg_stat_activity shows it to this role."""
+
+    pid: int
+    there: bool
+    user: str
+    application: str
+    kind: str
+    state: str
+    age_seconds: float | None
+    query: str
+    blocked_by: list[int]
 
 
 class Watch:
@@ -38,6 +118,9 @@ class Watch:
 
     It tells every *tell_every* seconds, and looks more often than that, every *look_every*:
     PostgreSQL does not say who caused a lock timeout, so that has to be seen before it strikes.
+
+    *pid* is the server process at work. Behind a pooler that changes with each transaction, and
+    `mark`, SQL for the beginning of each, lets it be found; empty where it is not needed.
     """
 
     def __init__(
@@ -49,13 +132,18 @@ class Watch:
         emit: Emit,
         tell_every: float = _TELL_EVERY_SECONDS,
     ) -> None:
-        self.blockers: tuple[str, ...] = ()
         self._session = session
         self._pid = pid
-        self._look_every = min(look_every, tell_every)
+        self._name = f"initmig {secrets.token_hex(8)}" if pid != session.startup_pid else ""
+        # not by pg_backend_pid(): after a query the isolation level cannot be set any more
+        self.mark = f"SET LOCAL application_name = '{self._name}';" if self._name else ""
+        self._look_every = min(max(look_every, _SHORTEST_PAUSE_SECONDS), tell_every)
         self._tell_every = tell_every
         self._emit = emit
         self._work: _Work | None = None
+        self._latest = _Work("")
+        self._kept: Session | None = None
+        self._keeping = ExitStack()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -74,54 +162,154 @@ class Watch:
 
     def works_on(self, id: str) -> None:
         """The migration *id* starts, or starts again, now."""
-        self.blockers = ()
-        self._work = _Work(id, time.monotonic())
+        self._work = self._latest = _Work(id)
 
     def rests(self) -> None:
         """Nothing is at work."""
         self._work = None
 
-    def _run(self) -> None:
-        watched, next_look, next_tale = None, 0.0, 0.0
-        while not self._done.wait(_TICK_SECONDS):
-            work = self._work
-            if work is None:
-                continue
-            if work is not watched:
-                watched, next_look, next_tale = work, self._look_every, self._tell_every
-            elapsed = time.monotonic() - work.begun
-            if elapsed < min(next_look, next_tale):
-                continue
-            self._look(work, elapsed, tell=elapsed >= next_tale)
-            next_look = elapsed + max(self._look_every, _SHORTEST_PAUSE_SECONDS)
-            if elapsed >= next_tale:
-                next_tale = (elapsed // self._tell_every + 1) * self._tell_every
+    @property
+    def blockers(self) -> tuple[str, ...]:
+        """Who stood in the way of the latest work when it was last looked at, in words."""
+        return self._latest.blockers
 
-    def _look(self, work: _Work, elapsed: float, *, tell: bool) -> None:
+    def blockers_of(self, server: ServerMessage) -> tuple[str, ...]:
+        """Who made the latest work fail with *server*: as it was seen, or as it says itself."""
+        pids = deadlocked_with(server.detail) if server.sqlstate == _DEADLOCK else []
+        if not pids:
+            return self.blockers
         try:
-            with self._session.sibling() as other:
-                rows = other.query(_DOING.format(pid=self._pid))
-                blockers = tuple(map(_words, other.query(_BLOCKERS.format(pid=self._pid))))
+            if self._session.usable:
+                # the session's own connection has nothing else to do after a failure
+                return _in_words(self._session, f"ARRAY{pids}", own=0)
         except InitmigError:
-            return  # no slot, no right: the statement goes on all the same
-        self.blockers = blockers
-        if rows and tell:
-            self._emit(StatementRunning(work.id, elapsed, _doing(*rows[0]), blockers))
+            pass
+        return tuple(f"pid {pid}" for pid in pids)
+
+    def _run(self) -> None:
+        dense = self._look_every < _WORTH_A_CONNECTION_SECONDS
+        tick = min(_LONGEST_TICK_SECONDS, self._look_every / 4)
+        watched, next_look, next_tale = None, 0.0, 0.0
+        with self._keeping:
+            while not self._done.wait(tick):
+                work = self._work
+                if work is None:
+                    continue
+                if work is not watched:
+                    watched, next_tale = work, self._tell_every
+                    next_look = 0.0 if dense else self._look_every
+                elapsed = time.monotonic() - work.begun
+                if elapsed < min(next_look, next_tale):
+                    continue
+                tell = elapsed >= next_tale
+                if tell:
+                    next_tale = (elapsed // self._tell_every + 1) * self._tell_every
+                seen = self._look(work, elapsed, tell=tell)
+                # a server without a slot left logs each attempt: no more of them than needed
+                next_look = elapsed + self._look_every if seen else next_tale
+
+    def _look(self, work: _Work, elapsed: float, *, tell: bool) -> bool:
+        """Whether it could be asked."""
+        try:
+            with self._second_connection() as other:
+                pid = self._at_work(other)
+                rows = other.query(_DOING.replace("{pid}", str(pid)))
+                blockers = _in_words(other, f"pg_blocking_pids({pid})", own=pid)
+        except InitmigError:
+            return False  # no slot, no right: the statement goes on all the same
+        busy, *doing = rows[0] if rows else (False, "", "", None)
+        if busy:  # else the timeout has struck, and who caused it is not waited for any more
+            work.blockers = blockers
+        if tell and work is self._work:
+            self._emit(StatementRunning(work.id, elapsed, _doing(*doing), blockers))
+        return True
+
+    def _at_work(self, other: Session) -> int:
+        """The server process; 0 where it cannot be found: behind a pooler, in no transaction."""
+        if not self._name:
+            return self._pid
+        rows = other.query(
+            f"SELECT pid FROM pg_stat_activity WHERE application_name = '{self._name}'"
+        )
+        return int(rows[0][0]) if rows else 0
+
+    @contextmanager
+    def _second_connection(self) -> Iterator[Session]:
+        if self._look_every >= _WORTH_A_CONNECTION_SECONDS:
+            with self._session.sibling() as other:
+                yield other
+            return
+        if self._kept is None:
+            self._kept = self._keeping.enter_context(self._session.sibling())
+        try:
+            yield self._kept
+        except InitmigError:
+            self._kept = None
+            self._keeping.close()
+            raise
+
+
+def deadlocked_with(detail: str) -> list[int]:
+    """The other processes of the deadlock of which the server says *detail*, in its language."""
+    # each line: this process waits for that lock, blocked by that process; the first is ours
+    lines = [[int(number) for number in re.findall(r"\d+", line)] for line in detail.splitlines()]
+    if not all(lines) or {line[0] for line in lines} != {line[-1] for line in lines}:
+        return []
+    return [line[0] for line in lines[1:]]
+
+
+def _in_words(session: Session, pids: str, *, own: int) -> tuple[str, ...]:
+    """The processes *pids*, and who blocks these in turn, without *own*."""
+    rows = session.query(_WHO.format(pids=pids, own=own))
+    blockers = [_Blocker(*row) for row in rows]
+    words = [_blocker(each) for each in blockers if each.pid]
+    if len(words) < len(blockers):
+        waiting = [own, *(each.pid for each in blockers if each.pid)]
+        prepared = session.query(_PREPARED.format(pids=waiting))
+        words = ([_prepared(*row) for row in prepared] or ["a prepared transaction"]) + words
+    more = len(words) - _MOST_BLOCKERS
+    return tuple(words[:_MOST_BLOCKERS] + ([f"and {more} more"] if more > 0 else []))
 
 
 def _doing(waits_for: str, phase: str, percent: int | None) -> str:
     words = [phase or "running"]
     if percent is not None:
-        words.append(f"{percent} %")
+        words.append(f"{min(max(percent, 0), 100)} %")
     if waits_for:
         words.append(f"waits for {waits_for}")
     return ", ".join(words)
 
 
-def _words(row: tuple[int, str, str, str, float | None, str]) -> str:
-    pid, user, application, state, age, query = row
-    open_for = f", transaction open for {format_duration(age)}" if age is not None else ""
+def _blocker(blocker: _Blocker) -> str:
+    if not blocker.there:
+        return f"pid {blocker.pid} (has ended since)"
+    facts = ", ".join(_facts(blocker))
+    if blocker.query == _HIDDEN:
+        return f"pid {blocker.pid} ({facts})"
+    # masked before it is cut: half a secret is one, too
+    query = mask_secrets(" ".join(blocker.query.split()))
+    return f"pid {blocker.pid} ({facts}): {query[:_LONGEST_QUERY]}"
+
+
+def _facts(blocker: _Blocker) -> Iterator[str]:
+    if blocker.kind in ("client backend", ""):
+        yield blocker.application or "no application name"
+        yield f"user {blocker.user or 'unknown'}"
+    else:
+        yield blocker.kind
+    if blocker.query == _HIDDEN:
+        yield "the rest is hidden from this role: pg_read_all_stats shows it"
+    else:
+        yield blocker.state or "state unknown"
+    if blocker.age_seconds is not None:
+        yield f"transaction open for {format_duration(blocker.age_seconds)}"
+    if blocker.blocked_by:
+        by = (f"pid {pid}" if pid else "a prepared transaction" for pid in blocker.blocked_by)
+        yield f"itself blocked by {', '.join(by)}"
+
+
+def _prepared(gid: str, owner: str, age_seconds: float) -> str:
     return (
-        f"pid {pid} ({application or 'no application name'}, user {user or 'unknown'}, {state}"
-        f"{open_for}): {mask_secrets(' '.join(query.split()))}"
+        f"prepared transaction {gid!r} (user {owner}, prepared {format_duration(age_seconds)} ago,"
+        " ended by COMMIT PREPARED or ROLLBACK PREPARED alone)"
     )

@@ -1,0 +1,311 @@
+"""Others hold what a migration needs: they go first, it says who they are, and it tries again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+from psycopg import errors
+
+from tests.support.databases import Database, create_database
+from tests.support.migrations import write
+from tests.support.pgbouncer import running_pgbouncer
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.support.command import Initmig
+    from tests.support.databases import DatabaseServer
+    from tests.support.processes import Result
+    from tests.support.servers import MakeServer
+
+# What its first statement does would be seen if anything of a failed try were kept.
+FILES = {"0001_busy.sql": "CREATE TABLE half_done (); ALTER TABLE busy ADD x int"}
+COLUMNS = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'busy'"
+WAITS_LONG = """
+SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'
+AND waitstart < clock_timestamp() - interval '700 ms'"""
+MARGIN_SECONDS = 2
+
+
+class Readers:
+    """Sessions that read the table `busy` all the time; to use in `with`."""
+
+    def __init__(self, database: Database, *, count: int = 3) -> None:
+        self._database = database
+        self._done = threading.Event()
+        self._seconds: list[list[float]] = [[] for _ in range(count)]
+        self._threads = [threading.Thread(target=self._read, args=[each]) for each in self._seconds]
+
+    @property
+    def longest_seconds(self) -> float:
+        return max(max(each) for each in self._seconds)
+
+    def fewest_longer_than(self, seconds: float) -> int:
+        """How many reads took longer, for the reader that had the fewest of them."""
+        return min(sum(one > seconds for one in each) for each in self._seconds)
+
+    def _read(self, seconds: list[float]) -> None:
+        with self._database.connect() as connection:
+            while not self._done.is_set():
+                started = time.monotonic()
+                connection.execute("SELECT FROM busy")
+                seconds.append(time.monotonic() - started)
+                self._done.wait(0.01)
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        wait_until(lambda: all(self._seconds))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@contextmanager
+def transaction(database: Database, script: str) -> Iterator[int]:
+    """A transaction of an application that has run *script* and does no more; its pid."""
+    with database.connect() as other:
+        other.execute("SET application_name = 'the app'")
+        other.execute("BEGIN")
+        other.execute(script.encode())
+        yield other.info.backend_pid
+        other.execute("ROLLBACK")
+
+
+def events(result: Result, name: str) -> list[dict[str, Any]]:
+    return [event for event in result.events if event["event"] == name]
+
+
+def test_readers_wait_a_lock_timeout_at_most_and_a_long_transaction_is_named_each_time(
+    database: Database,
+    initmig: Initmig,
+    folder: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    database.execute("CREATE TABLE busy ()")
+    write(folder, FILES)
+    flags = ("--lock-timeout=1s", "--lock-retries=2", "--log-format=json")
+    with transaction(database, "SELECT count(*) FROM busy") as pid, Readers(database) as readers:
+        result = initmig(*flags, url=database.url, folder=folder)
+
+    assert result.code == 1
+    assert readers.fewest_longer_than(0.5) >= 3, "not in the queue behind each of the three tries"
+    assert readers.longest_seconds < 1 + MARGIN_SECONDS
+    record_property("longest_read_seconds", readers.longest_seconds)
+
+    first, second = events(result, "migration_retried")
+    assert 0.5 <= first["pause_seconds"] <= 1 <= second["pause_seconds"] <= 1.5
+    for retry in (first, second):
+        [blocker] = retry["blockers"]
+        begin = f"pid {pid} (the app, user postgres, idle in transaction, transaction open for "
+        assert blocker.startswith(begin)
+        assert blocker.endswith(" s): SELECT count(*) FROM busy")
+        assert (
+            f"lock timeout, nothing of it was kept; retry {retry['attempt']} of 2 in "
+            in (retry["message"])
+        )
+        assert retry["message"].endswith(f"; blocked by {blocker}")
+
+    [failed] = events(result, "failed")
+    assert failed["sqlstate"] == "55P03"
+    assert f"; blocked by pid {pid} (the app, " in failed["message"]
+    assert "raise --lock-timeout" in failed["next"]
+
+    assert "half_done" not in database.tables()
+    assert database.value(COLUMNS) == 0
+    assert database.value("SELECT count(*) FROM _yoyo_migration") == 0
+    assert initmig(*flags, url=database.url, folder=folder).code == 0
+    assert database.value(COLUMNS) == 1
+
+
+@pytest.mark.long
+def test_readers_wait_no_longer_than_the_default_lock_timeout_until_it_succeeds(
+    database: Database,
+    initmig: Initmig,
+    folder: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    database.execute("CREATE TABLE busy ()")
+    write(folder, FILES)
+    with Readers(database) as readers:
+        with transaction(database, "SELECT count(*) FROM busy") as pid:
+            running = initmig.start("--log-format=json", url=database.url, folder=folder)
+            running.wait_for_line('"attempt": 3', timeout=60)
+        result = running.result()
+
+    assert result.code == 0, result.err
+    assert readers.fewest_longer_than(2.5) >= 3
+    assert readers.longest_seconds < 5 + MARGIN_SECONDS
+    record_property("longest_read_seconds", readers.longest_seconds)
+    retries = events(result, "migration_retried")
+    pauses = [retry["pause_seconds"] for retry in retries[:3]]
+    assert 0.5 <= pauses[0] <= 1 <= pauses[1] <= 1.5 <= pauses[2] <= 2.5
+    for retry in retries[:3]:
+        [blocker] = retry["blockers"]
+        assert blocker.startswith(f"pid {pid} (the app, ")
+    assert database.value(COLUMNS) == 1
+
+
+@pytest.mark.parametrize(("timeout", "all_named"), [("500ms", True), ("100ms", False)])
+def test_blocker_is_named_though_the_lock_timeout_is_short(
+    database: Database, initmig: Initmig, folder: Path, timeout: str, all_named: bool
+) -> None:
+    database.execute("CREATE TABLE busy ()")
+    write(folder, FILES)
+    flags = (f"--lock-timeout={timeout}", "--lock-retries=2", "--log-format=json")
+    with transaction(database, "LOCK TABLE busy") as pid:
+        result = initmig(*flags, url=database.url, folder=folder)
+    retries = events(result, "migration_retried")
+    assert len(retries) == 2
+    # in 0.1 s the first try may be over before the second connection is made
+    for retry in retries if all_named else retries[1:]:
+        [blocker] = retry["blockers"]
+        assert blocker.startswith(f"pid {pid} (the app, ")
+
+
+def test_blocker_in_the_middle_of_a_statement_is_named_with_it(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    database.execute("CREATE TABLE busy AS SELECT 1 AS n")
+    write(folder, FILES)
+    query = "SELECT n, pg_sleep(60) FROM busy"
+
+    def read() -> None:
+        with pytest.raises(errors.QueryCanceled):
+            report.execute(query.encode())
+
+    with database.connect() as report:
+        report.execute("SET application_name = 'the report'")
+        pid = report.info.backend_pid
+        reading = threading.Thread(target=read)
+        reading.start()
+        started = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        wait_until(lambda: database.value(started) == 1)
+        running = initmig.start("--lock-timeout=600ms", url=database.url, folder=folder)
+        line = running.wait_for_line("retry 1 of 10")
+        report.cancel_safe()
+        reading.join()
+    assert f"; blocked by pid {pid} (the report, user postgres, active, transaction open" in line
+    assert line.endswith(f": {query}")
+    assert running.result().code == 0
+
+
+def test_prepared_transaction_that_blocks_is_named_by_its_identifier(
+    make_server: MakeServer, initmig: Initmig, folder: Path
+) -> None:
+    server = make_server(max_prepared_transactions=2)
+    database = create_database(server)
+    database.execute("CREATE TABLE busy (); CREATE TABLE other ()")
+    for table, identifier in (("busy", "the gid's"), ("other", "another")):
+        with database.connect() as app:
+            app.execute("BEGIN")
+            app.execute(f"LOCK TABLE {table}".encode())
+            app.execute("PREPARE TRANSACTION '{}'".format(identifier.replace("'", "''")).encode())
+    write(folder, {"0000_first.sql": "SELECT 1"})
+    assert initmig(url=database.url, folder=folder).code == 0
+    write(folder, FILES)
+    before = server.log_size()
+    running = initmig.start("--lock-timeout=600ms", url=database.url, folder=folder)
+    line = running.wait_for_line("retry 1 of 10")
+    database.execute("COMMIT PREPARED 'the gid''s'")
+    assert running.result().code == 0
+    assert """; blocked by prepared transaction "the gid's" (user postgres, prepared """ in line
+    assert " ago, ended by COMMIT PREPARED or ROLLBACK PREPARED alone)" in line
+    assert "another" not in line
+    complaints = server.log_lines_above_log(since=before)
+    expected = "canceling statement due to lock timeout"
+    assert [line for line in complaints if not line.endswith(expected)] == []
+
+
+def test_password_in_the_statement_of_a_blocker_is_not_shown(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    database.execute("CREATE TABLE busy ()")
+    write(folder, FILES)
+    with database.connect() as app:
+        app.execute("BEGIN")
+        app.execute("LOCK TABLE busy")
+        # so long that it is cut in the middle of the password
+        name = "r" * 50
+        app.execute(f"CREATE ROLE {name} PASSWORD 'geheim, geheim, geheim'".encode())
+        running = initmig.start("--lock-timeout=600ms", url=database.url, folder=folder)
+        line = running.wait_for_line("retry 1 of 10")
+        app.execute("ROLLBACK")
+    assert line.endswith(f": CREATE ROLE {name} PASSWORD ***")
+    assert running.result().code == 0
+
+
+def test_blocker_is_named_to_a_migrator_behind_a_pooler(
+    server: DatabaseServer, database: Database, initmig: Initmig, folder: Path
+) -> None:
+    database.execute("CREATE TABLE busy ()")
+    write(folder, FILES)
+    with running_pgbouncer(server) as bouncer, transaction(database, "LOCK TABLE busy") as pid:
+        flags = ("--lock-timeout=600ms", "--lock-retries=2", "--log-format=json")
+        result = initmig(*flags, url=bouncer.url(database.name), folder=folder)
+    retries = events(result, "migration_retried")
+    assert len(retries) == 2
+    for retry in retries:
+        [blocker] = retry["blockers"]
+        assert blocker.startswith(f"pid {pid} (the app, ")
+
+
+def test_victim_of_a_deadlock_names_the_other_and_tries_again_until_it_succeeds(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    database.execute("CREATE TABLE busy (); CREATE TABLE other ()")
+    write(folder, {"0001_both.sql": "ALTER TABLE other ADD x int;\nALTER TABLE busy ADD x int;"})
+    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'busy'::regclass"
+    with database.connect() as app:
+        # Who has waited for a second ends the deadlock, and that is not the application.
+        app.execute("SET application_name = 'the app'; SET deadlock_timeout = '60s'")
+        app.execute("BEGIN")
+        app.execute("LOCK TABLE busy")
+        running = initmig.start("--log-format=json", url=database.url, folder=folder)
+        wait_until(lambda: database.value(waits) == 1)
+        app.execute("LOCK TABLE other")
+        pid = app.info.backend_pid
+        running.wait_for_line("migration_retried")
+        app.execute("COMMIT")
+    result = running.result()
+    assert result.code == 0, result.err
+    retry = events(result, "migration_retried")[0]
+    assert (retry["reason"], retry["sqlstate"]) == ("deadlock", "40P01")
+    [blocker] = retry["blockers"]
+    assert blocker.startswith(f"pid {pid} (the app, user postgres, ")
+    assert blocker.endswith(": LOCK TABLE other")
+    assert database.value(COLUMNS) == 1
+
+
+def test_serialization_failure_names_whom_it_waited_for_and_is_tried_again(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    database.execute("CREATE TABLE busy (n int); INSERT INTO busy VALUES (1)")
+    script = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; UPDATE busy SET n = n + 10"
+    write(folder, {"0001_update.sql": script})
+    flags = ("--lock-timeout=1s", "--log-format=json")
+    with database.connect() as app:
+        app.execute("SET application_name = 'the app'")
+        app.execute("BEGIN")
+        app.execute("UPDATE busy SET n = n + 1")
+        pid = app.info.backend_pid
+        running = initmig.start(*flags, url=database.url, folder=folder)
+        wait_until(lambda: database.value(WAITS_LONG) == 1)
+        app.execute("COMMIT")
+    result = running.result()
+    assert result.code == 0, result.err
+    [retry] = events(result, "migration_retried")
+    assert (retry["reason"], retry["sqlstate"]) == ("serialization failure", "40001")
+    [blocker] = retry["blockers"]
+    assert blocker.startswith(f"pid {pid} (the app, user postgres, ")
+    assert blocker.endswith(": UPDATE busy SET n = n + 1")
+    assert database.value("SELECT n FROM busy") == 12
