@@ -133,7 +133,7 @@ def _show_status(config: Config, rows: Sequence[MigrationStatus]) -> None:
     from initmig.output import status_json, status_table
 
     _print(status_json(rows) if config.json else status_table(rows))
-    pending = [row.id for row in rows if row.state == "pending"]
+    pending = [row.id for row in rows if row.state in ("pending", "applying", "rolling back")]
     if config.check and pending:
         raise MigrationsPending(
             f"{len(pending)} pending: {', '.join(pending)}", hint="run `initmig migrate`"

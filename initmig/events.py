@@ -127,6 +127,38 @@ class MigrationStarted(NamedTuple):
     total: int
 
 
+class MigrationResumed(NamedTuple):
+    """A migration goes on where an earlier run stopped; its first *parts_done* are done."""
+
+    id: str
+    parts_done: int
+    parts: int
+    in_doubt: bool
+    """Whether the next part was at work when that run stopped."""
+
+
+class PartFoundDone(NamedTuple):
+    """The catalog shows that the part that was in doubt, 1-based, had been done."""
+
+    id: str
+    part: int
+    parts: int
+
+
+class LeftOverRemoved(NamedTuple):
+    """What an interrupted statement had left behind is gone."""
+
+    id: str
+    what: str
+
+
+class ParserFellBack(NamedTuple):
+    """pgparse does not read this file; it is split by rules of initmig's own."""
+
+    path: str
+    reason: str
+
+
 class MigrationApplied(NamedTuple):
     """A migration and its record were committed."""
 
@@ -275,6 +307,10 @@ Event: TypeAlias = (
     | Changed
     | UnknownMigrations
     | MigrationStarted
+    | MigrationResumed
+    | PartFoundDone
+    | LeftOverRemoved
+    | ParserFellBack
     | MigrationApplied
     | MigrationRolledBack
     | HookRan

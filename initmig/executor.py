@@ -23,7 +23,13 @@ from initmig.events import (
 from initmig.identity import who_am_i
 from initmig.lock import migration_lock
 from initmig.model import Migration
-from initmig.postgres import CLIENT_CHECK_INTERVAL, RETRYABLE, Session, StatementFailed
+from initmig.postgres import (
+    CLIENT_CHECK_INTERVAL,
+    QUERY_CANCELED,
+    RETRYABLE,
+    Session,
+    StatementFailed,
+)
 from initmig.watching import Watch
 
 _T = TypeVar("_T")
@@ -53,28 +59,32 @@ class Executor:
         self._clock = clock
         self._emit = emit
 
-    def apply_each(self, migrations: Sequence[Migration]) -> None:
+    def apply_each(self, migrations: Sequence[Migration], *, owing: Sequence[str] = ()) -> None:
         """Each of *migrations* in a transaction of its own, with its record.
+
+        The hooks *owing*, by their ids, have to run once something was applied.
 
         :raises MigrationFailed: those before it are kept
         """
+        self._backend.owing = owing
         for position, migration in enumerate(migrations, 1):
             self._start(migration, position, len(migrations))
             seconds = self._run(migration, self._backend.apply_one)
             self._emit(MigrationApplied(migration.id, seconds))
 
-    def apply_all(self, migrations: Sequence[Migration]) -> None:
-        """*migrations* with their records in one transaction.
+    def apply_all(self, migrations: Sequence[Migration], *, owing: Sequence[str] = ()) -> None:
+        """*migrations*, at least one, with their records in one transaction; *owing* as above.
 
         :raises MigrationFailed: nothing is kept
         """
+        self._backend.owing = owing
         applied = self._retrying(migrations[0], lambda: self._apply_in_one(migrations))
         for event in applied:
             self._emit(event)
 
     def _apply_in_one(self, migrations: Sequence[Migration]) -> list[MigrationApplied]:
         applied = []
-        with self._backend.transaction():
+        with self._backend.transaction_for(*(migration.handle for migration in migrations)):
             for position, migration in enumerate(migrations, 1):
                 self._start(migration, position, len(migrations))
                 started = time.monotonic()
@@ -96,7 +106,7 @@ class Executor:
     def run_hooks(self, hooks: Sequence[Migration]) -> None:
         """The post-apply *hooks*, logged and not marked, as in yoyo.
 
-        :raises MigrationFailed: one failed; what was applied before is kept
+        :raises MigrationFailed: one failed, and is owed still; what was applied before is kept
         """
         for hook in hooks:
             seconds = self._run(hook, lambda handle: self._backend.apply_one(handle, mark=False))
@@ -127,8 +137,6 @@ class Executor:
             finally:
                 self._watch.rests()
 
-        if not migration.transactional:
-            return watched()
         retrying = Retrying(
             retry=retry_if_exception(_is_retryable),
             wait=wait_exponential_jitter(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, jitter=0.5),
@@ -137,7 +145,19 @@ class Executor:
             before_sleep=lambda state: self._emit(self._retried(migration, state)),
             reraise=True,
         )
-        return retrying(watched)
+        try:
+            return retrying(watched)
+        except MigrationFailed as error:
+            if _is_retryable(error):
+                self._name_blockers(error)
+            raise
+
+    def _name_blockers(self, error: MigrationFailed) -> None:
+        [problem] = error.problems
+        blockers = self._watch.blockers_of(problem.server)
+        if blockers:
+            message = f"{problem.message}; blocked by {'; '.join(blockers)}"
+            error.problems = (problem._replace(message=message),)
 
     def _retried(self, migration: Migration, state: Any) -> Event:
         problem = state.outcome.exception().problems[0]
@@ -149,7 +169,7 @@ class Executor:
             state.attempt_number,
             self._lock_retries,
             state.upcoming_sleep,
-            self._watch.blockers,
+            self._watch.blockers_of(problem.server),
         )
 
 
@@ -174,9 +194,11 @@ def _named(migration: Migration) -> Iterator[None]:
 def _next_step(migration: Migration, sqlstate: str) -> str:
     if not migration.transactional:
         return (
-            f"{migration.id} is not transactional: what stands before that statement is done;"
-            " mend the file so that it can run again from its beginning"
+            "what stands before that place is done and kept: run again, and it goes on there;"
+            " where the file itself has to be mended, do that, and run once with --changed=allow"
         )
+    if sqlstate == QUERY_CANCELED:
+        return "nothing of it was kept; run again, and raise --statement-timeout if it is too short"
     if sqlstate in RETRYABLE:
         return "nothing of it was kept; run again when less is going on, or raise --lock-timeout"
     return "nothing of it was kept; mend it and run again"
@@ -197,19 +219,20 @@ def locked_executor(
     """
     with migration_lock(
         session, timeout=limits.queue_timeout, clock=clock, emit=emit, is_needed=is_needed
-    ) as pid:
-        if pid is None:
+    ) as held:
+        if held is None:
             yield None
             return
-        backend = Backend(
-            session,
-            by=who_am_i(),
-            settings=_in_transactions(limits),
-            outside=_outside_transactions(limits),
-        )
-        backend.prepare()
         look_every = limits.lock_timeout / 2 or float("inf")
-        with Watch(session, pid=pid, look_every=look_every, emit=emit) as watch:
+        with Watch(session, pid=held.pid, look_every=look_every, emit=emit) as watch:
+            backend = Backend(
+                session,
+                by=who_am_i(),
+                emit=emit,
+                settings=_in_transactions(limits) + watch.mark,
+                guard=held.guard,
+            )
+            backend.prepare()
             yield Executor(backend, watch, lock_retries=limits.lock_retries, clock=clock, emit=emit)
 
 
@@ -218,15 +241,7 @@ def _in_transactions(limits: Limits) -> str:
         # behind a pooler nothing lasts longer than the transaction
         f"SET LOCAL client_connection_check_interval = '{CLIENT_CHECK_INTERVAL}';"
         f"SET LOCAL lock_timeout = {_milliseconds(limits.lock_timeout)};"
-        f"SET LOCAL statement_timeout = {_milliseconds(limits.statement_timeout)}"
-    )
-
-
-def _outside_transactions(limits: Limits) -> str:
-    # No lock_timeout: CREATE INDEX CONCURRENTLY waits for every older transaction, and holds up
-    # nobody meanwhile; timed out, it would leave an invalid index.
-    return (
-        f"SET statement_timeout = {_milliseconds(limits.statement_timeout)}; SET lock_timeout = 0"
+        f"SET LOCAL statement_timeout = {_milliseconds(limits.statement_timeout)};"
     )
 
 

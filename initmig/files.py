@@ -5,11 +5,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from initmig.errors import ConfigError, Problem
-from initmig.model import Listing, MigrationFile
+from initmig.model import HOOK, Listing, MigrationFile
 from initmig.source import Header, Source
 
 _ROLLBACK = ".rollback.sql"
-_HOOK = "post-apply"
 _YOYO_TEMPORARY = "_tmp_yoyonew"
 """What yoyo's own `new` calls a file that is still in the editor."""
 
@@ -20,6 +19,7 @@ class SqlFiles(NamedTuple):
     apply: str
     rollback: str
     checksum: str
+    rollback_checksum: str
     header: Header
 
 
@@ -38,8 +38,8 @@ def list_files(folders: Sequence[str]) -> Listing:
                 problems.append(_same_id(other, file))
     if problems:
         raise ConfigError.of(tuple(problems))
-    hooks = tuple(file for file in found.values() if file.id.startswith(_HOOK))
-    return Listing(tuple(file for file in found.values() if not file.id.startswith(_HOOK)), hooks)
+    hooks = tuple(file for file in found.values() if file.id.startswith(HOOK))
+    return Listing(tuple(file for file in found.values() if not file.id.startswith(HOOK)), hooks)
 
 
 def _list_folder(folder: str, problems: list[Problem]) -> Iterator[MigrationFile]:
@@ -139,13 +139,12 @@ def read_sql(file: MigrationFile) -> SqlFiles:
     """
     data = read_bytes(file.path)
     apply = Source(file.path, data)
-    rollback = Source(
-        file.rollback_path, read_bytes(file.rollback_path) if file.rollback_path else b""
-    )
+    rollback_data = read_bytes(file.rollback_path) if file.rollback_path else b""
+    rollback = Source(file.rollback_path, rollback_data)
     header = apply.header()
     if header.transactional:
         apply.check_for_transaction()
         rollback.check_for_transaction()
     if problems := (*apply.problems, *rollback.problems):
         raise ConfigError.of(problems)
-    return SqlFiles(apply.text, rollback.text, _digest(data), header)
+    return SqlFiles(apply.text, rollback.text, _digest(data), _digest(rollback_data), header)

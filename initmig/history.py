@@ -5,7 +5,7 @@ from datetime import UTC
 
 from initmig.errors import DatabaseRefused
 from initmig.identity import Identity
-from initmig.model import AppliedMigration, Migration
+from initmig.model import HOOK, AppliedMigration, Migration
 from initmig.postgres import UNDEFINED_COLUMN, UNDEFINED_TABLE, Session, quote_literal
 
 _APPLIED_IDS = "SELECT migration_id FROM _yoyo_migration ORDER BY applied_at_utc, migration_id"
@@ -18,16 +18,18 @@ LEFT JOIN (SELECT DISTINCT ON (migration_hash) migration_hash, username, hostnam
            FROM _yoyo_log WHERE operation IN ('apply', 'mark')
            ORDER BY migration_hash, created_at_utc DESC) l USING (migration_hash)
 {join}
+WHERE y.migration_id NOT LIKE '{hook}%'
 ORDER BY y.applied_at_utc, y.migration_id"""
 
 # What yoyo before version 6 made: read as it is, and upgraded once something is written.
 _APPLIED_BEFORE_6 = """
 SELECT id, ctime, '', '', false, NULL::float8 FROM _yoyo_migration ORDER BY ctime, id"""
 
+# A hook that is owed has a row in yoyo's table, where the one query of a start sees it.
 # A row of ours counts only while it speaks of the same application as yoyo's: a stock yoyo that
 # rolls back and applies again does not touch it.
 _OWN = {
-    "own": "coalesce(i.checksum, ''), coalesce(i.breaking, false),"
+    "own": "CASE i.state WHEN 'applied' THEN i.checksum ELSE '' END, coalesce(i.breaking, false),"
     " extract(epoch FROM i.finished_at - i.started_at)::float8",
     "join": "LEFT JOIN _initmig_migration i ON i.migration_id = y.migration_id"
     " AND i.finished_at = y.applied_at_utc AT TIME ZONE 'UTC'",
@@ -39,17 +41,20 @@ CREATE TABLE _initmig_migration (
     migration_id varchar(255) PRIMARY KEY,
     checksum text NOT NULL,
     breaking boolean NOT NULL,
-    state text NOT NULL CHECK (state IN ('applying', 'applied')),
+    state text NOT NULL CHECK (state IN ('applying', 'applied', 'rolling back')),
     statements_done integer NOT NULL,
     started_at timestamptz NOT NULL,
     finished_at timestamptz,
     username text NOT NULL,
     hostname text NOT NULL,
-    image_version text NOT NULL
+    image_version text NOT NULL,
+    before text
 )"""
 
 _RECORD = """
 INSERT INTO _initmig_migration
+    (migration_id, checksum, breaking, state, statements_done, started_at, finished_at,
+     username, hostname, image_version)
 SELECT y.migration_id, {checksum}, {breaking}, 'applied', {statements},
     y.applied_at_utc AT TIME ZONE 'UTC' - interval '{seconds:.6f} s',
     y.applied_at_utc AT TIME ZONE 'UTC', {user}, {host}, {version}
@@ -58,11 +63,18 @@ ON CONFLICT (migration_id) DO UPDATE SET
     checksum = excluded.checksum, breaking = excluded.breaking, state = excluded.state,
     statements_done = excluded.statements_done, started_at = excluded.started_at,
     finished_at = excluded.finished_at, username = excluded.username,
-    hostname = excluded.hostname, image_version = excluded.image_version"""
+    hostname = excluded.hostname, image_version = excluded.image_version, before = NULL"""
+
+_OWE = """
+INSERT INTO _yoyo_migration (migration_hash, migration_id, applied_at_utc)
+SELECT encode(sha256(convert_to(id, 'UTF8')), 'hex'), id, clock_timestamp() AT TIME ZONE 'UTC'
+FROM unnest(ARRAY[{ids}]) AS id ON CONFLICT DO NOTHING"""
 
 
 def applied_ids(session: Session) -> tuple[str, ...]:
     """The applied ids in the order applied, in one query; none where yoyo has no table yet.
+
+    Among them are those of the hooks that are owed.
 
     :raises DatabaseRefused: the role may not read yoyo's table
     """
@@ -96,7 +108,9 @@ def applied_migrations(session: Session) -> tuple[AppliedMigration, ...]:
     yoyo, versioned, own = have_tables(session, names)
     if not yoyo:
         return ()
-    query = _APPLIED.format(**(_OWN if own else _NO_OWN)) if versioned else _APPLIED_BEFORE_6
+    query = (
+        _APPLIED.format(**(_OWN if own else _NO_OWN), hook=HOOK) if versioned else _APPLIED_BEFORE_6
+    )
     rows = session.query(query)
     return tuple(
         AppliedMigration(id, applied_at.replace(tzinfo=UTC), by, checksum, breaking, seconds)
@@ -122,7 +136,7 @@ def record(migration: Migration, *, seconds: float, by: Identity) -> str:
         id=quote_literal(migration.id),
         checksum=quote_literal(migration.checksum),
         breaking=migration.breaking,
-        statements=len(migration.steps),
+        statements=len(migration.parts or migration.steps),
         seconds=seconds,
         user=quote_literal(by.user),
         host=quote_literal(by.host),
@@ -133,3 +147,13 @@ def record(migration: Migration, *, seconds: float, by: Identity) -> str:
 def forget(id: str) -> str:
     """The SQL that removes the record of the migration *id*."""
     return f"DELETE FROM _initmig_migration WHERE migration_id = {quote_literal(id)}"
+
+
+def owe(hooks: Sequence[str]) -> str:
+    """The SQL that notes that the *hooks*, at least one, have to run: something was applied."""
+    return _OWE.format(ids=", ".join(map(quote_literal, hooks)))
+
+
+def settle(hook: str) -> str:
+    """The SQL that notes that the *hook* has run."""
+    return f"DELETE FROM _yoyo_migration WHERE migration_id = {quote_literal(hook)}"

@@ -139,6 +139,24 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.MigrationStarted: _Rendering(
         "debug", lambda e: f"[{e.position}/{e.total}] {e.id} ({e.path})"
     ),
+    events.MigrationResumed: _Rendering(
+        "info",
+        lambda e: (
+            f"{e.id} goes on where it stopped: {e.parts_done} of {_some(e.parts, 'part')} done"
+            + (", and the next one in doubt" if e.in_doubt else "")
+        ),
+    ),
+    events.PartFoundDone: _Rendering(
+        "info",
+        lambda e: f"{e.id}: part {e.part} of {e.parts} had been done, as the catalog shows",
+    ),
+    events.LeftOverRemoved: _Rendering(
+        "warning", lambda e: f"{e.id}: removed {e.what}, left by an interrupted statement"
+    ),
+    events.ParserFellBack: _Rendering(
+        "info",
+        lambda e: f"{e.path}: wrong, or newer than the parser ({e.reason}); split by simpler rules",
+    ),
     events.MigrationApplied: _Rendering(
         "info", lambda e: f"applied {e.id} in {format_duration(e.duration_seconds)}"
     ),

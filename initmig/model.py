@@ -5,7 +5,14 @@ the no-op runs at every start of a pod.
 """
 
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from initmig.errors import Place
+
+Direction = Literal["apply", "rollback"]
+
+HOOK = "post-apply"
+"""What the name of a file begins with that runs after every run that applied something."""
 
 
 class MigrationFile(NamedTuple):
@@ -52,6 +59,11 @@ class Migration(NamedTuple):
     steps: tuple[Step, ...]
     handle: Any
     """The engine's own object for it; only the engine looks inside."""
+    rollback_checksum: str = ""
+    """As *checksum*, of what rolls it back."""
+    parts: tuple[Place, ...] = ()
+    """Where each part stands that the journal counts; empty where it is one transaction."""
+    rollback_parts: tuple[Place, ...] = ()
 
     @property
     def id(self) -> str:
@@ -73,11 +85,27 @@ class AppliedMigration(NamedTuple):
     duration_seconds: float | None = None
 
 
+class Unfinished(NamedTuple):
+    """A migration that is not one transaction, and is half way: at work, or stopped there."""
+
+    id: str
+    direction: Direction
+    checksum: str
+    """Of what was begun: of the migration, or of its rollback."""
+    parts_done: int
+    before: str | None
+    """What the catalog showed before the part that is in doubt; None where none is."""
+
+
 class MigrationStatus(NamedTuple):
     """A line of `status`."""
 
     id: str
     state: str
-    """applied, changed (applied, and the file is different now), pending, or unknown."""
+    """applied, changed (applied, and the file is different now), pending, applying or rolling back
+    (half way), or unknown."""
     path: str = ""
     applied: AppliedMigration | None = None
+    unfinished: Unfinished | None = None
+    parts: tuple[Place, ...] = ()
+    """Of the half-way migration, in the direction that it goes; empty where they are not known."""

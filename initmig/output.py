@@ -16,15 +16,25 @@ def status_table(rows: Iterable[MigrationStatus]) -> str:
 def _cells(row: MigrationStatus) -> tuple[str, ...]:
     applied = row.applied
     if applied is None:
-        return (row.id, row.state, "", "", "")
+        return (row.id, _state(row), "", "", "")
     seconds = applied.duration_seconds
     return (
         row.id,
-        row.state,
+        _state(row),
         f"{applied.applied_at:%Y-%m-%d %H:%M:%S}",
         applied.applied_by,
         "" if seconds is None else format_duration(seconds),
     )
+
+
+def _state(row: MigrationStatus) -> str:
+    if row.unfinished is None:
+        return row.state
+    done = row.unfinished.parts_done
+    if not row.parts:
+        return f"{row.state}: {done} parts done"
+    words = f"{row.state}: {done} of {len(row.parts)} parts done"
+    return f"{words}, next {row.parts[done]}" if done < len(row.parts) else words
 
 
 def _table(lines: Sequence[tuple[str, ...]]) -> str:
@@ -44,6 +54,14 @@ def status_json(rows: Iterable[MigrationStatus]) -> str:
 
 def _record(row: MigrationStatus) -> dict[str, object]:
     record: dict[str, object] = {"id": row.id, "state": row.state, "path": row.path or None}
+    if row.unfinished:
+        done = row.unfinished.parts_done
+        following = row.parts[done : done + 1]
+        record |= {
+            "parts_done": done,
+            "parts": len(row.parts) or None,
+            "next": str(following[0]) if following else None,
+        }
     if row.applied:
         record |= {
             "applied_at": row.applied.applied_at.isoformat(),

@@ -3,9 +3,18 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from initmig.errors import PlanError, Problem
+from initmig.errors import Place, PlanError, Problem
 from initmig.events import Changed, OutOfOrder
-from initmig.model import AppliedMigration, Listing, Migration, MigrationFile, MigrationStatus
+from initmig.model import (
+    HOOK,
+    AppliedMigration,
+    Direction,
+    Listing,
+    Migration,
+    MigrationFile,
+    MigrationStatus,
+    Unfinished,
+)
 
 _T = TypeVar("_T", MigrationFile, Migration)
 
@@ -23,10 +32,16 @@ def pending_files(listing: Listing, applied: Iterable[str]) -> tuple[MigrationFi
     return tuple(file for file in listing.migrations if file.id not in done)
 
 
+def owed_hooks(listing: Listing, applied: Iterable[str]) -> tuple[MigrationFile, ...]:
+    """The hooks that have not run since something was applied."""
+    owed = frozenset(applied)
+    return tuple(hook for hook in listing.hooks if hook.id in owed)
+
+
 def unknown_ids(listing: Listing, applied: Iterable[str]) -> tuple[str, ...]:
     """The applied ids that no file of this image has, in the order applied."""
     known = {file.id for file in listing.migrations}
-    return tuple(id for id in applied if id not in known)
+    return tuple(id for id in applied if id not in known and not id.startswith(HOOK))
 
 
 def resolve_id(text: str, ids: Sequence[str]) -> str:
@@ -124,6 +139,69 @@ def _changed(file: MigrationFile) -> Problem:
     )
 
 
+def refuse_half_way(
+    unfinished: Iterable[Unfinished], migrations: Mapping[str, Migration], direction: Direction
+) -> None:
+    """:raises PlanError: a migration stopped half way that this run does not go on with.
+
+    *migrations* are the ones that the run would apply, or roll back, by their id.
+    """
+    problems = [
+        Problem(
+            f"{each.id} stopped half way while it was being"
+            f" {'applied' if each.direction == 'apply' else 'rolled back'},"
+            f" after {_parts(each.parts_done)}",
+            hint="finish that first: `initmig migrate` goes on with it"
+            if each.direction == "apply"
+            else "finish that first: `initmig rollback` goes on with it",
+        )
+        for each in unfinished
+        if not each.id.startswith(HOOK)
+        and (each.direction != direction or each.id not in migrations)
+    ]
+    if problems:
+        raise PlanError.of(tuple(problems))
+
+
+def changed_half_way(
+    unfinished: Iterable[Unfinished], migrations: Mapping[str, Migration]
+) -> tuple[Finding, ...]:
+    """The half-way migrations whose file is not the one that was begun."""
+    findings = []
+    for each in unfinished:
+        migration = migrations.get(each.id)
+        if migration and each.checksum != _begun(migration, each.direction)[0]:
+            findings.append(_changed_half_way(migration, each))
+    return tuple(findings)
+
+
+def _begun(migration: Migration, direction: Direction) -> tuple[str, str, tuple[Place, ...]]:
+    """Checksum, path and parts of *migration* in the *direction* that it goes."""
+    if direction == "apply":
+        return migration.checksum, migration.file.path, migration.parts
+    path = migration.file.rollback_path or migration.file.path
+    return migration.rollback_checksum, path, migration.rollback_parts
+
+
+def _changed_half_way(migration: Migration, stopped: Unfinished) -> Finding:
+    _, path, parts = _begun(migration, stopped.direction)
+    left = parts[stopped.parts_done :]
+    return Finding(
+        Changed(migration.id, path),
+        Problem(
+            f"{migration.id} stopped half way, and {path} has changed since:"
+            f" {_parts(stopped.parts_done)} done, {_parts(len(left))} left",
+            hint="restore the file; or, if what stands from here on is what is left to do,"
+            " pass --changed=allow",
+            place=left[0] if left else Place(path),
+        ),
+    )
+
+
+def _parts(count: int) -> str:
+    return f"{count} part" if count == 1 else f"{count} parts"
+
+
 def refuse(findings: Iterable[Finding]) -> None:
     """:raises PlanError: there is any finding; all of them are reported together."""
     problems = tuple(finding.error for finding in findings)
@@ -207,21 +285,38 @@ def _without_rollback(migration: Migration) -> Problem | None:
 
 
 def statuses(
-    listing: Listing, applied: Iterable[AppliedMigration], changed_ids: Collection[str]
+    listing: Listing,
+    applied: Iterable[AppliedMigration],
+    changed_ids: Collection[str],
+    *,
+    owed: Iterable[MigrationFile] = (),
+    unfinished: Iterable[Unfinished] = (),
 ) -> tuple[MigrationStatus, ...]:
-    """Every migration: those of this image in its order, then the unknown in the order applied."""
+    """Every migration: those of this image in its order, the hooks that are owed, the unknown."""
     records = {migration.id: migration for migration in applied}
+    half_way = {each.id: each for each in unfinished}
     rows = [
         MigrationStatus(
-            file.id, _state(file.id, records, changed_ids), file.path, records.pop(file.id, None)
+            file.id,
+            _state(file.id, records, changed_ids, half_way),
+            file.path,
+            records.pop(file.id, None),
+            half_way.pop(file.id, None),
         )
-        for file in listing.migrations
+        for file in (*listing.migrations, *owed)
     ]
     rows += [MigrationStatus(id, "unknown", "", record) for id, record in records.items()]
     return tuple(rows)
 
 
-def _state(id: str, records: Mapping[str, AppliedMigration], changed_ids: Collection[str]) -> str:
+def _state(
+    id: str,
+    records: Mapping[str, AppliedMigration],
+    changed_ids: Collection[str],
+    half_way: Mapping[str, Unfinished],
+) -> str:
+    if id in half_way:
+        return "applying" if half_way[id].direction == "apply" else "rolling back"
     if id not in records:
         return "pending"
     return "changed" if id in changed_ids else "applied"

@@ -4,13 +4,13 @@ Only what the no-op needs is imported up here; the lock, the executor and with t
 when something is pending.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from initmig import history, planning, postgres, waiting
+from initmig import history, journal, planning, postgres, waiting
 from initmig.clock import SYSTEM_CLOCK, Clock
 from initmig.config import Config
-from initmig.errors import MigrationsPending
+from initmig.errors import ConfigError, MigrationsPending
 from initmig.events import (
     AppliedElsewhere,
     Emit,
@@ -27,7 +27,15 @@ from initmig.events import (
     YoyoLockRemoved,
 )
 from initmig.files import checksum, list_files
-from initmig.model import AppliedMigration, Listing, Migration, MigrationFile, MigrationStatus
+from initmig.model import (
+    AppliedMigration,
+    Direction,
+    Listing,
+    Migration,
+    MigrationFile,
+    MigrationStatus,
+    Unfinished,
+)
 from initmig.postgres import Session
 
 if TYPE_CHECKING:
@@ -72,8 +80,8 @@ def _migrate(session: Session, run: _Run, tally: "_Tally") -> None:
     _meet_unknown(session, run, applied)
     if run.config.changed == "fail":
         planning.refuse(_changed(run, history.applied_migrations(session)))
-    pending = _pending(run, applied)
-    if not _asked_for(run, pending):
+    pending, owed = _pending(run, applied)
+    if not (_asked_for(run, pending) or owed):
         run.emit(NothingPending(len(run.listing.migrations), later=len(pending)))
         return
     from initmig import engine
@@ -82,54 +90,68 @@ def _migrate(session: Session, run: _Run, tally: "_Tally") -> None:
     loaded = engine.load(pending, known={*run.known, *applied}, emit=run.emit)
     hooks = engine.load(run.listing.hooks, known=run.known, emit=run.emit)
     with _locked(session, run, lambda: _is_pending(session, run)) as executor:
-        plan = _read_and_plan(session, run, loaded) if executor else ()
-        if executor is None or not plan:
+        plan, owed = _read_and_plan(session, run, loaded) if executor else ((), ())
+        if executor is None or not (plan or owed):
             run.emit(AppliedElsewhere(tally.seconds()))
             return
-        if run.config.transaction == "all":
-            executor.apply_all(plan)
+        owing = [hook.id for hook in hooks]
+        if plan and run.config.transaction == "all":
+            executor.apply_all(plan, owing=owing)
         else:
-            executor.apply_each(plan)
-        executor.run_hooks(hooks)
+            executor.apply_each(plan, owing=owing)
+        executor.run_hooks([hook for hook in hooks if plan or hook.file in owed])
 
 
 def _is_pending(session: Session, run: _Run) -> bool:
-    return bool(_asked_for(run, _pending(run, history.applied_ids_so_far(session))))
+    pending, owed = _pending(run, history.applied_ids_so_far(session))
+    return bool(_asked_for(run, pending) or owed)
 
 
-def _pending(run: _Run, applied: Sequence[str]) -> tuple[MigrationFile, ...]:
-    """What is pending where the ids *applied* are; tells it."""
+def _pending(
+    run: _Run, applied: Sequence[str]
+) -> tuple[tuple[MigrationFile, ...], tuple[MigrationFile, ...]]:
+    """The migrations that are pending, and the hooks that are owed; tells both."""
     pending = planning.pending_files(run.listing, applied)
+    owed = planning.owed_hooks(run.listing, applied)
     run.emit(
         HistoryRead(
             applied=len(run.listing.migrations) - len(pending),
-            pending=tuple(file.id for file in pending),
+            pending=tuple(file.id for file in (*pending, *owed)),
             unknown=len(planning.unknown_ids(run.listing, applied)),
         )
     )
-    return pending
+    return pending, owed
 
 
 def _read_and_plan(
     session: Session, run: _Run, loaded: Sequence[Migration]
-) -> tuple[Migration, ...]:
-    """The plan as of now: others may have applied, or rolled back, what was read before."""
+) -> tuple[tuple[Migration, ...], tuple[MigrationFile, ...]]:
+    """The plan as of now, and the hooks that are owed.
+
+    Others may have applied, or rolled back, what was read before.
+    """
     applied = history.applied_migrations(session)
-    ids = [migration.id for migration in applied]
-    pending = _pending(run, ids)
+    ids = history.applied_ids(session)
+    pending, owed = _pending(run, ids)
     if {file.id for file in pending} - {migration.id for migration in loaded}:
         from initmig import engine
 
         loaded = engine.load(pending, known={*run.known, *ids}, emit=run.emit)
     wanted = {file.id for file in pending}
-    return _plan(run, [migration for migration in loaded if migration.id in wanted], applied)
+    still = [migration for migration in loaded if migration.id in wanted]
+    return _plan(run, still, applied, journal.unfinished_migrations(session)), owed
 
 
 def _plan(
-    run: _Run, pending: Sequence[Migration], applied: Sequence[AppliedMigration]
+    run: _Run,
+    pending: Sequence[Migration],
+    applied: Sequence[AppliedMigration],
+    unfinished: Sequence[Unfinished],
 ) -> tuple[Migration, ...]:
     """What of *pending* is to be applied, by the policies of the configuration."""
     plan = tuple(_asked_for(run, pending))
+    if plan:
+        _go_on(run, unfinished, {migration.id: migration for migration in plan}, "apply")
     files = planning.placed_by_name(plan)
     ids = [migration.id for migration in applied]
     if plan:
@@ -138,6 +160,19 @@ def _plan(
     if run.config.transaction == "all":
         planning.refuse_transaction_of_all(plan)
     return plan
+
+
+def _go_on(
+    run: _Run,
+    unfinished: Sequence[Unfinished],
+    migrations: Mapping[str, Migration],
+    direction: Direction,
+) -> None:
+    """:raises PlanError: what stopped half way is not what *migrations* would go on with."""
+    planning.refuse_half_way(unfinished, migrations, direction)
+    findings = planning.changed_half_way(unfinished, migrations)
+    if run.config.changed != "allow":
+        planning.refuse(findings)
 
 
 def rollback(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -160,6 +195,7 @@ def _roll_back(session: Session, run: _Run) -> None:
         chosen = _to_roll_back(run.config, applied)
         migrations = _load_for_rollback(run, chosen, applied)
         planning.refuse_irreversible(chosen, migrations)
+        _go_on(run, journal.unfinished_migrations(session), migrations, "rollback")
         if executor:
             executor.roll_back([migrations[applied.id] for applied in chosen])
 
@@ -189,9 +225,37 @@ def status(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Mig
     :raises InitmigError: the database cannot be asked, or the folders not be listed
     """
     run = _Run(config, _list(config, emit), emit, clock)
-    applied = _with_session(run, history.applied_migrations)
+    applied, ids, unfinished = _with_session(
+        run,
+        lambda session: (
+            history.applied_migrations(session),
+            history.applied_ids_so_far(session),
+            journal.unfinished_migrations(session),
+        ),
+    )
     changed = {finding.event.id for finding in _changed(run, applied)}
-    return planning.statuses(run.listing, applied, changed)
+    rows = planning.statuses(
+        run.listing,
+        applied,
+        changed,
+        owed=planning.owed_hooks(run.listing, ids),
+        unfinished=unfinished,
+    )
+    return tuple(_with_parts(run, row) if row.unfinished else row for row in rows)
+
+
+def _with_parts(run: _Run, row: MigrationStatus) -> MigrationStatus:
+    """*row* with the places of its migration's parts, if the file can be read."""
+    from initmig import engine
+
+    files = (*run.listing.migrations, *run.listing.hooks)
+    file = next(file for file in files if file.id == row.id)
+    try:
+        [migration] = engine.load([file], known=run.known, emit=run.emit)
+    except ConfigError:
+        return row
+    applying = row.state == "applying"
+    return row._replace(parts=migration.parts if applying else migration.rollback_parts)
 
 
 def plan(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Migration, ...]:
@@ -203,15 +267,16 @@ def plan(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Migra
 
     run = _Run(config, _list(config, emit), emit, clock)
 
-    def work(session: Session) -> tuple[AppliedMigration, ...]:
+    def work(session: Session) -> tuple[Sequence[AppliedMigration], Sequence[Unfinished]]:
         applied = history.applied_migrations(session)
         _meet_unknown(session, run, [migration.id for migration in applied])
-        return applied
+        return applied, journal.unfinished_migrations(session)
 
-    applied = _with_session(run, work)
+    applied, unfinished = _with_session(run, work)
     ids = [migration.id for migration in applied]
     pending = planning.pending_files(run.listing, ids)
-    return _plan(run, engine.load(pending, known={*ids, *run.known}, emit=run.emit), applied)
+    loaded = engine.load(pending, known={*ids, *run.known}, emit=run.emit)
+    return _plan(run, loaded, applied, unfinished)
 
 
 def wait(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -232,7 +297,10 @@ def wait(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
 def _refuse_pending(session: Session, run: _Run) -> None:
     applied = history.applied_ids_so_far(session)
     unknown = _refuse_old_image(session, run, applied)
-    pending = planning.pending_files(run.listing, applied)
+    pending = (
+        *planning.pending_files(run.listing, applied),
+        *planning.owed_hooks(run.listing, applied),
+    )
     if pending:
         raise MigrationsPending(
             f"{len(pending)} pending: {', '.join(file.id for file in pending)}",
@@ -317,7 +385,11 @@ def _locked(
         run.config.lock_retries,
     )
     return locked_executor(
-        session, limits=limits, clock=run.clock, emit=run.emit, is_needed=is_needed
+        session,
+        limits=limits,
+        clock=run.clock,
+        emit=run.emit,
+        is_needed=is_needed,
     )
 
 

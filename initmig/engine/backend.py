@@ -2,8 +2,8 @@
 
 import time
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,8 +14,11 @@ from yoyo.migrations import default_migration_table
 from yoyo.utils import change_param_style
 
 from initmig import history
+from initmig.engine.piecewise import Piecewise
 from initmig.errors import MigrationFailed, Place
+from initmig.events import Emit
 from initmig.identity import Identity
+from initmig.model import Direction
 from initmig.postgres import Session, StatementFailed, refused
 
 _SERVER_CLOCK = "(clock_timestamp() AT TIME ZONE 'UTC')"
@@ -35,20 +38,30 @@ class _ReleasedSavepoint(SavepointTransactionManager):  # type: ignore[misc]
 class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
     """yoyo's backend on initmig's one connection; the caller holds the migration lock.
 
-    *settings* is the SQL that opens every transaction after BEGIN, *outside* the one that goes
-    before what runs outside of transactions.
+    *settings* is the SQL that opens every transaction after BEGIN, all of it SET LOCAL; *guard*
+    follows it, and fails where the lock was lost.
     """
 
     mark_migration_sql = DatabaseBackend.mark_migration_sql.replace(":when", _SERVER_CLOCK)
     log_migration_sql = DatabaseBackend.log_migration_sql.replace(":created_at_utc", _SERVER_CLOCK)
 
     def __init__(
-        self, session: Session, *, by: Identity, settings: str = "", outside: str = ""
+        self,
+        session: Session,
+        *,
+        by: Identity,
+        emit: Emit,
+        settings: str = "",
+        guard: str = "",
     ) -> None:
         self.session = session
-        self._by = by
+        self.by = by
+        self.emit = emit
+        self.owing: Sequence[str] = ()
+        """The ids of the hooks that have to run once something was applied."""
         self._settings = settings
-        self._outside = outside
+        self._guard = guard
+        self._guards_late = False
         self._records: list[str] | None = None
         super().__init__(None, default_migration_table)
 
@@ -83,13 +96,48 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def begin(self) -> None:
         """BEGIN with the settings, in one message."""
-        self.session.run(f"BEGIN;{self.session.preamble}{self._settings}")
+        self.session.run(f"BEGIN;{self.opening}")
         self._in_transaction = True
+
+    @property
+    def opening(self) -> str:
+        """What a transaction starts with; empty where the session's settings hold."""
+        guard = "" if self._guards_late else self._guard
+        return f"{self.session.preamble}{self._settings}{guard}"
+
+    @contextmanager
+    def transaction_for(self, *migrations: Any) -> Iterator[None]:
+        """A transaction, or inside of one a savepoint, for all of *migrations*."""
+        if not self._in_transaction:
+            # the guard is a query, before which the level has to be set
+            self._guards_late = any(each.sets_isolation for each in migrations)
+        try:
+            with self.transaction():
+                yield
+        finally:
+            self._guards_late = self._guards_late and self._in_transaction
+
+    @contextmanager
+    def settings_of_session(self) -> Iterator[None]:
+        """Inside, the settings last for the session, so that what runs there can change them."""
+        if not self.session.settled:
+            yield
+            return
+        settings, self._settings = self._settings, ""
+        try:
+            if settings:
+                self.session.run(settings.replace("SET LOCAL", "SET"))
+            yield
+        finally:
+            self._settings = settings
+            if self.session.usable:
+                self.session.reset()
 
     def commit(self) -> None:
         """COMMIT together with the records that wait for it, in one message."""
         try:
-            self.session.run(";".join([*self._take_records(), "COMMIT"]))
+            guard = self._guard if self._guards_late else ""
+            self.session.run(";".join([*self._take_records(), f"{guard}COMMIT"]))
         except StatementFailed:
             self.rollback()
             raise
@@ -116,44 +164,51 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         self._records.append(rendered)
         return None
 
-    def apply_one(self, migration: Any, force: bool = False, mark: bool = True) -> None:  # noqa: FBT001, FBT002
-        """Run the steps and record them, in one transaction where *migration* has one."""
+    def apply_one(self, migration: Any, force: bool = False, mark: bool = True) -> None:  # noqa: ARG002, FBT001, FBT002
+        """Run the steps and record them, in one transaction where *migration* has one.
+
+        What is not to be marked is a hook, which is not owed any more.
+        """
         started = time.monotonic()
-        with self._unit(migration, migration.steps, "apply", force=force):
+        with self._unit(migration, "apply"):
             self.log_migration(migration, "apply")
             if mark:
                 self.mark_one(migration, log=False)
                 seconds = time.monotonic() - started
-                self._record(history.record(migration.description, seconds=seconds, by=self._by))
+                self.record(history.record(migration.description, seconds=seconds, by=self.by))
+                if self.owing:
+                    self.record(history.owe(self.owing))
+            else:
+                self.record(history.forget(migration.id))
+                self.record(history.settle(migration.id))
 
-    def rollback_one(self, migration: Any, force: bool = False) -> None:  # noqa: FBT001, FBT002
+    def rollback_one(self, migration: Any, force: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
         """Run the rollback steps and forget the migration, in one transaction where it has one."""
-        with self._unit(migration, reversed(migration.steps), "rollback", force=force):
+        with self._unit(migration, "rollback"):
             self.log_migration(migration, "rollback")
             self.unmark_one(migration, log=False)
-            self._record(history.forget(migration.id))
+            self.record(history.forget(migration.id))
 
     @contextmanager
-    def _unit(
-        self, migration: Any, steps: Iterable[Any], direction: str, *, force: bool
-    ) -> Iterator[None]:
-        """Run *steps*; what is recorded inside is committed with them, or else after them."""
-        with ExitStack() as stack:
+    def _unit(self, migration: Any, direction: Direction) -> Iterator[None]:
+        """Run *migration*; what is recorded inside is committed with it, or with its last part."""
+        if not migration.use_transactions:
+            Piecewise(self, migration, direction).run()
+        with self.transaction_for(migration):
             if migration.use_transactions:
-                stack.enter_context(self.transaction())
-            elif self._outside:
-                self.session.run(self._outside)
-            with migration.errors_placed(self.session):
-                for step in steps:
-                    getattr(step, direction)(self, force)
-            self._refuse_lost_transaction(migration)
-            if not migration.use_transactions:
-                stack.enter_context(self.transaction())
+                self._run_steps(migration, direction)
             self._records = []
             yield
 
+    def _run_steps(self, migration: Any, direction: Direction) -> None:
+        steps = migration.steps if direction == "apply" else reversed(migration.steps)
+        with migration.errors_placed(self.session):
+            for step in steps:
+                getattr(step, direction)(self)
+        self._refuse_lost_transaction(migration)
+
     def _refuse_lost_transaction(self, migration: Any) -> None:
-        if migration.use_transactions and not self.session.in_transaction:
+        if not self.session.in_transaction:
             raise MigrationFailed(
                 f"{migration.id} ended the transaction that initmig opened for it",
                 hint="what it did before that is kept, and it is not recorded as applied: undo"
@@ -161,7 +216,8 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
                 place=Place(migration.path),
             )
 
-    def _record(self, sql: str) -> None:
+    def record(self, sql: str) -> None:
+        """Let *sql* go with the COMMIT of the transaction that is open."""
         self._records = [*(self._records or ()), sql]
 
     def _take_records(self) -> list[str]:
@@ -174,8 +230,8 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             "id": str(uuid.uuid4()),
             "migration_id": migration.id if migration else None,
             "migration_hash": migration.hash if migration else None,
-            "username": self._by.user,
-            "hostname": self._by.host,
+            "username": self.by.user,
+            "hostname": self.by.host,
             "created_at_utc": datetime.now(UTC).replace(tzinfo=None),
             "operation": operation,
         }
@@ -185,7 +241,7 @@ def create_lock_table(session: Session) -> None:
     """Make yoyo's lock table where it is missing, also while a stock yoyo does the same."""
     if history.have_tables(session, (DatabaseBackend.lock_table,))[0]:
         return
-    backend = Backend(session, by=Identity("", "", ""))
+    backend = Backend(session, by=Identity("", "", ""), emit=lambda _: None)
     try:
         session.run(session.preamble + backend.format_sql(backend.create_lock_table_sql))
     except StatementFailed as error:

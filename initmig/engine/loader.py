@@ -27,7 +27,7 @@ def load(
     with telling_what_is_said(emit):
         for file in files:
             try:
-                handle = SqlMigration(file) if file.is_sql else PythonMigration(file)
+                handle = SqlMigration(file, emit) if file.is_sql else PythonMigration(file)
                 loaded.append(handle.description)
             except ConfigError as error:
                 problems.extend(error.problems)

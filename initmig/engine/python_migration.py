@@ -7,19 +7,24 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yoyo.exceptions import BadMigration
 from yoyo.migrations import Migration as YoyoMigration
 from yoyo.migrations import MigrationStep, StepGroup
 
+from initmig.engine.piecewise import Part
 from initmig.engine.speech import in_words, yoyo_log
 from initmig.errors import ConfigError, InitmigError, MigrationFailed, Place, Problem
 from initmig.files import checksum
-from initmig.model import Migration, MigrationFile, Step
+from initmig.model import Direction, Migration, MigrationFile, Step
 from initmig.postgres import Session, StatementFailed
 from initmig.source import place_at
 from initmig.sql import forbidden_in_transaction, split
+from initmig.statements import read_statements
+
+if TYPE_CHECKING:
+    from initmig.engine.backend import Backend
 
 _DIRECTIVES = ("__transactional__", "__depends__", "__breaking__")
 
@@ -34,7 +39,9 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         super().__init__(file.id, file.path, file.folder)
         digest = checksum(file.path)
         self._import()
+        self.sets_isolation = "isolation" in (self.source or "").lower()
         steps = tuple(_steps(self.steps, file.path))
+        places = () if self.use_transactions else tuple(map(self._place_of_step, self.steps))
         self.description = Migration(
             file,
             digest,
@@ -43,9 +50,37 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             _names(getattr(self.module, "__depends__", ())),
             steps,
             self,
+            digest,
+            places,
+            places[::-1],
         )
         if problems := tuple(self._problems()):
             raise ConfigError.of(problems)
+
+    def parts(self, direction: Direction) -> tuple[Part, ...]:
+        """The steps, in the order run, as what the journal counts."""
+        steps = self.steps if direction == "apply" else reversed(self.steps)
+        return tuple(self._part(step, direction) for step in steps)
+
+    def _part(self, step: Any, direction: Direction) -> Part:
+        def run(backend: "Backend") -> None:
+            with self.errors_placed(backend.session):
+                getattr(step, direction)(backend)
+
+        code = getattr(step.step, f"_{direction}", None)
+        place = self._place_of_step(step)
+        # a group, a function, or what is meant to fail: no single statement
+        if not isinstance(code, str) or step.ignore_errors in (direction, "all"):
+            return Part(run, place)
+        statements = read_statements(code).statements
+        kind = statements[0].kind if len(statements) == 1 else None
+        return Part(run, place, code, kind)
+
+    def _place_of_step(self, step: Any) -> Place:
+        code = getattr(step.step, "_apply", None)
+        if isinstance(code, str):
+            return _place_of_sql(self.path, self.source or "", code, 0)
+        return Place(self.path, getattr(getattr(code, "__code__", None), "co_firstlineno", 0))
 
     def _import(self) -> None:
         """Let yoyo import the file; its log and bytecode are kept out of the way meanwhile."""

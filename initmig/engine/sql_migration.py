@@ -1,16 +1,20 @@
 """A migration in SQL: the server gets it as it stands in the file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from yoyo.migrations import Migration as YoyoMigration
 
+from initmig.engine.piecewise import Part
+from initmig.errors import ConfigError
+from initmig.events import Emit, ParserFellBack
 from initmig.files import read_sql
-from initmig.model import Migration, MigrationFile, Step
+from initmig.model import Direction, Migration, MigrationFile, Step
 from initmig.postgres import Session, StatementFailed
 from initmig.source import place_at
-from initmig.sql import Statement, split
+from initmig.sql import split
+from initmig.statements import EndsBlock, OpensBlock, Statement, read_statements
 
 if TYPE_CHECKING:
     from initmig.engine.backend import Backend
@@ -66,24 +70,95 @@ class SqlMigration(YoyoMigration):  # type: ignore[misc]
     :raises ConfigError: the file, or its rollback, is unfit; with every problem of both
     """
 
-    def __init__(self, file: MigrationFile) -> None:
+    def __init__(self, file: MigrationFile, emit: Emit) -> None:
         super().__init__(file.id, file.path, file.folder)
         source = read_sql(file)
         self.use_transactions = source.header.transactional
-        apply = self._scripts(file.path, source.apply)
-        rollback = self._scripts(file.rollback_path, source.rollback)
-        # rolling back goes through the steps from the last to the first
-        self.steps = [_SqlStep(apply=script) for script in apply]
-        self.steps += [_SqlStep(rollback=script) for script in reversed(rollback)]
+        self.sets_isolation = "isolation" in f"{source.apply}{source.rollback}".lower()
+        self._parts: dict[Direction, tuple[Part, ...]] = {"apply": (), "rollback": ()}
+        if self.use_transactions:
+            # rolling back goes through the steps from the last to the first
+            apply, rollback = (
+                _Script(file.path, source.apply),
+                _Script(file.rollback_path, source.rollback),
+            )
+            self.steps = [_SqlStep(apply=apply), _SqlStep(rollback=rollback)]
+        else:
+            self._parts["apply"] = _parts(file.path, source.apply, emit)
+            self._parts["rollback"] = _parts(file.rollback_path, source.rollback, emit)
         shown = Step(source.apply, source.rollback if split(source.rollback) else "")
-        self.description = Migration(file, source.checksum, *source.header, (shown,), self)
+        self.description = Migration(
+            file,
+            source.checksum,
+            *source.header,
+            (shown,),
+            self,
+            source.rollback_checksum,
+            tuple(part.place for part in self._parts["apply"]),
+            tuple(part.place for part in self._parts["rollback"]),
+        )
+
+    def parts(self, direction: Direction) -> tuple[Part, ...]:
+        """What the journal counts, in the order run; empty where it is one transaction."""
+        return self._parts[direction]
 
     @contextmanager
     def errors_placed(self, session: Session) -> Iterator[None]:  # noqa: ARG002
         """Nothing to do: each script names its own place."""
         yield
 
-    def _scripts(self, path: str, text: str) -> list[_Script]:
-        if self.use_transactions:
-            return [_Script(path, text)]
-        return [_Script(path, text, statement) for statement in split(text)]
+
+def _parts(path: str, text: str, emit: Emit) -> tuple[Part, ...]:
+    """The statements of *text*; what stands from a BEGIN to its end is one part.
+
+    :raises ConfigError: a BEGIN has no end, or one that begins the next
+    """
+    reading = read_statements(text)
+    if reading.fell_back:
+        emit(ParserFellBack(path, reading.fell_back))
+    parts: list[Part] = []
+    block: list[Part] = []
+    for statement in reading.statements:
+        part = _part(path, text, statement)
+        if isinstance(statement.kind, OpensBlock) or block:
+            block.append(part)
+        else:
+            parts.append(part)
+        if block and isinstance(statement.kind, EndsBlock):
+            if statement.kind.chains:
+                raise ConfigError(
+                    "AND CHAIN begins a transaction that a later run could not begin again",
+                    hint="write COMMIT; BEGIN; with what the next transaction needs",
+                    place=part.place,
+                )
+            parts.append(_block(block))
+            block = []
+    if block:
+        raise ConfigError(
+            f"{block[0].sql} has no COMMIT",
+            hint="end the transaction in the file in which it begins",
+            place=block[0].place,
+        )
+    return tuple(parts)
+
+
+def _part(path: str, text: str, statement: Statement) -> Part:
+    script = _Script(path, text, statement)
+    place = place_at(path, text, statement.start)
+    return Part(lambda backend: script.run(backend.session), place, statement.text, statement.kind)
+
+
+def _block(parts: Sequence[Part]) -> Part:
+    begin, *body, end = parts
+    assert isinstance(end.kind, EndsBlock)  # noqa: S101 - so it was found
+    # the place of what is rolled back, or prepared for later, cannot be committed with it
+    commit = end.sql if end.kind.commits else ""
+
+    def run(backend: "Backend") -> None:
+        begin.run(backend)
+        if backend.opening:
+            backend.session.run(backend.opening)
+        for part in body if commit else (*body, end):
+            part.run(backend)
+
+    return Part(run, begin.place, commit=commit)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-import signal
+from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.databases import create_database
-from tests.support.forking import Blow, Forking
+from tests.support.forking import Forking
 from tests.support.migrations import write
+from tests.support.trials import Run, Trial
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.command import Initmig
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from tests.support.proxy import MakeProxy, Proxy
     from tests.support.servers import MakeServer
 
-FILES = {
-    # None of them can be applied twice.
+# None of them can be applied twice.
+TRANSACTIONAL = {
     "0001_users.sql": "CREATE TABLE users (id int PRIMARY KEY);\nINSERT INTO users VALUES (1);",
     "0001_users.rollback.sql": "DROP TABLE users;",
     "0002_number.py": 'from yoyo import step\nstep("INSERT INTO users VALUES (3)",'
@@ -33,25 +34,108 @@ FILES = {
     "0003_name.sql": "-- depends: 0002_number\nALTER TABLE users ADD name text DEFAULT 'x;''';",
     "0003_name.rollback.sql": "ALTER TABLE users DROP name;",
 }
-IDS = ["0001_users", "0002_number", "0003_name"]
+TABLE = {
+    "0001_t.sql": "CREATE TABLE t (a int, b int);\n"
+    "INSERT INTO t SELECT n, n FROM generate_series(1, 9) n;",
+    "0001_t.rollback.sql": "DROP TABLE t;",
+}
+INDEXES = TABLE | {
+    "0002_i.sql": """-- transactional: false
+        CREATE INDEX CONCURRENTLY named ON t (a);
+        CREATE INDEX CONCURRENTLY ON t (b);
+        CREATE INDEX CONCURRENTLY ON t (b);
+        CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS only_one ON t (a, b);
+        REINDEX INDEX CONCURRENTLY named;
+        REINDEX TABLE CONCURRENTLY t;
+        DROP INDEX CONCURRENTLY only_one;""",
+    "0002_i.rollback.sql": """DROP INDEX CONCURRENTLY named;
+        DROP INDEX CONCURRENTLY t_b_idx; DROP INDEX CONCURRENTLY t_b_idx1;
+        ALTER TABLE t RENAME TO renamed; ALTER TABLE renamed RENAME TO t;""",
+}
+MIXED = TABLE | {
+    "0002_m.sql": """-- transactional: false
+        SET search_path = pg_catalog, public;
+        INSERT INTO t VALUES (-1, 0);
+        VACUUM t;
+        BEGIN ISOLATION LEVEL SERIALIZABLE; INSERT INTO t VALUES (-2, 0);
+            INSERT INTO t VALUES (-3, 0); COMMIT;
+        BEGIN; INSERT INTO t VALUES (-4, 0); ROLLBACK;
+        ALTER SYSTEM RESET work_mem;
+        INSERT INTO t VALUES (-7, 0);""",
+}
+COMMITTING = TABLE | {
+    "0002_p.sql": """-- transactional: false
+        CREATE PROCEDURE p(n int) LANGUAGE plpgsql AS $$ BEGIN
+            DELETE FROM t WHERE a = n; COMMIT; INSERT INTO t VALUES (-n, 0); END $$;
+        CALL p(1);
+        DO $$ BEGIN DELETE FROM t WHERE a = 2; COMMIT; INSERT INTO t VALUES (-2, 0); END $$;""",
+}
+ENUM = {
+    "0001_e.sql": """-- transactional: false
+        CREATE TYPE mood AS ENUM ('sad');
+        ALTER TYPE mood ADD VALUE 'happy';
+        CREATE TABLE moods (mood mood DEFAULT 'happy');
+        INSERT INTO moods DEFAULT VALUES;""",
+}
+PARTITIONS = {
+    "0001_p.sql": "CREATE TABLE p (a int) PARTITION BY RANGE (a);\n"
+    "CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (1) TO (10);\n"
+    "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20);\nINSERT INTO p VALUES (1), (11);",
+    "0002_i.sql": """-- transactional: false
+        CREATE INDEX p_a ON ONLY p (a);
+        CREATE INDEX CONCURRENTLY p1_a ON p1 (a);
+        ALTER INDEX p_a ATTACH PARTITION p1_a;
+        CREATE INDEX CONCURRENTLY p2_a ON p2 (a);
+        ALTER INDEX p_a ATTACH PARTITION p2_a;
+        ALTER TABLE p DETACH PARTITION p1 CONCURRENTLY;""",
+}
+DATABASES = {
+    "0001_d.sql": """-- transactional: false
+        CREATE DATABASE "{database}_one" TEMPLATE template0;
+        DROP DATABASE IF EXISTS "{database}_two";""",
+}
+PYTHON = TABLE | {
+    "0002_py.py": """
+from yoyo import step
+__transactional__ = False
 
-COLUMNS = """
-SELECT table_name, column_name, data_type, is_nullable, column_default
-FROM information_schema.columns WHERE table_schema = 'public'
-ORDER BY table_name, column_name"""
-INDEXES = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY indexdef"
-RECORDED = (
-    "SELECT migration_id FROM _yoyo_migration ORDER BY applied_at_utc",
-    "SELECT migration_id, operation FROM _yoyo_log ORDER BY created_at_utc",
-    "SELECT migration_id, checksum, state FROM _initmig_migration ORDER BY finished_at",
-    "SELECT version FROM _yoyo_version ORDER BY version",
-    # A dead initmig's row has a negative one, and is in the way of nobody but a stock yoyo.
-    "SELECT pid FROM yoyo_lock WHERE pid > 0",
-)
+def delete(connection):
+    connection.execute("DELETE FROM t WHERE a = 1")
+
+step("INSERT INTO t VALUES (-1, 0)", "DELETE FROM t WHERE a = -1")
+step(delete, lambda connection: None)
+step("CREATE INDEX CONCURRENTLY ON t (a)", "DROP INDEX CONCURRENTLY t_a_idx")
+step("INSERT INTO t VALUES (-2, 0)", "DELETE FROM t WHERE a = -2")
+""",
+}
+HOOKS = TABLE | {
+    "0002_u.sql": "CREATE TABLE u ();",
+    "post-apply-1.sql": "INSERT INTO t VALUES (-1, 0);",
+    "post-apply-2.sql": "-- transactional: false\nINSERT INTO t VALUES (-2, 0); VACUUM t;"
+    "INSERT INTO t VALUES (-3, 0);",
+}
+MIGRATE = ("migrate",)
+BACK = ("rollback", "--all")
+RUNS = {
+    "each": Run(MIGRATE, TRANSACTIONAL),
+    "all": Run((*MIGRATE, "--transaction=all"), TRANSACTIONAL),
+    "rollback": Run(BACK, TRANSACTIONAL, before=MIGRATE),
+    "indexes": Run(MIGRATE, INDEXES),
+    "rollback of indexes": Run(BACK, INDEXES, before=MIGRATE),
+    "mixed": Run(MIGRATE, MIXED),
+    "committing": Run(MIGRATE, COMMITTING),
+    "enum": Run(MIGRATE, ENUM),
+    "partitions": Run(MIGRATE, PARTITIONS),
+    "databases": Run(MIGRATE, DATABASES, databases=("_one", "_two")),
+    "Python": Run(MIGRATE, PYTHON),
+    "rollback of Python": Run(BACK, PYTHON, before=MIGRATE),
+    "hooks": Run(MIGRATE, HOOKS),
+}
 SLEEPING = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event = 'PgSleep'"""
-EMPTY = "DROP SCHEMA public CASCADE; CREATE SCHEMA public"
+
+MakeTrial = Callable[[Run], Trial]
 
 
 @pytest.fixture
@@ -65,140 +149,43 @@ def proxy(server: DatabaseServer, make_proxy: MakeProxy) -> Proxy:
     return make_proxy(server)
 
 
-def picture(database: Database) -> list[list[tuple[Any, ...]]]:
-    """All that two runs must have in common: schema, data, and what is recorded how often."""
-    queries = [COLUMNS, INDEXES, *RECORDED]
-    if "users" in database.tables():
-        queries.append("SELECT * FROM users ORDER BY id")
-    with database.connect() as connection:
-        return [connection.execute(query.encode()).fetchall() for query in queries]
+@pytest.fixture
+def make_trial(database: Database, proxy: Proxy, forking: Forking, folder: Path) -> MakeTrial:
+    return lambda run: Trial(run, database=database, proxy=proxy, forking=forking, folder=folder)
 
 
-class Trial:
-    """One kind of run, done undisturbed and then disturbed at each of its messages."""
-
-    def __init__(
-        self,
-        *argv: str,
-        database: Database,
-        proxy: Proxy,
-        forking: Forking,
-        folder: Path,
-        before: Sequence[str] = (),
-    ) -> None:
-        self.argv = argv
-        self.database = database
-        self.proxy = proxy
-        self.forking = forking
-        self.folder = write(folder, FILES)
-        self._before = before
-        self.begin()
-        assert self.run(proxy.url(database.name)) == (0, "")
-        proxy.wait_until_quiet()
-        self.messages = proxy.messages
-        self.undisturbed = picture(database)
-
-    def begin(self) -> None:
-        """An empty database, or what the runs begin with."""
-        self.proxy.before = lambda _: "forward"
-        self.proxy.after = lambda _: None
-        self.database.execute(EMPTY)
-        if self._before:
-            done = self.forking.run(*self._before, url=self.database.url, folder=self.folder)
-            assert done.code == 0, done.err
-
-    def run(self, url: str) -> tuple[int, str]:
-        """The exit code, and what it says at level error."""
-        argv = [*self.argv, "--log-level=error", "--wait-timeout=20s"]
-        done = self.forking.run(*argv, url=url, folder=self.folder)
-        return done.code, done.err
-
-    @property
-    def blows(self) -> list[int]:
-        """The messages to strike at: all but the farewell, which nobody waits for.
-
-        Where another kind of run begins in the same way, those of the beginning are left out.
-        """
-        assert self.messages[-1].type == "X"
-        begin = 0 if self.argv == ("migrate",) else self._last("FROM _yoyo_migration y")
-        return [message.number for message in self.messages[begin:-1]]
-
-    @property
-    def answered_blows(self) -> list[int]:
-        """Those that the server answers by themselves, or as the last of several."""
-        return [n for n in self.blows if self.messages[n - 1].type in ("Q", "S")]
-
-    def _last(self, text: str) -> int:
-        return max(n for n, m in enumerate(self.messages) if m.type == "Q" and text in m.query)
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
+def test_rerun_converges_after_sigkill_before_or_after_the_server_has_seen_a_message(
+    make_trial: MakeTrial, run: Run, answered: bool
+) -> None:
+    trial = make_trial(run)
+    for message in trial.blows(answered=answered):
+        trial.kill(message, answered=answered)
+        trial.check_rerun(message)
 
 
-@pytest.fixture(params=["each", "all", "rollback"])
-def trial(
-    request: pytest.FixtureRequest,
-    database: Database,
-    proxy: Proxy,
-    forking: Forking,
-    folder: Path,
-) -> Trial:
-    runs: dict[str, tuple[list[str], list[str]]] = {
-        "each": ([], ["migrate"]),
-        "all": ([], ["migrate", "--transaction=all"]),
-        "rollback": (["migrate"], ["rollback", "--all"]),
-    }
-    before, argv = runs[request.param]
-    return Trial(
-        *argv, database=database, proxy=proxy, forking=forking, folder=folder, before=before
-    )
-
-
-def test_rerun_converges_after_sigkill_before_the_server_has_seen_a_message(trial: Trial) -> None:
-    for number in trial.blows:
-        trial.begin()
-        blow = Blow(trial.proxy, number)
-        blow.kill_before(trial.forking)
-        code, _ = trial.run(trial.proxy.url(trial.database.name))
-        assert (blow.struck, code) == (True, -signal.SIGKILL), trial.messages[number - 1]
-        assert trial.run(trial.database.url) == (0, ""), trial.messages[number - 1]
-        assert picture(trial.database) == trial.undisturbed, trial.messages[number - 1]
-
-
-def test_rerun_converges_after_sigkill_between_an_answer_and_its_hearing(trial: Trial) -> None:
-    for number in trial.answered_blows:
-        trial.begin()
-        blow = Blow(trial.proxy, number)
-        blow.kill_after(trial.forking)
-        code, _ = trial.run(trial.proxy.url(trial.database.name))
-        assert (blow.struck, code) == (True, -signal.SIGKILL), trial.messages[number - 1]
-        assert trial.run(trial.database.url) == (0, ""), trial.messages[number - 1]
-        assert picture(trial.database) == trial.undisturbed, trial.messages[number - 1]
-
-
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 def test_one_run_converges_by_itself_when_the_connection_is_cut_before_a_message(
-    trial: Trial,
+    make_trial: MakeTrial, run: Run
 ) -> None:
-    # Every other one: each costs a pause before the next attempt to connect.
-    for number in [n for n in trial.blows if n > 3][::2]:
-        trial.begin()
-        blow = Blow(trial.proxy, number)
-        blow.cut_before()
-        ended = trial.run(trial.proxy.url(trial.database.name))
-        assert (blow.struck, ended) == (True, (0, "")), trial.messages[number - 1]
-        assert picture(trial.database) == trial.undisturbed, trial.messages[number - 1]
+    trial = make_trial(run)
+    # Every fourth one: each costs a pause before the next attempt to connect.
+    for message in [each for each in trial.blows(answered=False) if each.number > 3][::4]:
+        trial.cut(message, answered=False)
+        assert trial.picture() == trial.undisturbed, message
 
 
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 def test_one_run_converges_by_itself_when_the_answer_to_a_commit_is_lost(
-    database: Database, proxy: Proxy, forking: Forking, folder: Path
+    make_trial: MakeTrial, run: Run
 ) -> None:
-    trial = Trial("migrate", database=database, proxy=proxy, forking=forking, folder=folder)
-    commits = [m.number for m in trial.messages if m.type == "Q" and m.query.endswith("COMMIT")]
-    assert len(commits) == 1 + len(IDS)
-    for number in commits:
-        trial.begin()
-        blow = Blow(proxy, number)
-        blow.cut_after()
-        ended = trial.run(proxy.url(database.name))
-        assert (blow.struck, ended) == (True, (0, "")), trial.messages[number - 1]
-        assert picture(database) == trial.undisturbed, trial.messages[number - 1]
+    trial = make_trial(run)
+    commits = [m for m in trial.blows(answered=True) if m.query.endswith("COMMIT")]
+    assert commits
+    for message in commits:
+        trial.cut(message, answered=True)
+        assert trial.picture() == trial.undisturbed, message
 
 
 def test_each_sql_migration_is_three_messages_with_its_file_whole(

@@ -203,7 +203,7 @@ def test_an_error_outside_of_transactions_says_what_is_done(failing: Failing) ->
     )
     assert said.startswith("migrations/0001_a.sql:4:3: 0001_a failed: column")
     assert "4 |   CREATE INDEX CONCURRENTLY ON kept (nothing);" in said
-    assert "what stands before that statement is done" in said
+    assert "what stands before that place is done and kept: run again, and it goes on there" in said
 
 
 # --- Python ---

@@ -508,7 +508,25 @@ def test_a_failing_hook_keeps_what_was_applied(
     assert result.code == 1
     assert f"{folder}/post-apply.sql:2" in result.err
     assert database.tables() & {"kept", "lost"} == {"kept"}
-    assert states(initmig, database, folder) == {"0001_a": "applied"}
+    assert states(initmig, database, folder) == {"0001_a": "applied", "post-apply": "pending"}
+
+
+def test_a_hook_that_failed_runs_in_the_next_run_though_nothing_is_pending(
+    initmig: Initmig, yoyo: Yoyo, database: Database, folder: Path
+) -> None:
+    write(folder, {"0001_a.sql": "CREATE TABLE told (word text)", "post-apply.sql": "SELECT 1/0"})
+    assert initmig("migrate", url=database.url, folder=folder).code == 1
+    # what is owed is in the way of no stock yoyo
+    assert yoyo("list", database=database, folder=folder).code == 0
+    waiting = initmig("wait", "--wait-timeout=0", url=database.url, folder=folder)
+    assert waiting.code == 7
+    assert "1 pending: post-apply" in waiting.err
+    assert initmig("status", "--check", url=database.url, folder=folder).code == 7
+    write(folder, {"post-apply.sql": "INSERT INTO told VALUES ('hook')"})
+    assert "ran post-apply" in succeeded(initmig("migrate", url=database.url, folder=folder)).err
+    assert "nothing to do" in succeeded(initmig("migrate", url=database.url, folder=folder)).err
+    assert database.query("SELECT word FROM told") == [("hook",)]
+    assert applied_order(database) == ["0001_a"]
 
 
 # --- several folders ---

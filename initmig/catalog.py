@@ -1,0 +1,157 @@
+"""What the catalog tells of a statement that was interrupted: whether it was done, what is left.
+
+Only of statements that cannot run in a transaction, so that no record can tell.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from initmig.postgres import Session, quote_literal
+from initmig.statements import (
+    CreateIndex,
+    Creates,
+    DetachConcurrently,
+    DropIndexConcurrently,
+    Drops,
+    Kind,
+    ReindexConcurrently,
+)
+
+CONCURRENT = (CreateIndex, DropIndexConcurrently, ReindexConcurrently, DetachConcurrently)
+"""They wait for every older transaction, and hold up nobody meanwhile."""
+
+_INDEXES = """
+SELECT i.indexrelid::bigint, format('%I.%I', n.nspname, c.relname),
+    i.indisvalid, coalesce(parent.oid, i.indrelid)::regclass::text
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_class parent ON parent.reltoastrelid = i.indrelid
+WHERE c.relkind = 'i' AND {condition} ORDER BY 1"""
+
+# https://www.postgresql.org/docs/current/sql-reindex.html#SQL-REINDEX-CONCURRENTLY
+_OF_REINDEX = r"NOT i.indisvalid AND c.relname ~ '_cc(new|old)[0-9]*$'"
+
+# A table with its partitions, and what these keep in TOAST.
+_TABLES = """
+WITH RECURSIVE tables AS (
+    SELECT {table}::oid AS oid
+    UNION SELECT inhrelid FROM pg_inherits JOIN tables ON inhparent = tables.oid)
+SELECT oid FROM tables UNION SELECT reltoastrelid FROM pg_class JOIN tables USING (oid)"""
+
+_DETACHED = """
+SELECT CASE WHEN inhdetachpending THEN 'pending' ELSE 'attached' END FROM pg_inherits
+WHERE inhparent = to_regclass({table}) AND inhrelid = to_regclass({partition})"""
+
+_OBJECTS = {
+    "database": "SELECT oid::text FROM pg_database WHERE datname = {name}",
+    "tablespace": "SELECT oid::text FROM pg_tablespace WHERE spcname = {name}",
+    "subscription": "SELECT oid::text FROM pg_subscription WHERE subname = {name}"
+    " AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
+}
+
+# Who builds an index has this lock, and lets go of it just before the last commit.
+_WAIT = """
+BEGIN;{preamble} LOCK TABLE ONLY {table} IN SHARE UPDATE EXCLUSIVE MODE; COMMIT;
+SELECT pg_sleep(0.2)"""
+
+
+class _Index(NamedTuple):
+    oid: int
+    name: str
+    valid: bool
+    table: str
+
+
+def look(session: Session, kind: Kind | None) -> str:
+    """What the catalog shows of the object of a statement; empty where there is nothing."""
+    match kind:
+        case CreateIndex():
+            return " ".join(str(index.oid) for index in _indexes_of(session, kind))
+        case DropIndexConcurrently(names):
+            oids = ", ".join(f"to_regclass({quote_literal(name)})::oid" for name in names)
+            return _text(session, f"SELECT concat_ws(' ', {oids})")
+        case DetachConcurrently(table, partition):
+            return _text(
+                session,
+                _DETACHED.format(table=quote_literal(table), partition=quote_literal(partition)),
+            )
+        case Creates(what, name) | Drops(what, name):
+            return _text(session, _OBJECTS[what].format(name=quote_literal(name)))
+        case _:
+            return ""
+
+
+def was_done(session: Session, kind: Kind | None, before: str) -> bool:
+    """Whether a statement was done since the catalog showed *before*.
+
+    False for what the catalog does not show; that is run again.
+    """
+    match kind:
+        case CreateIndex():
+            known = before.split()
+            found = _indexes_of(session, kind)
+            return any(each.valid and str(each.oid) not in known for each in found)
+        case DropIndexConcurrently() | DetachConcurrently() | Creates() | Drops():
+            return look(session, kind) != before
+        case _:
+            return False
+
+
+def clear(session: Session, kind: Kind | None, before: str | None) -> Iterator[str]:
+    """Remove what an interrupted attempt left in the way, and tell what that was.
+
+    *before* is what the catalog showed before that attempt, None where that is not known.
+
+    Where another session is still at it, be it that of a client that was killed, it is waited for.
+    """
+    for oid, name, _, table in _left_over_indexes(session, kind, before):
+        session.run(_WAIT.format(preamble=session.preamble, table=table))
+        if _indexes_where(session, f"i.indexrelid = {oid} AND NOT i.indisvalid"):
+            session.run(f"DROP INDEX CONCURRENTLY {name}")
+            yield f"the invalid index {name}"
+    if isinstance(kind, DetachConcurrently) and look(session, kind) == "pending":
+        session.run(f"ALTER TABLE {kind.table} DETACH PARTITION {kind.partition} FINALIZE")
+        yield f"the half-detached state of {kind.partition}"
+
+
+def _left_over_indexes(session: Session, kind: Kind | None, before: str | None) -> list[_Index]:
+    match kind:
+        case CreateIndex(name) if name or before is not None:
+            # without a name, one that was there before is nothing of this statement's
+            others = () if name else (before or "").split()
+            found = _indexes_of(session, kind)
+            return [each for each in found if not each.valid and str(each.oid) not in others]
+        case ReindexConcurrently():
+            return _indexes_where(session, f"{_OF_REINDEX} AND {_target(kind)}")
+        case _:
+            return []
+
+
+def _indexes_of(session: Session, kind: CreateIndex) -> list[_Index]:
+    """Those with the statement's name on its table; all of the table where it has none."""
+    condition = f"i.indrelid = to_regclass({quote_literal(kind.table)})"
+    if kind.name:
+        condition += f" AND c.relname = {quote_literal(kind.name)}"
+    return _indexes_where(session, condition)
+
+
+def _target(kind: ReindexConcurrently) -> str:
+    name = quote_literal(kind.name)
+    if kind.what == "index":
+        table = f"(SELECT indrelid FROM pg_index WHERE indexrelid = to_regclass({name}))"
+    elif kind.what == "table":
+        table = f"to_regclass({name})"
+    elif kind.what == "schema":
+        return f"coalesce(parent.relnamespace, c.relnamespace) = to_regnamespace({name})"
+    else:
+        return "true"
+    return f"i.indrelid IN ({_TABLES.format(table=table)})"
+
+
+def _indexes_where(session: Session, condition: str) -> list[_Index]:
+    return [_Index(*row) for row in session.query(_INDEXES.format(condition=condition))]
+
+
+def _text(session: Session, query: str) -> str:
+    rows = session.query(query)
+    return str(rows[0][0]) if rows else ""

@@ -1,0 +1,196 @@
+"""A migration that is not one transaction: each of its parts goes with its place in the journal."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from initmig import catalog
+from initmig.errors import MigrationFailed, Place, PlanError
+from initmig.events import LeftOverRemoved, MigrationResumed, PartFoundDone
+from initmig.journal import Journal
+from initmig.model import Direction
+from initmig.postgres import StatementFailed
+from initmig.statements import Kind, SetsSession, runs_alone
+
+if TYPE_CHECKING:
+    from initmig.engine.backend import Backend
+
+_NOT_IN_TRANSACTION = "25001"
+"""active_sql_transaction: it cannot run inside of one, and did nothing."""
+
+_COMMITS = "2D000"
+"""invalid_transaction_termination: a procedure or DO block that commits by itself."""
+
+_SYNTAX_ERROR = "42601"
+
+
+class Part(NamedTuple):
+    """What the journal counts as one: a statement, BEGIN to COMMIT, a step in Python."""
+
+    run: "Callable[[Backend], None]"
+    """Raises StatementFailed with its place."""
+    place: Place
+    sql: str = ""
+    """Empty for what is no single statement."""
+    kind: Kind | None = None
+    commit: str = ""
+    """The COMMIT of a transaction of the file's own, which *run* leaves open."""
+
+
+class Piecewise:
+    """One run of a migration's parts, from the one on at which the last run stopped."""
+
+    def __init__(self, backend: "Backend", migration: Any, direction: Direction) -> None:
+        self._backend = backend
+        self._session = backend.session
+        self._id = migration.id
+        self._parts: tuple[Part, ...] = migration.parts(direction)
+        self._journal = Journal(backend.session, migration.description, direction)
+
+    def run(self) -> None:
+        """Run what is not done yet.
+
+        :raises StatementFailed: what came before is kept, and the next run goes on with it
+        :raises PlanError: it needs a session of its own, and this one is pooled; nothing was done
+        """
+        self._refuse_pooled()
+        done, before = self._open()
+        with self._backend.settings_of_session():
+            for part in self._parts[:done]:
+                if isinstance(part.kind, SetsSession):
+                    part.run(self._backend)
+            for number, part in enumerate(self._parts[done:], done + 1):
+                self._run(number, part, before)
+                before = None
+
+    def _open(self) -> tuple[int, str | None]:
+        """How many parts are done, and what the catalog showed before one that is in doubt."""
+        stopped = self._journal.stopped_at(self._session)
+        if stopped is None:
+            self._commit(self._journal.begin(self._backend.by))
+            return 0, None
+        doubt = stopped.before is not None
+        self._backend.emit(
+            MigrationResumed(self._id, stopped.parts_done, len(self._parts), in_doubt=doubt)
+        )
+        return stopped.parts_done, stopped.before
+
+    def _run(self, number: int, part: Part, before: str | None) -> None:
+        try:
+            if part.commit:
+                self._run_block(number, part)
+            elif before is not None or not part.sql or runs_alone(part.kind):
+                self._run_alone(number, part, before)
+            else:
+                self._run_in_transaction(number, part)
+        except StatementFailed as error:
+            if error.problems[0].place:
+                raise
+            raise error.at(part.place) from error
+
+    def _run_block(self, number: int, part: Part) -> None:
+        """A transaction of the file's own, committed together with its place."""
+        try:
+            part.run(self._backend)
+            self._session.run(f"{self._journal.done(number)};{part.commit}")
+        finally:
+            if self._session.in_transaction:
+                self._backend.rollback()
+
+    def _run_in_transaction(self, number: int, part: Part) -> None:
+        """A statement, committed together with its place; or alone, where the server says so."""
+        self._clear(part, None)
+        try:
+            with self._backend.transaction():
+                part.run(self._backend)
+                self._backend.record(self._journal.done(number))
+        except StatementFailed as error:
+            if error.server.sqlstate == _NOT_IN_TRANSACTION:
+                self._run_alone(number, part, None)
+            elif error.server.sqlstate == _COMMITS:
+                self._run_committing(number, part)
+            else:
+                raise
+
+    def _run_committing(self, number: int, part: Part) -> None:
+        """What commits by itself, with its place in the last transaction of its own."""
+        quote = "$initmig$"
+        while quote in part.sql:
+            quote = f"{quote[:-1]}_$"
+        try:
+            self._session.run(
+                f"DO {quote} BEGIN {part.sql}\n; {self._journal.done(number)}; END {quote}"
+            )
+        except StatementFailed as error:
+            if error.server.sqlstate != _SYNTAX_ERROR:
+                raise
+            self._run_alone(number, part, None)  # PL/pgSQL has no place for its output arguments
+
+    def _run_alone(self, number: int, part: Part, before: str | None) -> None:
+        """What cannot be in a transaction, between two entries: the catalog tells what happened."""
+        in_doubt = before is not None
+        if before is None:
+            before = catalog.look(self._session, part.kind)
+            self._commit(self._journal.doubt(before))
+        with self._patience(part):
+            self._clear(part, before)
+            if not catalog.was_done(self._session, part.kind, before):
+                part.run(self._backend)
+            elif in_doubt:
+                self._backend.emit(PartFoundDone(self._id, number, len(self._parts)))
+        if self._session.in_transaction:
+            self._backend.rollback()
+            raise MigrationFailed(
+                f"{self._id} left a transaction open",
+                hint="commit it, or call connection.commit(), in the same step",
+                place=part.place,
+            )
+        self._commit(self._journal.done(number))
+
+    def _clear(self, part: Part, before: str | None) -> None:
+        for what in catalog.clear(self._session, part.kind, before):
+            self._backend.emit(LeftOverRemoved(self._id, what))
+
+    def _commit(self, sql: str) -> None:
+        with self._backend.transaction():
+            self._backend.record(sql)
+
+    @contextmanager
+    def _patience(self, part: Part) -> Iterator[None]:
+        """Inside there is no lock timeout, unless the file sets one.
+
+        What runs concurrently waits for every older transaction and holds up nobody meanwhile;
+        timed out, it would leave an invalid index.
+        """
+        names = {each.kind.name for each in self._parts if isinstance(each.kind, SetsSession)}
+        lasting = self._session.settled and not names & {"lock_timeout", "all"}
+        if not (lasting and isinstance(part.kind, catalog.CONCURRENT)):
+            yield
+            return
+        set_to = "SELECT current_setting('lock_timeout'), set_config('lock_timeout', '{}', false)"
+        before = self._session.query(set_to.format(0))[0][0]
+        try:
+            yield
+        finally:
+            if self._session.usable:
+                self._session.query(set_to.format(before))
+
+    def _refuse_pooled(self) -> None:
+        if self._session.settled:
+            return
+        for part in self._parts:
+            if isinstance(part.kind, SetsSession):
+                raise PlanError(
+                    f"{self._id} sets {part.kind.name} for its session, and behind a pooler others"
+                    " would get that session",
+                    hint="write BEGIN; SET LOCAL ...; COMMIT; around the statements that need it,"
+                    " or let initmig connect to the server itself",
+                    place=part.place,
+                )
+            if runs_alone(part.kind) and self._session.preamble:
+                raise PlanError(
+                    f"{self._id} has a statement that cannot run in a transaction, and behind a"
+                    " pooler --schema and --role hold in transactions only",
+                    hint="let initmig connect to the server itself, or name the schema in the file",
+                    place=part.place,
+                )

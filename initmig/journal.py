@@ -1,0 +1,105 @@
+"""How far a migration has come that cannot be one transaction, and what is in doubt after a crash.
+
+Its row in ``_initmig_migration`` is written before its first part, and in one transaction with
+each part that can be in one. Before one that cannot, the row notes what the catalog showed.
+"""
+
+from initmig.history import have_tables
+from initmig.identity import Identity
+from initmig.model import HOOK, Direction, Migration, Unfinished
+from initmig.postgres import Session, quote_identifier, quote_literal
+
+_STATES: dict[Direction, str] = {"apply": "applying", "rollback": "rolling back"}
+
+# What a stock yoyo has applied or rolled back since is not half way any more.
+_UNFINISHED = """
+SELECT i.migration_id, CASE i.state WHEN 'applying' THEN 'apply' ELSE 'rollback' END,
+    i.checksum, i.statements_done, i.before
+FROM _initmig_migration i
+WHERE i.state <> 'applied' AND NOT EXISTS (
+    SELECT FROM _yoyo_log l WHERE l.migration_id = i.migration_id
+        AND l.created_at_utc AT TIME ZONE 'UTC' > i.started_at)
+ORDER BY i.started_at"""
+
+_SCHEMA = """
+SELECT relnamespace::regnamespace::text FROM pg_class
+WHERE oid = to_regclass('_initmig_migration')"""
+
+# What was known of the application stays known while it is being undone.
+_BEGIN = """
+INSERT INTO {table} AS i (migration_id, checksum, breaking, state, statements_done, started_at,
+    username, hostname, image_version)
+VALUES ({id}, {checksum}, {breaking}, {state}, 0, clock_timestamp(), {user}, {host}, {version})
+ON CONFLICT (migration_id) DO UPDATE SET
+    checksum = excluded.checksum, state = excluded.state, statements_done = 0, before = NULL,
+    breaking = excluded.breaking OR i.breaking AND excluded.state = 'rolling back',
+    started_at = excluded.started_at, username = excluded.username,
+    hostname = excluded.hostname, image_version = excluded.image_version"""
+
+
+def unfinished_migrations(session: Session) -> tuple[Unfinished, ...]:
+    """The migrations that are half way, in the order begun.
+
+    :raises DatabaseRefused: the role may not read the tables
+    """
+    if not all(have_tables(session, ("_initmig_migration", "_yoyo_log"))):
+        return ()
+    return tuple(Unfinished(*row) for row in session.query(_UNFINISHED))
+
+
+class Journal:
+    """The row of one *migration* that goes in one *direction*; the caller holds the lock."""
+
+    def __init__(self, session: Session, migration: Migration, direction: Direction) -> None:
+        self._migration = migration
+        self._direction: Direction = direction
+        # a migration may change the search path and the role for the statements after it
+        self._table = f"{session.query(_SCHEMA)[0][0]}._initmig_migration"
+        role = quote_identifier(session.role) if session.role else "NONE"
+        self._as_us = f"SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL ROLE {role};"
+
+    @property
+    def _checksum(self) -> str:
+        migration = self._migration
+        return migration.checksum if self._direction == "apply" else migration.rollback_checksum
+
+    def stopped_at(self, session: Session) -> Unfinished | None:
+        """Where an earlier run stopped; None if it has to begin."""
+        for stopped in unfinished_migrations(session):
+            if stopped[:2] == (self._migration.id, self._direction):
+                return self._of_this_file(stopped)
+        return None
+
+    def _of_this_file(self, stopped: Unfinished) -> Unfinished | None:
+        """*stopped*, if the file is another one now, which was allowed: without its doubt.
+
+        A hook, which runs again and again anyway, begins anew.
+        """
+        if stopped.checksum == self._checksum:
+            return stopped
+        return None if stopped.id.startswith(HOOK) else stopped._replace(before=None)
+
+    def begin(self, by: Identity) -> str:
+        """The SQL that opens it: nothing is done."""
+        return _BEGIN.format(
+            table=self._table,
+            id=quote_literal(self._migration.id),
+            checksum=quote_literal(self._checksum),
+            breaking=self._migration.breaking,
+            state=quote_literal(_STATES[self._direction]),
+            user=quote_literal(by.user),
+            host=quote_literal(by.host),
+            version=quote_literal(by.version),
+        )
+
+    def done(self, parts: int) -> str:
+        """The SQL that says that the first *parts* are done, and none is in doubt."""
+        return self._update(f"statements_done = {parts}, before = NULL")
+
+    def doubt(self, before: str) -> str:
+        """The SQL that says that the next part may be done, where the catalog showed *before*."""
+        return self._update(f"before = {quote_literal(before)}")
+
+    def _update(self, change: str) -> str:
+        condition = f"migration_id = {quote_literal(self._migration.id)}"
+        return f"{self._as_us} UPDATE {self._table} SET {change} WHERE {condition}"

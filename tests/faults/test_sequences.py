@@ -1,0 +1,419 @@
+"""Any sequence of runs, kills, edits, older and newer images, against a model of what must hold."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from contextlib import closing, redirect_stderr, redirect_stdout
+from io import StringIO
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import pytest
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+
+from initmig.cli import main
+from tests.support.courses import Course, Migrate, Rollback, StockYoyo, statuses
+from tests.support.forking import Blow, Forking
+from tests.support.migrations import write
+from tests.support.model import (
+    HOOK,
+    RAN,
+    Failure,
+    File,
+    Image,
+    Kind,
+    Piece,
+    Policy,
+    State,
+    observe,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from tests.support.databases import Database, DatabaseServer
+    from tests.support.processes import Processes
+    from tests.support.proxy import MakeProxy, Message, Proxy
+    from tests.support.yoyo import Yoyo
+
+EMPTY = f"DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE {RAN} (n int)"
+
+
+class Fault(NamedTuple):
+    """What happens to a run at one of its messages, if it sends as many."""
+
+    does: Literal["kill", "cut"]
+    at: int
+    answered: bool
+
+
+class New(NamedTuple):
+    """A migration that a newer image has."""
+
+    kind: Kind
+    pieces: tuple[Piece, ...]
+    early: bool = False
+    """Whether it sorts before those that are there."""
+    depends: int | None = None
+    """Which of the image's migrations it depends on, counted from the last."""
+    breaking: bool = False
+    reversible: bool = True
+    fails: Failure | None = None
+
+
+class Ship(NamedTuple):
+    """A newer image, made from the one that is there."""
+
+    new: tuple[New, ...]
+
+
+class Hook(NamedTuple):
+    """A newer image with a hook, or with another one."""
+
+    kind: Literal["sql", "piecewise sql"]
+    pieces: tuple[Piece, ...]
+    fails: Failure | None = None
+
+
+class GoBack(NamedTuple):
+    """The image of some time ago, counted from the last."""
+
+    to: int
+
+
+class Edit(NamedTuple):
+    """One of the image's files changed, counted from the last."""
+
+    which: int
+    fails: Failure | None = None
+    unfit: bool = False
+
+
+class Up(NamedTuple):
+    """`migrate`; *to* is the migration's place, counted from the last that there ever was."""
+
+    to: int | None = None
+    changed: Policy = "warn"
+    transaction: Literal["each", "all"] = "each"
+    fault: Fault | None = None
+
+
+class Down(NamedTuple):
+    """`rollback`, as many steps, or to a migration as above, or all."""
+
+    steps: int = 0
+    to: int | None = None
+    changed: Policy = "warn"
+    fault: Fault | None = None
+
+
+class Yoyos(NamedTuple):
+    """A stock yoyo applies, or rolls back, everything."""
+
+    direction: Literal["apply", "rollback"]
+
+
+Action = Ship | Hook | GoBack | Edit | Up | Down | Yoyos
+
+few = st.integers(0, 5)
+policies = st.sampled_from(["warn", "warn", "allow", "fail"])
+faults = st.none() | st.builds(
+    Fault, st.sampled_from(["kill", "kill", "kill", "cut"]), st.integers(1, 60), st.booleans()
+)
+failures = st.none() | st.builds(
+    Failure, st.sampled_from(["apply", "apply", "rollback"]), st.integers(1, 5)
+)
+rarely = st.sampled_from([False] * 7 + [True])
+
+
+def pieces(*kinds: Piece, most: int = 4) -> st.SearchStrategy[tuple[Piece, ...]]:
+    return st.lists(st.sampled_from(kinds), min_size=1, max_size=most).map(tuple)
+
+
+news = st.builds(
+    New,
+    kind=st.sampled_from(
+        ["sql", "piecewise sql", "python", "piecewise sql", "piecewise python"]
+    ),
+    pieces=pieces("row", "index", "rows", "vacuum", "function"),
+    early=rarely,
+    depends=st.none() | few,
+    breaking=rarely,
+    reversible=rarely.map(lambda no: not no),
+    fails=st.one_of(st.none(), st.none(), st.none(), failures),
+)
+ships = st.builds(Ship, st.lists(news, min_size=1, max_size=3).map(tuple))
+hooks = st.builds(
+    Hook,
+    st.sampled_from(["sql", "piecewise sql"]),
+    pieces("row", "vacuum", most=3),
+    st.none() | st.builds(Failure, st.just("apply"), st.integers(1, 3)),
+)
+ups = st.builds(
+    Up,
+    to=st.one_of(st.none(), st.none(), few),
+    changed=policies,
+    transaction=st.sampled_from(["each", "each", "each", "all"]),
+    fault=faults,
+)
+downs = st.builds(
+    Down, steps=st.integers(0, 3), to=st.none() | few, changed=policies, fault=faults
+)
+edits = st.builds(Edit, few, fails=st.none() | failures, unfit=rarely)
+actions = st.one_of(
+    ships, ups, ups, ups, downs, downs, edits, st.builds(GoBack, few), hooks,
+)
+yoyos = st.builds(Yoyos, st.sampled_from(["apply", "rollback"]))
+
+
+class World:
+    """A database with its images, and what the model says of it."""
+
+    def __init__(
+        self,
+        database: Database,
+        proxy: Proxy,
+        forking: Forking,
+        yoyo: Yoyo,
+        folder: Path,
+    ) -> None:
+        self._database = database
+        self._proxy = proxy
+        self._forking = forking
+        self._yoyo = yoyo
+        self._folder = folder
+        self._begin()
+
+    def _begin(self) -> None:
+        self._database.execute(EMPTY)
+        self._images = [Image()]
+        self._ids: list[str] = []
+        self._state = State()
+        self._depends: dict[str, str] = {}
+        self._revision = 0
+        self._lay_out()
+
+    def play(self, actions: Sequence[Action]) -> None:
+        """Do *actions* on an empty database, looking after each; and apply what is left."""
+        self._begin()
+        for action in (*actions, Up()):
+            note(f"{action}")
+            self._do(action)
+            self._check_status()
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case Ship(new):
+                self._ship(new)
+            case Hook(kind, pieces, fails):
+                self._put(File(HOOK, kind, pieces, fails=fails, revision=self._next_revision()))
+            case GoBack(to):
+                self._images.append(self._images[-1 - to % len(self._images)])
+            case Edit(which, fails, unfit):
+                files = [*self._image.files.values()]
+                if files:
+                    file = files[-1 - which % len(files)]
+                    fails = fails if not file.is_hook else None
+                    revision = self._next_revision()
+                    self._put(file._replace(fails=fails, unfit=unfit, revision=revision))
+            case Up():
+                self._migrate(action)
+            case Down():
+                self._roll_back(action)
+            case Yoyos(direction):
+                self._let_yoyo(direction)
+        self._lay_out()
+
+    # --- images ---
+
+    @property
+    def _image(self) -> Image:
+        return self._images[-1]
+
+    def _put(self, file: File) -> None:
+        self._images.append(self._image.having(file))
+
+    def _next_revision(self) -> int:
+        self._revision += 1
+        return self._revision
+
+    def _ship(self, additions: Sequence[New]) -> None:
+        for new in additions:
+            id = f"{'early' if new.early else 'm'}_{len(self._ids) + 1:02}"
+            known = [file.id for file in self._image.migrations]
+            depends = ""
+            if new.depends is not None and known:
+                depends = known[-1 - new.depends % len(known)]
+            self._ids.append(id)
+            self._depends[id] = depends
+            self._put(
+                File(id, new.kind, new.pieces, depends, new.breaking, new.reversible, new.fails)
+            )
+
+    def _lay_out(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        write(self._folder, self._image.texts)
+
+    def _id(self, place: int | None) -> str:
+        return self._ids[-1 - place % len(self._ids)] if place is not None and self._ids else ""
+
+    # --- runs ---
+
+    def _migrate(self, up: Up) -> None:
+        to = self._id(up.to)
+        argv = ["migrate", f"--changed={up.changed}", f"--transaction={up.transaction}"]
+        self._run(
+            [*argv, *([f"--to={to}"] if to else [])],
+            lambda state: Migrate(
+                state, self._image, to=to, changed=up.changed, transaction=up.transaction
+            ),
+            up.fault,
+        )
+
+    def _roll_back(self, down: Down) -> None:
+        to = "" if down.steps else self._id(down.to)
+        how = f"--steps={down.steps}" if down.steps else f"--to={to}" if to else "--all"
+        self._run(
+            ["rollback", how, f"--changed={down.changed}"],
+            lambda state: Rollback(
+                state, self._image, steps=down.steps, to=to, changed=down.changed
+            ),
+            down.fault,
+        )
+
+    def _run(
+        self, argv: Sequence[str], model: Callable[[State], Course], fault: Fault | None
+    ) -> None:
+        course = model(self._state)
+        if course.is_noop:
+            # the server would refuse even an empty transaction that writes
+            assert self._call(argv, _read_only(self._database.url))[0] == course.code
+        elif fault is None:
+            code, said = self._call(argv, self._database.url)
+            assert code == course.code, said
+        elif self._call_with(fault, argv, course) == -signal.SIGKILL:
+            found = observe(self._database)
+            assert found in course.states, (found, course.states)
+            self._state = found
+            return
+        self._state = course.now
+        self._check()
+
+    def _call(self, argv: Sequence[str], url: str) -> tuple[int, str]:
+        # the watch would else look on a slow machine, and its messages be counted
+        patient = ["--lock-timeout=1m", "--wait-timeout=20s", "--log-level=error"]
+        done = self._forking.run(*argv, *patient, url=url, folder=self._folder)
+        return done.code, done.err
+
+    def _call_with(self, fault: Fault, argv: Sequence[str], course: Course) -> int:
+        blow = Blow(self._proxy, fault.at)
+        match fault.does, fault.answered:
+            case "kill", False:
+                blow.kill_before(self._forking)
+            case "kill", True:
+                blow.kill_after(self._forking)
+            case "cut", False:
+                blow.cut_before()
+            case "cut", True:
+                blow.cut_after()
+        strike = self._proxy.before
+        # whoever says farewell waits for nobody, and may be gone already
+        self._proxy.before = lambda message: "forward" if message.type == "X" else strike(message)
+        code, said = self._call(argv, self._proxy.url(self._database.name))
+        self._proxy.before, self._proxy.after = lambda _: "forward", lambda _: None
+        killed = blow.struck and fault.does == "kill"
+        assert code == (-signal.SIGKILL if killed else course.code), said
+        return code
+
+    def _let_yoyo(self, direction: Literal["apply", "rollback"]) -> None:
+        image, state = self._image, self._state
+        touched = [
+            file
+            for file in (*image.migrations, *image.hooks)
+            if file.is_hook or state.has(file.id) == (direction == "rollback")
+        ]
+        # a stock yoyo knows nothing of what is half way, and leaves what fails half done
+        if (
+            state.half_way
+            or any(file.unfit for file in image.files.values())
+            or any(file.fails for file in touched)
+            or (
+                direction == "rollback"
+                and not all(
+                    record.id in image.files and image.files[record.id].reversible
+                    for record in state.applied
+                )
+            )
+        ):
+            return
+        argv = [direction] if direction == "apply" else [direction, "--all"]
+        done = self._yoyo(*argv, database=self._database, folder=self._folder)
+        assert done.code == 0, done.err
+        self._state = StockYoyo(state, image, direction).now
+        self._check()
+
+    # --- what must hold ---
+
+    def _check(self) -> None:
+        found = observe(self._database)
+        assert found == self._state
+        applied = [record.id for record in found.applied]
+        for id in self._ids:
+            operations = [operation for operation, each in found.log if each == id]
+            assert operations.count("apply") - operations.count("rollback") == applied.count(id)
+        for place, id in enumerate(applied):
+            if depends := self._depends[id]:
+                assert depends in applied[:place]
+
+    def _check_status(self) -> None:
+        said = StringIO()
+        environ = {
+            "DATABASE_URL": _read_only(self._database.url),
+            "INITMIG_MIGRATIONS": str(self._folder),
+        }
+        with redirect_stdout(said), redirect_stderr(said):
+            assert main(["status", "--json", "--log-level=error"], environ) == 0, said.getvalue()
+        rows = json.loads(said.getvalue())["migrations"]
+        found = {row["id"]: (row["state"], row.get("parts_done")) for row in rows}
+        assert found == statuses(self._state, self._image)
+
+
+def _read_only(url: str) -> str:
+    """*url*, over which the server refuses whatever writes."""
+    return f"{url}{'&' if '?' in url else '?'}options=-c%20default_transaction_read_only%3Don"
+
+
+@pytest.fixture
+def world(
+    database: Database,
+    server: DatabaseServer,
+    make_proxy: MakeProxy,
+    processes: Processes,
+    yoyo: Yoyo,
+    folder: Path,
+) -> Iterator[World]:
+    with closing(Forking(processes)) as forking:
+        yield World(database, make_proxy(server), forking, yoyo, folder)
+
+
+def test_any_sequence_of_runs_leaves_every_migration_whole_and_recorded_once(world: World) -> None:
+    @settings(settings.get_profile("faults"))
+    @given(ships, st.lists(actions, min_size=6, max_size=12))
+    def play(first: Ship, others: list[Action]) -> None:
+        world.play([first, *others])
+
+    play()
+
+
+def test_so_does_one_with_a_stock_yoyo_in_between(world: World) -> None:
+    profile = settings.get_profile("faults")
+
+    @settings(profile, max_examples=max(5, profile.max_examples // 10))
+    @given(ships, st.lists(st.one_of(actions, yoyos), min_size=6, max_size=12))
+    def play(first: Ship, others: list[Action]) -> None:
+        world.play([first, *others])
+
+    play()

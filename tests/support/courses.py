@@ -1,0 +1,319 @@
+"""What a run does, step by step: a model of initmig that has no database.
+
+Killed anywhere, a run must be found in one of the states of its course.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from yoyo.topologicalsort import topological_sort
+
+from tests.support.model import Half, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tests.support.model import Direction, File, Image, Part, Policy, State
+
+
+class _Ends(Exception):
+    """The run ends here, with this exit code."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+class Course:
+    """The *states* that a run goes through, and the exit *code* that it ends with."""
+
+    def __init__(self, state: State) -> None:
+        self.states = [state]
+        self.code = 0
+        self.is_noop = False
+        """Whether it must not write anything at all, not even a lock."""
+
+    @property
+    def now(self) -> State:
+        return self.states[-1]
+
+    def _go(self, state: State) -> None:
+        self.states.append(state)
+
+    # --- one migration ---
+
+    def _apply(self, file: File, owing: Iterable[str] = ()) -> None:
+        state = self._run(file, "apply").without_half(file.id)
+        state = state._replace(log=(*state.log, ("apply", file.id)))
+        if file.is_hook:
+            state = state._replace(owed=state.owed - {file.id})
+        else:
+            record = Record(file.id, file.checksum(), file.breaking)
+            state = state._replace(
+                applied=(*state.applied, record), owed=state.owed | frozenset(owing)
+            )
+        self._go(state)
+
+    def _roll_back(self, file: File) -> None:
+        state = self._run(file, "rollback").without_half(file.id)
+        self._go(
+            state._replace(
+                log=(*state.log, ("rollback", file.id)),
+                applied=tuple(record for record in state.applied if record.id != file.id),
+            )
+        )
+
+    def _run(self, file: File, direction: Direction) -> State:
+        """The state in which only the record is missing."""
+        if file.is_piecewise:
+            self._run_pieces(file, direction)
+            return self.now
+        state = self.now
+        for part in file.parts(direction):
+            if part.fails:
+                raise _Ends(1)
+            state = state.after(part, file.table)
+        return state
+
+    def _run_pieces(self, file: File, direction: Direction) -> None:
+        half = self.now.half_way.get(file.id)
+        checksum = file.checksum(direction)
+        if half is None or (file.is_hook and half.checksum != checksum):
+            self._note(file, Half(direction, checksum))
+            self.states[-1] = self.now.without_checksum(file)
+        elif half.checksum != checksum:
+            # what was in doubt is nothing that this file knows of
+            self._note(file, half._replace(checksum=checksum, doubt=""))
+        parts = file.parts(direction)
+        for part in parts[self.now.half_way[file.id].done :]:
+            if part.alone:
+                self._run_alone(file, part)
+            elif part.fails:
+                raise _Ends(1)
+            else:
+                done = self._half(file).done + 1
+                half = self._half(file)._replace(done=done)
+                self._go(self.now.after(part, file.table).with_half(file, half))
+
+    def _run_alone(self, file: File, part: Part) -> None:
+        was_in_doubt = self._half(file).doubt
+        valid = self.now.indexes.get(part.index)
+        if not was_in_doubt:
+            self._note(file, self._half(file)._replace(doubt="there" if valid else "new"))
+        if part.does == "make" and valid is False:
+            self._go(self.now.without_index(part.index))
+        if not (was_in_doubt == "new" and part.does == "make" and valid):
+            if part.does == "make" and valid:
+                raise _Ends(1)
+            if part.fails:
+                if part.index:
+                    self._go(self.now._replace(indexes={**self.now.indexes, part.index: False}))
+                raise _Ends(1)
+            state = self.now.after(part, file.table)
+            if part.does == "drop":
+                state = state.with_half(file, self._half(file)._replace(doubt="new"))
+            self._go(state)
+        half = self._half(file)
+        self._note(file, half._replace(done=half.done + 1, doubt=""))
+
+    def _half(self, file: File) -> Half:
+        return self.now.half_way[file.id]
+
+    def _note(self, file: File, half: Half) -> None:
+        self._go(self.now.with_half(file, half))
+
+    # --- what is refused ---
+
+    def _refuse_if(self, condition: object) -> None:
+        if condition:
+            raise _Ends(6)
+
+    def _refuse_half_way(self, files: Sequence[File], direction: Direction, policy: Policy) -> None:
+        by_id = {file.id: file for file in files}
+        for id, half in self.now.half_way.items():
+            if not id.startswith("post-apply"):
+                self._refuse_if(half.direction != direction or id not in by_id)
+        for id, half in self.now.half_way.items():
+            if id in by_id and policy != "allow":
+                self._refuse_if(half.checksum != by_id[id].checksum(direction))
+
+
+class Migrate(Course):
+    """`migrate`."""
+
+    def __init__(
+        self,
+        state: State,
+        image: Image,
+        *,
+        to: str = "",
+        changed: Policy = "warn",
+        transaction: Literal["each", "all"] = "each",
+    ) -> None:
+        super().__init__(state)
+        self._image = image
+        self._to = to
+        self._changed: Policy = changed
+        self._transaction = transaction
+        try:
+            self._do()
+        except _Ends as end:
+            self.code = end.code
+
+    def _do(self) -> None:
+        image, start = self._image, self.now
+        unknown = [record for record in start.applied if record.id not in image.files]
+        self._refuse_if(any(record.breaking for record in unknown))
+        if self._changed == "fail":
+            self._refuse_if(changed_ids(start, image))
+        pending = [file for file in image.migrations if not start.has(file.id)]
+        owed = [hook for hook in image.hooks if hook.id in start.owed]
+        if not (self._asked_for(pending) or owed):
+            self.is_noop = True
+            return
+        if any(file.unfit for file in (*pending, *image.hooks)):
+            raise _Ends(2)
+        plan = self._closed(self._asked_for(in_order(pending)))
+        if plan:
+            self._refuse_half_way(plan, "apply", self._changed)
+        if self._transaction == "all":
+            self._refuse_if(any(file.is_piecewise for file in plan))
+        self._apply_plan(plan)
+        for hook in image.hooks if plan else owed:
+            self._apply(hook)
+
+    def _apply_plan(self, plan: Sequence[File]) -> None:
+        begin = len(self.states)
+        owing = [hook.id for hook in self._image.hooks]
+        try:
+            for file in plan:
+                self._apply(file, owing)
+        finally:
+            if self._transaction == "all":
+                # all of them, or nothing
+                whole = len(self.states) - begin == len(plan)
+                self.states[begin:] = self.states[-1:] if whole and plan else []
+
+    def _asked_for(self, pending: Sequence[File]) -> list[File]:
+        ids = [file.id for file in pending]
+        if not self._to:
+            return list(pending)
+        self._refuse_if(self._to not in [file.id for file in self._image.migrations])
+        if self._to in ids:
+            return list(pending[: ids.index(self._to) + 1])
+        return [file for file in pending if file.id < self._to]
+
+    def _closed(self, plan: Sequence[File]) -> list[File]:
+        """Those whose dependencies are applied, or come before them."""
+        ids = {record.id for record in self.now.applied}
+        kept = []
+        for file in plan:
+            if not file.depends or file.depends in ids:
+                ids.add(file.id)
+                kept.append(file)
+        return kept
+
+
+class Rollback(Course):
+    """`rollback`; as many *steps*, or down to the migration *to*, or everything."""
+
+    def __init__(
+        self, state: State, image: Image, *, steps: int = 0, to: str = "", changed: Policy = "warn"
+    ) -> None:
+        super().__init__(state)
+        try:
+            self._do(image, steps, to, changed)
+        except _Ends as end:
+            self.code = end.code
+
+    def _do(self, image: Image, steps: int, to: str, changed: Policy) -> None:
+        start = self.now
+        if not (start.applied or start.owed):
+            self.is_noop = True
+            return
+        newest_first = [record.id for record in reversed(start.applied)]
+        if to:
+            self._refuse_if(to not in newest_first)
+            steps = newest_first.index(to)
+        chosen = newest_first[:steps] if steps or to else newest_first
+        files = [image.files[id] for id in chosen if id in image.files]
+        if any(file.unfit for file in files):
+            raise _Ends(2)
+        self._refuse_if(len(files) < len(chosen) or not all(file.reversible for file in files))
+        self._refuse_half_way(files, "rollback", changed)
+        for file in files:
+            self._roll_back(file)
+
+
+class StockYoyo(Course):
+    """What a stock yoyo does, where nothing is half way and nothing fails."""
+
+    def __init__(self, state: State, image: Image, direction: Direction) -> None:
+        super().__init__(state)
+        migrations = in_order(image.migrations)
+        if direction == "apply":
+            pending = [file for file in migrations if not state.has(file.id)]
+            for file in in_order(pending):
+                self._apply_unrecorded(file)
+            for hook in image.hooks if pending else ():
+                self._apply_unrecorded(hook)
+        else:
+            applied = [file for file in image.migrations if state.has(file.id)]
+            for file in reversed(in_order(applied)):
+                self._roll_back_without_journal(file)
+
+    def _apply_unrecorded(self, file: File) -> None:
+        state = self._all_parts(file, "apply")
+        state = state._replace(log=(*state.log, ("apply", file.id)))
+        if not file.is_hook:
+            state = state._replace(applied=(*state.applied, Record(file.id, "", False)))
+        self._go(state)
+
+    def _roll_back_without_journal(self, file: File) -> None:
+        state = self._all_parts(file, "rollback")
+        self._go(
+            state._replace(
+                log=(*state.log, ("rollback", file.id)),
+                applied=tuple(record for record in state.applied if record.id != file.id),
+            )
+        )
+
+    def _all_parts(self, file: File, direction: Direction) -> State:
+        state = self.now
+        for part in file.parts(direction):
+            state = state.after(part, file.table)
+        return state
+
+
+def in_order(files: Sequence[File]) -> list[File]:
+    """*files*, sorted by name, as yoyo orders them."""
+    by_id = {file.id: file for file in files}
+    graph = {file.id: [file.depends] if file.depends else [] for file in files}
+    return [by_id[id] for id in topological_sort(by_id, graph)]
+
+
+def changed_ids(state: State, image: Image) -> list[str]:
+    """The applied migrations whose file in *image* is another one."""
+    return [
+        record.id
+        for record in state.applied
+        if record.checksum
+        and record.id in image.files
+        and record.checksum != image.files[record.id].checksum()
+    ]
+
+
+def statuses(state: State, image: Image) -> dict[str, tuple[str, int | None]]:
+    """What `status` has to say of each migration: its state, and how many parts are done."""
+    changed = changed_ids(state, image)
+    said: dict[str, tuple[str, int | None]] = {}
+    for file in (*image.migrations, *(hook for hook in image.hooks if hook.id in state.owed)):
+        half = state.half_way.get(file.id)
+        if half:
+            said[file.id] = ("applying" if half.direction == "apply" else "rolling back", half.done)
+        elif not state.has(file.id):
+            said[file.id] = ("pending", None)
+        else:
+            said[file.id] = ("changed" if file.id in changed else "applied", None)
+    unknown = [record.id for record in state.applied if record.id not in image.files]
+    return said | {id: ("unknown", None) for id in unknown}

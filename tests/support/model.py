@@ -1,0 +1,350 @@
+"""Images whose migrations leave traces, and what can be seen of them in a database."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tests.support.databases import Database
+
+Kind = Literal["sql", "piecewise sql", "python", "piecewise python"]
+Piece = Literal["row", "rows", "index", "vacuum", "function"]
+Direction = Literal["apply", "rollback"]
+Policy = Literal["warn", "allow", "fail"]
+
+HOOK = "post-apply"
+RAN = "ran"
+"""The table that hooks write to; it is the application's own."""
+
+_T = TypeVar("_T")
+
+_BOOKKEEPING = ("_initmig_migration", "_yoyo_log", "_yoyo_migration", "_yoyo_version", "yoyo_lock")
+
+
+class Failure(NamedTuple):
+    """Which part of a file fails, counted from 1 in the direction that it goes."""
+
+    direction: Direction
+    part: int
+
+
+class Part(NamedTuple):
+    """One statement, or what is one to the journal, and what it leaves."""
+
+    sql: str
+    alone: bool = False
+    """Whether it is journalled before and after, because it cannot be in a transaction."""
+    rows: tuple[int, ...] = ()
+    once: bool = False
+    """Whether it adds its rows only where they are missing."""
+    index: str = ""
+    does: Literal["", "make", "drop"] = ""
+    """Makes or drops the index, or else the table."""
+    fails: bool = False
+
+
+class File(NamedTuple):
+    """A migration, or a hook, as an image has it; each of its parts leaves a trace.
+
+    Nothing of it can be done twice without being seen: rows have no key, and are counted.
+    """
+
+    id: str
+    kind: Kind
+    pieces: tuple[Piece, ...]
+    depends: str = ""
+    breaking: bool = False
+    reversible: bool = True
+    fails: Failure | None = None
+    revision: int = 0
+    """Says which file a row is of, where it was edited."""
+    unfit: bool = False
+    """Whether the file has a directive that nobody can read."""
+
+    @property
+    def is_hook(self) -> bool:
+        return self.id.startswith(HOOK)
+
+    @property
+    def is_piecewise(self) -> bool:
+        return self.kind.startswith("piecewise")
+
+    @property
+    def is_python(self) -> bool:
+        return self.kind.endswith("python")
+
+    @property
+    def table(self) -> str:
+        return RAN if self.is_hook else self.id
+
+    # --- its parts ---
+
+    def parts(self, direction: Direction) -> tuple[Part, ...]:
+        """In the order run."""
+        kinds = (*(() if self.is_hook else ("table",)), *self.pieces)
+        pairs = [self._pair(kind, place) for place, kind in enumerate(kinds, 1)]
+        chosen = [apply for apply, _ in pairs]
+        if direction == "rollback":
+            chosen = [rollback for _, rollback in reversed(pairs)]
+        if self.fails and self.fails.direction == direction:
+            at = min(self.fails.part, len(chosen)) - 1
+            chosen[at] = self._failing(chosen[at])
+        return tuple(chosen)
+
+    def _pair(self, kind: str, place: int) -> tuple[Part, Part]:
+        """A part and what undoes it."""
+        value = self.revision * 100 + place * 10
+        index = f"{self.table}_{place}"
+        if kind == "table":
+            create = f"CREATE TABLE {self.table} AS SELECT {value} AS n FROM generate_series(1, 2)"
+            drop = f"DROP TABLE {self.table}"
+            return Part(create, rows=(value, value), does="make"), Part(drop, does="drop")
+        if kind == "index":
+            word = "CONCURRENTLY " if self.is_piecewise else ""
+            return (
+                Part(
+                    f"CREATE INDEX {word}{index} ON {self.table} (n)",
+                    self.is_piecewise,
+                    index=index,
+                    does="make",
+                ),
+                Part(
+                    f"DROP INDEX {word}IF EXISTS {index}",
+                    self.is_piecewise,
+                    index=index,
+                    does="drop",
+                ),
+            )
+        if kind == "vacuum" and self.is_piecewise:
+            return Part(f"VACUUM {self.table}", alone=True), Part(
+                f"VACUUM {self.table}", alone=True
+            )
+        if kind == "function" and self.is_python:
+            return self._function(value), self._function(-value)
+        if kind == "rows":
+            return self._rows(value, value + 1), self._rows(-value, -value - 1)
+        return self._rows(value), self._rows(-value)
+
+    def _rows(self, *values: int) -> Part:
+        inserts = [f"INSERT INTO {self.table} VALUES ({value})" for value in values]
+        if len(inserts) > 1 and self.kind == "piecewise sql":
+            inserts = ["BEGIN", *inserts, "COMMIT"]
+        return Part("; ".join(inserts), rows=values)
+
+    def _function(self, value: int) -> Part:
+        there = f"SELECT FROM {self.table} WHERE n = {value}"
+        sql = f"INSERT INTO {self.table} SELECT {value} WHERE NOT EXISTS ({there})"
+        return Part(sql, self.is_piecewise, rows=(value,), once=True)
+
+    def _failing(self, part: Part) -> Part:
+        if part.index and part.does == "make":
+            # two rows of the table are the same: built concurrently, it stays behind as invalid
+            unique = part.sql.replace("INDEX", "UNIQUE INDEX", 1)
+            return part._replace(sql=unique, fails=True)
+        sql = f"INSERT INTO {self.table} SELECT 1 / 0"
+        if part.alone and not part.once:
+            sql = "VACUUM nothing"
+        return part._replace(sql=sql, fails=True, rows=(), index="", does="")
+
+    # --- its text ---
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The files by name."""
+        if self.is_python:
+            return {f"{self.id}.py": self._python()}
+        directives = {
+            "transactional": "maybe" if self.unfit else str(not self.is_piecewise).lower(),
+            "depends": self.depends,
+            "breaking": "true" if self.breaking else "",
+        }
+        head = [f"-- {name}: {value}" for name, value in directives.items() if value]
+        texts = {f"{self.id}.sql": self._sql("apply", head)}
+        if self.reversible and not self.is_hook:
+            texts[f"{self.id}.rollback.sql"] = self._sql("rollback", [])
+        return texts
+
+    def _sql(self, direction: Direction, head: list[str]) -> str:
+        statements = [f"{part.sql};" for part in self.parts(direction)]
+        return "\n".join([*head, *statements, f"-- revision {self.revision}", ""])
+
+    def _python(self) -> str:
+        lines = ["from yoyo import step", f"__transactional__ = {not self.is_piecewise}"]
+        if self.depends:
+            lines.append(f"__depends__ = {{'{self.depends}'}}")
+        if self.breaking:
+            lines.append("__breaking__ = True")
+        if self.unfit:
+            lines.append("raise ValueError")
+        steps = zip(self.parts("apply"), reversed(self.parts("rollback")), strict=True)
+        for apply, rollback in steps:
+            undo = f", {_code(rollback)}" if self.reversible else ""
+            lines.append(f"step({_code(apply)}{undo})")
+        return "\n".join([*lines, f"# revision {self.revision}", ""])
+
+    def checksum(self, direction: Direction = "apply") -> str:
+        texts = self.texts
+        name = f"{self.id}.rollback.sql"
+        if direction == "apply" or self.is_python:
+            [name] = [each for each in texts if each != name]
+        return hashlib.sha256(texts.get(name, "").encode()).hexdigest()
+
+
+def _code(part: Part) -> str:
+    return f"lambda connection: connection.execute({part.sql!r})" if part.once else repr(part.sql)
+
+
+class Image(NamedTuple):
+    """The files of an image by their ids."""
+
+    files: Mapping[str, File] = {}  # noqa: RUF012 - nobody writes to it
+
+    @property
+    def migrations(self) -> list[File]:
+        """Sorted by name."""
+        return [file for id, file in sorted(self.files.items()) if not file.is_hook]
+
+    @property
+    def hooks(self) -> list[File]:
+        return [file for id, file in sorted(self.files.items()) if file.is_hook]
+
+    @property
+    def texts(self) -> dict[str, str]:
+        return {name: text for file in self.files.values() for name, text in file.texts.items()}
+
+    def having(self, file: File) -> Image:
+        """This image with *file*, which may take the place of another one."""
+        return Image({**self.files, file.id: file})
+
+
+class Record(NamedTuple):
+    """What is known of an applied migration."""
+
+    id: str
+    checksum: str
+    """Empty where stock yoyo applied it, or where it is half rolled back."""
+    breaking: bool
+
+
+class Half(NamedTuple):
+    """How far a migration is that is half way."""
+
+    direction: Direction
+    checksum: str
+    done: int = 0
+    doubt: Literal["", "new", "there"] = ""
+    """Whether the next part is in doubt; `there` is an index that was there before, and is."""
+
+
+class State(NamedTuple):
+    """All that can be seen in a database."""
+
+    applied: tuple[Record, ...] = ()
+    """In the order applied."""
+    owed: frozenset[str] = frozenset()
+    half_way: Mapping[str, Half] = {}  # noqa: RUF012 - nobody writes to it
+    log: tuple[tuple[str, str], ...] = ()
+    """Operations and ids."""
+    rows: Mapping[str, tuple[int, ...]] = {RAN: ()}  # noqa: RUF012 - nobody writes to it
+    """The sorted rows of each table."""
+    indexes: Mapping[str, bool] = {}  # noqa: RUF012 - nobody writes to it
+    """Whether each index is valid."""
+
+    def has(self, id: str) -> bool:
+        return any(record.id == id for record in self.applied)
+
+    def with_half(self, file: File, half: Half) -> State:
+        return self._replace(half_way={**self.half_way, file.id: half})
+
+    def without_half(self, id: str) -> State:
+        return self._replace(half_way=_without(self.half_way, id))
+
+    def without_index(self, name: str) -> State:
+        return self._replace(indexes=_without(self.indexes, name))
+
+    def without_checksum(self, file: File) -> State:
+        """What is known of an application while *file* undoes it."""
+        return self._replace(
+            applied=tuple(
+                Record(record.id, "", record.breaking or file.breaking)
+                if record.id == file.id and record.checksum
+                else record
+                for record in self.applied
+            )
+        )
+
+    def after(self, part: Part, table: str) -> State:
+        """With what *part* leaves."""
+        if part.index:
+            indexes = _without(self.indexes, part.index)
+            return self._replace(
+                indexes=indexes | {part.index: True} if part.does == "make" else indexes
+            )
+        if part.does == "drop":
+            indexes = {k: v for k, v in self.indexes.items() if not k.startswith(f"{table}_")}
+            return self._replace(rows=_without(self.rows, table), indexes=indexes)
+        there = self.rows.get(table, ())
+        if part.once and part.rows[0] in there:
+            return self
+        return self._replace(rows={**self.rows, table: tuple(sorted((*there, *part.rows)))})
+
+
+def _without(mapping: Mapping[str, _T], key: str) -> dict[str, _T]:
+    return {each: value for each, value in mapping.items() if each != key}
+
+
+# A record of initmig's own speaks of the application that yoyo's row tells of, or not at all.
+_APPLIED = """
+SELECT y.migration_id, CASE i.state WHEN 'applied' THEN i.checksum ELSE '' END,
+    coalesce(i.breaking, false)
+FROM _yoyo_migration y LEFT JOIN _initmig_migration i
+    ON i.migration_id = y.migration_id AND i.finished_at = y.applied_at_utc AT TIME ZONE 'UTC'
+WHERE y.migration_id NOT LIKE 'post-apply%' ORDER BY y.applied_at_utc"""
+
+_APPLIED_BY_YOYO = "SELECT migration_id, '', false FROM _yoyo_migration ORDER BY applied_at_utc"
+
+_OWED = "SELECT migration_id FROM _yoyo_migration WHERE migration_id LIKE 'post-apply%'"
+
+_HALF_WAY = """
+SELECT migration_id, CASE state WHEN 'applying' THEN 'apply' ELSE 'rollback' END, checksum,
+    statements_done,
+    CASE WHEN before IS NULL THEN ''
+         WHEN EXISTS (SELECT FROM pg_index WHERE indexrelid::text = before AND indisvalid)
+         THEN 'there' ELSE 'new' END
+FROM _initmig_migration WHERE state <> 'applied'"""
+
+_LOG = "SELECT operation, migration_id FROM _yoyo_log ORDER BY created_at_utc"
+
+_INDEXES = """
+SELECT c.relname, i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+WHERE c.relnamespace = 'public'::regnamespace
+    AND i.indrelid NOT IN (SELECT oid FROM pg_class WHERE relname = ANY (%s))"""
+
+
+def observe(database: Database) -> State:
+    """What is to be seen in *database* now."""
+    with database.connect() as connection:
+
+        def query(sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+            return connection.execute(sql.encode(), parameters or None).fetchall()
+
+        tables = {name for (name,) in query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
+        rows = {
+            table: tuple(n for (n,) in query(f"SELECT n FROM {table} ORDER BY n"))
+            for table in tables - set(_BOOKKEEPING)
+        }
+        indexes = dict(query(_INDEXES, [list(_BOOKKEEPING)]))
+        if "_yoyo_migration" not in tables:
+            return State(rows=rows, indexes=indexes)
+        own = "_initmig_migration" in tables
+        return State(
+            tuple(Record(*row) for row in query(_APPLIED if own else _APPLIED_BY_YOYO)),
+            frozenset(id for (id,) in query(_OWED)),
+            {id: Half(*half) for id, *half in query(_HALF_WAY)} if own else {},
+            tuple((operation, id) for operation, id in query(_LOG)),
+            rows,
+            indexes,
+        )

@@ -1,0 +1,146 @@
+"""One kind of run, done undisturbed, and then disturbed at each of its messages."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tests.support.forking import Blow, Forking
+from tests.support.migrations import write
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tests.support.databases import Database
+    from tests.support.proxy import Message, Proxy
+
+# All that two runs must have in common: schema, data, and what is recorded how often.
+_SCHEMA = (
+    """SELECT table_name, column_name, data_type, is_nullable, column_default
+    FROM information_schema.columns WHERE table_schema = 'public'
+    ORDER BY table_name, column_name""",
+    """SELECT pg_get_indexdef(indexrelid), indisvalid
+    FROM pg_index JOIN pg_class ON oid = indexrelid
+    WHERE relnamespace = 'public'::regnamespace ORDER BY 1""",
+    """SELECT enumtypid::regtype::text, enumlabel FROM pg_enum ORDER BY 1, enumsortorder""",
+    """SELECT inhrelid::regclass::text, inhdetachpending FROM pg_inherits ORDER BY 1""",
+    """SELECT datname FROM pg_database WHERE datname LIKE current_database() || '%' ORDER BY 1""",
+)
+_RECORDED = (
+    "SELECT migration_id FROM _yoyo_migration ORDER BY applied_at_utc",
+    "SELECT migration_id, operation FROM _yoyo_log ORDER BY created_at_utc",
+    """SELECT migration_id, checksum, state, statements_done, before FROM _initmig_migration
+    ORDER BY finished_at, migration_id""",
+    "SELECT version FROM _yoyo_version ORDER BY version",
+    # a dead initmig's row has a negative one, and is in the way of nobody but a stock yoyo
+    "SELECT pid FROM yoyo_lock WHERE pid > 0",
+)
+_OF_INITMIG = ("_initmig_migration", "_yoyo_log", "_yoyo_migration", "_yoyo_version", "yoyo_lock")
+_EMPTY = "DROP SCHEMA public CASCADE; CREATE SCHEMA public"
+
+Picture = list[tuple[str, list[tuple[Any, ...]]]]
+
+
+class Run(NamedTuple):
+    """What to do to which files."""
+
+    argv: tuple[str, ...]
+    files: Mapping[str, str]
+    before: tuple[str, ...] = ()
+    """A run that has to come first, as an application before a rollback."""
+    databases: tuple[str, ...] = ()
+    """What the names of databases end with that the files create, after that of the test's own."""
+
+
+class Trial:
+    """*run* on an empty database, again and again."""
+
+    def __init__(
+        self, run: Run, *, database: Database, proxy: Proxy, forking: Forking, folder: Path
+    ) -> None:
+        self.database = database
+        self.proxy = proxy
+        self.folder = folder
+        self._kind = run
+        self._forking = forking
+        names = {
+            name: text.replace("{database}", database.name) for name, text in run.files.items()
+        }
+        write(folder, names)
+        self.begin()
+        assert self.run(proxy.url(database.name)) == (0, "")
+        proxy.wait_until_quiet()
+        self.messages = proxy.messages
+        self.undisturbed = self.picture()
+
+    def begin(self) -> None:
+        """An empty database, or what the runs begin with."""
+        self.proxy.before = lambda _: "forward"
+        self.proxy.after = lambda _: None
+        self.database.execute(_EMPTY)
+        for suffix in self._kind.databases:
+            self.database.execute(f'DROP DATABASE IF EXISTS "{self.database.name}{suffix}"')
+        if self._kind.before:
+            done = self._forking.run(*self._kind.before, url=self.database.url, folder=self.folder)
+            assert done.code == 0, done.err
+
+    def run(self, url: str) -> tuple[int, str]:
+        """The exit code, and what it says at level error."""
+        # the watch would else look on a slow machine, and its messages be counted
+        patient = ["--lock-timeout=1m", "--wait-timeout=20s"]
+        argv = [*self._kind.argv, "--log-level=error", *patient]
+        done = self._forking.run(*argv, url=url, folder=self.folder)
+        return done.code, done.err
+
+    def picture(self) -> Picture:
+        """Everything that has to be as after an undisturbed run."""
+        tables = sorted(self.database.tables() - set(_OF_INITMIG))
+        rows = [f'SELECT * FROM "{table}" AS t ORDER BY t::text' for table in tables]
+        queries = [*_SCHEMA, *_RECORDED, *rows]
+        with self.database.connect() as connection:
+            return [(query, connection.execute(query.encode()).fetchall()) for query in queries]
+
+    def blows(self, *, answered: bool) -> list[Message]:
+        """The messages to strike at: all but the farewell, which nobody waits for.
+
+        With *answered* those that the server answers by themselves, or as the last of several.
+        Where another kind of run begins in the same way, those of the beginning are left out.
+        """
+        assert self.messages[-1].type == "X"
+        begin = 0
+        if self._kind.argv[0] != "migrate":
+            begin = max(n for n, message in enumerate(self.messages) if _reads_history(message))
+        struck = self.messages[begin:-1]
+        return [message for message in struck if not answered or message.type in ("Q", "S")]
+
+    def kill(self, message: Message, *, answered: bool) -> None:
+        """One run, killed with SIGKILL at *message*: before the server sees it, or *answered*."""
+        self.begin()
+        blow = Blow(self.proxy, message.number)
+        if answered:
+            blow.kill_after(self._forking)
+        else:
+            blow.kill_before(self._forking)
+        code, said = self.run(self.proxy.url(self.database.name))
+        assert (blow.struck, code) == (True, -signal.SIGKILL), (message, said)
+
+    def cut(self, message: Message, *, answered: bool) -> None:
+        """One run to its end, whose connection is closed at *message*."""
+        self.begin()
+        blow = Blow(self.proxy, message.number)
+        if answered:
+            blow.cut_after()
+        else:
+            blow.cut_before()
+        ended = self.run(self.proxy.url(self.database.name))
+        assert (blow.struck, ended) == (True, (0, "")), message
+
+    def check_rerun(self, message: Message) -> None:
+        """A plain run now ends well, and leaves what an undisturbed one leaves."""
+        assert self.run(self.database.url) == (0, ""), message
+        assert self.picture() == self.undisturbed, message
+
+
+def _reads_history(message: Message) -> bool:
+    return message.type == "Q" and "FROM _yoyo_migration y" in message.query
