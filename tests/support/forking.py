@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from tests.support.processes import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from tests.support.processes import Processes
@@ -46,8 +47,9 @@ class Forking:
     """
 
     def __init__(self, processes: Processes) -> None:
-        self._err = processes.folder / "forked.err"
-        orders, answers = processes.folder / "orders", processes.folder / "answers"
+        name = secrets.token_hex(4)
+        self._err = processes.folder / f"{name}.err"
+        orders, answers = (processes.folder / f"{name}.{each}" for each in ("orders", "answers"))
         os.mkfifo(orders)
         os.mkfifo(answers)
         processes.start([sys.executable, "-c", _FORKING, str(orders), str(answers)])
@@ -70,6 +72,11 @@ class Forking:
         code = int(self._answers.readline())
         return Result(code, "", self._err.read_text(), 0.0)
 
+    @property
+    def said(self) -> str:
+        """What the run that is going on has written to stderr so far."""
+        return self._err.read_text() if self._started.is_set() else ""
+
     def kill(self) -> None:
         """SIGKILL the run that is going on."""
         self._started.wait()
@@ -81,11 +88,17 @@ class Forking:
 
 
 class Blow:
-    """Does something to a run when its message *number*, counted from here, passes the proxy."""
+    """Does something to a run when its message *number*, counted from here, passes the proxy.
 
-    def __init__(self, proxy: Proxy, number: int) -> None:
+    *first* is called when it is due, while the message is held back.
+    """
+
+    def __init__(
+        self, proxy: Proxy, number: int, *, first: Callable[[], object] = lambda: None
+    ) -> None:
         self._proxy = proxy
         self._left = number
+        self._first = first
         self.struck = False
 
     def kill_before(self, run: Forking) -> None:
@@ -124,5 +137,7 @@ class Blow:
     def _is_due(self) -> bool:
         self._left -= 1
         due = self._left == 0
+        if due:
+            self._first()
         self.struck = self.struck or due
         return due

@@ -9,7 +9,7 @@ from tests.support.forking import Blow, Forking
 from tests.support.migrations import write
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from tests.support.databases import Database
@@ -114,10 +114,15 @@ class Trial:
         struck = self.messages[begin:-1]
         return [message for message in struck if not answered or message.type in ("Q", "S")]
 
-    def kill(self, message: Message, *, answered: bool) -> None:
-        """One run, killed with SIGKILL at *message*: before the server sees it, or *answered*."""
+    def kill(
+        self, message: Message, *, answered: bool, first: Callable[[], object] = lambda: None
+    ) -> None:
+        """One run, killed with SIGKILL at *message*: before the server sees it, or *answered*.
+
+        *first* is called just before that.
+        """
         self.begin()
-        blow = Blow(self.proxy, message.number)
+        blow = Blow(self.proxy, message.number, first=first)
         if answered:
             blow.kill_after(self._forking)
         else:

@@ -1,0 +1,176 @@
+"""Killed in a crowd: the others go on, and each migration is applied once."""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import ExitStack, closing
+from threading import Thread
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.forking import Forking
+from tests.support.migrations import write
+from tests.support.trials import Run, Trial
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.command import Initmig
+    from tests.support.databases import Database, DatabaseServer
+    from tests.support.processes import Processes, Result, Running
+    from tests.support.proxy import MakeProxy, Message
+
+COPIES = 8
+# None of them can be applied twice.
+MIXED = {
+    "0001_t.sql": "CREATE TABLE t (a int); INSERT INTO t VALUES (1);",
+    "0002_i.sql": "-- transactional: false\nINSERT INTO t VALUES (2);\n"
+    "CREATE INDEX CONCURRENTLY ON t (a);\nINSERT INTO t VALUES (3);",
+    "0003_u.sql": "CREATE TABLE u (); INSERT INTO t VALUES (4);",
+    "post-apply.sql": "INSERT INTO t VALUES (0);",
+}
+
+
+class Waiter:
+    """A run in a process of its own, that waits for the leader."""
+
+    def __init__(self, processes: Processes, *, url: str, folder: Path) -> None:
+        self._forking = Forking(processes)
+        self._url = url
+        self._folder = folder
+        self._thread: Thread | None = None
+        self._result: Result | None = None
+
+    def start(self) -> None:
+        self._result = None
+        thread = self._thread = Thread(target=self._run)
+        thread.start()
+        # where everything is applied already, there is no need to wait
+        wait_until(
+            lambda: "waiting for another" in self._forking.said or not thread.is_alive(),
+        )
+
+    def _run(self) -> None:
+        self._result = self._forking.run("migrate", url=self._url, folder=self._folder)
+
+    def result(self) -> Result:
+        assert self._thread
+        self._thread.join(30)
+        assert self._result, "it is waiting still"
+        return self._result
+
+    def close(self) -> None:
+        self._forking.close()
+
+
+@pytest.fixture
+def waiters(processes: Processes, database: Database, folder: Path) -> Iterator[list[Waiter]]:
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(closing(Waiter(processes, url=database.url, folder=folder)))
+            for _ in range(2)
+        ]
+
+
+@pytest.fixture
+def trial(
+    processes: Processes,
+    database: Database,
+    server: DatabaseServer,
+    make_proxy: MakeProxy,
+    folder: Path,
+) -> Iterator[Trial]:
+    with closing(Forking(processes)) as leader:
+        yield Trial(
+            Run(("migrate",), MIXED),
+            database=database,
+            proxy=make_proxy(server),
+            forking=leader,
+            folder=folder,
+        )
+
+
+@pytest.mark.parametrize(
+    ("answered", "step"),
+    [
+        pytest.param(False, 4, id="before"),
+        pytest.param(True, 4, id="after"),
+        pytest.param(False, 1, id="every one before", marks=pytest.mark.long),
+        pytest.param(True, 1, id="every one after", marks=pytest.mark.long),
+    ],
+)
+def test_two_waiters_in_the_queue_take_over_when_the_leader_is_killed(
+    trial: Trial, waiters: list[Waiter], answered: bool, step: int
+) -> None:
+    def wait() -> None:
+        for waiter in waiters:
+            waiter.start()
+
+    for message in holding_the_lock(trial.blows(answered=answered))[::step]:
+        trial.kill(message, answered=answered, first=wait)
+        assert [waiter.result().code for waiter in waiters] == [0, 0], message
+        assert trial.picture() == trial.undisturbed, message
+
+
+def holding_the_lock(messages: list[Message]) -> list[Message]:
+    """Those that the leader sends while others have to wait."""
+    queries = [message.query if message.type == "Q" else "" for message in messages]
+    taken = next(n for n, query in enumerate(queries) if "pg_try_advisory_lock" in query)
+    given = next(n for n, query in enumerate(queries) if "pg_advisory_unlock" in query)
+    return messages[taken + 1 : given + 1]
+
+
+@pytest.mark.parametrize(
+    "seconds", [6, pytest.param(30, marks=pytest.mark.long)], ids="{} s".format
+)
+def test_a_crowd_of_which_one_is_killed_each_second_applies_each_migration_once(
+    database: Database, initmig: Initmig, folder: Path, seconds: int
+) -> None:
+    migrations = seconds * 3
+    table = {"0000_t.sql": "CREATE TABLE t (a int)"}
+    # every third one cannot be one transaction; none of them can be applied twice
+    insert = "INSERT INTO t VALUES ({n}); SELECT pg_sleep(0.2);"
+    write(
+        folder,
+        table
+        | {
+            f"{n:04}_m.sql": (
+                f"-- transactional: false\nCREATE INDEX CONCURRENTLY i{n} ON t (a); {insert}"
+                if n % 3 == 0
+                else insert + " CREATE TABLE t{n} ();"
+            ).replace("{n}", str(n))
+            for n in range(1, migrations + 1)
+        },
+    )
+
+    def start() -> Running:
+        return initmig.start(url=database.url, folder=folder)
+
+    seed = random.randrange(10**9)
+    chance = random.Random(seed)
+    copies: list[Running] = [start() for _ in range(COPIES)]
+    killed = 0
+    while any(copy.is_running() for copy in copies):
+        time.sleep(1)
+        running = [copy for copy in copies if copy.is_running()]
+        if not running:
+            break
+        victim = chance.choice(running)
+        victim.kill()
+        killed += 1
+        copies[copies.index(victim)] = start()  # as any orchestrator does
+        assert killed < 20 * seconds, f"seed {seed}: no end in sight"
+    assert killed >= 3
+    ends = [copy.result() for copy in copies]
+    assert [end.code for end in ends] == [0] * COPIES, (seed, [end.err for end in ends if end.code])
+    ids = database.query("SELECT migration_id FROM _yoyo_migration ORDER BY applied_at_utc")
+    assert ids == sorted(ids)
+    assert len(ids) == migrations + 1, seed
+    numbers = database.query("SELECT a FROM t ORDER BY a")
+    assert numbers == [(n,) for n in range(1, migrations + 1)], seed
+    assert database.query("SELECT FROM pg_index WHERE NOT indisvalid") == []
+    assert database.query("SELECT FROM _initmig_migration WHERE state <> 'applied'") == []
