@@ -6,6 +6,10 @@ BIN := $(VENV)/bin
 TESTS ?= tests
 PYTEST_OPTIONS ?=
 WORKERS ?= 4
+POSTGRES ?= 18
+
+# 18 and 17 come out of wheels, others from where Debian puts them
+postgres = INITMIG_POSTGRES_BIN=$${INITMIG_POSTGRES_BIN:-$$($(BIN)/python -m dev.postgres programs $(POSTGRES))}
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,11 +17,11 @@ help: ## this list
 run: $(VENV)/ready ## apply migrations/ to an embedded PostgreSQL and show the status table
 	@url=$$($(BIN)/python -m dev.postgres url) && export DATABASE_URL="$$url" && $(BIN)/initmig migrate && $(BIN)/initmig status
 
-test: $(VENV)/ready ## every test that this machine can run
-	$(BIN)/pytest -n $(WORKERS) $(PYTEST_OPTIONS) $(TESTS)
+test: $(VENV)/ready ## every test that this machine can run, on another PostgreSQL with POSTGRES=17
+	$(postgres) $(BIN)/pytest -n $(WORKERS) $(PYTEST_OPTIONS) $(TESTS)
 
 test-faults: $(VENV)/ready ## the long form of the tests that kill, cut and starve
-	$(BIN)/pytest -n $(WORKERS) --long $(PYTEST_OPTIONS) tests/faults
+	$(postgres) $(BIN)/pytest -n $(WORKERS) --long $(PYTEST_OPTIONS) tests/faults
 
 check: $(VENV)/ready ## linters, formatter, types, floors
 	$(BIN)/ruff check .

