@@ -1,0 +1,238 @@
+"""A session: one connection, with what applies to everything sent through it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import pq
+from psycopg.errors import error_from_result
+from psycopg.generators import execute
+
+from initmig.errors import DatabaseUnavailable, InitmigError
+from initmig.postgres.connecting import (
+    CONNECT_TIMEOUT_SECONDS,
+    SERVER_TRANSPORT,
+    Connection,
+    OnNotice,
+    Settings,
+    open_connection,
+)
+from initmig.postgres.errors import StatementFailed, is_lost, one_line, refused, statement_failed
+from initmig.postgres.quoting import quote_identifier
+
+_COPYING = (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)
+
+
+class Session:
+    """One connection in autocommit; search path and role apply to everything sent through it.
+
+    They are set anew in each transaction (SET LOCAL), because behind a pooler in transaction mode
+    a plain SET would stay with a server connection that others use next.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        settings: Settings,
+        answer_timeout: float | None = None,
+        on_notice: OnNotice | None = None,
+    ) -> None:
+        self.connection = connection
+        self._settings = settings
+        self._answer_timeout = answer_timeout
+        self._on_notice = on_notice
+        self._lasting = ""
+        self.preamble = _preamble(settings)
+
+    def settle(self) -> None:
+        """Keep what the preamble sets for the whole session, which must not be a pooled one.
+
+        The server is made to notice a client that died, or is behind a dead link, also while its
+        statement runs; without that the lock would live on to the end of the statement, or until
+        the system's keepalives begin, after two hours.
+        https://www.postgresql.org/docs/current/runtime-config-connection.html
+        """
+        lasting = self.preamble.replace("SET LOCAL", "SET")
+        lasting += ";".join(f"SET {name} = '{value}'" for name, value in SERVER_TRANSPORT.items())
+        self.query(lasting)
+        self._lasting = lasting
+        self.preamble = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether what is set for the session lasts: it is this session's alone."""
+        return bool(self._lasting)
+
+    def reset(self) -> None:
+        """Forget what was set for the session since it was settled."""
+        self.query(f"RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; {self._lasting}")
+
+    @property
+    def role(self) -> str:
+        """Whom the work is done as; empty where it is the user that logged in."""
+        return self._settings.role
+
+    @property
+    def usable(self) -> bool:
+        """Whether a statement can still be sent, outside of any transaction."""
+        return not self.connection.closed and not self.in_transaction
+
+    @property
+    def startup_pid(self) -> int:
+        """The server process id given at start-up: behind a pooler, not the one that works."""
+        return self.connection.info.backend_pid
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open, be it failed or not."""
+        return self.connection.info.transaction_status != pq.TransactionStatus.IDLE
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of the last statement of *sql*, which is sent as one message.
+
+        :raises DatabaseRefused: the server refused it
+        :raises DatabaseUnavailable: the connection was lost
+        """
+        try:
+            return self.run(self.preamble + sql)
+        except StatementFailed as error:
+            raise refused(error) from error
+
+    def run(self, script: str) -> list[tuple[Any, ...]]:
+        """The rows of the last statement of *script*, which is sent as it is, in one message.
+
+        :raises StatementFailed: the server refused it
+        :raises DatabaseUnavailable: the connection was lost
+        """
+        with self.translating_errors(), self.connection.lock:
+            results = self._send(script)
+        if results[-1].status == pq.ExecStatus.FATAL_ERROR:
+            error = error_from_result(results[-1], encoding="utf-8")
+            raise self._translate(error, completed=len(results) - 1) from error
+        return self._rows(results[-1])
+
+    def _send(self, script: str) -> list[pq.abc.PGresult]:
+        """The result of each statement, the last one of the one that failed.
+
+        Not by a cursor: it does not tell how many statements had been completed before the one
+        that failed, and keeps every row of every statement.
+        """
+        self.connection.pgconn.send_query(script.encode())
+        results = self._wait_for(execute(self.connection.pgconn))
+        if results[-1].status in _COPYING:
+            self.connection.close()
+            raise psycopg.ProgrammingError("COPY from or to the client is not possible here")
+        return results
+
+    def _wait_for(self, asking: Any) -> list[pq.abc.PGresult]:
+        try:
+            return list(self.connection.wait(asking, timeout=self._answer_timeout))
+        except psycopg.OperationalError as error:
+            if self.connection.broken:
+                raise
+            self.connection.close()  # the answer may still come, when another is waited for
+            raise psycopg.OperationalError(f"no answer in {self._answer_timeout:g} s") from error
+
+    def _rows(self, result: pq.abc.PGresult) -> list[tuple[Any, ...]]:
+        if not result.ntuples:
+            return []
+        transformer = psycopg.adapt.Transformer(self.connection)
+        transformer.set_pgresult(result)
+        return transformer.load_rows(0, result.ntuples, tuple)
+
+    def render(self, sql: str, params: Mapping[str, Any]) -> str:
+        """*sql* with *params* as literals."""
+        return psycopg.ClientCursor(self.connection).mogrify(sql, params)
+
+    @contextmanager
+    def translating_errors(self) -> Iterator[None]:
+        """What psycopg raises inside becomes StatementFailed or DatabaseUnavailable."""
+        try:
+            yield
+        except psycopg.Error as error:
+            raise self._translate(error) from error
+
+    def _translate(self, error: psycopg.Error, *, completed: int = 0) -> InitmigError:
+        connection = self.connection
+        if connection.closed or is_lost(error):
+            connection.last_words = connection.last_words or one_line(error)
+            return DatabaseUnavailable(f"the connection was lost: {connection.last_words}")
+        return statement_failed(error, completed=completed)
+
+    @contextmanager
+    def answered_within(self, seconds: float) -> Iterator[None]:
+        """Inside, DatabaseUnavailable is raised where an answer takes longer than *seconds*."""
+        before, self._answer_timeout = self._answer_timeout, seconds
+        try:
+            yield
+        finally:
+            self._answer_timeout = before
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Inside, a migration that gets the connection can neither commit nor roll back."""
+        self.connection.guarded = True
+        try:
+            yield
+        finally:
+            self.connection.guarded = False
+
+    @contextmanager
+    def sibling(self) -> Iterator["Session"]:
+        """A second connection to the same database, closed at the end.
+
+        :raises InitmigError: it cannot be made
+        """
+        other = connect(self._settings)
+        try:
+            if self.settled:
+                other.settle()
+            yield other
+        finally:
+            other.close()
+
+    def hand_over(self) -> "Session":
+        """This connection as a session of its own; `reconnect` before anything is sent here."""
+        return Session(self.connection, self._settings)
+
+    def reconnect(self) -> None:
+        """Go on with a new connection; the one so far is left as it is.
+
+        :raises InitmigError: it cannot be made
+        """
+        self.connection = open_connection(self._settings, CONNECT_TIMEOUT_SECONDS, self._on_notice)
+
+    def close(self) -> None:
+        """Give the connection back; whatever is open in it is rolled back by the server."""
+        self.connection.close()
+
+
+def connect(
+    settings: Settings,
+    *,
+    timeout: float = CONNECT_TIMEOUT_SECONDS,
+    answer_timeout: float | None = None,
+    on_notice: OnNotice | None = None,
+) -> Session:
+    """A session; *timeout* in seconds for each host to let it in.
+
+    *answer_timeout*, in seconds, is for the server to answer each message; None waits.
+
+    :raises ConfigError: the connection string is malformed
+    :raises DatabaseUnavailable: no answer, or the answer was: not now
+    :raises LoginRefused: the server answered, and refused
+    """
+    connection = open_connection(settings, timeout, on_notice)
+    return Session(connection, settings, answer_timeout, on_notice)
+
+
+def _preamble(settings: Settings) -> str:
+    """The SET LOCALs that open every transaction; empty where there is nothing to set."""
+    preamble = ""
+    if settings.role:
+        preamble += f"SET LOCAL ROLE {quote_identifier(settings.role)};"
+    if settings.schema:
+        schemas = (name.strip() for name in settings.schema.split(","))
+        preamble += f"SET LOCAL search_path = {', '.join(map(quote_identifier, schemas))};"
+    return preamble
