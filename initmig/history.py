@@ -5,7 +5,7 @@ from datetime import UTC
 
 from initmig.errors import DatabaseRefused
 from initmig.identity import Identity
-from initmig.model import HOOK, AppliedMigration, Migration
+from initmig.model import HOOK, UNDOING, AppliedMigration, Migration
 from initmig.postgres import UNDEFINED_COLUMN, UNDEFINED_TABLE, Session, quote_literal
 
 _APPLIED_IDS = "SELECT migration_id FROM _yoyo_migration ORDER BY applied_at_utc, migration_id"
@@ -18,19 +18,21 @@ LEFT JOIN (SELECT DISTINCT ON (migration_hash) migration_hash, username, hostnam
            FROM _yoyo_log WHERE operation IN ('apply', 'mark')
            ORDER BY migration_hash, created_at_utc DESC) l USING (migration_hash)
 {join}
-WHERE y.migration_id NOT LIKE '{hook}%'
+WHERE y.migration_id NOT LIKE ALL (ARRAY['{hook}%', '{undoing}%'])
 ORDER BY y.applied_at_utc, y.migration_id"""
 
 # What yoyo before version 6 made: read as it is, and upgraded once something is written.
 _APPLIED_BEFORE_6 = """
 SELECT id, ctime, '', '', false, NULL::float8 FROM _yoyo_migration ORDER BY ctime, id"""
 
-# A hook that is owed has a row in yoyo's table, where the one query of a start sees it.
+# What is owed has a row in yoyo's table, where the one query of a start sees it: a hook that has to
+# run, and the rest of a rollback that is no one transaction.
 # A row of ours counts only while it speaks of the same application as yoyo's: a stock yoyo that
 # rolls back and applies again does not touch it.
 _OWN = {
     "own": "CASE i.state WHEN 'applied' THEN i.checksum ELSE '' END, coalesce(i.breaking, false),"
-    " extract(epoch FROM i.finished_at - i.started_at)::float8",
+    " CASE i.state WHEN 'applied' THEN extract(epoch FROM i.finished_at - i.started_at)"
+    " END::float8",
     "join": "LEFT JOIN _initmig_migration i ON i.migration_id = y.migration_id"
     " AND i.finished_at = y.applied_at_utc AT TIME ZONE 'UTC'",
 }
@@ -51,6 +53,16 @@ CREATE TABLE _initmig_migration (
     before text
 )"""
 
+# What the first initmig made had neither the column nor the state.
+_IS_OLD = """
+SELECT NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = t.oid AND attname = 'before')
+FROM to_regclass('_initmig_migration') AS t (oid) WHERE t.oid IS NOT NULL"""
+_UPGRADE = """
+ALTER TABLE _initmig_migration ADD before text,
+    DROP CONSTRAINT IF EXISTS _initmig_migration_state_check,
+    ADD CONSTRAINT _initmig_migration_state_check
+        CHECK (state IN ('applying', 'applied', 'rolling back'))"""
+
 _RECORD = """
 INSERT INTO _initmig_migration
     (migration_id, checksum, breaking, state, statements_done, started_at, finished_at,
@@ -68,13 +80,14 @@ ON CONFLICT (migration_id) DO UPDATE SET
 _OWE = """
 INSERT INTO _yoyo_migration (migration_hash, migration_id, applied_at_utc)
 SELECT encode(sha256(convert_to(id, 'UTF8')), 'hex'), id, clock_timestamp() AT TIME ZONE 'UTC'
-FROM unnest(ARRAY[{ids}]) AS id ON CONFLICT DO NOTHING"""
+FROM unnest(ARRAY[{ids}]) AS id ON CONFLICT DO NOTHING;
+DELETE FROM _initmig_migration WHERE migration_id IN ({ids})"""
 
 
 def applied_ids(session: Session) -> tuple[str, ...]:
     """The applied ids in the order applied, in one query; none where yoyo has no table yet.
 
-    Among them are those of the hooks that are owed.
+    Among them is what is owed: the ids of hooks, and `UNDOING` before that of a migration.
 
     :raises DatabaseRefused: the role may not read yoyo's table
     """
@@ -109,7 +122,9 @@ def applied_migrations(session: Session) -> tuple[AppliedMigration, ...]:
     if not yoyo:
         return ()
     query = (
-        _APPLIED.format(**(_OWN if own else _NO_OWN), hook=HOOK) if versioned else _APPLIED_BEFORE_6
+        _APPLIED.format(**(_OWN if own else _NO_OWN), hook=HOOK, undoing=UNDOING)
+        if versioned
+        else _APPLIED_BEFORE_6
     )
     rows = session.query(query)
     return tuple(
@@ -125,9 +140,12 @@ def have_tables(session: Session, names: Sequence[str]) -> tuple[bool, ...]:
 
 
 def create_table(session: Session) -> None:
-    """Make initmig's own table where it is missing; the caller holds the migration lock."""
-    if not have_tables(session, ("_initmig_migration",))[0]:
+    """Make initmig's own table where it is missing or old; the caller holds the migration lock."""
+    is_old = session.query(_IS_OLD)
+    if not is_old:
         session.query(_CREATE)
+    elif is_old[0][0]:
+        session.query(_UPGRADE)
 
 
 def record(migration: Migration, *, seconds: float, by: Identity) -> str:
@@ -149,11 +167,14 @@ def forget(id: str) -> str:
     return f"DELETE FROM _initmig_migration WHERE migration_id = {quote_literal(id)}"
 
 
-def owe(hooks: Sequence[str]) -> str:
-    """The SQL that notes that the *hooks*, at least one, have to run: something was applied."""
-    return _OWE.format(ids=", ".join(map(quote_literal, hooks)))
+def owe(debts: Sequence[str]) -> str:
+    """The SQL that notes *debts*, at least one: the ids of hooks, or `UNDOING` and an id.
+
+    A hook that stopped half way begins anew, for what it has done was not for this application.
+    """
+    return _OWE.format(ids=", ".join(map(quote_literal, debts)))
 
 
-def settle(hook: str) -> str:
-    """The SQL that notes that the *hook* has run."""
-    return f"DELETE FROM _yoyo_migration WHERE migration_id = {quote_literal(hook)}"
+def settle(debt: str) -> str:
+    """The SQL that notes that there is no such *debt* any more."""
+    return f"DELETE FROM _yoyo_migration WHERE migration_id = {quote_literal(debt)}"

@@ -4,10 +4,11 @@ Its row in ``_initmig_migration`` is written before its first part, and in one t
 each part that can be in one. Before one that cannot, the row notes what the catalog showed.
 """
 
+from initmig.errors import DatabaseRefused
 from initmig.history import have_tables
 from initmig.identity import Identity
 from initmig.model import HOOK, Direction, Migration, Unfinished
-from initmig.postgres import Session, quote_identifier, quote_literal
+from initmig.postgres import UNDEFINED_COLUMN, Session, quote_identifier, quote_literal
 
 _STATES: dict[Direction, str] = {"apply": "applying", "rollback": "rolling back"}
 
@@ -44,7 +45,12 @@ def unfinished_migrations(session: Session) -> tuple[Unfinished, ...]:
     """
     if not all(have_tables(session, ("_initmig_migration", "_yoyo_log"))):
         return ()
-    return tuple(Unfinished(*row) for row in session.query(_UNFINISHED))
+    try:
+        return tuple(Unfinished(*row) for row in session.query(_UNFINISHED))
+    except DatabaseRefused as error:
+        if error.problems[0].server.sqlstate != UNDEFINED_COLUMN:
+            raise
+        return ()  # made by an initmig that could not go on, and begins with what is written next
 
 
 class Journal:
@@ -59,7 +65,8 @@ class Journal:
         self._as_us = f"SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL ROLE {role};"
 
     @property
-    def _checksum(self) -> str:
+    def checksum(self) -> str:
+        """Of what is run: of the migration, or of its rollback."""
         migration = self._migration
         return migration.checksum if self._direction == "apply" else migration.rollback_checksum
 
@@ -75,7 +82,7 @@ class Journal:
 
         A hook, which runs again and again anyway, begins anew.
         """
-        if stopped.checksum == self._checksum:
+        if stopped.checksum == self.checksum:
             return stopped
         return None if stopped.id.startswith(HOOK) else stopped._replace(before=None)
 
@@ -84,13 +91,17 @@ class Journal:
         return _BEGIN.format(
             table=self._table,
             id=quote_literal(self._migration.id),
-            checksum=quote_literal(self._checksum),
+            checksum=quote_literal(self.checksum),
             breaking=self._migration.breaking,
             state=quote_literal(_STATES[self._direction]),
             user=quote_literal(by.user),
             host=quote_literal(by.host),
             version=quote_literal(by.version),
         )
+
+    def go_on(self) -> str:
+        """The SQL that says that it goes on with the file as it is now, and nothing is in doubt."""
+        return self._update(f"checksum = {quote_literal(self.checksum)}, before = NULL")
 
     def done(self, parts: int) -> str:
         """The SQL that says that the first *parts* are done, and none is in doubt."""

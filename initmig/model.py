@@ -15,6 +15,10 @@ HOOK = "post-apply"
 """What the name of a file begins with that runs after every run that applied something."""
 
 
+UNDOING = "rolling back "
+"""What stands before an id in yoyo's table while that migration is half rolled back."""
+
+
 class MigrationFile(NamedTuple):
     """A migration as its folder lists it; nothing has been read yet."""
 

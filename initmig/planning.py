@@ -7,6 +7,7 @@ from initmig.errors import Place, PlanError, Problem
 from initmig.events import Changed, OutOfOrder
 from initmig.model import (
     HOOK,
+    UNDOING,
     AppliedMigration,
     Direction,
     Listing,
@@ -38,10 +39,15 @@ def owed_hooks(listing: Listing, applied: Iterable[str]) -> tuple[MigrationFile,
     return tuple(hook for hook in listing.hooks if hook.id in owed)
 
 
+def half_undone(applied: Iterable[str]) -> tuple[str, ...]:
+    """The migrations whose rollback has begun and not ended: it is at work, or stopped half way."""
+    return tuple(id.removeprefix(UNDOING) for id in applied if id.startswith(UNDOING))
+
+
 def unknown_ids(listing: Listing, applied: Iterable[str]) -> tuple[str, ...]:
     """The applied ids that no file of this image has, in the order applied."""
     known = {file.id for file in listing.migrations}
-    return tuple(id for id in applied if id not in known and not id.startswith(HOOK))
+    return tuple(id for id in applied if id not in known and not id.startswith((HOOK, UNDOING)))
 
 
 def resolve_id(text: str, ids: Sequence[str]) -> str:
@@ -77,6 +83,20 @@ def up_to(target: str, ordered: Sequence[_T], listing: Listing) -> tuple[_T, ...
     listed = [file.id for file in listing.migrations]
     before = set(listed[: listed.index(target)])
     return tuple(migration for migration in ordered if migration.id in before)
+
+
+def without_blocked(
+    chosen: Sequence[Migration], pending: Iterable[Migration]
+) -> tuple[Migration, ...]:
+    """Those *chosen* of the *pending* migrations that depend on none that stays pending."""
+    blocked = {migration.id for migration in pending} - {migration.id for migration in chosen}
+    kept: list[Migration] = []
+    for migration in chosen:
+        if migration.depends & blocked:
+            blocked.add(migration.id)
+        else:
+            kept.append(migration)
+    return tuple(kept)
 
 
 def out_of_order(
@@ -248,6 +268,14 @@ def to_roll_back(
     return newest_first[: ids.index(to)]
 
 
+def still_applied(
+    chosen: Iterable[AppliedMigration], applied: Iterable[AppliedMigration]
+) -> tuple[AppliedMigration, ...]:
+    """Those *chosen* that are *applied* as they were then, and were not applied again since."""
+    now = {(migration.id, migration.applied_at) for migration in applied}
+    return tuple(each for each in chosen if (each.id, each.applied_at) in now)
+
+
 def refuse_irreversible(
     chosen: Iterable[AppliedMigration], migrations: Mapping[str, Migration]
 ) -> None:
@@ -292,7 +320,10 @@ def statuses(
     owed: Iterable[MigrationFile] = (),
     unfinished: Iterable[Unfinished] = (),
 ) -> tuple[MigrationStatus, ...]:
-    """Every migration: those of this image in its order, the hooks that are owed, the unknown."""
+    """Every migration: those of this image in its order, the hooks that are owed, the unknown.
+
+    An unknown one that is half way is told as that.
+    """
     records = {migration.id: migration for migration in applied}
     half_way = {each.id: each for each in unfinished}
     rows = [
@@ -305,7 +336,9 @@ def statuses(
         )
         for file in (*listing.migrations, *owed)
     ]
-    rows += [MigrationStatus(id, "unknown", "", record) for id, record in records.items()]
+    for id in (*records, *(id for id in half_way if id not in records)):
+        state = _state(id, records, changed_ids, half_way) if id in half_way else "unknown"
+        rows.append(MigrationStatus(id, state, "", records.get(id), half_way.get(id)))
     return tuple(rows)
 
 

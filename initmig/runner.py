@@ -28,6 +28,7 @@ from initmig.events import (
 )
 from initmig.files import checksum, list_files
 from initmig.model import (
+    UNDOING,
     AppliedMigration,
     Direction,
     Listing,
@@ -80,14 +81,14 @@ def _migrate(session: Session, run: _Run, tally: "_Tally") -> None:
     _meet_unknown(session, run, applied)
     if run.config.changed == "fail":
         planning.refuse(_changed(run, history.applied_migrations(session)))
-    pending, owed = _pending(run, applied)
-    if not (_asked_for(run, pending) or owed):
-        run.emit(NothingPending(len(run.listing.migrations), later=len(pending)))
+    found = _look_through(run, applied)
+    if not _is_open(run, found):
+        run.emit(NothingPending(len(run.listing.migrations), later=len(found.pending)))
         return
     from initmig import engine
 
     # every file is loaded before the first statement runs, and before others are kept waiting
-    loaded = engine.load(pending, known={*run.known, *applied}, emit=run.emit)
+    loaded = engine.load(found.pending, known={*run.known, *applied}, emit=run.emit)
     hooks = engine.load(run.listing.hooks, known=run.known, emit=run.emit)
     with _locked(session, run, lambda: _is_pending(session, run)) as executor:
         plan, owed = _read_and_plan(session, run, loaded) if executor else ((), ())
@@ -103,24 +104,39 @@ def _migrate(session: Session, run: _Run, tally: "_Tally") -> None:
 
 
 def _is_pending(session: Session, run: _Run) -> bool:
-    pending, owed = _pending(run, history.applied_ids_so_far(session))
-    return bool(_asked_for(run, pending) or owed)
+    return _is_open(run, _look_through(run, history.applied_ids_so_far(session)))
 
 
-def _pending(
-    run: _Run, applied: Sequence[str]
-) -> tuple[tuple[MigrationFile, ...], tuple[MigrationFile, ...]]:
-    """The migrations that are pending, and the hooks that are owed; tells both."""
-    pending = planning.pending_files(run.listing, applied)
-    owed = planning.owed_hooks(run.listing, applied)
+class _Found(NamedTuple):
+    """What is left to do."""
+
+    pending: tuple[MigrationFile, ...]
+    owed: tuple[MigrationFile, ...]
+    """The hooks that have to run."""
+    half_undone: tuple[str, ...]
+    """The migrations that somebody else is rolling back, or has to go on with."""
+
+
+def _look_through(run: _Run, applied: Sequence[str]) -> _Found:
+    """What is left to do where yoyo's table has the ids *applied*; tells it."""
+    found = _Found(
+        planning.pending_files(run.listing, applied),
+        planning.owed_hooks(run.listing, applied),
+        planning.half_undone(applied),
+    )
+    open_ids = (*(file.id for file in (*found.pending, *found.owed)), *found.half_undone)
     run.emit(
         HistoryRead(
-            applied=len(run.listing.migrations) - len(pending),
-            pending=tuple(file.id for file in (*pending, *owed)),
+            applied=len(run.listing.migrations) - len(found.pending),
+            pending=open_ids,
             unknown=len(planning.unknown_ids(run.listing, applied)),
         )
     )
-    return pending, owed
+    return found
+
+
+def _is_open(run: _Run, found: _Found) -> bool:
+    return bool(_asked_for(run, found.pending) or found.owed or found.half_undone)
 
 
 def _read_and_plan(
@@ -132,14 +148,17 @@ def _read_and_plan(
     """
     applied = history.applied_migrations(session)
     ids = history.applied_ids(session)
-    pending, owed = _pending(run, ids)
-    if {file.id for file in pending} - {migration.id for migration in loaded}:
+    found = _look_through(run, ids)
+    if {file.id for file in found.pending} - {migration.id for migration in loaded}:
         from initmig import engine
 
-        loaded = engine.load(pending, known={*run.known, *ids}, emit=run.emit)
-    wanted = {file.id for file in pending}
+        loaded = engine.load(found.pending, known={*run.known, *ids}, emit=run.emit)
+    wanted = {file.id for file in found.pending}
     still = [migration for migration in loaded if migration.id in wanted]
-    return _plan(run, still, applied, journal.unfinished_migrations(session)), owed
+    unfinished = journal.unfinished_migrations(session)
+    for id in set(found.half_undone) - {each.id for each in unfinished}:
+        session.query(history.settle(UNDOING + id))  # a stock yoyo has come to its end
+    return _plan(run, still, applied, unfinished), found.owed
 
 
 def _plan(
@@ -149,9 +168,9 @@ def _plan(
     unfinished: Sequence[Unfinished],
 ) -> tuple[Migration, ...]:
     """What of *pending* is to be applied, by the policies of the configuration."""
-    plan = tuple(_asked_for(run, pending))
-    if plan:
-        _go_on(run, unfinished, {migration.id: migration for migration in plan}, "apply")
+    plan = planning.without_blocked(_asked_for(run, pending), pending)
+    stopped = [each for each in unfinished if plan or each.direction == "rollback"]
+    _go_on(run, stopped, {migration.id: migration for migration in plan}, "apply")
     files = planning.placed_by_name(plan)
     ids = [migration.id for migration in applied]
     if plan:
@@ -183,16 +202,21 @@ def rollback(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
     """
     tally = _Tally(emit, clock)
     run = _Run(config, _list(config, emit), tally, clock)
-    _with_session(run, lambda session: _roll_back(session, run))
+    decided: list[AppliedMigration] = []
+    _with_session(run, lambda session: _roll_back(session, run, decided))
     tally.finish("rolled back", otherwise="nothing to roll back")
 
 
-def _roll_back(session: Session, run: _Run) -> None:
+def _roll_back(session: Session, run: _Run, decided: list[AppliedMigration]) -> None:
+    """Undo what was *decided* on before a connection was lost, else what is decided now."""
     if not history.applied_ids(session):
+        planning.refuse_half_way(journal.unfinished_migrations(session), {}, "rollback")
         return
     with _locked(session, run, lambda: True) as executor:
         applied = history.applied_migrations(session)
-        chosen = _to_roll_back(run.config, applied)
+        # `--steps 1` counts from the state in which the run found the database
+        decided[:] = decided or _to_roll_back(run.config, applied)
+        chosen = planning.still_applied(decided, applied)
         migrations = _load_for_rollback(run, chosen, applied)
         planning.refuse_irreversible(chosen, migrations)
         _go_on(run, journal.unfinished_migrations(session), migrations, "rollback")
@@ -241,7 +265,7 @@ def status(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Mig
         owed=planning.owed_hooks(run.listing, ids),
         unfinished=unfinished,
     )
-    return tuple(_with_parts(run, row) if row.unfinished else row for row in rows)
+    return tuple(_with_parts(run, row) if row.unfinished and row.path else row for row in rows)
 
 
 def _with_parts(run: _Run, row: MigrationStatus) -> MigrationStatus:
@@ -297,13 +321,14 @@ def wait(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
 def _refuse_pending(session: Session, run: _Run) -> None:
     applied = history.applied_ids_so_far(session)
     unknown = _refuse_old_image(session, run, applied)
-    pending = (
+    files = (
         *planning.pending_files(run.listing, applied),
         *planning.owed_hooks(run.listing, applied),
     )
+    pending = [*(file.id for file in files), *planning.half_undone(applied)]
     if pending:
         raise MigrationsPending(
-            f"{len(pending)} pending: {', '.join(file.id for file in pending)}",
+            f"{len(pending)} pending: {', '.join(pending)}",
             hint="run `initmig migrate` for this database, or see why it does not get on",
         )
     if unknown:
@@ -318,7 +343,7 @@ def look(config: Config, listing: Listing, emit: Emit) -> None:
     run = _Run(config, listing, emit, SYSTEM_CLOCK)
     session = _connect(run, answer_timeout=_LOOK_SECONDS)
     try:
-        _pending(run, history.applied_ids(session))
+        _look_through(run, history.applied_ids(session))
     finally:
         session.close()
 

@@ -10,6 +10,7 @@ from initmig.sql import (
     header_directives,
     position,
     psql_only,
+    releasing_locks,
 )
 
 _DIRECTIVES = ("transactional", "depends", "breaking")
@@ -34,7 +35,7 @@ class Source:
         self.path = path
         self.problems: list[Problem] = []
         self.text = self._decode(data)
-        for finding in psql_only(self.text):
+        for finding in (*psql_only(self.text), *releasing_locks(self.text)):
             self._object(finding.offset, finding.message, finding.hint)
 
     def _decode(self, data: bytes) -> str:

@@ -67,6 +67,12 @@ _MAYBE_TRANSACTION_COMMAND = (
     r"[;/\r\n][ \t\f\v\ufeff]*+(?i:abort|begin|commit|end|prepare|rollback|start)\b"
 )
 
+# A function that only calls it is for others to call.
+_LOCK_RELEASE = rf"""(?xias)
+    (?: DISCARD{_BETWEEN}ALL{_WORD_END} | (?!CREATE{_WORD_END}).*? (pg_advisory_unlock_all) )
+"""
+_MAYBE_LOCK_RELEASE = r"(?i)discard|pg_advisory_unlock_all"
+
 _DIRECTIVE = r"--\s*(\w+)\s*:\s*(.*)"
 
 _META_COMMAND_HINTS = {
@@ -136,6 +142,17 @@ def forbidden_in_transaction(text: str) -> list[Finding]:
     return findings
 
 
+def releasing_locks(text: str) -> list[Finding]:
+    """Statements of *text* that would release the migration lock with all others."""
+    if not _compiled(_MAYBE_LOCK_RELEASE).search(text):
+        return []
+    return [
+        _lock_finding(start, found)
+        for start, end in _pieces(text)
+        if (found := _compiled(_LOCK_RELEASE).match(text, start, end))
+    ]
+
+
 def psql_only(text: str) -> list[Finding]:
     r"""Parts of *text* that psql understands and the server does not: ``\commands``, COPY data."""
     if "\\" not in text and not _compiled(_STDIN).search(text):
@@ -187,6 +204,15 @@ def _transaction_finding(command: re.Match[str]) -> Finding:
         "delete it: initmig runs each file in one transaction; "
         'or put "-- transactional: false" at the top',
     )
+
+
+def _lock_finding(start: int, found: re.Match[str]) -> Finding:
+    if found[1]:
+        hint = "release the locks that the file has taken, each with pg_advisory_unlock(key)"
+    else:
+        hint = "delete it: initmig resets what a file sets; or write DISCARD TEMP, or DISCARD PLANS"
+    name = found[1] or "DISCARD ALL"
+    return Finding(start, f"{name} would release the migration lock", hint)
 
 
 def _meta_command_finding(command: re.Match[str]) -> Finding:

@@ -77,7 +77,10 @@ class EndsBlock(NamedTuple):
 
 
 class SetsSession(NamedTuple):
-    """SET or RESET that outlasts the transaction; *name* is in lower case, or "all"."""
+    """SET, RESET, or SELECT set_config(), that outlasts the transaction.
+
+    *name* is in lower case, or "all".
+    """
 
     name: str
 
@@ -239,6 +242,24 @@ def _set(node: _Node) -> Kind | None:
     return SetsSession(name) if lasts else None
 
 
+def _select(node: _Node) -> Kind | None:
+    match node.get("targetList"):
+        case [{"ResTarget": {"val": {"FuncCall": {"funcname": [*_, name], "args": args}}}}]:
+            return _set_config(args) if name == {"String": {"sval": "set_config"}} else None
+    return None
+
+
+def _set_config(args: list[_Node]) -> Kind | None:
+    match args:
+        case [
+            {"A_Const": {"sval": {"sval": name}}},
+            {"A_Const": _},
+            {"A_Const": {"boolval": is_local}},
+        ] if not is_local:
+            return SetsSession(name.lower())
+    return None
+
+
 def _alter_subscription(node: _Node) -> Kind | None:
     changes = node["kind"].endswith("_PUBLICATION")
     refreshes = changes and _options(node).get("refresh", True)
@@ -300,6 +321,7 @@ _KINDS: dict[str, Callable[[_Node], Kind | None]] = {
     "DropSubscriptionStmt": lambda node: Drops("subscription", node["subname"]),
     "TransactionStmt": _transaction,
     "VariableSetStmt": _set,
+    "SelectStmt": _select,
     "VacuumStmt": _alone_if(lambda node: "is_vacuumcmd" in node),  # else it is ANALYZE
     "ClusterStmt": _alone_if(lambda node: "relation" not in node),
     "AlterSystemStmt": lambda _: Alone(),

@@ -18,7 +18,7 @@ from initmig.engine.piecewise import Piecewise
 from initmig.errors import MigrationFailed, Place
 from initmig.events import Emit
 from initmig.identity import Identity
-from initmig.model import Direction
+from initmig.model import UNDOING, Direction
 from initmig.postgres import Session, StatementFailed, refused
 
 _SERVER_CLOCK = "(clock_timestamp() AT TIME ZONE 'UTC')"
@@ -131,7 +131,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         finally:
             self._settings = settings
             if self.session.usable:
-                self.session.reset()
+                self.session.query(self.session.resetting)
 
     def commit(self) -> None:
         """COMMIT together with the records that wait for it, in one message."""
@@ -188,6 +188,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             self.log_migration(migration, "rollback")
             self.unmark_one(migration, log=False)
             self.record(history.forget(migration.id))
+            self.record(history.settle(UNDOING + migration.id))
 
     @contextmanager
     def _unit(self, migration: Any, direction: Direction) -> Iterator[None]:
@@ -198,6 +199,8 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             if migration.use_transactions:
                 self._run_steps(migration, direction)
             self._records = []
+            if migration.use_transactions and migration.sets_session:
+                self._forget_settings()
             yield
 
     def _run_steps(self, migration: Any, direction: Direction) -> None:
@@ -215,6 +218,14 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
                 " that, and let it neither commit nor roll back",
                 place=Place(migration.path),
             )
+
+    def _forget_settings(self) -> None:
+        """What a migration has set reaches neither its record nor what comes after it."""
+        if self.session.settled:
+            reset = self.session.resetting
+        else:  # the rest is the pooler's, and of the connection's other users
+            reset = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET search_path"
+        self.record(f"{reset};{self.session.preamble}{self._settings}".rstrip(";"))
 
     def record(self, sql: str) -> None:
         """Let *sql* go with the COMMIT of the transaction that is open."""

@@ -1,14 +1,14 @@
 """A migration that is not one transaction: each of its parts goes with its place in the journal."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from initmig import catalog
+from initmig import catalog, history
 from initmig.errors import MigrationFailed, Place, PlanError
 from initmig.events import LeftOverRemoved, MigrationResumed, PartFoundDone
 from initmig.journal import Journal
-from initmig.model import Direction
+from initmig.model import UNDOING, Direction
 from initmig.postgres import StatementFailed
 from initmig.statements import Kind, SetsSession, runs_alone
 
@@ -35,6 +35,8 @@ class Part(NamedTuple):
     kind: Kind | None = None
     commit: str = ""
     """The COMMIT of a transaction of the file's own, which *run* leaves open."""
+    body: "tuple[Part, ...]" = ()
+    """What is in that transaction."""
 
 
 class Piecewise:
@@ -44,6 +46,7 @@ class Piecewise:
         self._backend = backend
         self._session = backend.session
         self._id = migration.id
+        self._direction = direction
         self._parts: tuple[Part, ...] = migration.parts(direction)
         self._journal = Journal(backend.session, migration.description, direction)
 
@@ -56,9 +59,8 @@ class Piecewise:
         self._refuse_pooled()
         done, before = self._open()
         with self._backend.settings_of_session():
-            for part in self._parts[:done]:
-                if isinstance(part.kind, SetsSession):
-                    part.run(self._backend)
+            for setting, _ in _settings_of(self._parts[:done]):
+                setting.run(self._backend)
             for number, part in enumerate(self._parts[done:], done + 1):
                 self._run(number, part, before)
                 before = None
@@ -67,13 +69,20 @@ class Piecewise:
         """How many parts are done, and what the catalog showed before one that is in doubt."""
         stopped = self._journal.stopped_at(self._session)
         if stopped is None:
-            self._commit(self._journal.begin(self._backend.by))
+            self._commit(";".join(self._beginning()))
             return 0, None
+        if stopped.checksum != self._journal.checksum:
+            self._commit(self._journal.go_on())
         doubt = stopped.before is not None
         self._backend.emit(
             MigrationResumed(self._id, stopped.parts_done, len(self._parts), in_doubt=doubt)
         )
         return stopped.parts_done, stopped.before
+
+    def _beginning(self) -> Iterator[str]:
+        yield self._journal.begin(self._backend.by)
+        if self._direction == "rollback":
+            yield history.owe([UNDOING + self._id])
 
     def _run(self, number: int, part: Part, before: str | None) -> None:
         try:
@@ -162,7 +171,7 @@ class Piecewise:
         What runs concurrently waits for every older transaction and holds up nobody meanwhile;
         timed out, it would leave an invalid index.
         """
-        names = {each.kind.name for each in self._parts if isinstance(each.kind, SetsSession)}
+        names = {name for _, name in _settings_of(self._parts)}
         lasting = self._session.settled and not names & {"lock_timeout", "all"}
         if not (lasting and isinstance(part.kind, catalog.CONCURRENT)):
             yield
@@ -178,15 +187,15 @@ class Piecewise:
     def _refuse_pooled(self) -> None:
         if self._session.settled:
             return
+        for part, name in _settings_of(self._parts):
+            raise PlanError(
+                f"{self._id} sets {name} for its session, and behind a pooler others would get"
+                " that session",
+                hint="write BEGIN; SET LOCAL ...; COMMIT; around the statements that need it,"
+                " or let initmig connect to the server itself",
+                place=part.place,
+            )
         for part in self._parts:
-            if isinstance(part.kind, SetsSession):
-                raise PlanError(
-                    f"{self._id} sets {part.kind.name} for its session, and behind a pooler others"
-                    " would get that session",
-                    hint="write BEGIN; SET LOCAL ...; COMMIT; around the statements that need it,"
-                    " or let initmig connect to the server itself",
-                    place=part.place,
-                )
             if runs_alone(part.kind) and self._session.preamble:
                 raise PlanError(
                     f"{self._id} has a statement that cannot run in a transaction, and behind a"
@@ -194,3 +203,11 @@ class Piecewise:
                     hint="let initmig connect to the server itself, or name the schema in the file",
                     place=part.place,
                 )
+
+
+def _settings_of(parts: Sequence[Part]) -> Iterator[tuple[Part, str]]:
+    """What of *parts* sets something for the session, and the name of that."""
+    for part in parts:
+        for each in (part, *part.body):
+            if isinstance(each.kind, SetsSession):
+                yield each, each.kind.name

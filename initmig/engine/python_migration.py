@@ -20,7 +20,7 @@ from initmig.files import checksum
 from initmig.model import Direction, Migration, MigrationFile, Step
 from initmig.postgres import Session, StatementFailed
 from initmig.source import place_at
-from initmig.sql import forbidden_in_transaction, split
+from initmig.sql import forbidden_in_transaction, releasing_locks, split
 from initmig.statements import read_statements
 
 if TYPE_CHECKING:
@@ -40,8 +40,13 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         digest = checksum(file.path)
         self._import()
         self.sets_isolation = "isolation" in (self.source or "").lower()
+        self.sets_session = True  # whatever its functions call is not to be read here
         steps = tuple(_steps(self.steps, file.path))
-        places = () if self.use_transactions else tuple(map(self._place_of_step, self.steps))
+        places = (
+            ()
+            if self.use_transactions
+            else tuple(map(self._place_of_step, _one_by_one(self.steps)))
+        )
         self.description = Migration(
             file,
             digest,
@@ -59,7 +64,9 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
 
     def parts(self, direction: Direction) -> tuple[Part, ...]:
         """The steps, in the order run, as what the journal counts."""
-        steps = self.steps if direction == "apply" else reversed(self.steps)
+        steps = list(_one_by_one(self.steps))
+        if direction == "rollback":
+            steps.reverse()
         return tuple(self._part(step, direction) for step in steps)
 
     def _part(self, step: Any, direction: Direction) -> Part:
@@ -69,7 +76,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
 
         code = getattr(step.step, f"_{direction}", None)
         place = self._place_of_step(step)
-        # a group, a function, or what is meant to fail: no single statement
+        # a function, or what is meant to fail, as a group too: no single statement
         if not isinstance(code, str) or step.ignore_errors in (direction, "all"):
             return Part(run, place)
         statements = read_statements(code).statements
@@ -119,11 +126,13 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             if name.startswith("__") and name not in _DIRECTIVES:
                 for meant in get_close_matches(name, _DIRECTIVES, n=1, cutoff=0.8):
                     yield Problem(f"unknown directive {name}", f"write {meant}", place)
-        if self.use_transactions:
-            for step in self.description.steps:
-                for sql in (step.apply, step.rollback):
-                    for finding in forbidden_in_transaction(sql):
-                        yield Problem(finding.message, finding.hint, place)
+        for step in self.description.steps:
+            for sql in (step.apply, step.rollback):
+                findings = releasing_locks(sql)
+                if self.use_transactions:
+                    findings += forbidden_in_transaction(sql)
+                for finding in findings:
+                    yield Problem(finding.message, finding.hint, place)
 
     @contextmanager
     def errors_placed(self, session: Session) -> Iterator[None]:
@@ -141,7 +150,10 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             except (Exception, SystemExit) as error:
                 raise MigrationFailed(
                     f"{self.id} raised {in_words(error)}",
-                    hint="nothing of it was kept" if self.use_transactions else "",
+                    hint="nothing of it was kept"
+                    if self.use_transactions
+                    else "the steps before it are done and kept, and the next run begins with"
+                    " this one, from its start: let it look what it has done already",
                     place=self._place_of(error),
                 ) from error
 
@@ -192,6 +204,15 @@ def _place_of_sql(path: str, source: str, sql: str, position: int) -> Place:
         return place_at(path, source, start)._replace(column=0)
     offset = position - 1 if position else statements[0].start
     return place_at(path, source, source.index(sql, start) + offset)
+
+
+def _one_by_one(steps: Iterable[Any]) -> Iterator[Any]:
+    """*steps* with the groups opened, unless their errors are ignored together."""
+    for wrapper in steps:
+        if isinstance(wrapper.step, StepGroup) and not wrapper.ignore_errors:
+            yield from _one_by_one(wrapper.step.steps)
+        else:
+            yield wrapper
 
 
 def _steps(steps: Iterable[Any], path: str) -> Iterator[Step]:

@@ -38,6 +38,8 @@ class _Script:
             session.run(self.sql)
         except StatementFailed as error:
             raise error.at(place_at(self._path, self._text, self._offset(error))) from error
+        if session.connection.info.encoding != "utf-8":  # in which the rest is going to be sent
+            session.run("SET client_encoding = 'UTF8'")
 
     def _offset(self, error: StatementFailed) -> int:
         """Where it failed: the server's position, else the start of the statement it was at."""
@@ -74,7 +76,9 @@ class SqlMigration(YoyoMigration):  # type: ignore[misc]
         super().__init__(file.id, file.path, file.folder)
         source = read_sql(file)
         self.use_transactions = source.header.transactional
-        self.sets_isolation = "isolation" in f"{source.apply}{source.rollback}".lower()
+        text = f"{source.apply}{source.rollback}".lower()
+        self.sets_isolation = "isolation" in text
+        self.sets_session = "set" in text
         self._parts: dict[Direction, tuple[Part, ...]] = {"apply": (), "rollback": ()}
         if self.use_transactions:
             # rolling back goes through the steps from the last to the first
@@ -161,4 +165,4 @@ def _block(parts: Sequence[Part]) -> Part:
         for part in body if commit else (*body, end):
             part.run(backend)
 
-    return Part(run, begin.place, commit=commit)
+    return Part(run, begin.place, commit=commit, body=tuple(body) if commit else ())

@@ -64,9 +64,10 @@ class Session:
         """Whether what is set for the session lasts: it is this session's alone."""
         return bool(self._lasting)
 
-    def reset(self) -> None:
-        """Forget what was set for the session since it was settled."""
-        self.query(f"RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; {self._lasting}")
+    @property
+    def resetting(self) -> str:
+        """The SQL that forgets what was set for the session since it was settled."""
+        return f"RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; {self._lasting}"
 
     @property
     def role(self) -> str:

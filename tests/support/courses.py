@@ -52,6 +52,8 @@ class Course:
             state = state._replace(
                 applied=(*state.applied, record), owed=state.owed | frozenset(owing)
             )
+            for hook in owing:
+                state = state.without_half(hook)
         self._go(state)
 
     def _roll_back(self, file: File) -> None:
@@ -97,17 +99,17 @@ class Course:
 
     def _run_alone(self, file: File, part: Part) -> None:
         was_in_doubt = self._half(file).doubt
-        valid = self.now.indexes.get(part.index)
+        valid = self.now.indexes.get(part.on_index)
         if not was_in_doubt:
             self._note(file, self._half(file)._replace(doubt="there" if valid else "new"))
         if part.does == "make" and valid is False:
-            self._go(self.now.without_index(part.index))
+            self._go(self.now.without_index(part.on_index))
         if not (was_in_doubt == "new" and part.does == "make" and valid):
             if part.does == "make" and valid:
                 raise _Ends(1)
             if part.fails:
-                if part.index:
-                    self._go(self.now._replace(indexes={**self.now.indexes, part.index: False}))
+                if part.on_index:
+                    self._go(self.now._replace(indexes={**self.now.indexes, part.on_index: False}))
                 raise _Ends(1)
             state = self.now.after(part, file.table)
             if part.does == "drop":
@@ -168,12 +170,14 @@ class Migrate(Course):
             self._refuse_if(changed_ids(start, image))
         pending = [file for file in image.migrations if not start.has(file.id)]
         owed = [hook for hook in image.hooks if hook.id in start.owed]
-        if not (self._asked_for(pending) or owed):
+        half_undone = [id for id, half in start.half_way.items() if half.direction == "rollback"]
+        if not (self._asked_for(pending) or owed or half_undone):
             self.is_noop = True
             return
         if any(file.unfit for file in (*pending, *image.hooks)):
             raise _Ends(2)
         plan = self._closed(self._asked_for(in_order(pending)))
+        self._refuse_if(bool(half_undone))
         if plan:
             self._refuse_half_way(plan, "apply", self._changed)
         if self._transaction == "all":
@@ -229,6 +233,7 @@ class Rollback(Course):
     def _do(self, image: Image, steps: int, to: str, changed: Policy) -> None:
         start = self.now
         if not (start.applied or start.owed):
+            self._refuse_half_way([], "rollback", changed)
             self.is_noop = True
             return
         newest_first = [record.id for record in reversed(start.applied)]
@@ -310,10 +315,17 @@ def statuses(state: State, image: Image) -> dict[str, tuple[str, int | None]]:
     for file in (*image.migrations, *(hook for hook in image.hooks if hook.id in state.owed)):
         half = state.half_way.get(file.id)
         if half:
-            said[file.id] = ("applying" if half.direction == "apply" else "rolling back", half.done)
+            said[file.id] = _half(half)
         elif not state.has(file.id):
             said[file.id] = ("pending", None)
         else:
             said[file.id] = ("changed" if file.id in changed else "applied", None)
     unknown = [record.id for record in state.applied if record.id not in image.files]
-    return said | {id: ("unknown", None) for id in unknown}
+    for id in (*unknown, *state.half_way):
+        half = state.half_way.get(id)
+        said.setdefault(id, _half(half) if half else ("unknown", None))
+    return said
+
+
+def _half(half: Half) -> tuple[str, int]:
+    return "applying" if half.direction == "apply" else "rolling back", half.done

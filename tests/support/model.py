@@ -40,7 +40,7 @@ class Part(NamedTuple):
     rows: tuple[int, ...] = ()
     once: bool = False
     """Whether it adds its rows only where they are missing."""
-    index: str = ""
+    on_index: str = ""
     does: Literal["", "make", "drop"] = ""
     """Makes or drops the index, or else the table."""
     fails: bool = False
@@ -108,13 +108,13 @@ class File(NamedTuple):
                 Part(
                     f"CREATE INDEX {word}{index} ON {self.table} (n)",
                     self.is_piecewise,
-                    index=index,
+                    on_index=index,
                     does="make",
                 ),
                 Part(
                     f"DROP INDEX {word}IF EXISTS {index}",
                     self.is_piecewise,
-                    index=index,
+                    on_index=index,
                     does="drop",
                 ),
             )
@@ -140,14 +140,14 @@ class File(NamedTuple):
         return Part(sql, self.is_piecewise, rows=(value,), once=True)
 
     def _failing(self, part: Part) -> Part:
-        if part.index and part.does == "make":
+        if part.on_index and part.does == "make":
             # two rows of the table are the same: built concurrently, it stays behind as invalid
             unique = part.sql.replace("INDEX", "UNIQUE INDEX", 1)
             return part._replace(sql=unique, fails=True)
         sql = f"INSERT INTO {self.table} SELECT 1 / 0"
         if part.alone and not part.once:
             sql = "VACUUM nothing"
-        return part._replace(sql=sql, fails=True, rows=(), index="", does="")
+        return part._replace(sql=sql, fails=True, rows=(), on_index="", does="")
 
     # --- its text ---
 
@@ -200,7 +200,7 @@ def _code(part: Part) -> str:
 class Image(NamedTuple):
     """The files of an image by their ids."""
 
-    files: Mapping[str, File] = {}  # noqa: RUF012 - nobody writes to it
+    files: Mapping[str, File] = {}
 
     @property
     def migrations(self) -> list[File]:
@@ -245,12 +245,12 @@ class State(NamedTuple):
     applied: tuple[Record, ...] = ()
     """In the order applied."""
     owed: frozenset[str] = frozenset()
-    half_way: Mapping[str, Half] = {}  # noqa: RUF012 - nobody writes to it
+    half_way: Mapping[str, Half] = {}
     log: tuple[tuple[str, str], ...] = ()
     """Operations and ids."""
-    rows: Mapping[str, tuple[int, ...]] = {RAN: ()}  # noqa: RUF012 - nobody writes to it
+    rows: Mapping[str, tuple[int, ...]] = {RAN: ()}
     """The sorted rows of each table."""
-    indexes: Mapping[str, bool] = {}  # noqa: RUF012 - nobody writes to it
+    indexes: Mapping[str, bool] = {}
     """Whether each index is valid."""
 
     def has(self, id: str) -> bool:
@@ -278,10 +278,10 @@ class State(NamedTuple):
 
     def after(self, part: Part, table: str) -> State:
         """With what *part* leaves."""
-        if part.index:
-            indexes = _without(self.indexes, part.index)
+        if part.on_index:
+            indexes = _without(self.indexes, part.on_index)
             return self._replace(
-                indexes=indexes | {part.index: True} if part.does == "make" else indexes
+                indexes=indexes | {part.on_index: True} if part.does == "make" else indexes
             )
         if part.does == "drop":
             indexes = {k: v for k, v in self.indexes.items() if not k.startswith(f"{table}_")}
@@ -302,7 +302,8 @@ SELECT y.migration_id, CASE i.state WHEN 'applied' THEN i.checksum ELSE '' END,
     coalesce(i.breaking, false)
 FROM _yoyo_migration y LEFT JOIN _initmig_migration i
     ON i.migration_id = y.migration_id AND i.finished_at = y.applied_at_utc AT TIME ZONE 'UTC'
-WHERE y.migration_id NOT LIKE 'post-apply%' ORDER BY y.applied_at_utc"""
+WHERE y.migration_id NOT LIKE 'post-apply%' AND y.migration_id NOT LIKE 'rolling back %'
+ORDER BY y.applied_at_utc"""
 
 _APPLIED_BY_YOYO = "SELECT migration_id, '', false FROM _yoyo_migration ORDER BY applied_at_utc"
 
@@ -331,7 +332,9 @@ def observe(database: Database) -> State:
         def query(sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
             return connection.execute(sql.encode(), parameters or None).fetchall()
 
-        tables = {name for (name,) in query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
+        tables = {
+            name for (name,) in query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        }
         rows = {
             table: tuple(n for (n,) in query(f"SELECT n FROM {table} ORDER BY n"))
             for table in tables - set(_BOOKKEEPING)
