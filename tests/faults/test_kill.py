@@ -96,7 +96,7 @@ DATABASES = {
 }
 PYTHON = TABLE | {
     "0002_py.py": """
-from yoyo import step
+from yoyo import group, step
 __transactional__ = False
 
 def delete(connection):
@@ -106,6 +106,7 @@ step("INSERT INTO t VALUES (-1, 0)", "DELETE FROM t WHERE a = -1")
 step(delete, lambda connection: None)
 step("CREATE INDEX CONCURRENTLY ON t (a)", "DROP INDEX CONCURRENTLY t_a_idx")
 step("INSERT INTO t VALUES (-2, 0)", "DELETE FROM t WHERE a = -2")
+group([step("CREATE TABLE g1 ()", "DROP TABLE g1"), step("CREATE TABLE g2 ()", "DROP TABLE g2")])
 """,
 }
 HOOKS = TABLE | {
@@ -113,6 +114,19 @@ HOOKS = TABLE | {
     "post-apply-1.sql": "INSERT INTO t VALUES (-1, 0);",
     "post-apply-2.sql": "-- transactional: false\nINSERT INTO t VALUES (-2, 0); VACUUM t;"
     "INSERT INTO t VALUES (-3, 0);",
+    "post-apply-3.py": "from yoyo import step\n__transactional__ = False\n"
+    "step('INSERT INTO t VALUES (-4, 0)')\nstep('VACUUM t')\n",
+}
+SETTINGS = TABLE | {
+    "0002_s.sql": """-- transactional: false
+        BEGIN; SET search_path = pg_catalog; COMMIT;
+        SELECT set_config('search_path', 'public', false);
+        CREATE INDEX CONCURRENTLY i ON t (a);
+        SET client_encoding = 'LATIN1';
+        CREATE TABLE "tä" ();
+        SET ROLE pg_read_all_data; RESET ROLE;
+        SELECT 1;""",
+    "0003_x.sql": "SELECT set_config('search_path', '', false); CREATE TABLE public.x ();",
 }
 MIGRATE = ("migrate",)
 BACK = ("rollback", "--all")
@@ -130,6 +144,7 @@ RUNS = {
     "Python": Run(MIGRATE, PYTHON),
     "rollback of Python": Run(BACK, PYTHON, before=MIGRATE),
     "hooks": Run(MIGRATE, HOOKS),
+    "settings": Run(MIGRATE, SETTINGS),
 }
 SLEEPING = """
 SELECT count(*) FROM pg_stat_activity
@@ -163,6 +178,22 @@ def test_rerun_converges_after_sigkill_before_or_after_the_server_has_seen_a_mes
     for message in trial.blows(answered=answered):
         trial.kill(message, answered=answered)
         trial.check_rerun(message)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
+def test_second_rerun_converges_after_the_first_was_killed_as_well(
+    make_trial: MakeTrial, run: Run, answered: bool
+) -> None:
+    trial = make_trial(run)
+    for message in trial.blows(answered=True)[::16]:
+        # the first messages only connect and read
+        for number in range(4, len(trial.messages), 6):
+            trial.kill(message, answered=True)
+            if not trial.kill_rerun(number, answered=answered):
+                break  # it has come to its end before
+            trial.check_rerun(message)
 
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)

@@ -76,14 +76,17 @@ class Trial:
 
     def begin(self) -> None:
         """An empty database, or what the runs begin with."""
-        self.proxy.before = lambda _: "forward"
-        self.proxy.after = lambda _: None
+        self._disturb_nothing()
         self.database.execute(_EMPTY)
         for suffix in self._kind.databases:
             self.database.execute(f'DROP DATABASE IF EXISTS "{self.database.name}{suffix}"')
         if self._kind.before:
             done = self._forking.run(*self._kind.before, url=self.database.url, folder=self.folder)
             assert done.code == 0, done.err
+
+    def _disturb_nothing(self) -> None:
+        self.proxy.before = lambda _: "forward"
+        self.proxy.after = lambda _: None
 
     def run(self, url: str) -> tuple[int, str]:
         """The exit code, and what it says at level error."""
@@ -123,12 +126,26 @@ class Trial:
         """
         self.begin()
         blow = Blow(self.proxy, message.number, first=first)
+        code, said = self._kill(blow, answered=answered)
+        assert (blow.struck, code) == (True, -signal.SIGKILL), (message, said)
+
+    def kill_rerun(self, number: int, *, answered: bool) -> bool:
+        """Whether the run after that was killed as well, at its message *number*."""
+        self._disturb_nothing()
+        blow = Blow(self.proxy, number)
+        code, said = self._kill(blow, answered=answered)
+        assert code == (-signal.SIGKILL if blow.struck else 0), (number, said)
+        return blow.struck
+
+    def _kill(self, blow: Blow, *, answered: bool) -> tuple[int, str]:
         if answered:
             blow.kill_after(self._forking)
         else:
             blow.kill_before(self._forking)
-        code, said = self.run(self.proxy.url(self.database.name))
-        assert (blow.struck, code) == (True, -signal.SIGKILL), (message, said)
+        # whoever says farewell waits for nobody, and may be gone already
+        strike = self.proxy.before
+        self.proxy.before = lambda message: "forward" if message.type == "X" else strike(message)
+        return self.run(self.proxy.url(self.database.name))
 
     def cut(self, message: Message, *, answered: bool) -> None:
         """One run to its end, whose connection is closed at *message*."""
