@@ -33,15 +33,28 @@ def pending_files(listing: Listing, applied: Iterable[str]) -> tuple[MigrationFi
     return tuple(file for file in listing.migrations if file.id not in done)
 
 
-def owed_hooks(listing: Listing, applied: Iterable[str]) -> tuple[MigrationFile, ...]:
+class LeftToDo(NamedTuple):
+    """What a database is not at the end of, in the order in which it is to be done."""
+
+    pending: tuple[MigrationFile, ...]
+    owed: tuple[MigrationFile, ...]
     """The hooks that have not run since something was applied."""
-    owed = frozenset(applied)
-    return tuple(hook for hook in listing.hooks if hook.id in owed)
+    half_undone: tuple[str, ...]
+    """The migrations whose rollback has begun and not ended: it is at work, or stopped."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of all of it."""
+        return (*(file.id for file in (*self.pending, *self.owed)), *self.half_undone)
 
 
-def half_undone(applied: Iterable[str]) -> tuple[str, ...]:
-    """The migrations whose rollback has begun and not ended: it is at work, or stopped half way."""
-    return tuple(id.removeprefix(UNDOING) for id in applied if id.startswith(UNDOING))
+def left_to_do(listing: Listing, applied: Collection[str]) -> LeftToDo:
+    """What is left to do where yoyo's table has the ids *applied*."""
+    return LeftToDo(
+        pending_files(listing, applied),
+        tuple(hook for hook in listing.hooks if hook.id in applied),
+        tuple(id.removeprefix(UNDOING) for id in applied if id.startswith(UNDOING)),
+    )
 
 
 def unknown_ids(listing: Listing, applied: Iterable[str]) -> tuple[str, ...]:

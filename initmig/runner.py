@@ -81,14 +81,14 @@ def _migrate(session: Session, run: _Run, tally: "_Tally") -> None:
     _meet_unknown(session, run, applied)
     if run.config.changed == "fail":
         planning.refuse(_changed(run, history.applied_migrations(session)))
-    found = _look_through(run, applied)
-    if not _is_open(run, found):
-        run.emit(NothingPending(len(run.listing.migrations), later=len(found.pending)))
+    left = _look_through(run, applied)
+    if not _is_open(run, left):
+        run.emit(NothingPending(len(run.listing.migrations), later=len(left.pending)))
         return
     from initmig import engine
 
     # every file is loaded before the first statement runs, and before others are kept waiting
-    loaded = engine.load(found.pending, known={*run.known, *applied}, emit=run.emit)
+    loaded = engine.load(left.pending, known={*run.known, *applied}, emit=run.emit)
     hooks = engine.load(run.listing.hooks, known=run.known, emit=run.emit)
     with _locked(session, run, lambda: _is_pending(session, run)) as executor:
         plan, owed = _read_and_plan(session, run, loaded) if executor else ((), ())
@@ -107,36 +107,21 @@ def _is_pending(session: Session, run: _Run) -> bool:
     return _is_open(run, _look_through(run, history.applied_ids_so_far(session)))
 
 
-class _Found(NamedTuple):
-    """What is left to do."""
-
-    pending: tuple[MigrationFile, ...]
-    owed: tuple[MigrationFile, ...]
-    """The hooks that have to run."""
-    half_undone: tuple[str, ...]
-    """The migrations that somebody else is rolling back, or has to go on with."""
-
-
-def _look_through(run: _Run, applied: Sequence[str]) -> _Found:
+def _look_through(run: _Run, applied: Sequence[str]) -> planning.LeftToDo:
     """What is left to do where yoyo's table has the ids *applied*; tells it."""
-    found = _Found(
-        planning.pending_files(run.listing, applied),
-        planning.owed_hooks(run.listing, applied),
-        planning.half_undone(applied),
-    )
-    open_ids = (*(file.id for file in (*found.pending, *found.owed)), *found.half_undone)
+    left = planning.left_to_do(run.listing, applied)
     run.emit(
         HistoryRead(
-            applied=len(run.listing.migrations) - len(found.pending),
-            pending=open_ids,
+            applied=len(run.listing.migrations) - len(left.pending),
+            pending=left.ids,
             unknown=len(planning.unknown_ids(run.listing, applied)),
         )
     )
-    return found
+    return left
 
 
-def _is_open(run: _Run, found: _Found) -> bool:
-    return bool(_asked_for(run, found.pending) or found.owed or found.half_undone)
+def _is_open(run: _Run, left: planning.LeftToDo) -> bool:
+    return bool(_asked_for(run, left.pending) or left.owed or left.half_undone)
 
 
 def _read_and_plan(
@@ -148,17 +133,17 @@ def _read_and_plan(
     """
     applied = history.applied_migrations(session)
     ids = history.applied_ids(session)
-    found = _look_through(run, ids)
-    if {file.id for file in found.pending} - {migration.id for migration in loaded}:
+    left = _look_through(run, ids)
+    if {file.id for file in left.pending} - {migration.id for migration in loaded}:
         from initmig import engine
 
-        loaded = engine.load(found.pending, known={*run.known, *ids}, emit=run.emit)
-    wanted = {file.id for file in found.pending}
+        loaded = engine.load(left.pending, known={*run.known, *ids}, emit=run.emit)
+    wanted = {file.id for file in left.pending}
     still = [migration for migration in loaded if migration.id in wanted]
     unfinished = journal.unfinished_migrations(session)
-    for id in set(found.half_undone) - {each.id for each in unfinished}:
+    for id in set(left.half_undone) - {each.id for each in unfinished}:
         session.query(history.settle(UNDOING + id))  # a stock yoyo has come to its end
-    return _plan(run, still, applied, unfinished), found.owed
+    return _plan(run, still, applied, unfinished), left.owed
 
 
 def _plan(
@@ -262,7 +247,7 @@ def status(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Mig
         run.listing,
         applied,
         changed,
-        owed=planning.owed_hooks(run.listing, ids),
+        owed=planning.left_to_do(run.listing, ids).owed,
         unfinished=unfinished,
     )
     return tuple(_with_parts(run, row) if row.unfinished and row.path else row for row in rows)
@@ -321,11 +306,7 @@ def wait(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
 def _refuse_pending(session: Session, run: _Run) -> None:
     applied = history.applied_ids_so_far(session)
     unknown = _refuse_old_image(session, run, applied)
-    files = (
-        *planning.pending_files(run.listing, applied),
-        *planning.owed_hooks(run.listing, applied),
-    )
-    pending = [*(file.id for file in files), *planning.half_undone(applied)]
+    pending = planning.left_to_do(run.listing, applied).ids
     if pending:
         raise MigrationsPending(
             f"{len(pending)} pending: {', '.join(pending)}",
