@@ -62,6 +62,7 @@ class Forking:
         """Run to the end."""
         environ = {"DATABASE_URL": url, "INITMIG_MIGRATIONS": str(folder), **env}
         self._started.clear()
+        self._err.unlink(missing_ok=True)
         print(
             json.dumps({"argv": argv, "env": environ, "err": str(self._err)}),
             file=self._orders,
@@ -75,7 +76,7 @@ class Forking:
     @property
     def said(self) -> str:
         """What the run that is going on has written to stderr so far."""
-        return self._err.read_text() if self._started.is_set() else ""
+        return self._err.read_text() if self._err.exists() else ""
 
     def kill(self) -> None:
         """SIGKILL the run that is going on."""
