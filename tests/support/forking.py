@@ -61,7 +61,6 @@ class Forking:
     def run(self, *argv: str, url: str, folder: Path, env: Mapping[str, str] = {}) -> Result:
         """Run to the end."""
         environ = {"DATABASE_URL": url, "INITMIG_MIGRATIONS": str(folder), **env}
-        self._started.clear()
         self._err.unlink(missing_ok=True)
         print(
             json.dumps({"argv": argv, "env": environ, "err": str(self._err)}),
@@ -71,12 +70,18 @@ class Forking:
         self._pid = int(self._answers.readline())
         self._started.set()
         code = int(self._answers.readline())
+        self._started.clear()
         return Result(code, "", self._err.read_text(), 0.0)
 
     @property
     def said(self) -> str:
         """What the run that is going on has written to stderr so far."""
-        return self._err.read_text() if self._err.exists() else ""
+        if not self._started.is_set():
+            return ""
+        try:
+            return self._err.read_text()
+        except FileNotFoundError:
+            return ""  # it has yet to begin
 
     def kill(self) -> None:
         """SIGKILL the run that is going on."""
