@@ -5,7 +5,7 @@ from datetime import UTC
 
 from initmig.errors import DatabaseRefused
 from initmig.identity import Identity
-from initmig.model import HOOK, UNDOING, AppliedMigration, Migration
+from initmig.model import HOOK, UNDOING, AppliedMigration, Migration, Unfinished
 from initmig.postgres import UNDEFINED_COLUMN, UNDEFINED_TABLE, Session, quote_literal
 
 _APPLIED_IDS = "SELECT migration_id FROM _yoyo_migration ORDER BY applied_at_utc, migration_id"
@@ -62,6 +62,16 @@ ALTER TABLE _initmig_migration ADD before text,
     DROP CONSTRAINT IF EXISTS _initmig_migration_state_check,
     ADD CONSTRAINT _initmig_migration_state_check
         CHECK (state IN ('applying', 'applied', 'rolling back'))"""
+
+# What a stock yoyo has applied or rolled back since is not half way any more.
+_UNFINISHED = """
+SELECT i.migration_id, CASE i.state WHEN 'applying' THEN 'apply' ELSE 'rollback' END,
+    i.checksum, i.statements_done, i.before
+FROM _initmig_migration i
+WHERE i.state <> 'applied' AND NOT EXISTS (
+    SELECT FROM _yoyo_log l WHERE l.migration_id = i.migration_id
+        AND l.created_at_utc AT TIME ZONE 'UTC' > i.started_at)
+ORDER BY i.started_at"""
 
 _RECORD = """
 INSERT INTO _initmig_migration
@@ -131,6 +141,21 @@ def applied_migrations(session: Session) -> tuple[AppliedMigration, ...]:
         AppliedMigration(id, applied_at.replace(tzinfo=UTC), by, checksum, breaking, seconds)
         for id, applied_at, by, checksum, breaking, seconds in rows
     )
+
+
+def unfinished_migrations(session: Session) -> tuple[Unfinished, ...]:
+    """The migrations that are half way, in the order begun.
+
+    :raises DatabaseRefused: the role may not read the tables
+    """
+    if not all(have_tables(session, ("_initmig_migration", "_yoyo_log"))):
+        return ()
+    try:
+        return tuple(Unfinished(*row) for row in session.query(_UNFINISHED))
+    except DatabaseRefused as error:
+        if error.problems[0].server.sqlstate != UNDEFINED_COLUMN:
+            raise
+        return ()  # made by an initmig that could not go on, and begins with what is written next
 
 
 def have_tables(session: Session, names: Sequence[str]) -> tuple[bool, ...]:

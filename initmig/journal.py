@@ -4,23 +4,12 @@ Its row in ``_initmig_migration`` is written before its first part, and in one t
 each part that can be in one. Before one that cannot, the row notes what the catalog showed.
 """
 
-from initmig.errors import DatabaseRefused
-from initmig.history import have_tables
+from initmig.history import unfinished_migrations
 from initmig.identity import Identity
 from initmig.model import HOOK, Direction, Migration, Unfinished
-from initmig.postgres import UNDEFINED_COLUMN, Session, quote_identifier, quote_literal
+from initmig.postgres import Session, quote_identifier, quote_literal
 
 _STATES: dict[Direction, str] = {"apply": "applying", "rollback": "rolling back"}
-
-# What a stock yoyo has applied or rolled back since is not half way any more.
-_UNFINISHED = """
-SELECT i.migration_id, CASE i.state WHEN 'applying' THEN 'apply' ELSE 'rollback' END,
-    i.checksum, i.statements_done, i.before
-FROM _initmig_migration i
-WHERE i.state <> 'applied' AND NOT EXISTS (
-    SELECT FROM _yoyo_log l WHERE l.migration_id = i.migration_id
-        AND l.created_at_utc AT TIME ZONE 'UTC' > i.started_at)
-ORDER BY i.started_at"""
 
 _SCHEMA = """
 SELECT relnamespace::regnamespace::text FROM pg_class
@@ -36,21 +25,6 @@ ON CONFLICT (migration_id) DO UPDATE SET
     breaking = excluded.breaking OR i.breaking AND excluded.state = 'rolling back',
     started_at = excluded.started_at, username = excluded.username,
     hostname = excluded.hostname, image_version = excluded.image_version"""
-
-
-def unfinished_migrations(session: Session) -> tuple[Unfinished, ...]:
-    """The migrations that are half way, in the order begun.
-
-    :raises DatabaseRefused: the role may not read the tables
-    """
-    if not all(have_tables(session, ("_initmig_migration", "_yoyo_log"))):
-        return ()
-    try:
-        return tuple(Unfinished(*row) for row in session.query(_UNFINISHED))
-    except DatabaseRefused as error:
-        if error.problems[0].server.sqlstate != UNDEFINED_COLUMN:
-            raise
-        return ()  # made by an initmig that could not go on, and begins with what is written next
 
 
 class Journal:

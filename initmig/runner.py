@@ -7,7 +7,7 @@ when something is pending.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from initmig import history, journal, planning, postgres, waiting
+from initmig import history, planning, postgres, waiting
 from initmig.clock import SYSTEM_CLOCK, Clock
 from initmig.config import Config
 from initmig.errors import ConfigError, MigrationsPending
@@ -140,7 +140,7 @@ def _read_and_plan(
         loaded = engine.load(left.pending, known={*run.known, *ids}, emit=run.emit)
     wanted = {file.id for file in left.pending}
     still = [migration for migration in loaded if migration.id in wanted]
-    unfinished = journal.unfinished_migrations(session)
+    unfinished = history.unfinished_migrations(session)
     for id in set(left.half_undone) - {each.id for each in unfinished}:
         session.query(history.settle(UNDOING + id))  # a stock yoyo has come to its end
     return _plan(run, still, applied, unfinished), left.owed
@@ -195,7 +195,7 @@ def rollback(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
 def _roll_back(session: Session, run: _Run, decided: list[AppliedMigration]) -> None:
     """Undo what was *decided* on before a connection was lost, else what is decided now."""
     if not history.applied_ids(session):
-        planning.refuse_half_way(journal.unfinished_migrations(session), {}, "rollback")
+        planning.refuse_half_way(history.unfinished_migrations(session), {}, "rollback")
         return
     with _locked(session, run, lambda: True) as executor:
         applied = history.applied_migrations(session)
@@ -204,7 +204,7 @@ def _roll_back(session: Session, run: _Run, decided: list[AppliedMigration]) -> 
         chosen = planning.still_applied(decided, applied)
         migrations = _load_for_rollback(run, chosen, applied)
         planning.refuse_irreversible(chosen, migrations)
-        _go_on(run, journal.unfinished_migrations(session), migrations, "rollback")
+        _go_on(run, history.unfinished_migrations(session), migrations, "rollback")
         if executor:
             executor.roll_back([migrations[applied.id] for applied in chosen])
 
@@ -239,7 +239,7 @@ def status(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Mig
         lambda session: (
             history.applied_migrations(session),
             history.applied_ids_so_far(session),
-            journal.unfinished_migrations(session),
+            history.unfinished_migrations(session),
         ),
     )
     changed = {finding.event.id for finding in _changed(run, applied)}
@@ -279,7 +279,7 @@ def plan(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Migra
     def work(session: Session) -> tuple[Sequence[AppliedMigration], Sequence[Unfinished]]:
         applied = history.applied_migrations(session)
         _meet_unknown(session, run, [migration.id for migration in applied])
-        return applied, journal.unfinished_migrations(session)
+        return applied, history.unfinished_migrations(session)
 
     applied, unfinished = _with_session(run, work)
     ids = [migration.id for migration in applied]
