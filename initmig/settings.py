@@ -176,7 +176,7 @@ SETTINGS = (
     Option(
         "--lock-timeout",
         "lock_timeout",
-        "PostgreSQL's lock_timeout in migrations; 0 is no limit",
+        "PostgreSQL's lock_timeout in migrations, but not CONCURRENTLY; 0 is no limit",
         env="INITMIG_LOCK_TIMEOUT",
         default="5s",
         metavar="DURATION",
@@ -222,7 +222,7 @@ SETTINGS = (
     Option(
         "--changed",
         "changed",
-        "when the file of an applied migration has changed",
+        "when an applied migration's file has changed; half way, only allow goes on",
         env="INITMIG_CHANGED",
         default="warn",
         metavar="|".join(_POLICIES),
@@ -270,7 +270,7 @@ COMMANDS = {
         ),
     ),
     "status": Command(
-        "show every migration: applied, pending, changed or unknown",
+        "show every migration: applied, pending, half way, changed or unknown",
         (_JSON, Option("--check", "check", "exit 7 if any is pending")),
     ),
     "plan": Command("show what `migrate` would run, in order, with its SQL; reads only", (_TO,)),
