@@ -1,14 +1,20 @@
 """Arguments and environment to one frozen Config, with every problem reported together."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from __future__ import annotations
 
 from initmig.dsn import mask_secrets
 from initmig.errors import ConfigError, Problem
-from initmig.settings import COMMANDS, DEFAULT_COMMAND, OPTIONS, SETTINGS, Address, Option, Secret
+from initmig.records import TYPE_CHECKING, Record
+from initmig.settings import COMMANDS, DEFAULT_COMMAND, OPTIONS, SETTINGS, Address, Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from typing import Any
+
+    from initmig.settings import Option
 
 
-class Config(NamedTuple):
+class Config(Record):
     """Everything a use case may ask for; durations in seconds, 0 as the setting's help says."""
 
     command: str
@@ -41,7 +47,7 @@ class Config(NamedTuple):
     listen: Address = Address("127.0.0.1", 8080)
 
 
-class _Words(NamedTuple):
+class _Words(Record):
     """The command line, taken apart but not yet understood."""
 
     command: str

@@ -1,7 +1,11 @@
 """Connection strings: what libpq gets, and what a reader may see of it."""
 
-import re
-from typing import Final
+from __future__ import annotations
+
+from initmig.records import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Final
 
 SCHEMES = (
     "postgres",
@@ -13,11 +17,14 @@ SCHEMES = (
 )
 """What a URL may begin with; the longer ones are for applications that share ``DATABASE_URL``."""
 
-_MASK = "***"
-_SECRET = r"(?i:password|oauth_client_secret|scram_client_key|scram_server_key)\s*=\s*"  # noqa: S105
+_SIGNS = ("://", "password", "oauth_client_secret", "scram_client_key", "scram_server_key")
+"""Where nothing of this is, there is nothing to mask."""
 
-_SQL_SECRET = r"(?i:password\s++(?:e|u&)?)"  # noqa: S105
-_DOLLAR_QUOTED = r"\$(?P<tag>\w*+)\$(?:[^$]++|\$(?!(?P=tag)\$))*+(?:\$(?P=tag)\$)?"
+
+_DIGITS = frozenset("0123456789")
+_HEX_DIGITS = _DIGITS | set("abcdefABCDEF")
+_SCHEME = _DIGITS | set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+.-")
+_KEYWORD = frozenset("abcdefghijklmnopqrstuvwxyz_")
 
 
 class Dsn:
@@ -52,7 +59,7 @@ def parse_dsn(text: str) -> Dsn:
     https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING
     """
     scheme, separator, rest = text.strip().partition("://")
-    if not separator or not re.fullmatch(r"(?:jdbc:)?[A-Za-z][A-Za-z0-9+.-]*", scheme):
+    if not separator or not _is_scheme(scheme):
         _check_pairs(text)
         return Dsn(text)
     if scheme.lower() not in SCHEMES:
@@ -65,42 +72,30 @@ def parse_dsn(text: str) -> Dsn:
     return Dsn(f"postgresql://{rest}")
 
 
+def _is_scheme(text: str) -> bool:
+    """Whether *text*, which stands before ``://``, is a scheme, and not a part of a value."""
+    name = text.removeprefix("jdbc:")
+    return name.isascii() and name[:1].isalpha() and set(name) <= _SCHEME
+
+
 def mask_secrets(text: str) -> str:
     """Put ``***`` for every password of a connection string or of SQL that *text* may quote.
 
     Rather too much than too little: a password may hold ``@ : / ? & =`` and spaces, so that in
     a URL it ends at the last ``@`` of the line, and as a parameter at the end of the line.
     """
-    quotable = rf"""(?xs)
-          ://([^\r\n]*)                                                     # a URL, and its line
-        | ({_SECRET}) (?: '(?:[^'\\]++|\\.)*+'? | (?:[^\s\\]++|\\.?)++ )    # a key and its value
-        | ({_SQL_SECRET}) (?: '(?:[^'\\]++|\\.?|'')*+'? | {_DOLLAR_QUOTED} )  # in SQL
-    """
-    return re.sub(quotable, _masked, text)
+    lowered = text.lower()
+    if not any(sign in lowered for sign in _SIGNS):
+        return text
+    from initmig.masking import mask
 
-
-def _masked(match: re.Match[str]) -> str:
-    rest, key, word = match.group(1, 2, 3)
-    return f"://{_masked_url(rest)}" if key is None and word is None else f"{key or word}{_MASK}"
-
-
-def _masked_url(rest: str) -> str:
-    """Mask the passwords in what follows ``://``: before ``@``, and in a parameter."""
-    key = re.search(_SECRET, rest)
-    after_key = key.end() if key else len(rest)
-    after_colon = rest.find(":") + 1 or len(rest)
-    start = min(after_colon, after_key)
-    at = rest.rfind("@")
-    if at >= after_key:  # the "@" belongs to the parameter, or the key to the userinfo
-        return f"{rest[:start]}{_MASK}"
-    parameter = _MASK if rest[after_key:] else ""
-    if at <= start:
-        return f"{rest[:after_key]}{parameter}"
-    return f"{rest[:start]}{_MASK}{rest[at:after_key]}{parameter}"
+    return mask(text)
 
 
 def _check_pairs(text: str) -> None:
     """Raise ValueError unless libpq can split *text* into keys and values."""
+    import re
+
     value = r"(?:'(?:[^'\\]++|\\.)*+'|(?!')(?:[^\s\\]++|\\.?)*+)"
     if not re.fullmatch(rf"(?s)(?:\s*+[A-Za-z_]\w*+\s*+=\s*+{value})*+\s*", text):
         raise ValueError(
@@ -119,19 +114,18 @@ def _check_url(rest: str) -> None:
     userinfo, at, _ = rest.partition("/")[0].partition("@")
     address, _, parameters = (rest[len(userinfo) + 1 :] if at else rest).partition("?")
     hosts, _, database = address.partition("/")
-    host = r"(?:\[[^\]]*\]|[^:,\[\]]*)(?::[0-9]*)?"
     for wrong, remedy in (
-        (re.search(r"\s", rest), "a space as %20"),
-        (re.search(r"%(?![0-9A-Fa-f]{2})|%00", rest), "% as %25"),
+        (any(c.isspace() for c in rest), "a space as %20"),
+        (not all(map(_is_escape, rest.split("%")[1:])), "% as %25"),
         (at and "?" in userinfo, "? as %3F (or, where parameters begin, /? instead of ?)"),
         ("@" in hosts, "@ as %40"),
         ("@" in database, "/ as %2F and @ as %40"),
         (
-            not re.fullmatch(f"{host}(?:,{host})*+", hosts),
+            not all(map(_is_host, hosts.split(","))),
             "/ as %2F and ? as %3F, and @ after them; a port is a number",
         ),
         (
-            not re.fullmatch(r"(?:[a-z_]{3,}+=[^=&]*+(?:&|\Z))*+", parameters),
+            not all(map(_is_parameter, parameters.removesuffix("&").split("&"))),
             "/ as %2F and ? as %3F; parameters are key=value, joined by &",
         ),
     ):
@@ -139,3 +133,25 @@ def _check_url(rest: str) -> None:
             raise ValueError(
                 f"user name and password in the URL must be percent-encoded: write {remedy}"
             )
+
+
+def _is_escape(text: str) -> bool:
+    """Whether *text*, which follows a ``%``, begins with the two digits of a character."""
+    return text[:2] != "00" and len(text) > 1 and set(text[:2]) <= _HEX_DIGITS
+
+
+def _is_host(text: str) -> bool:
+    """Whether *text* is a host, or ``[IPv6]``, with nothing or a port behind it."""
+    if text.startswith("["):
+        _, end, port = text.partition("]")
+        complete = end != ""
+    else:
+        name, colon, port = text.partition(":")
+        complete, port = not {"[", "]"} & set(name), colon + port
+    return complete and (not port or (port[0] == ":" and set(port[1:]) <= _DIGITS))
+
+
+def _is_parameter(text: str) -> bool:
+    """Whether *text* is ``key=value``, or nothing."""
+    key, equals, value = text.partition("=")
+    return not text or (bool(equals) and "=" not in value and len(key) > 2 and set(key) <= _KEYWORD)

@@ -1,9 +1,14 @@
 """What can go wrong: facts with their values, the place, the next step, and the exit code."""
 
-from typing import ClassVar, NamedTuple
+from __future__ import annotations
+
+from initmig.records import TYPE_CHECKING, Record
+
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
-class Place(NamedTuple):
+class Place(Record):
     """A position in a migration file; *line* and *column* are 1-based, 0 where unknown."""
 
     path: str
@@ -17,7 +22,7 @@ class Place(NamedTuple):
         return ":".join([self.path, *numbers])
 
 
-class ServerMessage(NamedTuple):
+class ServerMessage(Record):
     """What PostgreSQL said beside its message; empty strings where it said nothing."""
 
     sqlstate: str = ""
@@ -27,7 +32,7 @@ class ServerMessage(NamedTuple):
     context: str = ""
 
 
-class Problem(NamedTuple):
+class Problem(Record):
     """One fact that stops the work, and what to do about it."""
 
     message: str
@@ -54,7 +59,7 @@ class InitmigError(Exception):
         self.problems = (Problem(message, hint, place, server or ServerMessage()),)
 
     @classmethod
-    def of(cls, problems: tuple[Problem, ...]) -> "InitmigError":
+    def of(cls, problems: tuple[Problem, ...]) -> InitmigError:
         """One error that reports all *problems* together; there is at least one."""
         error = cls("; ".join(problem.message for problem in problems))
         error.problems = problems

@@ -1,12 +1,17 @@
 """What happened, as frozen records emitted after the fact; units are in the field names."""
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from __future__ import annotations
 
-from initmig.errors import Problem
+from initmig.records import TYPE_CHECKING, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    from initmig.errors import Problem
 
 
-class NothingPending(NamedTuple):
+class NothingPending(Record):
     """Every migration of this image is applied, or every one that was asked for."""
 
     migrations: int
@@ -14,33 +19,33 @@ class NothingPending(NamedTuple):
     """How many behind the one that `--to` names are pending."""
 
 
-class NoMigrationsFound(NamedTuple):
+class NoMigrationsFound(Record):
     """The folders exist and hold no migration."""
 
     folders: tuple[str, ...]
 
 
-class WaitingForDatabase(NamedTuple):
+class WaitingForDatabase(Record):
     """The database cannot be used yet; said once for each reason."""
 
     reason: str
     timeout_seconds: float
 
 
-class Connected(NamedTuple):
+class Connected(Record):
     """The database answered after having been waited for."""
 
     waited_seconds: float
 
 
-class WaitingForMigrations(NamedTuple):
+class WaitingForMigrations(Record):
     """Somebody else has to apply what is pending; said once for each change of it."""
 
     reason: str
     timeout_seconds: float
 
 
-class WaitingInQueue(NamedTuple):
+class WaitingInQueue(Record):
     """Another migrator holds the migration lock."""
 
     holder: str
@@ -51,7 +56,7 @@ class WaitingInQueue(NamedTuple):
     waited_seconds: float
 
 
-class WaitingForYoyo(NamedTuple):
+class WaitingForYoyo(Record):
     """A stock yoyo's row stands in ``yoyo_lock``."""
 
     pid: int
@@ -59,37 +64,37 @@ class WaitingForYoyo(NamedTuple):
     waited_seconds: float
 
 
-class LockAcquired(NamedTuple):
+class LockAcquired(Record):
     """This process is the migrator now; *pooled* tells in which way the lock is held."""
 
     waited_seconds: float
     pooled: bool
 
 
-class AppliedElsewhere(NamedTuple):
+class AppliedElsewhere(Record):
     """The last pending migration was applied by another migrator while this one waited."""
 
     waited_seconds: float
 
 
-class StaleLockRemoved(NamedTuple):
+class StaleLockRemoved(Record):
     """A lock row of an initmig that is no more was removed from ``yoyo_lock``."""
 
     pid: int
 
 
-class YoyoLockRemoved(NamedTuple):
+class YoyoLockRemoved(Record):
     """``unlock`` removed a row from ``yoyo_lock``, of a yoyo or of a dead initmig."""
 
     pid: int
     locked_at_utc: str
 
 
-class NotLocked(NamedTuple):
+class NotLocked(Record):
     """``unlock`` found no lock row, or that of an initmig at work."""
 
 
-class HistoryRead(NamedTuple):
+class HistoryRead(Record):
     """What the database says is applied; said once until that changes."""
 
     applied: int
@@ -98,27 +103,27 @@ class HistoryRead(NamedTuple):
     unknown: int
 
 
-class OutOfOrder(NamedTuple):
+class OutOfOrder(Record):
     """A pending migration sorts before one that is applied."""
 
     id: str
     applied_id: str
 
 
-class Changed(NamedTuple):
+class Changed(Record):
     """An applied migration's file is not the one that was applied."""
 
     id: str
     path: str
 
 
-class UnknownMigrations(NamedTuple):
+class UnknownMigrations(Record):
     """The database is ahead: these are applied, and not among this image's files."""
 
     ids: tuple[str, ...]
 
 
-class MigrationStarted(NamedTuple):
+class MigrationStarted(Record):
     """A migration is about to run; *position* of *total*, 1-based."""
 
     id: str
@@ -127,7 +132,7 @@ class MigrationStarted(NamedTuple):
     total: int
 
 
-class MigrationResumed(NamedTuple):
+class MigrationResumed(Record):
     """A migration goes on where an earlier run stopped; its first *parts_done* are done."""
 
     id: str
@@ -137,7 +142,7 @@ class MigrationResumed(NamedTuple):
     """Whether the next part was at work when that run stopped."""
 
 
-class PartFoundDone(NamedTuple):
+class PartFoundDone(Record):
     """The catalog shows that the part that was in doubt, 1-based, had been done."""
 
     id: str
@@ -145,42 +150,42 @@ class PartFoundDone(NamedTuple):
     parts: int
 
 
-class LeftOverRemoved(NamedTuple):
+class LeftOverRemoved(Record):
     """What an interrupted statement had left behind is gone."""
 
     id: str
     what: str
 
 
-class ParserFellBack(NamedTuple):
+class ParserFellBack(Record):
     """pgparse does not read this file; it is split by rules of initmig's own."""
 
     path: str
     reason: str
 
 
-class MigrationApplied(NamedTuple):
+class MigrationApplied(Record):
     """A migration and its record were committed."""
 
     id: str
     duration_seconds: float
 
 
-class MigrationRolledBack(NamedTuple):
+class MigrationRolledBack(Record):
     """A migration was undone and its record removed, in one commit."""
 
     id: str
     duration_seconds: float
 
 
-class HookRan(NamedTuple):
+class HookRan(Record):
     """A post-apply hook was committed."""
 
     id: str
     duration_seconds: float
 
 
-class MigrationRetried(NamedTuple):
+class MigrationRetried(Record):
     """A migration was rolled back because of others, and will be tried again after the pause."""
 
     id: str
@@ -193,7 +198,7 @@ class MigrationRetried(NamedTuple):
     """Who stood in the way, in words; empty where that was not seen."""
 
 
-class StatementRunning(NamedTuple):
+class StatementRunning(Record):
     """A statement takes long."""
 
     id: str
@@ -204,26 +209,26 @@ class StatementRunning(NamedTuple):
     """Who stands in the way, in words."""
 
 
-class ServerNotice(NamedTuple):
+class ServerNotice(Record):
     """PostgreSQL said something beside its answer."""
 
     severity: str
     text: str
 
 
-class ErrorIgnored(NamedTuple):
+class ErrorIgnored(Record):
     """A step with ``ignore_errors`` failed, and the migration went on without it."""
 
     text: str
 
 
-class Printed(NamedTuple):
+class Printed(Record):
     """A migration in Python wrote this line to stdout, which is kept for initmig's results."""
 
     text: str
 
 
-class Finished(NamedTuple):
+class Finished(Record):
     """A run that applied, rolled back or created something came to its end."""
 
     summary: str
@@ -231,31 +236,31 @@ class Finished(NamedTuple):
     duration_seconds: float
 
 
-class FilesCreated(NamedTuple):
+class FilesCreated(Record):
     """``new`` wrote these files."""
 
     paths: tuple[str, ...]
 
 
-class Listening(NamedTuple):
+class Listening(Record):
     """`serve` answers requests from now on."""
 
     address: str
 
 
-class Ready(NamedTuple):
+class Ready(Record):
     """`/readyz` says yes from now on."""
 
     migrations: int
 
 
-class NotReady(NamedTuple):
+class NotReady(Record):
     """`/readyz` says no, though the run is over; said once until the reasons change."""
 
     reasons: tuple[str, ...]
 
 
-class RequestAnswered(NamedTuple):
+class RequestAnswered(Record):
     """An HTTP request got its answer; *path* is without what follows a `?`."""
 
     method: str
@@ -263,71 +268,72 @@ class RequestAnswered(NamedTuple):
     status: int
 
 
-class RequestFailed(NamedTuple):
+class RequestFailed(Record):
     """A bug: an HTTP request raised an error; others are still answered."""
 
     traceback: str
 
 
-class ServingEnded(NamedTuple):
+class ServingEnded(Record):
     """`serve` was told to stop when it had nothing to do but to answer."""
 
     signal: str
 
 
-class Failed(NamedTuple):
+class Failed(Record):
     """The run ended with *exit_code* because of *problem*."""
 
     problem: Problem
     exit_code: int
 
 
-class StoppedBySignal(NamedTuple):
+class StoppedBySignal(Record):
     """The run was stopped; what was not committed was rolled back."""
 
     signal: str
     exit_code: int
 
 
-Event: TypeAlias = (
-    NothingPending
-    | NoMigrationsFound
-    | WaitingForDatabase
-    | Connected
-    | WaitingForMigrations
-    | WaitingInQueue
-    | WaitingForYoyo
-    | LockAcquired
-    | AppliedElsewhere
-    | StaleLockRemoved
-    | YoyoLockRemoved
-    | NotLocked
-    | HistoryRead
-    | OutOfOrder
-    | Changed
-    | UnknownMigrations
-    | MigrationStarted
-    | MigrationResumed
-    | PartFoundDone
-    | LeftOverRemoved
-    | ParserFellBack
-    | MigrationApplied
-    | MigrationRolledBack
-    | HookRan
-    | MigrationRetried
-    | StatementRunning
-    | ServerNotice
-    | ErrorIgnored
-    | Printed
-    | Finished
-    | FilesCreated
-    | Listening
-    | Ready
-    | NotReady
-    | RequestAnswered
-    | RequestFailed
-    | ServingEnded
-    | Failed
-    | StoppedBySignal
-)
-Emit: TypeAlias = Callable[[Event], None]
+if TYPE_CHECKING:
+    Event: TypeAlias = (
+        NothingPending
+        | NoMigrationsFound
+        | WaitingForDatabase
+        | Connected
+        | WaitingForMigrations
+        | WaitingInQueue
+        | WaitingForYoyo
+        | LockAcquired
+        | AppliedElsewhere
+        | StaleLockRemoved
+        | YoyoLockRemoved
+        | NotLocked
+        | HistoryRead
+        | OutOfOrder
+        | Changed
+        | UnknownMigrations
+        | MigrationStarted
+        | MigrationResumed
+        | PartFoundDone
+        | LeftOverRemoved
+        | ParserFellBack
+        | MigrationApplied
+        | MigrationRolledBack
+        | HookRan
+        | MigrationRetried
+        | StatementRunning
+        | ServerNotice
+        | ErrorIgnored
+        | Printed
+        | Finished
+        | FilesCreated
+        | Listening
+        | Ready
+        | NotReady
+        | RequestAnswered
+        | RequestFailed
+        | ServingEnded
+        | Failed
+        | StoppedBySignal
+    )
+    Emit: TypeAlias = Callable[[Event], None]

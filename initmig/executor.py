@@ -1,19 +1,17 @@
 """One migration, one transaction: runs what the plan says, tries again what others spoiled."""
 
+from __future__ import annotations
+
 import time
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from initmig.clock import Clock
 from initmig.engine import Backend, telling_what_is_said
 from initmig.errors import MigrationFailed, Place
 from initmig.events import (
-    Emit,
-    Event,
     HookRan,
     MigrationApplied,
     MigrationRetried,
@@ -22,15 +20,24 @@ from initmig.events import (
 )
 from initmig.identity import who_am_i
 from initmig.lock import migration_lock
-from initmig.model import Migration
 from initmig.postgres import (
     CLIENT_CHECK_INTERVAL,
     QUERY_CANCELED,
     RETRYABLE,
-    Session,
     StatementFailed,
 )
 from initmig.watching import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from initmig.clock import Clock
+    from initmig.events import (
+        Emit,
+        Event,
+    )
+    from initmig.model import Migration
+    from initmig.postgres.session import Session
 
 _T = TypeVar("_T")
 

@@ -1,19 +1,24 @@
 """The migration files: list, identify, checksum, read."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from initmig.errors import ConfigError, Problem
 from initmig.model import HOOK, Listing, MigrationFile
-from initmig.source import Header, Source
+from initmig.records import TYPE_CHECKING, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from initmig.source import Header
 
 _ROLLBACK = ".rollback.sql"
 _YOYO_TEMPORARY = "_tmp_yoyonew"
 """What yoyo's own `new` calls a file that is still in the editor."""
 
 
-class SqlFiles(NamedTuple):
+class SqlFiles(Record):
     """The SQL of a migration as the server gets it, and what its header says."""
 
     apply: str
@@ -137,6 +142,8 @@ def read_sql(file: MigrationFile) -> SqlFiles:
 
     :raises ConfigError: with every problem of both
     """
+    from initmig.source import Source
+
     data = read_bytes(file.path)
     apply = Source(file.path, data)
     rollback_data = read_bytes(file.rollback_path) if file.rollback_path else b""

@@ -1,18 +1,25 @@
 """What is applied: yoyo's tables, which are the truth, and initmig's own beside them."""
 
-from collections.abc import Sequence
-from datetime import UTC
+from __future__ import annotations
 
 from initmig.errors import DatabaseRefused
-from initmig.identity import Identity
-from initmig.model import HOOK, UNDOING, AppliedMigration, Migration, Unfinished
-from initmig.postgres import UNDEFINED_COLUMN, UNDEFINED_TABLE, Session, quote_literal
+from initmig.model import HOOK, UNDOING, AppliedMigration, Unfinished
+from initmig.postgres import UNDEFINED_COLUMN, UNDEFINED_TABLE, quote_literal
+from initmig.records import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from initmig.identity import Identity
+    from initmig.model import Migration
+    from initmig.postgres.asking import Asking
 
 _APPLIED_IDS = "SELECT migration_id FROM _yoyo_migration ORDER BY applied_at_utc, migration_id"
 
 # yoyo's log has no index but its key: one pass over it, not one for each migration.
 _APPLIED = """
-SELECT y.migration_id, y.applied_at_utc, coalesce(l.username || '@' || l.hostname, ''), {own}
+SELECT y.migration_id, extract(epoch FROM y.applied_at_utc)::float8,
+    coalesce(l.username || '@' || l.hostname, ''), {own}
 FROM _yoyo_migration y
 LEFT JOIN (SELECT DISTINCT ON (migration_hash) migration_hash, username, hostname
            FROM _yoyo_log WHERE operation IN ('apply', 'mark')
@@ -23,7 +30,8 @@ ORDER BY y.applied_at_utc, y.migration_id"""
 
 # What yoyo before version 6 made: read as it is, and upgraded once something is written.
 _APPLIED_BEFORE_6 = """
-SELECT id, ctime, '', '', false, NULL::float8 FROM _yoyo_migration ORDER BY ctime, id"""
+SELECT id, extract(epoch FROM ctime)::float8, '', '', false, NULL::float8
+FROM _yoyo_migration ORDER BY ctime, id"""
 
 # What is owed has a row in yoyo's table, where the one query of a start sees it: a hook that has to
 # run, and the rest of a rollback that is no one transaction.
@@ -94,7 +102,7 @@ FROM unnest(ARRAY[{ids}]) AS id ON CONFLICT DO NOTHING;
 DELETE FROM _initmig_migration WHERE migration_id IN ({ids})"""
 
 
-def applied_ids(session: Session) -> tuple[str, ...]:
+def applied_ids(session: Asking) -> tuple[str, ...]:
     """The applied ids in the order applied, in one query; none where yoyo has no table yet.
 
     Among them is what is owed: the ids of hooks, and `UNDOING` before that of a migration.
@@ -112,7 +120,7 @@ def applied_ids(session: Session) -> tuple[str, ...]:
         raise
 
 
-def applied_ids_so_far(session: Session) -> tuple[str, ...]:
+def applied_ids_so_far(session: Asking) -> tuple[str, ...]:
     """As `applied_ids`, for asking again and again.
 
     Two queries, so that a database without yoyo's table gets no error line in its log each time.
@@ -122,11 +130,13 @@ def applied_ids_so_far(session: Session) -> tuple[str, ...]:
     return applied_ids(session) if have_tables(session, ("_yoyo_migration",))[0] else ()
 
 
-def applied_migrations(session: Session) -> tuple[AppliedMigration, ...]:
+def applied_migrations(session: Asking) -> tuple[AppliedMigration, ...]:
     """Everything that is known about what is applied, in the order applied.
 
     :raises DatabaseRefused: the role may not read the tables
     """
+    from datetime import UTC, datetime
+
     names = ("_yoyo_migration", "_yoyo_version", "_initmig_migration")
     yoyo, versioned, own = have_tables(session, names)
     if not yoyo:
@@ -138,12 +148,12 @@ def applied_migrations(session: Session) -> tuple[AppliedMigration, ...]:
     )
     rows = session.query(query)
     return tuple(
-        AppliedMigration(id, applied_at.replace(tzinfo=UTC), by, checksum, breaking, seconds)
-        for id, applied_at, by, checksum, breaking, seconds in rows
+        AppliedMigration(id, datetime.fromtimestamp(epoch, UTC), by, checksum, breaking, seconds)
+        for id, epoch, by, checksum, breaking, seconds in rows
     )
 
 
-def unfinished_migrations(session: Session) -> tuple[Unfinished, ...]:
+def unfinished_migrations(session: Asking) -> tuple[Unfinished, ...]:
     """The migrations that are half way, in the order begun.
 
     :raises DatabaseRefused: the role may not read the tables
@@ -158,13 +168,13 @@ def unfinished_migrations(session: Session) -> tuple[Unfinished, ...]:
         return ()  # made by an initmig that could not go on, and begins with what is written next
 
 
-def have_tables(session: Session, names: Sequence[str]) -> tuple[bool, ...]:
+def have_tables(session: Asking, names: Sequence[str]) -> tuple[bool, ...]:
     """Which of the tables *names* are on the search path."""
     columns = ", ".join(f"to_regclass({quote_literal(name)}) IS NOT NULL" for name in names)
     return session.query(f"SELECT {columns}")[0]
 
 
-def create_table(session: Session) -> None:
+def create_table(session: Asking) -> None:
     """Make initmig's own table where it is missing or old; the caller holds the migration lock."""
     is_old = session.query(_IS_OLD)
     if not is_old:

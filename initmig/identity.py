@@ -1,12 +1,14 @@
 """Who is applying, without asking DNS and without needing a passwd entry."""
 
+from __future__ import annotations
+
 import os
-from typing import NamedTuple
 
 from initmig import __version__
+from initmig.records import Record
 
 
-class Identity(NamedTuple):
+class Identity(Record):
     """What is recorded beside each migration."""
 
     user: str

@@ -4,10 +4,18 @@ Its row in ``_initmig_migration`` is written before its first part, and in one t
 each part that can be in one. Before one that cannot, the row notes what the catalog showed.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from initmig.history import unfinished_migrations
-from initmig.identity import Identity
-from initmig.model import HOOK, Direction, Migration, Unfinished
-from initmig.postgres import Session, quote_identifier, quote_literal
+from initmig.model import HOOK
+from initmig.postgres import quote_identifier, quote_literal
+
+if TYPE_CHECKING:
+    from initmig.identity import Identity
+    from initmig.model import Direction, Migration, Unfinished
+    from initmig.postgres.session import Session
 
 _STATES: dict[Direction, str] = {"apply": "applying", "rollback": "rolling back"}
 

@@ -1,20 +1,27 @@
 """Answers GET and HEAD over HTTP, and lets no client hold it up; knows nothing of migrations."""
 
+from __future__ import annotations
+
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from threading import Thread
 from traceback import format_exc
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from initmig.errors import ConfigError
-from initmig.events import Emit, Listening, RequestAnswered, RequestFailed
-from initmig.settings import Address
+from initmig.events import Listening, RequestAnswered, RequestFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from initmig.events import Emit
+    from initmig.settings import Address
 
 _TICK_SECONDS = 0.1
 """How soon the server notices that it is to end, or that a client has had its time."""
@@ -57,7 +64,7 @@ def listening(address: Address, reply: Reply, emit: Emit) -> Iterator[None]:
         server.server_close()
 
 
-def _listen(address: Address, reply: Reply, emit: Emit) -> "_Server":
+def _listen(address: Address, reply: Reply, emit: Emit) -> _Server:
     try:
         return _Server(address, reply, emit)
     except (OSError, UnicodeError) as error:  # a name can be one that DNS does not know how to ask

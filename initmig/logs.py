@@ -1,21 +1,28 @@
 """Events as lines: text for people, JSON for machines. What each says stands in one table."""
 
+from __future__ import annotations
+
 import os
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple, TextIO
 
 from initmig import events
 from initmig.dsn import mask_secrets
 from initmig.durations import format_duration
-from initmig.errors import Place, Problem
-from initmig.events import Event
+from initmig.errors import Place
+from initmig.records import TYPE_CHECKING, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TextIO
+
+    from initmig.errors import Problem
+    from initmig.events import Event
 
 LEVELS = ("debug", "info", "warning", "error")
 
 
-class _Rendering(NamedTuple):
+class _Rendering(Record):
     level: str
     text: Callable[[Any], str]
 

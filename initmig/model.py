@@ -4,12 +4,17 @@ Records are ``NamedTuple``s everywhere: a frozen dataclass costs half a millisec
 the no-op runs at every start of a pod.
 """
 
-from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from __future__ import annotations
 
-from initmig.errors import Place
+from initmig.records import TYPE_CHECKING, Record
 
-Direction = Literal["apply", "rollback"]
+if TYPE_CHECKING:
+    from datetime import datetime
+    from typing import Any, Literal
+
+    from initmig.errors import Place
+
+    Direction = Literal["apply", "rollback"]
 
 HOOK = "post-apply"
 """What the name of a file begins with that runs after every run that applied something."""
@@ -19,7 +24,7 @@ UNDOING = "rolling back "
 """What stands before an id in yoyo's table while that migration is half rolled back."""
 
 
-class MigrationFile(NamedTuple):
+class MigrationFile(Record):
     """A migration as its folder lists it; nothing has been read yet."""
 
     id: str
@@ -35,7 +40,7 @@ class MigrationFile(NamedTuple):
         return self.path.endswith(".sql")
 
 
-class Listing(NamedTuple):
+class Listing(Record):
     """What the folders of an image hold, in yoyo's order: folder by folder, sorted by name."""
 
     migrations: tuple[MigrationFile, ...]
@@ -43,7 +48,7 @@ class Listing(NamedTuple):
     """The ``post-apply*`` files, run after every run that applied something."""
 
 
-class Step(NamedTuple):
+class Step(Record):
     """One step as ``plan`` shows it: SQL, or where the Python function stands."""
 
     apply: str
@@ -51,7 +56,7 @@ class Step(NamedTuple):
     """Empty where the step cannot be rolled back."""
 
 
-class Migration(NamedTuple):
+class Migration(Record):
     """A migration that was read and can be run."""
 
     file: MigrationFile
@@ -75,7 +80,7 @@ class Migration(NamedTuple):
         return self.file.id
 
 
-class AppliedMigration(NamedTuple):
+class AppliedMigration(Record):
     """A migration that the database says is applied, in the order applied."""
 
     id: str
@@ -89,7 +94,7 @@ class AppliedMigration(NamedTuple):
     duration_seconds: float | None = None
 
 
-class Unfinished(NamedTuple):
+class Unfinished(Record):
     """A migration that is not one transaction, and is half way: at work, or stopped there."""
 
     id: str
@@ -101,7 +106,7 @@ class Unfinished(NamedTuple):
     """What the catalog showed before the part that is in doubt; None where none is."""
 
 
-class MigrationStatus(NamedTuple):
+class MigrationStatus(Record):
     """A line of `status`."""
 
     id: str

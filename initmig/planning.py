@@ -1,26 +1,33 @@
 """Decides, without touching anything: what to apply, what to roll back, what to refuse."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from __future__ import annotations
 
 from initmig.errors import Place, PlanError, Problem
 from initmig.events import Changed, OutOfOrder
 from initmig.model import (
     HOOK,
     UNDOING,
-    AppliedMigration,
-    Direction,
-    Listing,
     Migration,
     MigrationFile,
     MigrationStatus,
-    Unfinished,
 )
+from initmig.records import TYPE_CHECKING, Record
 
-_T = TypeVar("_T", MigrationFile, Migration)
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from typing import TypeVar
+
+    from initmig.model import (
+        AppliedMigration,
+        Direction,
+        Listing,
+        Unfinished,
+    )
+
+    _T = TypeVar("_T", MigrationFile, Migration)
 
 
-class Finding(NamedTuple):
+class Finding(Record):
     """Something that a policy decides on: an event to emit, or the error it becomes."""
 
     event: OutOfOrder | Changed
@@ -33,7 +40,7 @@ def pending_files(listing: Listing, applied: Iterable[str]) -> tuple[MigrationFi
     return tuple(file for file in listing.migrations if file.id not in done)
 
 
-class LeftToDo(NamedTuple):
+class LeftToDo(Record):
     """What a database is not at the end of, in the order in which it is to be done."""
 
     pending: tuple[MigrationFile, ...]

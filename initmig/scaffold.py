@@ -1,5 +1,7 @@
 """The files of a new migration."""
 
+from __future__ import annotations
+
 import os
 import re
 import time

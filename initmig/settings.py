@@ -1,14 +1,18 @@
 """Every setting and command in two tables, which the arguments and the help are made from."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from __future__ import annotations
 
 from initmig.dsn import parse_dsn
 from initmig.durations import parse_duration
 from initmig.errors import ConfigError
+from initmig.records import TYPE_CHECKING, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 
-class Secret(NamedTuple):
+class Secret(Record):
     """A value, or the file that holds it: read again at each use, as it may be rotated."""
 
     value: str = ""
@@ -32,14 +36,14 @@ class Secret(NamedTuple):
         return f"Secret(path={self.path!r})" if self.path else "Secret('***')"
 
 
-class Address(NamedTuple):
+class Address(Record):
     """Where to listen; an empty *host* is every address, port 0 any that is free."""
 
     host: str
     port: int
 
 
-class Option(NamedTuple):
+class Option(Record):
     """A flag, the variable that stands for it, and how its text becomes a value."""
 
     flag: str
@@ -52,7 +56,7 @@ class Option(NamedTuple):
     parse: Callable[[str], Any] = str
 
 
-class Command(NamedTuple):
+class Command(Record):
     """What can be asked for; *operands* is how its positional arguments are shown in the help."""
 
     summary: str

@@ -4,25 +4,23 @@ The main thread migrates and looks. A request gets its answer in a thread of its
 known at that moment, so that no request waits for the database.
 """
 
-from collections.abc import Callable, Iterator
+from __future__ import annotations
+
 from concurrent.futures import Future
 from http import HTTPStatus
 from threading import Thread
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily
 
 from initmig import runner
-from initmig.clock import SYSTEM_CLOCK, Clock
-from initmig.config import Config
+from initmig.clock import SYSTEM_CLOCK
 from initmig.dsn import mask_secrets
 from initmig.errors import InitmigError
 from initmig.events import (
     AppliedElsewhere,
     Connected,
-    Emit,
-    Event,
     Finished,
     HistoryRead,
     LockAcquired,
@@ -39,8 +37,18 @@ from initmig.events import (
 from initmig.files import list_files
 from initmig.listener import Answer, listening, plain
 from initmig.logs import event_text
-from initmig.model import Listing
 from initmig.signals import Stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from initmig.clock import Clock
+    from initmig.config import Config
+    from initmig.events import (
+        Emit,
+        Event,
+    )
+    from initmig.model import Listing
 
 LOOK_EVERY_SECONDS = 30.0
 
@@ -121,7 +129,7 @@ def _in_thread(work: Callable[[], None]) -> None:
     done.result()
 
 
-def _look(config: Config, listing: Listing, board: "_Board") -> None:
+def _look(config: Config, listing: Listing, board: _Board) -> None:
     try:
         runner.look(config, listing, board)
     except InitmigError as error:

@@ -1,11 +1,10 @@
 """The text of an SQL file: decoded, its directives read, and what is wrong with it."""
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from __future__ import annotations
 
 from initmig.errors import Place, Problem
+from initmig.records import TYPE_CHECKING, Record
 from initmig.sql import (
-    Directive,
     forbidden_in_transaction,
     header_directives,
     position,
@@ -13,11 +12,18 @@ from initmig.sql import (
     releasing_locks,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from initmig.sql import (
+        Directive,
+    )
+
 _DIRECTIVES = ("transactional", "depends", "breaking")
 _BOOLEANS = {"true": True, "false": False}
 
 
-class Header(NamedTuple):
+class Header(Record):
     """What the directives at the top of a migration say."""
 
     transactional: bool

@@ -5,10 +5,15 @@ https://www.postgresql.org/docs/current/sql-syntax-lexical.html
 ``standard_conforming_strings`` is taken to be on.
 """
 
+from __future__ import annotations
+
 import re
-from collections.abc import Iterator
 from functools import cache
-from typing import NamedTuple
+
+from initmig.records import TYPE_CHECKING, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Every character beyond ASCII is a letter to PostgreSQL, and none of them is white space.
 _LETTER = r"(?:[A-Za-z_]|[^\x00-\x7f])"
@@ -88,7 +93,7 @@ _META_COMMAND_HINTS = {
 }
 
 
-class Statement(NamedTuple):
+class Statement(Record):
     """One SQL statement, from its first token on, without its semicolon."""
 
     start: int
@@ -96,7 +101,7 @@ class Statement(NamedTuple):
     text: str
 
 
-class Finding(NamedTuple):
+class Finding(Record):
     """Something that a migration file must not contain, and what to do instead."""
 
     offset: int
@@ -104,7 +109,7 @@ class Finding(NamedTuple):
     hint: str
 
 
-class Directive(NamedTuple):
+class Directive(Record):
     """A line ``-- name: value`` in the header of a file; *offset* is that of the name."""
 
     name: str
@@ -112,7 +117,7 @@ class Directive(NamedTuple):
     offset: int
 
 
-class Position(NamedTuple):
+class Position(Record):
     """A place in a text; *line* and *column* are 1-based and count characters."""
 
     line: int

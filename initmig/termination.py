@@ -1,5 +1,7 @@
 """The outcome where Kubernetes shows it: the termination message of the container."""
 
+from __future__ import annotations
+
 import os
 
 KUBERNETES_PATH = "/dev/termination-log"

@@ -1,16 +1,25 @@
 """Until the database answers: what is worth waiting for, for how long, and said how often."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from __future__ import annotations
 
-from initmig.clock import Clock
 from initmig.durations import format_duration
 from initmig.errors import DatabaseUnavailable, InitmigError, MigrationsPending
-from initmig.events import Connected, Emit, WaitingForDatabase, WaitingForMigrations
-from initmig.postgres import CONNECT_TIMEOUT_SECONDS, LoginRefused, Session
+from initmig.events import Connected, WaitingForDatabase, WaitingForMigrations
+from initmig.postgres import CONNECT_TIMEOUT_SECONDS, LoginRefused
+from initmig.records import TYPE_CHECKING
 from initmig.signals import stop_wins
 
-_T = TypeVar("_T")
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    from initmig.clock import Clock
+    from initmig.events import Emit
+    from initmig.postgres.asking import Asking
+
+    _T = TypeVar("_T")
+    _C = TypeVar("_C", bound=Asking)
+
 
 _WORTH_WAITING = (DatabaseUnavailable, LoginRefused, MigrationsPending)
 
@@ -21,34 +30,24 @@ _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 3.0
 
 
-def with_session(
-    connect: Callable[[float], Session],
-    work: Callable[[Session], _T],
-    *,
-    timeout: float,
-    clock: Clock,
-    emit: Emit,
-) -> _T:
+def with_connection(connect: Callable[[float], _C], work: Callable[[_C], _T], outage: Outage) -> _T:
     """What *work* returns on a connection, tried again for as long as waiting can help.
 
     *connect* gets the seconds that it may take for each host.
 
-    Only the time without a usable answer counts against *timeout* (seconds, 0 tries once), over
-    all outages together: a server that crashes at each attempt does not keep a run for ever.
-
-    :raises DatabaseUnavailable: the timeout is over; so LoginRefused and MigrationsPending
+    :raises DatabaseUnavailable: the timeout of *outage* is over; so LoginRefused and
+        MigrationsPending
     """
-    outage = _Outage(timeout, clock, emit)
 
     def attempt() -> _T:
         outage.trying()
-        session = connect(outage.patience())
+        connection = connect(outage.patience())
         try:
             outage.answered()
             with stop_wins():
-                return work(session)
+                return work(connection)
         finally:
-            session.close()
+            connection.close()
 
     try:
         return attempt()
@@ -57,7 +56,7 @@ def with_session(
         return _keep_trying(attempt, error, outage)
 
 
-def _keep_trying(attempt: Callable[[], _T], met: InitmigError, outage: "_Outage") -> _T:
+def _keep_trying(attempt: Callable[[], _T], met: InitmigError, outage: Outage) -> _T:
     """As *attempt*, which has just *met* an error, with pauses of full jitter in between.
 
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
@@ -89,8 +88,12 @@ def _error_of(state: Any) -> InitmigError:
     return error
 
 
-class _Outage:
-    """How long there was no usable answer, and which reasons were told."""
+class Outage:
+    """How long a run had no usable answer, and which reasons were told.
+
+    Only that time counts against *timeout* (seconds, 0 tries once), over all outages together:
+    a server that crashes at each attempt does not keep a run for ever.
+    """
 
     def __init__(self, timeout: float, clock: Clock, emit: Emit) -> None:
         self.clock = clock
@@ -111,6 +114,7 @@ class _Outage:
         return min(CONNECT_TIMEOUT_SECONDS, left) if left > 0 else CONNECT_TIMEOUT_SECONDS
 
     def trying(self) -> None:
+        """Note that an attempt begins."""
         self._connected = False
         self._begin()
 
@@ -118,6 +122,7 @@ class _Outage:
         self._since = self.clock.now() if self._since is None else self._since
 
     def answered(self) -> None:
+        """Note that there is a connection."""
         self._before += self._elapsed()
         self._since = self._refused_since = None
         self._connected = True
@@ -153,6 +158,7 @@ class _Outage:
         return max(0.0, left)
 
     def is_over(self) -> bool:
+        """Whether the error that was met last is final."""
         return self.left() <= 0
 
     def give_up(self, error: InitmigError) -> Any:

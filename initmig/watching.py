@@ -1,19 +1,26 @@
 """What a long statement is doing, and who blocks it, asked from a second connection."""
 
+from __future__ import annotations
+
 import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from initmig.dsn import mask_secrets
 from initmig.durations import format_duration
-from initmig.errors import InitmigError, ServerMessage
-from initmig.events import Emit, StatementRunning
-from initmig.postgres import Session
+from initmig.errors import InitmigError
+from initmig.events import StatementRunning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from initmig.errors import ServerMessage
+    from initmig.events import Emit
+    from initmig.postgres.session import Session
 
 _TELL_EVERY_SECONDS = 10.0
 _SHORTEST_PAUSE_SECONDS = 0.02

@@ -1,11 +1,12 @@
 """yoyo's PostgreSQL backend on one connection: a migration and its record are one transaction."""
 
+from __future__ import annotations
+
 import time
 import uuid
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yoyo import internalmigrations
 from yoyo.backends.base import DatabaseBackend, SavepointTransactionManager, TransactionManager
@@ -16,10 +17,16 @@ from yoyo.utils import change_param_style
 from initmig import history
 from initmig.engine.piecewise import Piecewise
 from initmig.errors import MigrationFailed, Place
-from initmig.events import Emit
 from initmig.identity import Identity
-from initmig.model import UNDOING, Direction
-from initmig.postgres import Session, StatementFailed, refused
+from initmig.model import UNDOING
+from initmig.postgres import StatementFailed, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from initmig.events import Emit
+    from initmig.model import Direction
+    from initmig.postgres.session import Session
 
 _SERVER_CLOCK = "(clock_timestamp() AT TIME ZONE 'UTC')"
 """The order applied is kept by one clock, not by those of the hosts that happened to apply."""
@@ -69,7 +76,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         """The session's connection, whatever yoyo would connect to."""
         return self.session.connection
 
-    def copy(self) -> "Backend":
+    def copy(self) -> Backend:
         """This backend: a second connection could not commit together with the first."""
         return self
 

@@ -1,6 +1,8 @@
 """Files to migrations that can be run, all problems of all files reported together."""
 
-from collections.abc import Collection, Iterator, Sequence
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from yoyo.migrations import Migration as YoyoMigration
 from yoyo.topologicalsort import CycleError, topological_sort
@@ -9,8 +11,12 @@ from initmig.engine.python_migration import PythonMigration
 from initmig.engine.speech import telling_what_is_said
 from initmig.engine.sql_migration import SqlMigration
 from initmig.errors import ConfigError, Place, Problem
-from initmig.events import Emit
-from initmig.model import Migration, MigrationFile
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from initmig.events import Emit
+    from initmig.model import Migration, MigrationFile
 
 
 def load(

@@ -1,19 +1,25 @@
 """A migration that is not one transaction: each of its parts goes with its place in the journal."""
 
-from collections.abc import Callable, Iterator, Sequence
+from __future__ import annotations
+
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from initmig import catalog, history
-from initmig.errors import MigrationFailed, Place, PlanError
+from initmig.errors import MigrationFailed, PlanError
 from initmig.events import LeftOverRemoved, MigrationResumed, PartFoundDone
 from initmig.journal import Journal
-from initmig.model import UNDOING, Direction
+from initmig.model import UNDOING
 from initmig.postgres import StatementFailed
-from initmig.statements import Kind, SetsSession, runs_alone
+from initmig.statements import SetsSession, runs_alone
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from initmig.engine.backend import Backend
+    from initmig.errors import Place
+    from initmig.model import Direction
+    from initmig.statements import Kind
 
 _NOT_IN_TRANSACTION = "25001"
 """active_sql_transaction: it cannot run inside of one, and did nothing."""
@@ -27,7 +33,7 @@ _SYNTAX_ERROR = "42601"
 class Part(NamedTuple):
     """What the journal counts as one: a statement, BEGIN to COMMIT, a step in Python."""
 
-    run: "Callable[[Backend], None]"
+    run: Callable[[Backend], None]
     """Raises StatementFailed with its place."""
     place: Place
     sql: str = ""
@@ -35,14 +41,14 @@ class Part(NamedTuple):
     kind: Kind | None = None
     commit: str = ""
     """The COMMIT of a transaction of the file's own, which *run* leaves open."""
-    body: "tuple[Part, ...]" = ()
+    body: tuple[Part, ...] = ()
     """What is in that transaction."""
 
 
 class Piecewise:
     """One run of a migration's parts, from the one on at which the last run stopped."""
 
-    def __init__(self, backend: "Backend", migration: Any, direction: Direction) -> None:
+    def __init__(self, backend: Backend, migration: Any, direction: Direction) -> None:
         self._backend = backend
         self._session = backend.session
         self._id = migration.id

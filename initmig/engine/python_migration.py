@@ -1,10 +1,11 @@
 """A migration in Python: yoyo imports and runs it, initmig tells where it failed."""
 
+from __future__ import annotations
+
 import ast
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -17,14 +18,18 @@ from initmig.engine.piecewise import Part
 from initmig.engine.speech import in_words, yoyo_log
 from initmig.errors import ConfigError, InitmigError, MigrationFailed, Place, Problem
 from initmig.files import checksum
-from initmig.model import Direction, Migration, MigrationFile, Step
-from initmig.postgres import Session, StatementFailed
+from initmig.model import Migration, Step
+from initmig.postgres import StatementFailed
 from initmig.source import place_at
 from initmig.sql import forbidden_in_transaction, releasing_locks, split
 from initmig.statements import read_statements
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from initmig.engine.backend import Backend
+    from initmig.model import Direction, MigrationFile
+    from initmig.postgres.session import Session
 
 _DIRECTIVES = ("__transactional__", "__depends__", "__breaking__")
 
@@ -70,7 +75,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         return tuple(self._part(step, direction) for step in steps)
 
     def _part(self, step: Any, direction: Direction) -> Part:
-        def run(backend: "Backend") -> None:
+        def run(backend: Backend) -> None:
             with self.errors_placed(backend.session):
                 getattr(step, direction)(backend)
 

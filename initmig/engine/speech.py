@@ -1,11 +1,18 @@
 """What the steps of a migration print, and the errors that they are told to ignore, as events."""
 
+from __future__ import annotations
+
 import io
 import logging
-from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING
 
-from initmig.events import Emit, ErrorIgnored, Printed
+from initmig.events import ErrorIgnored, Printed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from initmig.events import Emit
 
 yoyo_log = logging.getLogger("yoyo.migrations")
 

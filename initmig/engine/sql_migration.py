@@ -1,6 +1,7 @@
 """A migration in SQL: the server gets it as it stands in the file."""
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
+
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -8,16 +9,22 @@ from yoyo.migrations import Migration as YoyoMigration
 
 from initmig.engine.piecewise import Part
 from initmig.errors import ConfigError
-from initmig.events import Emit, ParserFellBack
+from initmig.events import ParserFellBack
 from initmig.files import read_sql
-from initmig.model import Direction, Migration, MigrationFile, Step
-from initmig.postgres import Session, StatementFailed
+from initmig.model import Migration, Step
+from initmig.postgres import StatementFailed
 from initmig.source import place_at
 from initmig.sql import split
-from initmig.statements import EndsBlock, OpensBlock, Statement, read_statements
+from initmig.statements import EndsBlock, OpensBlock, read_statements
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from initmig.engine.backend import Backend
+    from initmig.events import Emit
+    from initmig.model import Direction, MigrationFile
+    from initmig.postgres.session import Session
+    from initmig.statements import Statement
 
 
 class _Script:
@@ -57,11 +64,11 @@ class _SqlStep:
         self._apply = apply
         self._rollback = rollback
 
-    def apply(self, backend: "Backend", force: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
+    def apply(self, backend: Backend, force: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
         if self._apply:
             self._apply.run(backend.session)
 
-    def rollback(self, backend: "Backend", force: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
+    def rollback(self, backend: Backend, force: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
         if self._rollback:
             self._rollback.run(backend.session)
 
@@ -158,7 +165,7 @@ def _block(parts: Sequence[Part]) -> Part:
     # the place of what is rolled back, or prepared for later, cannot be committed with it
     commit = end.sql if end.kind.commits else ""
 
-    def run(backend: "Backend") -> None:
+    def run(backend: Backend) -> None:
         begin.run(backend)
         if backend.opening:
             backend.session.run(backend.opening)

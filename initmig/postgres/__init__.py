@@ -1,6 +1,9 @@
-"""The only door to psycopg: connect, ask, run a script; its errors become initmig's here."""
+"""The only door to PostgreSQL: connect, ask, run a script; errors become initmig's here.
 
-from initmig.postgres.connecting import CLIENT_CHECK_INTERVAL, CONNECT_TIMEOUT_SECONDS, Settings
+There are two kinds of connection, for questions by libpq alone, and for work by psycopg. Whatever
+imports `session` imports psycopg, and is itself imported once there is work.
+"""
+
 from initmig.postgres.errors import (
     QUERY_CANCELED,
     RETRYABLE,
@@ -10,8 +13,9 @@ from initmig.postgres.errors import (
     StatementFailed,
     refused,
 )
+from initmig.postgres.parameters import CLIENT_CHECK_INTERVAL, CONNECT_TIMEOUT_SECONDS, Settings
 from initmig.postgres.quoting import quote_identifier, quote_literal
-from initmig.postgres.session import Session, connect
+from initmig.postgres.reading import open_for_questions
 
 __all__ = [
     "CLIENT_CHECK_INTERVAL",
@@ -21,10 +25,9 @@ __all__ = [
     "UNDEFINED_COLUMN",
     "UNDEFINED_TABLE",
     "LoginRefused",
-    "Session",
     "Settings",
     "StatementFailed",
-    "connect",
+    "open_for_questions",
     "quote_identifier",
     "quote_literal",
     "refused",

@@ -1,55 +1,23 @@
-"""From a connection string to a connection that notices when its other end is gone."""
+"""From a connection string to psycopg's connection, which notices when its other end is gone."""
 
 import logging
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from initmig.dsn import parse_dsn
 from initmig.errors import ConfigError
-
-CONNECT_TIMEOUT_SECONDS = 5.0
-CLIENT_CHECK_INTERVAL = "1s"
-
-# A peer that vanishes without a word is noticed after 14 s: keepalives see the connection where
-# nothing is said, tcp_user_timeout the one with unacknowledged data. What is said into the silence
-# begins a new count, so it can be twice that, which is to stay below 30 s.
-_KEEPALIVES = {"keepalives_idle": "5", "keepalives_interval": "3", "keepalives_count": "3"}
-_USER_TIMEOUT = {"tcp_user_timeout": "14000"}
-
-_TRANSPORT = {
-    "keepalives": "1",
-    **_KEEPALIVES,
-    **_USER_TIMEOUT,
-    # fallback_: an application_name of the user's own wins
-    "fallback_application_name": "initmig",
-}
-
-# The same for the other side; over a Unix socket the server takes no notice of the tcp_ ones.
-SERVER_TRANSPORT = {
-    "client_connection_check_interval": CLIENT_CHECK_INTERVAL,
-    **{f"tcp_{name}": value for name, value in _KEEPALIVES.items()},
-    **_USER_TIMEOUT,
-}
+from initmig.postgres.errors import one_line
+from initmig.postgres.parameters import IMPOSED, Settings, defaults
 
 # What psycopg warns of is told by the error that follows, and its lines are none of our format.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 OnNotice = Callable[[str, str], None]
 """Gets severity and text."""
-
-
-class Settings(NamedTuple):
-    """How to connect, and for whom the work is done there."""
-
-    conninfo: str = ""
-    password: str = ""
-    """Used where *conninfo* has none."""
-    schema: str = ""
-    role: str = ""
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -86,7 +54,7 @@ def open_connection(
     except psycopg.Error as error:
         from initmig.postgres.refusals import connect_error
 
-        raise connect_error(error, params) from error
+        raise connect_error(one_line(str(error)), None, params) from error
     if on_notice:
         connection.add_notice_handler(
             lambda said: on_notice(said.severity_nonlocalized or "", said.message_primary or "")
@@ -107,10 +75,7 @@ def _parameters(settings: Settings, timeout: float) -> dict[str, Any]:
             hint="give only parameters that libpq knows; in user name and password, write"
             " @ : / ? # % as %40 %3A %2F %3F %23 %25",
         ) from None
-    defaults: dict[str, Any] = {**_TRANSPORT, "connect_timeout": max(2, round(timeout))}
-    if settings.password:
-        defaults["password"] = settings.password
-    return {**defaults, **given, "client_encoding": "UTF8"}
+    return {**defaults(settings, timeout), **given, **IMPOSED}
 
 
 def _quotes_a_parameter(reason: str, conninfo: str) -> bool:

@@ -1,11 +1,13 @@
-"""What psycopg raises, as initmig's own errors, and the SQLSTATEs that somebody acts on."""
+"""What a server refused, as initmig's own errors, and the SQLSTATEs that somebody acts on."""
 
-import re
-
-import psycopg
+from __future__ import annotations
 
 from initmig.dsn import mask_secrets
-from initmig.errors import DatabaseRefused, InitmigError, Place, ServerMessage
+from initmig.errors import DatabaseRefused, InitmigError
+from initmig.records import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from initmig.errors import Place, ServerMessage
 
 UNDEFINED_TABLE = "42P01"
 UNDEFINED_COLUMN = "42703"
@@ -27,13 +29,13 @@ class StatementFailed(InitmigError):
     """The server, or the driver, refused a statement."""
 
     exit_code = 1
-    position: int
+    position = 0
     """1-based, in characters from the start of the message sent; 0 where the server named none."""
 
-    completed: int
+    completed = 0
     """How many statements of the message had been completed before."""
 
-    def at(self, place: Place) -> "StatementFailed":
+    def at(self, place: Place) -> StatementFailed:
         """This error, now with its *place* in a file."""
         self.problems = (self.problems[0]._replace(place=place),)
         return self
@@ -44,32 +46,22 @@ class StatementFailed(InitmigError):
         return self.problems[0].server
 
 
-def is_lost(error: psycopg.Error) -> bool:
-    """Whether *error* says that the connection cannot be used any more."""
-    return (error.sqlstate or "").startswith(_CONNECTION_LOST)
+def is_lost(sqlstate: str | None) -> bool:
+    """Whether *sqlstate* says that the connection cannot be used any more."""
+    return (sqlstate or "").startswith(_CONNECTION_LOST)
 
 
-def one_line(error: psycopg.Error) -> str:
-    """libpq's words on one line, each attempt's failure once."""
+def one_line(words: str) -> str:
+    """libpq's *words* on one line, each attempt's failure once."""
+    import re
+
     # psycopg lists the attempts where there were several, and names the host of each
     frame = (
         r"Multiple connection.*|(- host: .*?, hostaddr: .*?: )?"
         r"(connection failed: )?(connection is bad: )?"
     )
-    lines = (re.sub(f"^({frame})", "", line.strip()) for line in str(error).splitlines())
+    lines = (re.sub(f"^({frame})", "", line.strip()) for line in words.splitlines())
     return mask_secrets("; ".join(dict.fromkeys(filter(None, lines))))
-
-
-def statement_failed(error: psycopg.Error, *, completed: int = 0) -> StatementFailed:
-    """*error* of a statement, *completed* ones of the same message before it."""
-    said = error.diag
-    beside = (error.sqlstate, said.message_detail, said.message_hint, said.context)
-    failed = StatementFailed(
-        said.message_primary or str(error), server=ServerMessage(*(text or "" for text in beside))
-    )
-    failed.position = int(said.statement_position or 0)
-    failed.completed = completed
-    return failed
 
 
 def refused(error: StatementFailed) -> DatabaseRefused:

@@ -1,5 +1,7 @@
 """Names and strings as SQL."""
 
+from __future__ import annotations
+
 
 def quote_identifier(name: str) -> str:
     """*name* as an SQL identifier, whatever characters are in it."""

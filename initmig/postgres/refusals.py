@@ -1,26 +1,28 @@
 """Why an attempt to connect failed; imported when one did, since the no-op needs none of it.
 
-libpq gives no SQLSTATE for a failed connect, and its ping calls a server that has no slot left, or
-that does not speak TLS, the same as one that refuses a password or is silent. So its words decide;
-if they say nothing, or are in another language, the SQLSTATEs of another attempt; then the ping.
+psycopg gives no SQLSTATE for a failed connect, and libpq's ping calls a server that has no slot
+left, or that does not speak TLS, the same as one that refuses a password or is silent. So the words
+decide; if they say nothing, or are in another language, the SQLSTATEs; then the ping.
 """
 
-import ctypes
+from __future__ import annotations
+
 import re
-import select
-import sys
-import time
-from collections.abc import Mapping
-from typing import Any, Literal
 
-import psycopg
-from psycopg import pq
-from psycopg.conninfo import make_conninfo
+from initmig.errors import ConfigError, DatabaseRefused, DatabaseUnavailable
+from initmig.postgres.errors import LoginRefused
+from initmig.postgres.libpq import ConnectFailed, Reader, find_libpq, ping
+from initmig.records import TYPE_CHECKING
 
-from initmig.errors import ConfigError, DatabaseRefused, DatabaseUnavailable, InitmigError
-from initmig.postgres.errors import LoginRefused, one_line
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from ctypes import CDLL
+    from typing import Literal
 
-_Verdict = Literal["unsupported", "refused", "not now", "malformed", "not tried"]
+    from initmig.errors import InitmigError
+
+    _Verdict = Literal["unsupported", "refused", "not now", "malformed", "not tried"]
+
 
 _WORDS: dict[_Verdict, str] = {
     # a pooler's: what is said at start-up would be said to a connection that others use next
@@ -39,17 +41,23 @@ _WORDS: dict[_Verdict, str] = {
 _QUOTED = re.compile(r"""(["']).*?\1|>>.*?<<|»[^«]*«|«[^»]*»|„[^“”]*[“”]""")
 _NOT_NOW = ("00", "53", "55000", "57P")
 """SQLSTATEs of a refused connect that pass: no resources, not yet, not any more. 00 is success."""
-_SQLSTATE = re.compile(r":  ([0-9A-Z]{5})$", re.MULTILINE)
-_PQERRORS_SQLSTATE = 3
-_ANSWER_SECONDS = 5.0
 
-_PINGS: dict[int, _Verdict] = {pq.Ping.OK: "refused", pq.Ping.NO_ATTEMPT: "not tried"}
+_PINGS: dict[int, _Verdict] = {0: "refused", 3: "not tried"}
+"""By PGPing: PQPING_OK, and PQPING_NO_ATTEMPT."""
 
 
-def connect_error(error: psycopg.Error, params: Mapping[str, Any]) -> InitmigError:
-    """*error* of an attempt to connect with *params*, as what is to be done about it."""
-    reason = one_line(error)
-    match _by_words(reason) or _by_asking_again(make_conninfo("", **params).encode()):
+def connect_error(
+    reason: str, sqlstates: Sequence[str] | None, params: Mapping[str, str]
+) -> InitmigError:
+    """What is to be done about an attempt to connect with *params* that failed for *reason*.
+
+    *sqlstates* is None where they are not known; then they are asked for.
+    """
+    return _told(reason, _by_words(reason) or _by_sqlstates(sqlstates, params))
+
+
+def _told(reason: str, verdict: _Verdict) -> InitmigError:
+    match verdict:
         case "unsupported":
             return DatabaseRefused(
                 reason,
@@ -80,45 +88,26 @@ def _by_words(reason: str) -> _Verdict | None:
     return next((verdict for verdict, said in _WORDS.items() if re.search(said, unquoted)), None)
 
 
-def _by_asking_again(conninfo: bytes) -> _Verdict:
-    if sqlstates := _ask_for_sqlstates(conninfo):
-        passing = all(sqlstate.startswith(_NOT_NOW) for sqlstate in sqlstates)
-        return "not now" if passing else "refused"
-    return _PINGS.get(pq.PGconn.ping(conninfo), "not now")
+def _by_sqlstates(sqlstates: Sequence[str] | None, params: Mapping[str, str]) -> _Verdict:
+    libpq = find_libpq()
+    if libpq is None:
+        return "not now"
+    known = _ask_for_sqlstates(libpq, params) if sqlstates is None else sqlstates
+    if known:
+        return "not now" if all(each.startswith(_NOT_NOW) for each in known) else "refused"
+    return _PINGS.get(ping(libpq, params), "not now")
 
 
-def _ask_for_sqlstates(conninfo: bytes) -> list[str]:
+def _ask_for_sqlstates(libpq: CDLL, params: Mapping[str, str]) -> Sequence[str]:
     """What the servers answer to another attempt to connect; empty if that cannot be told.
 
-    Their words may be in any language (``lc_messages``), and libpq keeps the SQLSTATE of a failed
-    connect to itself, unless it is told to say nothing else, after the attempt has begun.
+    Their words may be in any language (``lc_messages``).
     """
-    pgconn = pq.PGconn.connect_start(conninfo)
+    reader = Reader(libpq, params)
     try:
-        _say_only_the_sqlstate(pgconn)
-        if _finish_connecting(pgconn) == pq.PollingStatus.OK:
-            return ["00000"]
-        return _SQLSTATE.findall(pgconn.error_message.decode(errors="replace"))
-    except (psycopg.Error, OSError, AttributeError):
-        return []  # libpq finds fault with the parameters, or cannot be got at
+        reader.finish_connecting()
+    except ConnectFailed as failed:
+        return failed.sqlstates
     finally:
-        pgconn.finish()
-
-
-def _finish_connecting(pgconn: pq.abc.PGconn) -> int:
-    deadline = time.monotonic() + _ANSWER_SECONDS
-    while (status := pgconn.connect_poll()) in (pq.PollingStatus.READING, pq.PollingStatus.WRITING):
-        writing = status == pq.PollingStatus.WRITING
-        socket = select.poll()
-        socket.register(pgconn.socket, select.POLLOUT if writing else select.POLLIN)
-        if not socket.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            break
-    return status
-
-
-def _say_only_the_sqlstate(pgconn: Any) -> None:
-    # psycopg does not wrap this one; what a module is linked with is found through the module
-    libpq = ctypes.CDLL(sys.modules[type(pgconn).__module__].__file__)
-    set_verbosity = libpq.PQsetErrorVerbosity
-    set_verbosity.argtypes = [ctypes.c_void_p, ctypes.c_int]
-    set_verbosity(pgconn.pgconn_ptr, _PQERRORS_SQLSTATE)
+        reader.close()
+    return ("00000",)

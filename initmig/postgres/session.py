@@ -9,17 +9,10 @@ from psycopg import pq
 from psycopg.errors import error_from_result
 from psycopg.generators import execute
 
-from initmig.errors import DatabaseUnavailable, InitmigError
-from initmig.postgres.connecting import (
-    CONNECT_TIMEOUT_SECONDS,
-    SERVER_TRANSPORT,
-    Connection,
-    OnNotice,
-    Settings,
-    open_connection,
-)
-from initmig.postgres.errors import StatementFailed, is_lost, one_line, refused, statement_failed
-from initmig.postgres.quoting import quote_identifier
+from initmig.errors import DatabaseUnavailable, InitmigError, ServerMessage
+from initmig.postgres.connecting import Connection, OnNotice, open_connection
+from initmig.postgres.errors import StatementFailed, is_lost, one_line, refused
+from initmig.postgres.parameters import CONNECT_TIMEOUT_SECONDS, Settings, lasting, preamble
 
 _COPYING = (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)
 
@@ -43,20 +36,15 @@ class Session:
         self._answer_timeout = answer_timeout
         self._on_notice = on_notice
         self._lasting = ""
-        self.preamble = _preamble(settings)
+        self.preamble = preamble(settings)
 
     def settle(self) -> None:
         """Keep what the preamble sets for the whole session, which must not be a pooled one.
 
-        The server is made to notice a client that died, or is behind a dead link, also while its
-        statement runs; without that the lock would live on to the end of the statement, or until
-        the system's keepalives begin, after two hours.
-        https://www.postgresql.org/docs/current/runtime-config-connection.html
+        See `parameters.lasting`.
         """
-        lasting = self.preamble.replace("SET LOCAL", "SET")
-        lasting += ";".join(f"SET {name} = '{value}'" for name, value in SERVER_TRANSPORT.items())
-        self.query(lasting)
-        self._lasting = lasting
+        self._lasting = lasting(self._settings)
+        self.query(self._lasting)
         self.preamble = ""
 
     @property
@@ -156,10 +144,10 @@ class Session:
 
     def _translate(self, error: psycopg.Error, *, completed: int = 0) -> InitmigError:
         connection = self.connection
-        if connection.closed or is_lost(error):
-            connection.last_words = connection.last_words or one_line(error)
+        if connection.closed or is_lost(error.sqlstate):
+            connection.last_words = connection.last_words or one_line(str(error))
             return DatabaseUnavailable(f"the connection was lost: {connection.last_words}")
-        return statement_failed(error, completed=completed)
+        return _statement_failed(error, completed=completed)
 
     @contextmanager
     def answered_within(self, seconds: float) -> Iterator[None]:
@@ -228,12 +216,13 @@ def connect(
     return Session(connection, settings, answer_timeout, on_notice)
 
 
-def _preamble(settings: Settings) -> str:
-    """The SET LOCALs that open every transaction; empty where there is nothing to set."""
-    preamble = ""
-    if settings.role:
-        preamble += f"SET LOCAL ROLE {quote_identifier(settings.role)};"
-    if settings.schema:
-        schemas = (name.strip() for name in settings.schema.split(","))
-        preamble += f"SET LOCAL search_path = {', '.join(map(quote_identifier, schemas))};"
-    return preamble
+def _statement_failed(error: psycopg.Error, *, completed: int) -> StatementFailed:
+    """*error* of a statement, *completed* ones of the same message before it."""
+    said = error.diag
+    beside = (error.sqlstate, said.message_detail, said.message_hint, said.context)
+    failed = StatementFailed(
+        said.message_primary or str(error), server=ServerMessage(*(text or "" for text in beside))
+    )
+    failed.position = int(said.statement_position or 0)
+    failed.completed = completed
+    return failed

@@ -211,10 +211,10 @@ def test_a_crash_is_one_event_with_its_traceback_and_no_secret(
     # a history that neither yoyo nor initmig has written
     database.execute(
         "CREATE TABLE _yoyo_version (version int); CREATE TABLE _yoyo_migration"
-        " (migration_hash text, migration_id text, applied_at_utc text);"
+        " (migration_hash text, migration_id text, applied_at_utc timestamp);"
         "CREATE TABLE _yoyo_log (migration_hash text, username text, hostname text,"
         " operation text, created_at_utc text);"
-        f"INSERT INTO _yoyo_migration VALUES ('x', 'x', 'postgres://me:{PROBE}@h')"
+        f"INSERT INTO _yoyo_migration VALUES ('x', 'postgres://me:{PROBE}@h', 'infinity')"
     )
     outcome = tmp_path / "outcome"
     env = {"INITMIG_TERMINATION_LOG": str(outcome), **JSON}

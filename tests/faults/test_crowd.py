@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.databases import create_database
 from tests.support.forking import Forking
 from tests.support.migrations import write
 from tests.support.trials import Run, Trial
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tests.support.databases import Database, DatabaseServer
     from tests.support.processes import Processes, Result, Running
     from tests.support.proxy import MakeProxy, Message
+    from tests.support.servers import MakeServer
 
 COPIES = 8
 # None of them can be applied twice.
@@ -33,6 +35,24 @@ MIXED = {
     "0003_u.sql": "CREATE TABLE u (); INSERT INTO t VALUES (4);",
     "post-apply.sql": "INSERT INTO t VALUES (0);",
 }
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("copies", [64, 256])
+def test_more_copies_than_the_server_has_slots_all_end_well(
+    make_server: MakeServer, initmig: Initmig, folder: Path, copies: int
+) -> None:
+    server = make_server()
+    database = create_database(server)
+    assert database.value("SHOW max_connections") == "100"
+    ids = [f"{number:04}" for number in range(1, 51)]
+    write(folder, {f"{id}.sql": f"CREATE TABLE t{id} ()" for id in ids})
+    running = [initmig.start(url=database.url, folder=folder) for _ in range(copies)]
+    results = [copy.result(timeout=120) for copy in running]
+    assert [result.err for result in results if result.code != 0] == []
+    assert sum(result.err.count(" applied 0") for result in results) == len(ids)
+    applied = "SELECT migration_id FROM _yoyo_migration ORDER BY applied_at_utc"
+    assert [id for (id,) in database.query(applied)] == ids
 
 
 class Waiter:

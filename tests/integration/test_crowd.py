@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from tests.support.command import Initmig
     from tests.support.databases import Database, DatabaseServer
+    from tests.support.proxy import MakeProxy, Message, Verdict
     from tests.support.yoyo import Yoyo
 
 # None of them can be applied twice.
@@ -60,6 +62,28 @@ def test_sixteen_copies_on_an_empty_database_apply_each_migration_once(
     )
     assert sum(result.err.count(" applied 000") for result in results) == len(FILES)
     assert_applied_once(database, ids(FILES))
+
+
+def test_copy_has_one_connection_at_a_time(
+    database: Database,
+    server: DatabaseServer,
+    make_proxy: MakeProxy,
+    initmig: Initmig,
+    folder: Path,
+) -> None:
+    write(folder, FILES)
+    proxy = make_proxy(server)
+    left: list[int] = []
+
+    def before(message: Message) -> Verdict:
+        if message.type == "startup":
+            time.sleep(0.5)  # what it said before it comes again has arrived by then
+            left.append(proxy.count("X"))
+        return "forward"
+
+    proxy.before = before
+    assert initmig(url=proxy.url(database.name), folder=folder).code == 0
+    assert left == [0, 1]
 
 
 def test_sixteen_copies_apply_all_in_one_transaction_once(

@@ -43,7 +43,7 @@ def leader(database: Database, initmig: Initmig, folder: Path) -> Running:
     """An initmig in the middle of a migration, until the table `gate` is dropped."""
     database.execute("CREATE TABLE gate ()")
     running = initmig.start("--log-level=debug", url=database.url, folder=write(folder, GATED))
-    running.wait_for_line("0001_gated")
+    running.wait_for_line("[1/1] 0001_gated")
     return running
 
 
@@ -145,7 +145,7 @@ def test_waiter_polls_and_never_blocks_in_the_server(
     folder: Path,
 ) -> None:
     waiter = initmig.start(url=proxy.url(database.name), folder=folder)
-    wait_until(lambda: sum(query.startswith(TAKE) for query in proxy.queries) > 3)
+    wait_until(lambda: sum("FROM pg_locks" in query for query in proxy.queries) > 3)
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     in_transaction = (
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'initmig'"

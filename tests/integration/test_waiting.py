@@ -10,8 +10,9 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
-from initmig import postgres
 from initmig.errors import DatabaseUnavailable
+from initmig.postgres import Settings
+from initmig.postgres.session import connect
 from tests.support.databases import Database, create_database
 from tests.support.hosts import closed_port, deaf_port
 from tests.support.migrations import write
@@ -350,7 +351,7 @@ def test_wait_says_what_is_pending_when_its_time_is_over(
 def test_a_server_that_takes_too_long_over_an_answer_is_as_good_as_away(
     database: Database,
 ) -> None:
-    session = postgres.connect(postgres.Settings(database.url), answer_timeout=0.3)
+    session = connect(Settings(database.url), answer_timeout=0.3)
     assert session.query("SELECT 1") == [(1,)]
     with pytest.raises(DatabaseUnavailable, match=r"no answer in 0\.3 s"):
         session.query("SELECT pg_sleep(60)")

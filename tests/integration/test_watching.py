@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg
 import pytest
 
-from initmig import postgres
+from initmig.postgres import Settings
+from initmig.postgres.session import Session, connect
 from initmig.watching import Watch, _Blocker, _blocker, deadlocked_with
 from tests.support.databases import Database, create_database
 from tests.support.migrations import write
@@ -43,7 +44,7 @@ def holding_busy(database: Database, *, url: str = "") -> Iterator[int]:
 class Told:
     """What a watch tells of statements that run beside the test."""
 
-    def __init__(self, session: postgres.Session) -> None:
+    def __init__(self, session: Session) -> None:
         self.session = session
         self.events: list[StatementRunning] = []
         self.watch: Watch
@@ -77,7 +78,7 @@ class Told:
 @contextmanager
 def watching(url: str, tell_every: float, *, pid: int = 0) -> Iterator[Told]:
     """A watch that tells that often, in seconds; it ends after the work that it watches."""
-    session = postgres.connect(postgres.Settings(url))
+    session = connect(Settings(url))
     told = Told(session)
     told.watch = Watch(
         session,

@@ -1,8 +1,9 @@
+from __future__ import annotations
+
 import json
 import os
-from collections.abc import Iterator
 from io import StringIO, TextIOWrapper
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,14 @@ from hypothesis import strategies as st
 
 from initmig import events
 from initmig.errors import Place, Problem, ServerMessage
-from initmig.events import Event, Failed, NothingPending, ServerNotice
+from initmig.events import Failed, NothingPending, ServerNotice
 from initmig.logs import Log, event_text, problem_text
+from initmig.records import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from initmig.events import Event
 
 PROBLEM = Problem(
     "0002_x failed: relation missing",
@@ -85,7 +92,8 @@ def leaves(value: Any) -> Iterator[Any]:
 
 
 def test_every_event_is_tried_here() -> None:
-    assert {type(event) for event in EVENTS} == set(get_args(Event))
+    records = {each for each in vars(events).values() if hasattr(each, "_fields")}
+    assert {type(event) for event in EVENTS} == records - {Problem, Record}
 
 
 @each_event

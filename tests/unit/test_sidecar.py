@@ -1,9 +1,12 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from initmig.events import (
     AppliedElsewhere,
     Connected,
-    Event,
     Finished,
     HistoryRead,
     LockAcquired,
@@ -16,6 +19,9 @@ from initmig.events import (
     WaitingInQueue,
 )
 from initmig.sidecar import State, after, answer, exposition, obstacles
+
+if TYPE_CHECKING:
+    from initmig.events import Event
 
 BEGUN = State(begun=100.0)
 TWO_PENDING = HistoryRead(applied=1, pending=("0002_b", "0003_c"), unknown=0)

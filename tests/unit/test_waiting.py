@@ -8,12 +8,14 @@ import pytest
 
 from initmig.clock import Clock
 from initmig.errors import DatabaseRefused, DatabaseUnavailable, InitmigError, MigrationsPending
-from initmig.events import Connected, Event, WaitingForDatabase, WaitingForMigrations
-from initmig.postgres import LoginRefused, Session, Settings
-from initmig.waiting import with_session
+from initmig.events import Connected, WaitingForDatabase, WaitingForMigrations
+from initmig.postgres import LoginRefused
+from initmig.waiting import Outage, with_connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from initmig.events import Event
 
 CLOSED = DatabaseUnavailable("Connection refused")
 STARTING = DatabaseUnavailable("the database system is starting up")
@@ -38,7 +40,7 @@ class Time:
 
 
 class Connection:
-    """What a session needs for being closed."""
+    """What a wait needs to know of a connection."""
 
     closed = False
 
@@ -54,24 +56,23 @@ class World:
         self.time = Time()
         self.events: list[Event] = []
         self.patience: list[float] = []
-        self.connections: list[Any] = []
+        self.connections: list[Connection] = []
         self._answers = iter(answers)
         self._takes = takes
 
-    def connect(self, seconds: float) -> Session:
+    def connect(self, seconds: float) -> Any:
         self.patience.append(seconds)
         self.time.now += self._takes
         error = next(self._answers)
         if error:
             raise error
-        connection: Any = Connection()
+        connection = Connection()
         self.connections.append(connection)
-        return Session(connection, Settings())
+        return connection
 
-    def wait(self, timeout: float, work: Callable[[Session], str] = lambda _: "done") -> str:
-        return with_session(
-            self.connect, work, timeout=timeout, clock=self.time.clock, emit=self.events.append
-        )
+    def wait(self, timeout: float, work: Callable[[Any], str] = lambda _: "done") -> str:
+        outage = Outage(timeout, self.time.clock, self.events.append)
+        return with_connection(self.connect, work, outage)
 
     @property
     def reasons(self) -> list[str]:
@@ -84,11 +85,11 @@ def for_ever(error: InitmigError) -> Iterable[InitmigError]:
         yield error
 
 
-def failing_then(results: Iterable[InitmigError | str]) -> Callable[[Session], str]:
+def failing_then(results: Iterable[InitmigError | str]) -> Callable[[Any], str]:
     """Work that fails in these ways, and succeeds at last."""
     each = iter(results)
 
-    def work(_: Session) -> str:
+    def work(_: Any) -> str:
         result = next(each)
         if isinstance(result, InitmigError):
             raise result
@@ -218,7 +219,7 @@ def test_time_at_work_does_not_count_as_waiting() -> None:
     world = World([None, CLOSED, CLOSED, None])
     lost = DatabaseUnavailable("the connection was lost")
 
-    def work(_: Session) -> str:
+    def work(_: Any) -> str:
         world.time.now += 1000
         if len(world.connections) == 1:
             raise lost

@@ -1,0 +1,72 @@
+"""How to connect, and what is said first: the same for both kinds of connection."""
+
+from __future__ import annotations
+
+from initmig.postgres.quoting import quote_identifier
+from initmig.records import Record
+
+CONNECT_TIMEOUT_SECONDS = 5.0
+CLIENT_CHECK_INTERVAL = "1s"
+
+# A peer that vanishes without a word is noticed after 14 s: keepalives see the connection where
+# nothing is said, tcp_user_timeout the one with unacknowledged data. What is said into the silence
+# begins a new count, so it can be twice that, which is to stay below 30 s.
+_KEEPALIVES = {"keepalives_idle": "5", "keepalives_interval": "3", "keepalives_count": "3"}
+_USER_TIMEOUT = {"tcp_user_timeout": "14000"}
+
+_TRANSPORT = {
+    "keepalives": "1",
+    **_KEEPALIVES,
+    **_USER_TIMEOUT,
+    # fallback_: an application_name of the user's own wins
+    "fallback_application_name": "initmig",
+}
+
+# The same for the other side; over a Unix socket the server takes no notice of the tcp_ ones.
+_SERVER_TRANSPORT = {
+    "client_connection_check_interval": CLIENT_CHECK_INTERVAL,
+    **{f"tcp_{name}": value for name, value in _KEEPALIVES.items()},
+    **_USER_TIMEOUT,
+}
+
+IMPOSED = {"client_encoding": "UTF8"}
+"""What no connection string can change."""
+
+
+class Settings(Record):
+    """How to connect, and for whom the work is done there."""
+
+    conninfo: str = ""
+    password: str = ""
+    """Used where *conninfo* has none."""
+    schema: str = ""
+    role: str = ""
+
+
+def defaults(settings: Settings, timeout: float) -> dict[str, str]:
+    """What holds where the connection string says nothing; *timeout* in seconds for each host."""
+    given = {**_TRANSPORT, "connect_timeout": str(max(2, round(timeout)))}
+    return {**given, "password": settings.password} if settings.password else given
+
+
+def preamble(settings: Settings) -> str:
+    """The SET LOCALs that open every transaction; empty where there is nothing to set."""
+    said = ""
+    if settings.role:
+        said += f"SET LOCAL ROLE {quote_identifier(settings.role)};"
+    if settings.schema:
+        schemas = (name.strip() for name in settings.schema.split(","))
+        said += f"SET LOCAL search_path = {', '.join(map(quote_identifier, schemas))};"
+    return said
+
+
+def lasting(settings: Settings) -> str:
+    """The same for the whole session, which must not be a pooled one.
+
+    The server is made to notice a client that died, or is behind a dead link, also while its
+    statement runs; without that the lock would live on to the end of the statement, or until
+    the system's keepalives begin, after two hours.
+    https://www.postgresql.org/docs/current/runtime-config-connection.html
+    """
+    transport = ";".join(f"SET {name} = '{value}'" for name, value in _SERVER_TRANSPORT.items())
+    return preamble(settings).replace("SET LOCAL", "SET") + transport

@@ -1,0 +1,215 @@
+"""Who has the migration lock, and those who wait for it: one polls, and says for whom.
+
+Whoever blocks in ``pg_advisory_lock`` holds a snapshot meanwhile, for which a CREATE INDEX
+CONCURRENTLY of the holder waits: a deadlock. See docs/locking.md.
+"""
+
+from __future__ import annotations
+
+from initmig.durations import format_duration
+from initmig.errors import DatabaseRefused, DatabaseUnavailable, QueueTimeout
+from initmig.events import WaitingForYoyo, WaitingInQueue
+from initmig.records import TYPE_CHECKING, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from initmig.clock import Clock
+    from initmig.events import Emit, Event
+    from initmig.postgres.asking import Asking
+
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 0.5
+_TELL_AGAIN_SECONDS = 10.0
+
+# The key is of the schema that has, or will get, the history tables: two schemas of one database
+# can be migrated side by side. The seed is an arbitrary constant, so that no other tool's hash of
+# a schema name is the same key.
+_FACTS = """
+SELECT pg_backend_pid(), pg_is_in_recovery(),
+    current_setting('transaction_read_only')::bool, home, hashtextextended(home, 20261122)
+FROM (SELECT coalesce((SELECT relnamespace::regnamespace::text FROM pg_class
+                       WHERE oid = to_regclass('_yoyo_migration')),
+                      quote_ident(current_schema())) AS home) AS schema"""
+
+_HOLDER = """
+SELECT a.pid, coalesce(a.usename, ''), a.application_name, coalesce(host(a.client_addr), ''),
+    extract(epoch FROM clock_timestamp() - a.backend_start)::float8,
+    coalesce(a.state, ''), pg_blocking_pids(a.pid)
+FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (l.classid::bigint << 32 | l.objid::bigint) = {key}"""
+
+
+class Facts(Record):
+    """What the server says of itself before anything is written."""
+
+    backend_pid: int
+    standby: bool
+    read_only: bool
+    schema: str | None
+    key: int
+
+
+def read_facts(connection: Asking) -> Facts:
+    """:raises InitmigError: nothing can be written here, at least not now."""
+    facts = Facts(*connection.query(_FACTS)[0])
+    if facts.standby:
+        raise DatabaseUnavailable("the server is a standby, and there is something to write")
+    if facts.read_only:
+        raise DatabaseUnavailable(
+            "the server is read-only (default_transaction_read_only),"
+            " and there is something to write"
+        )
+    if facts.schema is None:
+        raise DatabaseRefused(
+            "no schema of the search path exists, or the role may not use it",
+            hint="CREATE SCHEMA, GRANT USAGE and CREATE on it to the role, or correct --schema",
+        )
+    return facts
+
+
+class SessionLock:
+    """The lock of a direct connection: it ends with the connection at the latest."""
+
+    def __init__(self, connection: Asking, key: int, pid: int) -> None:
+        self.pid = self.worker_pid = pid
+        self._connection = connection
+        self._key = key
+        self._taken = False
+
+    def try_take(self) -> bool:
+        """Whether it is taken now."""
+        taken = self._connection.query(f"SELECT pg_try_advisory_lock({self._key})")[0][0]
+        self._taken = bool(taken)
+        return self._taken
+
+    def release(self) -> None:
+        """Give it back, if it was taken and the connection is still good for that."""
+        if self._taken and self._connection.usable:
+            self._connection.query(f"SELECT pg_advisory_unlock({self._key})")
+
+
+def wait_for_turn(
+    connection: Asking,
+    *,
+    timeout: float,
+    clock: Clock,
+    emit: Emit,
+    is_needed: Callable[[], bool],
+) -> bool:
+    """True once no other migrator is at work, False as soon as *is_needed* says no.
+
+    The turn ends with the connection, and then the lock is to be taken: it is there so that of
+    many copies that start together only one gets itself ready for work. Behind a pooler, where no
+    connection can keep it, it is everybody's.
+
+    :raises QueueTimeout: another migrator was still at it after *timeout* seconds, 0 for none
+    :raises InitmigError: as `read_facts`
+    """
+    facts = read_facts(connection)
+    if facts.backend_pid != connection.startup_pid:
+        return True
+    connection.settle()
+    queue = Queue(timeout, clock, emit, is_needed)
+    turn = _Turn(connection, facts)
+    return queue.wait(turn.try_take, lambda: holder_of(connection, facts.key, queue.waited()))
+
+
+class _Turn(SessionLock):
+    """The same lock; whoever waits takes it only when it was seen to be free a moment ago.
+
+    Before that it may be on its way to the connection that does the work.
+    """
+
+    def __init__(self, connection: Asking, facts: Facts) -> None:
+        super().__init__(connection, facts.key, facts.backend_pid)
+        self._looks_first = False
+
+    def try_take(self) -> bool:
+        if self._looks_first:
+            self._looks_first = holder_of(self._connection, self._key, 0.0) is not None
+            return False
+        self._looks_first = True
+        return super().try_take()
+
+
+class Queue:
+    """The wait for other migrators: polls with growing, jittered pauses, and says for whom."""
+
+    def __init__(
+        self, timeout: float, clock: Clock, emit: Emit, is_needed: Callable[[], bool]
+    ) -> None:
+        self._timeout = timeout
+        self._clock = clock
+        self._emit = emit
+        self._is_needed = is_needed
+        self._begun = clock.now()
+        self._told_at: float | None = None
+
+    def waited(self) -> float:
+        """Seconds so far."""
+        return self._clock.now() - self._begun
+
+    def wait(
+        self,
+        try_take: Callable[[], bool],
+        holder: Callable[[], WaitingInQueue | WaitingForYoyo | None],
+    ) -> bool:
+        """True once *try_take* is; False as soon as there is no need any more."""
+        self._told_at = None
+        while not try_take():
+            self._tell(holder)
+            self._clock.sleep(self._pause())
+            # before the lock, which is free once the leader has finished
+            if not self._is_needed():
+                return False
+        return True
+
+    def _pause(self) -> float:
+        from random import uniform
+
+        # a quarter of the wait so far: nobody waits much longer than there is reason to
+        longest = min(max(_FIRST_PAUSE_SECONDS, self.waited() / 4), _LONGEST_PAUSE_SECONDS)
+        return uniform(longest / 2, longest)  # noqa: S311 - jitter, no secret
+
+    def _tell(self, holder: Callable[[], WaitingInQueue | WaitingForYoyo | None]) -> None:
+        over = 0 < self._timeout <= self.waited()
+        due = self._told_at is None or self.waited() - self._told_at >= _TELL_AGAIN_SECONDS
+        if not (over or due):
+            return
+        event = holder()
+        if over:
+            raise _queue_timeout(event, self._timeout)
+        if event:
+            self._told_at = self.waited()
+            self._emit(event)
+
+
+def _queue_timeout(event: Event | None, timeout: float) -> QueueTimeout:
+    waited = f"another migrator was still at it after {format_duration(timeout)}"
+    if isinstance(event, WaitingForYoyo):
+        return QueueTimeout(
+            f"{waited}: a yoyo with process id {event.pid}, since {event.locked_at_utc} UTC",
+            hint="if that yoyo is no more, remove its lock row with `initmig unlock`",
+        )
+    if isinstance(event, WaitingInQueue):
+        waited += f": {event.holder}"
+    return QueueTimeout(waited, hint="let it finish, or raise --queue-timeout")
+
+
+def holder_of(connection: Asking, key: int, waited: float) -> WaitingInQueue | None:
+    """Who has the lock with this *key*, to one who has *waited* that many seconds."""
+    rows = connection.query(_HOLDER.format(key=key))
+    if not rows:
+        return None
+    pid, user, application, address, seconds, state, blocked_by = rows[0]
+    words = f"pid {pid} ({application or 'no application name'}, user {user or 'unknown'}"
+    words += f", from {address})" if address else ")"
+    if seconds is not None:  # else the role may not see that of another
+        words += f", connected {format_duration(seconds)}"
+    words += f", {state or 'state unknown'}"
+    if blocked_by:
+        words += f", itself blocked by pid {', '.join(map(str, blocked_by))}"
+    return WaitingInQueue(words, pid, tuple(blocked_by), waited)

@@ -1,0 +1,52 @@
+"""Frozen records that cost next to nothing to define.
+
+To type checkers they are NamedTuples. The real ones bring typing, re and enum with them, and have
+Python compile code for each class: together longer than a start with nothing to do takes from the
+first to the last byte on the wire (docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+from operator import itemgetter
+
+__all__ = ["TYPE_CHECKING", "Record"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple as Record
+else:
+
+    class Record(tuple):
+        """A tuple whose fields have the names, and the defaults, of its annotated attributes."""
+
+        __slots__ = ()
+
+        def __init_subclass__(cls) -> None:
+            cls._fields = tuple(cls.__annotations__)
+            cls._defaults = {name: vars(cls)[name] for name in cls._fields if name in vars(cls)}
+            for index, name in enumerate(cls._fields):
+                setattr(cls, name, property(itemgetter(index)))
+
+        def __new__(cls, *values, **named):  # noqa: D102
+            rest = cls._fields[len(values) :]
+            if unknown := named.keys() - set(rest):
+                raise TypeError(f"{cls.__name__} cannot take {', '.join(sorted(unknown))}")
+            given = cls._defaults | named
+            if missing := [name for name in rest if name not in given]:
+                raise TypeError(f"{cls.__name__} lacks {', '.join(missing)}")
+            if len(values) > len(cls._fields):
+                raise TypeError(f"{cls.__name__} has {len(cls._fields)} fields")
+            return tuple.__new__(cls, (*values, *(given[name] for name in rest)))
+
+        def __getnewargs__(self):
+            return tuple(self)
+
+        def __repr__(self) -> str:
+            fields = (f"{name}={value!r}" for name, value in self._asdict().items())
+            return f"{type(self).__name__}({', '.join(fields)})"
+
+        def _asdict(self):
+            return dict(zip(self._fields, self, strict=True))
+
+        def _replace(self, **named):
+            return type(self)(**(self._asdict() | named))

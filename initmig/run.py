@@ -1,0 +1,186 @@
+"""What the use cases share: their configuration, how they connect, what they follow and refuse."""
+
+from __future__ import annotations
+
+from initmig import history, planning, postgres, waiting
+from initmig.events import HistoryRead, NoMigrationsFound, UnknownMigrations
+from initmig.files import checksum, list_files
+from initmig.model import (
+    Listing,
+    Migration,
+    MigrationFile,
+)
+from initmig.records import TYPE_CHECKING, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import TypeVar
+
+    from initmig.clock import Clock
+    from initmig.config import Config
+    from initmig.events import Emit
+    from initmig.model import (
+        AppliedMigration,
+        Direction,
+        Unfinished,
+    )
+    from initmig.postgres.asking import Asking
+
+    _T = TypeVar("_T")
+    _M = TypeVar("_M", MigrationFile, Migration)
+
+
+class Run(Record):
+    """What all parts of one use case share."""
+
+    config: Config
+    listing: Listing
+    emit: Emit
+    clock: Clock
+    outage: waiting.Outage
+    """One for the whole run: the wait timeout is for all of it."""
+    begun: float
+    """Seconds of the clock."""
+
+    def seconds(self) -> float:
+        """Since the run began."""
+        return self.clock.now() - self.begun
+
+    @property
+    def known(self) -> list[str]:
+        """The ids of this image, in its order."""
+        return [file.id for file in self.listing.migrations]
+
+    @property
+    def settings(self) -> postgres.Settings:
+        """How to connect, as of now: a secret may be in a file, and rotated."""
+        config = self.config
+        return postgres.Settings(
+            config.database_url.read(), config.password.read(), config.schema, config.role
+        )
+
+
+def begin(config: Config, emit: Emit, clock: Clock) -> Run:
+    """A run for the migrations that are listed in the folders.
+
+    :raises ConfigError: a folder cannot be listed, or has what is no migration
+    """
+    listing = list_files(config.migrations)
+    if not listing.migrations:
+        emit(NoMigrationsFound(config.migrations))
+    return without_files(config, emit, clock)._replace(listing=listing)
+
+
+def without_files(config: Config, emit: Emit, clock: Clock) -> Run:
+    """A run that is not about this image's migrations."""
+    outage = waiting.Outage(config.wait_timeout, clock, emit)
+    return Run(config, Listing(()), emit, clock, outage, clock.now())
+
+
+def asking(run: Run, work: Callable[[Asking], _T]) -> _T:
+    """What *work* returns on a connection for questions, with waiting for the database."""
+    return waiting.with_connection(
+        lambda timeout: postgres.open_for_questions(run.settings, timeout=timeout),
+        work,
+        run.outage,
+    )
+
+
+def look_through(run: Run, applied: Sequence[str]) -> planning.LeftToDo:
+    """What is left to do where yoyo's table has the ids *applied*; tells it."""
+    left = planning.left_to_do(run.listing, applied)
+    run.emit(
+        HistoryRead(
+            applied=len(run.listing.migrations) - len(left.pending),
+            pending=left.ids,
+            unknown=len(planning.unknown_ids(run.listing, applied)),
+        )
+    )
+    return left
+
+
+def is_open(run: Run, left: planning.LeftToDo) -> bool:
+    """Whether there is anything to do of what is *left*."""
+    return bool(asked_for(run, left.pending) or left.owed or left.half_undone)
+
+
+def is_pending(connection: Asking, run: Run) -> bool:
+    """Whether there is anything to do by now."""
+    return is_open(run, look_through(run, history.applied_ids_so_far(connection)))
+
+
+def meet_unknown(connection: Asking, run: Run, applied: Sequence[str]) -> None:
+    """Say that the database is ahead, unless an older application cannot live with that."""
+    if unknown := refuse_old_image(connection, run, applied):
+        run.emit(UnknownMigrations(unknown))
+
+
+def refuse_old_image(connection: Asking, run: Run, applied: Sequence[str]) -> tuple[str, ...]:
+    """The ids unknown to this image; a second query only where there are any.
+
+    :raises PlanError: a breaking one is among them
+    """
+    unknown = planning.unknown_ids(run.listing, applied)
+    if unknown:
+        records = history.applied_migrations(connection)
+        planning.refuse_old_image(record for record in records if record.id in unknown)
+    return unknown
+
+
+def asked_for(run: Run, pending: Sequence[_M]) -> Sequence[_M]:
+    """Those of the *pending*, in their order, that ``--to`` asks for, or all."""
+    if not run.config.to:
+        return pending
+    target = planning.resolve_id(run.config.to, run.known)
+    return planning.up_to(target, pending, run.listing)
+
+
+def changed(run: Run, applied: Iterable[AppliedMigration]) -> tuple[planning.Finding, ...]:
+    """The applied migrations whose file changed; reads those that have something to compare."""
+    recorded = {migration.id for migration in applied if migration.checksum}
+    checksums = {
+        file.id: checksum(file.path) for file in run.listing.migrations if file.id in recorded
+    }
+    return planning.changed(run.listing, applied, checksums)
+
+
+def follow(policy: str, findings: Sequence[planning.Finding], emit: Emit) -> None:
+    """:raises PlanError: there are *findings*, and *policy* says fail; warn emits them."""
+    if policy == "fail":
+        planning.refuse(findings)
+    if policy == "warn":
+        for finding in findings:
+            emit(finding.event)
+
+
+def planned(
+    run: Run,
+    pending: Sequence[Migration],
+    applied: Sequence[AppliedMigration],
+    unfinished: Sequence[Unfinished],
+) -> tuple[Migration, ...]:
+    """What of *pending* is to be applied, by the policies of the configuration."""
+    plan = planning.without_blocked(asked_for(run, pending), pending)
+    stopped = [each for each in unfinished if plan or each.direction == "rollback"]
+    go_on(run, stopped, {migration.id: migration for migration in plan}, "apply")
+    files = planning.placed_by_name(plan)
+    ids = [migration.id for migration in applied]
+    if plan:
+        follow(run.config.out_of_order, planning.out_of_order(files, ids, run.listing), run.emit)
+        follow(run.config.changed, changed(run, applied), run.emit)
+    if run.config.transaction == "all":
+        planning.refuse_transaction_of_all(plan)
+    return plan
+
+
+def go_on(
+    run: Run,
+    unfinished: Sequence[Unfinished],
+    migrations: Mapping[str, Migration],
+    direction: Direction,
+) -> None:
+    """:raises PlanError: what stopped half way is not what *migrations* would go on with."""
+    planning.refuse_half_way(unfinished, migrations, direction)
+    findings = planning.changed_half_way(unfinished, migrations)
+    if run.config.changed != "allow":
+        planning.refuse(findings)

@@ -1,0 +1,167 @@
+"""The use cases that write, from where it is clear that there is something to write.
+
+They bring in the executor and the engine, and with them psycopg and yoyo.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from initmig import engine, history, planning, waiting
+from initmig.events import AppliedElsewhere, NotLocked, ServerNotice, YoyoLockRemoved
+from initmig.executor import Limits, locked_executor
+from initmig.lock import remove_yoyo_row
+from initmig.model import UNDOING
+from initmig.postgres.session import connect
+from initmig.run import go_on, is_pending, look_through, planned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
+
+    from initmig.executor import Executor
+    from initmig.model import AppliedMigration, Migration, MigrationFile
+    from initmig.postgres.session import Session
+    from initmig.run import Run
+
+_T = TypeVar("_T")
+
+
+class Loaded(NamedTuple):
+    """What was pending when that was read, and every hook, as code that can run."""
+
+    pending: Sequence[Migration]
+    hooks: Sequence[Migration]
+
+
+def load(run: Run, pending: Sequence[MigrationFile], applied: Iterable[str]) -> Loaded:
+    """Every file that may have to run, before the first statement does.
+
+    :raises ConfigError: with every problem of all of them
+    """
+    return Loaded(
+        engine.load(pending, known={*run.known, *applied}, emit=run.emit),
+        engine.load(run.listing.hooks, known=run.known, emit=run.emit),
+    )
+
+
+def apply(run: Run, loaded: Loaded) -> None:
+    """Apply what is pending once this process holds the migration lock.
+
+    :raises InitmigError: every one of them
+    """
+    _working(run, lambda session: _apply(session, run, loaded))
+
+
+def _apply(session: Session, run: Run, loaded: Loaded) -> None:
+    with _locked(session, run, lambda: is_pending(session, run)) as executor:
+        plan, owed = _read_and_plan(session, run, loaded.pending) if executor else ((), ())
+        if executor is None or not (plan or owed):
+            run.emit(AppliedElsewhere(run.seconds()))
+            return
+        owing = [hook.id for hook in loaded.hooks]
+        if plan and run.config.transaction == "all":
+            executor.apply_all(plan, owing=owing)
+        else:
+            executor.apply_each(plan, owing=owing)
+        executor.run_hooks([hook for hook in loaded.hooks if plan or hook.file in owed])
+
+
+def _read_and_plan(
+    session: Session, run: Run, loaded: Sequence[Migration]
+) -> tuple[tuple[Migration, ...], tuple[MigrationFile, ...]]:
+    """The plan as of now, and the hooks that are owed.
+
+    Others may have applied, or rolled back, what was read before.
+    """
+    applied = history.applied_migrations(session)
+    ids = history.applied_ids(session)
+    left = look_through(run, ids)
+    if {file.id for file in left.pending} - {migration.id for migration in loaded}:
+        loaded = load(run, left.pending, ids).pending
+    wanted = {file.id for file in left.pending}
+    still = [migration for migration in loaded if migration.id in wanted]
+    unfinished = history.unfinished_migrations(session)
+    for id in set(left.half_undone) - {each.id for each in unfinished}:
+        session.query(history.settle(UNDOING + id))  # a stock yoyo has come to its end
+    return planned(run, still, applied, unfinished), left.owed
+
+
+def roll_back(run: Run) -> None:
+    """Undo what the configuration says, newest first.
+
+    :raises InitmigError: every one of them
+    """
+    decided: list[AppliedMigration] = []
+    _working(run, lambda session: _roll_back(session, run, decided))
+
+
+def _roll_back(session: Session, run: Run, decided: list[AppliedMigration]) -> None:
+    """Undo what was *decided* on before a connection was lost, else what is decided now."""
+    if not history.applied_ids(session):
+        planning.refuse_half_way(history.unfinished_migrations(session), {}, "rollback")
+        return
+    with _locked(session, run, lambda: True) as executor:
+        applied = history.applied_migrations(session)
+        # `--steps 1` counts from the state in which the run found the database
+        decided[:] = decided or _to_roll_back(run, applied)
+        chosen = planning.still_applied(decided, applied)
+        migrations = _load_for_rollback(run, chosen, applied)
+        planning.refuse_irreversible(chosen, migrations)
+        go_on(run, history.unfinished_migrations(session), migrations, "rollback")
+        if executor:
+            executor.roll_back([migrations[applied.id] for applied in chosen])
+
+
+def _to_roll_back(run: Run, applied: Sequence[AppliedMigration]) -> tuple[AppliedMigration, ...]:
+    config = run.config
+    to = planning.resolve_id(config.to, [m.id for m in applied]) if config.to else ""
+    return planning.to_roll_back(applied, to=to, steps=config.steps, everything=config.all)
+
+
+def _load_for_rollback(
+    run: Run, chosen: Iterable[AppliedMigration], applied: Iterable[AppliedMigration]
+) -> dict[str, Migration]:
+    wanted = {migration.id for migration in chosen}
+    files = [file for file in run.listing.migrations if file.id in wanted]
+    known = {*run.known, *(migration.id for migration in applied)}
+    loaded = engine.load(files, known=known, emit=run.emit)
+    return {migration.id: migration for migration in loaded}
+
+
+def unlock(run: Run) -> None:
+    """Remove the lock row of a stock yoyo, or of a dead initmig; a live one's is left alone.
+
+    :raises InitmigError: the database cannot be asked
+    """
+    removed = _working(run, remove_yoyo_row)
+    for pid, locked_at in removed:
+        run.emit(YoyoLockRemoved(pid, locked_at))
+    if not removed:
+        run.emit(NotLocked())
+
+
+def _working(run: Run, work: Callable[[Session], _T]) -> _T:
+    """What *work* returns on a connection for work, with waiting for the database."""
+    return waiting.with_connection(lambda timeout: _connect(run, timeout), work, run.outage)
+
+
+def _connect(run: Run, timeout: float) -> Session:
+    return connect(
+        run.settings,
+        timeout=timeout,
+        on_notice=lambda severity, text: run.emit(ServerNotice(severity, text)),
+    )
+
+
+def _locked(
+    session: Session, run: Run, is_needed: Callable[[], bool]
+) -> AbstractContextManager[Executor | None]:
+    """An executor that holds the migration lock, or None once *is_needed* says no."""
+    config = run.config
+    limits = Limits(
+        config.queue_timeout, config.lock_timeout, config.statement_timeout, config.lock_retries
+    )
+    return locked_executor(
+        session, limits=limits, clock=run.clock, emit=run.emit, is_needed=is_needed
+    )
