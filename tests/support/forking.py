@@ -96,6 +96,8 @@ class Forking:
 class Blow:
     """Does something to a run when its message *number*, counted from here, passes the proxy.
 
+    A farewell does not count: nobody waits for it, so it may overtake, or be overtaken.
+
     *first* is called when it is due, while the message is held back.
     """
 
@@ -110,8 +112,8 @@ class Blow:
     def kill_before(self, run: Forking) -> None:
         """SIGKILL it, and let the server never see the message."""
 
-        def before(_: Message) -> Verdict:
-            if self._is_due():
+        def before(message: Message) -> Verdict:
+            if self._is_due(message):
                 run.kill()
                 return "drop"
             return "forward"
@@ -121,26 +123,28 @@ class Blow:
     def kill_after(self, run: Forking) -> None:
         """SIGKILL it after the server has answered, before it can hear of that."""
 
-        def after(_: Message) -> None:
-            if self._is_due():
+        def after(message: Message) -> None:
+            if self._is_due(message):
                 run.kill()
 
         self._proxy.after = after
 
     def cut_before(self) -> None:
         """Close the connection, and let the server never see the message."""
-        self._proxy.before = lambda _: "cut" if self._is_due() else "forward"
+        self._proxy.before = lambda message: "cut" if self._is_due(message) else "forward"
 
     def cut_after(self) -> None:
         """Close the connection after the server has answered, before the client hears of that."""
 
-        def after(_: Message) -> None:
-            if self._is_due():
+        def after(message: Message) -> None:
+            if self._is_due(message):
                 self._proxy.cut()
 
         self._proxy.after = after
 
-    def _is_due(self) -> bool:
+    def _is_due(self, message: Message) -> bool:
+        if message.type == "X":
+            return False
         self._left -= 1
         due = self._left == 0
         if due:

@@ -71,7 +71,7 @@ class Trial:
         self.begin()
         assert self.run(proxy.url(database.name)) == (0, "")
         proxy.wait_until_quiet()
-        self.messages = proxy.messages
+        self.messages = [message for message in proxy.messages if message.type != "X"]
         self.undisturbed = self.picture()
 
     def begin(self) -> None:
@@ -105,16 +105,15 @@ class Trial:
             return [(query, connection.execute(query.encode()).fetchall()) for query in queries]
 
     def blows(self, *, answered: bool) -> list[Message]:
-        """The messages to strike at: all but the farewell, which nobody waits for.
+        """The messages to strike at: all but the farewells, which nobody waits for.
 
         With *answered* those that the server answers by themselves, or as the last of several.
         Where another kind of run begins in the same way, those of the beginning are left out.
         """
-        assert self.messages[-1].type == "X"
         begin = 0
         if self._kind.argv[0] != "migrate":
             begin = max(n for n, message in enumerate(self.messages) if _reads_history(message))
-        struck = self.messages[begin:-1]
+        struck = self.messages[begin:]
         return [message for message in struck if not answered or message.type in ("Q", "S")]
 
     def kill(
@@ -125,7 +124,7 @@ class Trial:
         *first* is called just before that.
         """
         self.begin()
-        blow = Blow(self.proxy, message.number, first=first)
+        blow = self._blow(message, first)
         code, said = self._kill(blow, answered=answered)
         assert (blow.struck, code) == (True, -signal.SIGKILL), (message, said)
 
@@ -137,20 +136,20 @@ class Trial:
         assert code == (-signal.SIGKILL if blow.struck else 0), (number, said)
         return blow.struck
 
+    def _blow(self, message: Message, first: Callable[[], object] = lambda: None) -> Blow:
+        return Blow(self.proxy, self.messages.index(message) + 1, first=first)
+
     def _kill(self, blow: Blow, *, answered: bool) -> tuple[int, str]:
         if answered:
             blow.kill_after(self._forking)
         else:
             blow.kill_before(self._forking)
-        # whoever says farewell waits for nobody, and may be gone already
-        strike = self.proxy.before
-        self.proxy.before = lambda message: "forward" if message.type == "X" else strike(message)
         return self.run(self.proxy.url(self.database.name))
 
     def cut(self, message: Message, *, answered: bool) -> None:
         """One run to its end, whose connection is closed at *message*."""
         self.begin()
-        blow = Blow(self.proxy, message.number)
+        blow = self._blow(message)
         if answered:
             blow.cut_after()
         else:
