@@ -80,8 +80,10 @@ def _prepare(connection: Asking, run: Run) -> Loaded | None:
     if not _is_my_turn(connection, run):
         run.emit(AppliedElsewhere(run.seconds()))
         return None
-    from initmig import writer
+    from initmig.importing import without_collecting
 
+    with without_collecting():
+        from initmig import writer
     return writer.load(run, left.pending, applied)
 
 
