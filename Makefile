@@ -23,6 +23,12 @@ test: $(VENV)/ready ## every test that this machine can run, on another PostgreS
 test-faults: $(VENV)/ready ## the long form of the tests that kill, cut and starve
 	$(postgres) $(BIN)/pytest -n $(WORKERS) --long $(PYTEST_OPTIONS) tests/faults
 
+bench: $(VENV)/ready ## measure initmig and its peers and write docs/benchmarks.md; a part with PEERS=, WORKS=, ROUNDS=
+	$(BIN)/python -m benchmarks run --peers "$(PEERS)" --works "$(WORKS)" $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SOURCE),--source $(SOURCE))
+
+bench-smoke: $(VENV)/ready ## see that every figure of the benchmark can be taken, in small sizes
+	$(BIN)/python -m benchmarks run --smoke --peers "$(PEERS)" --works "$(WORKS)" $(if $(SOURCE),--source $(SOURCE))
+
 check: $(VENV)/ready ## linters, formatter, types, floors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,7 +51,7 @@ lock: ## resolve the dependencies again, with hashes (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --group build -o requirements-build.lock
 
 clean: db-stop ## remove what the other targets made
-	rm -rf $(VENV) .run dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .run .bench dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/ready: requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "initmig needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -54,4 +60,4 @@ $(VENV)/ready: requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help run test test-faults check format db db-stop lock clean
+.PHONY: help run test test-faults bench bench-smoke check format db db-stop lock clean

@@ -1,0 +1,69 @@
+"""What was measured, kept between measuring and reporting."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+from benchmarks.bench import Sizes
+from benchmarks.imports import Imports
+from benchmarks.measuring import Figure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Results(NamedTuple):
+    """Everything that the report is made from."""
+
+    machine: dict[str, str]
+    versions: dict[str, str]
+    """Of the peers that took part, in their order."""
+    left_out: dict[str, str]
+    """Why the other peers did not take part."""
+    sizes: Sizes
+    figures: list[Figure]
+    imports: Imports
+
+    def figure(self, work: str, case: str, peer: str) -> Figure | None:
+        """The figure of a trial, if there was one."""
+        sought = (work, case, peer)
+        return next((each for each in self.figures if each[:3] == sought), None)
+
+    def median(self, work: str, case: str, peer: str, field: str = "wall") -> float | None:
+        """The median of a figure, None if it was not taken."""
+        figure = self.figure(work, case, peer)
+        return figure.median(field) if figure else None
+
+    def peers(self, work: str, case: str) -> list[str]:
+        """Those with a figure, in their order."""
+        return [each.peer for each in self.figures if each[:2] == (work, case)]
+
+    @property
+    def missing(self) -> list[Figure]:
+        """What could not be measured, and should have been."""
+        return [each for each in self.figures if each.why_not and not each.is_optional]
+
+    def save(self, path: Path) -> None:
+        """Write it, for `load`."""
+        values = {
+            **self._asdict(),
+            "sizes": self.sizes._asdict(),
+            "figures": [figure.to_json() for figure in self.figures],
+            "imports": self.imports._asdict(),
+        }
+        path.write_text(json.dumps(values, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        """What was saved."""
+        values = json.loads(path.read_text())
+        values["sizes"] = Sizes(**values["sizes"])
+        values["figures"] = [Figure.from_json(each) for each in values["figures"]]
+        values["imports"] = Imports(**values["imports"])
+        return cls(**values)
+
+
+def ratio(one: float | None, other: float | None) -> float | None:
+    """How many times *other* goes into *one*, None if either is not known."""
+    return one / other if one is not None and other else None
