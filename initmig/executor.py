@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import time
 from contextlib import contextmanager
+from itertools import count
 from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
-
-from initmig.engine import Backend, telling_what_is_said
+from initmig.engine import Backend
 from initmig.errors import MigrationFailed, Place
 from initmig.events import (
     HookRan,
@@ -135,29 +135,26 @@ class Executor:
 
     def _retrying(self, migration: Migration, attempt: Callable[[], _T]) -> _T:
         """As *attempt*; again after a pause where others made it fail."""
-
-        def watched() -> _T:
-            self._watch.works_on(migration.id)
+        for retry in count(1):
             try:
-                with telling_what_is_said(self._emit):
-                    return attempt()
-            finally:
-                self._watch.rests()
+                return self._watched(migration, attempt)
+            except MigrationFailed as error:
+                if error.problems[0].server.sqlstate not in RETRYABLE:
+                    raise
+                if retry > self._lock_retries:
+                    self._name_blockers(error)
+                    raise
+                pause = _pause(retry)
+                self._emit(self._retried(migration, error, retry, pause))
+            self._clock.sleep(pause)
+        raise AssertionError  # there is no last number
 
-        retrying = Retrying(
-            retry=retry_if_exception(_is_retryable),
-            wait=wait_exponential_jitter(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, jitter=0.5),
-            stop=stop_after_attempt(self._lock_retries + 1),
-            sleep=self._clock.sleep,
-            before_sleep=lambda state: self._emit(self._retried(migration, state)),
-            reraise=True,
-        )
+    def _watched(self, migration: Migration, attempt: Callable[[], _T]) -> _T:
+        self._watch.works_on(migration.id)
         try:
-            return retrying(watched)
-        except MigrationFailed as error:
-            if _is_retryable(error):
-                self._name_blockers(error)
-            raise
+            return attempt()
+        finally:
+            self._watch.rests()
 
     def _name_blockers(self, error: MigrationFailed) -> None:
         [problem] = error.problems
@@ -166,22 +163,26 @@ class Executor:
             message = f"{problem.message}; blocked by {'; '.join(blockers)}"
             error.problems = (problem._replace(message=message),)
 
-    def _retried(self, migration: Migration, state: Any) -> Event:
-        problem = state.outcome.exception().problems[0]
-        sqlstate = problem.server.sqlstate
+    def _retried(
+        self, migration: Migration, error: MigrationFailed, retry: int, pause: float
+    ) -> Event:
+        server = error.problems[0].server
         return MigrationRetried(
             migration.id,
-            RETRYABLE[sqlstate],
-            sqlstate,
-            state.attempt_number,
+            RETRYABLE[server.sqlstate],
+            server.sqlstate,
+            retry,
             self._lock_retries,
-            state.upcoming_sleep,
-            self._watch.blockers_of(problem.server),
+            pause,
+            self._watch.blockers_of(server),
         )
 
 
-def _is_retryable(error: BaseException) -> bool:
-    return isinstance(error, MigrationFailed) and error.problems[0].server.sqlstate in RETRYABLE
+def _pause(retry: int) -> float:
+    """Seconds before *retry* (1-based): longer each time, and not in step with others."""
+    exponential = _FIRST_PAUSE_SECONDS * 2.0 ** min(retry - 1, 10)
+    jitter = random.uniform(0, _FIRST_PAUSE_SECONDS)  # noqa: S311 - no secret
+    return min(exponential + jitter, _LONGEST_PAUSE_SECONDS)
 
 
 @contextmanager

@@ -86,8 +86,7 @@ INSERT INTO _initmig_migration
     (migration_id, checksum, breaking, state, statements_done, started_at, finished_at,
      username, hostname, image_version)
 SELECT y.migration_id, {checksum}, {breaking}, 'applied', {statements},
-    y.applied_at_utc AT TIME ZONE 'UTC' - interval '{seconds:.6f} s',
-    y.applied_at_utc AT TIME ZONE 'UTC', {user}, {host}, {version}
+    {started}, y.applied_at_utc AT TIME ZONE 'UTC', {user}, {host}, {version}
 FROM _yoyo_migration y WHERE y.migration_id = {id}
 ON CONFLICT (migration_id) DO UPDATE SET
     checksum = excluded.checksum, breaking = excluded.breaking, state = excluded.state,
@@ -183,14 +182,18 @@ def create_table(session: Asking) -> None:
         session.query(_UPGRADE)
 
 
-def record(migration: Migration, *, seconds: float, by: Identity) -> str:
-    """The SQL that records *migration* as applied in *seconds*, after yoyo's own row for it."""
+def record(migration: Migration, *, by: Identity, seconds: float | None = None) -> str:
+    """The SQL that records *migration* as applied, after yoyo's own row for it.
+
+    That took *seconds*, or as long as the transaction is old.
+    """
+    ago = f"y.applied_at_utc AT TIME ZONE 'UTC' - interval '{seconds or 0:.6f} s'"
     return _RECORD.format(
         id=quote_literal(migration.id),
         checksum=quote_literal(migration.checksum),
         breaking=migration.breaking,
         statements=len(migration.parts or migration.steps),
-        seconds=seconds,
+        started="now()" if seconds is None else ago,
         user=quote_literal(by.user),
         host=quote_literal(by.host),
         version=quote_literal(by.version),

@@ -3,11 +3,15 @@
 PostgreSQL's own parser tells; https://github.com/pganalyze/libpg_query describes its trees.
 """
 
-from collections.abc import Callable, Iterable
+from __future__ import annotations
+
 from contextlib import suppress
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from initmig.sql import position, split
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 # Nothing in the parser keeps `1 + 1 + 1 ...` from overflowing the stack: 70 bytes of it for a
 # character, where 8 MB are usual. Of memory a character needs up to 800 bytes.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -141,7 +141,7 @@ class Watch:
     ) -> None:
         self._session = session
         self._pid = pid
-        self._name = f"initmig {secrets.token_hex(8)}" if pid != session.startup_pid else ""
+        self._name = f"initmig {os.urandom(8).hex()}" if pid != session.startup_pid else ""
         # not by pg_backend_pid(): after a query the isolation level cannot be set any more
         self.mark = f"SET LOCAL application_name = '{self._name}';" if self._name else ""
         self._look_every = min(max(look_every, _SHORTEST_PAUSE_SECONDS), tell_every)

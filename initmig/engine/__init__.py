@@ -7,8 +7,10 @@ its record are one transaction, and SQL goes to the server as it stands in the f
 format, Python steps, dependency order, the DDL of the tables and the rows in them are yoyo's own.
 """
 
+from __future__ import annotations
+
+import initmig.engine.later  # noqa: F401 - before yoyo
 from initmig.engine.backend import Backend, create_lock_table
 from initmig.engine.loader import load
-from initmig.engine.speech import telling_what_is_said
 
-__all__ = ["Backend", "create_lock_table", "load", "telling_what_is_said"]
+__all__ = ["Backend", "create_lock_table", "load"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from yoyo import internalmigrations
@@ -15,21 +15,30 @@ from yoyo.migrations import default_migration_table
 from yoyo.utils import change_param_style
 
 from initmig import history
-from initmig.engine.piecewise import Piecewise
+from initmig.engine.outbox import Outbox
 from initmig.errors import MigrationFailed, Place
 from initmig.identity import Identity
 from initmig.model import UNDOING
-from initmig.postgres import StatementFailed, refused
+from initmig.postgres import StatementFailed, quote_literal, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from initmig.engine.outbox import Script
     from initmig.events import Emit
     from initmig.model import Direction
     from initmig.postgres.session import Session
 
 _SERVER_CLOCK = "(clock_timestamp() AT TIME ZONE 'UTC')"
 """The order applied is kept by one clock, not by those of the hosts that happened to apply."""
+
+_STILL_OPEN = "SAVEPOINT initmig"
+"""The server refuses it outside of a transaction: a file may have ended the one it was run in."""
+_NO_TRANSACTION = "25P01"
+"""no_active_sql_transaction"""
+
+_LARGE = 1 << 20
+"""So many characters cost more, copied into a message with others, than a message."""
 
 _CREATED_ELSEWHERE = ("42P07", "23505")
 """duplicate_table, or unique_violation in pg_type: another session created it just now."""
@@ -66,15 +75,23 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         self.emit = emit
         self.owing: Sequence[str] = ()
         """The ids of the hooks that have to run once something was applied."""
+        self._outbox = Outbox(session)
         self._settings = settings
         self._guard = guard
         self._guards_late = False
-        self._records: list[str] | None = None
+        self._shares = False
+        self._formatted: dict[str, str] = {}
         super().__init__(None, default_migration_table)
 
     def connect(self, dburi: None) -> Any:  # noqa: ARG002 - yoyo's signature
         """The session's connection, whatever yoyo would connect to."""
         return self.session.connection
+
+    @property
+    def connection(self) -> Any:
+        """The session's connection, for who wants an answer: nothing waits any more."""
+        self._outbox.send()
+        return self._connection
 
     def copy(self) -> Backend:
         """This backend: a second connection could not commit together with the first."""
@@ -102,8 +119,8 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         return kind(self, rollback_on_exit=rollback_on_exit)
 
     def begin(self) -> None:
-        """BEGIN with the settings, in one message."""
-        self.session.run(f"BEGIN;{self.opening}")
+        """BEGIN with the settings, in one message with what follows."""
+        self._outbox.put(f"BEGIN;{self.opening}".rstrip(";"))
         self._in_transaction = True
 
     @property
@@ -115,13 +132,15 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
     @contextmanager
     def transaction_for(self, *migrations: Any) -> Iterator[None]:
         """A transaction, or inside of one a savepoint, for all of *migrations*."""
-        if not self._in_transaction:
+        self._shares = self._in_transaction
+        if not self._shares:
             # the guard is a query, before which the level has to be set
             self._guards_late = any(each.sets_isolation for each in migrations)
         try:
             with self.transaction():
                 yield
         finally:
+            self._shares = False
             self._guards_late = self._guards_late and self._in_transaction
 
     @contextmanager
@@ -141,10 +160,10 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
                 self.session.query(self.session.resetting)
 
     def commit(self) -> None:
-        """COMMIT together with the records that wait for it, in one message."""
+        """COMMIT, in one message with all that waits for it."""
         try:
-            guard = self._guard if self._guards_late else ""
-            self.session.run(";".join([*self._take_records(), f"{guard}COMMIT"]))
+            self._outbox.put(f"{self._guard if self._guards_late else ''}COMMIT")
+            self._outbox.send()
         except StatementFailed:
             self.rollback()
             raise
@@ -153,36 +172,48 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def rollback(self) -> None:
         """ROLLBACK where there is still something to roll back."""
-        self._take_records()
+        self._outbox.clear()
         self._in_transaction = False
         if self.session.in_transaction:
             self.session.run("ROLLBACK")
 
-    def savepoint_release(self, id: str) -> None:
-        """RELEASE, after the records that belong into the savepoint, in one message."""
-        release = f"RELEASE SAVEPOINT {self.quote_identifier(id)}"
-        self.session.run(";".join([*self._take_records(), release]))
+    def format_sql(self, s: str, **kwargs: str) -> str:
+        """As yoyo does it, which makes a class each time, but once for each *s*."""
+        if s not in self._formatted:
+            self._formatted[s] = str(super().format_sql(s, **kwargs))
+        return self._formatted[s]
 
-    def execute(self, sql: str, params: Any = None) -> Any:
-        """As yoyo does it; a record only waits for the COMMIT."""
-        if self._records is None:
+    def execute(self, sql: str, params: Mapping[str, Any] | None = None) -> Any:
+        """As yoyo does it; in a transaction, what has no rows waits."""
+        if not self._in_transaction or sql.startswith("SELECT"):
             return super().execute(sql, params)
-        rendered = self.session.render(*change_param_style("pyformat", sql, params))
-        self._records.append(rendered)
+        self._outbox.put(_with_literals(sql, params or {}))
         return None
+
+    def run(self, script: Script) -> None:
+        """*script*, which waits for the COMMIT where the transaction is its own."""
+        if self._may_wait(script):
+            self._outbox.put(script)
+            return
+        self._outbox.send()
+        self._outbox.put(script)
+        self._outbox.send()
+
+    def _may_wait(self, script: Script) -> bool:
+        # with what the server cannot read, a transaction would be lost that is open already
+        opens = self._in_transaction and not (self._shares or self.session.in_transaction)
+        return opens and len(script.sql) < _LARGE
 
     def apply_one(self, migration: Any, force: bool = False, mark: bool = True) -> None:  # noqa: ARG002, FBT001, FBT002
         """Run the steps and record them, in one transaction where *migration* has one.
 
         What is not to be marked is a hook, which is not owed any more.
         """
-        started = time.monotonic()
-        with self._unit(migration, "apply"):
+        with self._unit(migration, "apply") as seconds:
             self.log_migration(migration, "apply")
             if mark:
                 self.mark_one(migration, log=False)
-                seconds = time.monotonic() - started
-                self.record(history.record(migration.description, seconds=seconds, by=self.by))
+                self.record(history.record(migration.description, by=self.by, seconds=seconds))
                 if self.owing:
                     self.record(history.owe(self.owing))
             else:
@@ -198,33 +229,29 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             self.record(history.settle(UNDOING + migration.id))
 
     @contextmanager
-    def _unit(self, migration: Any, direction: Direction) -> Iterator[None]:
-        """Run *migration*; what is recorded inside is committed with it, or with its last part."""
+    def _unit(self, migration: Any, direction: Direction) -> Iterator[float | None]:
+        """Run *migration*; what is recorded inside is committed with it, or with its last part.
+
+        Gives the seconds that it took; None where its transaction is its own, and as old as it.
+        """
+        started = time.monotonic()
         if not migration.use_transactions:
+            from initmig.engine.piecewise import Piecewise
+
             Piecewise(self, migration, direction).run()
-        with self.transaction_for(migration):
-            if migration.use_transactions:
-                self._run_steps(migration, direction)
-            self._records = []
-            if migration.use_transactions and migration.sets_session:
-                self._forget_settings()
-            yield
+        with _lost_transaction_told(migration):
+            with self.transaction_for(migration):
+                if migration.use_transactions:
+                    self._run(migration, direction)
+                its_own = migration.use_transactions and not self._shares
+                yield None if its_own else time.monotonic() - started
+                self.record(_STILL_OPEN)
+            self._outbox.send()
 
-    def _run_steps(self, migration: Any, direction: Direction) -> None:
-        steps = migration.steps if direction == "apply" else reversed(migration.steps)
-        with migration.errors_placed(self.session):
-            for step in steps:
-                getattr(step, direction)(self)
-        self._refuse_lost_transaction(migration)
-
-    def _refuse_lost_transaction(self, migration: Any) -> None:
-        if not self.session.in_transaction:
-            raise MigrationFailed(
-                f"{migration.id} ended the transaction that initmig opened for it",
-                hint="what it did before that is kept, and it is not recorded as applied: undo"
-                " that, and let it neither commit nor roll back",
-                place=Place(migration.path),
-            )
+    def _run(self, migration: Any, direction: Direction) -> None:
+        migration.run(self, direction)
+        if migration.sets_session:
+            self._forget_settings()
 
     def _forget_settings(self) -> None:
         """What a migration has set reaches neither its record nor what comes after it."""
@@ -236,23 +263,49 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def record(self, sql: str) -> None:
         """Let *sql* go with the COMMIT of the transaction that is open."""
-        self._records = [*(self._records or ()), sql]
-
-    def _take_records(self) -> list[str]:
-        records, self._records = self._records or [], None
-        return records
+        self._outbox.put(sql)
 
     def get_log_data(self, migration: Any = None, operation: str = "apply") -> dict[str, Any]:
-        """yoyo's log row, without asking the passwd file or DNS who this is."""
+        """yoyo's log row but its time, without asking the passwd file or DNS who this is."""
         return {
             "id": str(uuid.uuid4()),
             "migration_id": migration.id if migration else None,
             "migration_hash": migration.hash if migration else None,
             "username": self.by.user,
             "hostname": self.by.host,
-            "created_at_utc": datetime.now(UTC).replace(tzinfo=None),
             "operation": operation,
         }
+
+
+@contextmanager
+def _lost_transaction_told(migration: Any) -> Iterator[None]:
+    """:raises MigrationFailed: the server said inside that there is no transaction any more."""
+    try:
+        yield
+    except StatementFailed as error:
+        # a function that raises the same names itself in the context
+        if error.server.sqlstate != _NO_TRANSACTION or error.server.context:
+            raise
+        raise MigrationFailed(
+            f"{migration.id} ended the transaction that initmig opened for it",
+            hint="what it did before that is kept, and it is not recorded as applied: undo"
+            " that, and let it neither commit nor roll back",
+            place=Place(migration.path),
+        ) from error
+
+
+def _with_literals(sql: str, params: Mapping[str, Any]) -> str:
+    """*sql* of yoyo's with *params* in it."""
+    literals = {
+        name: "NULL" if value is None else quote_literal(str(value))
+        for name, value in params.items()
+    }
+    return _template(sql, tuple(literals)) % literals if literals else sql
+
+
+@cache
+def _template(sql: str, names: Sequence[str]) -> str:
+    return str(change_param_style("pyformat", sql, dict.fromkeys(names))[0])
 
 
 def create_lock_table(session: Session) -> None:

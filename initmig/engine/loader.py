@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from yoyo.migrations import Migration as YoyoMigration
 from yoyo.topologicalsort import CycleError, topological_sort
 
-from initmig.engine.python_migration import PythonMigration
 from initmig.engine.speech import telling_what_is_said
 from initmig.engine.sql_migration import SqlMigration
 from initmig.errors import ConfigError, Place, Problem
@@ -26,15 +25,15 @@ def load(
 
     :raises ConfigError: with every problem of every file
     """
-    for id in known:
-        YoyoMigration(id, "", "")  # yoyo resolves dependencies among all that it ever saw
+    if not all(file.is_sql for file in files):
+        for id in known:
+            YoyoMigration(id, "", "")  # yoyo resolves dependencies among all that it ever saw
     problems: list[Problem] = []
     loaded: list[Migration] = []
     with telling_what_is_said(emit):
         for file in files:
             try:
-                handle = SqlMigration(file, emit) if file.is_sql else PythonMigration(file)
-                loaded.append(handle.description)
+                loaded.append(_read(file, emit))
             except ConfigError as error:
                 problems.extend(error.problems)
     ids = {file.id for file in files} | set(known)
@@ -43,6 +42,14 @@ def load(
     if problems:
         raise ConfigError.of(tuple(problems))
     return _in_dependency_order(loaded)
+
+
+def _read(file: MigrationFile, emit: Emit) -> Migration:
+    if file.is_sql:
+        return SqlMigration(file, emit).description
+    from initmig.engine.python_migration import PythonMigration
+
+    return PythonMigration(file).description
 
 
 def _missing_dependencies(migration: Migration, ids: Collection[str]) -> Iterator[Problem]:

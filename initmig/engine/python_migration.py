@@ -15,7 +15,7 @@ from yoyo.migrations import Migration as YoyoMigration
 from yoyo.migrations import MigrationStep, StepGroup
 
 from initmig.engine.piecewise import Part
-from initmig.engine.speech import in_words, yoyo_log
+from initmig.engine.speech import in_words, telling_what_is_said, yoyo_log
 from initmig.errors import ConfigError, InitmigError, MigrationFailed, Place, Problem
 from initmig.files import checksum
 from initmig.model import Migration, Step
@@ -76,8 +76,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
 
     def _part(self, step: Any, direction: Direction) -> Part:
         def run(backend: Backend) -> None:
-            with self.errors_placed(backend.session):
-                getattr(step, direction)(backend)
+            self._run_step(backend, step, direction)
 
         code = getattr(step.step, f"_{direction}", None)
         place = self._place_of_step(step)
@@ -93,6 +92,18 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         if isinstance(code, str):
             return _place_of_sql(self.path, self.source or "", code, 0)
         return Place(self.path, getattr(getattr(code, "__code__", None), "co_firstlineno", 0))
+
+    def run(self, backend: Backend, direction: Direction) -> None:
+        """Run the steps.
+
+        :raises StatementFailed: or MigrationFailed, for whatever a step raises
+        """
+        for step in self.steps if direction == "apply" else reversed(self.steps):
+            self._run_step(backend, step, direction)
+
+    def _run_step(self, backend: Backend, step: Any, direction: Direction) -> None:
+        with telling_what_is_said(backend.emit), self._errors_placed(backend.session):
+            getattr(step, direction)(backend)
 
     def _import(self) -> None:
         """Let yoyo import the file; its log and bytecode are kept out of the way meanwhile."""
@@ -140,7 +151,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
                     yield Problem(finding.message, finding.hint, place)
 
     @contextmanager
-    def errors_placed(self, session: Session) -> Iterator[None]:
+    def _errors_placed(self, session: Session) -> Iterator[None]:
         """:raises StatementFailed: or MigrationFailed, for whatever a step raises."""
         with ExitStack() as stack:
             if self.use_transactions:

@@ -1,18 +1,23 @@
 """A session: one connection, with what applies to everything sent through it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg import pq
 from psycopg.errors import error_from_result
-from psycopg.generators import execute
+from psycopg.generators import fetch, send
 
 from initmig.errors import DatabaseUnavailable, InitmigError, ServerMessage
 from initmig.postgres.connecting import Connection, OnNotice, open_connection
 from initmig.postgres.errors import StatementFailed, is_lost, one_line, refused
 from initmig.postgres.parameters import CONNECT_TIMEOUT_SECONDS, Settings, lasting, preamble
+
+if TYPE_CHECKING:
+    from psycopg.abc import PQGen
+
+_T = TypeVar("_T")
 
 _COPYING = (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)
 
@@ -95,28 +100,28 @@ class Session:
         :raises DatabaseUnavailable: the connection was lost
         """
         with self.translating_errors(), self.connection.lock:
-            results = self._send(script)
-        if results[-1].status == pq.ExecStatus.FATAL_ERROR:
-            error = error_from_result(results[-1], encoding="utf-8")
-            raise self._translate(error, completed=len(results) - 1) from error
-        return self._rows(results[-1])
+            result, before = self._send(script)
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            error = error_from_result(result, encoding="utf-8")
+            raise self._translate(error, completed=before) from error
+        return self._rows(result)
 
-    def _send(self, script: str) -> list[pq.abc.PGresult]:
-        """The result of each statement, the last one of the one that failed.
+    def _send(self, script: str) -> tuple[pq.abc.PGresult, int]:
+        """As `_last_result`.
 
         Not by a cursor: it does not tell how many statements had been completed before the one
         that failed, and keeps every row of every statement.
         """
         self.connection.pgconn.send_query(script.encode())
-        results = self._wait_for(execute(self.connection.pgconn))
-        if results[-1].status in _COPYING:
+        result, before = self._wait_for(_last_result(self.connection.pgconn))
+        if result.status in _COPYING:
             self.connection.close()
             raise psycopg.ProgrammingError("COPY from or to the client is not possible here")
-        return results
+        return result, before
 
-    def _wait_for(self, asking: Any) -> list[pq.abc.PGresult]:
+    def _wait_for(self, asking: "PQGen[_T]") -> _T:
         try:
-            return list(self.connection.wait(asking, timeout=self._answer_timeout))
+            return self.connection.wait(asking, timeout=self._answer_timeout)
         except psycopg.OperationalError as error:
             if self.connection.broken:
                 raise
@@ -129,10 +134,6 @@ class Session:
         transformer = psycopg.adapt.Transformer(self.connection)
         transformer.set_pgresult(result)
         return transformer.load_rows(0, result.ntuples, tuple)
-
-    def render(self, sql: str, params: Mapping[str, Any]) -> str:
-        """*sql* with *params* as literals."""
-        return psycopg.ClientCursor(self.connection).mogrify(sql, params)
 
     @contextmanager
     def translating_errors(self) -> Iterator[None]:
@@ -214,6 +215,24 @@ def connect(
     """
     connection = open_connection(settings, timeout, on_notice)
     return Session(connection, settings, answer_timeout, on_notice)
+
+
+def _last_result(pgconn: pq.abc.PGconn) -> "PQGen[tuple[pq.abc.PGresult, int]]":
+    """The result of the last statement, or of the one that failed, and how many came before it."""
+    yield from send(pgconn)
+    last, before = (yield from fetch(pgconn)), 0
+    assert last is not None  # noqa: S101 - to everything sent there is an answer
+    while last.status not in _COPYING:
+        try:
+            following = yield from fetch(pgconn)
+        except psycopg.DatabaseError:
+            if last.status != pq.ExecStatus.FATAL_ERROR:
+                raise
+            following = None  # the server has said why before it went
+        if following is None:
+            break
+        last, before = following, before + 1
+    return last, before
 
 
 def _statement_failed(error: psycopg.Error, *, completed: int) -> StatementFailed:

@@ -179,8 +179,12 @@ def test_a_lock_timeout_in_mid_file_is_retried_where_it_struck(image: Image) -> 
         other.execute("SELECT count(*) FROM t")
         running = image.start("--lock-timeout=200ms")
         blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        wait_until(lambda: image.database.value(f"{blocked} AND query LIKE 'ALTER%'") == 1)
-        wait_until(lambda: image.database.value(f"{blocked} AND query LIKE 'ALTER%'") == 0)
+        wait_until(
+            lambda: image.database.value(f"{blocked} AND query LIKE '%ALTER TABLE t ADD%'") == 1
+        )
+        wait_until(
+            lambda: image.database.value(f"{blocked} AND query LIKE '%ALTER TABLE t ADD%'") == 0
+        )
     result = running.result()
     assert result.code == 0, result.err
     assert "lock timeout, " in result.err

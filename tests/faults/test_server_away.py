@@ -7,7 +7,7 @@ import threading
 import time
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -42,6 +42,9 @@ SLEEPING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
 HOLDERS = """
 SELECT a.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND a.application_name = 'initmig'"""
+
+# The same as a step in Python: between its messages the connection is idle in the transaction.
+IN_PYTHON = f'from yoyo import step\nstep("""{FILES["0002_b.sql"]}""")\n'
 
 JSON = {"INITMIG_LOG_FORMAT": "json"}
 
@@ -135,11 +138,12 @@ def folder(folder: Path) -> Path:
 
 # --- when to strike ---
 
+IDLE: Final = "idle in the transaction"
 Moment = Literal["between two", "in mid-statement", "idle in the transaction", "at COMMIT"]
 MOMENTS: tuple[Moment, ...] = (
     "between two",
     "in mid-statement",
-    "idle in the transaction",
+    IDLE,
     "at COMMIT",
 )
 AFTER_COMMIT = "after COMMIT, unheard"
@@ -153,7 +157,8 @@ def long(*values: object) -> ParameterSet:
 class Strike:
     """Deals *blow* once, at a moment of the migration 0002_b that the proxy sees.
 
-    The run is held up shortly before, until *prepare* returns.
+    The run is held up shortly before, until *prepare* returns. Where it is to be idle in the
+    transaction, 0002_b in *folder* becomes one in Python.
     """
 
     def __init__(
@@ -161,6 +166,7 @@ class Strike:
         proxy: Proxy,
         blow: Callable[[], object],
         moment: str,
+        folder: Path,
         *,
         prepare: Callable[[], object] = lambda: None,
     ) -> None:
@@ -170,14 +176,17 @@ class Strike:
         self._committed = False
         self._due = False
         self.dealt = threading.Event()
+        if moment == IDLE:
+            (folder / "0002_b.sql").unlink()
+            write(folder, {"0002_b.py": IN_PYTHON})
         if moment == AFTER_COMMIT:
             proxy.after = self._after
         else:
             proxy.before = self._before
         self._is_due = {
             "between two": self._between,
-            "in mid-statement": lambda query: query == FILES["0002_b.sql"],
-            "idle in the transaction": lambda query: query == FILES["0002_b.sql"],
+            "in mid-statement": _runs_b,
+            IDLE: _runs_b,
             "at COMMIT": _commits_b,
             AFTER_COMMIT: _commits_b,
         }[moment]
@@ -220,6 +229,10 @@ def _commits(id: str, query: str) -> bool:
     return query.endswith("COMMIT") and f"'{id}'" in query
 
 
+def _runs_b(query: str) -> bool:
+    return FILES["0002_b.sql"] in query
+
+
 def _commits_b(query: str) -> bool:
     return _commits("0002_b", query)
 
@@ -248,7 +261,7 @@ def stopped_for(seconds: float, server: Server, mode: StopMode) -> Callable[[], 
 def test_run_goes_on_after_the_server_was_away(
     stage: Stage, initmig: Initmig, folder: Path, moment: str, mode: StopMode
 ) -> None:
-    strike = Strike(stage.proxy, stopped_for(1, stage.server, mode), moment)
+    strike = Strike(stage.proxy, stopped_for(1, stage.server, mode), moment, folder)
     result = succeeded(initmig(url=stage.url, folder=folder, env=JSON))
     assert strike.dealt.is_set()
     names = [event["event"] for event in result.events]
@@ -265,7 +278,7 @@ def test_server_that_is_back_too_late_ends_it_with_3_and_a_rerun_converges(
     stage: Stage, initmig: Initmig, folder: Path, moment: str
 ) -> None:
     server, database = stage.server, stage.database
-    strike = Strike(stage.proxy, lambda: server.stop("immediate"), moment)
+    strike = Strike(stage.proxy, lambda: server.stop("immediate"), moment, folder)
     result = initmig("--wait-timeout=1s", url=stage.url, folder=folder)
     assert strike.dealt.is_set()
     assert result.code == 3, result.err
@@ -336,7 +349,7 @@ def test_copies_in_the_queue_go_on_after_the_server_was_away(
             copy.wait_for_line('"waiting_in_queue"')
 
     blow = stopped_for(0.5, stage.server, mode)
-    strike = Strike(stage.proxy, blow, "in mid-statement", prepare=three_more_wait)
+    strike = Strike(stage.proxy, blow, "in mid-statement", folder, prepare=three_more_wait)
     first = succeeded(initmig(url=stage.url, folder=folder, env=JSON))
     assert strike.dealt.is_set()
     results = [first, *(succeeded(copy.result()) for copy in copies)]
@@ -377,7 +390,7 @@ def test_server_that_comes_back_read_only_is_waited_for_until_it_is_writable(
             file.write("default_transaction_read_only = on\n")
         server.start()
 
-    Strike(proxy, come_back_read_only, "in mid-statement")
+    Strike(proxy, come_back_read_only, "in mid-statement", folder)
     running = initmig.start(url=stage.url, folder=folder)
     running.wait_for_line("the server is read-only (default_transaction_read_only)")
     assert_only_the_first(database)
@@ -411,7 +424,7 @@ def test_copy_that_waits_or_the_one_thrown_out_goes_on_and_both_exit_zero(
         waiting.append(initmig.start(url=database.url, folder=folder, env=JSON))
         waiting[0].wait_for_line('"waiting_in_queue"')
 
-    strike = Strike(proxy, thrown_out(database), moment, prepare=another_one_waits)
+    strike = Strike(proxy, thrown_out(database), moment, folder, prepare=another_one_waits)
     first = succeeded(initmig(url=proxy.url(database.name), folder=folder, env=JSON))
     assert strike.dealt.is_set()
     second = succeeded(waiting[0].result())
@@ -440,7 +453,7 @@ def test_copies_in_the_queue_that_are_thrown_out_stand_in_it_again(
         for copy in waiting:
             copy.wait_for_line("terminating connection due to administrator command")
 
-    strike = Strike(proxy, two_more_are_thrown_out, "idle in the transaction")
+    strike = Strike(proxy, two_more_are_thrown_out, IDLE, folder)
     first = succeeded(initmig(url=proxy.url(database.name), folder=folder, env=JSON))
     assert strike.dealt.is_set()
     results = [first, *(succeeded(copy.result()) for copy in waiting)]
@@ -771,7 +784,7 @@ def test_run_goes_on_where_a_synchronous_standby_takes_over(
         pair.primary.stop("immediate")
         pair.standby.promote()
 
-    strike = Strike(pair.proxy, take_over, moment)
+    strike = Strike(pair.proxy, take_over, moment, folder)
     result = succeeded(initmig(url=pair.url(option), folder=folder, env=JSON))
     assert strike.dealt.is_set()
     # The one whose COMMIT was not heard of is not said to be applied, and not applied again.
@@ -785,7 +798,8 @@ def test_standby_that_is_promoted_late_is_waited_for(
     Strike(
         pair.proxy,
         lambda: pair.primary.stop("immediate"),
-        "idle in the transaction",
+        IDLE,
+        folder,
         prepare=pair.catch_up,
     )
     running = initmig.start(url=pair.url(), folder=folder)
@@ -799,10 +813,10 @@ def test_what_was_lost_with_the_primary_is_applied_again_where_a_standby_takes_o
     pair: Pair, initmig: Initmig, folder: Path
 ) -> None:
     def before(message: Message) -> Verdict:
-        if message.type == "Q" and message.query == FILES["0002_b.sql"]:
+        if message.type == "Q" and _runs_b(message.query):
             pair.catch_up()
             pair.standby.stop()
-        if message.type == "Q" and message.query == FILES["0003_c.sql"]:
+        if message.type == "Q" and FILES["0003_c.sql"] in message.query:
             pair.primary.stop("immediate")
             pair.standby.start()
             pair.standby.promote()

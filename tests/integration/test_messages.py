@@ -1,0 +1,385 @@
+"""A migration, its record and its COMMIT in one message: fewer round trips, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.support.migrations import write
+from tests.support.pgbouncer import running_pgbouncer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from tests.support.command import Initmig
+    from tests.support.databases import Database, DatabaseServer
+    from tests.support.processes import Processes
+    from tests.support.proxy import MakeProxy, Proxy
+
+ALL = ("migrate", "--transaction=all")
+EACH = ("migrate",)
+BACK = ("rollback", "--all")
+JSON = {"INITMIG_LOG_FORMAT": "json"}
+
+
+@pytest.fixture
+def proxy(server: DatabaseServer, make_proxy: MakeProxy) -> Proxy:
+    return make_proxy(server)
+
+
+class Counting:
+    """Counts the messages of runs through a proxy."""
+
+    def __init__(self, initmig: Initmig, database: Database, proxy: Proxy, folder: Path) -> None:
+        self._initmig = initmig
+        self._database = database
+        self._proxy = proxy
+        self._folder = folder
+
+    def run(self, *argv: str, files: Mapping[str, str] | None = None) -> int:
+        """How many messages *argv* sends, with *files* added to the folder."""
+        write(self._folder, files or {})
+        before = len(self._proxy.messages)
+        url = self._proxy.url(self._database.name)
+        result = self._initmig(*argv, url=url, folder=self._folder)
+        assert result.code == 0, result.err
+        self._proxy.wait_until_quiet()
+        return len(self._proxy.messages) - before
+
+    def each(self, *argv: str, name: str, text: str) -> float:
+        """How many messages *argv* sends for each migration like *name* and *text*.
+
+        In both, `{n}` is a number.
+        """
+
+        def files(first: int, last: int) -> dict[str, str]:
+            return {name.format(n=n): text.format(n=n) for n in range(first, last + 1)}
+
+        self.run(*argv, files=files(100, 100))  # makes the tables of the history
+        one = self.run(*argv, files=files(101, 101))
+        return (self.run(*argv, files=files(102, 106)) - one) / 4
+
+
+@pytest.fixture
+def counting(initmig: Initmig, database: Database, proxy: Proxy, folder: Path) -> Counting:
+    return Counting(initmig, database, proxy, folder)
+
+
+@pytest.fixture
+def counting_pooled(
+    initmig: Initmig,
+    database: Database,
+    server: DatabaseServer,
+    make_proxy: MakeProxy,
+    folder: Path,
+) -> Iterator[Counting]:
+    with running_pgbouncer(server) as bouncer:
+        yield Counting(initmig, database, make_proxy(bouncer), folder)
+
+
+# --- how many ---
+
+
+@pytest.mark.parametrize(
+    ("argv", "name", "text", "most"),
+    [
+        (EACH, "{n}.sql", "CREATE TABLE t{n} ();", 1),
+        (EACH, "{n}.sql", "SET search_path = pg_catalog; CREATE TABLE public.t{n} ()", 1),
+        (EACH, "{n}.sql", "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SELECT {n}", 1),
+        (EACH, "{n}.py", "from yoyo import step\nstep('CREATE TABLE t{n} ()')", 3),
+        (EACH, "{n}.py", "from yoyo import step\nstep(lambda c: c.execute('SELECT {n}'))", 3),
+        (ALL, "{n}.sql", "CREATE TABLE t{n} ();", 3),
+        (ALL, "{n}.py", "from yoyo import step\nstep('CREATE TABLE t{n} ()')", 3),
+    ],
+    ids=["SQL", "settings", "isolation", "Python", "function", "all", "all in Python"],
+)
+def test_so_many_messages_are_sent_for_each_migration(
+    counting: Counting, argv: tuple[str, ...], name: str, text: str, most: int
+) -> None:
+    assert counting.each(*argv, name=name, text=text) == most
+
+
+def test_rollback_of_a_migration_is_one_message(counting: Counting) -> None:
+    files = {f"{n}.sql": f"CREATE TABLE t{n} ()" for n in range(6)}
+    back = {f"{n}.rollback.sql": f"DROP TABLE t{n}" for n in range(6)}
+    counting.run(*EACH, files=files | back)
+    one = counting.run("rollback", "--steps=1")
+    assert counting.run("rollback", "--steps=5") - one == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "most"),
+    [
+        ("CREATE TABLE t{n} ();", 1),
+        ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SELECT {n}", 2),
+    ],
+    ids=["SQL", "isolation"],
+)
+def test_behind_a_pooler_the_lock_is_looked_after_in_the_same_message(
+    counting_pooled: Counting, text: str, most: int
+) -> None:
+    assert counting_pooled.each(*EACH, name="{n}.sql", text=text) == most
+
+
+# --- what the server says ---
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1;\nSELECT 'open",
+        "SELECT 1;\nSELECT 'open''",
+        "SELECT E'open\\",
+        "SELECT E'open\\'",
+        "SELECT U&'open\\0061",
+        "SELECT 'one'\n'open",
+        'SELECT 1 AS "open',
+        'SELECT 1 AS U&"open\\',
+        "SELECT B'01",
+        "SELECT 1;\nSELECT $$open; $",
+        "SELECT $initmig$ open",
+        "SELECT $a$ open $b$",
+        "CREATE TABLE t (); /* open",
+        "/* /* one of two */ SELECT 1",
+        "SELECT (1;",
+        "SELECT 1 +",
+        "CREATE TABLE t (",
+        "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1;",
+        "CREATE TABLE t (); CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2",
+        "SELEKT 1; SELECT 'é",
+        "SELECT U&'\\d83d'",
+    ],
+)
+@pytest.mark.parametrize("transaction", ["each", "all"])
+def test_of_what_cannot_be_read_the_same_is_said_as_where_it_stands_alone(
+    initmig: Initmig, database: Database, folder: Path, sql: str, transaction: str
+) -> None:
+    with database.connect() as connection, pytest.raises(psycopg.Error) as alone:
+        connection.execute(sql.encode())
+    said = alone.value.diag
+    write(folder, {"0001_a.sql": "CREATE TABLE a ()"})
+    assert initmig(url=database.url, folder=folder).code == 0
+    write(folder, {"0002_b.sql": f"-- one\r\n{sql}"})
+    env = JSON | {"INITMIG_TRANSACTION": transaction}
+    result = initmig(url=database.url, folder=folder, env=env)
+    assert result.code == 1
+    [failed] = [event for event in result.events if event["event"] == "failed"]
+    assert failed["message"] == f"0002_b failed: {said.message_primary}"
+    assert failed["sqlstate"] == alone.value.sqlstate
+    if said.statement_position:
+        before = sql[: int(said.statement_position) - 1].split("\n")
+        assert (failed["line"], failed["column"]) == (len(before) + 1, len(before[-1]) + 1)
+    assert database.value("SELECT count(*) FROM _yoyo_migration") == 1
+    assert database.value("SELECT count(*) FROM _yoyo_log") == 1
+    assert "t" not in database.tables()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TABLE t (); -- the end",
+        "CREATE TABLE t () /* ' \" $$ */",
+        "CREATE TABLE t ();\r\n-- 'not open\r",
+        "CREATE TABLE t (); SELECT '/*', $$'$$, E'\\'', '\\', \"t\" FROM (SELECT 1) t (\"t\")",
+        "CREATE TABLE t (); SELECT 'one'\n",
+        "\ufeffCREATE TABLE t ();;;",
+    ],
+    ids=["comment", "quotes in a comment", "CR", "quotes", "string", "empty ones"],
+)
+def test_whatever_a_file_ends_with_its_record_is_written(
+    initmig: Initmig, database: Database, folder: Path, sql: str
+) -> None:
+    odd = "0002_$b$_'c'.sql"
+    write(folder, {"0001_a.sql": sql, odd: sql.replace("TABLE t", "TABLE u")})
+    result = initmig(url=database.url, folder=folder)
+    assert result.code == 0, result.err
+    assert {"t", "u"} < database.tables()
+    assert database.value("SELECT count(*) FROM _initmig_migration WHERE state = 'applied'") == 2
+
+
+def test_where_the_server_reads_backslashes_as_escapes_all_is_the_same(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    database.execute(f"ALTER DATABASE {database.name} SET standard_conforming_strings = off")
+    database.execute(f"ALTER DATABASE {database.name} SET escape_string_warning = off")
+    write(folder, {"0001_\\.sql": "CREATE TABLE t AS SELECT '\\'' AS it"})
+    result = initmig(url=database.url, folder=folder)
+    assert result.code == 0, result.err
+    assert database.value("SELECT it FROM t") == "'"
+    assert database.value("SELECT migration_id FROM _yoyo_migration") == "0001_\\"
+    write(folder, {"0002_b.sql": "SELECT 'open\\'"})
+    result = initmig(url=database.url, folder=folder)
+    assert (result.code, "unterminated quoted string" in result.err) == (1, True)
+
+
+@pytest.mark.parametrize("command", ["COMMIT", "ROLLBACK"])
+@pytest.mark.parametrize("transaction", ["each", "all"])
+def test_migration_that_ends_its_transaction_is_not_recorded(
+    initmig: Initmig, database: Database, folder: Path, command: str, transaction: str
+) -> None:
+    database.execute(f"ALTER DATABASE {database.name} SET standard_conforming_strings = off")
+    # a string to initmig, to this server the end of one
+    write(folder, {"0001_a.sql": f"CREATE TABLE a (); SELECT '\\''; {command}; --'"})
+    argv = f"--transaction={transaction}"
+    result = initmig("migrate", argv, url=database.url, folder=folder, env=JSON)
+    assert result.code == 1
+    failed = result.events[-1]
+    assert failed["message"] == "0001_a ended the transaction that initmig opened for it"
+    assert failed["path"].endswith("0001_a.sql")
+    assert failed["next"].startswith("what it did before that is kept, and it is not recorded")
+    assert ("a" in database.tables()) == (command == "COMMIT")
+    for table in ("_yoyo_migration", "_yoyo_log", "_initmig_migration"):
+        assert database.value(f"SELECT count(*) FROM {table}") == 0
+
+
+COMMITTING = """
+from yoyo import step
+
+def commit(connection):
+    connection.execute("CREATE TABLE a ()")
+    connection.execute("COMMIT")
+
+def go_on(connection):
+    connection.execute("CREATE TABLE b ()")
+
+step(commit)
+"""
+
+
+@pytest.mark.parametrize("more", ["", "step(go_on)", "step('CREATE TABLE b ()')"])
+def test_nothing_is_run_after_a_step_that_ends_its_transaction(
+    initmig: Initmig, database: Database, folder: Path, more: str
+) -> None:
+    write(folder, {"0001_a.py": f"{COMMITTING}{more}"})
+    result = initmig(url=database.url, folder=folder, env=JSON)
+    assert result.code == 1
+    message = "0001_a ended the transaction that initmig opened for it"
+    assert result.events[-1]["message"] == message
+    assert {"a", "b"} & database.tables() == {"a"}
+    assert database.value("SELECT count(*) FROM _yoyo_migration") == 0
+
+
+@pytest.mark.parametrize(
+    ("sql", "line"),
+    [
+        ("SELECT 1;\nSELECT 1/0;", 2),
+        ("SET ROLE pg_monitor;\nSELECT 1;;\n/* ; */ CREATE TABLE nowhere.t ()", 3),
+        ("RESET ALL;\n\nDO $$ BEGIN RAISE 'no' USING ERRCODE = '25P01'; END $$", 3),
+    ],
+    ids=["no position", "settings", "as if there were no transaction"],
+)
+def test_statement_that_failed_is_counted_from_the_file_s_first(
+    initmig: Initmig, database: Database, folder: Path, sql: str, line: int
+) -> None:
+    write(folder, {"0001_a.sql": sql})
+    result = initmig("--schema=public", url=database.url, folder=folder, env=JSON)
+    assert result.code == 1
+    assert result.events[-1]["line"] == line
+    assert result.events[-1]["message"].startswith("0001_a failed: ")
+
+
+def test_record_that_is_refused_names_the_file_and_keeps_nothing(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, {"0001_a.sql": "CREATE TABLE a ()"})
+    assert initmig(url=database.url, folder=folder).code == 0
+    database.execute("ALTER TABLE _initmig_migration ADD CHECK (migration_id <> '0002_b')")
+    write(folder, {"0002_b.sql": "CREATE TABLE b ();\nSELECT 1;\n"})
+    result = initmig(url=database.url, folder=folder, env=JSON)
+    failed = result.events[-1]
+    assert (result.code, failed["sqlstate"]) == (1, "23514")
+    assert (failed["path"], failed["line"]) == (f"{folder}/0002_b.sql", 0)
+    assert "violates check constraint" in failed["message"]
+    assert "b" not in database.tables()
+    assert database.value("SELECT count(*) FROM _yoyo_migration") == 1
+
+
+def test_each_statement_has_the_whole_statement_timeout(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, {"0001_a.sql": "SELECT pg_sleep(0.7);\n" * 3})
+    argv = ("migrate", "--statement-timeout=1s")
+    assert initmig(*argv, url=database.url, folder=folder).code == 0
+    write(folder, {"0002_b.sql": "SELECT 1;\nSELECT pg_sleep(5);\n"})
+    result = initmig(*argv, url=database.url, folder=folder, env=JSON)
+    assert (result.code, result.events[-1]["line"]) == (1, 2)
+    assert result.events[-1]["sqlstate"] == "57014"
+
+
+@pytest.mark.parametrize("transaction", ["each", "all"])
+@pytest.mark.parametrize("name", ["0002_b.sql", "0002_b.py"])
+def test_record_says_how_long_the_migration_took(
+    initmig: Initmig, database: Database, folder: Path, transaction: str, name: str
+) -> None:
+    sleeping = "SELECT pg_sleep(0.5)"
+    text = f"from yoyo import step\nstep('{sleeping}')" if name.endswith("py") else sleeping
+    write(folder, {"0001_a.sql": "SELECT pg_sleep(2)", name: text, "0003_c.sql": "SELECT 1"})
+    argv = f"--transaction={transaction}"
+    assert initmig("migrate", argv, url=database.url, folder=folder).code == 0
+    query = (
+        "SELECT extract(epoch FROM finished_at - started_at)::float8 FROM _initmig_migration"
+        " ORDER BY migration_id"
+    )
+    first, second, third = (seconds for (seconds,) in database.query(query))
+    assert first >= 2
+    assert 0.5 <= second < first
+    assert 0 <= third < first
+
+
+# --- what it costs ---
+
+LOADED = """
+import json, os, sys
+from initmig.cli import main
+print(json.dumps([main(["migrate"], os.environ), sorted(sys.modules)]))
+"""
+
+
+def test_to_apply_sql_nothing_is_imported_that_only_others_need(
+    database: Database, processes: Processes, folder: Path
+) -> None:
+    write(folder, {"0001_a.sql": "CREATE TABLE a ()"})
+    env = {"DATABASE_URL": database.url, "INITMIG_MIGRATIONS": str(folder)}
+    result = processes.start([sys.executable, "-c", LOADED], env=env).result()
+    code, modules = json.loads(result.out)
+    assert code == 0, result.err
+    others = {"sqlparse.engine", "tenacity", "pgparse", "difflib", "initmig.statements"}
+    others |= {f"initmig.engine.{each}" for each in ("piecewise", "python_migration", "sql_parts")}
+    assert others & set(modules) == set()
+
+
+PEAK = """
+import os, resource, subprocess, sys
+code = subprocess.run([sys.argv[1], "migrate"]).returncode
+print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def peak(processes: Processes, database: Database, folder: Path) -> int:
+    """The most memory that a run needs, in bytes."""
+    env = {"DATABASE_URL": database.url, "INITMIG_MIGRATIONS": str(folder)}
+    command = sys.executable.replace("python", "initmig")
+    result = processes.start([sys.executable, "-c", PEAK, command], env=env).result(120)
+    code, kilobytes = result.out.split()
+    assert code == "0", result.err
+    return int(kilobytes) << 10
+
+
+# Python keeps each character of a text that has wide ones in four bytes.
+@pytest.mark.parametrize(("letter", "times"), [("x", 6), ("𝄞", 7)], ids=["ASCII", "wide"])
+def test_large_file_takes_a_few_times_its_size_in_memory(
+    processes: Processes, database: Database, folder: Path, letter: str, times: int
+) -> None:
+    row = f"'{letter * (280 // len(letter.encode()))}'"
+    rows = [f"INSERT INTO t VALUES ({n:05}, {row});\n" for n in range(60_000)]
+    write(folder, {"0001_t.sql": "CREATE TABLE t (n int, word text);\n" + "".join(rows)})
+    size = (folder / "0001_t.sql").stat().st_size
+    assert size > 18_000_000
+    working = peak(processes, database, folder)
+    assert database.value("SELECT count(*) FROM t") == 60_000
+    assert working - peak(processes, database, folder) < times * size
