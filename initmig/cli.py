@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 def run() -> None:
     """The installed command."""
     code = main(sys.argv[1:], os.environ)
-    if "initmig.engine" not in sys.modules:
+    if "initmig.engine.python_migration" not in sys.modules:
         # No code but ours was here, and what it wrote is out: nothing has to be taken apart, which
-        # takes as long as the question to the database.
+        # takes as long as to ask the database.
         os._exit(code)
     sys.exit(code)
 

@@ -44,7 +44,7 @@ def list_files(folders: Sequence[str]) -> Listing:
     if problems:
         raise ConfigError.of(tuple(problems))
     hooks = tuple(file for file in found.values() if file.id.startswith(HOOK))
-    return Listing(tuple(file for file in found.values() if not file.id.startswith(HOOK)), hooks)
+    return Listing(tuple(file for file in found.values() if file not in hooks), hooks)
 
 
 def _list_folder(folder: str, problems: list[Problem]) -> Iterator[MigrationFile]:
@@ -61,16 +61,16 @@ def _list_folder(folder: str, problems: list[Problem]) -> Iterator[MigrationFile
         return
     problems.extend(_unprintable(folder, name) for name in names if _is_unprintable(name))
     rollbacks = {name for name in names if name.endswith(_ROLLBACK)}
+    before = _join(folder, "")
     for name in names:
         if name in rollbacks:
             continue
-        id = os.path.splitext(name)[0]
-        rollback = id + _ROLLBACK if name.endswith(".sql") else ""
-        known = rollback in rollbacks
-        rollbacks.discard(rollback)
-        yield MigrationFile(
-            id, _join(folder, name), _join(folder, rollback) if known else "", folder
-        )
+        id = name.rpartition(".")[0] or name
+        rollback = ""
+        if id + _ROLLBACK in rollbacks and name.endswith(".sql"):
+            rollbacks.remove(id + _ROLLBACK)
+            rollback = before + id + _ROLLBACK
+        yield MigrationFile(id, before + name, rollback, folder)
     problems.extend(_orphan(folder, name) for name in sorted(rollbacks))
 
 
@@ -87,6 +87,8 @@ def _join(folder: str, name: str) -> str:
 
 
 def _is_unprintable(name: str) -> bool:
+    if name.isascii() and name.isprintable():
+        return False
     # a surrogate stands for a byte that is not UTF-8
     return any(c < " " or "\x7f" <= c < "\xa0" or "\ud800" <= c < "\ue000" for c in name)
 

@@ -28,6 +28,8 @@ else:
                 setattr(cls, name, property(itemgetter(index)))
 
         def __new__(cls, *values, **named):  # noqa: D102
+            if len(values) == len(cls._fields) and not named:
+                return tuple.__new__(cls, values)
             rest = cls._fields[len(values) :]
             if unknown := named.keys() - set(rest):
                 raise TypeError(f"{cls.__name__} cannot take {', '.join(sorted(unknown))}")

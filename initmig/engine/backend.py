@@ -164,7 +164,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         try:
             self._outbox.put(f"{self._guard if self._guards_late else ''}COMMIT")
             self._outbox.send()
-        except StatementFailed:
+        except (StatementFailed, KeyboardInterrupt):  # the file, too, runs only now
             self.rollback()
             raise
         finally:

@@ -156,9 +156,10 @@ class Reader:
         ]
 
     def _value(self, result: c_void_p, row: int, column: int, read: Callable[[str], Any]) -> Any:
-        if self._libpq.PQgetisnull(result, row, column):
+        text = self._libpq.PQgetvalue(result, row, column)
+        if not text and self._libpq.PQgetisnull(result, row, column):
             return None
-        return read(self._libpq.PQgetvalue(result, row, column).decode())
+        return read(text.decode())
 
     def _failed(self, result: c_void_p) -> StatementFailed:
         said = (self._libpq.PQresultErrorField(result, ord(field)) for field in "MCDHW")
