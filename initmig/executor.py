@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import time
 from contextlib import contextmanager
-from itertools import count
 from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -135,19 +133,20 @@ class Executor:
 
     def _retrying(self, migration: Migration, attempt: Callable[[], _T]) -> _T:
         """As *attempt*; again after a pause where others made it fail."""
-        for retry in count(1):
+        retry = 0
+        while True:
             try:
                 return self._watched(migration, attempt)
             except MigrationFailed as error:
                 if error.problems[0].server.sqlstate not in RETRYABLE:
                     raise
+                retry += 1
                 if retry > self._lock_retries:
                     self._name_blockers(error)
                     raise
                 pause = _pause(retry)
                 self._emit(self._retried(migration, error, retry, pause))
             self._clock.sleep(pause)
-        raise AssertionError  # there is no last number
 
     def _watched(self, migration: Migration, attempt: Callable[[], _T]) -> _T:
         self._watch.works_on(migration.id)
@@ -180,8 +179,10 @@ class Executor:
 
 def _pause(retry: int) -> float:
     """Seconds before *retry* (1-based): longer each time, and not in step with others."""
+    from random import uniform
+
     exponential = _FIRST_PAUSE_SECONDS * 2.0 ** min(retry - 1, 10)
-    jitter = random.uniform(0, _FIRST_PAUSE_SECONDS)  # noqa: S311 - no secret
+    jitter = uniform(0, _FIRST_PAUSE_SECONDS)  # noqa: S311 - no secret
     return min(exponential + jitter, _LONGEST_PAUSE_SECONDS)
 
 
