@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 0.5
 _TELL_AGAIN_SECONDS = 10.0
+_ASK_EVERY_SECONDS = 1.0
 
 # The key is of the schema that has, or will get, the history tables: two schemas of one database
 # can be migrated side by side. The seed is an arbitrary constant, so that no other tool's hash of
@@ -112,27 +113,43 @@ def wait_for_turn(
     if facts.backend_pid != connection.startup_pid:
         return True
     connection.settle()
-    queue = Queue(timeout, clock, emit, is_needed)
-    turn = _Turn(connection, facts)
+    turn = _Turn(connection, facts, clock, is_needed)
+    queue = Queue(timeout, clock, emit, turn.is_needed)
     return queue.wait(turn.try_take, lambda: holder_of(connection, facts.key, queue.waited()))
 
 
 class _Turn(SessionLock):
-    """The same lock; whoever waits takes it only when it was seen to be free a moment ago.
+    """The same lock, looked at until it is free: of hundreds that wait, each may cost but little.
 
-    Before that it may be on its way to the connection that does the work.
+    Whoever has waited takes it when it was free twice in a row: the first time it may be on its way
+    to the connection that does the work.
     """
 
-    def __init__(self, connection: Asking, facts: Facts) -> None:
+    def __init__(
+        self, connection: Asking, facts: Facts, clock: Clock, is_needed: Callable[[], bool]
+    ) -> None:
         super().__init__(connection, facts.key, facts.backend_pid)
-        self._looks_first = False
+        self._clock = clock
+        self._asks = is_needed
+        self._asked_at = clock.now()
+        self._seen_free = 2
 
     def try_take(self) -> bool:
-        if self._looks_first:
-            self._looks_first = holder_of(self._connection, self._key, 0.0) is not None
+        if self._seen_free < 2:
             return False
-        self._looks_first = True
+        self._seen_free = 0
         return super().try_take()
+
+    def is_needed(self) -> bool:
+        """Whether to go on; asked only where the lock is free, or a second has passed."""
+        # shared, and for the length of the statement: it keeps nobody else from looking
+        look = f"SELECT pg_try_advisory_xact_lock_shared({self._key})"
+        free = self._connection.query(look)[0][0]
+        self._seen_free = self._seen_free + 1 if free else 0
+        if not free and self._clock.now() - self._asked_at < _ASK_EVERY_SECONDS:
+            return True
+        self._asked_at = self._clock.now()
+        return self._asks()
 
 
 class Queue:

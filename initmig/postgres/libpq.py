@@ -149,17 +149,16 @@ class Reader:
 
     def _rows(self, result: c_void_p) -> list[tuple[Any, ...]]:
         columns = range(self._libpq.PQnfields(result))
-        read = [_VALUES.get(self._libpq.PQftype(result, column), str) for column in columns]
-        return [
-            tuple(self._value(result, row, column, read[column]) for column in columns)
-            for row in range(self._libpq.PQntuples(result))
-        ]
+        return list(zip(*(self._column(result, column) for column in columns), strict=True))
 
-    def _value(self, result: c_void_p, row: int, column: int, read: Callable[[str], Any]) -> Any:
-        text = self._libpq.PQgetvalue(result, row, column)
-        if not text and self._libpq.PQgetisnull(result, row, column):
-            return None
-        return read(text.decode())
+    def _column(self, result: c_void_p, column: int) -> list[Any]:
+        read = _VALUES.get(self._libpq.PQftype(result, column), str)
+        value, is_null = self._libpq.PQgetvalue, self._libpq.PQgetisnull
+        texts = [value(result, row, column) for row in range(self._libpq.PQntuples(result))]
+        return [
+            read(text.decode()) if text or not is_null(result, row, column) else None
+            for row, text in enumerate(texts)
+        ]
 
     def _failed(self, result: c_void_p) -> StatementFailed:
         said = (self._libpq.PQresultErrorField(result, ord(field)) for field in "MCDHW")
