@@ -71,15 +71,19 @@ def _run(config: Config) -> int:
 
 
 class _Outcome:
-    """Passes events on and remembers how the last one reads."""
+    """Passes events on and remembers the last one."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self.text = ""
+        self._last: Event | None = None
 
     def __call__(self, event: Event) -> None:
-        self.text = event_text(event)
+        self._last = event
         self._log(event)
+
+    @property
+    def text(self) -> str:
+        return event_text(self._last) if self._last else ""
 
 
 def _fail(error: InitmigError, log: Emit, termination_log: str) -> int:

@@ -178,9 +178,11 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             self.session.run("ROLLBACK")
 
     def format_sql(self, s: str, **kwargs: str) -> str:
-        """As yoyo does it, which makes a class each time, but once for each *s*."""
+        """As yoyo does it, which makes a class each time, but once for each *s* by itself."""
+        if kwargs:
+            return str(super().format_sql(s, **kwargs))
         if s not in self._formatted:
-            self._formatted[s] = str(super().format_sql(s, **kwargs))
+            self._formatted[s] = str(super().format_sql(s))
         return self._formatted[s]
 
     def execute(self, sql: str, params: Mapping[str, Any] | None = None) -> Any:
