@@ -1,8 +1,4 @@
-"""The nouns: a migration as a file, as code that can run, and as a fact in the database.
-
-Records are ``NamedTuple``s everywhere: a frozen dataclass costs half a millisecond at import, and
-the no-op runs at every start of a pod.
-"""
+"""The nouns: a migration as a file, as code that can run, and as a fact in the database."""
 
 from __future__ import annotations
 

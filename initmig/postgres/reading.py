@@ -41,7 +41,8 @@ def _by_libpq(settings: Settings, timeout: float) -> Reader | None:
         return None
     params = {**defaults(settings, timeout), "dbname": conninfo, **IMPOSED}
     reader = Reader(libpq, params, preamble(settings), lasting(settings))
-    if b"," in (reader.options().get(b"host") or b""):
+    options = reader.options()
+    if any(b"," in (options[name] or b"") for name in (b"host", b"hostaddr")):
         reader.close()
         return None
     try:
