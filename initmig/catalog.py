@@ -6,8 +6,7 @@ Only of statements that cannot run in a transaction, so that no record can tell.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from initmig.postgres import quote_literal
-from initmig.postgres.session import Session
+from initmig.postgres import Session, quote_literal
 from initmig.statements import (
     CreateIndex,
     Creates,

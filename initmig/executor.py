@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         Event,
     )
     from initmig.model import Migration
-    from initmig.postgres.session import Session
+    from initmig.postgres import Session
 
 _T = TypeVar("_T")
 
@@ -133,20 +133,40 @@ class Executor:
 
     def _retrying(self, migration: Migration, attempt: Callable[[], _T]) -> _T:
         """As *attempt*; again after a pause where others made it fail."""
-        retry = 0
-        while True:
-            try:
-                return self._watched(migration, attempt)
-            except MigrationFailed as error:
-                if error.problems[0].server.sqlstate not in RETRYABLE:
-                    raise
-                retry += 1
-                if retry > self._lock_retries:
-                    self._name_blockers(error)
-                    raise
-                pause = _pause(retry)
-                self._emit(self._retried(migration, error, retry, pause))
-            self._clock.sleep(pause)
+        try:
+            return self._watched(migration, attempt)
+        except MigrationFailed as error:
+            if not _is_retryable(error):
+                raise
+            return self._again(migration, attempt, error)
+
+    def _again(self, migration: Migration, attempt: Callable[[], _T], met: MigrationFailed) -> _T:
+        """As *attempt*, which has just *met* an error, with pauses that grow."""
+        # an import that takes longer than most runs, and that hardly any of them needs
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt
+        from tenacity.wait import wait_exponential_jitter
+
+        errors = [met]
+
+        def again() -> _T:
+            if errors:
+                raise errors.pop()
+            return self._watched(migration, attempt)
+
+        retrying = Retrying(
+            retry=retry_if_exception(_is_retryable),
+            wait=wait_exponential_jitter(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, jitter=0.5),
+            stop=stop_after_attempt(self._lock_retries + 1),
+            sleep=self._clock.sleep,
+            before_sleep=lambda state: self._emit(self._retried(migration, state)),
+            reraise=True,
+        )
+        try:
+            return retrying(again)
+        except MigrationFailed as error:
+            if _is_retryable(error):
+                self._name_blockers(error)
+            raise
 
     def _watched(self, migration: Migration, attempt: Callable[[], _T]) -> _T:
         self._watch.works_on(migration.id)
@@ -162,28 +182,21 @@ class Executor:
             message = f"{problem.message}; blocked by {'; '.join(blockers)}"
             error.problems = (problem._replace(message=message),)
 
-    def _retried(
-        self, migration: Migration, error: MigrationFailed, retry: int, pause: float
-    ) -> Event:
-        server = error.problems[0].server
+    def _retried(self, migration: Migration, state: Any) -> Event:
+        server = state.outcome.exception().problems[0].server
         return MigrationRetried(
             migration.id,
             RETRYABLE[server.sqlstate],
             server.sqlstate,
-            retry,
+            state.attempt_number,
             self._lock_retries,
-            pause,
+            state.upcoming_sleep,
             self._watch.blockers_of(server),
         )
 
 
-def _pause(retry: int) -> float:
-    """Seconds before *retry* (1-based): longer each time, and not in step with others."""
-    from random import uniform
-
-    exponential = _FIRST_PAUSE_SECONDS * 2.0 ** min(retry - 1, 10)
-    jitter = uniform(0, _FIRST_PAUSE_SECONDS)  # noqa: S311 - no secret
-    return min(exponential + jitter, _LONGEST_PAUSE_SECONDS)
+def _is_retryable(error: BaseException) -> bool:
+    return isinstance(error, MigrationFailed) and error.problems[0].server.sqlstate in RETRYABLE
 
 
 @contextmanager
@@ -238,20 +251,25 @@ def locked_executor(
                 session,
                 by=who_am_i(),
                 emit=emit,
-                settings=_in_transactions(limits) + watch.mark,
+                settings=_settings(session, limits) + watch.mark,
                 guard=held.guard,
             )
             backend.prepare()
             yield Executor(backend, watch, lock_retries=limits.lock_retries, clock=clock, emit=emit)
 
 
-def _in_transactions(limits: Limits) -> str:
-    return (
-        # behind a pooler nothing lasts longer than the transaction
-        f"SET LOCAL client_connection_check_interval = '{CLIENT_CHECK_INTERVAL}';"
-        f"SET LOCAL lock_timeout = {_milliseconds(limits.lock_timeout)};"
-        f"SET LOCAL statement_timeout = {_milliseconds(limits.statement_timeout)};"
+def _settings(session: Session, limits: Limits) -> str:
+    """What each transaction has to set; behind a pooler nothing lasts longer than that."""
+    settings = (
+        f"SET lock_timeout = {_milliseconds(limits.lock_timeout)};"
+        f"SET statement_timeout = {_milliseconds(limits.statement_timeout)};"
     )
+    if session.settled:
+        session.keep(settings)
+        return ""
+    # a settled session has this one, too
+    settings += f"SET client_connection_check_interval = '{CLIENT_CHECK_INTERVAL}';"
+    return settings.replace("SET", "SET LOCAL")
 
 
 def _milliseconds(seconds: float) -> int:

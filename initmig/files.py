@@ -35,16 +35,14 @@ def list_files(folders: Sequence[str]) -> Listing:
         a rollback file has no migration
     """
     problems: list[Problem] = []
-    found: dict[str, MigrationFile] = {}
-    for folder in folders:
-        for file in _list_folder(folder, problems):
-            other = found.setdefault(file.id, file)
-            if other is not file:
-                problems.append(_same_id(other, file))
+    files = [file for folder in folders for file in _list_folder(folder, problems)]
+    found = dict(zip([file.id for file in files], files, strict=True))
+    if len(found) < len(files):
+        problems.extend(_same_ids(files))
     if problems:
         raise ConfigError.of(tuple(problems))
-    hooks = tuple(file for file in found.values() if file.id.startswith(HOOK))
-    return Listing(tuple(file for file in found.values() if file not in hooks), hooks)
+    hooks = tuple([found.pop(id) for id in list(found) if id.startswith(HOOK)])
+    return Listing(tuple(found.values()), hooks)
 
 
 def _list_folder(folder: str, problems: list[Problem]) -> Iterator[MigrationFile]:
@@ -59,7 +57,8 @@ def _list_folder(folder: str, problems: list[Problem]) -> Iterator[MigrationFile
             )
         )
         return
-    problems.extend(_unprintable(folder, name) for name in names if _is_unprintable(name))
+    if _is_unprintable("".join(names)):
+        problems.extend(_unprintable(folder, name) for name in names if _is_unprintable(name))
     rollbacks = {name for name in names if name.endswith(_ROLLBACK)}
     before = _join(folder, "")
     for name in names:
@@ -70,7 +69,7 @@ def _list_folder(folder: str, problems: list[Problem]) -> Iterator[MigrationFile
         if id + _ROLLBACK in rollbacks and name.endswith(".sql"):
             rollbacks.remove(id + _ROLLBACK)
             rollback = before + id + _ROLLBACK
-        yield MigrationFile(id, before + name, rollback, folder)
+        yield MigrationFile._make((id, before + name, rollback, folder))
     problems.extend(_orphan(folder, name) for name in sorted(rollbacks))
 
 
@@ -101,11 +100,15 @@ def _unprintable(folder: str, name: str) -> Problem:
     )
 
 
-def _same_id(one: MigrationFile, other: MigrationFile) -> Problem:
-    return Problem(
-        f"{one.path} and {other.path} have the same id, {one.id}",
-        hint="rename the one that is not applied yet",
-    )
+def _same_ids(files: Sequence[MigrationFile]) -> Iterator[Problem]:
+    found: dict[str, MigrationFile] = {}
+    for file in files:
+        other = found.setdefault(file.id, file)
+        if other is not file:
+            yield Problem(
+                f"{other.path} and {file.path} have the same id, {file.id}",
+                hint="rename the one that is not applied yet",
+            )
 
 
 def _orphan(folder: str, name: str) -> Problem:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from initmig.identity import Identity
     from initmig.model import Migration
-    from initmig.postgres.asking import Asking
+    from initmig.postgres import Session
 
 _APPLIED_IDS = "SELECT migration_id FROM _yoyo_migration ORDER BY applied_at_utc, migration_id"
 
@@ -81,18 +81,25 @@ WHERE i.state <> 'applied' AND NOT EXISTS (
         AND l.created_at_utc AT TIME ZONE 'UTC' > i.started_at)
 ORDER BY i.started_at"""
 
-_RECORD = """
+RECORDED_AT = "current_setting('initmig.recorded_at')::timestamp"
+"""SQL for the time (UTC) that `note_time` has noted in the same transaction, in every row the same.
+
+By the server's clock: the order applied is not kept by those of the hosts that happened to apply.
+"""
+
+# A value and no query for it: that, and a conflict to be resolved, would take twice the server's
+# time for each migration, docs/benchmarks.md.
+_RECORD = f"""
 INSERT INTO _initmig_migration
     (migration_id, checksum, breaking, state, statements_done, started_at, finished_at,
      username, hostname, image_version)
-SELECT y.migration_id, {checksum}, {breaking}, 'applied', {statements},
-    {started}, y.applied_at_utc AT TIME ZONE 'UTC', {user}, {host}, {version}
-FROM _yoyo_migration y WHERE y.migration_id = {id}
-ON CONFLICT (migration_id) DO UPDATE SET
-    checksum = excluded.checksum, breaking = excluded.breaking, state = excluded.state,
-    statements_done = excluded.statements_done, started_at = excluded.started_at,
-    finished_at = excluded.finished_at, username = excluded.username,
-    hostname = excluded.hostname, image_version = excluded.image_version, before = NULL"""
+VALUES ({{id}}, {{checksum}}, {{breaking}}, 'applied', {{statements}},
+    {{started}}, {RECORDED_AT} AT TIME ZONE 'UTC', {{user}}, {{host}}, {{version}})"""
+
+# What a stock yoyo has rolled back is not recorded any more.
+_FORGET_GONE = """
+DELETE FROM _initmig_migration i WHERE state = 'applied' AND NOT EXISTS (
+    SELECT FROM _yoyo_migration y WHERE y.migration_id = i.migration_id)"""
 
 _OWE = """
 INSERT INTO _yoyo_migration (migration_hash, migration_id, applied_at_utc)
@@ -101,7 +108,7 @@ FROM unnest(ARRAY[{ids}]) AS id ON CONFLICT DO NOTHING;
 DELETE FROM _initmig_migration WHERE migration_id IN ({ids})"""
 
 
-def applied_ids(session: Asking) -> tuple[str, ...]:
+def applied_ids(session: Session) -> tuple[str, ...]:
     """The applied ids in the order applied, in one query; none where yoyo has no table yet.
 
     Among them is what is owed: the ids of hooks, and `UNDOING` before that of a migration.
@@ -119,7 +126,7 @@ def applied_ids(session: Asking) -> tuple[str, ...]:
         raise
 
 
-def applied_ids_so_far(session: Asking) -> tuple[str, ...]:
+def applied_ids_so_far(session: Session) -> tuple[str, ...]:
     """As `applied_ids`, for asking again and again.
 
     Two queries, so that a database without yoyo's table gets no error line in its log each time.
@@ -129,7 +136,7 @@ def applied_ids_so_far(session: Asking) -> tuple[str, ...]:
     return applied_ids(session) if have_tables(session, ("_yoyo_migration",))[0] else ()
 
 
-def applied_migrations(session: Asking) -> tuple[AppliedMigration, ...]:
+def applied_migrations(session: Session) -> tuple[AppliedMigration, ...]:
     """Everything that is known about what is applied, in the order applied.
 
     :raises DatabaseRefused: the role may not read the tables
@@ -152,7 +159,7 @@ def applied_migrations(session: Asking) -> tuple[AppliedMigration, ...]:
     )
 
 
-def unfinished_migrations(session: Asking) -> tuple[Unfinished, ...]:
+def unfinished_migrations(session: Session) -> tuple[Unfinished, ...]:
     """The migrations that are half way, in the order begun.
 
     :raises DatabaseRefused: the role may not read the tables
@@ -167,13 +174,13 @@ def unfinished_migrations(session: Asking) -> tuple[Unfinished, ...]:
         return ()  # made by an initmig that could not go on, and begins with what is written next
 
 
-def have_tables(session: Asking, names: Sequence[str]) -> tuple[bool, ...]:
+def have_tables(session: Session, names: Sequence[str]) -> tuple[bool, ...]:
     """Which of the tables *names* are on the search path."""
     columns = ", ".join(f"to_regclass({quote_literal(name)}) IS NOT NULL" for name in names)
     return session.query(f"SELECT {columns}")[0]
 
 
-def create_table(session: Asking) -> None:
+def create_table(session: Session) -> None:
     """Make initmig's own table where it is missing or old; the caller holds the migration lock."""
     is_old = session.query(_IS_OLD)
     if not is_old:
@@ -182,12 +189,23 @@ def create_table(session: Asking) -> None:
         session.query(_UPGRADE)
 
 
+def forget_gone(session: Session) -> None:
+    """Remove the records of what is not applied any more; the caller holds the migration lock."""
+    session.query(_FORGET_GONE)
+
+
+def note_time() -> str:
+    """The SQL that notes the time for what is recorded after it, see `RECORDED_AT`."""
+    now = "(clock_timestamp() AT TIME ZONE 'UTC')::text"
+    return f"SELECT set_config('initmig.recorded_at', {now}, true)"
+
+
 def record(migration: Migration, *, by: Identity, seconds: float | None = None) -> str:
-    """The SQL that records *migration* as applied, after yoyo's own row for it.
+    """The SQL that records *migration* as applied, after `note_time`; there must be no record yet.
 
     That took *seconds*, or as long as the transaction is old.
     """
-    ago = f"y.applied_at_utc AT TIME ZONE 'UTC' - interval '{seconds or 0:.6f} s'"
+    ago = f"{RECORDED_AT} AT TIME ZONE 'UTC' - interval '{seconds or 0:.6f} s'"
     return _RECORD.format(
         id=quote_literal(migration.id),
         checksum=quote_literal(migration.checksum),

@@ -15,7 +15,7 @@ from initmig.postgres import quote_identifier, quote_literal
 if TYPE_CHECKING:
     from initmig.identity import Identity
     from initmig.model import Direction, Migration, Unfinished
-    from initmig.postgres.session import Session
+    from initmig.postgres import Session
 
 _STATES: dict[Direction, str] = {"apply": "applying", "rollback": "rolling back"}
 

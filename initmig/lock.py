@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from initmig.clock import Clock
     from initmig.events import Emit
-    from initmig.postgres.session import Session
+    from initmig.postgres import Session
 
 _SECOND_CONNECTION_SECONDS = 30.0
 """For a pooler to find a second server connection: others that wait give theirs back quickly."""
@@ -168,8 +168,8 @@ class _TransactionLock:
 
     def _wait_for_second_connection(self) -> int:
         try:
-            with self._session.answered_within(_SECOND_CONNECTION_SECONDS):
-                [(pid,)] = self._session.query("SELECT pg_backend_pid()")
+            self._session.answer_timeout = _SECOND_CONNECTION_SECONDS
+            [(pid,)] = self._session.query("SELECT pg_backend_pid()")
         except DatabaseUnavailable as error:
             if not any(words in str(error) for words in ("no answer", "query_wait_timeout")):
                 raise
@@ -179,6 +179,8 @@ class _TransactionLock:
                 hint="raise default_pool_size (or pool_size of this database), to 2 at least,"
                 " or connect to PostgreSQL directly",
             ) from error
+        finally:
+            del self._session.answer_timeout
         return int(pid)
 
     def release(self) -> None:

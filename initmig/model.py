@@ -43,6 +43,11 @@ class Listing(Record):
     hooks: tuple[MigrationFile, ...] = ()
     """The ``post-apply*`` files, run after every run that applied something."""
 
+    @property
+    def has_python(self) -> bool:
+        """Whether a file is Python, whose steps get a connection of psycopg's."""
+        return not all(file.is_sql for file in (*self.migrations, *self.hooks))
+
 
 class Step(Record):
     """One step as ``plan`` shows it: SQL, or where the Python function stands."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from initmig.clock import Clock
     from initmig.events import Emit, Event
-    from initmig.postgres.asking import Asking
+    from initmig.postgres import Session
 
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 0.5
@@ -53,9 +53,9 @@ class Facts(Record):
     key: int
 
 
-def read_facts(connection: Asking) -> Facts:
+def read_facts(session: Session) -> Facts:
     """:raises InitmigError: nothing can be written here, at least not now."""
-    facts = Facts(*connection.query(_FACTS)[0])
+    facts = Facts(*session.query(_FACTS)[0])
     if facts.standby:
         raise DatabaseUnavailable("the server is a standby, and there is something to write")
     if facts.read_only:
@@ -74,26 +74,27 @@ def read_facts(connection: Asking) -> Facts:
 class SessionLock:
     """The lock of a direct connection: it ends with the connection at the latest."""
 
-    def __init__(self, connection: Asking, key: int, pid: int) -> None:
+    def __init__(self, session: Session, key: int, pid: int) -> None:
         self.pid = self.worker_pid = pid
-        self._connection = connection
+        self._session = session
         self._key = key
         self._taken = False
 
     def try_take(self) -> bool:
         """Whether it is taken now."""
-        taken = self._connection.query(f"SELECT pg_try_advisory_lock({self._key})")[0][0]
+        taken = self._session.query(f"SELECT pg_try_advisory_lock({self._key})")[0][0]
         self._taken = bool(taken)
         return self._taken
 
     def release(self) -> None:
         """Give it back, if it was taken and the connection is still good for that."""
-        if self._taken and self._connection.usable:
-            self._connection.query(f"SELECT pg_advisory_unlock({self._key})")
+        if self._taken and self._session.usable:
+            # however often: whoever waited for its turn took it then, and again for its work
+            self._session.query("SELECT pg_advisory_unlock_all()")
 
 
 def wait_for_turn(
-    connection: Asking,
+    session: Session,
     *,
     timeout: float,
     clock: Clock,
@@ -102,51 +103,43 @@ def wait_for_turn(
 ) -> bool:
     """True once no other migrator is at work, False as soon as *is_needed* says no.
 
-    The turn ends with the connection, and then the lock is to be taken: it is there so that of
-    many copies that start together only one gets itself ready for work. Behind a pooler, where no
-    connection can keep it, it is everybody's.
+    The lock is taken then, but not yoyo's row, for which yoyo is imported: of many copies that
+    start together only one gets itself ready for work. Behind a pooler, where no connection can
+    keep a lock, it is everybody's turn.
 
     :raises QueueTimeout: another migrator was still at it after *timeout* seconds, 0 for none
     :raises InitmigError: as `read_facts`
     """
-    facts = read_facts(connection)
-    if facts.backend_pid != connection.startup_pid:
+    facts = read_facts(session)
+    if facts.backend_pid != session.startup_pid:
         return True
-    connection.settle()
-    turn = _Turn(connection, facts, clock, is_needed)
+    session.settle()
+    turn = _Turn(session, facts, clock, is_needed)
     queue = Queue(timeout, clock, emit, turn.is_needed)
-    return queue.wait(turn.try_take, lambda: holder_of(connection, facts.key, queue.waited()))
+    return queue.wait(turn.try_take, lambda: holder_of(session, facts.key, queue.waited()))
 
 
 class _Turn(SessionLock):
-    """The same lock, looked at until it is free: of hundreds that wait, each may cost but little.
-
-    Whoever has waited takes it when it was free twice in a row: the first time it may be on its way
-    to the connection that does the work.
-    """
+    """The same lock, looked at until it is free: of hundreds who wait, each may cost but little."""
 
     def __init__(
-        self, connection: Asking, facts: Facts, clock: Clock, is_needed: Callable[[], bool]
+        self, session: Session, facts: Facts, clock: Clock, is_needed: Callable[[], bool]
     ) -> None:
-        super().__init__(connection, facts.key, facts.backend_pid)
+        super().__init__(session, facts.key, facts.backend_pid)
         self._clock = clock
         self._asks = is_needed
         self._asked_at = clock.now()
-        self._seen_free = 2
+        self._free = True
 
     def try_take(self) -> bool:
-        if self._seen_free < 2:
-            return False
-        self._seen_free = 0
-        return super().try_take()
+        return self._free and super().try_take()
 
     def is_needed(self) -> bool:
         """Whether to go on; asked only where the lock is free, or a second has passed."""
         # shared, and for the length of the statement: it keeps nobody else from looking
         look = f"SELECT pg_try_advisory_xact_lock_shared({self._key})"
-        free = self._connection.query(look)[0][0]
-        self._seen_free = self._seen_free + 1 if free else 0
-        if not free and self._clock.now() - self._asked_at < _ASK_EVERY_SECONDS:
+        self._free = self._session.query(look)[0][0]
+        if not self._free and self._clock.now() - self._asked_at < _ASK_EVERY_SECONDS:
             return True
         self._asked_at = self._clock.now()
         return self._asks()
@@ -185,11 +178,9 @@ class Queue:
         return True
 
     def _pause(self) -> float:
-        from random import uniform
-
         # a quarter of the wait so far: nobody waits much longer than there is reason to
         longest = min(max(_FIRST_PAUSE_SECONDS, self.waited() / 4), _LONGEST_PAUSE_SECONDS)
-        return uniform(longest / 2, longest)  # noqa: S311 - jitter, no secret
+        return longest * (1 + self._clock.jitter()) / 2
 
     def _tell(self, holder: Callable[[], WaitingInQueue | WaitingForYoyo | None]) -> None:
         over = 0 < self._timeout <= self.waited()
@@ -216,9 +207,9 @@ def _queue_timeout(event: Event | None, timeout: float) -> QueueTimeout:
     return QueueTimeout(waited, hint="let it finish, or raise --queue-timeout")
 
 
-def holder_of(connection: Asking, key: int, waited: float) -> WaitingInQueue | None:
+def holder_of(session: Session, key: int, waited: float) -> WaitingInQueue | None:
     """Who has the lock with this *key*, to one who has *waited* that many seconds."""
-    rows = connection.query(_HOLDER.format(key=key))
+    rows = session.query(_HOLDER.format(key=key))
     if not rows:
         return None
     pid, user, application, address, seconds, state, blocked_by = rows[0]

@@ -40,6 +40,8 @@ else:
                 raise TypeError(f"{cls.__name__} has {len(cls._fields)} fields")
             return tuple.__new__(cls, (*values, *(given[name] for name in rest)))
 
+        _make = classmethod(tuple.__new__)
+
         def __getnewargs__(self):
             return tuple(self)
 

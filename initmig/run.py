@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         Direction,
         Unfinished,
     )
-    from initmig.postgres.asking import Asking
+    from initmig.postgres import Session
 
     _T = TypeVar("_T")
     _M = TypeVar("_M", MigrationFile, Migration)
@@ -77,12 +77,10 @@ def without_files(config: Config, emit: Emit, clock: Clock) -> Run:
     return Run(config, Listing(()), emit, clock, outage, clock.now())
 
 
-def asking(run: Run, work: Callable[[Asking], _T]) -> _T:
-    """What *work* returns on a connection for questions, with waiting for the database."""
-    return waiting.with_connection(
-        lambda timeout: postgres.open_for_questions(run.settings, timeout=timeout),
-        work,
-        run.outage,
+def with_session(run: Run, work: Callable[[Session], _T]) -> _T:
+    """What *work* returns on a session, with waiting for the database."""
+    return waiting.with_session(
+        lambda timeout: postgres.connect(run.settings, timeout=timeout), work, run.outage
     )
 
 
@@ -104,25 +102,25 @@ def is_open(run: Run, left: planning.LeftToDo) -> bool:
     return bool(asked_for(run, left.pending) or left.owed or left.half_undone)
 
 
-def is_pending(connection: Asking, run: Run) -> bool:
+def is_pending(session: Session, run: Run) -> bool:
     """Whether there is anything to do by now."""
-    return is_open(run, look_through(run, history.applied_ids_so_far(connection)))
+    return is_open(run, look_through(run, history.applied_ids_so_far(session)))
 
 
-def meet_unknown(connection: Asking, run: Run, applied: Sequence[str]) -> None:
+def meet_unknown(session: Session, run: Run, applied: Sequence[str]) -> None:
     """Say that the database is ahead, unless an older application cannot live with that."""
-    if unknown := refuse_old_image(connection, run, applied):
+    if unknown := refuse_old_image(session, run, applied):
         run.emit(UnknownMigrations(unknown))
 
 
-def refuse_old_image(connection: Asking, run: Run, applied: Sequence[str]) -> tuple[str, ...]:
+def refuse_old_image(session: Session, run: Run, applied: Sequence[str]) -> tuple[str, ...]:
     """The ids unknown to this image; a second query only where there are any.
 
     :raises PlanError: a breaking one is among them
     """
     unknown = planning.unknown_ids(run.listing, applied)
     if unknown:
-        records = history.applied_migrations(connection)
+        records = history.applied_migrations(session)
         planning.refuse_old_image(record for record in records if record.id in unknown)
     return unknown
 

@@ -1,7 +1,7 @@
 """The use cases. Each reads top to bottom: connect, read, decide, act.
 
-Only what the no-op needs is imported up here; what writes, and with it psycopg and yoyo, comes in
-when something is pending.
+Only what the no-op needs is imported up here; what writes, and with it yoyo, comes in when
+something is pending.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from initmig.events import (
 )
 from initmig.records import TYPE_CHECKING
 from initmig.run import (
-    asking,
     begin,
     changed,
     is_open,
@@ -29,6 +28,7 @@ from initmig.run import (
     meet_unknown,
     planned,
     refuse_old_image,
+    with_session,
     without_files,
 )
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         Event,
     )
     from initmig.model import AppliedMigration, Listing, Migration, MigrationStatus, Unfinished
-    from initmig.postgres.asking import Asking
+    from initmig.postgres import Session
     from initmig.run import (
         Run,
     )
@@ -59,43 +59,49 @@ def migrate(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
     """
     tally = _Tally(emit)
     run = begin(config, tally, clock)
-    loaded = asking(run, lambda connection: _prepare(connection, run))
-    if loaded:
-        from initmig import writer
+    found: list[Loaded] = []
 
-        writer.apply(run, loaded)
+    def work(session: Session) -> None:
+        if not found:
+            found.extend(_prepare(session, run))
+        if found:  # also after a connection was lost: what of it is left is seen under the lock
+            from initmig import writer
+
+            writer.apply(session, run, found[0])
+
+    with_session(run, work)
     tally.finish("applied", run)
 
 
-def _prepare(connection: Asking, run: Run) -> Loaded | None:
-    """What there is to apply, once it is this process's turn; None where that is nothing."""
-    applied = history.applied_ids(connection)
-    meet_unknown(connection, run, applied)
+def _prepare(session: Session, run: Run) -> Sequence[Loaded]:
+    """What there is to apply, once it is this process's turn; empty where that is nothing."""
+    applied = history.applied_ids(session)
+    meet_unknown(session, run, applied)
     if run.config.changed == "fail":
-        planning.refuse(changed(run, history.applied_migrations(connection)))
+        planning.refuse(changed(run, history.applied_migrations(session)))
     left = look_through(run, applied)
     if not is_open(run, left):
         run.emit(NothingPending(len(run.listing.migrations), later=len(left.pending)))
-        return None
-    if not _is_my_turn(connection, run):
+        return ()
+    if not _is_my_turn(session, run):
         run.emit(AppliedElsewhere(run.seconds()))
-        return None
+        return ()
     from initmig.importing import without_collecting
 
     with without_collecting():
         from initmig import writer
-    return writer.load(run, left.pending, applied)
+    return (writer.load(run, left.pending, applied),)
 
 
-def _is_my_turn(connection: Asking, run: Run) -> bool:
+def _is_my_turn(session: Session, run: Run) -> bool:
     from initmig.queue import wait_for_turn
 
     return wait_for_turn(
-        connection,
+        session,
         timeout=run.config.queue_timeout,
         clock=run.clock,
         emit=run.emit,
-        is_needed=lambda: is_pending(connection, run),
+        is_needed=lambda: is_pending(session, run),
     )
 
 
@@ -119,12 +125,12 @@ def status(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Mig
     :raises InitmigError: the database cannot be asked, or the folders not be listed
     """
     run = begin(config, emit, clock)
-    applied, ids, unfinished = asking(
+    applied, ids, unfinished = with_session(
         run,
-        lambda connection: (
-            history.applied_migrations(connection),
-            history.applied_ids_so_far(connection),
-            history.unfinished_migrations(connection),
+        lambda session: (
+            history.applied_migrations(session),
+            history.applied_ids_so_far(session),
+            history.unfinished_migrations(session),
         ),
     )
     rows = planning.statuses(
@@ -160,12 +166,12 @@ def plan(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Migra
 
     run = begin(config, emit, clock)
 
-    def work(connection: Asking) -> tuple[Sequence[AppliedMigration], Sequence[Unfinished]]:
-        applied = history.applied_migrations(connection)
-        meet_unknown(connection, run, [migration.id for migration in applied])
-        return applied, history.unfinished_migrations(connection)
+    def work(session: Session) -> tuple[Sequence[AppliedMigration], Sequence[Unfinished]]:
+        applied = history.applied_migrations(session)
+        meet_unknown(session, run, [migration.id for migration in applied])
+        return applied, history.unfinished_migrations(session)
 
-    applied, unfinished = asking(run, work)
+    applied, unfinished = with_session(run, work)
     ids = [migration.id for migration in applied]
     pending = planning.pending_files(run.listing, ids)
     loaded = engine.load(pending, known={*ids, *run.known}, emit=run.emit)
@@ -180,16 +186,16 @@ def wait(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
     """
     if config.wait_for == "database":
         run = without_files(config, emit, clock)
-        asking(run, lambda connection: connection.query("SELECT 1"))
+        with_session(run, lambda session: session.query("SELECT 1"))
         return
     run = begin(config, emit, clock)
-    asking(run, lambda connection: _refuse_pending(connection, run))
+    with_session(run, lambda session: _refuse_pending(session, run))
     emit(NothingPending(len(run.listing.migrations)))
 
 
-def _refuse_pending(connection: Asking, run: Run) -> None:
-    applied = history.applied_ids_so_far(connection)
-    unknown = refuse_old_image(connection, run, applied)
+def _refuse_pending(session: Session, run: Run) -> None:
+    applied = history.applied_ids_so_far(session)
+    unknown = refuse_old_image(session, run, applied)
     pending = planning.left_to_do(run.listing, applied).ids
     if pending:
         raise MigrationsPending(
@@ -206,13 +212,12 @@ def look(config: Config, listing: Listing, emit: Emit) -> None:
     :raises InitmigError: the database cannot be asked, or does not answer
     """
     run = without_files(config, emit, SYSTEM_CLOCK)._replace(listing=listing)
-    connection = postgres.open_for_questions(
-        run.settings, timeout=postgres.CONNECT_TIMEOUT_SECONDS, answer_timeout=_LOOK_SECONDS
-    )
+    session = postgres.connect(run.settings)
+    session.answer_timeout = _LOOK_SECONDS
     try:
-        look_through(run, history.applied_ids(connection))
+        look_through(run, history.applied_ids(session))
     finally:
-        connection.close()
+        session.close()
 
 
 def unlock(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:

@@ -11,14 +11,13 @@ from initmig.signals import stop_wins
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypeVar
+    from typing import NoReturn, TypeVar
 
     from initmig.clock import Clock
     from initmig.events import Emit
-    from initmig.postgres.asking import Asking
+    from initmig.postgres import Session
 
     _T = TypeVar("_T")
-    _C = TypeVar("_C", bound=Asking)
 
 
 _WORTH_WAITING = (DatabaseUnavailable, LoginRefused, MigrationsPending)
@@ -30,8 +29,10 @@ _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 3.0
 
 
-def with_connection(connect: Callable[[float], _C], work: Callable[[_C], _T], outage: Outage) -> _T:
-    """What *work* returns on a connection, tried again for as long as waiting can help.
+def with_session(
+    connect: Callable[[float], Session], work: Callable[[Session], _T], outage: Outage
+) -> _T:
+    """What *work* returns on a session, tried again for as long as waiting can help.
 
     *connect* gets the seconds that it may take for each host.
 
@@ -41,51 +42,24 @@ def with_connection(connect: Callable[[float], _C], work: Callable[[_C], _T], ou
 
     def attempt() -> _T:
         outage.trying()
-        connection = connect(outage.patience())
+        session = connect(outage.patience())
         try:
             outage.answered()
             with stop_wins():
-                return work(connection)
+                return work(session)
         finally:
-            connection.close()
+            session.close()
 
-    try:
-        return attempt()
-    except _WORTH_WAITING as error:
-        outage.met(error)
-        return _keep_trying(attempt, error, outage)
-
-
-def _keep_trying(attempt: Callable[[], _T], met: InitmigError, outage: Outage) -> _T:
-    """As *attempt*, which has just *met* an error, with pauses of full jitter in between.
-
-    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-    """
-    from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
-
-    errors = [met]
-
-    def again() -> _T:
-        if errors:
-            raise errors.pop()
-        return attempt()
-
-    pauses = wait_random_exponential(multiplier=_FIRST_PAUSE_SECONDS, max=_LONGEST_PAUSE_SECONDS)
-    retrying = Retrying(
-        retry=retry_if_exception_type(_WORTH_WAITING),
-        wait=lambda state: min(pauses(state), outage.left()),
-        stop=lambda _: outage.is_over(),
-        sleep=outage.clock.sleep,
-        retry_error_callback=lambda state: outage.give_up(_error_of(state)),
-        after=lambda state: outage.met(_error_of(state)),
-    )
-    return retrying(again)
-
-
-def _error_of(state: Any) -> InitmigError:
-    error = state.outcome.exception()
-    assert isinstance(error, InitmigError)  # noqa: S101 - retried are these alone
-    return error
+    # Not by tenacity: hundreds of copies that find no slot free would all import it then, and that
+    # takes longer than a whole start with nothing to do.
+    while True:
+        try:
+            return attempt()
+        except _WORTH_WAITING as error:
+            outage.met(error)
+            if outage.is_over():
+                outage.give_up(error)
+        outage.pause()
 
 
 class Outage:
@@ -107,6 +81,7 @@ class Outage:
         """Whether it was told that there is no connection: a standby answers at each attempt."""
         self._told: set[str] = set()
         self._pending = ""
+        self._longest_pause = _FIRST_PAUSE_SECONDS / 2
 
     def patience(self) -> float:
         """Seconds that one attempt to connect may take."""
@@ -157,11 +132,19 @@ class Outage:
             left = min(left, _REFUSED_SECONDS - (self.clock.now() - self._refused_since))
         return max(0.0, left)
 
+    def pause(self) -> None:
+        """Let time pass before the next attempt: full jitter, and longer each time.
+
+        https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+        """
+        self._longest_pause = min(2 * self._longest_pause, _LONGEST_PAUSE_SECONDS)
+        self.clock.sleep(min(self.clock.jitter() * self._longest_pause, self.left()))
+
     def is_over(self) -> bool:
         """Whether the error that was met last is final."""
         return self.left() <= 0
 
-    def give_up(self, error: InitmigError) -> Any:
+    def give_up(self, error: InitmigError) -> NoReturn:
         """:raises InitmigError: *error*, with how long was waited for the better of it."""
         if type(error) is not DatabaseUnavailable:
             raise error

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from initmig.dsn import mask_secrets
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from initmig.errors import ServerMessage
     from initmig.events import Emit
-    from initmig.postgres.session import Session
+    from initmig.postgres import Session
 
 _TELL_EVERY_SECONDS = 10.0
 _SHORTEST_PAUSE_SECONDS = 0.02
@@ -243,11 +243,11 @@ class Watch:
     @contextmanager
     def _second_connection(self) -> Iterator[Session]:
         if self._look_every >= _WORTH_A_CONNECTION_SECONDS:
-            with self._session.sibling() as other:
+            with closing(self._session.sibling()) as other:
                 yield other
             return
         if self._kept is None:
-            self._kept = self._keeping.enter_context(self._session.sibling())
+            self._kept = self._keeping.enter_context(closing(self._session.sibling()))
         try:
             yield self._kept
         except InitmigError:

@@ -1,19 +1,19 @@
 """The use cases that write, from where it is clear that there is something to write.
 
-They bring in the executor and the engine, and with them psycopg and yoyo.
+They bring in the executor and the engine, and with them yoyo.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
-from initmig import engine, history, planning, waiting
+from initmig import engine, history, planning
 from initmig.events import AppliedElsewhere, NotLocked, ServerNotice, YoyoLockRemoved
 from initmig.executor import Limits, locked_executor
+from initmig.importing import without_collecting
 from initmig.lock import remove_yoyo_row
 from initmig.model import UNDOING
-from initmig.postgres.session import connect
-from initmig.run import go_on, is_pending, look_through, planned
+from initmig.run import go_on, is_pending, look_through, planned, with_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
     from initmig.executor import Executor
     from initmig.model import AppliedMigration, Migration, MigrationFile
-    from initmig.postgres.session import Session
+    from initmig.postgres import Session
     from initmig.run import Run
-
-_T = TypeVar("_T")
 
 
 class Loaded(NamedTuple):
@@ -45,15 +43,11 @@ def load(run: Run, pending: Sequence[MigrationFile], applied: Iterable[str]) -> 
     )
 
 
-def apply(run: Run, loaded: Loaded) -> None:
+def apply(session: Session, run: Run, loaded: Loaded) -> None:
     """Apply what is pending once this process holds the migration lock.
 
     :raises InitmigError: every one of them
     """
-    _working(run, lambda session: _apply(session, run, loaded))
-
-
-def _apply(session: Session, run: Run, loaded: Loaded) -> None:
     with _locked(session, run, lambda: is_pending(session, run)) as executor:
         plan, owed = _read_and_plan(session, run, loaded.pending) if executor else ((), ())
         if executor is None or not (plan or owed):
@@ -93,7 +87,7 @@ def roll_back(run: Run) -> None:
     :raises InitmigError: every one of them
     """
     decided: list[AppliedMigration] = []
-    _working(run, lambda session: _roll_back(session, run, decided))
+    with_session(run, lambda session: _roll_back(session, run, decided))
 
 
 def _roll_back(session: Session, run: Run, decided: list[AppliedMigration]) -> None:
@@ -134,24 +128,11 @@ def unlock(run: Run) -> None:
 
     :raises InitmigError: the database cannot be asked
     """
-    removed = _working(run, remove_yoyo_row)
+    removed = with_session(run, remove_yoyo_row)
     for pid, locked_at in removed:
         run.emit(YoyoLockRemoved(pid, locked_at))
     if not removed:
         run.emit(NotLocked())
-
-
-def _working(run: Run, work: Callable[[Session], _T]) -> _T:
-    """What *work* returns on a connection for work, with waiting for the database."""
-    return waiting.with_connection(lambda timeout: _connect(run, timeout), work, run.outage)
-
-
-def _connect(run: Run, timeout: float) -> Session:
-    return connect(
-        run.settings,
-        timeout=timeout,
-        on_notice=lambda severity, text: run.emit(ServerNotice(severity, text)),
-    )
 
 
 def _locked(
@@ -159,6 +140,10 @@ def _locked(
 ) -> AbstractContextManager[Executor | None]:
     """An executor that holds the migration lock, or None once *is_needed* says no."""
     config = run.config
+    if run.listing.has_python:
+        with without_collecting():
+            session.serve_python()
+    session.tell_notices(lambda severity, text: run.emit(ServerNotice(severity, text)))
     limits = Limits(
         config.queue_timeout, config.lock_timeout, config.statement_timeout, config.lock_retries
     )

@@ -22,15 +22,12 @@ from initmig.model import UNDOING
 from initmig.postgres import StatementFailed, quote_literal, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from initmig.engine.outbox import Script
     from initmig.events import Emit
     from initmig.model import Direction
-    from initmig.postgres.session import Session
-
-_SERVER_CLOCK = "(clock_timestamp() AT TIME ZONE 'UTC')"
-"""The order applied is kept by one clock, not by those of the hosts that happened to apply."""
+    from initmig.postgres import Session
 
 _STILL_OPEN = "SAVEPOINT initmig"
 """The server refuses it outside of a transaction: a file may have ended the one it was run in."""
@@ -51,6 +48,23 @@ class _ReleasedSavepoint(SavepointTransactionManager):  # type: ignore[misc]
         self.backend.savepoint_release(self.id)
 
 
+class _NoDriver:
+    """What yoyo asks of a DB-API module that it does not work with."""
+
+    DatabaseError = StatementFailed
+
+
+class _Rows:
+    """What yoyo asks of a cursor."""
+
+    def __init__(self, rows: Iterable[Any]) -> None:
+        self._rows = iter(rows)
+
+    def fetchone(self) -> Any:
+        """The next row, None behind the last one."""
+        return next(self._rows, None)
+
+
 class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
     """yoyo's backend on initmig's one connection; the caller holds the migration lock.
 
@@ -58,8 +72,10 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
     follows it, and fails where the lock was lost.
     """
 
-    mark_migration_sql = DatabaseBackend.mark_migration_sql.replace(":when", _SERVER_CLOCK)
-    log_migration_sql = DatabaseBackend.log_migration_sql.replace(":created_at_utc", _SERVER_CLOCK)
+    mark_migration_sql = DatabaseBackend.mark_migration_sql.replace(":when", history.RECORDED_AT)
+    log_migration_sql = DatabaseBackend.log_migration_sql.replace(
+        ":created_at_utc", history.RECORDED_AT
+    )
 
     def __init__(
         self,
@@ -85,7 +101,13 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def connect(self, dburi: None) -> Any:  # noqa: ARG002 - yoyo's signature
         """The session's connection, whatever yoyo would connect to."""
-        return self.session.connection
+        return self.session.connection.dbapi
+
+    def _load_driver_module(self) -> Any:
+        """psycopg, where steps in Python get its connection; else as much of it as is needed."""
+        if self.session.connection.dbapi is None:
+            return _NoDriver
+        return super()._load_driver_module()
 
     @property
     def connection(self) -> Any:
@@ -105,10 +127,10 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def prepare(self) -> None:
         """Make the history tables that are missing; the caller holds yoyo's lock too."""
-        with self.session.translating_errors():
-            if internalmigrations.needs_upgrading(self):
-                internalmigrations.upgrade(self)
+        if internalmigrations.needs_upgrading(self):
+            internalmigrations.upgrade(self)
         history.create_table(self.session)
+        history.forget_gone(self.session)
 
     def ensure_internal_schema_updated(self) -> None:
         """Nothing: `prepare` has done it, once."""
@@ -187,10 +209,10 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def execute(self, sql: str, params: Mapping[str, Any] | None = None) -> Any:
         """As yoyo does it; in a transaction, what has no rows waits."""
-        if not self._in_transaction or sql.startswith("SELECT"):
-            return super().execute(sql, params)
         self._outbox.put(_with_literals(sql, params or {}))
-        return None
+        if self._in_transaction and not sql.startswith("SELECT"):
+            return None
+        return _Rows(self._outbox.send())
 
     def run(self, script: Script) -> None:
         """*script*, which waits for the COMMIT where the transaction is its own."""
@@ -215,6 +237,8 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             self.log_migration(migration, "apply")
             if mark:
                 self.mark_one(migration, log=False)
+                if not migration.use_transactions:
+                    self.record(history.forget(migration.id))  # what the journal kept
                 self.record(history.record(migration.description, by=self.by, seconds=seconds))
                 if self.owing:
                     self.record(history.owe(self.owing))
@@ -246,6 +270,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
                 if migration.use_transactions:
                     self._run(migration, direction)
                 its_own = migration.use_transactions and not self._shares
+                self.record(history.note_time())
                 yield None if its_own else time.monotonic() - started
                 self.record(_STILL_OPEN)
             self._outbox.send()

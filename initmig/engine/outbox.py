@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from initmig.postgres import StatementFailed
 from initmig.source import place_at
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from initmig.errors import Place
-    from initmig.postgres.session import Session
+    from initmig.postgres import Session
 
 # To the server a comment, unless the file before it has left a quote open: that ends here, and
 # then comes a character which is in no SQL, so that nothing of the message is run.
@@ -60,33 +60,33 @@ class Outbox:
         """Forget what waits."""
         self._waiting = []
 
-    def send(self) -> None:
-        """Send what waits, if anything does.
+    def send(self) -> list[tuple[Any, ...]]:
+        """Send what waits, if anything does; the rows of its last statement.
 
         :raises StatementFailed: with its place where that is in a file
         """
         message, self._waiting = self._waiting, []
         if not message:
-            return
+            return []
         try:
-            self._send(message)
+            return self._send(message)
         except StatementFailed as error:
             if error.completed or self._session.in_transaction or len(message) == 1:
                 raise
             # Not even its BEGIN was run: of what the server cannot read it says more, when it
             # gets the file by itself.
-            for each in message:
-                self._send([each])
+            return [self._send([each]) for each in message][-1]
 
-    def _send(self, message: Sequence[str | Script]) -> None:
+    def _send(self, message: Sequence[str | Script]) -> list[tuple[Any, ...]]:
         try:
-            self._session.run("".join(_joined(message)))
+            rows = self._session.run("".join(_joined(message)))
         except StatementFailed as error:
             if place := _place(message, error):
                 error.at(place)
             raise
-        if self._session.connection.info.encoding != "utf-8":  # in which the rest is to be sent
+        if self._session.connection.encoding != "UTF8":  # in which the rest is to be sent
             self._session.run("SET client_encoding = 'UTF8'")
+        return rows
 
 
 def _sql(part: str | Script) -> str:

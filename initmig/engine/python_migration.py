@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from initmig.engine.backend import Backend
     from initmig.model import Direction, MigrationFile
-    from initmig.postgres.session import Session
+    from initmig.postgres import Session
 
 _DIRECTIVES = ("__transactional__", "__depends__", "__breaking__")
 
@@ -153,11 +153,15 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
     @contextmanager
     def _errors_placed(self, session: Session) -> Iterator[None]:
         """:raises StatementFailed: or MigrationFailed, for whatever a step raises."""
+        from initmig.postgres.dbapi import PsycopgConnection
+
+        connection = session.connection
+        assert isinstance(connection, PsycopgConnection)  # noqa: S101 - as `Listing.has_python` says
         with ExitStack() as stack:
             if self.use_transactions:
-                stack.enter_context(session.guarded())
+                stack.enter_context(connection.guarded())
             try:
-                with session.translating_errors():
+                with connection.translating_errors():
                     yield
             except StatementFailed as error:
                 raise error.at(self._place_of(error)) from error

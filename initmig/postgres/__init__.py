@@ -1,7 +1,7 @@
 """The only door to PostgreSQL: connect, ask, run a script; errors become initmig's here.
 
-There are two kinds of connection, for questions by libpq alone, and for work by psycopg. Whatever
-imports `session` imports psycopg, and is itself imported once there is work.
+A connection is libpq's alone; psycopg's, which takes its time to import, where there are steps in
+Python to be given one, or where libpq alone would do less for the user.
 """
 
 from initmig.postgres.errors import (
@@ -15,7 +15,7 @@ from initmig.postgres.errors import (
 )
 from initmig.postgres.parameters import CLIENT_CHECK_INTERVAL, CONNECT_TIMEOUT_SECONDS, Settings
 from initmig.postgres.quoting import quote_identifier, quote_literal
-from initmig.postgres.reading import open_for_questions
+from initmig.postgres.session import Session, connect
 
 __all__ = [
     "CLIENT_CHECK_INTERVAL",
@@ -25,9 +25,10 @@ __all__ = [
     "UNDEFINED_COLUMN",
     "UNDEFINED_TABLE",
     "LoginRefused",
+    "Session",
     "Settings",
     "StatementFailed",
-    "open_for_questions",
+    "connect",
     "quote_identifier",
     "quote_literal",
     "refused",

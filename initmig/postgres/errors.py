@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from initmig.dsn import mask_secrets
-from initmig.errors import DatabaseRefused, InitmigError
+from initmig.errors import DatabaseRefused, DatabaseUnavailable, InitmigError
 from initmig.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,6 +49,11 @@ class StatementFailed(InitmigError):
 def is_lost(sqlstate: str | None) -> bool:
     """Whether *sqlstate* says that the connection cannot be used any more."""
     return (sqlstate or "").startswith(_CONNECTION_LOST)
+
+
+def connection_lost(words: str) -> DatabaseUnavailable:
+    """What *words* say about the end of a connection that was there."""
+    return DatabaseUnavailable(f"the connection was lost: {words}")
 
 
 def one_line(words: str) -> str:

@@ -1,4 +1,4 @@
-"""Questions by libpq alone, through ctypes: a start with nothing to do needs no more.
+"""A connection by libpq alone, through ctypes: SQL needs no more.
 
 It is the libpq that psycopg brings, and gets the same strings; but to import psycopg takes several
 times as long as to connect, to ask and to leave: docs/benchmarks.md has the figures.
@@ -9,32 +9,40 @@ from __future__ import annotations
 
 import os
 import sys
-from ctypes import CDLL, POINTER, Structure, c_char_p, c_int, c_void_p
+from ctypes import CDLL, CFUNCTYPE, POINTER, Structure, c_char_p, c_int, c_void_p
 from itertools import takewhile
 from select import POLLIN, POLLOUT, poll
 from time import monotonic
 
-from initmig.errors import DatabaseUnavailable, ServerMessage
-from initmig.postgres.errors import StatementFailed, is_lost, one_line, refused
+from initmig.errors import ServerMessage
+from initmig.postgres.errors import StatementFailed, connection_lost, is_lost, one_line
 from initmig.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from typing import Any
 
+    from initmig.errors import DatabaseUnavailable
+    from initmig.postgres.connection import OnNotice
+
 _BAD = 1  # ConnStatusType
-_FAILED, _READING, _WRITING, _OK = range(4)  # PostgresPollingStatusType
-_COMMAND_OK, _TUPLES_OK = 1, 2  # ExecStatusType
+_FAILED, _READING, _WRITING = range(3)  # PostgresPollingStatusType
+_GOOD, _COPYING = (0, 1, 2), (3, 4, 8)  # ExecStatusType
+_IDLE, _ACTIVE = 0, 1  # PGTransactionStatusType
 _VERBOSE = 2  # PGVerbosity
+
+_FOR_EVER = float("inf")
+_CANCEL_SECONDS = 5.0
 
 _VALUES: Mapping[int, Callable[[str], Any]] = {
     16: "t".__eq__,
     20: int,
     23: int,
+    26: int,
     701: float,
     1007: lambda text: [int(each) for each in text.strip("{}").split(",") if each],
 }
-"""How boolean, bigint, integer, double precision and integer[] are read; the rest stays text."""
+"""How boolean, bigint, integer, oid, double precision, integer[] are read; the rest stays text."""
 
 
 class _Option(Structure):
@@ -58,20 +66,19 @@ class ConnectFailed(Exception):
         super().__init__(one_line(brief))
 
 
-class Reader:
-    """One connection in autocommit; *preamble* is sent with each question, until it is settled."""
+class LibpqConnection:
+    """A `connection.Connection` by libpq alone."""
 
-    def __init__(
-        self, libpq: CDLL, params: Mapping[str, str], preamble: str = "", lasting: str = ""
-    ) -> None:
+    dbapi = None
+
+    def __init__(self, libpq: CDLL, params: Mapping[str, str]) -> None:
         """Begin to connect; *params* as PQconnectStartParams takes them."""
-        self._preamble = preamble
-        self._lasting = lasting
-        self.answer_timeout = float("inf")
         self._libpq = libpq
+        self._last_words = ""
+        """Why it was lost; what fails on it afterwards, a ROLLBACK, has nothing to say."""
         keywords, values = _array(params.keys()), _array(params.values())
         self._connection = c_void_p(libpq.PQconnectStartParams(keywords, values, 1))
-        # Called for each notice, which nobody is to read here, with NULL: it frees nothing.
+        # Called for each notice, which nobody is to read yet, with NULL: it frees nothing.
         libpq.PQsetNoticeProcessor(self._connection, libpq.PQfreemem, None)
         libpq.PQsetErrorVerbosity(self._connection, _VERBOSE)
 
@@ -85,67 +92,132 @@ class Reader:
 
     def finish_connecting(self) -> None:
         """:raises ConnectFailed: the server, or libpq, said no, or there was no answer in time."""
-        bad = self._libpq.PQstatus(self._connection) == _BAD
-        status = _FAILED if bad else _WRITING
-        deadline = 0.0 if bad else monotonic() + _seconds(self.options()[b"connect_timeout"])
-        while status in (_READING, _WRITING):
-            if not self._wait(POLLIN if status == _READING else POLLOUT, deadline):
-                raise ConnectFailed("connection timeout expired")
-            status = self._libpq.PQconnectPoll(self._connection)
-        if status != _OK:
+        libpq, connection = self._libpq, self._connection
+        if libpq.PQstatus(connection) == _BAD:
             raise ConnectFailed(self._words())
+        limit = float(self.options()[b"connect_timeout"] or 0) or _FOR_EVER
+        status = _poll(connection, libpq.PQconnectPoll, libpq.PQsocket, limit)
+        if status is None:
+            raise ConnectFailed("connection timeout expired")
+        if status == _FAILED:
+            raise ConnectFailed(self._words())
+        libpq.PQsetnonblocking(connection, 1)
 
     @property
     def startup_pid(self) -> int:
-        """The server process id given at start-up: behind a pooler, not the one that works."""
+        """As in `connection.Connection`."""
         return int(self._libpq.PQbackendPID(self._connection))
 
-    def settle(self) -> None:
-        """As `session.Session.settle`."""
-        self.query(self._lasting)
-        self._preamble = ""
+    @property
+    def closed(self) -> bool:
+        """As in `connection.Connection`."""
+        return bool(self._libpq.PQstatus(self._connection) == _BAD)
 
     @property
-    def usable(self) -> bool:
-        """Whether a question can still be sent."""
-        return bool(self._libpq.PQstatus(self._connection) != _BAD)
+    def in_transaction(self) -> bool:
+        """As in `connection.Connection`."""
+        return bool(self._libpq.PQtransactionStatus(self._connection) != _IDLE)
 
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """The rows of the last statement of *sql*, which is sent as one message.
+    @property
+    def encoding(self) -> str:
+        """As in `connection.Connection`."""
+        said = self._libpq.PQparameterStatus(self._connection, b"client_encoding")
+        return (said or b"").decode()
 
-        :raises DatabaseRefused: the server refused it
-        :raises DatabaseUnavailable: the connection was lost, or an answer took too long
-        """
-        self._libpq.PQsendQuery(self._connection, f"{self._preamble}{sql}".encode())
-        rows: list[tuple[Any, ...]] = []
-        failed: StatementFailed | None = None
-        for result in self._results():
-            if self._libpq.PQresultStatus(result) in (_COMMAND_OK, _TUPLES_OK):
-                rows = self._rows(result)
-            else:
-                failed = self._failed(result)
-        if self._libpq.PQstatus(self._connection) == _BAD or (
-            failed and is_lost(failed.server.sqlstate)
-        ):
-            raise DatabaseUnavailable(f"the connection was lost: {one_line(self._words())}")
-        if failed:
-            raise refused(failed)
-        return rows
+    def tell_notices(self, on_notice: OnNotice) -> None:
+        """As in `connection.Connection`."""
+        field = self._libpq.PQresultErrorField
 
-    def _results(self) -> Iterator[c_void_p]:
-        deadline = monotonic() + self.answer_timeout
-        while True:
-            while self._libpq.PQisBusy(self._connection):
-                if not self._wait(POLLIN, deadline):
-                    raise DatabaseUnavailable(
-                        f"the connection was lost: no answer in {self.answer_timeout:g} s"
-                    )
+        def receive(_: None, notice: int) -> None:
+            severity, message = (field(c_void_p(notice), ord(each)) for each in "VM")
+            on_notice(_text(severity), _text(message))
+
+        # kept for as long as libpq may call it
+        self._receiver = CFUNCTYPE(None, c_void_p, c_void_p)(receive)
+        self._libpq.PQsetNoticeReceiver(self._connection, self._receiver, None)
+
+    def exchange(self, message: str, timeout: float) -> list[tuple[Any, ...]]:
+        """As in `connection.Connection`."""
+        deadline = monotonic() + timeout
+        try:
+            self._send(message, deadline)
+            last, failed = self._receive(deadline)
+        except KeyboardInterrupt:
+            try:
+                self._cancel()
+            except KeyboardInterrupt:
+                self.close()  # it is still at it, and nobody waits any more
+            raise
+        except TimeoutError:
+            self.close()  # the answer may still come, when another is waited for
+            raise self._lost(f"no answer in {timeout:g} s") from None
+        try:
+            if self.closed or (failed and is_lost(failed.server.sqlstate)):
+                raise self._lost(str(failed or "") or one_line(self._words()))
+            if failed:
+                raise failed
+            return self._rows(last)
+        finally:
+            self._libpq.PQclear(last)
+
+    def _send(self, message: str, deadline: float) -> None:
+        """Send *message*, and read what the server says meanwhile, for which it may wait."""
+        self._libpq.PQsendQuery(self._connection, message.encode())
+        while self._libpq.PQflush(self._connection) == 1:
+            socket = self._libpq.PQsocket(self._connection)
+            if _wait(socket, POLLIN | POLLOUT, deadline) & POLLIN:
                 self._libpq.PQconsumeInput(self._connection)
-            result = c_void_p(self._libpq.PQgetResult(self._connection))
-            if not result:
-                return
-            yield result
-            self._libpq.PQclear(result)
+
+    def _receive(self, deadline: float) -> tuple[c_void_p, StatementFailed | None]:
+        """The last result, which is the caller's to clear, and the first failure."""
+        last, completed, failed = c_void_p(), 0, None
+        while result := self._next_result(deadline):
+            self._libpq.PQclear(last)
+            last = result
+            status = self._libpq.PQresultStatus(result)
+            if status in _COPYING:
+                self.close()
+                self._last_words = "COPY from or to the client is not possible here"
+                break
+            if status in _GOOD:
+                completed += 1
+            else:
+                failed = failed or self._failed(result, completed)
+        return last, failed
+
+    def _next_result(self, deadline: float) -> c_void_p:
+        """The next one; of NULL, if there is none."""
+        while self._libpq.PQisBusy(self._connection):
+            _wait(self._libpq.PQsocket(self._connection), POLLIN, deadline)
+            if not self._libpq.PQconsumeInput(self._connection):
+                break
+        return c_void_p(self._libpq.PQgetResult(self._connection))
+
+    def _failed(self, result: c_void_p, completed: int) -> StatementFailed:
+        said = (self._libpq.PQresultErrorField(result, ord(field)) for field in "MPCDHW")
+        message, position, *beside = (_text(each) for each in said)
+        failed = StatementFailed(
+            message or one_line(_text(self._libpq.PQresultErrorMessage(result))),
+            server=ServerMessage(*beside),
+        )
+        failed.position = int(position or 0)
+        failed.completed = completed
+        return failed
+
+    def _lost(self, words: str) -> DatabaseUnavailable:
+        self._last_words = self._last_words or words
+        return connection_lost(self._last_words)
+
+    def _cancel(self) -> None:
+        """Let the server end what it is at, and wait until it has, as psycopg does."""
+        if self._libpq.PQtransactionStatus(self._connection) != _ACTIVE:
+            return
+        cancel = c_void_p(self._libpq.PQcancelCreate(self._connection))
+        self._libpq.PQcancelStart(cancel)
+        _poll(cancel, self._libpq.PQcancelPoll, self._libpq.PQcancelSocket, _CANCEL_SECONDS)
+        self._libpq.PQcancelFinish(cancel)
+        last, _ = self._receive(_FOR_EVER)
+        self._libpq.PQclear(last)
 
     def _rows(self, result: c_void_p) -> list[tuple[Any, ...]]:
         columns = range(self._libpq.PQnfields(result))
@@ -160,34 +232,57 @@ class Reader:
             for row, text in enumerate(texts)
         ]
 
-    def _failed(self, result: c_void_p) -> StatementFailed:
-        said = (self._libpq.PQresultErrorField(result, ord(field)) for field in "MCDHW")
-        message, *beside = ((text or b"").decode(errors="replace") for text in said)
-        return StatementFailed(message, server=ServerMessage(*beside))
-
     def _words(self) -> str:
-        return str(self._libpq.PQerrorMessage(self._connection).decode(errors="replace"))
-
-    def _wait(self, event: int, deadline: float) -> bool:
-        """Whether *event* came before the *deadline*; a signal gets through meanwhile."""
-        waiting = poll()
-        waiting.register(self._libpq.PQsocket(self._connection), event)
-        left = max(0.0, deadline - monotonic())
-        return bool(waiting.poll(None if left == float("inf") else left * 1000))
+        return _text(self._libpq.PQerrorMessage(self._connection))
 
     def close(self) -> None:
-        """Leave."""
+        """As in `connection.Connection`."""
         self._libpq.PQfinish(self._connection)
         self._connection = c_void_p()
+
+
+def _poll(
+    connection: c_void_p,
+    advance: Callable[[c_void_p], int],
+    socket: Callable[[c_void_p], int],
+    limit: float,
+) -> int | None:
+    """How it ended, what *advance* does step by step; None if that took more than *limit* seconds.
+
+    https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PQCONNECTSTARTPARAMS
+    """
+    deadline = monotonic() + limit
+    status = _WRITING
+    while status in (_READING, _WRITING):
+        try:
+            _wait(socket(connection), POLLIN if status == _READING else POLLOUT, deadline)
+        except TimeoutError:
+            return None
+        status = advance(connection)
+    return status
+
+
+def _wait(socket: int, events: int, deadline: float) -> int:
+    """Which of the *events* came; a signal gets through meanwhile.
+
+    :raises TimeoutError: none before the *deadline*
+    """
+    waiting = poll()
+    waiting.register(socket, events)
+    left = deadline - monotonic()
+    came = waiting.poll(None if left == _FOR_EVER else max(0.0, left) * 1000)
+    if not came:
+        raise TimeoutError
+    return came[0][1]
+
+
+def _text(said: bytes | None) -> str:
+    return (said or b"").decode(errors="replace")
 
 
 def ping(libpq: CDLL, params: Mapping[str, str]) -> int:
     """What libpq thinks of a server that it cannot connect to with *params*, as PGPing."""
     return int(libpq.PQpingParams(_array(params.keys()), _array(params.values()), 1))
-
-
-def _seconds(connect_timeout: bytes | None) -> float:
-    return float(connect_timeout or 0) or float("inf")
 
 
 def _array(texts: Collection[str]) -> Any:
@@ -204,9 +299,11 @@ def find_libpq() -> CDLL | None:
 
 
 def _declared(libpq: CDLL) -> CDLL:
-    for name in ("PQconnectStartParams", "PQgetResult"):
+    for name in ("PQconnectStartParams", "PQcancelCreate", "PQgetResult"):
         getattr(libpq, name).restype = c_void_p
-    for name in ("PQerrorMessage", "PQgetvalue", "PQresultErrorField"):
+    for name in ("PQerrorMessage", "PQgetvalue", "PQparameterStatus"):
+        getattr(libpq, name).restype = c_char_p
+    for name in ("PQresultErrorField", "PQresultErrorMessage"):
         getattr(libpq, name).restype = c_char_p
     libpq.PQconninfo.restype = POINTER(_Option)
     return libpq

@@ -11,7 +11,7 @@ import re
 
 from initmig.errors import ConfigError, DatabaseRefused, DatabaseUnavailable
 from initmig.postgres.errors import LoginRefused
-from initmig.postgres.libpq import ConnectFailed, Reader, find_libpq, ping
+from initmig.postgres.libpq import ConnectFailed, LibpqConnection, find_libpq, ping
 from initmig.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -103,11 +103,11 @@ def _ask_for_sqlstates(libpq: CDLL, params: Mapping[str, str]) -> Sequence[str]:
 
     Their words may be in any language (``lc_messages``).
     """
-    reader = Reader(libpq, params)
+    connection = LibpqConnection(libpq, params)
     try:
-        reader.finish_connecting()
+        connection.finish_connecting()
     except ConnectFailed as failed:
         return failed.sqlstates
     finally:
-        reader.close()
+        connection.close()
     return ("00000",)

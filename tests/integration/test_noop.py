@@ -169,7 +169,7 @@ def test_noop_imports_no_more_than_it_needs(
     ours = {name for name in modules if name.startswith("initmig.")}
     rooms = ("engine", "executor", "lock", "queue", "writer", "sidecar", "source", "masking")
     assert ours & {f"initmig.{room}" for room in rooms} == set()
-    assert "initmig.postgres.session" not in ours
+    assert "initmig.postgres.dbapi" not in ours
     foreign = {name.partition(".")[0] for name in modules}
     assert foreign & {"psycopg", "yoyo", "sqlparse", "tenacity", "pgparse", "asyncio"} == set()
     # of the standard library, what takes a millisecond or more

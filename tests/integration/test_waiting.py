@@ -11,8 +11,7 @@ import psycopg
 import pytest
 
 from initmig.errors import DatabaseUnavailable
-from initmig.postgres import Settings
-from initmig.postgres.session import connect
+from initmig.postgres import Settings, connect
 from tests.support.databases import Database, create_database
 from tests.support.hosts import closed_port, deaf_port
 from tests.support.migrations import write
@@ -46,6 +45,15 @@ def waits_for(result: Result) -> list[str]:
     """Each reason that it said for waiting, in order."""
     kinds = ("waiting_for_database", "waiting_for_migrations")
     return [event["reason"] for event in result.events if event["event"] in kinds]
+
+
+def refusal(url: str) -> str:
+    """What the server says to a new client; empty if it lets it in."""
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError as error:
+        return str(error)
+    return ""
 
 
 def failure(result: Result) -> str:
@@ -141,6 +149,7 @@ def test_server_that_shuts_down_is_waited_for_until_it_is_back(
     with ThreadPoolExecutor() as threads:
         with psycopg.connect(server.url()) as last_client:
             stop = threads.submit(server.stop, "smart")
+            wait_until(lambda: "shutting down" in refusal(server.url()))
             running = initmig.start(url=server.url(), folder=folder)
             running.wait_for_line("the database system is shutting down")
             assert last_client.execute("SELECT 1").fetchone() == (1,)
@@ -351,7 +360,8 @@ def test_wait_says_what_is_pending_when_its_time_is_over(
 def test_a_server_that_takes_too_long_over_an_answer_is_as_good_as_away(
     database: Database,
 ) -> None:
-    session = connect(Settings(database.url), answer_timeout=0.3)
+    session = connect(Settings(database.url))
+    session.answer_timeout = 0.3
     assert session.query("SELECT 1") == [(1,)]
     with pytest.raises(DatabaseUnavailable, match=r"no answer in 0\.3 s"):
         session.query("SELECT pg_sleep(60)")

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg
 import pytest
 
-from initmig.postgres import Settings
-from initmig.postgres.session import Session, connect
+from initmig.postgres import Session, Settings, connect
 from initmig.watching import Watch, _Blocker, _blocker, deadlocked_with
 from tests.support.databases import Database, create_database
 from tests.support.migrations import write
@@ -91,7 +90,7 @@ def watching(url: str, tell_every: float, *, pid: int = 0) -> Iterator[Told]:
         try:
             yield told
         except BaseException:
-            session.connection.cancel_safe()
+            session.sibling().query(f"SELECT pg_cancel_backend({session.startup_pid})")
             raise
         finally:
             told.finish()

@@ -10,7 +10,7 @@ from initmig.clock import Clock
 from initmig.errors import DatabaseRefused, DatabaseUnavailable, InitmigError, MigrationsPending
 from initmig.events import Connected, WaitingForDatabase, WaitingForMigrations
 from initmig.postgres import LoginRefused
-from initmig.waiting import Outage, with_connection
+from initmig.waiting import Outage, with_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -72,7 +72,7 @@ class World:
 
     def wait(self, timeout: float, work: Callable[[Any], str] = lambda _: "done") -> str:
         outage = Outage(timeout, self.time.clock, self.events.append)
-        return with_connection(self.connect, work, outage)
+        return with_session(self.connect, work, outage)
 
     @property
     def reasons(self) -> list[str]:

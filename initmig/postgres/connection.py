@@ -1,0 +1,44 @@
+"""What a connection can do, of whichever kind it is; for type checkers alone."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+OnNotice = Callable[[str, str], None]
+"""Gets severity and text."""
+
+
+class Connection(Protocol):
+    """One connection in autocommit."""
+
+    @property
+    def startup_pid(self) -> int:
+        """The server process id given at start-up: behind a pooler, not the one that works."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or lost."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open, be it failed or not."""
+
+    @property
+    def encoding(self) -> str:
+        """What the server takes for the client's encoding, in its own words."""
+
+    @property
+    def dbapi(self) -> Any:
+        """psycopg's connection, for steps in Python; None where there is none."""
+
+    def tell_notices(self, on_notice: OnNotice) -> None:
+        """Let *on_notice* have what the server says beside its answers."""
+
+    def exchange(self, message: str, timeout: float) -> list[tuple[Any, ...]]:
+        """The rows of the last statement of *message*, within *timeout* seconds.
+
+        :raises StatementFailed: the server refused it; what came before in *message* is counted
+        :raises DatabaseUnavailable: the connection was lost, or the answer took too long
+        """
+
+    def close(self) -> None:
+        """Leave; whatever is open is rolled back by the server."""
