@@ -240,6 +240,24 @@ def _floor(results: Results) -> str:
     return cells.table(("command", "time", "processor time"), rows)
 
 
+def _engine(results: Results) -> str:
+    cases = (
+        ("the engine, as it is imported", "engine"),
+        ("and searched for garbage meanwhile", "engine, collecting"),
+        ("and sqlparse with it, which yoyo imports and nothing here needs", "engine and sqlparse"),
+        ("and psycopg with it, which steps in Python need", "engine and psycopg"),
+    )
+    rows = [
+        (words, *(_seconds_of(results, case, field) for field in ("wall", "cpu")))
+        for words, case in cases
+    ]
+    return cells.table(("command", "time", "processor time"), rows)
+
+
+def _seconds_of(results: Results, case: str, field: str) -> str:
+    return cells.seconds(results.median("profile", case, "initmig", field))
+
+
 def _imports(results: Results) -> str:
     rows = [(f"`{name}`", cells.seconds(own / 1e6)) for name, own in results.imports.slowest]
     said = f"A no-op of initmig imports {results.imports.number} modules. The slowest,"
@@ -332,8 +350,14 @@ _SECTIONS: Final[dict[str, Callable[[Results], str]]] = {
     "profile": _profile,
     "floor": _floor,
     "imports": _imports,
+    "engine": _engine,
 }
-_PART_OF: Final = {"crowd_parts": "crowd", "floor": "profile", "imports": "profile"}
+_PART_OF: Final = {
+    "crowd_parts": "crowd",
+    "floor": "profile",
+    "imports": "profile",
+    "engine": "profile",
+}
 
 
 # --- words and cells ---

@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     Run = Callable[[], Sample]
     MakeProject = Callable[[], Project]
 
+# What a run that writes imports, and the same without one more of the means that make it cheap.
+ENGINE: Final = {
+    "engine": "from initmig.importing import without_collecting\n"
+    "with without_collecting():\n    import initmig.writer",
+    "engine, collecting": "import initmig.writer",
+    "engine and sqlparse": "import sqlparse, initmig.writer",
+    "engine and psycopg": "import psycopg, sqlparse, initmig.writer",
+}
 LIBPQ: Final = Path(__file__).with_name("floor") / "libpq.py"
 # Who has a part in the works that are not for all: initmig, its floors, and those to tell it from.
 _WITH_A_LOCK: Final = ("initmig", "psycopg-script")
@@ -249,6 +257,8 @@ def _initmig_parts(home: Home, no_op: Command) -> Iterator[tuple[str, Command]]:
     yield "python", home.program("python", "-c", "pass")
     yield "version", home.program("initmig", "--version")
     yield "no-op", no_op
+    for case, code in ENGINE.items():
+        yield case, home.program("python", "-c", code)
 
 
 WORKS: Final = {
