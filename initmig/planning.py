@@ -48,26 +48,25 @@ class LeftToDo(Record):
     """The hooks that have not run since something was applied."""
     half_undone: tuple[str, ...]
     """The migrations whose rollback has begun and not ended: it is at work, or stopped."""
+    unknown: tuple[str, ...]
+    """The applied ids that no file of this image has, in the order applied; for somebody else."""
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Of all of it."""
+        """Of all that is left to do here."""
         return (*(file.id for file in (*self.pending, *self.owed)), *self.half_undone)
 
 
 def left_to_do(listing: Listing, applied: Collection[str]) -> LeftToDo:
     """What is left to do where yoyo's table has the ids *applied*."""
+    known = {file.id for file in listing.migrations}
+    others = [id for id in applied if id not in known]
     return LeftToDo(
         pending_files(listing, applied),
         tuple(hook for hook in listing.hooks if hook.id in applied),
-        tuple(id.removeprefix(UNDOING) for id in applied if id.startswith(UNDOING)),
+        tuple(id.removeprefix(UNDOING) for id in others if id.startswith(UNDOING)),
+        tuple(id for id in others if not id.startswith((HOOK, UNDOING))),
     )
-
-
-def unknown_ids(listing: Listing, applied: Iterable[str]) -> tuple[str, ...]:
-    """The applied ids that no file of this image has, in the order applied."""
-    known = {file.id for file in listing.migrations}
-    return tuple(id for id in applied if id not in known and not id.startswith((HOOK, UNDOING)))
 
 
 def resolve_id(text: str, ids: Sequence[str]) -> str:

@@ -178,8 +178,8 @@ class Queue:
         return True
 
     def _pause(self) -> float:
-        # a quarter of the wait so far: nobody waits much longer than there is reason to
-        longest = min(max(_FIRST_PAUSE_SECONDS, self.waited() / 4), _LONGEST_PAUSE_SECONDS)
+        # an eighth of the wait so far: nobody waits much longer than there is reason to
+        longest = min(max(_FIRST_PAUSE_SECONDS, self.waited() / 8), _LONGEST_PAUSE_SECONDS)
         return longest * (1 + self._clock.jitter()) / 2
 
     def _tell(self, holder: Callable[[], WaitingInQueue | WaitingForYoyo | None]) -> None:

@@ -91,7 +91,7 @@ def look_through(run: Run, applied: Sequence[str]) -> planning.LeftToDo:
         HistoryRead(
             applied=len(run.listing.migrations) - len(left.pending),
             pending=left.ids,
-            unknown=len(planning.unknown_ids(run.listing, applied)),
+            unknown=len(left.unknown),
         )
     )
     return left
@@ -107,22 +107,21 @@ def is_pending(session: Session, run: Run) -> bool:
     return is_open(run, look_through(run, history.applied_ids_so_far(session)))
 
 
-def meet_unknown(session: Session, run: Run, applied: Sequence[str]) -> None:
+def meet_unknown(session: Session, run: Run, unknown: Sequence[str]) -> None:
     """Say that the database is ahead, unless an older application cannot live with that."""
-    if unknown := refuse_old_image(session, run, applied):
-        run.emit(UnknownMigrations(unknown))
+    refuse_old_image(session, unknown)
+    if unknown:
+        run.emit(UnknownMigrations(tuple(unknown)))
 
 
-def refuse_old_image(session: Session, run: Run, applied: Sequence[str]) -> tuple[str, ...]:
-    """The ids unknown to this image; a second query only where there are any.
+def refuse_old_image(session: Session, unknown: Sequence[str]) -> None:
+    """A second query only where there are any *unknown* to this image.
 
     :raises PlanError: a breaking one is among them
     """
-    unknown = planning.unknown_ids(run.listing, applied)
     if unknown:
         records = history.applied_migrations(session)
         planning.refuse_old_image(record for record in records if record.id in unknown)
-    return unknown
 
 
 def asked_for(run: Run, pending: Sequence[_M]) -> Sequence[_M]:

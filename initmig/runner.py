@@ -76,10 +76,10 @@ def migrate(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
 def _prepare(session: Session, run: Run) -> Sequence[Loaded]:
     """What there is to apply, once it is this process's turn; empty where that is nothing."""
     applied = history.applied_ids(session)
-    meet_unknown(session, run, applied)
+    left = look_through(run, applied)
+    meet_unknown(session, run, left.unknown)
     if run.config.changed == "fail":
         planning.refuse(changed(run, history.applied_migrations(session)))
-    left = look_through(run, applied)
     if not is_open(run, left):
         run.emit(NothingPending(len(run.listing.migrations), later=len(left.pending)))
         return ()
@@ -168,7 +168,8 @@ def plan(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Migra
 
     def work(session: Session) -> tuple[Sequence[AppliedMigration], Sequence[Unfinished]]:
         applied = history.applied_migrations(session)
-        meet_unknown(session, run, [migration.id for migration in applied])
+        ids = [migration.id for migration in applied]
+        meet_unknown(session, run, planning.left_to_do(run.listing, ids).unknown)
         return applied, history.unfinished_migrations(session)
 
     applied, unfinished = with_session(run, work)
@@ -195,15 +196,15 @@ def wait(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
 
 def _refuse_pending(session: Session, run: Run) -> None:
     applied = history.applied_ids_so_far(session)
-    unknown = refuse_old_image(session, run, applied)
-    pending = planning.left_to_do(run.listing, applied).ids
-    if pending:
+    left = planning.left_to_do(run.listing, applied)
+    refuse_old_image(session, left.unknown)
+    if left.ids:
         raise MigrationsPending(
-            f"{len(pending)} pending: {', '.join(pending)}",
+            f"{len(left.ids)} pending: {', '.join(left.ids)}",
             hint="run `initmig migrate` for this database, or see why it does not get on",
         )
-    if unknown:
-        run.emit(UnknownMigrations(unknown))
+    if left.unknown:
+        run.emit(UnknownMigrations(left.unknown))
 
 
 def look(config: Config, listing: Listing, emit: Emit) -> None:

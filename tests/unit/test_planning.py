@@ -44,7 +44,7 @@ def test_each_migration_is_either_pending_or_applied_and_keeps_its_order(
     done = data.draw(st.lists(st.sampled_from([*names, "unknown"]), unique=True))
     pending = ids_of(planning.pending_files(listing(*names), done))
     assert pending == [name for name in names if name not in done]
-    assert planning.unknown_ids(listing(*names), done) == tuple({"unknown"} & {*done})
+    assert planning.left_to_do(listing(*names), done).unknown == tuple({"unknown"} & {*done})
 
 
 @given(names=NAMES, data=st.data())
