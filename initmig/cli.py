@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 def run() -> None:
     """The installed command."""
+    # What modules and lists of files are made of is no garbage; to search it every 700 objects
+    # takes a twentieth of a start: docs/benchmarks.md.
+    gc.set_threshold(100_000)
     code = main(sys.argv[1:], os.environ)
     if "initmig.engine.python_migration" not in sys.modules:
         # No code but ours was here, and what it wrote is out: nothing has to be taken apart, which

@@ -86,10 +86,8 @@ def _prepare(session: Session, run: Run) -> Sequence[Loaded]:
     if not _is_my_turn(session, run):
         run.emit(AppliedElsewhere(run.seconds()))
         return ()
-    from initmig.importing import without_collecting
+    from initmig import writer
 
-    with without_collecting():
-        from initmig import writer
     return (writer.load(run, left.pending, applied),)
 
 

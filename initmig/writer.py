@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from initmig import engine, history, planning
 from initmig.events import AppliedElsewhere, NotLocked, ServerNotice, YoyoLockRemoved
 from initmig.executor import Limits, locked_executor
-from initmig.importing import without_collecting
 from initmig.lock import remove_yoyo_row
 from initmig.model import UNDOING
 from initmig.run import go_on, is_pending, look_through, planned, with_session
@@ -141,8 +140,7 @@ def _locked(
     """An executor that holds the migration lock, or None once *is_needed* says no."""
     config = run.config
     if run.listing.has_python:
-        with without_collecting():
-            session.serve_python()
+        session.serve_python()
     session.tell_notices(lambda severity, text: run.emit(ServerNotice(severity, text)))
     limits = Limits(
         config.queue_timeout, config.lock_timeout, config.statement_timeout, config.lock_retries
