@@ -65,7 +65,7 @@ FULL: Final = Sizes(
         "link": 3,
         "big": 3,
         "files": 10,
-        "tables": 4,
+        "tables": 10,
         "profile": 20,
     },
 )

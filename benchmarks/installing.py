@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 KEPT: Final = REPOSITORY / ".bench"
+_PIP: Final = Path(__file__).parent / "peers" / "requirements-pip.txt"
 _NODE_PINS: Final = [
     Path(__file__).parent / "peers" / name for name in ("package.json", "package-lock.json")
 ]
@@ -79,11 +80,12 @@ def _require(programs: Sequence[str]) -> None:
 
 def install_requirements(home: Home, requirements: Path) -> None:
     """A virtual environment with what *requirements* pin, which name all that is needed."""
-    key = _digest([requirements])
+    key = _digest([_PIP, requirements])
     if _is_made_from(home.folder, key):
         return
     shutil.rmtree(home.folder)
     _run(sys.executable, "-m", "venv", str(home.folder))
+    _pip(home, "--require-hashes", "--requirement", str(_PIP))
     _pip(home, "--require-hashes", "--no-deps", "--requirement", str(requirements))
     _note(home.folder, key)
 

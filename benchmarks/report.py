@@ -244,7 +244,6 @@ def _engine(results: Results) -> str:
     cases = (
         ("the engine, as it is imported", "engine"),
         ("and searched for garbage meanwhile", "engine, collecting"),
-        ("and sqlparse with it, which yoyo imports and nothing here needs", "engine and sqlparse"),
         ("and psycopg with it, which steps in Python need", "engine and psycopg"),
     )
     rows = [

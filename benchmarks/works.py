@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 ENGINE: Final = {
     "engine": "import gc; gc.set_threshold(100_000); import initmig.writer",
     "engine, collecting": "import initmig.writer",
-    "engine and sqlparse": "import sqlparse, initmig.writer",
-    "engine and psycopg": "import psycopg, sqlparse, initmig.writer",
+    "engine and psycopg": "import psycopg, initmig.writer",
 }
 LIBPQ: Final = Path(__file__).with_name("floor") / "libpq.py"
 # Who has a part in the works that are not for all: initmig, its floors, and those to tell it from.

@@ -9,7 +9,6 @@ format, Python steps, dependency order, the DDL of the tables and the rows in th
 
 from __future__ import annotations
 
-import initmig.engine.later  # noqa: F401 - before yoyo
 from initmig.engine.backend import Backend, create_lock_table
 from initmig.engine.loader import load
 
