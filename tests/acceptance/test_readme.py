@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING
 from tests.support.migrations import write
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+
     from tests.support.command import Initmig
     from tests.support.databases import Database
 
@@ -40,6 +44,19 @@ def test_the_migrations_of_the_readme_apply_and_the_python_one_rolls_back(
     assert database.tables() >= {"users"}
     assert initmig("rollback", "--steps", "1", url=database.url, folder=folder).code == 0
     assert database.query("SELECT attname FROM pg_attribute WHERE attname = 'note'") == []
+
+
+def test_the_functions_of_the_readme_do_what_they_say(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"0001_a.sql": "CREATE TABLE a ()", "0001_a.rollback.sql": "DROP TABLE a"}
+    write(tmp_path / "migrations", files)
+    monkeypatch.chdir(tmp_path)
+    functions: dict[str, Callable[[str], object]] = {}
+    exec(block("python", "import initmig"), functions)
+    assert functions["fresh_database"](database.url) == ("0001_a",)
+    functions["empty_again"](database.url)
+    assert "a" not in database.tables()
 
 
 def test_a_failing_migration_says_what_the_readme_shows(
