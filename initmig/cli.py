@@ -9,7 +9,7 @@ import time
 
 from initmig import __version__
 from initmig.config import parse_config, parse_reporting
-from initmig.errors import Bug, ConfigError, InitmigError, MigrationsPending
+from initmig.errors import Bug, ConfigError, InitmigError, MigrationsPending, PlanError
 from initmig.events import Failed, FilesCreated, StoppedBySignal
 from initmig.logs import Log, discard, event_text
 from initmig.records import TYPE_CHECKING
@@ -151,11 +151,17 @@ def _do(config: Config, emit: Emit) -> None:
 
 
 def _show_status(config: Config, rows: Sequence[MigrationStatus]) -> None:
+    from initmig import planning
     from initmig.output import status_json, status_table
 
     _print(status_json(rows) if config.json else status_table(rows))
+    if not config.check:
+        return
+    refusals = planning.refusals(rows, changed=config.changed, out_of_order=config.out_of_order)
+    if refusals:
+        raise PlanError.of(refusals)
     pending = [row.id for row in rows if row.state in ("pending", "applying", "rolling back")]
-    if config.check and pending:
+    if pending:
         raise MigrationsPending(
             f"{len(pending)} pending: {', '.join(pending)}", hint="run `initmig migrate`"
         )

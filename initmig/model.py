@@ -119,3 +119,5 @@ class MigrationStatus(Record):
     unfinished: Unfinished | None = None
     parts: tuple[Place, ...] = ()
     """Of the half-way migration, in the direction that it goes; empty where they are not known."""
+    behind: str = ""
+    """The applied id that a pending migration sorts before, out of order; empty where none is."""

@@ -1,6 +1,6 @@
 """Results for stdout: the status table, its JSON, and the SQL of a plan."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from initmig.durations import format_duration
 from initmig.model import Migration, MigrationStatus
@@ -29,12 +29,19 @@ def _cells(row: MigrationStatus) -> tuple[str, ...]:
 
 def _state(row: MigrationStatus) -> str:
     if row.unfinished is None:
-        return row.state
+        return ", ".join([row.state, *_remarks(row)])
     done = row.unfinished.parts_done
     if not row.parts:
         return f"{row.state}: {done} parts done"
     words = f"{row.state}: {done} of {len(row.parts)} parts done"
     return f"{words}, next {row.parts[done]}" if done < len(row.parts) else words
+
+
+def _remarks(row: MigrationStatus) -> Iterator[str]:
+    if row.state == "unknown" and row.applied and row.applied.breaking:
+        yield "breaking"
+    if row.behind:
+        yield f"out of order, behind {row.behind}"
 
 
 def _table(lines: Sequence[tuple[str, ...]]) -> str:
@@ -62,6 +69,8 @@ def _record(row: MigrationStatus) -> dict[str, object]:
             "parts": len(row.parts) or None,
             "next": str(following[0]) if following else None,
         }
+    if row.behind:
+        record["behind"] = row.behind
     if row.applied:
         record |= {
             "applied_at": row.applied.applied_at.isoformat(),

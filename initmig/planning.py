@@ -122,16 +122,22 @@ def out_of_order(
     pending: Sequence[MigrationFile], applied: Iterable[str], listing: Listing
 ) -> tuple[Finding, ...]:
     """The pending migrations that sort before an applied one of the same folder."""
+    return tuple(
+        Finding(OutOfOrder(id, last), _out_of_order(id, last))
+        for id, last in behind(pending, applied, listing).items()
+    )
+
+
+def behind(
+    pending: Sequence[MigrationFile], applied: Iterable[str], listing: Listing
+) -> dict[str, str]:
+    """The same by their ids, each with the last applied one of its folder."""
     done = frozenset(applied)
     last: dict[str, str] = {}
     for file in listing.migrations:
         if file.id in done:
             last[file.folder] = max(file.id, last.get(file.folder, ""))
-    return tuple(
-        Finding(OutOfOrder(file.id, last[file.folder]), _out_of_order(file.id, last[file.folder]))
-        for file in pending
-        if file.id < last.get(file.folder, "")
-    )
+    return {file.id: last[file.folder] for file in pending if file.id < last.get(file.folder, "")}
 
 
 def placed_by_name(ordered: Iterable[Migration]) -> tuple[MigrationFile, ...]:
@@ -165,15 +171,15 @@ def changed(
     """
     recorded = {migration.id: migration.checksum for migration in applied}
     return tuple(
-        Finding(Changed(file.id, file.path), _changed(file))
+        Finding(Changed(file.id, file.path), _changed(file.id, file.path))
         for file in listing.migrations
         if recorded.get(file.id) and recorded[file.id] != checksums.get(file.id)
     )
 
 
-def _changed(file: MigrationFile) -> Problem:
+def _changed(id: str, path: str) -> Problem:
     return Problem(
-        f"{file.id} was applied, and {file.path} has changed since",
+        f"{id} was applied, and {path} has changed since",
         hint="restore the file and write the change as a new migration, or pass --changed=allow",
     )
 
@@ -250,13 +256,21 @@ def refuse(findings: Iterable[Finding]) -> None:
 
 def refuse_old_image(unknown: Iterable[AppliedMigration]) -> None:
     """:raises PlanError: a migration that an older application cannot live with is unknown."""
-    breaking = [migration.id for migration in unknown if migration.breaking]
-    if breaking:
-        raise PlanError(
-            f"this image is too old for the database: {', '.join(breaking)} is applied,"
-            " breaking, and not among its migrations",
-            hint="deploy an image that contains it, or roll it back with the newer image first",
-        )
+    problems = _too_old(migration.id for migration in unknown if migration.breaking)
+    if problems:
+        raise PlanError.of(problems)
+
+
+def _too_old(breaking: Iterable[str]) -> tuple[Problem, ...]:
+    ids = ", ".join(breaking)
+    if not ids:
+        return ()
+    problem = Problem(
+        f"this image is too old for the database: {ids} is applied,"
+        " breaking, and not among its migrations",
+        hint="deploy an image that contains it, or roll it back with the newer image first",
+    )
+    return (problem,)
 
 
 def refuse_transaction_of_all(migrations: Iterable[Migration]) -> None:
@@ -359,6 +373,19 @@ def statuses(
         state = _state(id, records, changed_ids, half_way) if id in half_way else "unknown"
         rows.append(MigrationStatus(id, state, "", records.get(id), half_way.get(id)))
     return tuple(rows)
+
+
+def refusals(
+    rows: Sequence[MigrationStatus], *, changed: str, out_of_order: str
+) -> tuple[Problem, ...]:
+    """Why `migrate` would refuse to start with the policies *changed* and *out_of_order*."""
+    unknown = (row for row in rows if row.state == "unknown" and row.applied)
+    problems = [*_too_old(row.id for row in unknown if row.applied and row.applied.breaking)]
+    if changed == "fail":
+        problems += [_changed(row.id, row.path) for row in rows if row.state == "changed"]
+    if out_of_order == "fail":
+        problems += [_out_of_order(row.id, row.behind) for row in rows if row.behind]
+    return tuple(problems)
 
 
 def _state(

@@ -124,6 +124,38 @@ def refuse_old_image(session: Session, unknown: Sequence[str]) -> None:
         planning.refuse_old_image(record for record in records if record.id in unknown)
 
 
+def refuse_as_migrate_would(
+    session: Session, run: Run, left: planning.LeftToDo, applied: Sequence[str]
+) -> None:
+    """For who reads only: no further query or file where the policies do not ask for them.
+
+    :raises PlanError: `migrate` would refuse to start, with what is *left* of the ids *applied*
+    """
+    refuse_old_image(session, left.unknown)
+    if run.config.changed == "fail":
+        planning.refuse(changed(run, history.applied_migrations(session)))
+    if run.config.out_of_order == "fail":
+        files = placed_by_name(run, left.pending, applied)
+        planning.refuse(planning.out_of_order(files, applied, run.listing))
+
+
+def placed_by_name(
+    run: Run, pending: Sequence[MigrationFile], applied: Sequence[str]
+) -> Sequence[MigrationFile]:
+    """Those of the *pending* files whose name says when they run.
+
+    They are read only where one sorts before an applied one: it may follow another by intention.
+
+    :raises ConfigError: with every problem of the files
+    """
+    if not planning.behind(pending, applied, run.listing):
+        return pending
+    from initmig import engine
+
+    loaded = engine.load(pending, known={*run.known, *applied}, emit=run.emit)
+    return planning.placed_by_name(loaded)
+
+
 def asked_for(run: Run, pending: Sequence[_M]) -> Sequence[_M]:
     """Those of the *pending*, in their order, that ``--to`` asks for, or all."""
     if not run.config.to:

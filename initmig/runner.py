@@ -26,14 +26,15 @@ from initmig.run import (
     is_pending,
     look_through,
     meet_unknown,
+    placed_by_name,
     planned,
-    refuse_old_image,
+    refuse_as_migrate_would,
     with_session,
     without_files,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from initmig.clock import Clock
     from initmig.config import Config
@@ -41,7 +42,14 @@ if TYPE_CHECKING:
         Emit,
         Event,
     )
-    from initmig.model import AppliedMigration, Listing, Migration, MigrationStatus, Unfinished
+    from initmig.model import (
+        AppliedMigration,
+        Listing,
+        Migration,
+        MigrationFile,
+        MigrationStatus,
+        Unfinished,
+    )
     from initmig.postgres import Session
     from initmig.run import (
         Run,
@@ -131,18 +139,33 @@ def status(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Mig
             history.unfinished_migrations(session),
         ),
     )
+    left = planning.left_to_do(run.listing, ids)
     rows = planning.statuses(
         run.listing,
         applied,
         {finding.event.id for finding in changed(run, applied)},
-        owed=planning.left_to_do(run.listing, ids).owed,
+        owed=left.owed,
         unfinished=unfinished,
     )
-    return tuple(_with_parts(run, row) if row.unfinished and row.path else row for row in rows)
+    behind = _behind(run, left.pending, ids)
+    return tuple(_with_parts(run, row._replace(behind=behind.get(row.id, ""))) for row in rows)
+
+
+def _behind(
+    run: Run, pending: Sequence[MigrationFile], applied: Sequence[str]
+) -> Mapping[str, str]:
+    """As `planning.behind`, of files that can be read."""
+    try:
+        files = placed_by_name(run, pending, applied)
+    except ConfigError:
+        files = pending  # `migrate` would tell of that first
+    return planning.behind(files, applied, run.listing)
 
 
 def _with_parts(run: Run, row: MigrationStatus) -> MigrationStatus:
-    """*row* with the places of its migration's parts, if the file can be read."""
+    """*row* with the places of its half-way migration's parts, if the file can be read."""
+    if not (row.unfinished and row.path):
+        return row
     from initmig import engine
 
     files = (*run.listing.migrations, *run.listing.hooks)
@@ -195,7 +218,7 @@ def wait(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
 def _refuse_pending(session: Session, run: Run) -> None:
     applied = history.applied_ids_so_far(session)
     left = planning.left_to_do(run.listing, applied)
-    refuse_old_image(session, left.unknown)
+    refuse_as_migrate_would(session, run, left, applied)
     if left.ids:
         raise MigrationsPending(
             f"{len(left.ids)} pending: {', '.join(left.ids)}",
@@ -208,13 +231,15 @@ def _refuse_pending(session: Session, run: Run) -> None:
 def look(config: Config, listing: Listing, emit: Emit) -> None:
     """Tell what of *listing* is applied: one attempt, one query, no waiting.
 
+    :raises PlanError: `migrate` would refuse to start
     :raises InitmigError: the database cannot be asked, or does not answer
     """
     run = without_files(config, emit, SYSTEM_CLOCK)._replace(listing=listing)
     session = postgres.connect(run.settings)
     session.answer_timeout = _LOOK_SECONDS
     try:
-        look_through(run, history.applied_ids(session))
+        applied = history.applied_ids(session)
+        refuse_as_migrate_would(session, run, look_through(run, applied), applied)
     finally:
         session.close()
 

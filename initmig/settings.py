@@ -275,7 +275,10 @@ COMMANDS = {
     ),
     "status": Command(
         "show every migration: applied, pending, half way, changed or unknown",
-        (_JSON, Option("--check", "check", "exit 7 if any is pending")),
+        (
+            _JSON,
+            Option("--check", "check", "exit 7 if any is pending, 6 if `migrate` would refuse"),
+        ),
     ),
     "plan": Command("show what `migrate` would run, in order, with its SQL; reads only", (_TO,)),
     "wait": Command(

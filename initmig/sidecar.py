@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from initmig import runner
 from initmig.clock import SYSTEM_CLOCK
 from initmig.dsn import mask_secrets
-from initmig.errors import InitmigError
+from initmig.errors import InitmigError, PlanError
 from initmig.events import (
     AppliedElsewhere,
     Connected,
@@ -69,6 +69,8 @@ class State(NamedTuple):
     """As it was read last."""
     trouble: str = "the database has not answered yet"
     """Why it is not known what is applied now; empty where it is."""
+    refusal: str = ""
+    """Why `migrate` would refuse to start, in words; empty where it would not."""
     doing: str = ""
     waited_for_database: float = 0.0
     waited_for_migrator: float = 0.0
@@ -130,10 +132,14 @@ def _in_thread(work: Callable[[], None]) -> None:
 
 
 def _look(config: Config, listing: Listing, board: _Board) -> None:
+    refusal = ""
     try:
         runner.look(config, listing, board)
+    except PlanError as error:
+        refusal = mask_secrets(str(error))
     except InitmigError as error:
         board.lose_sight(mask_secrets(str(error)))
+    board.refuse(refusal)
     board.tell()
 
 
@@ -156,6 +162,9 @@ class _Board:
 
     def lose_sight(self, reason: str) -> None:
         self._state = self._state._replace(trouble=reason)
+
+    def refuse(self, reason: str) -> None:
+        self._state = self._state._replace(refusal=reason)
 
     def tell(self) -> None:
         """Emit whether it is ready, if that is news."""
@@ -224,7 +233,7 @@ def _with_applied(history: HistoryRead | None, id: str) -> HistoryRead | None:
 
 def obstacles(state: State) -> tuple[str, ...]:
     """Why it is not ready, in words; none where it is."""
-    reasons = [state.trouble]
+    reasons = [state.trouble, state.refusal]
     if state.ended is None:
         reasons.append(state.doing or "the run is not over yet")
     if state.history and state.history.pending:

@@ -252,6 +252,28 @@ def test_it_stays_ready_when_a_newer_image_has_applied_more(
     assert site.is_ready()
 
 
+def test_it_is_not_ready_once_a_newer_image_has_applied_what_it_cannot_live_with(
+    looking_often: Callable[[str], Site],
+    initmig: Initmig,
+    database: Database,
+    folder: Path,
+    tmp_path: Path,
+) -> None:
+    write(folder, FILES)
+    site = looking_often(database.url)
+    wait_until(site.is_ready)
+    files = {"0003_c.sql": "-- breaking: true\nSELECT 1", "0003_c.rollback.sql": "SELECT 1"}
+    newer = write(tmp_path / "newer", {**FILES, **files})
+    assert initmig(url=database.url, folder=newer).code == 0
+    wait_until(lambda: not site.is_ready())
+    assert "this image is too old for the database: 0003_c is applied" in site.ask("/readyz").body
+    metrics = site.metrics()
+    assert metrics["initmig_database_up"] == 1
+    assert metrics["initmig_migrations_pending"] == 0
+    assert initmig("rollback", "--steps=1", url=database.url, folder=newer).code == 0
+    wait_until(site.is_ready)
+
+
 def test_a_look_is_one_question(
     looking_often: Callable[[str], Site],
     initmig: Initmig,

@@ -205,6 +205,58 @@ def test_all_that_is_to_be_refused_is_named_together(changed: Image) -> None:
     assert [message.split()[0] for message in messages] == ["0001", "0002"]
 
 
+def test_what_migrate_refuses_is_refused_by_all_who_ask(out_of_order: Image) -> None:
+    (out_of_order.folder / "0004.sql").write_text("SELECT 2")
+    said = {
+        "--out-of-order=fail": [
+            "0001 would be applied after 0004, which is applied",
+            "0003 would be applied after 0004, which is applied",
+        ],
+        "--changed=fail": [
+            f"0004 was applied, and {out_of_order.folder}/0004.sql has changed since"
+        ],
+    }
+    for flag, messages in said.items():
+        for command in (("migrate",), ("wait",), ("status", "--check")):
+            result = out_of_order(*command, flag)
+            assert result.code == 6, (command, flag)
+            failed = [event for event in result.events if event["event"] == "failed"]
+            assert [event["message"] for event in failed] == messages
+    for policy in ("warn", "allow"):
+        flags = (f"--out-of-order={policy}", f"--changed={policy}")
+        assert out_of_order("wait", "--wait-timeout=0", *flags).code == 7
+        assert out_of_order("status", "--check", *flags).code == 7
+
+
+def test_status_shows_what_is_out_of_order(out_of_order: Image) -> None:
+    table = succeeded(out_of_order("status")).out
+    assert [line for line in table.splitlines() if "out of order" in line] == [
+        "0001       pending, out of order, behind 0004",
+        "0003       pending, out of order, behind 0004",
+    ]
+    rows = json.loads(succeeded(out_of_order("status", "--json")).out)["migrations"]
+    assert {row["id"]: row["behind"] for row in rows if "behind" in row} == {
+        "0001": "0004",
+        "0003": "0004",
+    }
+
+
+def test_what_follows_by_intention_is_refused_by_nobody(image: Image) -> None:
+    image.add("0002")
+    succeeded(image())
+    write(image.folder, {"0001.sql": "-- depends: 0002\nSELECT 1"})
+    assert image("wait", "--wait-timeout=0", "--out-of-order=fail").code == 7
+    assert image("status", "--check", "--out-of-order=fail").code == 7
+    assert "out of order" not in succeeded(image("status")).out
+    succeeded(image("--out-of-order=fail"))
+
+
+def test_status_shows_out_of_order_files_that_cannot_be_read(out_of_order: Image) -> None:
+    write(out_of_order.folder, {"0003.sql": "-- dpends: 0002\nSELECT 1"})
+    assert "behind 0004" in succeeded(out_of_order("status")).out
+    assert out_of_order("wait", "--out-of-order=fail").code == 2
+
+
 # --- an old image ---
 
 
@@ -236,12 +288,13 @@ def test_an_image_without_an_applied_breaking_migration_is_refused(
     succeeded(image())
     (image.folder / name).unlink()
     image.remove("0003")
-    for command in ("migrate", "wait"):
-        result = image(command)
+    for command in (("migrate",), ("wait",), ("status", "--check")):
+        result = image(*command)
         assert result.code == 6
         [failed] = [event for event in result.events if event["event"] == "failed"]
         assert failed["message"].startswith("this image is too old for the database: 0002 is")
         assert "deploy an image that contains it" in failed["next"]
+    assert "0002       unknown, breaking  " in succeeded(image("status")).out
     image.add("0004")
     assert image().code == 6
     assert image.applied == ["0001", "0002", "0003"]
