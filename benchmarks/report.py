@@ -242,8 +242,7 @@ def _floor(results: Results) -> str:
 
 def _engine(results: Results) -> str:
     cases = (
-        ("the engine, as it is imported", "engine"),
-        ("and searched for garbage meanwhile", "engine, collecting"),
+        ("Python starts, and imports the engine", "engine"),
         ("and psycopg with it, which steps in Python need", "engine and psycopg"),
     )
     rows = [

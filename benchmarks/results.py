@@ -44,6 +44,12 @@ class Results(NamedTuple):
         """What could not be measured, and should have been."""
         return [each for each in self.figures if each.why_not and not each.is_optional]
 
+    def renewed(self, newer: Results) -> Results:
+        """The *newer* ones, and of what was not measured again these."""
+        again = {figure.work for figure in newer.figures}
+        kept = [figure for figure in self.figures if figure.work not in again]
+        return newer._replace(figures=[*kept, *newer.figures])
+
     def save(self, path: Path) -> None:
         """Write it, for `load`."""
         values = {

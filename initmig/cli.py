@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 def run() -> None:
     """The installed command."""
-    # What modules and lists of files are made of is no garbage; to search it every 700 objects
-    # takes a twentieth of a start: docs/benchmarks.md.
+    # What modules and lists of files are made of is no garbage: to search it every 700 objects took
+    # a twentieth of a start.
     gc.set_threshold(100_000)
     code = main(sys.argv[1:], os.environ)
     if "initmig.engine.python_migration" not in sys.modules:

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from initmig.model import Migration
     from initmig.postgres import Session
 
-_APPLIED_IDS = "SELECT migration_id FROM _yoyo_migration ORDER BY applied_at_utc, migration_id"
+# One value and not a row for each: for thousands that takes a third of the time. An id is the name
+# of a file, and has no slash.
+_APPLIED_IDS = (
+    "SELECT string_agg(migration_id, '/' ORDER BY applied_at_utc, migration_id)"
+    " FROM _yoyo_migration"
+)
 
 # yoyo's log has no index but its key: one pass over it, not one for each migration.
 _APPLIED = """
@@ -116,7 +121,8 @@ def applied_ids(session: Session) -> tuple[str, ...]:
     :raises DatabaseRefused: the role may not read yoyo's table
     """
     try:
-        return tuple(id for (id,) in session.query(_APPLIED_IDS))
+        [(ids,)] = session.query(_APPLIED_IDS)
+        return tuple(ids.split("/")) if ids else ()
     except DatabaseRefused as error:
         sqlstate = error.problems[0].server.sqlstate
         if sqlstate == UNDEFINED_TABLE:

@@ -59,10 +59,11 @@ class LeftToDo(Record):
 
 def left_to_do(listing: Listing, applied: Collection[str]) -> LeftToDo:
     """What is left to do where yoyo's table has the ids *applied*."""
-    known = {file.id for file in listing.migrations}
-    others = [id for id in applied if id not in known]
+    known, done = {file.id for file in listing.migrations}, {*applied}
+    # a start usually finds the same on both sides, of which there may be thousands
+    others = [] if done <= known else [id for id in applied if id not in known]
     return LeftToDo(
-        pending_files(listing, applied),
+        () if known <= done else pending_files(listing, applied),
         tuple(hook for hook in listing.hooks if hook.id in applied),
         tuple(id.removeprefix(UNDOING) for id in others if id.startswith(UNDOING)),
         tuple(id for id in others if not id.startswith((HOOK, UNDOING))),

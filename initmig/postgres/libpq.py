@@ -34,13 +34,13 @@ _VERBOSE = 2  # PGVerbosity
 _FOR_EVER = float("inf")
 _CANCEL_SECONDS = 5.0
 
-_VALUES: Mapping[int, Callable[[str], Any]] = {
-    16: "t".__eq__,
+_VALUES: Mapping[int, Callable[[bytes], Any]] = {
+    16: b"t".__eq__,
     20: int,
     23: int,
     26: int,
     701: float,
-    1007: lambda text: [int(each) for each in text.strip("{}").split(",") if each],
+    1007: lambda text: [int(each) for each in text.strip(b"{}").split(b",") if each],
 }
 """How boolean, bigint, integer, oid, double precision, integer[] are read; the rest stays text."""
 
@@ -224,11 +224,11 @@ class LibpqConnection:
         return list(zip(*(self._column(result, column) for column in columns), strict=True))
 
     def _column(self, result: c_void_p, column: int) -> list[Any]:
-        read = _VALUES.get(self._libpq.PQftype(result, column), str)
+        read = _VALUES.get(self._libpq.PQftype(result, column), bytes.decode)
         value, is_null = self._libpq.PQgetvalue, self._libpq.PQgetisnull
         texts = [value(result, row, column) for row in range(self._libpq.PQntuples(result))]
         return [
-            read(text.decode()) if text or not is_null(result, row, column) else None
+            read(text) if text or not is_null(result, row, column) else None
             for row, text in enumerate(texts)
         ]
 

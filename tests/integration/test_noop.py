@@ -25,7 +25,10 @@ FILES = {
     "0002_b.py": "from yoyo import step\nstep('CREATE TABLE b ()')\n",
     "post-apply.sql": "CREATE TABLE never_again ()",
 }
-QUESTION = "SELECT migration_id FROM _yoyo_migration ORDER BY applied_at_utc, migration_id"
+QUESTION = (
+    "SELECT string_agg(migration_id, '/' ORDER BY applied_at_utc, migration_id)"
+    " FROM _yoyo_migration"
+)
 READ_ALL = (
     "GRANT USAGE ON SCHEMA public TO {role}",
     "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
