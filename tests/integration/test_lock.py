@@ -118,7 +118,7 @@ def test_waiter_ends_with_the_leader_and_never_takes_the_lock(
 
     def before(message: Message) -> Verdict:
         refused = any(query.startswith(TAKE) for query in proxy.queries)
-        if refused and b"FROM _yoyo_migration ORDER" in message.payload:
+        if refused and b"SELECT string_agg(migration_id" in message.payload:
             asks_again.set()
             leader_ended.wait(20)
         return "forward"
