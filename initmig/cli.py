@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from initmig.config import Config
     from initmig.events import Emit, Event
-    from initmig.model import MigrationStatus
+    from initmig.model import MigrationStatus, Outcome
 
 
 def run() -> None:
@@ -67,7 +67,7 @@ def _run(config: Config) -> int:
         write_outcome(config.termination_log, event_text(event))
         return stopped.exit_code
     except Exception as error:  # noqa: BLE001 - also then: one event, an outcome, and no secrets
-        return _fail(_bug(error), log, config.termination_log)
+        return _fail(Bug.met(error), log, config.termination_log)
     write_outcome(config.termination_log, log.text)
     if config.command == "exec":
         return _become(config, log)
@@ -98,15 +98,6 @@ def _fail(error: InitmigError, log: Emit, termination_log: str) -> int:
     return error.exit_code
 
 
-def _bug(error: Exception) -> InitmigError:
-    from traceback import format_exception
-
-    return Bug(
-        f"a bug of initmig: {''.join(format_exception(error)).rstrip()}",
-        hint="please report it, with these lines",
-    )
-
-
 def _print(text: str) -> int:
     try:
         sys.stdout.write(text + "\n")
@@ -131,7 +122,9 @@ def _do(config: Config, emit: Emit) -> None:
 
     match config.command:
         case "migrate" | "exec":
-            runner.migrate(config, emit)
+            (_migrate_many if config.targets or config.each_schema else runner.migrate)(
+                config, emit
+            )
         case "rollback":
             runner.rollback(config, emit)
         case "status":
@@ -148,6 +141,27 @@ def _do(config: Config, emit: Emit) -> None:
             sidecar.serve(config, emit)
         case "unlock":
             runner.unlock(config, emit)
+
+
+def _migrate_many(config: Config, emit: Emit) -> None:
+    from initmig import fleet
+    from initmig.output import outcome_json, outcomes_table
+
+    outcomes: list[Outcome] = []
+
+    def tell(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        if config.json:
+            _print(outcome_json(outcome))
+
+    def emit_for(name: str) -> Emit:
+        return Log(config.log_level, config.log_format, target=name)
+
+    try:
+        fleet.migrate(config, emit, emit_for=emit_for, tell=tell)
+    finally:
+        if outcomes and not config.json:
+            _print(outcomes_table(outcomes))
 
 
 def _show_status(config: Config, rows: Sequence[MigrationStatus]) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
-    from initmig.settings import Option
+    from initmig.settings import Option, Shard
 
 
 class Config(Record):
@@ -45,6 +45,11 @@ class Config(Record):
     name: str = ""
     argv: tuple[str, ...] = ()
     listen: Address = Address("127.0.0.1", 8080)
+    targets: str = ""
+    each_schema: str = ""
+    parallel: int = 4
+    shard: Shard | None = None
+    fail_fast: bool = False
 
 
 class _Words(Record):
@@ -70,6 +75,7 @@ def parse_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
     values.update(_secret_files(words.values, environ, problems))
     values.update(_operands(words, problems))
     _check_together(words.command, words.values, problems)
+    problems.extend(_of_many(words.values, values))
     if problems:
         raise ConfigError.of(tuple(problems))
     return Config(**values)
@@ -241,3 +247,14 @@ def _check_together(command: str, flags: Mapping[str, str], problems: list[Probl
             )
     if command == "new" and {"--sql", "--python"} <= flags.keys():
         problems.append(Problem("--sql and --python exclude each other"))
+
+
+def _of_many(flags: Mapping[str, str], values: Mapping[str, Any]) -> Iterator[Problem]:
+    many = {"targets", "each_schema"} & values.keys()
+    if len(many) > 1:
+        yield Problem("--targets and --each-schema exclude each other")
+    if not many and values["command"] == "migrate":
+        for flag in ("--fail-fast", "--json", "--parallel", "--shard"):
+            if flag in flags:
+                hint = "it is about many databases: name them with --targets or --each-schema"
+                yield Problem(f"{flag} without --targets or --each-schema", hint=hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from initmig.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
-    from typing import ClassVar
+    from collections.abc import Sequence
 
 
 class Place(Record):
@@ -44,7 +44,7 @@ class Problem(Record):
 class InitmigError(Exception):
     """The base of everything that initmig raises on purpose."""
 
-    exit_code: ClassVar[int]
+    exit_code: int
     problems: tuple[Problem, ...]
 
     def __init__(
@@ -77,6 +77,16 @@ class Bug(InitmigError):
 
     exit_code = 1
 
+    @classmethod
+    def met(cls, error: Exception) -> Bug:
+        """The bug that raised *error*, with all that helps to find it."""
+        from traceback import format_exception
+
+        return cls(
+            f"a bug of initmig: {''.join(format_exception(error)).rstrip()}",
+            hint="please report it, with these lines",
+        )
+
 
 class ConfigError(InitmigError):
     """Usage, a setting or a migration file is wrong; nothing was tried."""
@@ -106,6 +116,17 @@ class PlanError(InitmigError):
     """Refused to start: changed, out of order, irreversible, unknown id, or image too old."""
 
     exit_code = 6
+
+
+class TargetsFailed(InitmigError):
+    """Some of many targets were not migrated; each has told why."""
+
+    def __init__(self, names: Sequence[str], *, of: int, exit_code: int) -> None:
+        super().__init__(
+            f"{len(names)} of {of} targets failed: {', '.join(names)}",
+            hint="see the lines of each; the others are migrated, and a run for all does no harm",
+        )
+        self.exit_code = exit_code
 
 
 class MigrationsPending(InitmigError):

@@ -228,6 +228,22 @@ class Printed(Record):
     text: str
 
 
+class NoTargets(Record):
+    """There is no target in the file, no schema that is LIKE the pattern, or none in the shard."""
+
+    source: str
+    """The file, or the pattern."""
+
+
+class TargetsFinished(Record):
+    """Of many targets: how many there were, how many got something applied, which failed."""
+
+    targets: int
+    applied: int
+    failed: tuple[str, ...]
+    not_begun: int
+
+
 class Finished(Record):
     """A run that applied, rolled back or created something came to its end."""
 
@@ -326,6 +342,8 @@ if TYPE_CHECKING:
         | ErrorIgnored
         | Printed
         | Finished
+        | NoTargets
+        | TargetsFinished
         | FilesCreated
         | Listening
         | Ready

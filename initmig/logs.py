@@ -46,6 +46,15 @@ def _finished(event: events.Finished) -> str:
     return f"{done}: {_list(event.ids)}"
 
 
+def _targets_finished(event: events.TargetsFinished) -> str:
+    parts = [f"applied something in {event.applied}"]
+    if event.failed:
+        parts.append(f"{len(event.failed)} failed")
+    if event.not_begun:
+        parts.append(f"{event.not_begun} not begun")
+    return f"{_some(event.targets, 'target')}: {', '.join(parts)}"
+
+
 def _retried(event: events.MigrationRetried) -> str:
     return (
         f"{event.id}: {event.reason}, nothing of it was kept; retry {event.attempt} of"
@@ -185,6 +194,8 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.ErrorIgnored: _Rendering("warning", lambda e: f"ignored, as the step says: {e.text}"),
     events.Printed: _Rendering("info", lambda e: e.text),
     events.Finished: _Rendering("info", _finished),
+    events.NoTargets: _Rendering("warning", lambda e: f"there is nothing to migrate in {e.source}"),
+    events.TargetsFinished: _Rendering("info", _targets_finished),
     events.FilesCreated: _Rendering("info", lambda e: f"wrote {_list(e.paths)}"),
     events.Listening: _Rendering(
         "info", lambda e: f"listening on {e.address}: /healthz, /readyz, /metrics"
@@ -246,9 +257,13 @@ def _excerpt(place: Place) -> list[str]:
 class Log:
     """Writes the events that are important enough to *stream*, a whole line at a time."""
 
-    def __init__(self, level: str, form: str, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, level: str, form: str, stream: TextIO | None = None, *, target: str = ""
+    ) -> None:
+        """Each line names the *target*, if it is of one of many."""
         self._shown = LEVELS[LEVELS.index(level) :]
         self._render = _json_line if form == "json" else _text_line
+        self._target = target
         self._stream: TextIO | None = stream or sys.stderr
 
     def __call__(self, event: Event) -> None:
@@ -256,7 +271,7 @@ class Log:
         level = _level(event)
         if self._stream and level in self._shown:
             try:
-                self._stream.write(self._render(event, level) + "\n")
+                self._stream.write(self._render(event, level, self._target) + "\n")
                 self._stream.flush()
             except OSError:
                 # nobody reads it: no reason to stop between two migrations
@@ -280,16 +295,18 @@ def _now() -> str:
     return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
 
 
-def _text_line(event: Event, level: str) -> str:
-    return f"{_now()} {level:7} {event_text(event)}"
+def _text_line(event: Event, level: str, target: str) -> str:
+    of = f"[{target}] " if target else ""
+    return f"{_now()} {level:7} {of}{event_text(event)}"
 
 
-def _json_line(event: Event, level: str) -> str:
+def _json_line(event: Event, level: str, target: str) -> str:
     from json import dumps
 
     record = {
         "time": _now(),
         "level": level,
+        **({"target": target} if target else {}),
         "event": _snake_case(type(event).__name__),
         "message": event_text(event),
         **_fields(event),

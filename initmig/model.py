@@ -5,6 +5,7 @@ from __future__ import annotations
 from initmig.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
     from typing import Any, Literal
 
@@ -121,3 +122,14 @@ class MigrationStatus(Record):
     """Of the half-way migration, in the direction that it goes; empty where they are not known."""
     behind: str = ""
     """The applied id that a pending migration sorts before, out of order; empty where none is."""
+
+
+class Outcome(Record):
+    """What became of one of many targets."""
+
+    target: str
+    exit_code: int
+    applied: Sequence[str] = ()
+    message: str = ""
+    """Why it failed; empty where it did not."""
+    duration_seconds: float = 0.0

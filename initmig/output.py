@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from initmig.durations import format_duration
-from initmig.model import Migration, MigrationStatus
+from initmig.model import Migration, MigrationStatus, Outcome
 
 _HEADINGS = ("migration", "state", "applied (UTC)", "by", "took")
 
@@ -79,6 +79,29 @@ def _record(row: MigrationStatus) -> dict[str, object]:
             "breaking": row.applied.breaking,
         }
     return record
+
+
+def outcomes_table(outcomes: Iterable[Outcome]) -> str:
+    """One line for each target, under headings, by name."""
+    rows = [
+        (each.target, _outcome(each), format_duration(each.duration_seconds))
+        for each in sorted(outcomes)
+    ]
+    return _table([("target", "outcome", "took"), *rows])
+
+
+def _outcome(outcome: Outcome) -> str:
+    if outcome.exit_code:
+        return f"exit {outcome.exit_code}: {outcome.message.splitlines()[0]}"
+    number = len(outcome.applied)
+    return f"applied {number}" if number else "nothing to do"
+
+
+def outcome_json(outcome: Outcome) -> str:
+    """One line of JSON."""
+    from json import dumps
+
+    return dumps({**outcome._asdict(), "message": outcome.message or None}, ensure_ascii=False)
 
 
 def plan_sql(migrations: Sequence[Migration]) -> str:

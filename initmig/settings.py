@@ -43,6 +43,13 @@ class Address(Record):
     port: int
 
 
+class Shard(Record):
+    """Part *number*, from 0, of so many *parts*."""
+
+    number: int
+    parts: int
+
+
 class Option(Record):
     """A flag, the variable that stands for it, and how its text becomes a value."""
 
@@ -83,6 +90,15 @@ def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text)):
         raise ValueError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
+
+
+def _shard(text: str) -> Shard:
+    index, slash, count = text.partition("/")
+    if not (slash and all(each.isascii() and each.isdigit() for each in (index, count))):
+        raise ValueError(f"{text!r} is no shard: write I/N, such as 0/4, 1/4, 2/4 and 3/4")
+    if int(index) >= int(count):
+        raise ValueError(f"{text!r} is no shard: the first of {count} is 0/{count}")
+    return Shard(int(index), int(count))
 
 
 def _folders(text: str) -> tuple[str, ...]:
@@ -263,8 +279,46 @@ SETTINGS = (
 _TO = Option("--to", "to", "stop after this id, or the one that starts so", metavar="ID")
 _JSON = Option("--json", "json", "as one JSON document")
 
+_MANY = (
+    Option(
+        "--targets",
+        "targets",
+        "migrate all databases that this TOML file lists",
+        env="INITMIG_TARGETS",
+        metavar="FILE",
+    ),
+    Option(
+        "--each-schema",
+        "each_schema",
+        "migrate all schemas of the database whose name is LIKE this",
+        env="INITMIG_EACH_SCHEMA",
+        metavar="PATTERN",
+    ),
+    Option(
+        "--parallel",
+        "parallel",
+        "how many of them at a time",
+        env="INITMIG_PARALLEL",
+        default="4",
+        metavar="N",
+        parse=_positive,
+    ),
+    Option(
+        "--shard",
+        "shard",
+        "only part I, from 0, of N of them: $(JOB_COMPLETION_INDEX)/N in an Indexed Job",
+        env="INITMIG_SHARD",
+        metavar="I/N",
+        parse=_shard,
+    ),
+    Option("--fail-fast", "fail_fast", "begin no other one once one has failed"),
+    Option("--json", "json", "for many: one JSON line for each"),
+)
+
 COMMANDS = {
-    "migrate": Command("wait, lock and apply everything that is pending (the default)", (_TO,)),
+    "migrate": Command(
+        "wait, lock and apply everything that is pending (the default)", (_TO, *_MANY)
+    ),
     "rollback": Command(
         "undo migrations, newest first, in the reverse of the order applied",
         (

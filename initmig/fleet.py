@@ -1,0 +1,216 @@
+"""Many databases or schemas in one run: processes that each migrate one after the other.
+
+Processes and not threads: each has its own signals, its own yoyo, and what its migrations in
+Python do to a process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections import deque
+from contextlib import contextmanager, suppress
+from json import dumps, loads
+from selectors import EVENT_READ, DefaultSelector
+from typing import TYPE_CHECKING, NamedTuple
+
+from initmig import runner
+from initmig.clock import SYSTEM_CLOCK
+from initmig.dsn import mask_secrets
+from initmig.errors import Bug, ConfigError, InitmigError, TargetsFailed
+from initmig.events import Failed, MigrationApplied, NoTargets, StoppedBySignal, TargetsFinished
+from initmig.model import Outcome
+from initmig.postgres import quote_literal
+from initmig.run import with_session, without_files
+from initmig.signals import Stopped, stoppable
+from initmig.targets import Target, of_shard, read_targets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from initmig.config import Config
+    from initmig.events import Emit, Event
+
+_WORST_FIRST = (143, 130, 1, 6, 4, 2, 5, 3)
+"""Exit codes: stopped, then those that a retry does not help."""
+
+_SCHEMAS = """
+SELECT nspname FROM pg_namespace
+WHERE nspname LIKE {pattern} AND nspname !~ '^pg_' AND nspname <> 'information_schema'
+ORDER BY nspname"""
+
+
+def migrate(
+    config: Config,
+    emit: Emit,
+    *,
+    emit_for: Callable[[str], Emit],
+    tell: Callable[[Outcome], None],
+) -> None:
+    """Migrate every target in one of ``config.parallel`` processes.
+
+    Its events go to what *emit_for* gives for its name, there; *tell* gets each outcome, here.
+
+    :raises TargetsFailed: not all were migrated; its exit code is the worst of theirs
+    :raises InitmigError: they cannot be listed
+    """
+    targets = of_shard(_listed(config, emit), config.shard)
+    if not targets:
+        emit(NoTargets(config.targets or f"schemas LIKE {config.each_schema!r}"))
+    outcomes = []
+    for outcome in _work_off(targets, config, emit_for):
+        tell(outcome)
+        outcomes.append(outcome)
+    failed = [outcome for outcome in outcomes if outcome.exit_code]
+    applied = sum(bool(outcome.applied) for outcome in outcomes)
+    names = tuple(outcome.target for outcome in failed)
+    emit(TargetsFinished(len(targets), applied, names, len(targets) - len(outcomes)))
+    if failed:
+        codes = {outcome.exit_code for outcome in failed}
+        worst = next((code for code in _WORST_FIRST if code in codes), 1)
+        raise TargetsFailed(names, of=len(targets), exit_code=worst)
+
+
+def _listed(config: Config, emit: Emit) -> tuple[Target, ...]:
+    if config.targets:
+        return read_targets(config, os.environ)
+    query = _SCHEMAS.format(pattern=quote_literal(config.each_schema))
+    run = without_files(config, emit, SYSTEM_CLOCK)
+    names = [name for (name,) in with_session(run, lambda session: session.query(query))]
+    if with_comma := [name for name in names if "," in name]:
+        raise ConfigError(
+            f"the schema {with_comma[0]} has a comma in its name, which --schema divides at",
+            hint="rename it, or choose a pattern that leaves it out",
+        )
+    return tuple(Target(name, config._replace(schema=name)) for name in names)
+
+
+# --- the process that deals the targets out ---
+
+
+class _Worker(NamedTuple):
+    """A process that migrates what it is given, and answers with the outcome."""
+
+    pid: int
+    channel: socket.socket
+
+    def give(self, number: int) -> None:
+        self.channel.sendall(number.to_bytes(4, "big"))
+
+    def take(self) -> Outcome | None:
+        """The outcome of what it was given; None if it has ended without one."""
+        with self.channel.makefile("rb") as lines:
+            line = lines.readline()
+        return Outcome(*loads(line)) if line else None
+
+
+def _work_off(
+    targets: Sequence[Target], config: Config, emit_for: Callable[[str], Emit]
+) -> Iterator[Outcome]:
+    """The outcomes as they come; those not begun are left out where one failed and that is asked.
+
+    Whoever has finished one gets the next: some take longer than others.
+    """
+    waiting = deque(range(len(targets)))
+    size = min(config.parallel, len(targets))
+    with _workers(size, targets, emit_for) as workers, DefaultSelector() as busy:
+
+        def deal(worker: _Worker) -> None:
+            if waiting:
+                number = waiting.popleft()
+                worker.give(number)
+                busy.register(worker.channel, EVENT_READ, (worker, targets[number].name))
+
+        for worker in workers:
+            deal(worker)
+        while busy.get_map():
+            for key, _ in busy.select():
+                busy.unregister(key.fileobj)
+                worker, name = key.data
+                outcome = worker.take()
+                if config.fail_fast and (outcome is None or outcome.exit_code):
+                    waiting.clear()
+                if outcome:
+                    deal(worker)
+                yield outcome or Outcome(name, 1, message="its process was killed")
+
+
+@contextmanager
+def _workers(
+    size: int, targets: Sequence[Target], emit_for: Callable[[str], Emit]
+) -> Iterator[list[_Worker]]:
+    """*size* processes; where it ends before they do, they are stopped as this one was."""
+    workers: list[_Worker] = []
+    try:
+        for _ in range(size):
+            workers.append(_start(workers, targets, emit_for))
+        yield workers
+    except BaseException:
+        for worker in workers:
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGTERM)
+        raise
+    finally:
+        for worker in workers:
+            worker.channel.close()  # which ends those that have nothing to do
+        for worker in workers:
+            os.waitpid(worker.pid, 0)
+
+
+def _start(
+    others: Sequence[_Worker], targets: Sequence[Target], emit_for: Callable[[str], Emit]
+) -> _Worker:
+    ours, theirs = socket.socketpair()
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return _Worker(pid, ours)
+    try:
+        for channel in (ours, *(other.channel for other in others)):
+            channel.close()  # else it would not notice when the one that deals is gone
+        _serve(theirs, targets, emit_for)
+    except Stopped:
+        pass
+    finally:
+        os._exit(0)
+
+
+# --- the processes that migrate ---
+
+
+def _serve(
+    channel: socket.socket, targets: Sequence[Target], emit_for: Callable[[str], Emit]
+) -> None:
+    while number := channel.recv(4):
+        target = targets[int.from_bytes(number, "big")]
+        outcome = _attempt(target, emit_for(target.name))
+        channel.sendall(dumps(outcome).encode() + b"\n")
+
+
+def _attempt(target: Target, emit: Emit) -> Outcome:
+    begun = SYSTEM_CLOCK.now()
+    applied: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, MigrationApplied):
+            applied.append(event.id)
+        emit(event)
+
+    def outcome(exit_code: int, message: str = "") -> Outcome:
+        return Outcome(target.name, exit_code, applied, message, SYSTEM_CLOCK.now() - begun)
+
+    try:
+        with stoppable():
+            runner.migrate(target.config, listen)
+    except Stopped as stopped:
+        emit(StoppedBySignal(str(stopped), stopped.exit_code))
+        return outcome(stopped.exit_code, f"stopped by {stopped}")
+    except Exception as error:  # noqa: BLE001 - the other targets are none the worse for it
+        failure = error if isinstance(error, InitmigError) else Bug.met(error)
+        for problem in failure.problems:
+            emit(Failed(problem, failure.exit_code))
+        return outcome(failure.exit_code, mask_secrets(str(failure)))
+    return outcome(0)

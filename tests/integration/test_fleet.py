@@ -1,0 +1,282 @@
+"""Many databases or schemas in one run."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.migrations import write
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.command import Initmig
+    from tests.support.databases import Database
+    from tests.support.processes import Result
+
+FILES = {
+    "0001_a.sql": "CREATE TABLE a (id integer)",
+    "0002_b.py": "from yoyo import step\nstep('INSERT INTO a VALUES (1)', 'DELETE FROM a')",
+}
+TENANTS = [f"tenant_{number}" for number in range(1, 7)]
+EACH = ("--each-schema", r"tenant\_%")
+
+
+@pytest.fixture
+def tenants(database: Database, folder: Path) -> Database:
+    """Six schemas, and one that only looks like theirs; two migrations."""
+    write(folder, FILES)
+    for name in (*TENANTS, "tenants"):
+        database.execute(f"CREATE SCHEMA {name}")
+    return database
+
+
+def rows_of(database: Database, schema: str) -> list[Any]:
+    return database.query(f"SELECT id FROM {schema}.a")
+
+
+def outcomes(result: Result) -> dict[str, dict[str, Any]]:
+    """By target, what --json tells."""
+    records = [json.loads(line) for line in result.out.splitlines()]
+    return {record["target"]: record for record in records}
+
+
+def test_each_schema_is_migrated_by_itself(
+    tenants: Database, initmig: Initmig, folder: Path
+) -> None:
+    first = initmig("migrate", *EACH, url=tenants.url, folder=folder)
+    assert first.code == 0, first.err
+    lines = [line.split()[:3] for line in first.out.splitlines()]
+    assert lines == [["target", "outcome", "took"], *([name, "applied", "2"] for name in TENANTS)]
+    for name in TENANTS:
+        assert rows_of(tenants, name) == [(1,)]
+        assert f"[{name}] applied 0001_a in " in first.err
+    assert "6 targets: applied something in 6" in first.err
+    assert tenants.query("SELECT FROM pg_tables WHERE schemaname IN ('public', 'tenants')") == []
+    second = initmig("migrate", *EACH, "--json", url=tenants.url, folder=folder)
+    assert list(outcomes(second)) != []
+    assert not any(each["applied"] for each in outcomes(second).values())
+
+
+def test_a_failure_stops_no_other_one_and_its_exit_code_is_the_runs(
+    tenants: Database, initmig: Initmig, folder: Path
+) -> None:
+    tenants.execute("CREATE TABLE tenant_3.a ()")
+    env = {"INITMIG_LOG_FORMAT": "json"}
+    result = initmig("migrate", *EACH, "--json", url=tenants.url, folder=folder, env=env)
+    assert result.code == 1
+    told = outcomes(result)
+    assert told["tenant_3"]["exit_code"] == 1
+    assert 'relation "a" already exists' in told["tenant_3"]["message"]
+    assert [name for name in TENANTS if not told[name]["exit_code"]] == [
+        name for name in TENANTS if name != "tenant_3"
+    ]
+    failed = [event for event in result.events if event["event"] == "failed"]
+    assert [event.get("target") for event in failed] == ["tenant_3", None]
+    assert failed[1]["message"] == "1 of 6 targets failed: tenant_3"
+    tenants.execute("DROP TABLE tenant_3.a")
+    again = initmig("migrate", *EACH, "--json", url=tenants.url, folder=folder)
+    assert again.code == 0
+    assert outcomes(again)["tenant_3"]["applied"] == ["0001_a", "0002_b"]
+
+
+def test_with_fail_fast_none_is_begun_after_a_failure(
+    tenants: Database, initmig: Initmig, folder: Path
+) -> None:
+    tenants.execute("CREATE TABLE tenant_2.a ()")
+    flags = (*EACH, "--fail-fast", "--parallel=1", "--json")
+    result = initmig("migrate", *flags, url=tenants.url, folder=folder)
+    assert result.code == 1
+    assert list(outcomes(result)) == ["tenant_1", "tenant_2"]
+    assert "6 targets: applied something in 1, 1 failed, 4 not begun" in result.err
+    assert tenants.query("SELECT FROM pg_tables WHERE schemaname = 'tenant_3'") == []
+
+
+def test_no_more_of_them_are_at_work_than_asked_for(
+    tenants: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, {"0003_c.sql": "SELECT pg_sleep(0.4)"})
+    asleep = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(0.4)%'"
+    asleep += " AND state = 'active' AND pid <> pg_backend_pid()"
+    flags = (*EACH, "--parallel=3")
+    running = initmig.start("migrate", *flags, url=tenants.url, folder=folder)
+    most = 0
+    while running.is_running():
+        most = max(most, tenants.value(asleep))
+    assert running.result().code == 0
+    assert most == 3
+
+
+def test_shards_share_all_of_them_and_nobody_does_one_twice(
+    tenants: Database, initmig: Initmig, folder: Path
+) -> None:
+    seen: list[str] = []
+    for index in range(3):
+        flags = (*EACH, f"--shard={index}/3", "--json")
+        result = initmig("migrate", *flags, url=tenants.url, folder=folder)
+        assert result.code == 0, result.err
+        seen += outcomes(result)
+    assert sorted(seen) == TENANTS
+    env = {"INITMIG_SHARD": "0/1", "INITMIG_EACH_SCHEMA": "tenant_1", "INITMIG_PARALLEL": "1"}
+    result = initmig("migrate", "--json", url=tenants.url, folder=folder, env=env)
+    assert list(outcomes(result)) == ["tenant_1"]
+
+
+def test_a_pattern_that_nothing_is_like_is_told(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    result = initmig("migrate", "--each-schema=nobody%", url=database.url, folder=folder)
+    assert result.code == 0
+    assert "warning there is nothing to migrate in schemas LIKE 'nobody%'" in result.err
+
+
+def test_sigterm_stops_all_of_them_in_order(
+    tenants: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, {"0003_c.sql": "CREATE TABLE c (); SELECT pg_sleep(60)"})
+    asleep = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%'"
+    asleep += " AND state = 'active' AND pid <> pg_backend_pid()"
+    flags = (*EACH, "--parallel=3")
+    running = initmig.start("migrate", *flags, url=tenants.url, folder=folder)
+    wait_until(lambda: tenants.value(asleep) == 3)
+    running.terminate()
+    result = running.result()
+    assert result.code == 143
+    assert result.err.count("stopped by SIGTERM") == 4  # three of them, and the one that deals
+    wait_until(lambda: tenants.value(asleep) == 0)
+    assert tenants.query("SELECT FROM pg_tables WHERE tablename = 'c'") == []
+    write(folder, {"0003_c.sql": "CREATE TABLE c ()"})
+    assert initmig("migrate", *EACH, url=tenants.url, folder=folder).code == 0
+    assert tenants.value("SELECT count(*) FROM pg_tables WHERE tablename = 'c'") == len(TENANTS)
+
+
+def test_a_process_that_is_killed_fails_its_target_alone(
+    tenants: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(
+        folder,
+        {
+            "0003_c.py": "import os\nif os.path.exists('poison'):\n os.kill(os.getpid(), 9)\n"
+            "from yoyo import step\nstep('SELECT 1')"
+        },
+    )
+    flags = ("--each-schema=tenant%", "--parallel=2", "--json")
+    poison = folder.parent / "poison"
+    poison.touch()
+    result = initmig("migrate", *flags, url=tenants.url, folder=folder, cwd=folder.parent)
+    assert result.code == 1
+    assert [each["message"] for each in outcomes(result).values()] == ["its process was killed"] * 2
+    assert "7 targets: applied something in 0, 2 failed, 5 not begun" in result.err
+    poison.unlink()
+    again = initmig("migrate", *flags, url=tenants.url, folder=folder, cwd=folder.parent)
+    assert again.code == 0, again.err
+
+
+def test_a_file_lists_targets_with_what_is_theirs(
+    database: Database, initmig: Initmig, folder: Path, tmp_path: Path
+) -> None:
+    write(folder, FILES)
+    own = write(tmp_path / "own", {"0001_own.sql": "CREATE TABLE own ()"})
+    for name in ("one", "two", "three", "four"):
+        database.execute(f"CREATE SCHEMA {name}")
+    secret = tmp_path / "secret"
+    secret.write_text(f"{database.url}\n")
+    targets = tmp_path / "targets.toml"
+    targets.write_text(
+        '[[target]]\nname = "a"\nschema = "one"\n'
+        f'[[target]]\nname = "b"\nurl = "{database.url}"\nschema = "two"\n'
+        f'[[target]]\nname = "c"\nurl_env = "THREE"\nschema = "three"\nmigrations = "{own}"\n'
+        f'[[target]]\nname = "d"\nurl_file = "{secret}"\nschema = "four"\n'
+        f'migrations = ["{own}", "{folder}"]\n'
+    )
+    flags = ("migrate", "--targets", str(targets), "--json")
+    result = initmig(*flags, url=database.url, folder=folder, env={"THREE": database.url})
+    assert result.code == 0, result.err
+    assert {name: each["applied"] for name, each in outcomes(result).items()} == {
+        "a": ["0001_a", "0002_b"],
+        "b": ["0001_a", "0002_b"],
+        "c": ["0001_own"],
+        "d": ["0001_own", "0001_a", "0002_b"],
+    }
+
+
+def test_the_worst_exit_code_is_one_that_a_retry_does_not_help(
+    database: Database, initmig: Initmig, folder: Path, tmp_path: Path
+) -> None:
+    write(folder, FILES)
+    targets = tmp_path / "targets.toml"
+    targets.write_text(
+        '[[target]]\nname = "away"\nurl = "postgresql://somebody:hidden@127.0.0.1:1/x"\n'
+        '[[target]]\nname = "nowhere"\nschema = "nowhere"\n[[target]]\nname = "fine"\n'
+    )
+    flags = ("migrate", "--targets", str(targets), "--wait-timeout=0")
+    result = initmig(*flags, url=database.url, folder=folder)
+    assert result.code == 4
+    assert [line.split()[:3] for line in result.out.splitlines()[1:]] == [
+        ["away", "exit", "3:"],
+        ["fine", "applied", "2"],
+        ["nowhere", "exit", "4:"],
+    ]
+    assert "hidden" not in result.err + result.out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[target]", "the targets file is not TOML"),
+        ("", "is more, or less, than a list of targets"),
+        ('[[target]]\nname = "a"\n[other]', "is more, or less, than a list of targets"),
+        ('target = "a"', "is more, or less, than a list of targets"),
+        ("[[target]]", "has no name"),
+        ('[[target]]\nname = "a"\n[[target]]\nname = "a"', "has the name of another one, a"),
+        ('[[target]]\nname = "a"\nport = "1"', "has an unknown key port"),
+        ('[[target]]\nname = "a"\nschema = 1', "has a schema that is no text"),
+        ('[[target]]\nname = "a"\nurl = "x=y"\nurl_env = "PATH"', "has url and url_env"),
+        ('[[target]]\nname = "a"\nurl_env = "NOT_SET"', "takes its URL from NOT_SET, which is not"),
+        ('[[target]]\nname = "a"\nurl = "mysql://x"', "cannot begin with mysql://"),
+        ('[[target]]\nname = "a"\nmigrations = []', "has a migrations that is no text"),
+    ],
+)
+def test_a_file_that_cannot_be_meant_is_refused_before_anything_is_done(
+    database: Database, initmig: Initmig, folder: Path, text: str, said: str
+) -> None:
+    write(folder, FILES)
+    targets = folder.parent / "targets.toml"
+    targets.write_text('[[target]]\nname = "good"\n' + text if text.startswith("[[") else text)
+    result = initmig("migrate", "--targets", str(targets), url=database.url, folder=folder)
+    assert result.code == 2
+    assert said in result.err
+    assert database.tables() == set()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--targets=x", "--each-schema=y"), "--targets and --each-schema exclude each other"),
+        (("--targets=missing.toml",), "cannot read the targets file missing.toml"),
+        (("--parallel=2",), "--parallel without --targets or --each-schema"),
+        (("--json",), "--json without --targets or --each-schema"),
+        (("--each-schema=x", "--parallel=0"), "--parallel: '0'"),
+        (("--each-schema=x", "--shard=4/4"), "--shard: '4/4' is no shard: the first of 4 is 0/4"),
+        (("--each-schema=x", "--shard=1"), "--shard: '1' is no shard: write I/N"),
+        (("--each-schema=x", "--shard=-1/4"), "--shard: '-1/4' is no shard"),
+    ],
+)
+def test_flags_that_cannot_be_meant_are_refused(
+    database: Database, initmig: Initmig, folder: Path, flags: tuple[str, ...], said: str
+) -> None:
+    result = initmig("migrate", *flags, url=database.url, folder=folder)
+    assert result.code == 2
+    assert said in result.err
+
+
+def test_a_schema_with_a_comma_in_its_name_is_refused(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    database.execute('CREATE SCHEMA "odd,one"')
+    result = initmig("migrate", "--each-schema=odd%", url=database.url, folder=folder)
+    assert result.code == 2
+    assert "the schema odd,one has a comma in its name" in result.err
