@@ -119,7 +119,9 @@ class PlanError(InitmigError):
 
 
 class TargetsFailed(InitmigError):
-    """Some of many targets were not migrated; each has told why."""
+    """Some of many targets were not migrated; each has told why. Its exit code is theirs."""
+
+    exit_code = 1
 
     def __init__(self, names: Sequence[str], *, of: int, exit_code: int) -> None:
         super().__init__(

