@@ -127,12 +127,8 @@ def _do(config: Config, emit: Emit) -> None:
             )
         case "rollback":
             runner.rollback(config, emit)
-        case "status":
-            _show_status(config, runner.status(config, emit))
-        case "plan":
-            from initmig.output import plan_sql
-
-            _print(plan_sql(runner.plan(config, emit)))
+        case "status" | "plan" | "doctor":
+            _show(config, emit)
         case "wait":
             runner.wait(config, emit)
         case "serve":
@@ -164,6 +160,20 @@ def _migrate_many(config: Config, emit: Emit) -> None:
             _print(outcomes_table(outcomes))
 
 
+def _show(config: Config, emit: Emit) -> None:
+    from initmig import runner
+
+    match config.command:
+        case "status":
+            _show_status(config, runner.status(config, emit))
+        case "plan":
+            from initmig.output import plan_sql
+
+            _print(plan_sql(runner.plan(config, emit)))
+        case "doctor":
+            _show_checks(config, emit)
+
+
 def _show_status(config: Config, rows: Sequence[MigrationStatus]) -> None:
     from initmig import planning
     from initmig.output import status_json, status_table
@@ -179,6 +189,15 @@ def _show_status(config: Config, rows: Sequence[MigrationStatus]) -> None:
         raise MigrationsPending(
             f"{len(pending)} pending: {', '.join(pending)}", hint="run `initmig migrate`"
         )
+
+
+def _show_checks(config: Config, emit: Emit) -> None:
+    from initmig import doctor
+    from initmig.output import checks_json, checks_text
+
+    checks = doctor.examine(config, emit)
+    _print(checks_json(checks) if config.json else checks_text(checks))
+    doctor.refuse(checks)
 
 
 def _create(config: Config, emit: Emit) -> None:

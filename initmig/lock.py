@@ -6,7 +6,7 @@ Both are polled. See docs/locking.md.
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from initmig import engine, history
 from initmig.errors import DatabaseRefused, DatabaseUnavailable
@@ -122,6 +122,31 @@ def remove_yoyo_row(session: Session) -> list[tuple[int, str]]:
     return [(pid, locked_at) for pid, locked_at in rows]
 
 
+STAY_IDLE = (
+    "SET LOCAL idle_in_transaction_session_timeout = 0;"
+    " SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'"
+)
+"""SQL after a BEGIN, so that the server does not end the transaction, however long it is open."""
+
+
+def open_transaction(session: Session, script: str) -> list[tuple[Any, ...]]:
+    """The rows of *script*, which begins with BEGIN.
+
+    :raises DatabaseRefused: the pooler in the way is in statement mode
+    """
+    try:
+        return session.run(script)
+    except DatabaseUnavailable as error:
+        if "statement pooling mode" not in str(error):
+            raise
+        raise DatabaseRefused(
+            "the pooler is in statement mode, where no transaction is possible,"
+            " and there is something to write",
+            hint="set pool_mode=transaction for this database or user, or connect to"
+            " PostgreSQL directly",
+        ) from error
+
+
 class _TransactionLock:
     """The lock behind a pooler, which gives a server connection for one transaction only.
 
@@ -147,23 +172,11 @@ class _TransactionLock:
         return True
 
     def _begin(self) -> tuple[bool, int]:
-        try:
-            [(taken, pid)] = self._session.run(
-                "BEGIN ISOLATION LEVEL READ COMMITTED;"
-                " SET LOCAL idle_in_transaction_session_timeout = 0;"
-                " SELECT set_config(name, '0', true) FROM pg_settings"
-                " WHERE name = 'transaction_timeout';"
-                f" SELECT pg_try_advisory_xact_lock({self._key}), pg_backend_pid()"
-            )
-        except DatabaseUnavailable as error:
-            if "statement pooling mode" not in str(error):
-                raise
-            raise DatabaseRefused(
-                "the pooler is in statement mode, where no transaction is possible,"
-                " and there is something to write",
-                hint="set pool_mode=transaction for this database or user, or connect to"
-                " PostgreSQL directly",
-            ) from error
+        [(taken, pid)] = open_transaction(
+            self._session,
+            "BEGIN ISOLATION LEVEL READ COMMITTED;"
+            f" {STAY_IDLE}; SELECT pg_try_advisory_xact_lock({self._key}), pg_backend_pid()",
+        )
         return taken, pid
 
     def _wait_for_second_connection(self) -> int:
@@ -193,6 +206,16 @@ class _TransactionLock:
 
 
 _AdvisoryLock = SessionLock | _TransactionLock
+
+
+def yoyo_holder(session: Session, waited: float) -> WaitingInQueue | WaitingForYoyo | None:
+    """Whose row stands in ``yoyo_lock``, to one who has *waited* that many seconds."""
+    for pid, since in session.query(_YOYO_ROW):
+        if pid > 0:
+            return WaitingForYoyo(pid, since, waited)
+        words = f"pid {-pid} (an initmig that has lost its lock, and has yet to end), since"
+        return WaitingInQueue(f"{words} {since} UTC", -pid, (), waited)
+    return None
 
 
 class _YoyoRow:
@@ -236,12 +259,7 @@ class _YoyoRow:
         return bool(stale)
 
     def holder(self, waited: float) -> WaitingInQueue | WaitingForYoyo | None:
-        for pid, since in self._session.query(_YOYO_ROW):
-            if pid > 0:
-                return WaitingForYoyo(pid, since, waited)
-            words = f"pid {-pid} (an initmig that has lost its lock, and has yet to end), since"
-            return WaitingInQueue(f"{words} {since} UTC", -pid, (), waited)
-        return None
+        return yoyo_holder(self._session, waited)
 
     def guard(self) -> str:
         return _GUARD.format(ours=self._ours())

@@ -53,9 +53,14 @@ class Facts(Record):
     key: int
 
 
+def ask_facts(session: Session) -> Facts:
+    """:raises InitmigError: the server cannot be asked."""
+    return Facts(*session.query(_FACTS)[0])
+
+
 def read_facts(session: Session) -> Facts:
     """:raises InitmigError: nothing can be written here, at least not now."""
-    facts = Facts(*session.query(_FACTS)[0])
+    facts = ask_facts(session)
     if facts.standby:
         raise DatabaseUnavailable("the server is a standby, and there is something to write")
     if facts.read_only:

@@ -335,6 +335,9 @@ COMMANDS = {
         ),
     ),
     "plan": Command("show what `migrate` would run, in order, with its SQL; reads only", (_TO,)),
+    "doctor": Command(
+        "try the rights, look at what production checks too late; nothing remains", (_JSON,)
+    ),
     "wait": Command(
         "return once every migration of this image is applied; needs only SELECT",
         (

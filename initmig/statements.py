@@ -6,18 +6,21 @@ PostgreSQL's own parser tells; https://github.com/pganalyze/libpg_query describe
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from initmig.sql import position, split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 # Nothing in the parser keeps `1 + 1 + 1 ...` from overflowing the stack: 70 bytes of it for a
 # character, where 8 MB are usual. Of memory a character needs up to 800 bytes.
 _MAX_LENGTH = 64 * 1024
 
-_Node = dict[str, Any]
+_T = TypeVar("_T")
+
+Node = dict[str, Any]
+"""A tree, or a part of one, as the parser gives it."""
 
 
 class CreateIndex(NamedTuple):
@@ -126,21 +129,33 @@ class Reading(NamedTuple):
 
 def read_statements(text: str) -> Reading:
     """Statements of *text* in order, where the parser fails as `initmig.sql.split` has them."""
+    found, fell_back = read_each(text, _kind)
+    return Reading(tuple(Statement(*each) for each in found), fell_back)
+
+
+def read_each(
+    text: str, read: Callable[[Node], _T]
+) -> tuple[list[tuple[int, int, str, _T | None]], str]:
+    """What *read* finds in the tree of each statement of *text*, None where there is no tree.
+
+    Each with its start, end and text, as in `Statement`; beside them why the parser did not read
+    all of it, as in `Reading`. One tree is in memory at a time, where the parts are parsed alone.
+    """
     parts = split(text)
-    kinds: list[Kind | None] = []
+    found: list[_T | None] = []
     refused = ""
     for part in parts:
         try:
-            kinds.append(_kind_of_only(_parse(part.text)))
+            found.append(read(_only(_parse(part.text))))
         except _Refused as error:
-            kinds.append(None)
+            found.append(None)
             refused = refused or _placed(error, text, part.start)
     if refused:
         with suppress(_Refused):
-            return Reading(tuple(_as_parsed(text)), "")
+            return list(_as_parsed(text, read)), ""
     # Where the parser reads each part as one statement, it has no other way to part them.
-    read = zip(parts, kinds, strict=True)
-    return Reading(tuple(Statement(*part, kind) for part, kind in read), refused)
+    each = zip(parts, found, strict=True)
+    return [(*part, what) for part, what in each], refused
 
 
 def runs_alone(kind: Kind | None) -> bool:
@@ -156,14 +171,14 @@ class _Refused(Exception):
         self.offset = offset
 
 
-def _parse(text: str) -> list[_Node]:
+def _parse(text: str) -> list[Node]:
     """What the parser has for each statement; :raises _Refused: it is no SQL to it."""
     from pgparse import PGQueryError, parse
 
     if len(text) > _MAX_LENGTH:
         raise _Refused(f"more than {_MAX_LENGTH} characters")
     try:
-        parsed: list[_Node] = parse(text)
+        parsed: list[Node] = parse(text)
     except PGQueryError as error:
         raise _Refused(error.message, max(0, error.position - 1)) from None
     except RecursionError:
@@ -175,37 +190,36 @@ def _placed(refused: _Refused, text: str, start: int) -> str:
     return f"line {position(text, start + refused.offset).line}: {refused}"
 
 
-def _kind_of_only(parsed: list[_Node]) -> Kind | None:
+def _only(parsed: list[Node]) -> Node:
     if len(parsed) != 1:
         raise _Refused("more statements than one")
-    return _kind(parsed[0]["stmt"])
+    tree: Node = parsed[0]["stmt"]
+    return tree
 
 
-def _as_parsed(text: str) -> list[Statement]:
+def _as_parsed(text: str, read: Callable[[Node], _T]) -> Iterator[tuple[int, int, str, _T | None]]:
     """The statements as the parser parts them; :raises _Refused: it does not."""
     data = text.encode()
-    statements = []
     for each in _parse(text):
         first = each.get("stmt_location", 0)  # in bytes, and before any comment
         after = first + each["stmt_len"] if "stmt_len" in each else len(data)
         start = len(data[:first].decode())
         inside = split(data[first:after].decode())
         start, end = start + inside[0].start, start + inside[-1].end
-        statements.append(Statement(start, end, text[start:end], _kind(each["stmt"])))
-    return statements
+        yield start, end, text[start:end], read(each["stmt"])
 
 
-def _kind(tree: _Node) -> Kind | None:
+def _kind(tree: Node) -> Kind | None:
     [(name, node)] = tree.items()
     read = _KINDS.get(name)
     return read(node) if read else None
 
 
-def _create_index(node: _Node) -> Kind | None:
+def _create_index(node: Node) -> Kind | None:
     return CreateIndex(node.get("idxname", ""), _relation(node["relation"]), "concurrent" in node)
 
 
-def _drop(node: _Node) -> Kind | None:
+def _drop(node: Node) -> Kind | None:
     if "concurrent" not in node:
         return None
     names = [each["List"]["items"] for each in node["objects"]]
@@ -214,7 +228,7 @@ def _drop(node: _Node) -> Kind | None:
     )
 
 
-def _reindex(node: _Node) -> Kind | None:
+def _reindex(node: Node) -> Kind | None:
     what = node["kind"].removeprefix("REINDEX_OBJECT_").lower()
     relation = _relation(node["relation"]) if "relation" in node else ""
     if _options(node).get("concurrently") and what != "system":
@@ -222,14 +236,14 @@ def _reindex(node: _Node) -> Kind | None:
     return None if relation else Alone()
 
 
-def _alter_table(node: _Node) -> Kind | None:
+def _alter_table(node: Node) -> Kind | None:
     match node["cmds"][0]:
         case {"AlterTableCmd": {"def": {"PartitionCmd": {"concurrent": True, "name": partition}}}}:
             return DetachConcurrently(_relation(node["relation"]), _relation(partition))
     return None
 
 
-def _transaction(node: _Node) -> Kind | None:
+def _transaction(node: Node) -> Kind | None:
     match node["kind"].removeprefix("TRANS_STMT_"):
         case "BEGIN" | "START":
             return OpensBlock()
@@ -240,20 +254,20 @@ def _transaction(node: _Node) -> Kind | None:
     return None
 
 
-def _set(node: _Node) -> Kind | None:
+def _set(node: Node) -> Kind | None:
     name = node.get("name", "all").lower()
     lasts = "is_local" not in node and name not in ("transaction", "transaction snapshot")
     return SetsSession(name) if lasts else None
 
 
-def _select(node: _Node) -> Kind | None:
+def _select(node: Node) -> Kind | None:
     match node.get("targetList"):
         case [{"ResTarget": {"val": {"FuncCall": {"funcname": [*_, name], "args": args}}}}]:
             return _set_config(args) if name == {"String": {"sval": "set_config"}} else None
     return None
 
 
-def _set_config(args: list[_Node]) -> Kind | None:
+def _set_config(args: list[Node]) -> Kind | None:
     match args:
         case [
             {"A_Const": {"sval": {"sval": name}}},
@@ -264,19 +278,19 @@ def _set_config(args: list[_Node]) -> Kind | None:
     return None
 
 
-def _alter_subscription(node: _Node) -> Kind | None:
+def _alter_subscription(node: Node) -> Kind | None:
     changes = node["kind"].endswith("_PUBLICATION")
     refreshes = changes and _options(node).get("refresh", True)
     return Alone() if refreshes or node["kind"].endswith("_REFRESH") else None
 
 
-def _options(node: _Node) -> dict[str, bool]:
+def _options(node: Node) -> dict[str, bool]:
     """The options of a statement by name, and whether the server would take them for on."""
     options = [each["DefElem"] for key in ("options", "params") for each in node.get(key, ())]
     return {option["defname"]: _is_on(option.get("arg")) for option in options}
 
 
-def _is_on(value: _Node | None) -> bool:
+def _is_on(value: Node | None) -> bool:
     match value:
         case {"Integer": number}:
             return "ival" in number  # 0 is left out
@@ -285,7 +299,7 @@ def _is_on(value: _Node | None) -> bool:
     return True
 
 
-def _relation(node: _Node) -> str:
+def _relation(node: Node) -> str:
     keys = ("catalogname", "schemaname", "relname")
     return _dotted(node[key] for key in keys if key in node)
 
@@ -308,11 +322,11 @@ def _quoted(name: str) -> str:
     return f'"{escaped}"' if name else ""
 
 
-def _alone_if(condition: Callable[[_Node], bool]) -> Callable[[_Node], Kind | None]:
+def _alone_if(condition: Callable[[Node], bool]) -> Callable[[Node], Kind | None]:
     return lambda node: Alone() if condition(node) else None
 
 
-_KINDS: dict[str, Callable[[_Node], Kind | None]] = {
+_KINDS: dict[str, Callable[[Node], Kind | None]] = {
     "IndexStmt": _create_index,
     "DropStmt": _drop,
     "ReindexStmt": _reindex,

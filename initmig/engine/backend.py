@@ -127,10 +127,15 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def prepare(self) -> None:
         """Make the history tables that are missing; the caller holds yoyo's lock too."""
+        self.make_tables()
+        history.forget_gone(self.session)
+
+    def make_tables(self) -> None:
+        """Make the history tables that are missing, or as an older yoyo or initmig made them."""
         if internalmigrations.needs_upgrading(self):
             internalmigrations.upgrade(self)
+            self._outbox.send()  # where the transaction is not its own, no COMMIT has done it
         history.create_table(self.session)
-        history.forget_gone(self.session)
 
     def ensure_internal_schema_updated(self) -> None:
         """Nothing: `prepare` has done it, once."""
@@ -143,6 +148,10 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
     def begin(self) -> None:
         """BEGIN with the settings, in one message with what follows."""
         self._outbox.put(f"BEGIN;{self.opening}".rstrip(";"))
+        self._in_transaction = True
+
+    def join_transaction(self) -> None:
+        """Take the transaction that is open in the session for one of `begin`."""
         self._in_transaction = True
 
     @property
@@ -339,9 +348,24 @@ def create_lock_table(session: Session) -> None:
     """Make yoyo's lock table where it is missing, also while a stock yoyo does the same."""
     if history.have_tables(session, (DatabaseBackend.lock_table,))[0]:
         return
-    backend = Backend(session, by=Identity("", "", ""), emit=lambda _: None)
+    backend = _without_migrations(session)
     try:
         session.run(session.preamble + backend.format_sql(backend.create_lock_table_sql))
     except StatementFailed as error:
         if error.server.sqlstate not in _CREATED_ELSEWHERE:
             raise refused(error) from error
+
+
+def try_tables(session: Session) -> None:
+    """Make the tables that are missing, in the transaction that is open, to be rolled back.
+
+    :raises InitmigError: it cannot be done
+    """
+    create_lock_table(session)
+    backend = _without_migrations(session)
+    backend.join_transaction()
+    backend.make_tables()
+
+
+def _without_migrations(session: Session) -> Backend:
+    return Backend(session, by=Identity("", "", ""), emit=lambda _: None)

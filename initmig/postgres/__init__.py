@@ -13,7 +13,12 @@ from initmig.postgres.errors import (
     StatementFailed,
     refused,
 )
-from initmig.postgres.parameters import CLIENT_CHECK_INTERVAL, CONNECT_TIMEOUT_SECONDS, Settings
+from initmig.postgres.parameters import (
+    CLIENT_CHECK_INTERVAL,
+    CONNECT_TIMEOUT_SECONDS,
+    Settings,
+    preamble,
+)
 from initmig.postgres.quoting import quote_identifier, quote_literal
 from initmig.postgres.session import Session, connect
 
@@ -29,6 +34,7 @@ __all__ = [
     "Settings",
     "StatementFailed",
     "connect",
+    "preamble",
     "quote_identifier",
     "quote_literal",
     "refused",

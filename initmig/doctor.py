@@ -1,0 +1,278 @@
+"""`doctor`: what production checks too late, tried or looked up beforehand; nothing remains.
+
+Rights are tried for real, in savepoints of one transaction that is rolled back; what other objects
+belong to is looked up.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from initmig import diagnosis, engine, history, planning, postgres, survey
+from initmig.clock import SYSTEM_CLOCK
+from initmig.diagnosis import Check
+from initmig.errors import DatabaseRefused, PlanError
+from initmig.events import UnknownMigrations, WaitingForYoyo
+from initmig.lock import STAY_IDLE, open_transaction, yoyo_holder
+from initmig.logs import event_text
+from initmig.needs import Relation, Uses, outstanding, read_needs
+from initmig.postgres import LoginRefused, StatementFailed
+from initmig.queue import ask_facts, holder_of
+from initmig.run import begin, planned, refuse_as_migrate_would, with_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from initmig.clock import Clock
+    from initmig.config import Config
+    from initmig.diagnosis import Extension, Found, Schema, Server, Worker
+    from initmig.errors import Problem
+    from initmig.events import Emit, Event
+    from initmig.model import Migration
+    from initmig.needs import Need, Stated
+    from initmig.postgres import Session
+    from initmig.run import Run
+
+_HISTORY = ("_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock", "_initmig_migration")
+
+# A lock is not waited for, and what is done is not much.
+_BEGIN = f"""
+BEGIN{{mode}}; SET LOCAL lock_timeout = '100ms'; SET LOCAL statement_timeout = '10s'; {STAY_IDLE}"""
+
+_TABLE = (
+    ("create", "CREATE TABLE {table} (id integer PRIMARY KEY, note text)"),
+    ("alter", "ALTER TABLE {table} ADD COLUMN made_at timestamptz DEFAULT now()"),
+    ("index", "CREATE INDEX ON {table} (note)"),
+    ("insert into", "INSERT INTO {table} VALUES (1, 'one')"),
+    ("select from", "SELECT * FROM {table}"),
+    ("update", "UPDATE {table} SET note = 'two'"),
+    ("delete from", "DELETE FROM {table}"),
+    ("drop", "DROP TABLE {table}"),
+)
+
+# What is done with the history; the rights are looked at also where no row is.
+_USE_HISTORY = """
+SELECT FROM _yoyo_version LIMIT 0;
+INSERT INTO _yoyo_migration SELECT * FROM _yoyo_migration LIMIT 0;
+DELETE FROM _yoyo_migration WHERE false;
+INSERT INTO _yoyo_log SELECT * FROM _yoyo_log LIMIT 0;
+INSERT INTO yoyo_lock SELECT * FROM yoyo_lock LIMIT 0;
+UPDATE yoyo_lock SET pid = pid WHERE false;
+DELETE FROM yoyo_lock WHERE false;
+INSERT INTO _initmig_migration SELECT * FROM _initmig_migration LIMIT 0;
+UPDATE _initmig_migration SET state = state WHERE false;
+DELETE FROM _initmig_migration WHERE false"""
+
+
+def examine(
+    config: Config,
+    emit: Emit,
+    clock: Clock = SYSTEM_CLOCK,
+    wall: Callable[[], float] = time.time,
+) -> tuple[Check, ...]:
+    """Every check in order; *wall* is this machine's time, in seconds since the epoch.
+
+    :raises ConfigError: the configuration or a migration file is wrong
+    :raises DatabaseUnavailable: the database did not answer in time
+    """
+    # search path and role are tried: until then the session is that of the user that logs in
+    bare = begin(config._replace(schema="", role=""), emit, clock)
+    run = bare._replace(config=config)
+    try:
+        return with_session(bare, lambda session: _once(_examine(session, run, wall)))
+    except LoginRefused as error:
+        return tuple(diagnosis.of_refusal("login", problem) for problem in error.problems)
+
+
+def _examine(session: Session, run: Run, wall: Callable[[], float]) -> Iterator[Check]:
+    server = survey.ask_server(session)
+    yield diagnosis.of_version(server)
+    yield diagnosis.of_tls(server)
+    yield diagnosis.of_clock(survey.ask_clock(session, wall))
+    yield diagnosis.of_writing(server)
+    yield from diagnosis.of_timeouts(server, survey.ask_timeouts(session))
+    yield from diagnosis.of_limits(server, survey.ask_limits(session))
+    pooled = ask_facts(session).backend_pid != session.startup_pid
+    try:
+        # the rights are tried also where transactions are read-only by default
+        mode = "" if server.standby else " READ WRITE"
+        open_transaction(session, _BEGIN.format(mode=mode).strip())
+    except DatabaseRefused as error:
+        yield diagnosis.of_refusal("pooler", error.problems[0])
+        return
+    yield diagnosis.of_pooler(pooled=pooled)
+    try:
+        yield from _examine_rights(session, run, server)
+    finally:
+        if session.in_transaction and not session.connection.closed:
+            session.run("ROLLBACK")
+
+
+def _examine_rights(session: Session, run: Run, server: Server) -> Iterator[Check]:
+    if refused := _become(session, run, server):
+        yield refused
+        return
+    worker = survey.ask_worker(session)
+    schemas = survey.ask_schemas(session)
+    yield diagnosis.of_role(server, worker)
+    yield from diagnosis.of_schemas(schemas, worker)
+    home = diagnosis.home_of(schemas)
+    if home is None:
+        return
+    if not server.standby:
+        yield from _try_rights(session, home, worker)
+    yield from _look_for_others(session)
+    yield from _look_at_migrations(session, run, server, worker, home)
+
+
+def _become(session: Session, run: Run, server: Server) -> Check | None:
+    """Take the role and the search path of the configuration; or why the server refuses."""
+    role = survey.quoted(session, run.config.role)
+    try:
+        session.query(f"{postgres.preamble(run.settings)}SELECT")
+    except DatabaseRefused as error:
+        return diagnosis.of_refused_role(server, role, error.problems[0])
+    return None
+
+
+@contextmanager
+def _trial(session: Session) -> Iterator[None]:
+    """Inside of it what is done, or fails, leaves nothing behind."""
+    session.query("SAVEPOINT trial")
+    try:
+        yield
+    finally:
+        if not session.connection.closed:
+            session.query("ROLLBACK TO SAVEPOINT trial; RELEASE SAVEPOINT trial")
+
+
+def _try_rights(session: Session, home: Schema, worker: Worker) -> Iterator[Check]:
+    table = _try_table(session, home, worker)
+    yield table
+    there = _find_history(session)
+    if table.level == "ok" or len(there) == len(_HISTORY):
+        yield _try_history(session, there, worker)
+
+
+def _try_table(session: Session, home: Schema, worker: Worker) -> Check:
+    [(pid,)] = session.query("SELECT pg_backend_pid()")
+    name = f"{home.name}._initmig_doctor_{pid}"
+    with _trial(session):
+        for verb, sql in _TABLE:
+            try:
+                session.query(sql.format(table=name))
+            except DatabaseRefused as error:
+                return diagnosis.of_table(home, worker, verb, error.problems[0])
+    verbs = ", ".join(verb for verb, _ in _TABLE[:-1])
+    return Check("table", "ok", f"may {verbs} and drop one in {home.name}")
+
+
+def _find_history(session: Session) -> Sequence[Found]:
+    uses = [Uses(Relation("", name), "owner", "keeps") for name in _HISTORY]
+    return tuple(survey.find_relations(session, uses).values())
+
+
+def _try_history(session: Session, there: Sequence[Found], worker: Worker) -> Check:
+    try:
+        with _trial(session):
+            engine.try_tables(session)
+            session.query(_USE_HISTORY)
+    except (DatabaseRefused, StatementFailed) as error:
+        return diagnosis.of_history(there, worker, error.problems[0])
+    return Check("history", "ok", "may be kept" if there else "may be made and kept")
+
+
+def _look_for_others(session: Session) -> Iterator[Check]:
+    """Who has the migration lock; who may not look has been told so by then."""
+    holder = holder_of(session, ask_facts(session).key, 0)
+    yoyo = None
+    with suppress(DatabaseRefused), _trial(session):
+        if history.have_tables(session, ("yoyo_lock",))[0]:
+            yoyo = yoyo_holder(session, 0)
+    # a row of an initmig's own without the lock is no obstacle: the next one removes it
+    theirs = yoyo if isinstance(yoyo, WaitingForYoyo) else None
+    yield diagnosis.of_others(holder.holder if holder else "", theirs)
+
+
+def _look_at_migrations(
+    session: Session, run: Run, server: Server, worker: Worker, home: Schema
+) -> Iterator[Check]:
+    try:
+        with _trial(session):
+            applied = history.applied_migrations(session)
+            ids = history.applied_ids_so_far(session)
+            unfinished = history.unfinished_migrations(session)
+    except DatabaseRefused as error:
+        refused = diagnosis.of_refusal("plan", error.problems[0])
+        yield refused._replace(level="warning", hint="mend the rights to the history first")
+        return
+    left = planning.left_to_do(run.listing, ids)
+    pending = engine.load(left.pending, known={*run.known, *ids}, emit=run.emit)
+    hooks = engine.load(run.listing.hooks, known=run.known, emit=run.emit)
+    heard: list[Event] = [UnknownMigrations(left.unknown)] if left.unknown else []
+    quiet = run._replace(emit=heard.append)
+    decisions: tuple[Callable[[], object], ...] = (
+        lambda: refuse_as_migrate_would(session, quiet, left, ids),
+        lambda: planned(quiet, pending, applied, unfinished),
+    )
+    checks = [
+        *(diagnosis.of_plan(problem) for decide in decisions for problem in _refusals(decide)),
+        *(Check("plan", "warning", event_text(event)) for event in heard),
+    ]
+    ok = diagnosis.of_migrations(len(run.listing.migrations), [each.id for each in pending])
+    yield from checks or [ok]
+    yield from _look_at_needs(session, (*pending, *hooks), server, worker, home)
+
+
+def _refusals(decide: Callable[[], object]) -> Sequence[Problem]:
+    """Why *decide* refuses to go on."""
+    try:
+        decide()
+    except PlanError as error:
+        return error.problems
+    return ()
+
+
+def _look_at_needs(
+    session: Session, migrations: Sequence[Migration], server: Server, worker: Worker, home: Schema
+) -> Iterator[Check]:
+    stated: list[Stated] = []
+    checks: list[Check] = []
+    for migration in (each for each in migrations if each.file.is_sql):
+        for step in migration.steps:
+            needs, unread = read_needs(migration.file.path, step.apply)
+            stated.extend(needs)
+            checks.extend([diagnosis.of_unread(migration.file.path, unread)] if unread else [])
+    wanted: dict[Need, Stated] = {}
+    for each in outstanding(stated, home.key):
+        wanted.setdefault(each.need, each)
+    known: dict[Need, Found | Schema | Extension] = {
+        **survey.find_relations(session, wanted),
+        **survey.find_schemas(session, wanted),
+        **survey.find_extensions(session, wanted),
+    }
+    for need, each in wanted.items():
+        checks.extend(diagnosis.of_need(each, known.get(need), worker, server))
+    yield from checks or [
+        diagnosis.of_needs([each.id for each in migrations if not each.file.is_sql])
+    ]
+
+
+def _once(checks: Iterable[Check]) -> tuple[Check, ...]:
+    """*checks* without those that the same statement mends as one before."""
+    kept: dict[str | Check, Check] = {}
+    for check in checks:
+        kept.setdefault(check.statement or check, check)
+    return tuple(kept.values())
+
+
+def refuse(checks: Sequence[Check]) -> None:
+    """:raises InitmigError: a check failed: DatabaseRefused, or PlanError for the plan's alone."""
+    failed = [check for check in checks if check.level == "failure"]
+    if failed:
+        message = f"{len(failed)} of {len(checks)} checks failed"
+        hint = "do what stands below each of them, and run doctor again"
+        plan_alone = all(check.exit_code == PlanError.exit_code for check in failed)
+        raise (PlanError if plan_alone else DatabaseRefused)(message, hint=hint)

@@ -1,0 +1,528 @@
+"""`doctor`: what it says of databases that are broken in one way, and that this mends them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from tests.support.databases import Database
+from tests.support.migrations import write
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tests.support.command import Initmig
+    from tests.support.processes import Result
+
+HEALTHY = {
+    "0001_users.sql": "CREATE TABLE users (id int PRIMARY KEY, boss int REFERENCES users);"
+    " CREATE INDEX users_boss ON users (boss); ALTER TABLE public.users ADD name text;"
+    " ALTER TABLE users RENAME TO people; DROP TABLE people",
+}
+SUBJECTS = {
+    *("server", "tls", "clock", "writing", "timeouts", "connections", "pooler", "role", "schema"),
+    *("table", "history", "lock", "plan", "pending"),
+}
+# What a trial that was not rolled back would leave behind, in every catalog that it could reach.
+CATALOG = """
+SELECT md5(string_agg(line, ';' ORDER BY line)) FROM (
+    SELECT concat_ws(',', 'class', oid, relname, relowner, relacl) FROM pg_class
+    UNION ALL SELECT concat_ws(',', 'column', attrelid, attname, attacl) FROM pg_attribute
+    UNION ALL SELECT concat_ws(',', 'schema', oid, nspname, nspowner, nspacl) FROM pg_namespace
+    UNION ALL SELECT concat_ws(',', 'type', oid, typname) FROM pg_type
+    UNION ALL SELECT concat_ws(',', 'constraint', oid, conname) FROM pg_constraint
+    UNION ALL SELECT concat_ws(',', 'function', oid, proname) FROM pg_proc
+    UNION ALL SELECT concat_ws(',', 'extension', oid, extname) FROM pg_extension
+    UNION ALL SELECT concat_ws(',', 'setting', setdatabase, setrole, setconfig)
+        FROM pg_db_role_setting
+    UNION ALL SELECT concat_ws(',', 'statistic', oid, stxname) FROM pg_statistic_ext
+) AS catalog (line)"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A database that the superuser has broken, and the check that says so.
+
+    In all texts ``{app}`` is the role of DATABASE_URL, ``{other}`` another one, ``{db}`` the
+    database.
+    """
+
+    breaks: tuple[str, ...]
+    subject: str
+    found: str
+    statement: str = ""
+    by: str = "superuser"
+    """Who runs *statement*: superuser, app or other."""
+    hint: str = ""
+    level: str = "failure"
+    flags: tuple[str, ...] = ()
+    sql: str = "SELECT 1"
+    """Of the one migration that is pending."""
+    is_applied: bool = True
+    """Whether that is applied in the end: what it makes goes with the database."""
+
+
+OTHERS_TABLE = ("CREATE TABLE t (id int PRIMARY KEY)", "ALTER TABLE t OWNER TO {other}")
+SUPERUSERS_TABLE = ("CREATE TABLE t (id int PRIMARY KEY)",)
+OTHERS_SCHEMA = ("CREATE SCHEMA s AUTHORIZATION {other}",)
+
+CASES = {
+    "public without CREATE, as since PostgreSQL 15": Case(
+        ("REVOKE CREATE ON SCHEMA public FROM {app}, public",),
+        "table",
+        "{app} cannot create a table in public: permission denied for schema public (42501)",
+        "GRANT CREATE ON SCHEMA public TO {app};",
+    ),
+    "public not usable": Case(
+        ("REVOKE ALL ON SCHEMA public FROM {app}, public",),
+        "schema",
+        "{app} may not use public",
+        "GRANT USAGE, CREATE ON SCHEMA public TO {app};",
+    ),
+    "a schema that does not exist, and may not be created": Case(
+        (),
+        "schema",
+        "s does not exist",
+        "CREATE SCHEMA s AUTHORIZATION {app};",
+        flags=("--schema=s",),
+    ),
+    "a schema that does not exist, and may be created": Case(
+        ("GRANT CREATE ON DATABASE {db} TO {app}",),
+        "schema",
+        "s does not exist",
+        "CREATE SCHEMA s;",
+        by="app",
+        flags=("--schema=s",),
+    ),
+    "a schema with a name to be quoted": Case(
+        (),
+        "schema",
+        '"a ""b" does not exist',
+        'CREATE SCHEMA "a ""b" AUTHORIZATION {app};',
+        flags=('--schema=a "b',),
+    ),
+    "another's schema": Case(
+        OTHERS_SCHEMA,
+        "schema",
+        "{app} may not use s",
+        "GRANT USAGE, CREATE ON SCHEMA s TO {app};",
+        by="other",
+        flags=("--schema=s",),
+    ),
+    "another's schema, usable": Case(
+        (*OTHERS_SCHEMA, "GRANT USAGE ON SCHEMA s TO {app}"),
+        "table",
+        "{app} cannot create a table in s: permission denied for schema s (42501)",
+        "GRANT CREATE ON SCHEMA s TO {app};",
+        by="other",
+        flags=("--schema=s",),
+    ),
+    "the first of two schemas does not exist": Case(
+        (),
+        "schema",
+        "s does not exist",
+        "CREATE SCHEMA s AUTHORIZATION {app};",
+        level="warning",
+        flags=("--schema=s,public",),
+    ),
+    "an empty search path": Case(
+        ("ALTER ROLE {app} SET search_path = ''",),
+        "schema",
+        "the search path is empty",
+        hint="set --schema",
+    ),
+    "a role that the login role is no member of": Case(
+        ("GRANT CREATE ON SCHEMA public TO {other}",),
+        "role",
+        'permission denied to set role "{other}" (42501)',
+        "GRANT {other} TO {app}{with_set};",
+        flags=("--role={other}",),
+    ),
+    "a role that does not exist": Case(
+        (),
+        "role",
+        'role "no such" does not exist (22023)',
+        hint="create it, or correct --role",
+        flags=("--role=no such",),
+    ),
+    "read-only by default": Case(
+        ("ALTER ROLE {app} SET default_transaction_read_only = on",),
+        "writing",
+        "transactions are read-only (default_transaction_read_only)",
+        "ALTER ROLE {app} IN DATABASE {db} SET default_transaction_read_only = off;",
+    ),
+    "history tables of another": Case(
+        (
+            "CREATE TABLE yoyo_lock (locked int PRIMARY KEY, ctime timestamp, pid int)",
+            "ALTER TABLE yoyo_lock OWNER TO {other}",
+        ),
+        "history",
+        "permission denied for table yoyo_lock (42501)",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON public.yoyo_lock TO {app};",
+        by="other",
+    ),
+    "an event trigger that forbids": Case(
+        (
+            """CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS $$
+                BEGIN RAISE 'ask\nthe DBA' USING HINT = 'by mail'; END$$""",
+            """CREATE EVENT TRIGGER forbidding ON ddl_command_start
+                WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION forbid()""",
+        ),
+        "table",
+        "{app} cannot index a table in public: ask\nthe DBA (P0001)",
+        hint="by mail",
+    ),
+    "another's table altered": Case(
+        OTHERS_TABLE,
+        "pending",
+        "{file}:1:1 alters public.t, which belongs to {other}",
+        "GRANT {other} TO {app}{with_inherit};",
+        sql="ALTER TABLE t ADD a int",
+    ),
+    "another's table altered by a member that does not inherit": Case(
+        (*OTHERS_TABLE, "ALTER ROLE {app} NOINHERIT", "GRANT {other} TO {app}"),
+        "pending",
+        "{file}:1:1 alters public.t, which belongs to {other}",
+        "{inheriting}",
+        hint="or --role={other}",
+        sql="ALTER TABLE t ADD a int",
+    ),
+    "a superuser's table altered": Case(
+        SUPERUSERS_TABLE,
+        "pending",
+        "{file}:1:1 alters public.t, which belongs to postgres",
+        "ALTER TABLE public.t OWNER TO {app};",
+        sql="ALTER TABLE t ADD a int",
+    ),
+    "another's table dropped": Case(
+        OTHERS_TABLE,
+        "pending",
+        "{file}:2:1 drops public.t, which belongs to {other}",
+        "GRANT {other} TO {app}{with_inherit};",
+        sql="SELECT 1;\nDROP TABLE IF EXISTS nothing, t",
+    ),
+    "another's table indexed": Case(
+        OTHERS_TABLE,
+        "pending",
+        "{file}:1:1 indexes public.t, which belongs to {other}",
+        "GRANT {other} TO {app}{with_inherit};",
+        sql="CREATE INDEX ON t (id)",
+    ),
+    "another's index dropped": Case(
+        (*OTHERS_TABLE, "CREATE INDEX i ON t (id)"),
+        "pending",
+        "{file}:1:1 drops public.t, which belongs to {other}",
+        "GRANT {other} TO {app}{with_inherit};",
+        sql="DROP INDEX i",
+    ),
+    "another's table renamed": Case(
+        OTHERS_TABLE,
+        "pending",
+        "{file}:1:1 renames public.t, which belongs to {other}",
+        "GRANT {other} TO {app}{with_inherit};",
+        sql="ALTER TABLE t RENAME TO u",
+    ),
+    "another's view replaced": Case(
+        ("CREATE VIEW v AS SELECT 1 AS a", "ALTER VIEW v OWNER TO {other}"),
+        "pending",
+        "{file}:1:1 replaces public.v, which belongs to {other}",
+        "GRANT {other} TO {app}{with_inherit};",
+        sql="CREATE OR REPLACE VIEW v AS SELECT 2 AS a",
+    ),
+    "a partition for another's table": Case(
+        ("CREATE TABLE t (a int) PARTITION BY LIST (a)", "ALTER TABLE t OWNER TO {other}"),
+        "pending",
+        "{file}:1:1 attaches a table to public.t, which belongs to {other}",
+        "GRANT {other} TO {app}{with_inherit};",
+        sql="CREATE TABLE p PARTITION OF t FOR VALUES IN (1)",
+    ),
+    "an own table indexed where nothing may be created": Case(
+        (
+            *OTHERS_SCHEMA,
+            "CREATE TABLE s.t (a int)",
+            "ALTER TABLE s.t OWNER TO {app}",
+            "GRANT USAGE ON SCHEMA s TO {app}",
+        ),
+        "pending",
+        "{file}:1:1 indexes s.t, and {app} may not create in its schema",
+        "GRANT CREATE ON SCHEMA s TO {app};",
+        by="other",
+        sql="CREATE INDEX ON s.t (a)",
+    ),
+    "an own table in a schema that may not be used": Case(
+        (*OTHERS_SCHEMA, "CREATE TABLE s.t (a int)", "ALTER TABLE s.t OWNER TO {app}"),
+        "pending",
+        "{file}:1:1 alters s.t, and {app} may not use its schema",
+        "GRANT USAGE ON SCHEMA s TO {app};",
+        by="other",
+        sql="ALTER TABLE s.t ADD b int",
+    ),
+    "another's table referenced": Case(
+        OTHERS_TABLE,
+        "pending",
+        "{file}:1:1 references public.t, and {app} has not the right to: REFERENCES",
+        "GRANT REFERENCES ON public.t TO {app};",
+        by="other",
+        sql="CREATE TABLE mine (t int REFERENCES t)",
+    ),
+    "another's table referenced by a constraint that is added": Case(
+        (*OTHERS_TABLE, "CREATE TABLE mine (t int)", "ALTER TABLE mine OWNER TO {app}"),
+        "pending",
+        "{file}:1:1 references public.t, and {app} has not the right to: REFERENCES",
+        "GRANT REFERENCES ON public.t TO {app};",
+        by="other",
+        sql="ALTER TABLE mine ADD FOREIGN KEY (t) REFERENCES t",
+    ),
+    "another's table filled": Case(
+        OTHERS_TABLE,
+        "pending",
+        "{file}:1:1 inserts into public.t, and {app} has not the right to: INSERT",
+        "GRANT INSERT ON public.t TO {app};",
+        by="other",
+        sql="INSERT INTO t VALUES (1)",
+    ),
+    "another's table truncated": Case(
+        OTHERS_TABLE,
+        "pending",
+        "{file}:1:1 truncates public.t, and {app} has not the right to: TRUNCATE",
+        "GRANT TRUNCATE ON public.t TO {app};",
+        by="other",
+        sql="TRUNCATE t",
+    ),
+    "a trigger on another's table": Case(
+        OTHERS_TABLE,
+        "pending",
+        "{file}:1:1 creates a trigger on public.t, and {app} has not the right to: TRIGGER",
+        "GRANT TRIGGER ON public.t TO {app};",
+        by="other",
+        sql="CREATE TRIGGER g BEFORE UPDATE ON t EXECUTE FUNCTION"
+        " suppress_redundant_updates_trigger()",
+    ),
+    "a table made in another's schema": Case(
+        (*OTHERS_SCHEMA, "GRANT USAGE ON SCHEMA s TO {app}"),
+        "pending",
+        "{file}:1:1 makes something in s, and {app} may not",
+        "GRANT USAGE, CREATE ON SCHEMA s TO {app};",
+        by="other",
+        sql="CREATE TABLE s.t (a int)",
+    ),
+    "a table moved to another's schema": Case(
+        (*OTHERS_SCHEMA, "CREATE TABLE t ()", "ALTER TABLE t OWNER TO {app}"),
+        "pending",
+        "{file}:1:1 makes something in s, and {app} may not",
+        "GRANT USAGE, CREATE ON SCHEMA s TO {app};",
+        by="other",
+        sql="ALTER TABLE t SET SCHEMA s",
+    ),
+    "an extension that is not there": Case(
+        (),
+        "pending",
+        "{file}:1:1 creates the extension no_such, which the server does not have",
+        hint="install its package on the server's machine",
+        sql="CREATE EXTENSION no_such",
+    ),
+    "an extension for superusers": Case(
+        ("GRANT CREATE ON DATABASE {db} TO {app}",),
+        "pending",
+        "{file}:1:1 creates the extension pageinspect, which only a superuser may create",
+        "CREATE EXTENSION pageinspect;",
+        hint="and write IF NOT EXISTS in the migration",
+        sql="CREATE EXTENSION IF NOT EXISTS pageinspect",
+    ),
+    "a trusted extension without CREATE on the database": Case(
+        (),
+        "pending",
+        "{file}:1:1 creates the extension citext, and {app} may not create in the database",
+        "GRANT CREATE ON DATABASE {db} TO {app};",
+        sql="CREATE EXTENSION IF NOT EXISTS citext",
+    ),
+    "a schema without CREATE on the database": Case(
+        (),
+        "pending",
+        "{file}:1:1 creates the schema s, and {app} may not create in the database",
+        "GRANT CREATE ON DATABASE {db} TO {app};",
+        sql="CREATE SCHEMA IF NOT EXISTS s",
+    ),
+    "a database without CREATEDB": Case(
+        (),
+        "pending",
+        "{file}:2:1 creates the database d: not CREATEDB",
+        "ALTER ROLE {app} CREATEDB;",
+        sql="-- transactional: false\nCREATE DATABASE d",
+        is_applied=False,
+    ),
+    "a role without CREATEROLE": Case(
+        (),
+        "pending",
+        "{file}:1:1 creates the role r: not CREATEROLE",
+        "ALTER ROLE {app} CREATEROLE;",
+        sql="CREATE USER r",
+        is_applied=False,
+    ),
+    "a timeout for who is idle in a transaction": Case(
+        ("ALTER DATABASE {db} SET idle_in_transaction_session_timeout = '7s'",),
+        "timeouts",
+        "idle_in_transaction_session_timeout is 7s: ends a migration in Python that computes so"
+        " long",
+        "ALTER ROLE {app} IN DATABASE {db} SET idle_in_transaction_session_timeout = 0;",
+        by="app",
+        level="warning",
+    ),
+    "a statement timeout that is short": Case(
+        ("ALTER ROLE {app} SET statement_timeout = '900ms'",),
+        "timeouts",
+        "statement_timeout is 900ms: ends what initmig asks before it sets its own",
+        "ALTER ROLE {app} IN DATABASE {db} SET statement_timeout = 0;",
+        by="app",
+        level="warning",
+    ),
+    "one connection for the role": Case(
+        ("ALTER ROLE {app} CONNECTION LIMIT 1",),
+        "connections",
+        "the role has no connection left beside this one: 1 of 1 are in use",
+        "ALTER ROLE {app} CONNECTION LIMIT 2;",
+        level="warning",
+    ),
+    "one connection for the database": Case(
+        ("ALTER DATABASE {db} CONNECTION LIMIT 1",),
+        "connections",
+        "the database has no connection left beside this one: 1 of 1 are in use",
+        "ALTER DATABASE {db} CONNECTION LIMIT 2;",
+        level="warning",
+    ),
+    "a file that becomes another role": Case(
+        OTHERS_TABLE,
+        "pending",
+        "{file}:1:1 sets role: what rights the rest of the file needs is not looked up",
+        hint="try it on a copy of the database",
+        level="warning",
+        sql="SET LOCAL ROLE x; ALTER TABLE t ADD a int",
+    ),
+    "a file that the parser does not read": Case(
+        (),
+        "pending",
+        '{file}, line 2: syntax error at or near "TABEL": not read by PostgreSQL 17\'s parser, so'
+        " its rights are not looked up",
+        hint="syntax that is newer is all right where the server knows it",
+        level="warning",
+        sql="SELECT 1;\nCREATE TABEL t ()",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The URLs of the one that migrates, which may create in `public`, and of another one."""
+
+    app: str
+    other: str
+    names: Mapping[str, str]
+
+
+@pytest.fixture
+def roles(database: Database) -> Roles:
+    app = database.login_role("GRANT USAGE, CREATE ON SCHEMA public TO {role}")
+    other = database.login_role()
+    names = {"app": str(urlsplit(app).username), "other": str(urlsplit(other).username)}
+    return Roles(app, other, {**names, "db": database.name})
+
+
+def report(result: Result) -> list[dict[str, Any]]:
+    checks = json.loads(result.out)["checks"]
+    assert isinstance(checks, list)
+    return checks
+
+
+def not_ok(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [check for check in checks if check["level"] != "ok"]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_what_is_broken_is_told_and_the_statement_mends_it_so_that_migrate_succeeds(
+    initmig: Initmig, database: Database, roles: Roles, folder: Path, case: Case
+) -> None:
+    write(folder, {"0001_m.sql": case.sql})
+    new = database.value("SELECT current_setting('server_version_num')::int >= 160000")
+    words = {
+        **roles.names,
+        "file": str(folder / "0001_m.sql"),
+        "with_set": " WITH SET TRUE" if new else "",
+        "with_inherit": " WITH INHERIT TRUE" if new else "",
+        "inheriting": f"GRANT {roles.names['other']} TO {roles.names['app']} WITH INHERIT TRUE;"
+        if new
+        else f"ALTER ROLE {roles.names['app']} INHERIT;",
+    }
+    for statement in case.breaks:
+        database.execute(statement.format(**words))
+    flags = [flag.format(**words) for flag in case.flags]
+    before = database.value(CATALOG)
+
+    def examined() -> Result:
+        wait_until(lambda: connections(database) == 0)
+        return initmig("doctor", "--json", *flags, url=roles.app, folder=folder)
+
+    broken = examined()
+    [check] = not_ok(report(broken))
+    assert (check["level"], check["subject"]) == (case.level, case.subject)
+    assert check["found"] == case.found.format(**words)
+    assert (check["statement"] or "") == case.statement.format(**words)
+    assert (check["hint"] or "") == case.hint.format(**words)
+    assert broken.code == (4 if case.level == "failure" else 0), broken.err
+    if case.subject == "pending" and case.level == "failure":
+        with Database(roles.app).connect(autocommit=False) as connection:
+            with pytest.raises(psycopg.Error):
+                connection.execute(case.sql.encode())
+            connection.rollback()
+    assert database.value(CATALOG) == before
+    if not case.statement:
+        return
+
+    url = {"superuser": database.url, "app": roles.app, "other": roles.other}[case.by]
+    told = {"superuser": ("superuser", "postgres"), "app": (words["app"],)}
+    assert any(who in check["by"] for who in told.get(case.by, (words["other"],)))
+    Database(url).execute(check["statement"])
+    before = database.value(CATALOG)
+    mended = examined()
+    assert not_ok(report(mended)) == []
+    assert (mended.code, mended.err) == (0, "")
+    assert database.value(CATALOG) == before
+    if case.is_applied:
+        migrated = initmig(*flags, url=roles.app, folder=folder)
+        assert migrated.code == 0, migrated.err
+
+
+def connections(database: Database) -> int:
+    """Those that others have to it: a server process outlives its client for a moment."""
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    return int(database.value(f"{others} AND pid <> pg_backend_pid()"))
+
+
+def test_a_healthy_database_is_ok_in_every_line(
+    initmig: Initmig, database: Database, roles: Roles, folder: Path
+) -> None:
+    write(folder, HEALTHY)
+    before = database.value(CATALOG)
+    for _ in range(2):
+        result = initmig("doctor", url=roles.app, folder=folder)
+        assert (result.code, result.err) == (0, "")
+        lines = result.out.splitlines()
+        assert {line.split()[0] for line in lines} == {"ok"}
+        assert [line.split()[1] for line in lines if "next:" not in line] == [
+            *("server", "tls", "clock", "writing", "timeouts", "connections", "pooler", "role"),
+            *("schema", "table", "history", "lock", "plan", "pending"),
+        ]
+        assert database.value(CATALOG) == before
+    migrated = initmig(url=roles.app, folder=folder)
+    assert migrated.code == 0, migrated.err
+    before = database.value(CATALOG), database.query("TABLE _yoyo_log")
+    again = initmig("doctor", "--json", url=roles.app, folder=folder)
+    assert {check["subject"] for check in report(again)} == SUBJECTS
+    assert not_ok(report(again)) == []
+    assert (database.value(CATALOG), database.query("TABLE _yoyo_log")) == before

@@ -1,0 +1,168 @@
+"""What is made of a server's facts, where a test cannot have such a server."""
+
+from __future__ import annotations
+
+import pytest
+
+from initmig.diagnosis import (
+    Check,
+    Found,
+    Limit,
+    Server,
+    Timeout,
+    Worker,
+    of_clock,
+    of_limits,
+    of_need,
+    of_refused_role,
+    of_timeouts,
+    of_tls,
+    of_version,
+)
+from initmig.errors import Problem, ServerMessage
+from initmig.needs import Need, Relation, Requires, Stated, Uses
+
+SERVER = Server(
+    version_number=180001,
+    version="18.1",
+    tls="TLSv1.3",
+    local=False,
+    standby=False,
+    read_only=False,
+    login="app",
+    database="db",
+    database_owner="dba",
+)
+WORKER = Worker(
+    "app",
+    superuser=False,
+    creates_databases=False,
+    creates_roles=False,
+    creates_in_database=False,
+)
+OTHERS = Found(
+    name="public.t",
+    owner="other",
+    owner_is_superuser=False,
+    owned=False,
+    member=False,
+    privileged=False,
+    schema="public",
+    schema_owner="dba",
+    schema_owned=False,
+    schema_usable=True,
+    schema_creatable=True,
+)
+
+
+def of(need: Need, known: Found | None = None, server: Server = SERVER) -> list[Check]:
+    return list(of_need(Stated("a.sql", "-- é\nDROP", 5, need), known, WORKER, server))
+
+
+@pytest.mark.parametrize(("number", "level"), [(130022, "failure"), (140000, "ok"), (190000, "ok")])
+def test_postgresql_14_is_the_oldest_supported(number: int, level: str) -> None:
+    check = of_version(SERVER._replace(version_number=number))
+    assert (check.subject, check.level) == ("server", level)
+    assert ("14 is the oldest supported" in check.found) == (level == "failure")
+
+
+@pytest.mark.parametrize(
+    ("tls", "local", "level"),
+    [("TLSv1.3", False, "ok"), ("", True, "ok"), ("", False, "warning")],
+)
+def test_a_connection_that_others_can_read_is_a_warning(tls: str, local: bool, level: str) -> None:
+    check = of_tls(SERVER._replace(tls=tls, local=local))
+    assert check.level == level
+    assert ("sslmode=verify-full" in check.hint) == (level == "warning")
+
+
+@pytest.mark.parametrize(
+    ("ahead", "level"), [(0.0, "ok"), (-4.9, "ok"), (5.0, "warning"), (-3600.0, "warning")]
+)
+def test_clocks_may_be_seconds_apart(ahead: float, level: str) -> None:
+    assert of_clock(ahead).level == level
+
+
+def test_a_statement_that_is_too_new_is_named_with_its_place() -> None:
+    need = Requires("MERGE", 15)
+    assert of(need) == []
+    [check] = of(need, server=SERVER._replace(version_number=140020, version="14.20"))
+    assert check.found == "a.sql:2:1: MERGE needs PostgreSQL 15, and this is 14.20"
+    assert check.level == "failure"
+
+
+@pytest.mark.parametrize(
+    ("number", "member", "statement", "hint"),
+    [
+        (160000, False, "GRANT other TO app WITH INHERIT TRUE;", ""),
+        (160000, True, "GRANT other TO app WITH INHERIT TRUE;", "or --role=other"),
+        (150000, False, "GRANT other TO app;", ""),
+        (150000, True, "ALTER ROLE app INHERIT;", "or --role=other"),
+    ],
+)
+def test_the_owners_rights_are_given_as_the_version_has_it(
+    number: int, member: bool, statement: str, hint: str
+) -> None:
+    need = Uses(Relation("", "t"), "owner", "alters")
+    server = SERVER._replace(version_number=number)
+    [check] = of(need, OTHERS._replace(member=member), server)
+    assert check.found == "a.sql:2:1 alters public.t, which belongs to other"
+    assert (check.statement, check.hint) == (statement, hint)
+
+
+def test_the_owner_of_a_schema_may_drop_what_is_in_it_and_not_alter_it() -> None:
+    relation, mine = Relation("", "t"), OTHERS._replace(schema_owned=True)
+    assert of(Uses(relation, "drop", "drops"), mine) == []
+    assert len(of(Uses(relation, "owner", "alters"), mine)) == 1
+
+
+def test_what_does_not_exist_lacks_no_right() -> None:
+    assert of(Uses(Relation("", "t"), "owner", "alters"), None) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "statement"),
+    [(160000, "GRANT boss TO app WITH SET TRUE;"), (150000, "GRANT boss TO app;")],
+)
+def test_set_role_is_granted_as_the_version_has_it(number: int, statement: str) -> None:
+    problem = Problem("permission denied", server=ServerMessage("42501"))
+    check = of_refused_role(SERVER._replace(version_number=number), "boss", problem)
+    assert check.statement == statement
+    assert check.by == "a superuser, or who has the ADMIN OPTION on boss"
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds", "told"),
+    [
+        ("idle_in_transaction_session_timeout", 60.0, True),
+        ("idle_session_timeout", 60.0, True),
+        ("transaction_timeout", 3600.0, True),
+        ("transaction_timeout", 0.0, False),
+        ("statement_timeout", 0.5, True),
+        ("statement_timeout", 30.0, False),  # --statement-timeout holds in migrations
+        ("lock_timeout", 0.5, False),  # --lock-timeout does
+    ],
+)
+def test_timeouts_that_initmig_does_not_set_itself_are_told(
+    name: str, seconds: float, told: bool
+) -> None:
+    timeout = Timeout(name, f"{seconds:g}s", seconds, "user")
+    [check] = of_timeouts(SERVER, [timeout])
+    statement = f"ALTER ROLE app IN DATABASE db SET {name} = 0;" if told else ""
+    assert (check.level, check.statement) == ("warning" if told else "ok", statement)
+
+
+def test_a_timeout_of_the_url_is_no_matter_of_a_statement() -> None:
+    [check] = of_timeouts(SERVER, [Timeout("transaction_timeout", "1s", 1.0, "client")])
+    assert (check.statement, check.hint) == ("", "take it out of the URL, or PGOPTIONS")
+
+
+def test_of_all_limits_the_one_with_the_fewest_left_counts() -> None:
+    limits = [Limit("the server", 97, 7), Limit("the role", 10, 8)]
+    assert [check.found for check in of_limits(SERVER, limits)] == ["2 free"]
+    [full] = of_limits(SERVER, [*limits, Limit("the database", 3, 3)])
+    assert full.statement == "ALTER DATABASE db CONNECTION LIMIT 4;"
+    assert full.by == "dba, or a superuser"
+    [server] = of_limits(SERVER, [Limit("the server", 7, 7)])
+    assert (server.level, server.statement) == ("warning", "")
+    assert "max_connections" in server.hint
