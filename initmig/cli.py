@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from initmig.config import Config
     from initmig.events import Emit, Event
+    from initmig.impact import Rehearsal
     from initmig.model import MigrationStatus, Outcome
 
 
@@ -127,7 +128,7 @@ def _do(config: Config, emit: Emit) -> None:
             )
         case "rollback":
             runner.rollback(config, emit)
-        case "status" | "plan" | "doctor":
+        case "status" | "plan" | "doctor" | "rehearse":
             _show(config, emit)
         case "wait":
             runner.wait(config, emit)
@@ -162,16 +163,17 @@ def _migrate_many(config: Config, emit: Emit) -> None:
 
 def _show(config: Config, emit: Emit) -> None:
     from initmig import runner
+    from initmig.output import plan_sql
 
     match config.command:
         case "status":
             _show_status(config, runner.status(config, emit))
         case "plan":
-            from initmig.output import plan_sql
-
             _print(plan_sql(runner.plan(config, emit)))
         case "doctor":
             _show_checks(config, emit)
+        case "rehearse":
+            _show_rehearsal(config, runner.rehearse(config, emit))
 
 
 def _show_status(config: Config, rows: Sequence[MigrationStatus]) -> None:
@@ -198,6 +200,18 @@ def _show_checks(config: Config, emit: Emit) -> None:
     checks = doctor.examine(config, emit)
     _print(checks_json(checks) if config.json else checks_text(checks))
     doctor.refuse(checks)
+
+
+def _show_rehearsal(config: Config, rehearsal: Rehearsal) -> None:
+    from initmig.report import rehearsal_json, rehearsal_markdown, rehearsal_table
+
+    if config.json:
+        show = rehearsal_json
+    else:
+        show = rehearsal_markdown if config.markdown else rehearsal_table
+    _print(show(rehearsal))
+    if rehearsal.failure:
+        raise rehearsal.failure
 
 
 def _create(config: Config, emit: Emit) -> None:

@@ -38,6 +38,7 @@ class Config(Record):
     steps: int = 0
     all: bool = False
     json: bool = False
+    markdown: bool = False
     check: bool = False
     wait_for: str = "migrations"
     python: bool = False
@@ -247,6 +248,8 @@ def _check_together(command: str, flags: Mapping[str, str], problems: list[Probl
             )
     if command == "new" and {"--sql", "--python"} <= flags.keys():
         problems.append(Problem("--sql and --python exclude each other"))
+    if {"--json", "--markdown"} <= flags.keys():
+        problems.append(Problem("--json and --markdown exclude each other"))
 
 
 def _of_many(flags: Mapping[str, str], values: Mapping[str, Any]) -> Iterator[Problem]:

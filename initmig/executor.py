@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Emit,
         Event,
     )
+    from initmig.lock import Held
     from initmig.model import Migration
     from initmig.postgres import Session
 
@@ -93,7 +94,7 @@ class Executor:
             for position, migration in enumerate(migrations, 1):
                 self._start(migration, position, len(migrations))
                 started = time.monotonic()
-                with _named(migration):
+                with named(migration, _next_step):
                     self._backend.apply_one(migration.handle)
                 applied.append(MigrationApplied(migration.id, time.monotonic() - started))
         return applied
@@ -125,7 +126,7 @@ class Executor:
 
         def attempt() -> float:
             started = time.monotonic()
-            with _named(migration):
+            with named(migration, _next_step):
                 unit(migration.handle)
             return time.monotonic() - started
 
@@ -161,12 +162,8 @@ class Executor:
             before_sleep=lambda state: self._emit(self._retried(migration, state)),
             reraise=True,
         )
-        try:
+        with naming_blockers(self._watch):
             return retrying(again)
-        except MigrationFailed as error:
-            if _is_retryable(error):
-                self._name_blockers(error)
-            raise
 
     def _watched(self, migration: Migration, attempt: Callable[[], _T]) -> _T:
         self._watch.works_on(migration.id)
@@ -174,13 +171,6 @@ class Executor:
             return attempt()
         finally:
             self._watch.rests()
-
-    def _name_blockers(self, error: MigrationFailed) -> None:
-        [problem] = error.problems
-        blockers = self._watch.blockers_of(problem.server)
-        if blockers:
-            message = f"{problem.message}; blocked by {'; '.join(blockers)}"
-            error.problems = (problem._replace(message=message),)
 
     def _retried(self, migration: Migration, state: Any) -> Event:
         server = state.outcome.exception().problems[0].server
@@ -200,14 +190,31 @@ def _is_retryable(error: BaseException) -> bool:
 
 
 @contextmanager
-def _named(migration: Migration) -> Iterator[None]:
-    """What the server refused inside is a failure of *migration*, with the next step."""
+def naming_blockers(watch: Watch) -> Iterator[None]:
+    """A failure because of others says who they are, as far as *watch* has seen them."""
+    try:
+        yield
+    except MigrationFailed as error:
+        [problem] = error.problems
+        blockers = watch.blockers_of(problem.server) if _is_retryable(error) else ()
+        if blockers:
+            message = f"{problem.message}; blocked by {'; '.join(blockers)}"
+            error.problems = (problem._replace(message=message),)
+        raise
+
+
+@contextmanager
+def named(migration: Migration, next_step: Callable[[Migration, str], str]) -> Iterator[None]:
+    """What the server refused inside is a failure of *migration*.
+
+    *next_step* gives it its hint, by the migration and the SQLSTATE.
+    """
     try:
         yield
     except StatementFailed as error:
         raise MigrationFailed(
             f"{migration.id} failed: {error}",
-            hint=_next_step(migration, error.server.sqlstate),
+            hint=next_step(migration, error.server.sqlstate),
             place=error.problems[0].place or Place(migration.file.path),
             server=error.server,
         ) from error
@@ -245,17 +252,23 @@ def locked_executor(
         if held is None:
             yield None
             return
-        look_every = limits.lock_timeout / 2 or float("inf")
-        with Watch(session, pid=held.pid, look_every=look_every, emit=emit) as watch:
-            backend = Backend(
-                session,
-                by=who_am_i(),
-                emit=emit,
-                settings=_settings(session, limits) + watch.mark,
-                guard=held.guard,
-            )
+        with watched_backend(session, held, limits=limits, emit=emit) as (backend, watch):
             backend.prepare()
             yield Executor(backend, watch, lock_retries=limits.lock_retries, clock=clock, emit=emit)
+
+
+@contextmanager
+def watched_backend(
+    session: Session, held: Held, *, limits: Limits, emit: Emit
+) -> Iterator[tuple[Backend, Watch]]:
+    """A backend that keeps to the *limits* while the lock is *held*, and a look at its work."""
+    look_every = limits.lock_timeout / 2 or float("inf")
+    with Watch(session, pid=held.pid, look_every=look_every, emit=emit) as watch:
+        settings = _settings(session, limits) + watch.mark
+        yield (
+            Backend(session, by=who_am_i(), emit=emit, settings=settings, guard=held.guard),
+            watch,
+        )
 
 
 def _settings(session: Session, limits: Limits) -> str:

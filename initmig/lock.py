@@ -105,6 +105,62 @@ def _parting(session: Session, clock: Clock) -> Clock:
     return clock._replace(sleep=sleep)
 
 
+@contextmanager
+def lock_for_rehearsal(
+    session: Session,
+    *,
+    timeout: float,
+    clock: Clock,
+    emit: Emit,
+    is_needed: Callable[[], bool],
+) -> Iterator[Held | None]:
+    """A transaction that has the lock, and is rolled back; None once *is_needed* says no.
+
+    The row of a stock yoyo's lock is written in it, too: nothing of it is to be seen, and a yoyo
+    waits for the end of the transaction. *timeout* and what is raised are `migration_lock`'s.
+    """
+    facts = read_facts(session)
+    pooled = facts.backend_pid != session.startup_pid
+    if pooled:
+        clock = _parting(session, clock)
+    else:
+        session.settle()
+    lock = _LockOfTransaction(session, facts.key)
+    queue = Queue(timeout, clock, emit, is_needed)
+    try:
+        if not queue.wait(lock.try_take, lambda: lock.holder(queue.waited())):
+            yield None
+            return
+        emit(LockAcquired(queue.waited(), pooled))
+        yield Held(lock.pid, pooled, "")
+    finally:
+        if session.in_transaction:
+            session.run("ROLLBACK")
+
+
+class _LockOfTransaction:
+    """Both locks in the one transaction that needs them; without them, it is not begun."""
+
+    def __init__(self, session: Session, key: int) -> None:
+        self.pid = 0
+        self._session = session
+        self._key = key
+
+    def try_take(self) -> bool:
+        taken, self.pid = _begin_with_lock(self._session, self._key)
+        if taken and self._row().try_take():
+            return True
+        self._session.run("ROLLBACK")
+        return False
+
+    def holder(self, waited: float) -> WaitingInQueue | WaitingForYoyo | None:
+        return holder_of(self._session, self._key, waited) or self._row().holder(waited)
+
+    def _row(self) -> _YoyoRow:
+        # that of a dead initmig stays where it is, so nobody is to be told that it is gone
+        return _YoyoRow(self._session, self.pid, lambda _: None)
+
+
 def remove_yoyo_row(session: Session) -> list[tuple[int, str]]:
     """Remove the row of ``yoyo_lock``; its process id and since when (UTC) it stood there.
 
@@ -127,6 +183,16 @@ STAY_IDLE = (
     " SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'"
 )
 """SQL after a BEGIN, so that the server does not end the transaction, however long it is open."""
+
+
+def _begin_with_lock(session: Session, key: int) -> tuple[bool, int]:
+    """Begin a transaction that takes the lock, if that is free; and the server process id."""
+    [(taken, pid)] = open_transaction(
+        session,
+        "BEGIN ISOLATION LEVEL READ COMMITTED;"
+        f" {STAY_IDLE}; SELECT pg_try_advisory_xact_lock({key}), pg_backend_pid()",
+    )
+    return taken, pid
 
 
 def open_transaction(session: Session, script: str) -> list[tuple[Any, ...]]:
@@ -162,7 +228,7 @@ class _TransactionLock:
         self._keeper: Session | None = None
 
     def try_take(self) -> bool:
-        taken, self.pid = self._begin()
+        taken, self.pid = _begin_with_lock(self._session, self._key)
         if not taken:
             self._session.run("ROLLBACK")
             return False
@@ -170,14 +236,6 @@ class _TransactionLock:
         self._session.reconnect()
         self.worker_pid = self._wait_for_second_connection()
         return True
-
-    def _begin(self) -> tuple[bool, int]:
-        [(taken, pid)] = open_transaction(
-            self._session,
-            "BEGIN ISOLATION LEVEL READ COMMITTED;"
-            f" {STAY_IDLE}; SELECT pg_try_advisory_xact_lock({self._key}), pg_backend_pid()",
-        )
-        return taken, pid
 
     def _wait_for_second_connection(self) -> int:
         try:

@@ -16,7 +16,7 @@ _HEADINGS = ("migration", "state", "applied (UTC)", "by", "took")
 
 def status_table(rows: Iterable[MigrationStatus]) -> str:
     """One line for each migration, under headings."""
-    return _table([_HEADINGS, *map(_cells, rows)])
+    return table([_HEADINGS, *map(_cells, rows)])
 
 
 def _cells(row: MigrationStatus) -> tuple[str, ...]:
@@ -50,7 +50,8 @@ def _remarks(row: MigrationStatus) -> Iterator[str]:
         yield f"out of order, behind {row.behind}"
 
 
-def _table(lines: Sequence[tuple[str, ...]]) -> str:
+def table(lines: Sequence[tuple[str, ...]]) -> str:
+    """*lines* of cells, at least one, in columns."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -93,7 +94,7 @@ def outcomes_table(outcomes: Iterable[Outcome]) -> str:
         (each.target, _outcome(each), format_duration(each.duration_seconds))
         for each in sorted(outcomes)
     ]
-    return _table([("target", "outcome", "took"), *rows])
+    return table([("target", "outcome", "took"), *rows])
 
 
 def _outcome(outcome: Outcome) -> str:
@@ -114,7 +115,7 @@ def checks_text(checks: Sequence[Check]) -> str:
     """One line for each check; below a line, where there is one, the next step."""
     # the server's words, or a name, may have line ends
     cells = [(check.level, check.subject, " ".join(check.found.split())) for check in checks]
-    lines = zip(checks, _table(cells).splitlines(), strict=True)
+    lines = zip(checks, table(cells).splitlines(), strict=True)
     return "\n".join(line for check, told in lines for line in (told, *_next_step(check)))
 
 

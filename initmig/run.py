@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from initmig import history, planning, postgres, waiting
-from initmig.events import HistoryRead, NoMigrationsFound, UnknownMigrations
+from initmig.events import HistoryRead, NoMigrationsFound, NothingPending, UnknownMigrations
 from initmig.files import checksum, list_files
 from initmig.model import (
     Listing,
@@ -100,6 +100,21 @@ def look_through(run: Run, applied: Sequence[str]) -> planning.LeftToDo:
 def is_open(run: Run, left: planning.LeftToDo) -> bool:
     """Whether there is anything to do of what is *left*."""
     return bool(asked_for(run, left.pending) or left.owed or left.half_undone)
+
+
+def left_to_apply(session: Session, run: Run, applied: Sequence[str]) -> planning.LeftToDo | None:
+    """What is left to do where the ids *applied* are; None, and told, where that is nothing.
+
+    :raises PlanError: the image is too old, or under `--changed=fail` a file has changed
+    """
+    left = look_through(run, applied)
+    meet_unknown(session, run, left.unknown)
+    if run.config.changed == "fail":
+        planning.refuse(changed(run, history.applied_migrations(session)))
+    if is_open(run, left):
+        return left
+    run.emit(NothingPending(len(run.listing.migrations), later=len(left.pending)))
+    return None
 
 
 def is_pending(session: Session, run: Run) -> bool:

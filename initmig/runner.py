@@ -22,8 +22,8 @@ from initmig.records import TYPE_CHECKING
 from initmig.run import (
     begin,
     changed,
-    is_open,
     is_pending,
+    left_to_apply,
     look_through,
     meet_unknown,
     placed_by_name,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Emit,
         Event,
     )
+    from initmig.impact import Rehearsal
     from initmig.model import (
         AppliedMigration,
         Listing,
@@ -84,12 +85,8 @@ def migrate(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
 def _prepare(session: Session, run: Run) -> Sequence[Loaded]:
     """What there is to apply, once it is this process's turn; empty where that is nothing."""
     applied = history.applied_ids(session)
-    left = look_through(run, applied)
-    meet_unknown(session, run, left.unknown)
-    if run.config.changed == "fail":
-        planning.refuse(changed(run, history.applied_migrations(session)))
-    if not is_open(run, left):
-        run.emit(NothingPending(len(run.listing.migrations), later=len(left.pending)))
+    left = left_to_apply(session, run, applied)
+    if left is None:
         return ()
     if not _is_my_turn(session, run):
         run.emit(AppliedElsewhere(run.seconds()))
@@ -176,6 +173,17 @@ def _with_parts(run: Run, row: MigrationStatus) -> MigrationStatus:
         return row
     applying = row.state == "applying"
     return row._replace(parts=migration.parts if applying else migration.rollback_parts)
+
+
+def rehearse(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> Rehearsal:
+    """What `migrate` would do, found out by doing it in a transaction that is rolled back.
+
+    :raises InitmigError: whatever `migrate` would refuse before it runs anything
+    """
+    from initmig import rehearsal
+
+    run = begin(config, emit, clock)
+    return with_session(run, lambda session: rehearsal.rehearse(session, run))
 
 
 def plan(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Migration, ...]:

@@ -338,6 +338,14 @@ COMMANDS = {
     "doctor": Command(
         "try the rights, look at what production checks too late; nothing remains", (_JSON,)
     ),
+    "rehearse": Command(
+        "do what is pending and roll it back; show times, locks, rewrites",
+        (
+            _TO,
+            _JSON,
+            Option("--markdown", "markdown", "as Markdown, for a pull request"),
+        ),
+    ),
     "wait": Command(
         "return once every migration of this image is applied; needs only SELECT",
         (

@@ -48,7 +48,7 @@ def apply(session: Session, run: Run, loaded: Loaded) -> None:
     :raises InitmigError: every one of them
     """
     with _locked(session, run, lambda: is_pending(session, run)) as executor:
-        plan, owed = _read_and_plan(session, run, loaded.pending) if executor else ((), ())
+        plan, owed = read_and_plan(session, run, loaded.pending) if executor else ((), ())
         if executor is None or not (plan or owed):
             run.emit(AppliedElsewhere(run.seconds()))
             return
@@ -60,7 +60,7 @@ def apply(session: Session, run: Run, loaded: Loaded) -> None:
         executor.run_hooks([hook for hook in loaded.hooks if plan or hook.file in owed])
 
 
-def _read_and_plan(
+def read_and_plan(
     session: Session, run: Run, loaded: Sequence[Migration]
 ) -> tuple[tuple[Migration, ...], tuple[MigrationFile, ...]]:
     """The plan as of now, and the hooks that are owed.
@@ -138,13 +138,18 @@ def _locked(
     session: Session, run: Run, is_needed: Callable[[], bool]
 ) -> AbstractContextManager[Executor | None]:
     """An executor that holds the migration lock, or None once *is_needed* says no."""
+    limits = get_ready(session, run)
+    return locked_executor(
+        session, limits=limits, clock=run.clock, emit=run.emit, is_needed=is_needed
+    )
+
+
+def get_ready(session: Session, run: Run) -> Limits:
+    """Let *session* be good for what the files of *run* need; how long they may take."""
     config = run.config
     if run.listing.has_python:
         session.serve_python()
     session.tell_notices(lambda severity, text: run.emit(ServerNotice(severity, text)))
-    limits = Limits(
+    return Limits(
         config.queue_timeout, config.lock_timeout, config.statement_timeout, config.lock_retries
-    )
-    return locked_executor(
-        session, limits=limits, clock=run.clock, emit=run.emit, is_needed=is_needed
     )

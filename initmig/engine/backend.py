@@ -37,6 +37,11 @@ _NO_TRANSACTION = "25P01"
 _LARGE = 1 << 20
 """So many characters cost more, copied into a message with others, than a message."""
 
+_IMMEDIATE_CONSTRAINTS = """
+SELECT string_agg(DISTINCT format('%I.%I', n.nspname, c.conname), ', ')
+FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
+WHERE c.condeferrable AND NOT c.condeferred AND has_schema_privilege(n.oid, 'USAGE')"""
+
 _CREATED_ELSEWHERE = ("42P07", "23505")
 """duplicate_table, or unique_violation in pg_type: another session created it just now."""
 
@@ -296,6 +301,41 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         else:  # the rest is the pooler's, and of the connection's other users
             reset = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET search_path"
         self.record(f"{reset};{self.session.preamble}{self._settings}".rstrip(";"))
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """Inside, the transaction that is open in the session is this one's; then rolled back."""
+        self._in_transaction = True
+        try:
+            self.record(self.opening)
+            yield
+        finally:
+            self.rollback()
+
+    @contextmanager
+    def rehearsing(self, migration: Any) -> Iterator[None]:
+        """Inside, *migration* is run; in the end all is checked that its COMMIT would check.
+
+        What an error leaves of it is rolled back.
+        """
+        with _lost_transaction_told(migration), self.transaction():
+            yield
+            if migration.sets_session:
+                self._forget_settings()
+            self._check_deferred()
+
+    def _check_deferred(self) -> None:
+        """Check the constraints that wait for a COMMIT; the next ones wait as they would then."""
+        [(immediate,)] = self.ask(
+            "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;" + _IMMEDIATE_CONSTRAINTS
+        )
+        if immediate:
+            self.record(f"SET CONSTRAINTS {immediate} IMMEDIATE")
+
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of *sql*, behind all that waits."""
+        self._outbox.put(sql)
+        return self._outbox.send()
 
     def record(self, sql: str) -> None:
         """Let *sql* go with the COMMIT of the transaction that is open."""

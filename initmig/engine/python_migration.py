@@ -67,6 +67,10 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         if problems := tuple(self._problems()):
             raise ConfigError.of(problems)
 
+    def statements(self) -> tuple[Part, ...]:
+        """All that is applied, as one: what a function sends is not to be seen from here."""
+        return (Part(lambda backend: self.run(backend, "apply"), Place(self.path)),)
+
     def parts(self, direction: Direction) -> tuple[Part, ...]:
         """The steps, in the order run, as what the journal counts."""
         steps = list(_one_by_one(self.steps))

@@ -60,6 +60,13 @@ class SqlMigration(YoyoMigration):  # type: ignore[misc]
         """
         backend.run(self._scripts[direction])
 
+    def statements(self) -> tuple[Part, ...]:
+        """What is applied, one by one, to be run in a transaction that is open."""
+        from initmig.engine.sql_parts import statements_of
+
+        script = self._scripts["apply"]
+        return statements_of(script.path, script.text)
+
     def parts(self, direction: Direction) -> tuple[Part, ...]:
         """What the journal counts, in the order run; empty where it is one transaction."""
         return self._parts[direction]

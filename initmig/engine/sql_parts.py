@@ -9,14 +9,14 @@ from initmig.engine.piecewise import Part
 from initmig.errors import ConfigError
 from initmig.events import ParserFellBack
 from initmig.source import place_at
-from initmig.statements import EndsBlock, OpensBlock, read_statements
+from initmig.sql import split
+from initmig.statements import EndsBlock, OpensBlock, Statement, read_statements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from initmig.engine.backend import Backend
     from initmig.events import Emit
-    from initmig.statements import Statement
 
 
 def parts_of(path: str, text: str, emit: Emit) -> tuple[Part, ...]:
@@ -51,6 +51,11 @@ def parts_of(path: str, text: str, emit: Emit) -> tuple[Part, ...]:
             place=block[0].place,
         )
     return tuple(parts)
+
+
+def statements_of(path: str, text: str) -> tuple[Part, ...]:
+    """The statements of *text*, one by one, for a transaction that is open."""
+    return tuple(_part(path, text, Statement(*each, kind=None)) for each in split(text))
 
 
 def _part(path: str, text: str, statement: Statement) -> Part:

@@ -137,8 +137,16 @@ def test_a_timeout_that_postgresql_cannot_hold_is_refused(name: str) -> None:
         (["status", "--check=1"], "--check takes no value", ""),
         (["migrate", "again"], "unexpected argument again", "see initmig --help"),
         (["migrate", "--", "x"], "unexpected argument x", "see initmig --help"),
-        (["plan", "--json"], "`plan` has no --json", "--json belongs to migrate, status, doctor"),
-        (["wait", "--to", "x"], "`wait` has no --to", "--to belongs to migrate, rollback, plan"),
+        (
+            ["plan", "--json"],
+            "`plan` has no --json",
+            "--json belongs to migrate, status, doctor, rehearse",
+        ),
+        (
+            ["wait", "--to", "x"],
+            "`wait` has no --to",
+            "--to belongs to migrate, rollback, plan, rehearse",
+        ),
         (["wait", "--for", "x"], "--for: 'x' is not one of database, migrations", ""),
         (
             ["rollback"],

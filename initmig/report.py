@@ -1,0 +1,207 @@
+"""A rehearsal for stdout: as a table, as JSON, and as Markdown for a pull request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from initmig.dsn import mask_secrets
+from initmig.durations import format_duration
+from initmig.impact import READS_AND_WRITES, WRITES, TableImpact, blocked_by
+from initmig.output import table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from initmig.errors import Place
+    from initmig.impact import Rehearsal, Rehearsed, StatementImpact
+
+_HEADINGS = (
+    *("statement", "took", "table", "lock", "blocks", "rewritten", "scanned", "written"),
+    "SQL",
+)
+_NOTHING = "nothing is pending"
+_LONGEST_SQL = 60
+
+
+class _Line(NamedTuple):
+    """A statement, and what names it: its migration and its line."""
+
+    name: str
+    statement: StatementImpact
+    lasts_seconds: float
+    """From its beginning to the end of the migration, which is when its locks go."""
+
+
+def rehearsal_table(rehearsal: Rehearsal) -> str:
+    """One line for each statement and table, and below them what is to be known of it."""
+    if not rehearsal.migrations:
+        return _NOTHING
+    rows = [cells for line in _lines(rehearsal) for cells in _cells(line)]
+    said = "\n".join((*_summary(rehearsal), *_remarks(rehearsal)))
+    return f"{table([_HEADINGS, *rows])}\n\n{said}" if rows else said
+
+
+def rehearsal_markdown(rehearsal: Rehearsal) -> str:
+    """A short summary, then the table."""
+    if not rehearsal.migrations:
+        return _NOTHING
+    said = [f"- {_escaped(each)}" for each in (*_summary(rehearsal), *_remarks(rehearsal))]
+    rows = [cells for line in _lines(rehearsal) for cells in _cells(line)]
+    lines = ["### Rehearsal of the pending migrations", "", *said]
+    if rows:
+        rules = ("---",) * len(_HEADINGS)
+        lines += ["", _row(_HEADINGS), _row(rules)]
+        lines += [_row((*map(_escaped, cells[:-1]), _code(cells[-1]))) for cells in rows]
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    # in a table a bar ends the cell, also in a code span, unless it is escaped
+    shown = text.replace("`", "'").replace("|", r"\|")
+    return f"`{shown}`" if text else ""
+
+
+def _lines(rehearsal: Rehearsal) -> Iterator[_Line]:
+    for migration in rehearsal.migrations:
+        left = sum(statement.seconds for statement in migration.statements)
+        for statement in migration.statements:
+            yield _Line(f"{migration.id}{_numbers(statement.place)}", statement, left)
+            left -= statement.seconds
+
+
+def _numbers(place: Place) -> str:
+    """Line and column, unless that is the first."""
+    column = f":{place.column}" if place.column > 1 else ""
+    return f":{place.line}{column}" if place.line else ""
+
+
+def _cells(line: _Line) -> Iterator[tuple[str, ...]]:
+    """A row for each table; one with the statement alone where it touched none."""
+    name, statement, _ = line
+    first = (name, format_duration(statement.seconds))
+    sql = _shortened(statement.sql) or "(Python)"
+    for impact in statement.tables or (TableImpact(""),):
+        yield (*first, *_of_table(impact), sql)
+        first, sql = ("", ""), ""
+
+
+def _of_table(impact: TableImpact) -> tuple[str, ...]:
+    return (
+        impact.table,
+        impact.lock,
+        impact.blocks,
+        "yes" if impact.rewritten else "",
+        _rows(impact.rows_read) if impact.scanned else "",
+        _rows(impact.rows_written) if impact.rows_written else "",
+    )
+
+
+def _rows(count: int) -> str:
+    return f"{count} row" if count == 1 else f"{count} rows"
+
+
+def _shortened(sql: str) -> str:
+    # masked before it is cut: half a secret is one, too
+    text = " ".join(mask_secrets(sql).split())
+    return text if len(text) <= _LONGEST_SQL else f"{text[: _LONGEST_SQL - 1]}…"
+
+
+def _summary(rehearsal: Rehearsal) -> Iterator[str]:
+    lines = tuple(_lines(rehearsal))
+    done = [each for each in rehearsal.migrations if _state(each, rehearsal) == "rehearsed"]
+    yield (
+        f"rehearsed {len(done)} of {len(rehearsal.migrations)} in one transaction,"
+        " which was rolled back"
+    )
+    for blocked in (READS_AND_WRITES, WRITES):
+        found = [
+            f"{line.name} ({', '.join(names)}) for {format_duration(line.lasts_seconds)}"
+            for line in lines
+            if (names := [each.table for each in line.statement.tables if each.blocks == blocked])
+        ]
+        yield f"block {blocked}: {', '.join(found) or 'none'}"
+    rewriting = [
+        f"{line.name} ({', '.join(names)})"
+        for line in lines
+        if (names := [each.table for each in line.statement.tables if each.rewritten])
+    ]
+    yield f"rewrite a table: {', '.join(rewriting) or 'none'}"
+    if lines:
+        longest = max(lines, key=lambda line: line.statement.seconds)
+        yield f"longest: {longest.name}, {format_duration(longest.statement.seconds)}"
+
+
+def _remarks(rehearsal: Rehearsal) -> Iterator[str]:
+    for migration in rehearsal.migrations:
+        if migration.why_not:
+            yield f"not rehearsed: {migration.id}: {mask_secrets(migration.why_not)}"
+        held = [
+            f"{name} ({mode})"
+            for name, mode in migration.held
+            if blocked_by(mode) in (READS_AND_WRITES, WRITES)
+        ]
+        if held and migration.statements:
+            yield (
+                f"{migration.id}: earlier ones have locked {', '.join(held)};"
+                " whether it takes that lock as well is not seen"
+            )
+    if rehearsal.failure:
+        yield f"failed: {mask_secrets(str(rehearsal.failure))}"
+
+
+def _state(migration: Rehearsed, rehearsal: Rehearsal) -> str:
+    if migration.why_not:
+        return "not rehearsed"
+    failed = rehearsal.failure and migration is rehearsal.migrations[-1]
+    return "failed" if failed else "rehearsed"
+
+
+def rehearsal_json(rehearsal: Rehearsal) -> str:
+    """A JSON document with all that is known of each statement."""
+    from json import dumps
+
+    record = {
+        "migrations": [_record(each, rehearsal) for each in rehearsal.migrations],
+        "error": mask_secrets(str(rehearsal.failure)) if rehearsal.failure else None,
+    }
+    return dumps(record, indent=2, ensure_ascii=False)
+
+
+def _record(migration: Rehearsed, rehearsal: Rehearsal) -> dict[str, object]:
+    return {
+        "id": migration.id,
+        "path": migration.path,
+        "state": _state(migration, rehearsal),
+        "why_not": mask_secrets(migration.why_not) or None,
+        "locked_before": [{"table": name, "lock": mode} for name, mode in migration.held],
+        "statements": [_statement_record(each) for each in migration.statements],
+    }
+
+
+def _statement_record(statement: StatementImpact) -> dict[str, object]:
+    return {
+        "line": statement.place.line or None,
+        "column": statement.place.column or None,
+        "sql": mask_secrets(statement.sql) or None,
+        "duration_seconds": round(statement.seconds, 6),
+        "tables": [
+            {
+                "table": impact.table,
+                "lock": impact.lock or None,
+                "blocks": impact.blocks or None,
+                "rewritten": impact.rewritten,
+                "scanned": impact.scanned,
+                "rows_read": impact.rows_read,
+                "rows_written": impact.rows_written,
+            }
+            for impact in statement.tables
+        ],
+    }

@@ -1,0 +1,779 @@
+"""`rehearse` does what is pending, tells what that did, and takes it all back."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from tests.support.migrations import write
+from tests.support.pgbouncer import running_pgbouncer
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tests.support.command import Initmig
+    from tests.support.databases import Database, DatabaseServer
+    from tests.support.processes import Result
+    from tests.support.yoyo import Yoyo
+
+TABLES = """
+CREATE TABLE users (id int PRIMARY KEY, name text, n int, remark text);
+CREATE INDEX users_n ON users (n);
+CREATE TABLE orders (id int PRIMARY KEY, user_id int);
+CREATE VIEW names AS SELECT name FROM users;
+CREATE MATERIALIZED VIEW totals AS SELECT count(*) FROM orders;
+CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+INSERT INTO users SELECT i, 'x', i FROM generate_series(1, 100) i;
+INSERT INTO orders SELECT i, i FROM generate_series(1, 10) i;
+ALTER TABLE users ADD CONSTRAINT positive CHECK (n > 0) NOT VALID;
+"""
+
+# Goes on once the test has dropped the table `gate`.
+WAIT_FOR_GATE = """
+DO $$ BEGIN
+    WHILE EXISTS (SELECT FROM pg_class WHERE relname = 'gate') LOOP
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+END $$;
+"""
+AT_WORK = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event = 'PgSleep'"""
+
+# The catalog as far as migrations change it, and what nobody may have left behind.
+CATALOG = """
+SELECT 'relation', c.relname::text,
+    concat_ws(' ', c.relkind, c.relfilenode, c.relnatts, c.reloptions)
+FROM pg_class c WHERE relnamespace = 'public'::regnamespace
+UNION ALL SELECT 'column', attrelid::regclass::text, concat_ws(' ', attname, atttypid, attnotnull)
+FROM pg_attribute JOIN pg_class c ON c.oid = attrelid WHERE relnamespace = 'public'::regnamespace
+UNION ALL SELECT 'constraint', conname::text, concat_ws(' ', contype, convalidated)
+FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+UNION ALL SELECT 'trigger', tgname::text, tgrelid::regclass::text FROM pg_trigger
+UNION ALL SELECT 'function', proname::text, '' FROM pg_proc
+WHERE pronamespace = 'public'::regnamespace
+UNION ALL SELECT 'lock', mode, relation::regclass::text FROM pg_locks
+WHERE pid <> pg_backend_pid()
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+ORDER BY 1, 2, 3"""
+
+
+def everything(database: Database) -> list[tuple[Any, ...]]:
+    """What is there: catalog, data, history, locks."""
+    rows = [
+        (name, str(row))
+        for name in sorted(database.tables())
+        for row in database.query(f"SELECT * FROM {name} AS row ORDER BY row::text")
+    ]
+    return [*database.query(CATALOG), *rows]
+
+
+@pytest.fixture
+def begun(database: Database, initmig: Initmig, folder: Path) -> Database:
+    """A database that has tables with rows; what is written to *folder* now is pending."""
+    write(folder, {"0001_tables.sql": TABLES})
+    assert initmig(url=database.url, folder=folder).code == 0
+    return database
+
+
+def rehearsed(result: Result) -> dict[str, dict[str, Any]]:
+    """The migrations of `--json`, by their ids."""
+    return {each["id"]: each for each in json.loads(result.out)["migrations"]}
+
+
+@pytest.fixture
+def furnished(database: Database) -> Database:
+    """A database that has the same tables, and no history."""
+    database.execute(TABLES)
+    return database
+
+
+def impacts(initmig: Initmig, database: Database, folder: Path, sql: str) -> list[dict[str, Any]]:
+    """What each statement of *sql* did to the tables, by their names."""
+    before = everything(database)
+    write(folder, {"0002_next.sql": sql})
+    result = initmig("rehearse", "--json", url=database.url, folder=folder)
+    assert result.code == 0, result.err
+    assert everything(database) == before
+    statements = rehearsed(result)["0002_next"]["statements"]
+    return [{each.pop("table"): each for each in one["tables"]} for one in statements]
+
+
+AE, SRE, SUE = "ACCESS EXCLUSIVE", "SHARE ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE"
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("CREATE TABLE new (id int)", []),
+        ("CREATE TABLE new (user_id int REFERENCES users)", [("users", SRE, "writes")]),
+        ("ALTER TABLE users ADD note text", [("users", AE, "reads and writes")]),
+        ("ALTER TABLE users ADD note text DEFAULT 'x'", [("users", AE, "reads and writes")]),
+        (
+            "ALTER TABLE users ADD token float DEFAULT random()",
+            [("users", AE, "reads and writes", "rewritten", "scanned")],
+        ),
+        ("ALTER TABLE users ALTER remark TYPE varchar", [("users", AE, "reads and writes")]),
+        (
+            "ALTER TABLE users ALTER n TYPE bigint",
+            [("users", AE, "reads and writes", "rewritten", "scanned")],
+        ),
+        (
+            "ALTER TABLE users ALTER name SET NOT NULL",
+            [("users", AE, "reads and writes", "scanned")],
+        ),
+        (
+            "ALTER TABLE users ADD CHECK (n < 1000) NOT VALID",
+            [("users", AE, "reads and writes")],
+        ),
+        (
+            "ALTER TABLE users ADD CHECK (n < 1000)",
+            [("users", AE, "reads and writes", "scanned")],
+        ),
+        (
+            "ALTER TABLE users VALIDATE CONSTRAINT positive",
+            [("users", SUE, "DDL alone", "scanned")],
+        ),
+        ("CREATE INDEX ON users (name)", [("users", "SHARE", "writes", "scanned")]),
+        ("DROP INDEX users_n", [("users", AE, "reads and writes")]),
+        ("REINDEX INDEX users_n", [("users", AE, "reads and writes", "scanned")]),
+        ("ALTER INDEX users_n RENAME TO other", [("users", SUE, "DDL alone")]),
+        (
+            "CREATE TRIGGER t BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION nothing()",
+            [("users", SRE, "writes")],
+        ),
+        ("SELECT count(*) FROM orders", [("orders", "ACCESS SHARE", "DDL alone", "scanned")]),
+        (
+            "SELECT FROM orders FOR UPDATE",
+            [("orders", "ROW SHARE", "DDL alone", "scanned")],
+        ),
+        (
+            "INSERT INTO orders VALUES (11, 1), (12, 1)",
+            [("orders", "ROW EXCLUSIVE", "DDL alone", 2)],
+        ),
+        (
+            "UPDATE orders SET user_id = 1",
+            [("orders", "ROW EXCLUSIVE", "DDL alone", "scanned", 10)],
+        ),
+        ("DELETE FROM orders", [("orders", "ROW EXCLUSIVE", "DDL alone", "scanned", 10)]),
+        ("LOCK TABLE orders IN SHARE MODE", [("orders", "SHARE", "writes")]),
+        ("LOCK TABLE orders IN EXCLUSIVE MODE", [("orders", "EXCLUSIVE", "writes")]),
+        ("ANALYZE orders", [("orders", SUE, "DDL alone")]),
+        ("TRUNCATE orders", [("orders", AE, "reads and writes", "rewritten", "scanned")]),
+        ("DROP TABLE orders CASCADE", [("orders", AE), ("totals", AE)]),
+        (
+            "CREATE OR REPLACE VIEW names AS SELECT name, n FROM users",
+            [("names", AE, "reads and writes"), ("users", "ACCESS SHARE", "DDL alone")],
+        ),
+        ("DO $$ BEGIN INSERT INTO orders VALUES (11, 1); END $$", [("orders", "ROW EXCLUSIVE", 1)]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_a_statement_does_to_a_table(
+    furnished: Database,
+    initmig: Initmig,
+    folder: Path,
+    sql: str,
+    expected: Sequence[tuple[str | int, ...]],
+) -> None:
+    [found] = impacts(initmig, furnished, folder, sql)
+    assert set(found) == {name for name, *_ in expected}
+    for name, lock, *facts in expected:
+        impact = found[str(name)]
+        assert impact["lock"] == lock
+        assert impact["rewritten"] == ("rewritten" in facts)
+        assert impact["scanned"] == ("scanned" in facts)
+        assert impact["rows_written"] == sum(each for each in facts if isinstance(each, int))
+        for blocks in {"reads and writes", "writes", "DDL alone"} & {*facts}:
+            assert impact["blocks"] == blocks
+
+
+def test_a_foreign_key_holds_up_the_writers_of_both_tables(
+    furnished: Database, initmig: Initmig, folder: Path
+) -> None:
+    sql = "ALTER TABLE orders ADD FOREIGN KEY (user_id) REFERENCES users"
+    [found] = impacts(initmig, furnished, folder, sql)
+    assert {name: each["lock"] for name, each in found.items()} == {"orders": SRE, "users": SRE}
+    assert found["orders"]["scanned"]
+
+
+def test_the_rows_of_a_scan_are_counted(
+    furnished: Database, initmig: Initmig, folder: Path
+) -> None:
+    [found] = impacts(initmig, furnished, folder, "ALTER TABLE users VALIDATE CONSTRAINT positive")
+    assert found["users"]["rows_read"] == 100
+
+
+def test_a_lock_is_told_where_it_is_taken_and_where_a_stronger_one_is(
+    furnished: Database, initmig: Initmig, folder: Path
+) -> None:
+    sql = (
+        "SELECT count(*) FROM users; CREATE INDEX ON users (name); SELECT count(*) FROM users;"
+        "ALTER TABLE users ADD a int; UPDATE users SET n = 1 WHERE id = 1"
+    )
+    locks = [found["users"]["lock"] for found in impacts(initmig, furnished, folder, sql)]
+    assert locks == ["ACCESS SHARE", "SHARE", None, AE, None]
+
+
+def test_what_earlier_migrations_keep_locked_is_told(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    files = {
+        "0002_a.sql": "ALTER TABLE users ADD a int",
+        "0003_b.sql": "UPDATE users SET a = 1; ALTER TABLE users ADD b int",
+    }
+    write(folder, files)
+    found = rehearsed(initmig("rehearse", "--json", url=begun.url, folder=folder))
+    assert found["0002_a"]["locked_before"] == []
+    assert {"table": "users", "lock": AE} in found["0003_b"]["locked_before"]
+    # of its own migration the strongest so far, whatever another one has
+    [first, second] = found["0003_b"]["statements"]
+    assert first["tables"][0]["lock"] == "ROW EXCLUSIVE"
+    assert second["tables"] == []
+    shown = initmig("rehearse", url=begun.url, folder=folder).out
+    assert "0003_b: earlier ones have locked users (ACCESS EXCLUSIVE);" in shown
+
+
+def test_it_leaves_nothing_in_a_new_database(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    before = everything(database)
+    write(
+        folder,
+        {
+            "0001_tables.sql": TABLES,
+            "0002_data.py": "from yoyo import step\nstep('UPDATE users SET n = 5')\n",
+            "post-apply.sql": "ANALYZE users",
+        },
+    )
+    result = initmig("rehearse", "--json", url=database.url, folder=folder)
+    assert result.code == 0, result.err
+    assert {id: each["state"] for id, each in rehearsed(result).items()} == dict.fromkeys(
+        ("0001_tables", "0002_data", "post-apply"), "rehearsed"
+    )
+    assert everything(database) == before == []
+
+
+def test_a_role_that_is_no_superuser_rehearses_what_it_may_migrate(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    url = database.login_role("GRANT ALL ON SCHEMA public TO {role}")
+    write(folder, {"0001_tables.sql": TABLES})
+    assert initmig(url=url, folder=folder).code == 0
+    write(folder, {"0002_next.sql": "ALTER TABLE users ALTER n TYPE bigint"})
+    result = initmig("rehearse", "--json", url=url, folder=folder)
+    [statement] = rehearsed(result)["0002_next"]["statements"]
+    [impact] = statement["tables"]
+    assert (impact["lock"], impact["rewritten"], impact["scanned"]) == (AE, True, True)
+
+
+def test_a_role_that_may_not_create_tables_is_refused_as_by_migrate(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    database.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    write(folder, {"0001_tables.sql": TABLES})
+    url = database.login_role()
+    result = initmig("rehearse", url=url, folder=folder)
+    assert result.code == 4
+    assert "permission denied for schema public (42501)" in result.err
+
+
+def test_nothing_pending_is_said(begun: Database, initmig: Initmig, folder: Path) -> None:
+    before = everything(begun)
+    for flag in ((), ("--markdown",)):
+        result = initmig("rehearse", *flag, url=begun.url, folder=folder)
+        assert (result.code, result.out) == (0, "nothing is pending\n")
+        assert "nothing to do: 1 migration, all applied" in result.err
+    result = initmig("rehearse", "--json", url=begun.url, folder=folder)
+    assert (result.code, json.loads(result.out)["migrations"]) == (0, [])
+    assert everything(begun) == before
+
+
+def test_to_rehearses_no_more_than_it_asks_for(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, {"0002_a.sql": "SELECT 1", "0003_b.sql": "SELECT 1"})
+    result = initmig("rehearse", "--json", "--to=0002", url=begun.url, folder=folder)
+    assert list(rehearsed(result)) == ["0002_a"]
+
+
+def test_the_table_has_a_line_for_each_statement_and_table_and_a_summary(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(
+        folder,
+        {
+            "0002_a.sql": "-- a comment\n"
+            "ALTER TABLE users ADD token float DEFAULT random();\n"
+            "CREATE INDEX ON orders (user_id);\n",
+            "0003_b.py": "from yoyo import step\nstep('UPDATE orders SET user_id = 1')\n",
+        },
+    )
+    result = initmig("rehearse", url=begun.url, folder=folder)
+    assert result.code == 0, result.err
+    head, first, second, third, empty, *said = result.out.splitlines()
+    assert re.sub(" +", " ", head) == (
+        "statement took table lock blocks rewritten scanned written SQL"
+    )
+    assert first.startswith("0002_a:2 ")
+    assert "users   ACCESS EXCLUSIVE  reads and writes  yes" in first
+    assert first.endswith("ALTER TABLE users ADD token float DEFAULT random()")
+    assert second.startswith("0002_a:3 ")
+    assert "orders  SHARE             writes" in second
+    assert third.startswith("0003_b ")
+    assert third.endswith("10 rows   10 rows  (Python)")
+    assert empty == ""
+    assert said[0] == "rehearsed 2 of 2 in one transaction, which was rolled back"
+    assert said[1].startswith("block reads and writes: 0002_a:2 (users) for ")
+    assert said[2].startswith("block writes: 0002_a:3 (orders) for ")
+    assert said[3] == "rewrite a table: 0002_a:2 (users)"
+    assert said[4].startswith("longest: 000")
+    assert len(said) == 6, "and of 0003_b, that orders is locked already"
+
+
+def test_markdown_has_the_summary_on_top_and_is_escaped(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    sql = "COMMENT ON TABLE users IS 'a | b `c`'; CREATE TABLE \"a|b*\" (); SELECT 1"
+    begun.execute('CREATE TABLE "<x|y>" ()')
+    write(folder, {"0002_a.sql": f'{sql}; ALTER TABLE "<x|y>" ADD a int'})
+    result = initmig("rehearse", "--markdown", url=begun.url, folder=folder)
+    assert result.code == 0, result.err
+    lines = result.out.splitlines()
+    assert lines[0] == "### Rehearsal of the pending migrations"
+    assert lines[2] == "- rehearsed 1 of 1 in one transaction, which was rolled back"
+    assert lines[3].startswith(r'- block reads and writes: 0002\_a:1:74 ("\<x\|y\>") for ')
+    table = [line for line in lines if line.startswith("|")]
+    assert lines.index(table[0]) > lines.index(lines[3])
+    columns = {line.replace(r"\|", "").count("|") for line in table}
+    assert columns == {10}
+    assert r"`COMMENT ON TABLE users IS 'a \| b 'c''`" in result.out
+
+
+def test_the_forms_exclude_each_other(initmig: Initmig, folder: Path) -> None:
+    result = initmig("rehearse", "--json", "--markdown", folder=folder)
+    assert result.code == 2
+    assert "--json and --markdown exclude each other" in result.err
+
+
+def test_no_secret_is_shown(begun: Database, initmig: Initmig, folder: Path) -> None:
+    begun.execute("DROP ROLE IF EXISTS rehearsed")
+    write(folder, {"0002_a.sql": "CREATE ROLE rehearsed PASSWORD 'hunter2'"})
+    for flag in ((), ("--json",), ("--markdown",)):
+        result = initmig("rehearse", *flag, url=begun.url, folder=folder)
+        assert result.code == 0, result.err
+        assert "CREATE ROLE rehearsed PASSWORD ***" in result.out.replace("\\", "")
+        assert "hunter2" not in result.out + result.err
+    assert begun.query("SELECT FROM pg_roles WHERE rolname = 'rehearsed'") == []
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [
+        (
+            {"0003_b.sql": "CREATE TABLE b ();\nUPDATE users SET\n  n = emial;\n"},
+            "0003_b.sql:3:7",
+            'column "emial" does not exist (42703)',
+        ),
+        (
+            {"0003_b.sql": "CREATE TABLE b ();\n\n  INSERT INTO users VALUES (1);\n"},
+            "0003_b.sql:3:3",
+            "duplicate key value",
+        ),
+        (
+            {"0003_b.sql": "CREATE INDEX CONCURRENTLY ON users (name)"},
+            "0003_b.sql:1:1",
+            "cannot run inside a transaction block (25001)",
+        ),
+        ({"0003_b.sql": "SELECT 1;\n SELECT (2"}, "0003_b.sql:2:11", "syntax error"),
+        (
+            {"0003_b.py": "from yoyo import step\ndef f(c):\n    1 / 0\nstep(f)\n"},
+            "0003_b.py:3",
+            "ZeroDivisionError",
+        ),
+        (
+            {"0003_b.py": "from yoyo import step\nstep('SELECT 1')\nstep('SELECT x')\n"},
+            "0003_b.py:3:14",
+            'column "x" does not exist',
+        ),
+    ],
+    ids=["position", "statement", "concurrently", "syntax", "exception", "step"],
+)
+def test_a_failure_has_the_place_that_migrate_gives_it_and_nothing_is_kept(
+    begun: Database, initmig: Initmig, folder: Path, failing: tuple[dict[str, str], str, str]
+) -> None:
+    files, place, words = failing
+    write(folder, {"0002_a.sql": "ALTER TABLE users ADD a int", **files, "0004_c.sql": "SELECT 1"})
+    before = everything(begun)
+    result = initmig("rehearse", "--json", url=begun.url, folder=folder)
+    assert result.code == 1
+    assert f"{folder}/{place}: 0003_b" in result.err
+    assert words in result.err
+    assert "next: nothing " in result.err
+    assert "kept" in result.err
+    found = {id: each["state"] for id, each in rehearsed(result).items()}
+    assert found == {"0002_a": "rehearsed", "0003_b": "failed"}
+    assert json.loads(result.out)["error"].startswith("0003_b")
+    assert everything(begun) == before
+    shown = initmig("rehearse", url=begun.url, folder=folder)
+    assert "0002_a:1" in shown.out
+    assert "failed: 0003_b" in shown.out
+    real = initmig("migrate", "--to=0003", url=begun.url, folder=folder)
+    assert f"{folder}/{place}: 0003_b" in real.err
+
+
+def test_a_lock_timeout_is_told_with_who_blocks_and_not_tried_again(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, {"0002_a.sql": "CREATE TABLE a ();\nALTER TABLE users ADD a int"})
+    with psycopg.connect(begun.url, application_name="the app") as other:
+        other.execute("SELECT FROM users")
+        result = initmig("rehearse", "--lock-timeout=500ms", url=begun.url, folder=folder)
+        pid = other.info.backend_pid
+    assert result.code == 1
+    assert f"{folder}/0002_a.sql:2:1: 0002_a failed: canceling statement due to" in result.err
+    assert f"blocked by pid {pid} (the app, user postgres" in result.err
+    assert "next: nothing was kept; rehearse when less is going on" in result.err
+    assert "retry" not in result.err
+    assert "a" not in begun.tables()
+
+
+def test_a_statement_timeout_is_told(begun: Database, initmig: Initmig, folder: Path) -> None:
+    write(folder, {"0002_a.sql": "SELECT pg_sleep(60)"})
+    result = initmig("rehearse", "--statement-timeout=100ms", url=begun.url, folder=folder)
+    assert result.code == 1
+    assert "statement timeout (57014)" in result.err
+    assert "next: nothing was kept; raise --statement-timeout" in result.err
+
+
+NOT_TRANSACTIONAL = "-- transactional: false\nCREATE INDEX CONCURRENTLY c ON users (name);"
+
+
+def test_what_cannot_be_rehearsed_is_listed_with_what_depends_on_it(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(
+        folder,
+        {
+            "0002_index.sql": NOT_TRANSACTIONAL,
+            "0003_after.sql": "-- depends: 0002_index\nSELECT 1",
+            "0004_after.sql": "-- depends: 0003_after\nSELECT 1",
+            "0005_else.sql": "ALTER TABLE orders ADD a int",
+            "0006_vacuum.py": "from yoyo import step\n__transactional__ = False\nstep('VACUUM')\n",
+        },
+    )
+    result = initmig("rehearse", "--json", url=begun.url, folder=folder)
+    assert result.code == 0, result.err
+    found = {id: each["why_not"] for id, each in rehearsed(result).items()}
+    assert found == {
+        "0002_index": "not transactional",
+        "0003_after": "depends on 0002_index, not rehearsed",
+        "0004_after": "depends on 0003_after, not rehearsed",
+        "0005_else": None,
+        "0006_vacuum": "not transactional",
+    }
+    assert "not rehearsed: 0002_index: not transactional" in (
+        initmig("rehearse", url=begun.url, folder=folder).out
+    )
+
+
+def test_a_failure_behind_one_that_was_not_rehearsed_may_be_for_want_of_it(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(
+        folder,
+        {
+            "0002_index.sql": NOT_TRANSACTIONAL,
+            "0003_rename.sql": "CREATE TABLE half (); ALTER INDEX c RENAME TO d",
+            "0004_half.sql": "CREATE TABLE half ()",
+            "0005_data.py": "from yoyo import step\ndef f(c):\n    1 / 0\nstep(f)\n",
+        },
+    )
+    result = initmig("rehearse", "--json", url=begun.url, folder=folder)
+    assert result.code == 0, result.err
+    found = rehearsed(result)
+    states = [each["state"] for each in found.values()]
+    assert states == ["not rehearsed", "not rehearsed", "rehearsed", "not rehearsed"]
+    why = found["0003_rename"]["why_not"]
+    assert why.startswith(f"{folder}/0003_rename.sql:1:23: 0003_rename failed: relation")
+    assert why.endswith('"c" does not exist; maybe for want of 0002_index')
+    assert len(found["0003_rename"]["statements"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [("SELECT (1", "syntax error"), ("SELECT pg_sleep(60)", "statement timeout")],
+    ids=["syntax", "timeout"],
+)
+def test_a_failure_that_is_of_nothing_missing_is_one_behind_others_too(
+    begun: Database, initmig: Initmig, folder: Path, sql: str, words: str
+) -> None:
+    write(folder, {"0002_index.sql": NOT_TRANSACTIONAL, "0003_fails.sql": sql})
+    result = initmig("rehearse", "--statement-timeout=200ms", url=begun.url, folder=folder)
+    assert result.code == 1
+    assert words in result.err
+
+
+def test_what_sets_its_isolation_level_is_not_rehearsed(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    level = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SELECT 1"
+    write(folder, {"0002_level.sql": level, "0003_after.sql": "SELECT 1"})
+    result = initmig("rehearse", "--json", url=begun.url, folder=folder)
+    assert result.code == 0, result.err
+    found = rehearsed(result)
+    assert found["0002_level"]["why_not"].startswith("needs a transaction of its own")
+    assert found["0003_after"]["state"] == "rehearsed"
+    assert initmig(url=begun.url, folder=folder).code == 0
+
+
+@pytest.mark.parametrize("pooled", [False, True], ids=["direct", "pooled"])
+def test_what_a_file_sets_does_not_reach_the_next_one(
+    server: DatabaseServer, begun: Database, initmig: Initmig, folder: Path, pooled: bool
+) -> None:
+    begun.execute("CREATE SCHEMA elsewhere")
+    sets = (
+        "SET search_path = elsewhere; SET lock_timeout = '7s'; SET ROLE pg_monitor;"
+        "SET client_encoding = 'LATIN1';\nSELECT 'ä'"
+    )
+    asserts = """DO $$ BEGIN
+        ASSERT current_schema() = 'public' AND current_user = 'postgres';
+        ASSERT current_setting('lock_timeout') = '3s';
+        ASSERT length('ä') = 1;
+    END $$"""
+    write(
+        folder,
+        {
+            "0002_sets.sql": sets,
+            "0003_asserts.sql": asserts,
+            "0004_sets.py": f"from yoyo import step\nstep({sets.splitlines()[0]!r})\n",
+            "0005_asserts.sql": asserts,
+        },
+    )
+    if pooled:
+        with running_pgbouncer(server) as pooler:
+            result = initmig(
+                "rehearse", "--lock-timeout=3s", url=pooler.url(begun.name), folder=folder
+            )
+    else:
+        result = initmig("rehearse", "--lock-timeout=3s", url=begun.url, folder=folder)
+    assert result.code == 0, result.err
+    assert "rehearsed 4 of 4" in result.out
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_behind_a_pooler_it_needs_one_connection_and_leaves_nothing(
+    server: DatabaseServer, begun: Database, initmig: Initmig, folder: Path, mode: str
+) -> None:
+    write(folder, {"0002_a.sql": "ALTER TABLE users ADD token float DEFAULT random()"})
+    before = everything(begun)
+    with running_pgbouncer(server, pool_mode=mode, default_pool_size=1) as pooler:
+        result = initmig("rehearse", "--json", url=pooler.url(begun.name), folder=folder)
+        assert result.code == 0, result.err
+        [statement] = rehearsed(result)["0002_a"]["statements"]
+        assert statement["tables"][0]["rewritten"]
+    wait_until(lambda: everything(begun) == before)
+
+
+DEFERRED = """
+CREATE TABLE deferred (id int PRIMARY KEY,
+    user_id int REFERENCES users DEFERRABLE INITIALLY DEFERRED,
+    order_id int REFERENCES orders DEFERRABLE);
+"""
+
+
+def test_what_a_commit_would_refuse_fails(begun: Database, initmig: Initmig, folder: Path) -> None:
+    write(
+        folder,
+        {"0002_a.sql": DEFERRED, "0003_b.sql": "INSERT INTO deferred VALUES (1, 999, 1)"},
+    )
+    result = initmig("rehearse", url=begun.url, folder=folder)
+    assert result.code == 1
+    assert "0003_b.sql: 0003_b failed: insert or update on table" in result.err
+    assert "violates foreign key constraint" in result.err
+
+
+def test_constraints_wait_in_each_migration_as_they_would_in_its_own_transaction(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(
+        folder,
+        {
+            "0002_a.sql": f"{DEFERRED} INSERT INTO deferred VALUES (1, 1, 1)",
+            # refused while a check of an insert is pending
+            "0003_b.sql": "ALTER TABLE deferred ADD b int",
+            "0004_c.sql": "INSERT INTO deferred VALUES (2, 999, 1);"
+            "INSERT INTO users VALUES (999, '', 1)",
+            "0005_d.sql": "INSERT INTO deferred VALUES (3, 1, 1); ALTER TABLE users ADD d int",
+        },
+    )
+    # the last one fails, as in a transaction of its own: the check waits for the COMMIT
+    result = initmig("rehearse", "--to=0004", url=begun.url, folder=folder)
+    assert result.code == 0, result.err
+    write(folder, {"0005_d.sql": "INSERT INTO deferred VALUES (3, 1, 999)"})
+    result = initmig("rehearse", url=begun.url, folder=folder)
+    assert f"{folder}/0005_d.sql:1:1: 0005_d failed" in result.err, "not only at the COMMIT"
+
+
+@pytest.mark.parametrize("before", [{}, {"0002_index.sql": NOT_TRANSACTIONAL}], ids=["", "behind"])
+def test_a_step_that_commits_is_told_and_nothing_is_run_behind_it(
+    begun: Database, initmig: Initmig, folder: Path, before: dict[str, str]
+) -> None:
+    commits = "from yoyo import step\ndef f(c):\n    c.execute('COMMIT')\nstep(f)\n"
+    write(folder, {**before, "0003_commits.py": commits, "0004_a.sql": "CREATE TABLE a ()"})
+    result = initmig("rehearse", url=begun.url, folder=folder)
+    assert result.code == 1
+    assert "0003_commits ended the transaction that initmig opened for it" in result.err
+    assert "a" not in begun.tables()
+
+
+def test_one_migrator_or_rehearsal_at_a_time(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    begun.execute("CREATE TABLE gate ()")
+    write(folder, {"0002_a.sql": f"{WAIT_FOR_GATE} CREATE TABLE a ()"})
+    first = initmig.start("rehearse", url=begun.url, folder=folder)
+    wait_until(lambda: begun.value(AT_WORK) == 1)
+    second = initmig("rehearse", "--queue-timeout=1s", url=begun.url, folder=folder)
+    assert second.code == 5
+    assert "another migrator was still at it after 1 s: pid" in second.err
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        begun.execute("SET lock_timeout = '200ms'; INSERT INTO yoyo_lock VALUES (1, now(), 1)")
+    migrating = initmig.start(url=begun.url, folder=folder)
+    migrating.wait_for_line("waiting for another migrator")
+    begun.execute("DROP TABLE gate")
+    assert first.result().code == 0
+    assert migrating.result().code == 0
+    assert "a" in begun.tables()
+
+
+def test_it_waits_for_a_migrator_and_finds_nothing_left(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    begun.execute("CREATE TABLE gate ()")
+    write(folder, {"0002_a.sql": f"{WAIT_FOR_GATE} CREATE TABLE a ()"})
+    migrating = initmig.start(url=begun.url, folder=folder)
+    wait_until(lambda: begun.value(AT_WORK) == 1)
+    rehearsing = initmig.start("rehearse", url=begun.url, folder=folder)
+    rehearsing.wait_for_line("waiting for another migrator")
+    begun.execute("DROP TABLE gate")
+    assert migrating.result().code == 0
+    result = rehearsing.result()
+    assert (result.code, result.out) == (0, "nothing is pending\n")
+
+
+def test_a_stock_yoyos_row_is_respected_and_a_dead_initmigs_stays_as_it_is(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, {"0002_a.sql": "CREATE TABLE a ()"})
+    begun.execute("INSERT INTO yoyo_lock VALUES (1, now(), 42)")
+    before = everything(begun)
+    result = initmig("rehearse", "--queue-timeout=500ms", url=begun.url, folder=folder)
+    assert result.code == 5
+    assert "a yoyo with process id 42" in result.err
+    assert everything(begun) == before
+    begun.execute("UPDATE yoyo_lock SET pid = -42")
+    before = everything(begun)
+    result = initmig("rehearse", url=begun.url, folder=folder)
+    assert result.code == 0, result.err
+    assert everything(begun) == before
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_ended_in_the_middle_it_leaves_nothing_that_stops_migrate(
+    begun: Database, initmig: Initmig, folder: Path, how: str
+) -> None:
+    begun.execute("CREATE TABLE gate ()")
+    write(folder, {"0002_a.sql": f"CREATE TABLE a (); {WAIT_FOR_GATE}"})
+    before = everything(begun)
+    running = initmig.start("rehearse", url=begun.url, folder=folder)
+    wait_until(lambda: begun.value(AT_WORK) == 1)
+    if how == "killed":
+        running.kill()
+    else:
+        running.terminate()
+        assert running.result().code == 143
+    wait_until(lambda: everything(begun) == before)
+    begun.execute("DROP TABLE gate")
+    result = initmig("migrate", "--queue-timeout=10s", url=begun.url, folder=folder)
+    assert result.code == 0, result.err
+    assert "a" in begun.tables()
+
+
+def test_schema_and_role_hold_as_in_migrate(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    database.execute('CREATE SCHEMA "an App"')
+    write(folder, {"0001_a.sql": "CREATE TABLE a (); CREATE TABLE b AS SELECT current_schema()"})
+    flags = ("--schema", "an App", "--role", "postgres")
+    result = initmig("rehearse", *flags, url=database.url, folder=folder)
+    assert result.code == 0, result.err
+    assert database.tables("an App") == set()
+    assert initmig(*flags, url=database.url, folder=folder).code == 0
+    write(folder, {"0002_b.sql": "ALTER TABLE b ADD x int"})
+    result = initmig("rehearse", "--json", *flags, url=database.url, folder=folder)
+    [statement] = rehearsed(result)["0002_b"]["statements"]
+    assert statement["tables"][0]["table"] == "b"
+
+
+def test_a_connection_that_is_cut_lets_it_begin_again(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    begun.execute("CREATE TABLE gate ()")
+    write(folder, {"0002_a.sql": f"CREATE TABLE a (); {WAIT_FOR_GATE}"})
+    running = initmig.start("rehearse", url=begun.url, folder=folder)
+    wait_until(lambda: begun.value(AT_WORK) == 1)
+    begun.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        " AND datname = current_database()"
+    )
+    running.wait_for_line("the connection was lost")
+    begun.execute("DROP TABLE gate")
+    result = running.result()
+    assert result.code == 0, result.err
+    assert "rehearsed 1 of 1" in result.out
+
+
+def test_a_stock_yoyo_waits_for_its_end(
+    begun: Database, initmig: Initmig, yoyo: Yoyo, folder: Path
+) -> None:
+    begun.execute("CREATE TABLE gate ()")
+    write(folder, {"0002_a.sql": f"{WAIT_FOR_GATE} CREATE TABLE a ()"})
+    rehearsing = initmig.start("rehearse", url=begun.url, folder=folder)
+    wait_until(lambda: begun.value(AT_WORK) == 1)
+    applying = yoyo.start("apply", database=begun, folder=folder)
+    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+    wait_until(lambda: begun.value(waits) == 1)
+    begun.execute("DROP TABLE gate")
+    assert rehearsing.result().code == 0
+    result = applying.result()
+    assert result.code == 0, result.err
+    assert "a" in begun.tables()
+
+
+def test_statements_on_one_line_are_told_apart(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, {"0002_a.sql": "SELECT 1; SELECT 2;\n  SELECT 3;"})
+    lines = initmig("rehearse", url=begun.url, folder=folder).out.splitlines()
+    names = [line.split()[0] for line in lines[1:4]]
+    assert names == ["0002_a:1", "0002_a:1:11", "0002_a:2:3"]
+
+
+def test_it_refuses_to_begin_where_migrate_does(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, {"0000_early.sql": "SELECT 1", "0001_tables.sql": f"{TABLES} -- changed"})
+    for flag in ("--out-of-order=fail", "--changed=fail"):
+        result = initmig("rehearse", flag, url=begun.url, folder=folder)
+        assert (result.code, result.out) == (6, "")
+    write(folder, {"0002_index.sql": NOT_TRANSACTIONAL})
+    result = initmig("rehearse", "--transaction=all", url=begun.url, folder=folder)
+    assert result.code == 6
+    assert "--transaction=all, but 0002_index is not transactional" in result.err
