@@ -121,23 +121,23 @@ def _do(config: Config, emit: Emit) -> None:
         _refuse_missing(config.argv[0])
     from initmig import runner
 
+    without_result = {
+        "migrate": _migrate_many if config.targets or config.each_schema else runner.migrate,
+        "rollback": runner.rollback,
+        "wait": runner.wait,
+        "baseline": runner.baseline,
+        "exec": runner.migrate,
+        "unlock": runner.unlock,
+    }
     match config.command:
-        case "migrate" | "exec":
-            (_migrate_many if config.targets or config.each_schema else runner.migrate)(
-                config, emit
-            )
-        case "rollback":
-            runner.rollback(config, emit)
         case "status" | "plan" | "doctor" | "rehearse":
             _show(config, emit)
-        case "wait":
-            runner.wait(config, emit)
         case "serve":
             from initmig import sidecar
 
             sidecar.serve(config, emit)
-        case "unlock":
-            runner.unlock(config, emit)
+        case name:
+            without_result[name](config, emit)
 
 
 def _migrate_many(config: Config, emit: Emit) -> None:

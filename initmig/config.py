@@ -246,6 +246,13 @@ def _check_together(command: str, flags: Mapping[str, str], problems: list[Probl
                     hint="`initmig status` lists the ids in the order applied",
                 )
             )
+    if command == "baseline" and not flags.get("--to"):
+        problems.append(
+            Problem(
+                "`baseline` needs --to ID",
+                hint="name the last migration that this database has the schema of",
+            )
+        )
     if command == "new" and {"--sql", "--python"} <= flags.keys():
         problems.append(Problem("--sql and --python exclude each other"))
     if {"--json", "--markdown"} <= flags.keys():

@@ -178,6 +178,25 @@ class MigrationRolledBack(Record):
     duration_seconds: float
 
 
+class AlreadyApplied(Record):
+    """``baseline`` leaves these alone: they are applied, and stay recorded as they are."""
+
+    ids: tuple[str, ...]
+
+
+class RecordPlanned(Record):
+    """``baseline`` is about to record a migration as applied, and will not run it."""
+
+    id: str
+    path: str
+
+
+class MigrationRecorded(Record):
+    """A migration was recorded as applied without being run; its record was committed."""
+
+    id: str
+
+
 class HookRan(Record):
     """A post-apply hook was committed."""
 
@@ -245,7 +264,7 @@ class TargetsFinished(Record):
 
 
 class Finished(Record):
-    """A run that applied, rolled back or created something came to its end."""
+    """A run that applied, rolled back or recorded something came to its end."""
 
     summary: str
     ids: tuple[str, ...]
@@ -335,6 +354,9 @@ if TYPE_CHECKING:
         | ParserFellBack
         | MigrationApplied
         | MigrationRolledBack
+        | AlreadyApplied
+        | RecordPlanned
+        | MigrationRecorded
         | HookRan
         | MigrationRetried
         | StatementRunning

@@ -12,6 +12,7 @@ from initmig.errors import MigrationFailed, Place
 from initmig.events import (
     HookRan,
     MigrationApplied,
+    MigrationRecorded,
     MigrationRetried,
     MigrationRolledBack,
     MigrationStarted,
@@ -23,6 +24,7 @@ from initmig.postgres import (
     QUERY_CANCELED,
     RETRYABLE,
     StatementFailed,
+    refused,
 )
 from initmig.watching import Watch
 
@@ -108,6 +110,18 @@ class Executor:
             self._start(migration, position, len(migrations))
             seconds = self._run(migration, self._backend.rollback_one)
             self._emit(MigrationRolledBack(migration.id, seconds))
+
+    def record(self, migrations: Sequence[Migration]) -> None:
+        """*migrations*, in this order, as applied in one transaction; nothing of them runs.
+
+        :raises DatabaseRefused: the server refused the records; none of them is kept
+        """
+        try:
+            self._backend.mark_migrations(migration.handle for migration in migrations)
+        except StatementFailed as error:
+            raise refused(error) from error
+        for migration in migrations:
+            self._emit(MigrationRecorded(migration.id))
 
     def run_hooks(self, hooks: Sequence[Migration]) -> None:
         """The post-apply *hooks*, logged and not marked, as in yoyo.

@@ -44,8 +44,8 @@ FROM _yoyo_migration ORDER BY ctime, id"""
 # rolls back and applies again does not touch it.
 _OWN = {
     "own": "CASE i.state WHEN 'applied' THEN i.checksum ELSE '' END, coalesce(i.breaking, false),"
-    " CASE i.state WHEN 'applied' THEN extract(epoch FROM i.finished_at - i.started_at)"
-    " END::float8",
+    " CASE WHEN i.state = 'applied' AND i.statements_done > 0"
+    " THEN extract(epoch FROM i.finished_at - i.started_at) END::float8",
     "join": "LEFT JOIN _initmig_migration i ON i.migration_id = y.migration_id"
     " AND i.finished_at = y.applied_at_utc AT TIME ZONE 'UTC'",
 }
@@ -101,10 +101,13 @@ INSERT INTO _initmig_migration
 VALUES ({{id}}, {{checksum}}, {{breaking}}, 'applied', {{statements}},
     {{started}}, {RECORDED_AT} AT TIME ZONE 'UTC', {{user}}, {{host}}, {{version}})"""
 
-# What a stock yoyo has rolled back is not recorded any more.
+# What a stock yoyo has rolled back is not recorded any more, nor half way.
 _FORGET_GONE = """
-DELETE FROM _initmig_migration i WHERE state = 'applied' AND NOT EXISTS (
-    SELECT FROM _yoyo_migration y WHERE y.migration_id = i.migration_id)"""
+DELETE FROM _initmig_migration i
+WHERE NOT EXISTS (SELECT FROM _yoyo_migration y WHERE y.migration_id = i.migration_id)
+    AND (i.state = 'applied' OR EXISTS (
+        SELECT FROM _yoyo_log l WHERE l.migration_id = i.migration_id
+            AND l.created_at_utc AT TIME ZONE 'UTC' > i.started_at))"""
 
 _OWE = """
 INSERT INTO _yoyo_migration (migration_hash, migration_id, applied_at_utc)
@@ -222,6 +225,12 @@ def record(migration: Migration, *, by: Identity, seconds: float | None = None) 
         host=quote_literal(by.host),
         version=quote_literal(by.version),
     )
+
+
+def mark(migration: Migration, *, by: Identity) -> str:
+    """The SQL that records *migration* as applied, after `note_time`, though nothing of it ran."""
+    nothing = migration._replace(steps=(), parts=())
+    return f"{forget(migration.id)};{record(nothing, by=by, seconds=0)}"
 
 
 def forget(id: str) -> str:

@@ -179,6 +179,13 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.MigrationRolledBack: _Rendering(
         "info", lambda e: f"rolled back {e.id} in {format_duration(e.duration_seconds)}"
     ),
+    events.AlreadyApplied: _Rendering(
+        "info", lambda e: f"left as it is, applied already: {_list(e.ids)}"
+    ),
+    events.RecordPlanned: _Rendering(
+        "info", lambda e: f"to be recorded as applied, without being run: {e.id} ({e.path})"
+    ),
+    events.MigrationRecorded: _Rendering("debug", lambda e: f"recorded {e.id} as applied"),
     events.HookRan: _Rendering(
         "info", lambda e: f"ran {e.id} in {format_duration(e.duration_seconds)}"
     ),

@@ -94,6 +94,7 @@ class AppliedMigration(Record):
     """Empty where stock yoyo applied it."""
     breaking: bool = False
     duration_seconds: float | None = None
+    """None where nobody recorded it, or nothing was run."""
 
 
 class Unfinished(Record):

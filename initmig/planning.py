@@ -105,6 +105,12 @@ def up_to(target: str, ordered: Sequence[_T], listing: Listing) -> tuple[_T, ...
     return tuple(migration for migration in ordered if migration.id in before)
 
 
+def applied_up_to(target: str, applied: Collection[str], listing: Listing) -> tuple[str, ...]:
+    """The ids, up to and with *target* (a whole one) as listed, that are *applied*."""
+    listed = [file.id for file in listing.migrations]
+    return tuple(id for id in listed[: listed.index(target) + 1] if id in applied)
+
+
 def without_blocked(
     chosen: Sequence[Migration], pending: Iterable[Migration]
 ) -> tuple[Migration, ...]:

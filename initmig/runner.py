@@ -14,6 +14,7 @@ from initmig.events import (
     Finished,
     HistoryRead,
     MigrationApplied,
+    MigrationRecorded,
     MigrationRolledBack,
     NothingPending,
     UnknownMigrations,
@@ -252,6 +253,20 @@ def look(config: Config, listing: Listing, emit: Emit) -> None:
         session.close()
 
 
+def baseline(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
+    """Record everything pending up to and with ``config.to`` as applied, without running it.
+
+    :raises PlanError: there is no such id, or a migration stopped half way
+    :raises InitmigError: and every other one
+    """
+    from initmig import writer
+
+    tally = _Tally(emit)
+    run = begin(config, tally, clock)
+    writer.baseline(run)
+    tally.finish("recorded as applied", run)
+
+
 def unlock(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
     """Remove the lock row of a stock yoyo, or of a dead initmig; a live one's is left alone.
 
@@ -274,7 +289,7 @@ class _Tally:
         if isinstance(event, HistoryRead) and event == self._last:
             return  # whoever waits in the queue reads it twice a second
         self._last = event
-        if isinstance(event, MigrationApplied | MigrationRolledBack):
+        if isinstance(event, MigrationApplied | MigrationRecorded | MigrationRolledBack):
             self._ids.append(event.id)
         self._emit(event)
 

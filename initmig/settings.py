@@ -367,6 +367,10 @@ COMMANDS = {
         ),
         operands="NAME",
     ),
+    "baseline": Command(
+        "record migrations as applied without running them, to adopt a database",
+        (Option("--to", "to", "up to and with this id, or the one that starts so", metavar="ID"),),
+    ),
     "serve": Command(
         "migrate, then stay and answer /healthz, /readyz and /metrics",
         (

@@ -10,6 +10,7 @@ from initmig.sql import (
     position,
     psql_only,
     releasing_locks,
+    without_restrictions,
 )
 
 if TYPE_CHECKING:
@@ -34,13 +35,14 @@ class Header(Record):
 class Source:
     """The text of *path*, and the *problems* found in it so far.
 
-    A byte order mark is left out; line ends stay as they are, for one inside of a string is data.
+    A byte order mark is left out, and what pg_dump writes for psql alone; line ends stay as they
+    are, for one inside of a string is data.
     """
 
     def __init__(self, path: str, data: bytes) -> None:
         self.path = path
         self.problems: list[Problem] = []
-        self.text = self._decode(data)
+        self.text = without_restrictions(self._decode(data))
         for finding in (*psql_only(self.text), *releasing_locks(self.text)):
             self._object(finding.offset, finding.message, finding.hint)
 

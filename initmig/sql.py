@@ -55,9 +55,13 @@ _COPY_FROM_STDIN = rf"""(?xia)
       | (?!FROM{_BETWEEN}STDIN{_WORD_END}){_IN_WORD}++ )*+
     FROM{_BETWEEN}STDIN{_WORD_END}
 """
-_END_OF_COPY_DATA = r"(?m)^\\\.\r?$"
-_MAYBE_PSQL_ONLY = ("\\", "stdin")
+# As psql reads them from a file: from the next line on, up to a line of these two characters.
+_BEFORE_COPY_DATA = r";[ \t\f\v]*+\r?(?=\n)"
+_END_OF_COPY_DATA = r"\n\\\.\r?(?=\n|\Z)"
+_MAYBE_COPY = ("stdin",)
+_MAYBE_PSQL_ONLY = ("\\", *_MAYBE_COPY)
 _META_COMMAND = r"\\(\w+|.?)"
+_RESTRICTIONS = (r"\restrict", r"\unrestrict")
 
 _TRANSACTION_COMMAND = rf"""(?xia)
     (?: (?P<opens> BEGIN | START(?={_BETWEEN}TRANSACTION{_WORD_END}) )
@@ -68,9 +72,8 @@ _TRANSACTION_COMMAND = rf"""(?xia)
 """
 # Finds every such command, and a few words that are none: a first word stands at the start, or
 # after ";", a comment, or the end of a line.
-_MAYBE_TRANSACTION_COMMAND = (
-    r"[;/\r\n][ \t\f\v\ufeff]*+(?i:abort|begin|commit|end|prepare|rollback|start)\b"
-)
+_MAYBE_FIRST = r"[ \t\f\v\ufeff]*+(?i:abort|begin|commit|end|prepare|rollback|start)\b"
+_MAYBE_TRANSACTION_COMMAND = rf"[;/\r\n]{_MAYBE_FIRST}"
 
 # A function that only calls it is for others to call.
 _LOCK_RELEASE = rf"""(?xias)
@@ -89,7 +92,6 @@ _META_COMMAND_HINTS = {
     "gexec": "loop over the query in a DO block, and EXECUTE each row",
     "g gx gdesc ;": "end the statement with a semicolon",
     "echo qecho warn": "delete it, or RAISE NOTICE in a DO block",
-    "restrict unrestrict": "delete it: pg_dump writes it for psql",
 }
 
 
@@ -99,6 +101,17 @@ class Statement(Record):
     start: int
     end: int
     text: str
+
+
+class CopyData(Record):
+    """The data behind a COPY ... FROM STDIN, as offsets."""
+
+    statement: int
+    """Where the COPY begins."""
+    start: int
+    end: int
+    after: int
+    r"""Behind the ``\.`` that ends the data, and is none of it."""
 
 
 class Finding(Record):
@@ -126,6 +139,16 @@ class Position(Record):
     """The text of that line, without its end."""
 
 
+def mentions(text: str, words: Iterable[str]) -> bool:
+    """Whether one of *words*, in lower case, is in *text*, in whatever case.
+
+    As bytes, of which megabytes take no time, where `re` takes seconds; and one character beyond
+    the others would make four bytes of each in a copy of *text*.
+    """
+    lower = text.encode(errors="replace").lower()
+    return any(word.encode() in lower for word in words)
+
+
 def split(text: str) -> list[Statement]:
     """Statements of *text* in order; empty ones, psql's commands and COPY data are left out."""
     statements = []
@@ -138,7 +161,9 @@ def split(text: str) -> list[Statement]:
 
 def forbidden_in_transaction(text: str) -> list[Finding]:
     """Statements of *text* that would begin or end a transaction."""
-    if not _compiled(_MAYBE_TRANSACTION_COMMAND).search(f"\n{text}"):
+    if not (
+        _compiled(_MAYBE_FIRST).match(text) or _compiled(_MAYBE_TRANSACTION_COMMAND).search(text)
+    ):
         return []
     findings = []
     for start, end in _pieces(text):
@@ -149,7 +174,7 @@ def forbidden_in_transaction(text: str) -> list[Finding]:
 
 def releasing_locks(text: str) -> list[Finding]:
     """Statements of *text* that would release the migration lock with all others."""
-    if not _has_any(text, _MAYBE_LOCK_RELEASE):
+    if not mentions(text, _MAYBE_LOCK_RELEASE):
         return []
     return [
         _lock_finding(start, found)
@@ -159,22 +184,48 @@ def releasing_locks(text: str) -> list[Finding]:
 
 
 def psql_only(text: str) -> list[Finding]:
-    r"""Parts of *text* that psql understands and the server does not: ``\commands``, COPY data."""
-    if not _has_any(text, _MAYBE_PSQL_ONLY):
+    r"""Parts of *text* that only psql makes sense of: ``\commands``, COPY without its data."""
+    if not mentions(text, _MAYBE_PSQL_ONLY):
         return []
     findings = []
     for start, end in _pieces(text):
         if command := _compiled(_META_COMMAND).match(text, start, end):
             findings.append(_meta_command_finding(command))
-        elif _compiled(_COPY_FROM_STDIN).match(text, start, end):
+        elif _copies(text, start, end) and not _copy_data(text, start, end):
             findings.append(
                 Finding(
                     start,
-                    "COPY ... FROM STDIN waits for data, which only psql would send",
-                    _META_COMMAND_HINTS["copy"],
+                    r"COPY ... FROM STDIN without its data, on the lines behind it up to \.",
+                    r"let the data begin on the line below the semicolon, and a line of \. end it,"
+                    " as pg_dump writes it; or write INSERT ... VALUES",
                 )
             )
     return findings
+
+
+def copy_data(text: str) -> list[CopyData]:
+    """The data of each COPY ... FROM STDIN of *text*, in order."""
+    if not mentions(text, _MAYBE_COPY):
+        return []
+    found = (_copy_data(text, start, end) for start, end in _pieces(text))
+    return [data for data in found if data]
+
+
+def without_restrictions(text: str) -> str:
+    r"""*text* with blanks for each ``\restrict`` and ``\unrestrict``.
+
+    pg_dump writes them for psql, which then refuses all other commands that begin with a backslash;
+    so does initmig, always. https://www.postgresql.org/docs/current/app-psql.html
+    """
+    if not mentions(text, _RESTRICTIONS):
+        return text
+    kept, after = [], 0
+    for start, end in _pieces(text):
+        command = _compiled(_META_COMMAND).match(text, start, end)
+        if command and command[0] in _RESTRICTIONS:
+            kept += [text[after:start], " " * (end - start)]
+            after = end
+    return "".join([*kept, text[after:]])
 
 
 def header_directives(text: str) -> list[Directive]:
@@ -197,12 +248,6 @@ def position(text: str, offset: int) -> Position:
         column=offset - start + 1,
         source=text[start : _line_end(text, start)],
     )
-
-
-def _has_any(text: str, words: Iterable[str]) -> bool:
-    """Whether one of *words* is in *text*, in whatever case: of megabytes, `re` takes seconds."""
-    lower = text.lower()
-    return any(word in lower for word in words)
 
 
 def _transaction_finding(command: re.Match[str]) -> Finding:
@@ -276,10 +321,26 @@ def _after_statement(text: str, start: int, end: int) -> int:
     """Offset behind a statement, its semicolon, and the data that psql would send for it."""
     if not text.startswith(";", end):
         return end
-    if not _compiled(_COPY_FROM_STDIN).match(text, start, end):
+    if not _copies(text, start, end):
         return end + 1
-    data_end = _compiled(_END_OF_COPY_DATA).search(text, end)
-    return data_end.end() if data_end else len(text)
+    data = _copy_data(text, start, end)
+    return data.after if data else len(text)
+
+
+def _copies(text: str, start: int, end: int) -> bool:
+    """Whether the statement from *start* to *end* is a COPY ... FROM STDIN."""
+    return bool(_compiled(_COPY_FROM_STDIN).match(text, start, end))
+
+
+def _copy_data(text: str, start: int, end: int) -> CopyData | None:
+    """The data behind such a statement; None where there is none."""
+    if not _copies(text, start, end):
+        return None
+    before = _compiled(_BEFORE_COPY_DATA).match(text, end)
+    last = _compiled(_END_OF_COPY_DATA).search(text, before.end()) if before else None
+    if not (before and last):
+        return None
+    return CopyData(start, before.end() + 1, last.start() + 1, last.end())
 
 
 def _gaps(text: str, start: int) -> Iterator[tuple[int, int]]:

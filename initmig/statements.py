@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
-from initmig.sql import position, split
+from initmig.sql import copy_data, position, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -150,7 +150,7 @@ def read_each(
         except _Refused as error:
             found.append(None)
             refused = refused or _placed(error, text, part.start)
-    if refused:
+    if refused and not copy_data(text):  # the parser would take the data for SQL
         with suppress(_Refused):
             return list(_as_parsed(text, read)), ""
     # Where the parser reads each part as one statement, it has no other way to part them.

@@ -8,11 +8,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from initmig import engine, history, planning
-from initmig.events import AppliedElsewhere, NotLocked, ServerNotice, YoyoLockRemoved
+from initmig.events import (
+    AlreadyApplied,
+    AppliedElsewhere,
+    NothingPending,
+    NotLocked,
+    RecordPlanned,
+    ServerNotice,
+    YoyoLockRemoved,
+)
 from initmig.executor import Limits, locked_executor
 from initmig.lock import remove_yoyo_row
 from initmig.model import UNDOING
-from initmig.run import go_on, is_pending, look_through, planned, with_session
+from initmig.run import (
+    asked_for,
+    go_on,
+    is_pending,
+    look_through,
+    meet_unknown,
+    planned,
+    with_session,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -120,6 +136,52 @@ def _load_for_rollback(
     known = {*run.known, *(migration.id for migration in applied)}
     loaded = engine.load(files, known=known, emit=run.emit)
     return {migration.id: migration for migration in loaded}
+
+
+def baseline(run: Run) -> None:
+    """Record what is pending up to and with ``config.to`` as applied, without running it.
+
+    :raises InitmigError: every one of them
+    """
+    chosen: list[Migration] = []
+
+    def work(session: Session) -> None:
+        if not chosen:
+            chosen.extend(_choose(session, run))
+        if chosen:  # also after a connection was lost: what of it is left is seen under the lock
+            _record(session, run, chosen)
+
+    with_session(run, work)
+
+
+def _choose(session: Session, run: Run) -> Sequence[Migration]:
+    """What is to be recorded, and told of before anything is written."""
+    applied = history.applied_ids(session)
+    left = look_through(run, applied)
+    meet_unknown(session, run, left.unknown)
+    to = planning.resolve_id(run.config.to, run.known)
+    if there := planning.applied_up_to(to, applied, run.listing):
+        run.emit(AlreadyApplied(there))
+    pending = engine.load(left.pending, known={*run.known, *applied}, emit=run.emit)
+    chosen = planning.without_blocked(asked_for(run, pending), pending)
+    for migration in chosen:
+        run.emit(RecordPlanned(migration.id, migration.file.path))
+    if not chosen:
+        run.emit(NothingPending(len(run.listing.migrations), later=len(pending)))
+    return chosen
+
+
+def _record(session: Session, run: Run, chosen: Sequence[Migration]) -> None:
+    """Record what is still pending of the *chosen* once this process holds the migration lock."""
+    with _locked(session, run, lambda: is_pending(session, run)) as executor:
+        left = look_through(run, history.applied_ids(session))
+        still = [migration for migration in chosen if migration.file in left.pending]
+        if executor is None or not still:
+            run.emit(AppliedElsewhere(run.seconds()))
+            return
+        # the database has a part of such a one, which is not what its record would say
+        planning.refuse_half_way(history.unfinished_migrations(session), {}, "apply")
+        executor.record(still)
 
 
 def unlock(run: Run) -> None:

@@ -240,7 +240,8 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
     def _may_wait(self, script: Script) -> bool:
         # with what the server cannot read, a transaction would be lost that is open already
         opens = self._in_transaction and not (self._shares or self.session.in_transaction)
-        return opens and len(script.sql) < _LARGE
+        # nor goes COPY data with its COMMIT: first it has to be seen that the server took all of it
+        return opens and not script.data and len(script.sql) < _LARGE
 
     def apply_one(self, migration: Any, force: bool = False, mark: bool = True) -> None:  # noqa: ARG002, FBT001, FBT002
         """Run the steps and record them, in one transaction where *migration* has one.
@@ -267,6 +268,14 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             self.unmark_one(migration, log=False)
             self.record(history.forget(migration.id))
             self.record(history.settle(UNDOING + migration.id))
+
+    def mark_migrations(self, migrations: Iterable[Any]) -> None:
+        """Record *migrations*, in this order, as applied without running them: all, or none."""
+        with self.transaction():
+            for migration in migrations:
+                self.record(history.note_time())
+                self.mark_one(migration)
+                self.record(history.mark(migration.description, by=self.by))
 
     @contextmanager
     def _unit(self, migration: Any, direction: Direction) -> Iterator[float | None]:

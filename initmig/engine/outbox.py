@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from initmig.postgres import StatementFailed
 from initmig.source import place_at
-from initmig.sql import split
+from initmig.sql import copy_data, split
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from initmig.errors import Place
     from initmig.postgres import Session
+    from initmig.sql import CopyData
 
 # To the server a comment, unless the file before it has left a quote open: that ends here, and
 # then comes a character which is in no SQL, so that nothing of the message is run.
 _SEAL = "\n--'\\\"\\\n"
+
+
+_PIECE = 1 << 16
+"""So many characters of data go to the server at a time."""
+
+# `COPY users, line 3, column id: "x"`, in the server's language.
+_COPY_CONTEXT = r"(?m)^COPY .*?, [^\d\n,:]*(\d+)"
 
 
 class Script(NamedTuple):
@@ -25,17 +34,58 @@ class Script(NamedTuple):
     path: str
     text: str
     sql: str
-    start: int = 0
+    start: int
+    data: Sequence[CopyData]
+    """What of the SQL the server gets only when it asks for it."""
+
+    @classmethod
+    def of(cls, path: str, text: str, start: int = 0, end: int | None = None) -> Script:
+        """What stands in *text* from *start* to *end*."""
+        sql = text[start:end]
+        return cls(path, text, sql, start, copy_data(sql))
+
+    @property
+    def message(self) -> str:
+        """The SQL without the data."""
+        edges = [edge for each in self.data for edge in (each.start, each.after)]
+        pairs = zip([0, *edges[1::2]], [*edges[::2], len(self.sql)], strict=True)
+        return "".join([self.sql[start:end] for start, end in pairs])
+
+    def copies(self) -> Iterator[Iterator[bytes]]:
+        """The data of each COPY, in pieces."""
+        for each in self.data:
+            yield (
+                self.sql[at : min(at + _PIECE, each.end)].encode()
+                for at in range(each.start, each.end, _PIECE)
+            )
 
     def place_of(self, offset: int) -> Place:
-        """The place of the character at *offset* of the SQL."""
-        return place_at(self.path, self.text, self.start + offset)
+        """The place of the character at *offset* of the message."""
+        for each in self.data:
+            if offset >= each.start:
+                offset += each.after - each.start
+        return self._place_at(offset)
 
-    def place_of_statement(self, number: int) -> Place:
-        """The place of the statement *number*, from 0, or of the last one."""
+    def place_of_statement(self, number: int, *, line: int = 0) -> Place:
+        """The place of the statement *number*, from 0, or of the last one.
+
+        Where it is a COPY, and *line* is given, that of the line of its data, from 1.
+        """
         statements = split(self.sql)
-        at = min(number, len(statements) - 1)
-        return self.place_of(statements[at].start if statements else 0)
+        start = statements[min(number, len(statements) - 1)].start if statements else 0
+        for each in self.data:
+            if line and each.statement == start:
+                start = self._line_of(each, line)
+        return self._place_at(start)
+
+    def _line_of(self, data: CopyData, line: int) -> int:
+        offset = data.start
+        for _ in range(line - 1):
+            offset = self.sql.find("\n", offset, data.end) + 1 or data.end
+        return offset
+
+    def _place_at(self, offset: int) -> Place:
+        return place_at(self.path, self.text, self.start + offset)
 
 
 class Outbox:
@@ -78,8 +128,14 @@ class Outbox:
             return [self._send([each]) for each in message][-1]
 
     def _send(self, message: Sequence[str | Script]) -> list[tuple[Any, ...]]:
+        copies = (each for part in message if isinstance(part, Script) for each in part.copies())
         try:
-            rows = self._session.run("".join(_joined(message)))
+            rows = self._session.run("".join(_joined(message)), copies)
+            if next(copies, None):
+                raise StatementFailed(
+                    "the server did not ask for the data of each COPY ... FROM STDIN:"
+                    " is standard_conforming_strings off?"
+                )
         except StatementFailed as error:
             if place := _place(message, error):
                 error.at(place)
@@ -90,7 +146,7 @@ class Outbox:
 
 
 def _sql(part: str | Script) -> str:
-    return part if isinstance(part, str) else part.sql
+    return part if isinstance(part, str) else part.message
 
 
 def _joined(message: Sequence[str | Script]) -> list[str]:
@@ -100,7 +156,7 @@ def _joined(message: Sequence[str | Script]) -> list[str]:
 
 
 def _kept_apart(part: str | Script) -> str:
-    return f"{part};" if isinstance(part, str) else f"{part.sql}{_SEAL};"
+    return f"{part};" if isinstance(part, str) else f"{part.message}{_SEAL};"
 
 
 def _place(message: Sequence[str | Script], error: StatementFailed) -> Place | None:
@@ -108,11 +164,24 @@ def _place(message: Sequence[str | Script], error: StatementFailed) -> Place | N
     left = error.position - 1 if error.position else error.completed
     *before, part = message
     for each in before:
-        size = len(_kept_apart(each)) if error.position else len(split(_sql(each)))
+        size = len(_kept_apart(each)) if error.position else _count(each)
         if left < size:
             part = each
             break
         left -= size
     if isinstance(part, str):
         return None
-    return part.place_of(left) if error.position else part.place_of_statement(left)
+    if error.position:
+        return part.place_of(left)
+    return part.place_of_statement(left, line=_line_of_copy(error.server.context))
+
+
+def _count(part: str | Script) -> int:
+    """How many statements *part* has."""
+    return len(split(part if isinstance(part, str) else part.sql))
+
+
+def _line_of_copy(context: str) -> int:
+    """The line of a COPY's data, from 1, in which the server met an error; 0 where in none."""
+    found = re.search(_COPY_CONTEXT, context)
+    return int(found[1]) if found else 0

@@ -9,7 +9,7 @@ from yoyo.migrations import Migration as YoyoMigration
 from initmig.engine.outbox import Script
 from initmig.files import read_sql
 from initmig.model import Migration, Step
-from initmig.sql import split
+from initmig.sql import mentions, split
 
 if TYPE_CHECKING:
     from initmig.engine.backend import Backend
@@ -28,12 +28,12 @@ class SqlMigration(YoyoMigration):  # type: ignore[misc]
         super().__init__(file.id, file.path, file.folder)
         source = read_sql(file)
         self.use_transactions = source.header.transactional
-        words = (source.apply.lower(), source.rollback.lower())
-        self.sets_isolation = any("isolation" in text for text in words)
-        self.sets_session = any("set" in text for text in words)
+        both = (source.apply, source.rollback)
+        self.sets_isolation = any(mentions(text, ["isolation"]) for text in both)
+        self.sets_session = any(mentions(text, ["set"]) for text in both)
         self._scripts = {
-            "apply": Script(file.path, source.apply, source.apply),
-            "rollback": Script(file.rollback_path, source.rollback, source.rollback),
+            "apply": Script.of(file.path, source.apply),
+            "rollback": Script.of(file.rollback_path, source.rollback),
         }
         self._parts: dict[Direction, tuple[Part, ...]] = {"apply": (), "rollback": ()}
         if not self.use_transactions:

@@ -9,7 +9,7 @@ from initmig.engine.piecewise import Part
 from initmig.errors import ConfigError
 from initmig.events import ParserFellBack
 from initmig.source import place_at
-from initmig.sql import split
+from initmig.sql import copy_data, split
 from initmig.statements import EndsBlock, OpensBlock, Statement, read_statements
 
 if TYPE_CHECKING:
@@ -27,10 +27,12 @@ def parts_of(path: str, text: str, emit: Emit) -> tuple[Part, ...]:
     reading = read_statements(text)
     if reading.fell_back:
         emit(ParserFellBack(path, reading.fell_back))
+    ends = _ends_of_data(text)
     parts: list[Part] = []
     block: list[Part] = []
     for statement in reading.statements:
-        part = _part(path, text, statement)
+        end = ends.get(statement.start, statement.end)
+        part = _part(Script.of(path, text, statement.start, end), statement)
         if isinstance(statement.kind, OpensBlock) or block:
             block.append(part)
         else:
@@ -55,12 +57,23 @@ def parts_of(path: str, text: str, emit: Emit) -> tuple[Part, ...]:
 
 def statements_of(path: str, text: str) -> tuple[Part, ...]:
     """The statements of *text*, one by one, for a transaction that is open."""
-    return tuple(_part(path, text, Statement(*each, kind=None)) for each in split(text))
+    ends = _ends_of_data(text)
+    return tuple(
+        _part(
+            Script.of(path, text, each.start, ends.get(each.start, each.end)),
+            Statement(*each, kind=None),
+        )
+        for each in split(text)
+    )
 
 
-def _part(path: str, text: str, statement: Statement) -> Part:
-    script = Script(path, text, text[statement.start : statement.end], statement.start)
-    place = place_at(path, text, statement.start)
+def _ends_of_data(text: str) -> dict[int, int]:
+    """Where the data of each COPY ends, by where its statement starts."""
+    return {data.statement: data.after for data in copy_data(text)}
+
+
+def _part(script: Script, statement: Statement) -> Part:
+    place = place_at(script.path, script.text, script.start)
     return Part(lambda backend: backend.run(script), place, statement.text, statement.kind)
 
 

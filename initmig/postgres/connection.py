@@ -1,10 +1,14 @@
 """What a connection can do, of whichever kind it is; for type checkers alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 OnNotice = Callable[[str, str], None]
 """Gets severity and text."""
+
+
+Copies = Iterable[Iterable[bytes]]
+"""The data for one COPY FROM STDIN after the other, each in pieces."""
 
 
 class Connection(Protocol):
@@ -33,8 +37,12 @@ class Connection(Protocol):
     def tell_notices(self, on_notice: OnNotice) -> None:
         """Let *on_notice* have what the server says beside its answers."""
 
-    def exchange(self, message: str, timeout: float) -> list[tuple[Any, ...]]:
+    def exchange(
+        self, message: str, timeout: float, copies: Iterator[Iterable[bytes]]
+    ) -> list[tuple[Any, ...]]:
         """The rows of the last statement of *message*, within *timeout* seconds.
+
+        Each COPY FROM STDIN in it gets the next of *copies*, and fails where there is none.
 
         :raises StatementFailed: the server refused it; what came before in *message* is counted
         :raises DatabaseUnavailable: the connection was lost, or the answer took too long

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import logging
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import error_from_result
-from psycopg.generators import fetch, send
+from psycopg.generators import fetch
+from psycopg.waiting import Ready, Wait
 
 from initmig.dsn import parse_dsn
 from initmig.errors import ConfigError, ServerMessage
-from initmig.postgres.errors import StatementFailed, connection_lost, is_lost, one_line
+from initmig.postgres.errors import (
+    NO_COPY_DATA,
+    StatementFailed,
+    connection_lost,
+    is_lost,
+    one_line,
+)
 from initmig.postgres.parameters import IMPOSED, Settings, defaults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from psycopg.abc import PQGen
 
@@ -29,7 +36,7 @@ if TYPE_CHECKING:
 # What psycopg warns of is told by the error that follows, and its lines are none of our format.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
-_COPYING = (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)
+_COPYING = (pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)
 
 
 class _Guarded(psycopg.Connection[tuple[Any, ...]]):
@@ -88,26 +95,30 @@ class PsycopgConnection:
             lambda said: on_notice(said.severity_nonlocalized or "", said.message_primary or "")
         )
 
-    def exchange(self, message: str, timeout: float) -> list[tuple[Any, ...]]:
+    def exchange(
+        self, message: str, timeout: float, copies: Iterator[Iterable[bytes]]
+    ) -> list[tuple[Any, ...]]:
         """As in `connection.Connection`.
 
         Not by a cursor: it does not tell how many statements had been completed before the one
         that failed, and keeps every row of every statement.
         """
         with self.translating_errors(), self.dbapi.lock:
-            result, before = self._send(message, timeout)
+            result, before = self._send(message, timeout, copies)
         if result.status == pq.ExecStatus.FATAL_ERROR:
             error = error_from_result(result, encoding="utf-8")
             raise self._translate(error, completed=before) from error
         return self._rows(result)
 
-    def _send(self, message: str, timeout: float) -> tuple[pq.abc.PGresult, int]:
+    def _send(
+        self, message: str, timeout: float, copies: Iterator[Iterable[bytes]]
+    ) -> tuple[pq.abc.PGresult, int]:
         """As `_last_result`."""
         pgconn = self.dbapi.pgconn
         pgconn.send_query(message.encode())
         try:
             limit = None if timeout == float("inf") else timeout
-            result, before = self.dbapi.wait(_last_result(pgconn), timeout=limit)
+            result, before = self.dbapi.wait(_last_result(pgconn, copies), timeout=limit)
         except psycopg.OperationalError as error:
             if self.dbapi.broken:
                 raise
@@ -115,7 +126,7 @@ class PsycopgConnection:
             raise psycopg.OperationalError(f"no answer in {timeout:g} s") from error
         if result.status in _COPYING:
             self.close()
-            raise psycopg.ProgrammingError("COPY from or to the client is not possible here")
+            raise psycopg.ProgrammingError("COPY to the client is not possible here")
         return result, before
 
     def _rows(self, result: pq.abc.PGresult) -> list[tuple[Any, ...]]:
@@ -188,14 +199,16 @@ def _quotes_a_parameter(reason: str, conninfo: str) -> bool:
     )
 
 
-def _last_result(pgconn: pq.abc.PGconn) -> PQGen[tuple[pq.abc.PGresult, int]]:
+def _last_result(
+    pgconn: pq.abc.PGconn, copies: Iterator[Iterable[bytes]]
+) -> PQGen[tuple[pq.abc.PGresult, int]]:
     """The result of the last statement, or of the one that failed, and how many came before it."""
-    yield from send(pgconn)
-    last, before = (yield from fetch(pgconn)), 0
+    yield from _flush(pgconn)
+    last, before = (yield from _next_result(pgconn, copies)), 0
     assert last is not None  # noqa: S101 - to everything sent there is an answer
     while last.status not in _COPYING:
         try:
-            following = yield from fetch(pgconn)
+            following = yield from _next_result(pgconn, copies)
         except psycopg.DatabaseError:
             if last.status != pq.ExecStatus.FATAL_ERROR:
                 raise
@@ -204,6 +217,38 @@ def _last_result(pgconn: pq.abc.PGconn) -> PQGen[tuple[pq.abc.PGresult, int]]:
             break
         last, before = following, before + 1
     return last, before
+
+
+def _next_result(
+    pgconn: pq.abc.PGconn, copies: Iterator[Iterable[bytes]]
+) -> PQGen[pq.abc.PGresult | None]:
+    """The next one, None behind the last one; a COPY FROM STDIN gets its data before."""
+    result: pq.abc.PGresult | None = yield from fetch(pgconn)
+    while result is not None and result.status == pq.ExecStatus.COPY_IN:
+        with suppress(psycopg.OperationalError):  # the result tells why better
+            yield from _copy(pgconn, next(copies, None))
+        result = yield from fetch(pgconn)
+    return result
+
+
+def _copy(pgconn: pq.abc.PGconn, pieces: Iterable[bytes] | None) -> PQGen[None]:
+    """Send the data that the server asks for, or that there is none."""
+    for piece in pieces or ():
+        pgconn.put_copy_data(piece)
+        yield from _flush(pgconn)
+    pgconn.put_copy_end(NO_COPY_DATA if pieces is None else None)
+    yield from _flush(pgconn)
+
+
+def _flush(pgconn: pq.abc.PGconn) -> PQGen[None]:
+    """Send what is queued, and read what the server says meanwhile, for which it may wait.
+
+    As psycopg's own, which does not outlive an interruption: it is sent nothing to begin anew.
+    """
+    while pgconn.flush():
+        ready = yield Wait.RW
+        if ready and ready & Ready.R:
+            pgconn.consume_input()
 
 
 def _statement_failed(error: psycopg.Error, *, completed: int) -> StatementFailed:

@@ -16,6 +16,9 @@ QUERY_CANCELED = "57014"
 RETRYABLE = {"55P03": "lock timeout", "40P01": "deadlock", "40001": "serialization failure"}
 """SQLSTATEs of a transaction that failed because of others, and succeeds when tried again."""
 
+NO_COPY_DATA = b"there is no data for it"
+"""What a COPY FROM STDIN is told to fail with that nobody has data for."""
+
 _INSUFFICIENT_PRIVILEGE = "42501"
 _CONNECTION_LOST = ("08", "57P01", "57P02", "57P03")
 """Connection exceptions, and a server that shuts down, crashed, or cannot be connected to now."""

@@ -15,11 +15,17 @@ from select import POLLIN, POLLOUT, poll
 from time import monotonic
 
 from initmig.errors import ServerMessage
-from initmig.postgres.errors import StatementFailed, connection_lost, is_lost, one_line
+from initmig.postgres.errors import (
+    NO_COPY_DATA,
+    StatementFailed,
+    connection_lost,
+    is_lost,
+    one_line,
+)
 from initmig.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from typing import Any
 
     from initmig.errors import DatabaseUnavailable
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
 
 _BAD = 1  # ConnStatusType
 _FAILED, _READING, _WRITING = range(3)  # PostgresPollingStatusType
-_GOOD, _COPYING = (0, 1, 2), (3, 4, 8)  # ExecStatusType
+_GOOD, _COPY_IN, _COPYING = (0, 1, 2), 4, (3, 8)  # ExecStatusType
 _IDLE, _ACTIVE = 0, 1  # PGTransactionStatusType
 _VERBOSE = 2  # PGVerbosity
 
@@ -136,12 +142,15 @@ class LibpqConnection:
         self._receiver = CFUNCTYPE(None, c_void_p, c_void_p)(receive)
         self._libpq.PQsetNoticeReceiver(self._connection, self._receiver, None)
 
-    def exchange(self, message: str, timeout: float) -> list[tuple[Any, ...]]:
+    def exchange(
+        self, message: str, timeout: float, copies: Iterator[Iterable[bytes]]
+    ) -> list[tuple[Any, ...]]:
         """As in `connection.Connection`."""
         deadline = monotonic() + timeout
         try:
-            self._send(message, deadline)
-            last, failed = self._receive(deadline)
+            self._libpq.PQsendQuery(self._connection, message.encode())
+            self._flush(deadline)
+            last, failed = self._receive(deadline, copies)
         except KeyboardInterrupt:
             try:
                 self._cancel()
@@ -160,15 +169,24 @@ class LibpqConnection:
         finally:
             self._libpq.PQclear(last)
 
-    def _send(self, message: str, deadline: float) -> None:
-        """Send *message*, and read what the server says meanwhile, for which it may wait."""
-        self._libpq.PQsendQuery(self._connection, message.encode())
+    def _flush(self, deadline: float) -> None:
+        """Send what is queued, and read what the server says meanwhile, for which it may wait."""
         while self._libpq.PQflush(self._connection) == 1:
             socket = self._libpq.PQsocket(self._connection)
             if _wait(socket, POLLIN | POLLOUT, deadline) & POLLIN:
                 self._libpq.PQconsumeInput(self._connection)
 
-    def _receive(self, deadline: float) -> tuple[c_void_p, StatementFailed | None]:
+    def _copy(self, pieces: Iterable[bytes] | None, deadline: float) -> None:
+        """Send the data that the server asks for, or that there is none."""
+        for piece in pieces or ():
+            self._libpq.PQputCopyData(self._connection, piece, len(piece))
+            self._flush(deadline)
+        self._libpq.PQputCopyEnd(self._connection, NO_COPY_DATA if pieces is None else None)
+        self._flush(deadline)
+
+    def _receive(
+        self, deadline: float, copies: Iterator[Iterable[bytes]]
+    ) -> tuple[c_void_p, StatementFailed | None]:
         """The last result, which is the caller's to clear, and the first failure."""
         last, completed, failed = c_void_p(), 0, None
         while result := self._next_result(deadline):
@@ -177,9 +195,11 @@ class LibpqConnection:
             status = self._libpq.PQresultStatus(result)
             if status in _COPYING:
                 self.close()
-                self._last_words = "COPY from or to the client is not possible here"
+                self._last_words = "COPY to the client is not possible here"
                 break
-            if status in _GOOD:
+            if status == _COPY_IN:
+                self._copy(next(copies, None), deadline)
+            elif status in _GOOD:
                 completed += 1
             else:
                 failed = failed or self._failed(result, completed)
@@ -216,7 +236,7 @@ class LibpqConnection:
         self._libpq.PQcancelStart(cancel)
         _poll(cancel, self._libpq.PQcancelPoll, self._libpq.PQcancelSocket, _CANCEL_SECONDS)
         self._libpq.PQcancelFinish(cancel)
-        last, _ = self._receive(_FOR_EVER)
+        last, _ = self._receive(_FOR_EVER, iter(()))
         self._libpq.PQclear(last)
 
     def _rows(self, result: c_void_p) -> list[tuple[Any, ...]]:

@@ -10,7 +10,7 @@ from initmig.records import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
-    from initmig.postgres.connection import Connection, OnNotice
+    from initmig.postgres.connection import Connection, Copies, OnNotice
     from initmig.postgres.parameters import Settings
 
 
@@ -94,13 +94,15 @@ class Session:
         except StatementFailed as error:
             raise refused(error) from error
 
-    def run(self, script: str) -> list[tuple[Any, ...]]:
+    def run(self, script: str, copies: Copies = ()) -> list[tuple[Any, ...]]:
         """The rows of the last statement of *script*, which is sent as it is, in one message.
+
+        Each COPY FROM STDIN in it gets the next of *copies*.
 
         :raises StatementFailed: the server refused it
         :raises DatabaseUnavailable: the connection was lost, or the answer took too long
         """
-        return self.connection.exchange(script, self.answer_timeout)
+        return self.connection.exchange(script, self.answer_timeout, iter(copies))
 
     def sibling(self) -> Session:
         """A second session with the same database, for questions.

@@ -117,6 +117,12 @@ HOOKS = TABLE | {
     "post-apply-3.py": "from yoyo import step\n__transactional__ = False\n"
     "step('INSERT INTO t VALUES (-4, 0)')\nstep('VACUUM t')\n",
 }
+DATA = TABLE | {
+    "0002_d.sql": "COPY t FROM stdin;\n11\t1\n12\t1\n\\.\nCREATE TABLE d (a int);\n"
+    "COPY d FROM stdin WITH (FORMAT csv, HEADER);\na\n1\n\\.\n",
+    "0003_d.sql": "-- transactional: false\nCOPY d FROM stdin;\n2\n\\.\nVACUUM d;\n"
+    "BEGIN; COPY d FROM stdin;\n3\n\\.\nINSERT INTO d VALUES (4); COMMIT;",
+}
 SETTINGS = TABLE | {
     "0002_s.sql": """-- transactional: false
         BEGIN; SET search_path = pg_catalog; COMMIT;
@@ -144,6 +150,10 @@ RUNS = {
     "Python": Run(MIGRATE, PYTHON),
     "rollback of Python": Run(BACK, PYTHON, before=MIGRATE),
     "hooks": Run(MIGRATE, HOOKS),
+    "data": Run(MIGRATE, DATA),
+    "data by psycopg": Run(
+        MIGRATE, DATA | {"0004_p.py": "from yoyo import step\nstep('SELECT 1')\n"}
+    ),
     "settings": Run(MIGRATE, SETTINGS),
 }
 SLEEPING = """

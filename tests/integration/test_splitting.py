@@ -185,13 +185,6 @@ def test_line_ends_in_a_string_stay_as_they_are(script: Script, text: str) -> No
     assert script.database.value("SELECT a FROM t") == "a\r\nb\rc\n"
 
 
-def test_copy_from_stdin_is_refused_before_anything_runs(script: Script) -> None:
-    result = script.run(f"{DIRECTIVE}CREATE TABLE t (a int);\nCOPY t FROM STDIN;\n1\n\\.\n")
-    assert result.code == 2
-    assert "0001_script.sql:3:1: COPY ... FROM STDIN waits for data" in result.err
-    assert script.database.tables() == set()
-
-
 def test_what_is_newer_than_the_parser_is_said_and_left_to_the_server(script: Script) -> None:
     result = script.run(
         f"{DIRECTIVE}CREATE TABLE t (a int, b int GENERATED ALWAYS AS (a + 1) VIRTUAL);\n"

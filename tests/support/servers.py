@@ -6,11 +6,17 @@ import fcntl
 import shutil
 import subprocess
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from dev.postgres import Server, find_installation
+from dev.postgres import (
+    PostgresError,
+    Server,
+    installation_for,
+    programs_of,
+    unprivileged_account,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,6 +49,27 @@ def running_server(cluster: Path, *, settings: Mapping[str, str] | None = None) 
         with _kept(server):
             server.start()
             yield server
+
+
+@contextmanager
+def running_server_of(version: str) -> Iterator[Server]:
+    """A started server of the major *version*, with programs of its own."""
+    with _server_folder() as root:
+        programs = installation_for(programs_of(version), unprivileged_account())
+        server = Server.create(root, installation=programs)
+        with _kept(server):
+            server.start()
+            yield server
+
+
+def installed_versions() -> list[str]:
+    """The major versions of which this machine has the programs."""
+    found = []
+    for version in ("14", "15", "16", "17", "18"):
+        with suppress(PostgresError):
+            programs_of(version)
+            found.append(version)
+    return found
 
 
 @contextmanager
@@ -86,7 +113,7 @@ def _server_folder() -> Iterator[Path]:
 
 @contextmanager
 def _kept(server: Server) -> Iterator[None]:
-    installation = find_installation()
+    installation = server.installation
     stop = [installation.programs / "pg_ctl", server.root, server.socket_dir]
     keeper = subprocess.Popen(
         ["/bin/sh", "-c", _KEEPER, "keeper", *map(str, stop)],

@@ -145,7 +145,7 @@ def test_a_timeout_that_postgresql_cannot_hold_is_refused(name: str) -> None:
         (
             ["wait", "--to", "x"],
             "`wait` has no --to",
-            "--to belongs to migrate, rollback, plan, rehearse",
+            "--to belongs to migrate, rollback, plan, rehearse, baseline",
         ),
         (["wait", "--for", "x"], "--for: 'x' is not one of database, migrations", ""),
         (

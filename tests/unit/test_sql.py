@@ -8,11 +8,13 @@ from initmig.sql import (
     Directive,
     Finding,
     Position,
+    copy_data,
     forbidden_in_transaction,
     header_directives,
     position,
     psql_only,
     split,
+    without_restrictions,
 )
 
 ONE_STATEMENT = {
@@ -194,7 +196,6 @@ def test_what_leaves_the_transaction_open_is_not_reported(text: str) -> None:
         ("\\g", "end the statement with a semicolon"),
         ("\\;", "end the statement with a semicolon"),
         ("\\echo", "RAISE NOTICE"),
-        ("\\restrict", "pg_dump writes it for psql"),
         ("\\timing", "only psql knows"),
         ("\\!", "only psql knows"),
         ("\\.", "only psql knows"),
@@ -219,21 +220,76 @@ def test_a_backslash_alone_is_found(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "COPY t FROM STDIN;\n1\n\\.\n",
-        "COPY t FROM STDIN;\n\\N\t\\i\n\\.\r\nSELECT 1;",
+        "COPY t FROM STDIN;",
+        "COPY t FROM STDIN;\n1\n",
+        "COPY t FROM STDIN;\n1\n\\.1\n",
+        "COPY t FROM STDIN;\n1\n \\.\n",
+        "COPY t FROM STDIN; 1\n\\.\n",
+        "COPY t FROM STDIN; SELECT 1;\n1\n\\.\n",
         'copy public."t(" (a, "b)") from /* c */ stdin with (format csv);\n1,2',
         "COPY t(a)FROM stdin",
         "copy binary t from stdin;",
     ],
 )
-def test_copy_from_stdin_is_found_without_its_data(text: str) -> None:
+def test_copy_from_stdin_without_its_data_is_found(text: str) -> None:
     assert psql_only(f"\n{text}") == [
         Finding(
             1,
-            "COPY ... FROM STDIN waits for data, which only psql would send",
-            "write INSERT ... VALUES, or a Python migration that uses cursor.copy()",
+            "COPY ... FROM STDIN without its data, on the lines behind it up to \\.",
+            "let the data begin on the line below the semicolon, and a line of \\. end it, as"
+            " pg_dump writes it; or write INSERT ... VALUES",
         )
     ]
+    assert copy_data(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        ("COPY t FROM STDIN;\n1\n\\.\n", ["1\n"]),
+        ("COPY t FROM STDIN;\n1\n\\.", ["1\n"]),
+        ("COPY t FROM STDIN; \t\n1\n\\.\n", ["1\n"]),
+        ("COPY t FROM STDIN;\n\\.\n", [""]),
+        ("COPY t FROM STDIN;\n\n\\.\n", ["\n"]),
+        ("COPY t FROM STDIN;\r\n1\r\n2\r\n\\.\r\nSELECT 1;", ["1\r\n2\r\n"]),
+        ("COPY t FROM STDIN;\n\\N\t\\i\n\\.x\n\\.\n", ["\\N\t\\i\n\\.x\n"]),
+        ("COPY t FROM STDIN;\n';\n\\.\nCOPY u(a) FROM stdin;\n$$\n\\.\n", ["';\n", "$$\n"]),
+        ("SELECT 'COPY t FROM stdin;\n1\n\\.\n'", []),
+        ("/* COPY t FROM stdin;\n1\n\\.\n*/", []),
+        ("COPY t TO stdout;\nSELECT 'stdin'", []),
+    ],
+)
+def test_data_of_copy_is_what_psql_would_send(text: str, data: list[str]) -> None:
+    found = copy_data(text)
+
+    assert [text[each.start : each.end] for each in found] == data
+    assert [text[each.statement : each.statement + 4] for each in found] == ["COPY"] * len(data)
+    assert all(text[: each.after].endswith(("\\.", "\\.\r")) for each in found)
+    assert psql_only(text) == []
+
+
+@given(SQL)
+def test_data_of_copy_stands_between_statements(text: str) -> None:
+    statements = split(text)
+    for each in copy_data(text):
+        assert each.start <= each.end < each.after
+        [_] = [one for one in statements if one.start == each.statement and one.end < each.start]
+        assert not [one for one in statements if each.start <= one.start < each.after]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\\restrict aB3\n", f"{' ' * 13}\n"),
+        ("-- c\n\\unrestrict aB3; SELECT 1\r\nSELECT 2", f"-- c\n{' ' * 25}\r\nSELECT 2"),
+        ("\\restricted a", "\\restricted a"),
+        ("SELECT '\\restrict a'", "SELECT '\\restrict a'"),
+        ("COPY t FROM stdin;\n\\restrict a\n\\.\n", "COPY t FROM stdin;\n\\restrict a\n\\.\n"),
+        ("\\i a\n\\restrict b", f"\\i a\n{' ' * 11}"),
+    ],
+)
+def test_restrictions_become_blanks(text: str, expected: str) -> None:
+    assert without_restrictions(text) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,390 @@
+"""COPY ... FROM STDIN with its data in the file, as psql would run it, in the transaction."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.migrations import write
+from tests.support.pgbouncer import running_pgbouncer
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.command import Initmig
+    from tests.support.databases import Database, DatabaseServer
+    from tests.support.processes import Processes, Result, Running
+    from tests.support.proxy import MakeProxy
+
+TABLE = "CREATE TABLE t (id int, name text);\n"
+GATE = """
+CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    WHILE EXISTS (SELECT FROM pg_class WHERE relname = 'gate') LOOP
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+    RETURN NEW;
+END $$;
+"""
+GATED = f"""{GATE}
+CREATE TABLE t (id int, name text);
+CREATE TRIGGER wait BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION wait();
+COPY t FROM stdin;
+1\tone
+2\ttwo
+\\.
+CREATE TABLE behind ();
+"""
+REFUSING = """CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN IF NEW.id = 2 THEN RAISE 'no, line 9'; END IF; RETURN NEW; END $$;
+CREATE TRIGGER no BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION no();
+"""
+WAITING = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event = 'PgSleep'"""
+# With a step in Python in the folder, the connection is psycopg's.
+PYTHON = {"0000.py": "from yoyo import step\nstep('SELECT 1', 'SELECT 1')\n"}
+MEASURED = """
+import os, re
+from initmig.cli import main
+code = main(["migrate"], os.environ)
+print(code, re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+"""
+
+
+class Files:
+    """A folder for the one migration of a test, and the command on it."""
+
+    def __init__(self, initmig: Initmig, database: Database, folder: Path) -> None:
+        self.database = database
+        self.folder = folder
+        self._initmig = initmig
+
+    def write(self, text: str, name: str = "0001_data.sql") -> None:
+        write(self.folder, {name: text})
+
+    def run(self, *argv: str, url: str = "") -> Result:
+        return self._initmig(*argv, url=url or self.database.url, folder=self.folder)
+
+    def start(self, *argv: str) -> Running:
+        return self._initmig.start(*argv, url=self.database.url, folder=self.folder)
+
+    def apply(self, text: str, *argv: str) -> None:
+        self.write(text)
+        result = self.run("migrate", *argv)
+        assert result.code == 0, result.err
+
+    def fails(self, text: str, *, code: int = 1) -> str:
+        """What it says; nothing of it is kept."""
+        self.write(text)
+        result = self.run("migrate")
+        assert result.code == code, result.err
+        assert "t" not in self.database.tables()
+        assert "0001_data" not in self.recorded()
+        return result.err
+
+    def recorded(self) -> list[str]:
+        if "_yoyo_migration" not in self.database.tables():
+            return []
+        return [id for (id,) in self.database.query("SELECT migration_id FROM _yoyo_migration")]
+
+
+@pytest.fixture(params=[{}, PYTHON], ids=["libpq", "psycopg"])
+def files(
+    request: pytest.FixtureRequest, initmig: Initmig, database: Database, folder: Path
+) -> Files:
+    write(folder, request.param)
+    return Files(initmig, database, folder)
+
+
+# --- what it takes ---
+
+
+@pytest.mark.parametrize(
+    ("copy", "rows"),
+    [
+        ("COPY t FROM stdin;\n1\tone\n2\t\\N\n\\.\n", [(1, "one"), (2, None)]),
+        ("COPY t FROM stdin;\n\\.\n", []),
+        ("COPY t FROM stdin;\n1\ta\\nb\\\\.\n\\.\n", [(1, "a\nb\\.")]),
+        ("COPY t FROM stdin;\r\n1\tone\r\n\\.\r\n", [(1, "one")]),
+        ("copy t (name, id) from stdin (format csv, header);\nx,y\né🐘',1\n\\.\n", [(1, "é🐘'")]),
+        ('COPY t FROM stdin CSV;\n1,"a\n\\i;b"\n\\.\n', [(1, "a\n\\i;b")]),
+        (
+            "COPY t FROM stdin;\n1\tCOMMIT;\n\\.\nCOPY t FROM stdin;\n2\t$$'\n\\.\n",
+            [(1, "COMMIT;"), (2, "$$'")],
+        ),
+    ],
+    ids=["text", "empty", "escapes", "crlf", "header", "line end in a value", "two"],
+)
+def test_data_becomes_rows(files: Files, copy: str, rows: list[tuple[int, str | None]]) -> None:
+    files.apply(f"{TABLE}{copy}INSERT INTO t VALUES (9, 'behind');")
+    assert files.database.query("SELECT * FROM t ORDER BY id") == [*rows, (9, "behind")]
+
+
+def test_data_ends_with_the_file(files: Files) -> None:
+    files.apply(f"{TABLE}COPY t FROM stdin;\n1\tone\n\\.")
+    assert files.database.query("SELECT * FROM t") == [(1, "one")]
+
+
+def test_data_of_a_rollback(files: Files) -> None:
+    files.write(f"{TABLE}COPY t FROM stdin;\n1\tone\n\\.\n", "0001_data.rollback.sql")
+    files.apply("CREATE TABLE u ()")
+    back = files.run("rollback", "--steps=1")
+    assert back.code == 0, back.err
+    assert files.database.query("SELECT * FROM t") == [(1, "one")]
+    assert "0001_data" not in files.recorded()
+
+
+def test_all_in_one_transaction(files: Files) -> None:
+    data = f"{TABLE}COPY t FROM stdin;\n1\tone\n\\.\n"
+    files.write("SELECT 1 / 0", "0002_fails.sql")
+    files.write(data)
+    failed = files.run("migrate", "--transaction=all")
+    assert failed.code == 1
+    assert "t" not in files.database.tables()
+    files.write("SELECT 1", "0002_fails.sql")
+    files.apply(data, "--transaction=all")
+    assert files.database.query("SELECT * FROM t") == [(1, "one")]
+
+
+def test_migration_that_is_no_one_transaction_goes_on_behind_its_data(files: Files) -> None:
+    text = (
+        "-- transactional: false\nCREATE TABLE t (id int, name text);\nVACUUM t;\n"
+        "COPY t FROM stdin;\n1\tone\n\\.\nVACUUM t;\n"
+        "BEGIN;\nCOPY t FROM stdin;\n2\t{}\n\\.\nCOMMIT;\n"
+    )
+    files.write(text.format("two\tand more"))
+    failed = files.run("migrate")
+    assert failed.code == 1
+    assert "0001_data.sql:10:1: 0001_data failed: extra data after last expected col" in failed.err
+    assert "0001_data" not in files.recorded()
+    files.apply(text.format("two"), "--changed=allow")
+    assert files.database.query("SELECT * FROM t ORDER BY 1") == [(1, "one"), (2, "two")]
+
+
+def test_statement_newer_than_the_parser_does_not_make_sql_of_the_data(files: Files) -> None:
+    files.write(
+        "-- transactional: false\nCREATE TABLE t (name text);\nCOPY t FROM stdin;\n"
+        "SELECT 1;\n\\.\nSELEKT 2;"
+    )
+    failed = files.run("migrate")
+    assert failed.code == 1
+    assert '0001_data.sql:6:1: 0001_data failed: syntax error at or near "SELEKT"' in failed.err
+    assert files.database.query("SELECT * FROM t") == [("SELECT 1;",)]
+
+
+def test_trigger_may_say_more_than_fits_in_between(files: Files) -> None:
+    rows = "".join(f"{n}\t{'x' * 1000}\n" for n in range(3000))
+    files.apply(
+        "CREATE FUNCTION say() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE NOTICE '%', NEW.name; RETURN NEW; END $$;\n"
+        f"{TABLE}CREATE TRIGGER say BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION say();\n"
+        f"COPY t FROM stdin;\n{rows}\\.\n",
+        "--log-level=warning",
+    )
+    assert files.database.value("SELECT count(*) FROM t") == 3000
+
+
+def test_what_the_file_sets_reaches_neither_its_record_nor_the_next_one(files: Files) -> None:
+    files.write("CREATE TABLE next ()", "0002_next.sql")
+    files.apply(
+        "SELECT pg_catalog.set_config('search_path', '', false);\nSET statement_timeout = 1;\n"
+        "SET statement_timeout = 0;\nCREATE TABLE public.t (id int);\n"
+        "COPY public.t FROM stdin;\n1\n\\.\n"
+    )
+    assert {"t", "next", "_yoyo_migration"} < files.database.tables()
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_behind_a_pooler(files: Files, server: DatabaseServer, mode: str) -> None:
+    files.write(
+        "SELECT pg_catalog.set_config('search_path', '', false);\nCREATE TABLE public.t (id int);\n"
+        "COPY public.t FROM stdin;\n1\n\\.\n"
+    )
+    with running_pgbouncer(server, pool_mode=mode, default_pool_size=2) as bouncer:
+        result = files.run("migrate", url=bouncer.url(files.database.name))
+    assert result.code == 0, result.err
+    assert files.database.query("SELECT * FROM t") == [(1,)]
+    assert "0001_data" in files.recorded()
+
+
+def test_owner_who_is_no_superuser(files: Files) -> None:
+    url = files.database.login_role("GRANT CREATE, USAGE ON SCHEMA public TO {role}")
+    files.write(f"{TABLE}COPY t FROM stdin;\n1\tone\n\\.\n")
+    result = files.run("migrate", url=url)
+    assert result.code == 0, result.err
+    assert files.database.query("SELECT * FROM t") == [(1, "one")]
+
+
+# --- where it failed ---
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("COPY t FROM stdin;\n1\tone\nx\ttwo\n3\tthree\n\\.\n", ":4:1: 0001_data failed: invalid"),
+        ("COPY t FROM stdin;\n1\n\\.\n", ":3:1: 0001_data failed: missing data for column"),
+        ('COPY t FROM stdin CSV HEADER;\na,b\n1,"\n"\nx,y\n\\.\n', ":6:1: 0001_data failed: inv"),
+        (
+            "COPY t FROM stdin;\n1\t1\n2\t2\n\\.\nSELECT 1;\nCOPY t FROM stdin;\n1\t1\ny\t\n\\.\n",
+            ":9:1: 0001_data failed: invalid input syntax for type integer",
+        ),
+        ("COPY u FROM stdin;\n1\n\\.\n", ':2:1: 0001_data failed: relation "u" does not exist'),
+        (
+            "COPY t FROM stdin;\n1\t1\n\\.\n\nSELECT  missing;",
+            ':6:9: 0001_data failed: column "missing" does not exist',
+        ),
+        (
+            "COPY t FROM stdin;\n1\t1\n\\.\n\n  SELECT id / 0 FROM t;",
+            ":6:3: 0001_data failed: division by zero",
+        ),
+        (
+            f"{REFUSING}COPY t FROM stdin;\n1\t1\n2\t2\n\\.\n",
+            ":7:1: 0001_data failed: no, line 9",
+        ),
+        (
+            "ALTER TABLE t ADD UNIQUE (id) DEFERRABLE;\nCOPY t FROM stdin;\n1\t\n1\t\n\\.\n",
+            ":3:1: 0001_data failed: duplicate key value",
+        ),
+        (
+            "COPY t FROM stdin (FORMAT binary);\n1\n\\.\n",
+            ":2:1: 0001_data failed: COPY file signature not recognized",
+        ),
+        (
+            "COPY t FROM stdin;\n1\t1\n\\.\nCOMMENT ON TABLE t IS 'open",
+            ":5:23: 0001_data failed: un",
+        ),
+    ],
+    ids=[
+        *("line", "first line", "physical line", "second", "no data wanted", "behind, position"),
+        *("behind, statement", "trigger", "end of the data", "binary", "cannot be read"),
+    ],
+)
+def test_failure_names_its_line(files: Files, text: str, expected: str) -> None:
+    said = files.fails(TABLE + text)
+    assert f"0001_data.sql{expected}" in said
+
+
+def test_failure_shows_the_line_of_the_data(files: Files) -> None:
+    said = files.fails(f"{TABLE}COPY t FROM stdin;\n1\tone\nx\ttwo\n\\.\n")
+    assert "     4 | x\ttwo\n       | ^\n" in said
+    assert 'CONTEXT: COPY t, line 2, column id: "x"' in said
+    assert "next: nothing of it was kept; mend it and run again" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "COPY t FROM stdin;\n1\tone\n",
+            ":2:1: COPY ... FROM STDIN without its data, on the lines",
+        ),
+        ("\\restrict x\n\\i other.sql\n", ":3:1: \\i is a command of psql, not SQL"),
+        ("COPY t FROM stdin;\n\\.\n\\connect x\n", ":4:1: \\connect is a command of psql, not SQL"),
+        ("COPY t FROM stdin;\n\\.\n\\.\n", ":4:1: \\. is a command of psql, not SQL"),
+        ("\\unrestricted x\n", ":2:1: \\unrestricted is a command of psql, not SQL"),
+        ("COPY t FROM stdin;\n\\.\nCOMMIT;", ":4:1: COMMIT would end the transaction"),
+    ],
+)
+def test_what_only_psql_understands_is_refused_still(
+    files: Files, text: str, expected: str
+) -> None:
+    assert f"0001_data.sql{expected}" in files.fails(TABLE + text, code=2)
+
+
+def test_data_that_the_server_does_not_ask_for_is_not_lost_in_silence(files: Files) -> None:
+    files.database.execute(
+        f"ALTER DATABASE {files.database.name} SET standard_conforming_strings = off"
+    )
+    # to the server, all of it from the first quote on is one string
+    said = files.fails(f"{TABLE}SELECT '\\';\nCOPY t FROM stdin;\n1\t1\n\\.\n--';")
+    assert "the server did not ask for the data of each COPY ... FROM STDIN" in said
+
+
+# --- stopped, cut, held up ---
+
+
+def test_sigterm_in_the_middle_of_the_data_keeps_nothing(files: Files) -> None:
+    files.database.execute("CREATE TABLE gate ()")
+    rows = "".join(f"{n}\t{'x' * 1000}\n" for n in range(20_000))  # more than is on its way
+    files.write(GATED.replace("1\tone\n", f"1\tone\n{rows}"))
+    running = files.start("migrate")
+    wait_until(lambda: files.database.value(WAITING) == 1)
+    running.terminate()
+    result = running.result(timeout=20)
+    assert result.code == 143, result.err
+    wait_until(lambda: files.database.value(WAITING) == 0)
+    assert "t" not in files.database.tables()
+    assert "0001_data" not in files.recorded()
+    assert files.database.query("SELECT * FROM yoyo_lock") == []
+
+
+def test_connection_lost_in_the_middle_of_the_data_begins_again(files: Files) -> None:
+    files.database.execute("CREATE TABLE gate ()")
+    rows = "".join(f"{n}\t{'x' * 1000}\n" for n in range(20_000))
+    files.write(GATED.replace("1\tone\n", rows))
+    running = files.start("migrate")
+    wait_until(lambda: files.database.value(WAITING) == 1)
+    files.database.query(WAITING.replace("count(*)", "pg_terminate_backend(pid)"))
+    files.database.execute("DROP TABLE gate")
+    result = running.result()
+    assert result.code == 0, result.err
+    assert files.database.value("SELECT count(*) FROM t") == 20_001
+    assert {"behind"} < files.database.tables()
+
+
+def test_tried_again_after_a_lock_timeout_the_data_is_sent_again(files: Files) -> None:
+    files.database.execute(TABLE)
+    files.write("COPY t FROM stdin;\n1\tone\n\\.\n")
+    with files.database.connect() as other:
+        other.execute("BEGIN; LOCK TABLE t")
+        running = files.start("migrate", "--lock-timeout=100ms")
+        running.wait_for_line("0001_data: lock timeout, nothing of it was kept")
+        other.execute("ROLLBACK")
+    result = running.result()
+    assert result.code == 0, result.err
+    assert files.database.query("SELECT * FROM t") == [(1, "one")]
+
+
+# --- how much ---
+
+
+def test_file_without_data_is_one_message_and_restrictions_change_nothing(
+    initmig: Initmig,
+    server: DatabaseServer,
+    database: Database,
+    make_proxy: MakeProxy,
+    folder: Path,
+) -> None:
+    write(folder, {"0001_data.sql": f"\\restrict aB3\n\n{TABLE}\n\\unrestrict aB3\n"})
+    proxy = make_proxy(server)
+    assert initmig(url=proxy.url(database.name), folder=folder).code == 0
+    [message] = [query for query in proxy.queries if "'0001_data'" in query]
+    assert message.startswith("BEGIN;")
+    assert TABLE in message
+    assert message.endswith("COMMIT")
+    assert "restrict" not in message
+
+
+# Of what is not in ASCII Python keeps up to four bytes for each character.
+@pytest.mark.parametrize(("letter", "times"), [("x", 5), ("🐘", 9)])
+def test_memory_is_a_few_times_the_size_of_the_data(
+    files: Files, processes: Processes, folder: Path, letter: str, times: int
+) -> None:
+    def kilobytes(text: str) -> int:
+        write(folder, {"0001_data.sql": text})
+        env = {"DATABASE_URL": files.database.url, "INITMIG_MIGRATIONS": str(folder)}
+        result = processes.start([sys.executable, "-c", MEASURED], env=env).result()
+        code, size = result.out.split()
+        assert code == "0", result.err
+        return int(size)
+
+    row = f"1\t{'x' * 92}{letter}\n"
+    rows = 200_000
+    small = kilobytes(f"{TABLE}COPY t FROM stdin;\n{row}\\.\n")
+    files.database.execute("DROP TABLE t; DELETE FROM _yoyo_migration")
+    large = kilobytes(f"{TABLE}COPY t FROM stdin;\n{row * rows}\\.\n")
+    assert files.database.value("SELECT count(*) FROM t") == rows
+    assert large - small < times * len(row.encode()) * rows / 1024
