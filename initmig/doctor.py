@@ -245,16 +245,17 @@ def _look_at_needs(
             needs, unread = read_needs(migration.file.path, step.apply)
             stated.extend(needs)
             checks.extend([diagnosis.of_unread(migration.file.path, unread)] if unread else [])
-    wanted: dict[Need, Stated] = {}
+    wanted: dict[tuple[type, Need], Stated] = {}  # with the type, as to tuples it is all the same
     for each in outstanding(stated, home.key):
-        wanted.setdefault(each.need, each)
+        wanted.setdefault((type(each.need), each.need), each)
+    needed = [each.need for each in wanted.values()]
     known: dict[Need, Found | Schema | Extension] = {
-        **survey.find_relations(session, wanted),
-        **survey.find_schemas(session, wanted),
-        **survey.find_extensions(session, wanted),
+        **survey.find_relations(session, needed),
+        **survey.find_schemas(session, needed),
+        **survey.find_extensions(session, needed),
     }
-    for need, each in wanted.items():
-        checks.extend(diagnosis.of_need(each, known.get(need), worker, server))
+    for each in wanted.values():
+        checks.extend(diagnosis.of_need(each, known.get(each.need), worker, server))
     yield from checks or [
         diagnosis.of_needs([each.id for each in migrations if not each.file.is_sql])
     ]

@@ -72,6 +72,7 @@ class Obscures(NamedTuple):
     setting: str
 
 
+# To be told apart by their type: as tuples, Fills("role") equals Obscures("role").
 Need = Uses | Makes | Fills | Creates | Requires | Obscures
 
 

@@ -358,6 +358,16 @@ def test_a_pending_hook_is_looked_into(
     assert said.startswith(f"{one}/post-apply.sql:1:1 deletes from public.others")
 
 
+def test_a_schema_may_have_the_name_of_a_setting(
+    initmig: Initmig, database: Database, app: str, folder: Path
+) -> None:
+    database.execute("CREATE SCHEMA role")
+    write(folder, {"0001_t.sql": "CREATE TABLE role.t ()", "0002_u.sql": "RESET ROLE"})
+    result = initmig("doctor", "--json", url=app, folder=folder)
+    levels = [check[:2] for check in not_ok(result)]
+    assert levels == [("failure", "pending"), ("warning", "pending")]
+
+
 def test_thousands_of_statements_and_deep_expressions_are_read(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
