@@ -9,7 +9,14 @@ import time
 
 from initmig import __version__
 from initmig.config import parse_config, parse_reporting
-from initmig.errors import Bug, ConfigError, InitmigError, MigrationsPending, PlanError
+from initmig.errors import (
+    Bug,
+    ConfigError,
+    InitmigError,
+    MigrationFailed,
+    MigrationsPending,
+    PlanError,
+)
 from initmig.events import Failed, FilesCreated, StoppedBySignal
 from initmig.logs import Log, discard, event_text
 from initmig.records import TYPE_CHECKING
@@ -19,6 +26,7 @@ from initmig.termination import write_outcome
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from initmig.comparison import Verdict
     from initmig.config import Config
     from initmig.events import Emit, Event
     from initmig.impact import Rehearsal
@@ -130,7 +138,7 @@ def _do(config: Config, emit: Emit) -> None:
         "unlock": runner.unlock,
     }
     match config.command:
-        case "status" | "plan" | "doctor" | "rehearse":
+        case "status" | "plan" | "doctor" | "rehearse" | "verify":
             _show(config, emit)
         case "serve":
             from initmig import sidecar
@@ -174,6 +182,10 @@ def _show(config: Config, emit: Emit) -> None:
             _show_checks(config, emit)
         case "rehearse":
             _show_rehearsal(config, runner.rehearse(config, emit))
+        case "verify":
+            from initmig.verification import verify
+
+            _show_verdicts(config, verify(config, emit))
 
 
 def _show_status(config: Config, rows: Sequence[MigrationStatus]) -> None:
@@ -212,6 +224,15 @@ def _show_rehearsal(config: Config, rehearsal: Rehearsal) -> None:
     _print(show(rehearsal))
     if rehearsal.failure:
         raise rehearsal.failure
+
+
+def _show_verdicts(config: Config, verdicts: Sequence[Verdict]) -> None:
+    from initmig.output import verdicts_json, verdicts_text
+
+    _print(verdicts_json(verdicts) if config.json else verdicts_text(verdicts))
+    problems = tuple(problem for verdict in verdicts for problem in verdict.problems)
+    if problems:
+        raise MigrationFailed.of(problems)
 
 
 def _create(config: Config, emit: Emit) -> None:

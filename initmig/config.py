@@ -45,6 +45,8 @@ class Config(Record):
     sql: bool = False
     name: str = ""
     argv: tuple[str, ...] = ()
+    from_baseline: str = ""
+    require_rollback: bool = False
     listen: Address = Address("127.0.0.1", 8080)
     targets: str = ""
     each_schema: str = ""

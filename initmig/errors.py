@@ -67,7 +67,10 @@ class InitmigError(Exception):
 
 
 class MigrationFailed(InitmigError):
-    """A migration raised an error; nothing of it was kept unless the message says so."""
+    """A migration raised an error; nothing of it was kept unless the message says so.
+
+    To `verify`, also one whose rollback does not restore what it found.
+    """
 
     exit_code = 1
 

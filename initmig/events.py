@@ -315,6 +315,26 @@ class ServingEnded(Record):
     signal: str
 
 
+class MigrationVerified(Record):
+    """It was applied, rolled back, and applied again; the rollback restored what it found."""
+
+    id: str
+    duration_seconds: float
+
+
+class Irreversible(Record):
+    """A migration without a rollback was verified as far as that goes: it applies."""
+
+    id: str
+
+
+class ScratchDatabaseLeft(Record):
+    """The scratch database *name* could not be dropped."""
+
+    name: str
+    reason: str
+
+
 class Failed(Record):
     """The run ended with *exit_code* because of *problem*."""
 
@@ -373,6 +393,9 @@ if TYPE_CHECKING:
         | RequestAnswered
         | RequestFailed
         | ServingEnded
+        | MigrationVerified
+        | Irreversible
+        | ScratchDatabaseLeft
         | Failed
         | StoppedBySignal
     )

@@ -136,10 +136,23 @@ def read_bytes(path: str) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        raise ConfigError(
-            f"cannot read {path}: {error.strerror}",
-            hint="make it readable for the user of this process",
-        ) from None
+        raise _unreadable(path, error) from None
+
+
+def check_readable(path: str) -> None:
+    """:raises ConfigError: *path* cannot be read; nothing of it is."""
+    try:
+        with open(path, "rb") as file:
+            file.read(0)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: str, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"cannot read {path}: {error.strerror}",
+        hint="make it readable for the user of this process",
+    )
 
 
 def read_sql(file: MigrationFile) -> SqlFiles:

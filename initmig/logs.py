@@ -214,6 +214,16 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.ServingEnded: _Rendering(
         "info", lambda e: f"stopped by {e.signal}, with nothing left to do"
     ),
+    events.MigrationVerified: _Rendering(
+        "info", lambda e: f"verified {e.id} in {format_duration(e.duration_seconds)}"
+    ),
+    events.Irreversible: _Rendering(
+        "warning",
+        lambda e: f"{e.id} has no rollback: it is only applied; --require-rollback refuses that",
+    ),
+    events.ScratchDatabaseLeft: _Rendering(
+        "warning", lambda e: f"the scratch database {e.name} could not be dropped: {e.reason}"
+    ),
     events.Failed: _Rendering("error", lambda e: problem_text(e.problem)),
     events.StoppedBySignal: _Rendering(
         "error",

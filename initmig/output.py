@@ -1,4 +1,4 @@
-"""Results for stdout: the status table, the checks, their JSON, and the SQL of a plan."""
+"""Results for stdout: tables, checks and verdicts, their JSON, and the SQL of a plan."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from initmig.records import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from initmig.comparison import Verdict
     from initmig.diagnosis import Check
     from initmig.model import Migration, MigrationStatus, Outcome
 
@@ -157,3 +158,31 @@ def _plan_of_one(migration: Migration) -> str:
     lines = [f"-- {migration.id} ({'; '.join(facts)})"]
     lines += [step.apply.strip("\ufeff\r\n") for step in migration.steps]
     return "\n".join(lines)
+
+
+def verdicts_text(verdicts: Sequence[Verdict]) -> str:
+    """One line for each verdict, and below it what the rollback has not restored."""
+    if not verdicts:
+        return "no migrations"
+    lines = table([(verdict.id, verdict.state) for verdict in verdicts]).splitlines()
+    return "\n".join(
+        "\n".join([line, *(f"  {each}" for each in verdict.difference)])
+        for line, verdict in zip(lines, verdicts, strict=True)
+    )
+
+
+def verdicts_json(verdicts: Iterable[Verdict]) -> str:
+    """A JSON document with every verdict; the one about all of them has no path."""
+    from json import dumps
+
+    records = [
+        {
+            "id": verdict.id,
+            "state": verdict.state,
+            "path": verdict.path or None,
+            "difference": verdict.difference,
+            "problems": [problem.message for problem in verdict.problems],
+        }
+        for verdict in verdicts
+    ]
+    return dumps({"verdicts": records}, indent=2, ensure_ascii=False)

@@ -330,13 +330,14 @@ def refuse_irreversible(
                     hint="roll back with the image that contains it",
                 )
             )
-        elif missing := _without_rollback(migration):
+        elif missing := without_rollback(migration):
             problems.append(missing)
     if problems:
         raise PlanError.of(tuple(problems))
 
 
-def _without_rollback(migration: Migration) -> Problem | None:
+def without_rollback(migration: Migration) -> Problem | None:
+    """Why *migration* cannot be rolled back; None where it can."""
     if migration.file.is_sql:
         if all(step.rollback for step in migration.steps):
             return None

@@ -371,6 +371,23 @@ COMMANDS = {
         "record migrations as applied without running them, to adopt a database",
         (Option("--to", "to", "up to and with this id, or the one that starts so", metavar="ID"),),
     ),
+    "verify": Command(
+        "on a scratch database, see whether each rollback restores what it found",
+        (
+            Option(
+                "--require-rollback",
+                "require_rollback",
+                "a migration without a rollback is a failure, too, and not only a warning",
+            ),
+            Option(
+                "--from-baseline",
+                "from_baseline",
+                "begin with this dump, plain SQL of pg_dump, which psql loads",
+                metavar="FILE",
+            ),
+            _JSON,
+        ),
+    ),
     "serve": Command(
         "migrate, then stay and answer /healthz, /readyz and /metrics",
         (

@@ -7,7 +7,7 @@ from initmig.settings import COMMANDS, DEFAULT_COMMAND, SETTINGS, Option
 
 EXIT_CODES = (
     (0, "done, or nothing to do"),
-    (1, "a migration failed"),
+    (1, "a migration failed; `verify`: or a rollback does not restore what it found"),
     (2, "usage, configuration or a migration file is wrong"),
     (3, "the database did not answer in time (a retry may help)"),
     (4, "the database answered and refused: login, database, TLS, rights"),

@@ -63,7 +63,7 @@ def apply(session: Session, run: Run, loaded: Loaded) -> None:
 
     :raises InitmigError: every one of them
     """
-    with _locked(session, run, lambda: is_pending(session, run)) as executor:
+    with locked(session, run, lambda: is_pending(session, run)) as executor:
         plan, owed = read_and_plan(session, run, loaded.pending) if executor else ((), ())
         if executor is None or not (plan or owed):
             run.emit(AppliedElsewhere(run.seconds()))
@@ -110,7 +110,7 @@ def _roll_back(session: Session, run: Run, decided: list[AppliedMigration]) -> N
     if not history.applied_ids(session):
         planning.refuse_half_way(history.unfinished_migrations(session), {}, "rollback")
         return
-    with _locked(session, run, lambda: True) as executor:
+    with locked(session, run, lambda: True) as executor:
         applied = history.applied_migrations(session)
         # `--steps 1` counts from the state in which the run found the database
         decided[:] = decided or _to_roll_back(run, applied)
@@ -173,7 +173,7 @@ def _choose(session: Session, run: Run) -> Sequence[Migration]:
 
 def _record(session: Session, run: Run, chosen: Sequence[Migration]) -> None:
     """Record what is still pending of the *chosen* once this process holds the migration lock."""
-    with _locked(session, run, lambda: is_pending(session, run)) as executor:
+    with locked(session, run, lambda: is_pending(session, run)) as executor:
         left = look_through(run, history.applied_ids(session))
         still = [migration for migration in chosen if migration.file in left.pending]
         if executor is None or not still:
@@ -196,7 +196,7 @@ def unlock(run: Run) -> None:
         run.emit(NotLocked())
 
 
-def _locked(
+def locked(
     session: Session, run: Run, is_needed: Callable[[], bool]
 ) -> AbstractContextManager[Executor | None]:
     """An executor that holds the migration lock, or None once *is_needed* says no."""

@@ -59,6 +59,26 @@ def test_the_functions_of_the_readme_do_what_they_say(
     assert "a" not in database.tables()
 
 
+def test_what_verify_shows_is_what_it_says(
+    initmig: Initmig, database: Database, tmp_path: Path
+) -> None:
+    write(
+        tmp_path / "migrations",
+        {
+            "0001_users.sql": block("sql", "-- Users sign in"),
+            "0002_phone.sql": "ALTER TABLE users ADD phone text;"
+            " CREATE INDEX users_phone ON users (phone)",
+            "0002_phone.rollback.sql": "SELECT 1",
+            "0003_note.sql": "ALTER TABLE users ADD note text",
+            "0003_note.rollback.sql": "ALTER TABLE users DROP note",
+        },
+    )
+    result = initmig("verify", url=database.url, cwd=tmp_path)
+    shown = block("console", "$ pip install 'initmig[verify]'").splitlines()
+    assert shown[1] == "$ initmig verify"
+    assert result.out.splitlines() == shown[2:]
+
+
 def test_a_failing_migration_says_what_the_readme_shows(
     initmig: Initmig, database: Database, tmp_path: Path
 ) -> None:

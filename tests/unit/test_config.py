@@ -140,7 +140,7 @@ def test_a_timeout_that_postgresql_cannot_hold_is_refused(name: str) -> None:
         (
             ["plan", "--json"],
             "`plan` has no --json",
-            "--json belongs to migrate, status, doctor, rehearse",
+            "--json belongs to migrate, status, doctor, rehearse, verify",
         ),
         (
             ["wait", "--to", "x"],

