@@ -2,12 +2,12 @@
 
 __version__ = "0.1.0"
 
-__all__ = ["InitmigError", "migrate", "rollback", "status"]
+__all__ = ["InitmigError", "migrate", "rollback", "status", "verify"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from initmig.errors import InitmigError
-    from initmig.library import migrate, rollback, status
+    from initmig.library import migrate, rollback, status, verify
 
 
 def __getattr__(name: str) -> object:

@@ -12,6 +12,7 @@ from initmig.events import MigrationApplied, MigrationRolledBack
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from initmig.comparison import Verdict
     from initmig.config import Config
     from initmig.events import Emit, Event
     from initmig.model import MigrationStatus
@@ -77,6 +78,27 @@ def status(
     :raises InitmigError: as `initmig status`
     """
     return runner.status(_config("status", settings), on_event)
+
+
+def verify(
+    *,
+    require_rollback: bool = False,
+    from_baseline: str = "",
+    on_event: Emit = _nobody,
+    **settings: Unpack[Settings],
+) -> tuple[Verdict, ...]:
+    """On a scratch database, what became of each migration there and back.
+
+    One that is not accepted has ``problems``; `initmig verify` fails with all of them.
+
+    :raises InitmigError: there is no scratch database, or a file cannot be read
+    """
+    from initmig import verification
+
+    config = _config(
+        "verify", settings, require_rollback=require_rollback, from_baseline=from_baseline
+    )
+    return verification.verify(config, on_event)
 
 
 def _config(command: str, settings: Settings, **options: str | int) -> Config:

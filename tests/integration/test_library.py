@@ -46,6 +46,18 @@ def test_it_migrates_tells_the_status_and_rolls_back(
     assert database.tables() & {"a", "b"} == set()
 
 
+def test_it_verifies_on_a_database_of_its_own(given: dict[str, Any], database: Database) -> None:
+    write(
+        given["migrations"], {"0003_c.sql": "CREATE TABLE c ()", "0003_c.rollback.sql": "SELECT 1"}
+    )
+    verdicts = {verdict.id: verdict for verdict in initmig.verify(**given)}
+    assert [verdicts[id].state for id in ("0001_a", "0002_b")] == ["ok", "ok"]
+    assert verdicts["0003_c"].state == "not restored"
+    assert "+ table public.c" in "\n".join(verdicts["0003_c"].difference)
+    assert verdicts["0003_c"].problems
+    assert database.tables() == set()
+
+
 def test_what_happens_is_told_as_events(given: dict[str, Any]) -> None:
     events: list[Event] = []
     initmig.migrate(**given, on_event=events.append)
