@@ -171,13 +171,14 @@ def _migrate_many(config: Config, emit: Emit) -> None:
 
 def _show(config: Config, emit: Emit) -> None:
     from initmig import runner
-    from initmig.output import plan_sql
+    from initmig.output import plan_json, plan_sql
 
     match config.command:
         case "status":
             _show_status(config, runner.status(config, emit))
         case "plan":
-            _print(plan_sql(runner.plan(config, emit)))
+            plan = runner.plan(config, emit)
+            _print(plan_json(plan) if config.json else plan_sql(plan))
         case "doctor":
             _show_checks(config, emit)
         case "rehearse":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from initmig.durations import format_duration
+from initmig.forecast import forecast_of
+from initmig.impact import blocked_by
 from initmig.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
 
     from initmig.comparison import Verdict
     from initmig.diagnosis import Check
+    from initmig.forecast import Forecast
     from initmig.model import Migration, MigrationStatus, Outcome
 
 _HEADINGS = ("migration", "state", "applied (UTC)", "by", "took")
@@ -141,13 +144,17 @@ def _shown(check: Check) -> Iterable[tuple[str, str]]:
 
 
 def plan_sql(migrations: Sequence[Migration]) -> str:
-    """What runs, in order, as SQL with a comment above each migration."""
+    """What runs, in order, as SQL; above each migration, as comments, what is to be known of it."""
     if not migrations:
         return "-- nothing is pending"
-    return "\n\n".join(map(_plan_of_one, migrations))
+    expected = forecast_of(migrations)
+    return "\n\n".join(
+        "\n".join((*_facts(each), *_expected(expected.get(each.id, ())), *_sql(each)))
+        for each in migrations
+    )
 
 
-def _plan_of_one(migration: Migration) -> str:
+def _facts(migration: Migration) -> Iterator[str]:
     facts = [migration.file.path]
     if not migration.transactional:
         facts.append("not transactional")
@@ -155,9 +162,56 @@ def _plan_of_one(migration: Migration) -> str:
         facts.append("breaking")
     if migration.depends:
         facts.append(f"after {', '.join(sorted(migration.depends))}")
-    lines = [f"-- {migration.id} ({'; '.join(facts)})"]
-    lines += [step.apply.strip("\ufeff\r\n") for step in migration.steps]
-    return "\n".join(lines)
+    yield f"-- {migration.id} ({'; '.join(facts)})"
+
+
+def _expected(forecasts: Iterable[Forecast]) -> Iterator[str]:
+    for each in forecasts:
+        for lock in each.locks:
+            blocked = blocked_by(lock.mode)
+            yield f"-- {_at(each)}: {lock.mode} on {lock.table}, which blocks {blocked}"
+        for advice in each.advice:
+            yield f"--   {advice}"
+
+
+def _at(forecast: Forecast) -> str:
+    return f"{forecast.place.line}:{forecast.place.column}"
+
+
+def _sql(migration: Migration) -> list[str]:
+    return [step.apply.strip("\ufeff\r\n") for step in migration.steps]
+
+
+def plan_json(migrations: Sequence[Migration]) -> str:
+    """A JSON document with every migration that runs, in order."""
+    from json import dumps
+
+    expected = forecast_of(migrations)
+    records = [
+        {
+            "id": each.id,
+            "path": each.file.path,
+            "transactional": each.transactional,
+            "breaking": each.breaking,
+            "depends": sorted(each.depends),
+            "sql": _sql(each),
+            "statements": [*map(_statement, expected.get(each.id, ()))],
+        }
+        for each in migrations
+    ]
+    return dumps({"migrations": records}, indent=2, ensure_ascii=False)
+
+
+def _statement(forecast: Forecast) -> dict[str, object]:
+    return {
+        "line": forecast.place.line,
+        "column": forecast.place.column,
+        "locks": [
+            {"table": lock.table, "lock": lock.mode, "blocks": blocked_by(lock.mode)}
+            for lock in forecast.locks
+        ],
+        "advice": forecast.advice,
+    }
 
 
 def verdicts_text(verdicts: Sequence[Verdict]) -> str:

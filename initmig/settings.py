@@ -334,7 +334,9 @@ COMMANDS = {
             Option("--check", "check", "exit 7 if any is pending, 6 if `migrate` would refuse"),
         ),
     ),
-    "plan": Command("show what `migrate` would run, in order, with its SQL; reads only", (_TO,)),
+    "plan": Command(
+        "show what `migrate` would run, in order, with its SQL and locks; reads only", (_TO, _JSON)
+    ),
     "doctor": Command(
         "try the rights, look at what production checks too late; nothing remains", (_JSON,)
     ),

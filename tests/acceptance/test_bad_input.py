@@ -153,13 +153,6 @@ IN_FILES = {
         "0002_x.sql:2:1",
         r"\i other.sql",
     ),
-    "COPY from stdin": Bad(
-        {"0002_x.sql": "CREATE TABLE x (a int);\nCOPY x FROM stdin;\n1\n\\.\n"},
-        "COPY ... FROM STDIN waits for data, which only psql would send",
-        "write INSERT ... VALUES, or a Python migration that uses cursor.copy()",
-        "0002_x.sql:2:1",
-        "COPY x FROM stdin;",
-    ),
     "a link to nowhere": Bad(
         {}, "cannot read FOLDER/0002_x.sql: No such file", "make it readable"
     ),
@@ -244,7 +237,7 @@ def test_a_plan_refuses_what_migrate_refuses(
 def test_the_problems_of_all_files_are_told_together(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
-    bad = ("a misspelt directive", "Python that raises at import", "COPY from stdin")
+    bad = ("a misspelt directive", "Python that raises at import", "a command of psql")
     for number, name in enumerate(bad, 2):
         [(file, content)] = IN_FILES[name].files.items()
         write(folder, {file.replace("0002_x", f"000{number}_x"): content})

@@ -138,9 +138,9 @@ def test_a_timeout_that_postgresql_cannot_hold_is_refused(name: str) -> None:
         (["migrate", "again"], "unexpected argument again", "see initmig --help"),
         (["migrate", "--", "x"], "unexpected argument x", "see initmig --help"),
         (
-            ["plan", "--json"],
-            "`plan` has no --json",
-            "--json belongs to migrate, status, doctor, rehearse, verify",
+            ["wait", "--json"],
+            "`wait` has no --json",
+            "--json belongs to migrate, status, plan, doctor, rehearse, verify",
         ),
         (
             ["wait", "--to", "x"],
