@@ -171,14 +171,12 @@ def _migrate_many(config: Config, emit: Emit) -> None:
 
 def _show(config: Config, emit: Emit) -> None:
     from initmig import runner
-    from initmig.output import plan_json, plan_sql
 
     match config.command:
         case "status":
             _show_status(config, runner.status(config, emit))
         case "plan":
-            plan = runner.plan(config, emit)
-            _print(plan_json(plan) if config.json else plan_sql(plan))
+            _show_plan(config, emit)
         case "doctor":
             _show_checks(config, emit)
         case "rehearse":
@@ -187,6 +185,16 @@ def _show(config: Config, emit: Emit) -> None:
             from initmig.verification import verify
 
             _show_verdicts(config, verify(config, emit))
+
+
+def _show_plan(config: Config, emit: Emit) -> None:
+    from initmig import runner
+    from initmig.output import plan_json, plan_sql
+    from initmig.squawk import ask_squawk
+
+    plan = runner.plan(config, emit)
+    findings = ask_squawk([each.file.path for each in plan if each.file.is_sql], emit)
+    _print((plan_json if config.json else plan_sql)(plan, findings))
 
 
 def _show_status(config: Config, rows: Sequence[MigrationStatus]) -> None:

@@ -247,6 +247,12 @@ class Printed(Record):
     text: str
 
 
+class SquawkFailed(Record):
+    """squawk is installed, and could not be asked: `plan` goes without its findings."""
+
+    reason: str
+
+
 class NoTargets(Record):
     """There is no target in the file, no schema that is LIKE the pattern, or none in the shard."""
 
@@ -384,6 +390,7 @@ if TYPE_CHECKING:
         | ErrorIgnored
         | Printed
         | Finished
+        | SquawkFailed
         | NoTargets
         | TargetsFinished
         | FilesCreated

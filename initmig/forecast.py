@@ -14,7 +14,7 @@ from initmig.source import place_at
 from initmig.statements import read_each
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from initmig.errors import Place
     from initmig.model import Migration
@@ -42,24 +42,57 @@ class Forecast(NamedTuple):
     """Where a safer form exists: what the statement costs, and that form."""
 
 
+class Finding(NamedTuple):
+    """What another tool says of the statement at a place of the file *path*, both from 1."""
+
+    path: str
+    line: int
+    column: int
+    words: str
+
+
 class _Expected(NamedTuple):
     locks: tuple[Lock, ...]
     advice: tuple[str, ...]
     makes: tuple[str, ...]
 
 
-def forecast_of(migrations: Iterable[Migration]) -> dict[str, tuple[Forecast, ...]]:
+def forecast_of(
+    migrations: Iterable[Migration], findings: Sequence[Finding] = ()
+) -> dict[str, tuple[Forecast, ...]]:
     """By id, what each statement of the *migrations* in SQL will do, in the order of the plan.
 
-    A table that a statement of theirs has made before holds up nobody.
+    A table that a statement of theirs has made before holds up nobody. To the advice come the
+    *findings*.
     """
     made: set[str] = set()
     return {
-        migration.id: tuple(_forecasts(migration.file.path, step.apply, made))
+        migration.id: _with_findings(
+            tuple(_forecasts(migration.file.path, step.apply, made)),
+            [each for each in findings if each.path == migration.file.path],
+        )
         for migration in migrations
         if migration.file.is_sql
         for step in migration.steps
     }
+
+
+def _with_findings(
+    forecasts: tuple[Forecast, ...], findings: Iterable[Finding]
+) -> tuple[Forecast, ...]:
+    """*forecasts* with the *findings*, each at the last statement that begins before it."""
+    said: dict[Place, list[str]] = {}
+    for finding in findings:
+        begun = [
+            each.place
+            for each in forecasts
+            if (each.place.line, each.place.column) <= (finding.line, finding.column)
+        ]
+        for place in (begun or [each.place for each in forecasts[:1]])[-1:]:
+            said.setdefault(place, []).append(finding.words)
+    return tuple(
+        each._replace(advice=(*each.advice, *said.get(each.place, ()))) for each in forecasts
+    )
 
 
 def _forecasts(path: str, text: str, made: set[str]) -> Iterator[Forecast]:

@@ -201,6 +201,9 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.ErrorIgnored: _Rendering("warning", lambda e: f"ignored, as the step says: {e.text}"),
     events.Printed: _Rendering("info", lambda e: e.text),
     events.Finished: _Rendering("info", _finished),
+    events.SquawkFailed: _Rendering(
+        "warning", lambda e: f"squawk could not be asked, its findings are left out: {e.reason}"
+    ),
     events.NoTargets: _Rendering("warning", lambda e: f"there is nothing to migrate in {e.source}"),
     events.TargetsFinished: _Rendering("info", _targets_finished),
     events.FilesCreated: _Rendering("info", lambda e: f"wrote {_list(e.paths)}"),

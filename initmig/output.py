@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from initmig.comparison import Verdict
     from initmig.diagnosis import Check
-    from initmig.forecast import Forecast
+    from initmig.forecast import Finding, Forecast
     from initmig.model import Migration, MigrationStatus, Outcome
 
 _HEADINGS = ("migration", "state", "applied (UTC)", "by", "took")
@@ -143,11 +143,11 @@ def _shown(check: Check) -> Iterable[tuple[str, str]]:
     return [(name, value) for name, value in check._asdict().items() if name != "exit_code"]
 
 
-def plan_sql(migrations: Sequence[Migration]) -> str:
+def plan_sql(migrations: Sequence[Migration], findings: Sequence[Finding]) -> str:
     """What runs, in order, as SQL; above each migration, as comments, what is to be known of it."""
     if not migrations:
         return "-- nothing is pending"
-    expected = forecast_of(migrations)
+    expected = forecast_of(migrations, findings)
     return "\n\n".join(
         "\n".join((*_facts(each), *_expected(expected.get(each.id, ())), *_sql(each)))
         for each in migrations
@@ -182,11 +182,11 @@ def _sql(migration: Migration) -> list[str]:
     return [step.apply.strip("\ufeff\r\n") for step in migration.steps]
 
 
-def plan_json(migrations: Sequence[Migration]) -> str:
+def plan_json(migrations: Sequence[Migration], findings: Sequence[Finding]) -> str:
     """A JSON document with every migration that runs, in order."""
     from json import dumps
 
-    expected = forecast_of(migrations)
+    expected = forecast_of(migrations, findings)
     records = [
         {
             "id": each.id,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,8 +12,6 @@ import pytest
 from tests.support.migrations import write
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.support.command import Initmig
     from tests.support.databases import Database
 
@@ -42,8 +42,18 @@ def furnished(database: Database) -> Database:
     return database
 
 
-def asked(command: str, initmig: Initmig, database: Database, folder: Path) -> list[dict[str, Any]]:
-    result = initmig(command, "--json", url=database.url, folder=folder)
+BARE = {"PATH": "/usr/bin:/bin"}
+WITH_SQUAWK = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+
+
+def asked(
+    command: str,
+    initmig: Initmig,
+    database: Database,
+    folder: Path,
+    env: dict[str, str] = BARE,
+) -> list[dict[str, Any]]:
+    result = initmig(command, "--json", url=database.url, folder=folder, env=env)
     assert result.code == 0, result.err
     [migration] = json.loads(result.out)["migrations"]
     statements: list[dict[str, Any]] = migration["statements"]
@@ -136,7 +146,7 @@ def test_the_plan_shows_them_above_the_sql(
             "0003_c.py": "from yoyo import step\nstep('DROP TABLE users')",
         },
     )
-    result = initmig("plan", url=furnished.url, folder=folder)
+    result = initmig("plan", url=furnished.url, folder=folder, env=BARE)
     assert result.code == 0, result.err
     assert result.out.splitlines()[:4] == [
         f"-- 0001_a ({folder}/0001_a.sql)",
@@ -160,3 +170,37 @@ def test_what_the_parser_does_not_read_is_left_out(
     assert result.out.splitlines()[1] == (
         "-- 2:1: ACCESS EXCLUSIVE on users, which blocks reads and writes"
     )
+
+
+def test_the_findings_of_squawk_are_merged_in(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, {"0001_a.sql": "-- why\nSELECT 1;\nALTER TABLE users ADD n int NOT NULL;"})
+    [one, two] = asked("plan", initmig, database, folder, WITH_SQUAWK)
+    assert one["advice"] == []
+    assert any("(squawk: adding-required-field)" in advice for advice in two["advice"])
+    # what initmig does anyway, and what its own rules say, is not said again
+    assert not any("lock-timeout" in advice or "robust" in advice for advice in two["advice"])
+
+
+def test_without_squawk_there_are_the_rules_of_initmig(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, {"0001_a.sql": "ALTER TABLE users ALTER name SET NOT NULL"})
+    result = initmig("plan", url=database.url, folder=folder, env=BARE)
+    assert result.code == 0, result.err
+    assert result.out.count("\n--   ") == 1
+
+
+def test_a_squawk_that_fails_is_told_and_the_plan_shown(
+    database: Database, initmig: Initmig, folder: Path, tmp_path: Path
+) -> None:
+    program = tmp_path / "squawk"
+    program.write_text("#!/bin/sh\necho no JSON")
+    program.chmod(0o755)
+    write(folder, {"0001_a.sql": "SELECT 1"})
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    result = initmig("plan", url=database.url, folder=folder, env=env)
+    assert result.code == 0, result.err
+    assert "warning squawk could not be asked" in result.err
+    assert "SELECT 1" in result.out

@@ -62,6 +62,7 @@ EVENTS = (
     events.Finished("applied", ("0001_a", "0002_b"), 2),
     events.TargetsFinished(5, 2, ("shop",), 1),
     events.NoTargets("targets.toml"),
+    events.SquawkFailed("JSONDecodeError: no JSON"),
     events.FilesCreated(("m/x.sql", "m/x.rollback.sql")),
     events.Listening("127.0.0.1:8080"),
     events.Ready(3),
