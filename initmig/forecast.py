@@ -7,11 +7,11 @@ https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from initmig.impact import strongest
+from initmig.impact import LOCK_MODES, strongest
 from initmig.source import place_at
-from initmig.statements import read_each
+from initmig.statements import nodes, options_of, read_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _ACCESS_EXCLUSIVE, _EXCLUSIVE = "ACCESS EXCLUSIVE", "EXCLUSIVE"
 _SHARE_ROW_EXCLUSIVE, _SHARE = "SHARE ROW EXCLUSIVE", "SHARE"
 _SHARE_UPDATE_EXCLUSIVE = "SHARE UPDATE EXCLUSIVE"
-_ROW_EXCLUSIVE, _ROW_SHARE = "ROW EXCLUSIVE", "ROW SHARE"
+_ROW_EXCLUSIVE = "ROW EXCLUSIVE"
 
 
 class Lock(NamedTuple):
@@ -213,7 +213,7 @@ def _index(node: Node) -> Iterator[Lock]:
 def _reindex(node: Node) -> Iterator[Lock]:
     if "relation" in node:
         # of the table it is SHARE; but every query locks all indexes of its tables
-        weak = "concurrently" in _options(node)
+        weak = options_of(node).get("concurrently", False)
         yield Lock(_name(node["relation"]), _SHARE_UPDATE_EXCLUSIVE if weak else _ACCESS_EXCLUSIVE)
 
 
@@ -223,7 +223,7 @@ def _refresh(node: Node) -> Iterator[Lock]:
 
 
 def _vacuum(node: Node) -> Iterator[Lock]:
-    mode = _ACCESS_EXCLUSIVE if "full" in _options(node) else _SHARE_UPDATE_EXCLUSIVE
+    mode = _ACCESS_EXCLUSIVE if options_of(node).get("full") else _SHARE_UPDATE_EXCLUSIVE
     for each in node.get("rels", ()):
         yield Lock(_name(each["VacuumRelation"]["relation"]), mode)
 
@@ -233,20 +233,8 @@ def _copy(node: Node) -> Iterator[Lock]:
         yield Lock(_name(node["relation"]), _ROW_EXCLUSIVE)
 
 
-_MODES = (
-    *("ACCESS SHARE", _ROW_SHARE, _ROW_EXCLUSIVE, _SHARE_UPDATE_EXCLUSIVE, _SHARE),
-    *(_SHARE_ROW_EXCLUSIVE, _EXCLUSIVE, _ACCESS_EXCLUSIVE),
-)
-"""By the number that the parser gives, from 1."""
-
-
 def _lock(node: Node) -> Iterator[Lock]:
-    return _several(_MODES[node["mode"] - 1])(node)
-
-
-def _options(node: Node) -> set[str]:
-    options = (each["DefElem"] for key in ("options", "params") for each in node.get(key, ()))
-    return {option["defname"] for option in options}
+    return _several(LOCK_MODES[node["mode"] - 1])(node)  # the parser counts them from 1
 
 
 _STATEMENTS: Mapping[str, Callable[[Node], Iterator[Lock]]] = {
@@ -284,15 +272,7 @@ def _referenced(kind: str, node: Node) -> Iterator[Lock]:
 
 def _constraints(node: Node) -> Iterator[Node]:
     """Every constraint below *node*, be it a table's or a column's."""
-    left: list[Any] = [node]
-    while left:
-        value = left.pop()
-        if isinstance(value, list):
-            left.extend(value)
-        elif isinstance(value, dict):
-            if "Constraint" in value:
-                yield value["Constraint"]
-            left.extend(value.values())
+    return (each for name, each in nodes(node) if name == "Constraint")
 
 
 def _made(kind: str, node: Node) -> Iterator[str]:
@@ -328,7 +308,7 @@ def _advice(kind: str, node: Node) -> Iterator[str]:
             yield f"blocks writes until it is built: CREATE INDEX CONCURRENTLY, {_CONCURRENTLY}"
         case "DropStmt" if node["removeType"] == "OBJECT_INDEX" and "concurrent" not in node:
             yield f"waits for, and blocks, everybody: DROP INDEX CONCURRENTLY, {_CONCURRENTLY}"
-        case "ReindexStmt" if "concurrently" not in _options(node):
+        case "ReindexStmt" if not options_of(node).get("concurrently"):
             yield f"blocks everybody until it is built: REINDEX CONCURRENTLY, {_CONCURRENTLY}"
         case "RefreshMatViewStmt" if "concurrent" not in node:
             yield "blocks reads until it is done: CONCURRENTLY, with a unique index on the view"
@@ -396,14 +376,5 @@ def _rewrites(column: Node) -> bool:
 
 
 def _calls(node: Node) -> set[str]:
-    names: set[str] = set()
-    left: list[Any] = [node]
-    while left:
-        value = left.pop()
-        if isinstance(value, list):
-            left.extend(value)
-        elif isinstance(value, dict):
-            if "FuncCall" in value:
-                names.add(_dotted(value["FuncCall"]["funcname"][-1:]))
-            left.extend(value.values())
-    return names
+    calls = (each for name, each in nodes(node) if name == "FuncCall")
+    return {_dotted(call["funcname"][-1:]) for call in calls}

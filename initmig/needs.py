@@ -5,10 +5,10 @@ Only what PostgreSQL's parser tells: what a function, a DO block or EXECUTE does
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from initmig.source import place_at
-from initmig.statements import read_each
+from initmig.statements import nodes, read_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -148,22 +148,10 @@ def _needs(tree: Node) -> Iterator[Need]:
         yield from read(node)
     yield from _filled(kind, node)
     yield from _made(kind, node)  # before its references: a table may reference itself
-    for name, each in _nodes(tree):
+    for name, each in nodes(tree):
         if each.get("contype") == "CONSTR_FOREIGN" and "pktable" in each:
             yield from _uses(each["pktable"], "REFERENCES", "references")
         yield from (rule for rule, applies in _RULES if applies(name, each))
-
-
-def _nodes(tree: Node) -> Iterator[tuple[str, Node]]:
-    """Every node, with the name under which it stands; without recursion, however deep."""
-    left: list[tuple[str, Any]] = [("", tree)]
-    while left:
-        name, value = left.pop()
-        if isinstance(value, list):
-            left.extend((name, each) for each in value)
-        elif isinstance(value, dict):
-            yield name, value
-            left.extend(value.items())
 
 
 def _relation(node: Node) -> Relation:

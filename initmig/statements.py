@@ -158,6 +158,18 @@ def read_each(
     return [(*part, what) for part, what in each], refused
 
 
+def nodes(tree: Node) -> Iterator[tuple[str, Node]]:
+    """Every node, with the name under which it stands; without recursion, however deep."""
+    left: list[tuple[str, Any]] = [("", tree)]
+    while left:
+        name, value = left.pop()
+        if isinstance(value, list):
+            left.extend((name, each) for each in value)
+        elif isinstance(value, dict):
+            yield name, value
+            left.extend(value.items())
+
+
 def runs_alone(kind: Kind | None) -> bool:
     """Whether the server refuses such a statement in a transaction block."""
     return isinstance(kind, _ALONE) or (isinstance(kind, CreateIndex) and kind.concurrently)
@@ -231,7 +243,7 @@ def _drop(node: Node) -> Kind | None:
 def _reindex(node: Node) -> Kind | None:
     what = node["kind"].removeprefix("REINDEX_OBJECT_").lower()
     relation = _relation(node["relation"]) if "relation" in node else ""
-    if _options(node).get("concurrently") and what != "system":
+    if options_of(node).get("concurrently") and what != "system":
         return ReindexConcurrently(what, relation or _quoted(node.get("name", "")))
     return None if relation else Alone()
 
@@ -280,11 +292,11 @@ def _set_config(args: list[Node]) -> Kind | None:
 
 def _alter_subscription(node: Node) -> Kind | None:
     changes = node["kind"].endswith("_PUBLICATION")
-    refreshes = changes and _options(node).get("refresh", True)
+    refreshes = changes and options_of(node).get("refresh", True)
     return Alone() if refreshes or node["kind"].endswith("_REFRESH") else None
 
 
-def _options(node: Node) -> dict[str, bool]:
+def options_of(node: Node) -> dict[str, bool]:
     """The options of a statement by name, and whether the server would take them for on."""
     options = [each["DefElem"] for key in ("options", "params") for each in node.get(key, ())]
     return {option["defname"]: _is_on(option.get("arg")) for option in options}
@@ -343,7 +355,7 @@ _KINDS: dict[str, Callable[[Node], Kind | None]] = {
     "VacuumStmt": _alone_if(lambda node: "is_vacuumcmd" in node),  # else it is ANALYZE
     "ClusterStmt": _alone_if(lambda node: "relation" not in node),
     "AlterSystemStmt": lambda _: Alone(),
-    "AlterDatabaseStmt": _alone_if(lambda node: "tablespace" in _options(node)),
+    "AlterDatabaseStmt": _alone_if(lambda node: "tablespace" in options_of(node)),
     "AlterSubscriptionStmt": _alter_subscription,
     "DiscardStmt": _alone_if(lambda node: node["target"] == "DISCARD_ALL"),
 }

@@ -246,7 +246,7 @@ def test_each_sql_migration_is_one_message_with_its_file_whole_and_its_records(
         [message] = [query for query in proxy.queries if f"'{id}'" in query]
         begin, whole, end = message.partition(text)
         assert whole
-        assert re.fullmatch(r"BEGIN;(SET LOCAL [a-z_]+ = [^;]+;)*", begin)
+        assert begin == "BEGIN;"
         _, noted, *records, savepoint, commit = end.split(";")
         assert "set_config('initmig.recorded_at'" in noted
         assert (savepoint, commit) == ("SAVEPOINT initmig", "COMMIT")

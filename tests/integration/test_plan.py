@@ -93,6 +93,7 @@ def asked(
         ("CREATE INDEX ON users (name)", "CREATE INDEX CONCURRENTLY"),
         ("DROP INDEX users_n", "DROP INDEX CONCURRENTLY"),
         ("REINDEX TABLE users", "REINDEX CONCURRENTLY"),
+        ("REINDEX (CONCURRENTLY FALSE) TABLE users", "REINDEX CONCURRENTLY"),
         ("CREATE POLICY others ON users USING (true)", ""),
         ("DROP POLICY everybody ON users", ""),
         ("CREATE RULE none AS ON DELETE TO users DO INSTEAD NOTHING", ""),
