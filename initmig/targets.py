@@ -44,7 +44,9 @@ def read_targets(config: Config, environ: Mapping[str, str]) -> tuple[Target, ..
         if not name:
             problems.append(Problem(f"{place} has no name", hint='write name = "..."'))
         elif name in (target.name for target in targets):
-            problems.append(Problem(f"{place} has the name of another one, {name}"))
+            problems.append(
+                Problem(f"{place} has the name of another one, {name}", hint="rename it")
+            )
         try:
             targets.append(Target(name, _with(config, table, place, environ)))
         except ConfigError as error:
@@ -116,7 +118,10 @@ def _problems(
         yield Problem(f"{place} has {' and '.join(given)}", hint="keep one of them")
     variable = table.get("url_env")
     if isinstance(variable, str) and not environ.get(variable):
-        yield Problem(f"{place} takes its URL from {variable}, which is not set")
+        yield Problem(
+            f"{place} takes its URL from {variable}, which is not set",
+            hint="set it, or give url or url_file",
+        )
 
 
 def _is_texts(value: Any) -> bool:

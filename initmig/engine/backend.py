@@ -182,17 +182,10 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
     @contextmanager
     def settings_of_session(self) -> Iterator[None]:
         """Inside, the settings last for the session, so that what runs there can change them."""
-        if not self.session.settled:
-            yield
-            return
-        settings, self._settings = self._settings, ""
         try:
-            if settings:
-                self.session.run(settings.replace("SET LOCAL", "SET"))
             yield
         finally:
-            self._settings = settings
-            if self.session.usable:
+            if self.session.settled and self.session.usable:
                 self.session.query(self.session.resetting)
 
     def commit(self) -> None:
