@@ -124,6 +124,9 @@ class Session:
         :raises InitmigError: it cannot be made
         """
         if self.connection.dbapi is None:
+            # first what takes its time: the migration lock goes with the connection so far, and is
+            # the first comer's until it is taken again
+
             self.close()
             self._connect(python=True)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.databases import ASLEEP
 from tests.support.hosts import closed_port, deaf_port
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
@@ -55,9 +56,6 @@ step(stubborn)
 }
 BY_ITSELF = {"0001_sleeping.sql": "-- transactional: false\nSELECT pg_sleep(60);\nSELECT 1;"}
 
-ASLEEP = """
-SELECT count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND wait_event = 'PgSleep'"""
 LEFT = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()"""

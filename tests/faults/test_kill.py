@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.databases import create_database
+from tests.support.databases import ASLEEP, create_database
 from tests.support.forking import Forking
 from tests.support.migrations import write
 from tests.support.trials import Run, Trial
@@ -156,9 +156,6 @@ RUNS = {
     ),
     "settings": Run(MIGRATE, SETTINGS),
 }
-SLEEPING = """
-SELECT count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND wait_event = 'PgSleep'"""
 
 MakeTrial = Callable[[Run], Trial]
 
@@ -270,14 +267,14 @@ def test_rerun_at_once_after_sigkill_in_mid_statement_waits_for_the_server_and_c
     sleeping = "CREATE TABLE a (); SELECT pg_sleep(60)"
     write(folder, {"0001_a.sql": sleeping})
     running = initmig.start(url=database.url, folder=folder)
-    wait_until(lambda: database.value(SLEEPING) == 1)
+    wait_until(lambda: database.value(ASLEEP) == 1)
     running.kill()
     write(folder, {"0001_a.sql": "CREATE TABLE a ()"})
     result = initmig(url=database.url, folder=folder)
     assert result.code == 0
     assert result.seconds < 10
     assert database.value("SELECT count(*) FROM _yoyo_migration") == 1
-    assert database.value(SLEEPING) == 0
+    assert database.value(ASLEEP) == 0
 
 
 def test_rerun_removes_the_lock_row_of_a_killed_run_and_says_so(
@@ -285,7 +282,7 @@ def test_rerun_removes_the_lock_row_of_a_killed_run_and_says_so(
 ) -> None:
     write(folder, {"0001_a.sql": "SELECT pg_sleep(60)"})
     running = initmig.start(url=database.url, folder=folder)
-    wait_until(lambda: database.value(SLEEPING) == 1)
+    wait_until(lambda: database.value(ASLEEP) == 1)
     [(pid,)] = database.query("SELECT pid FROM yoyo_lock")
     assert pid < 0
     running.kill()
@@ -306,7 +303,7 @@ def test_server_that_crashes_in_mid_migration_gets_it_once_it_is_back(
         {"0001_a.sql": "CREATE TABLE a ()", "0002_b.sql": "CREATE TABLE b (); SELECT pg_sleep(2)"},
     )
     running = initmig.start(f"--transaction={mode}", url=database.url, folder=folder)
-    wait_until(lambda: database.value(SLEEPING) == 1)
+    wait_until(lambda: database.value(ASLEEP) == 1)
     server.restart("immediate")
     result = running.result()
     assert result.code == 0, result.err

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from tests.support.databases import ASLEEP
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer
 from tests.support.waiting import wait_until
@@ -49,9 +50,6 @@ SEEN = (
     " current_setting('lock_timeout') AS lock_timeout,"
     " current_setting('statement_timeout') AS statement_timeout"
 )
-SLEEPING = """
-SELECT count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND wait_event = 'PgSleep'"""
 LOGGED = "SELECT count(*) FROM _yoyo_log"
 KEEPER = "SELECT -pid FROM yoyo_lock"
 POOLED = ["transaction", "session"]
@@ -268,7 +266,7 @@ def test_waiter_has_no_server_connection_between_its_attempts(
 ) -> None:
     write(folder, alone(1, 60))
     direct = initmig.start(url=database.url, folder=folder)
-    wait_until(lambda: database.value(SLEEPING) == 1)
+    wait_until(lambda: database.value(ASLEEP) == 1)
     with running_pgbouncer(server, pool_mode=mode, default_pool_size=1) as bouncer:
         url = bouncer.url(database.name)
         waiter = initmig.start(url=url, folder=folder)
@@ -319,7 +317,7 @@ def leader_and_waiter(
     """One in the middle of a migration, until `gate` is dropped, and one that waits for it."""
     database.execute("CREATE TABLE gate ()")
     leader = initmig.start(url=url, folder=folder)
-    wait_until(lambda: database.value(SLEEPING) == 1)
+    wait_until(lambda: database.value(ASLEEP) == 1)
     waiter = initmig.start(url=url, folder=folder)
     waiter.wait_for_line("waiting for another migrator")
     return leader, waiter
@@ -374,7 +372,7 @@ def test_run_converges_by_itself_when_the_pooler_is_restarted_in_mid_migration(
     write(folder, alone(2, 1.5))
     with running_pgbouncer(server) as bouncer:
         running = initmig.start(url=bouncer.url(database.name), folder=folder)
-        wait_until(lambda: database.value(SLEEPING) == 1)
+        wait_until(lambda: database.value(ASLEEP) == 1)
         bouncer.stop(how)
         bouncer.start()
         result = running.result()
@@ -389,7 +387,7 @@ def test_rerun_converges_after_the_pooler_died_for_good(
     write(folder, alone(1, 2))
     url = pooler.url(database.name)
     running = initmig.start("--wait-timeout=1s", url=url, folder=folder)
-    wait_until(lambda: database.value(SLEEPING) == 1)
+    wait_until(lambda: database.value(ASLEEP) == 1)
     pooler.stop()
     assert running.result().code == 3
     result = initmig(url=database.url, folder=folder)
@@ -403,7 +401,7 @@ def test_reload_pause_and_resume_of_the_pooler_hold_a_run_up_and_no_more(
     pooler = make_pooler()
     write(folder, alone(3, 0.5))
     running = initmig.start(url=pooler.url(database.name), folder=folder)
-    wait_until(lambda: database.value(SLEEPING) == 1)
+    wait_until(lambda: database.value(ASLEEP) == 1)
     pooler.tell("RELOAD")
     with closing(psycopg.connect(pooler.url("pgbouncer"), autocommit=True)) as admin:
         # Not waited for: it is answered once every transaction has ended, also that of the lock.
@@ -425,12 +423,12 @@ def test_rerun_after_sigkill_behind_a_pooler_waits_for_the_server_and_converges(
     with running_pgbouncer(server, pool_mode=mode) as bouncer:
         url = bouncer.url(database.name)
         running = initmig.start(url=url, folder=write(folder, alone(1, 60)))
-        wait_until(lambda: database.value(SLEEPING) == 1)
+        wait_until(lambda: database.value(ASLEEP) == 1)
         running.kill()
         result = initmig(url=url, folder=write(folder, alone(1, 0)))
     assert result.code == 0, result.err
     assert result.seconds < 10
-    assert database.value(SLEEPING) == 0
+    assert database.value(ASLEEP) == 0
     assert_applied_once(database, 1)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.databases import ASLEEP
 from tests.support.forking import Blow, Forking
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer
@@ -435,7 +436,7 @@ def test_what_another_one_applies_meanwhile_is_not_recorded_again(
     existing.execute("CREATE TABLE gate ()")
     write(folder, {"0001_a.sql": f"{gate} CREATE TABLE applied ()"})
     migrating = initmig.start("migrate", "--to=0001", url=existing.url, folder=folder)
-    wait_until(lambda: bool(existing.query("SELECT FROM pg_locks WHERE locktype = 'advisory'")))
+    wait_until(lambda: existing.value(ASLEEP) == 1)
     running = initmig.start("baseline", "--to=0002", url=existing.url, folder=folder)
     running.wait_for_line("waiting for another migrator")
     existing.execute("DROP TABLE gate")

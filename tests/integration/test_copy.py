@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.databases import ASLEEP
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer
 from tests.support.waiting import wait_until
@@ -41,9 +42,6 @@ REFUSING = """CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN IF NEW.id = 2 THEN RAISE 'no, line 9'; END IF; RETURN NEW; END $$;
 CREATE TRIGGER no BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION no();
 """
-WAITING = """
-SELECT count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND wait_event = 'PgSleep'"""
 # With a step in Python in the folder, the connection is psycopg's.
 PYTHON = {"0000.py": "from yoyo import step\nstep('SELECT 1', 'SELECT 1')\n"}
 MEASURED = """
@@ -311,11 +309,11 @@ def test_sigterm_in_the_middle_of_the_data_keeps_nothing(files: Files) -> None:
     rows = "".join(f"{n}\t{'x' * 1000}\n" for n in range(20_000))  # more than is on its way
     files.write(GATED.replace("1\tone\n", f"1\tone\n{rows}"))
     running = files.start("migrate")
-    wait_until(lambda: files.database.value(WAITING) == 1)
+    wait_until(lambda: files.database.value(ASLEEP) == 1)
     running.terminate()
     result = running.result(timeout=20)
     assert result.code == 143, result.err
-    wait_until(lambda: files.database.value(WAITING) == 0)
+    wait_until(lambda: files.database.value(ASLEEP) == 0)
     assert "t" not in files.database.tables()
     assert "0001_data" not in files.recorded()
     assert files.database.query("SELECT * FROM yoyo_lock") == []
@@ -326,8 +324,8 @@ def test_connection_lost_in_the_middle_of_the_data_begins_again(files: Files) ->
     rows = "".join(f"{n}\t{'x' * 1000}\n" for n in range(20_000))
     files.write(GATED.replace("1\tone\n", rows))
     running = files.start("migrate")
-    wait_until(lambda: files.database.value(WAITING) == 1)
-    files.database.query(WAITING.replace("count(*)", "pg_terminate_backend(pid)"))
+    wait_until(lambda: files.database.value(ASLEEP) == 1)
+    files.database.query(ASLEEP.replace("count(*)", "pg_terminate_backend(pid)"))
     files.database.execute("DROP TABLE gate")
     result = running.result()
     assert result.code == 0, result.err

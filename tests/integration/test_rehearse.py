@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from tests.support.databases import ASLEEP
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer
 from tests.support.waiting import wait_until
@@ -42,9 +43,6 @@ DO $$ BEGIN
     END LOOP;
 END $$;
 """
-AT_WORK = """
-SELECT count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND wait_event = 'PgSleep'"""
 
 # The catalog as far as migrations change it, and what nobody may have left behind.
 CATALOG = """
@@ -639,7 +637,7 @@ def test_one_migrator_or_rehearsal_at_a_time(
     begun.execute("CREATE TABLE gate ()")
     write(folder, {"0002_a.sql": f"{WAIT_FOR_GATE} CREATE TABLE a ()"})
     first = initmig.start("rehearse", url=begun.url, folder=folder)
-    wait_until(lambda: begun.value(AT_WORK) == 1)
+    wait_until(lambda: begun.value(ASLEEP) == 1)
     second = initmig("rehearse", "--queue-timeout=1s", url=begun.url, folder=folder)
     assert second.code == 5
     assert "another migrator was still at it after 1 s: pid" in second.err
@@ -659,7 +657,7 @@ def test_it_waits_for_a_migrator_and_finds_nothing_left(
     begun.execute("CREATE TABLE gate ()")
     write(folder, {"0002_a.sql": f"{WAIT_FOR_GATE} CREATE TABLE a ()"})
     migrating = initmig.start(url=begun.url, folder=folder)
-    wait_until(lambda: begun.value(AT_WORK) == 1)
+    wait_until(lambda: begun.value(ASLEEP) == 1)
     rehearsing = initmig.start("rehearse", url=begun.url, folder=folder)
     rehearsing.wait_for_line("waiting for another migrator")
     begun.execute("DROP TABLE gate")
@@ -693,7 +691,7 @@ def test_ended_in_the_middle_it_leaves_nothing_that_stops_migrate(
     write(folder, {"0002_a.sql": f"CREATE TABLE a (); {WAIT_FOR_GATE}"})
     before = everything(begun)
     running = initmig.start("rehearse", url=begun.url, folder=folder)
-    wait_until(lambda: begun.value(AT_WORK) == 1)
+    wait_until(lambda: begun.value(ASLEEP) == 1)
     if how == "killed":
         running.kill()
     else:
@@ -728,7 +726,7 @@ def test_a_connection_that_is_cut_lets_it_begin_again(
     begun.execute("CREATE TABLE gate ()")
     write(folder, {"0002_a.sql": f"CREATE TABLE a (); {WAIT_FOR_GATE}"})
     running = initmig.start("rehearse", url=begun.url, folder=folder)
-    wait_until(lambda: begun.value(AT_WORK) == 1)
+    wait_until(lambda: begun.value(ASLEEP) == 1)
     begun.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
         " AND datname = current_database()"
@@ -746,7 +744,7 @@ def test_a_stock_yoyo_waits_for_its_end(
     begun.execute("CREATE TABLE gate ()")
     write(folder, {"0002_a.sql": f"{WAIT_FOR_GATE} CREATE TABLE a ()"})
     rehearsing = initmig.start("rehearse", url=begun.url, folder=folder)
-    wait_until(lambda: begun.value(AT_WORK) == 1)
+    wait_until(lambda: begun.value(ASLEEP) == 1)
     applying = yoyo.start("apply", database=begun, folder=folder)
     waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
     wait_until(lambda: begun.value(waits) == 1)

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+ASLEEP = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event = 'PgSleep'"""
+"""How many sessions of the database are in pg_sleep."""
+
+
 class DatabaseServer(Protocol):
     """A server to make databases on."""
 
