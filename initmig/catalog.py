@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from initmig.postgres import Session, quote_literal
-from initmig.statements import (
+from initmig.sql.statements import (
     CreateIndex,
     Creates,
     DetachConcurrently,

@@ -26,11 +26,11 @@ from initmig.termination import write_outcome
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from initmig.comparison import Verdict
     from initmig.config import Config
     from initmig.events import Emit, Event
-    from initmig.impact import Rehearsal
     from initmig.model import MigrationStatus, Outcome
+    from initmig.rehearsal.impact import Rehearsal
+    from initmig.verification.comparison import Verdict
 
 
 def run() -> None:
@@ -182,7 +182,7 @@ def _show(config: Config, emit: Emit) -> None:
         case "rehearse":
             _show_rehearsal(config, runner.rehearse(config, emit))
         case "verify":
-            from initmig.verification import verify
+            from initmig.verification.verify import verify
 
             _show_verdicts(config, verify(config, emit))
 
@@ -190,7 +190,7 @@ def _show(config: Config, emit: Emit) -> None:
 def _show_plan(config: Config, emit: Emit) -> None:
     from initmig import runner
     from initmig.output import plan_json, plan_sql
-    from initmig.squawk import ask_squawk
+    from initmig.sql.squawk import ask_squawk
 
     plan = runner.plan(config, emit)
     findings = ask_squawk([each.file.path for each in plan if each.file.is_sql], emit)
@@ -215,16 +215,16 @@ def _show_status(config: Config, rows: Sequence[MigrationStatus]) -> None:
 
 
 def _show_checks(config: Config, emit: Emit) -> None:
-    from initmig import doctor
-    from initmig.output import checks_json, checks_text
+    from initmig.doctor.examination import examine, refuse
+    from initmig.doctor.report import checks_json, checks_text
 
-    checks = doctor.examine(config, emit)
+    checks = examine(config, emit)
     _print(checks_json(checks) if config.json else checks_text(checks))
-    doctor.refuse(checks)
+    refuse(checks)
 
 
 def _show_rehearsal(config: Config, rehearsal: Rehearsal) -> None:
-    from initmig.report import rehearsal_json, rehearsal_markdown, rehearsal_table
+    from initmig.rehearsal.report import rehearsal_json, rehearsal_markdown, rehearsal_table
 
     if config.json:
         show = rehearsal_json
@@ -236,7 +236,7 @@ def _show_rehearsal(config: Config, rehearsal: Rehearsal) -> None:
 
 
 def _show_verdicts(config: Config, verdicts: Sequence[Verdict]) -> None:
-    from initmig.output import verdicts_json, verdicts_text
+    from initmig.verification.report import verdicts_json, verdicts_text
 
     _print(verdicts_json(verdicts) if config.json else verdicts_text(verdicts))
     problems = tuple(problem for verdict in verdicts for problem in verdict.problems)

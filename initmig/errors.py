@@ -31,6 +31,11 @@ class ServerMessage(Record):
     hint: str = ""
     context: str = ""
 
+    @property
+    def lacks_right(self) -> bool:
+        """Whether the role was refused for want of a right (insufficient_privilege)."""
+        return self.sqlstate == "42501"
+
 
 class Problem(Record):
     """One fact that stops the work, and what to do about it."""

@@ -11,7 +11,7 @@ from initmig.records import TYPE_CHECKING, Record
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from initmig.source import Header
+    from initmig.sql.source import Header
 
 _ROLLBACK = ".rollback.sql"
 _YOYO_TEMPORARY = "_tmp_yoyonew"
@@ -160,7 +160,7 @@ def read_sql(file: MigrationFile) -> SqlFiles:
 
     :raises ConfigError: with every problem of both
     """
-    from initmig.source import Source
+    from initmig.sql.source import Source
 
     data = read_bytes(file.path)
     apply = Source(file.path, data)

@@ -12,10 +12,10 @@ from initmig.events import MigrationApplied, MigrationRolledBack
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from initmig.comparison import Verdict
     from initmig.config import Config
     from initmig.events import Emit, Event
     from initmig.model import MigrationStatus
+    from initmig.verification.comparison import Verdict
 
     Path = str | os.PathLike[str]
 
@@ -93,12 +93,12 @@ def verify(
 
     :raises InitmigError: there is no scratch database, or a file cannot be read
     """
-    from initmig import verification
+    from initmig.verification.verify import verify as verify_all
 
     config = _config(
         "verify", settings, require_rollback=require_rollback, from_baseline=from_baseline
     )
-    return verification.verify(config, on_event)
+    return verify_all(config, on_event)
 
 
 def _config(command: str, settings: Settings, **options: str | int) -> Config:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from initmig.durations import format_duration
-from initmig.forecast import forecast_of
-from initmig.impact import blocked_by
 from initmig.records import TYPE_CHECKING
+from initmig.sql.forecast import forecast_of
+from initmig.sql.locks import blocked_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from initmig.comparison import Verdict
-    from initmig.diagnosis import Check
-    from initmig.forecast import Finding, Forecast
     from initmig.model import Migration, MigrationStatus, Outcome
+    from initmig.sql.forecast import Finding, Forecast
 
 _HEADINGS = ("migration", "state", "applied (UTC)", "by", "took")
 
@@ -115,34 +113,6 @@ def outcome_json(outcome: Outcome) -> str:
     return dumps({**outcome._asdict(), "message": outcome.message or None}, ensure_ascii=False)
 
 
-def checks_text(checks: Sequence[Check]) -> str:
-    """One line for each check; below a line, where there is one, the next step."""
-    # the server's words, or a name, may have line ends
-    cells = [(check.level, check.subject, " ".join(check.found.split())) for check in checks]
-    lines = zip(checks, table(cells).splitlines(), strict=True)
-    return "\n".join(line for check, told in lines for line in (told, *_next_step(check)))
-
-
-def _next_step(check: Check) -> Iterator[str]:
-    comment = "; ".join(filter(None, [check.by and f"as {check.by}", check.hint]))
-    if check.statement:
-        yield f"  next: {check.statement}  -- {comment}"
-    elif check.hint:
-        yield f"  next: {check.hint}"
-
-
-def checks_json(checks: Iterable[Check]) -> str:
-    """A JSON document with every check."""
-    from json import dumps
-
-    records = [{key: value or None for key, value in _shown(check)} for check in checks]
-    return dumps({"checks": records}, indent=2, ensure_ascii=False)
-
-
-def _shown(check: Check) -> Iterable[tuple[str, str]]:
-    return [(name, value) for name, value in check._asdict().items() if name != "exit_code"]
-
-
 def plan_sql(migrations: Sequence[Migration], findings: Sequence[Finding]) -> str:
     """What runs, in order, as SQL; above each migration, as comments, what is to be known of it."""
     if not migrations:
@@ -212,31 +182,3 @@ def _statement(forecast: Forecast) -> dict[str, object]:
         ],
         "advice": forecast.advice,
     }
-
-
-def verdicts_text(verdicts: Sequence[Verdict]) -> str:
-    """One line for each verdict, and below it what the rollback has not restored."""
-    if not verdicts:
-        return "no migrations"
-    lines = table([(verdict.id, verdict.state) for verdict in verdicts]).splitlines()
-    return "\n".join(
-        "\n".join([line, *(f"  {each}" for each in verdict.difference)])
-        for line, verdict in zip(lines, verdicts, strict=True)
-    )
-
-
-def verdicts_json(verdicts: Iterable[Verdict]) -> str:
-    """A JSON document with every verdict; the one about all of them has no path."""
-    from json import dumps
-
-    records = [
-        {
-            "id": verdict.id,
-            "state": verdict.state,
-            "path": verdict.path or None,
-            "difference": verdict.difference,
-            "problems": [problem.message for problem in verdict.problems],
-        }
-        for verdict in verdicts
-    ]
-    return dumps({"verdicts": records}, indent=2, ensure_ascii=False)

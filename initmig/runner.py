@@ -43,7 +43,6 @@ if TYPE_CHECKING:
         Emit,
         Event,
     )
-    from initmig.impact import Rehearsal
     from initmig.model import (
         AppliedMigration,
         Listing,
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
         Unfinished,
     )
     from initmig.postgres import Session
+    from initmig.rehearsal.impact import Rehearsal
     from initmig.run import (
         Run,
     )
@@ -181,10 +181,10 @@ def rehearse(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> Rehears
 
     :raises InitmigError: whatever `migrate` would refuse before it runs anything
     """
-    from initmig import rehearsal
+    from initmig.rehearsal.rehearse import rehearse as rehearse_all
 
     run = begin(config, emit, clock)
-    return with_session(run, lambda session: rehearsal.rehearse(session, run))
+    return with_session(run, lambda session: rehearse_all(session, run))
 
 
 def plan(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Migration, ...]:

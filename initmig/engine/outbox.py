@@ -6,15 +6,15 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from initmig.postgres import StatementFailed
-from initmig.source import place_at
-from initmig.sql import copy_data, split
+from initmig.sql.scanner import copy_data, split
+from initmig.sql.source import place_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from initmig.errors import Place
     from initmig.postgres import Session
-    from initmig.sql import CopyData
+    from initmig.sql.scanner import CopyData
 
 # To the server a comment, unless the file before it has left a quote open: that ends here, and
 # then comes a character which is in no SQL, so that nothing of the message is run.

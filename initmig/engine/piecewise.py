@@ -11,7 +11,7 @@ from initmig.events import LeftOverRemoved, MigrationResumed, PartFoundDone
 from initmig.journal import Journal
 from initmig.model import UNDOING
 from initmig.postgres import StatementFailed
-from initmig.statements import SetsSession, runs_alone
+from initmig.sql.statements import SetsSession, runs_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from initmig.engine.backend import Backend
     from initmig.errors import Place
     from initmig.model import Direction
-    from initmig.statements import Kind
+    from initmig.sql.statements import Kind
 
 _NOT_IN_TRANSACTION = "25001"
 """active_sql_transaction: it cannot run inside of one, and did nothing."""

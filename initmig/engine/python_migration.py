@@ -20,9 +20,9 @@ from initmig.errors import ConfigError, InitmigError, MigrationFailed, Place, Pr
 from initmig.files import checksum
 from initmig.model import Migration, Step
 from initmig.postgres import StatementFailed
-from initmig.source import place_at
-from initmig.sql import forbidden_in_transaction, releasing_locks, split
-from initmig.statements import read_statements
+from initmig.sql.scanner import forbidden_in_transaction, releasing_locks, split
+from initmig.sql.source import place_at
+from initmig.sql.statements import read_statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -9,7 +9,7 @@ from yoyo.migrations import Migration as YoyoMigration
 from initmig.engine.outbox import Script
 from initmig.files import read_sql
 from initmig.model import Migration, Step
-from initmig.sql import mentions, split
+from initmig.sql.scanner import mentions, split
 
 if TYPE_CHECKING:
     from initmig.engine.backend import Backend

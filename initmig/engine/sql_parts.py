@@ -8,9 +8,9 @@ from initmig.engine.outbox import Script
 from initmig.engine.piecewise import Part
 from initmig.errors import ConfigError
 from initmig.events import ParserFellBack
-from initmig.source import place_at
-from initmig.sql import copy_data, split
-from initmig.statements import EndsBlock, OpensBlock, Statement, read_statements
+from initmig.sql.scanner import copy_data, split
+from initmig.sql.source import place_at
+from initmig.sql.statements import EndsBlock, OpensBlock, Statement, read_statements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,6 @@ Python to be given one, or where libpq alone would do less for the user.
 """
 
 from initmig.postgres.errors import (
-    INSUFFICIENT_PRIVILEGE,
     QUERY_CANCELED,
     RETRYABLE,
     UNDEFINED_COLUMN,
@@ -26,7 +25,6 @@ from initmig.postgres.session import Session, connect
 __all__ = [
     "CLIENT_CHECK_INTERVAL",
     "CONNECT_TIMEOUT_SECONDS",
-    "INSUFFICIENT_PRIVILEGE",
     "QUERY_CANCELED",
     "RETRYABLE",
     "UNDEFINED_COLUMN",

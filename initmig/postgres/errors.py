@@ -19,7 +19,6 @@ RETRYABLE = {"55P03": "lock timeout", "40P01": "deadlock", "40001": "serializati
 NO_COPY_DATA = b"there is no data for it"
 """What a COPY FROM STDIN is told to fail with that nobody has data for."""
 
-INSUFFICIENT_PRIVILEGE = "42501"
 _CONNECTION_LOST = ("08", "57P01", "57P02", "57P03")
 """Connection exceptions, and a server that shuts down, crashed, or cannot be connected to now."""
 
@@ -76,6 +75,6 @@ def refused(error: StatementFailed) -> DatabaseRefused:
     """*error* of a statement of initmig's own, as the refusal that it is."""
     problem = error.problems[0]
     hint = ""
-    if problem.server.sqlstate == INSUFFICIENT_PRIVILEGE:
+    if problem.server.lacks_right:
         hint = "grant the right to the role that initmig uses, or name another one with --role"
     return DatabaseRefused(problem.message, hint=hint, server=problem.server)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from initmig.config import parse_config
-from initmig.doctor import examine
+from initmig.doctor.examination import examine
 from tests.support.databases import Database
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer

@@ -348,7 +348,7 @@ def test_to_apply_sql_nothing_is_imported_that_only_others_need(
     result = processes.start([sys.executable, "-c", LOADED], env=env).result()
     code, modules = json.loads(result.out)
     assert code == 0, result.err
-    others = {"psycopg", "tenacity", "pgparse", "difflib", "initmig.statements"}
+    others = {"psycopg", "tenacity", "pgparse", "difflib", "initmig.sql.statements"}
     others |= {f"initmig.engine.{each}" for each in ("piecewise", "python_migration", "sql_parts")}
     assert others & set(modules) == set()
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initmig import impact
-from initmig.impact import LOCK_MODES, Footprint, Relation, TableImpact, blocked_by, strongest
+from initmig.rehearsal import impact
+from initmig.rehearsal.impact import Footprint, Relation, TableImpact
+from initmig.sql import locks
 
 RELATIONS = {
     1: Relation(1, "users", 10),
@@ -35,19 +36,19 @@ def footprint(
     ],
 )
 def test_what_a_mode_blocks(mode: str, blocks: str) -> None:
-    assert blocked_by(mode) == blocks
+    assert locks.blocked_by(mode) == blocks
 
 
-@given(modes=st.sets(st.sampled_from(LOCK_MODES)))
+@given(modes=st.sets(st.sampled_from(locks.LOCK_MODES)))
 def test_the_strongest_mode_blocks_what_any_of_them_blocks(modes: set[str]) -> None:
     blocks = ["", "DDL alone", "writes", "reads and writes"]
-    most = max((blocks.index(blocked_by(mode)) for mode in modes), default=0)
-    assert blocked_by(strongest(modes)) == blocks[most]
+    most = max((blocks.index(locks.blocked_by(mode)) for mode in modes), default=0)
+    assert locks.blocked_by(locks.strongest(modes)) == blocks[most]
 
 
 def test_conflicts_go_both_ways() -> None:
-    for mode, others in impact._CONFLICTS.items():
-        assert all(mode in impact._CONFLICTS[other] for other in others)
+    for mode, others in locks._CONFLICTS.items():
+        assert all(mode in locks._CONFLICTS[other] for other in others)
 
 
 def test_what_was_not_there_before_is_left_out() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from initmig.needs import (
+from initmig.sql.needs import (
     Creates,
     Fills,
     Makes,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initmig.sql import (
+from initmig.sql.scanner import (
     Directive,
     Finding,
     Position,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initmig.sql import split
-from initmig.statements import (
+from initmig.sql.scanner import split
+from initmig.sql.statements import (
     Alone,
     CreateIndex,
     Creates,
@@ -358,7 +358,7 @@ def test_the_first_failure_is_told() -> None:
 def test_what_is_nested_or_long_does_not_end_the_process(text: str) -> None:
     # in a process of its own, so that a crash would be this test's failure and no other's
     code = (
-        "import sys; from initmig.statements import read_statements;"
+        "import sys; from initmig.sql.statements import read_statements;"
         "print([s.kind for s in read_statements(sys.stdin.read()).statements])"
     )
     script = f"VACUUM; {text}; BEGIN"
@@ -389,5 +389,5 @@ def test_a_large_file_is_read_in_time(why: str, make: Callable[[], str]) -> None
 
 
 def test_nothing_is_imported_before_it_is_needed() -> None:
-    code = "import sys, initmig.statements; sys.exit('pgparse' in sys.modules)"
+    code = "import sys, initmig.sql.statements; sys.exit('pgparse' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

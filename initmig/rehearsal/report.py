@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from initmig.dsn import mask_secrets
 from initmig.durations import format_duration
-from initmig.impact import READS_AND_WRITES, WRITES, TableImpact, blocked_by
 from initmig.output import table
+from initmig.rehearsal.impact import TableImpact
+from initmig.sql.locks import READS_AND_WRITES, WRITES, blocked_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from initmig.errors import Place
-    from initmig.impact import Rehearsal, Rehearsed, StatementImpact
+    from initmig.rehearsal.impact import Rehearsal, Rehearsed, StatementImpact
 
 _HEADINGS = (
     *("statement", "took", "table", "lock", "blocks", "rewritten", "scanned", "written"),

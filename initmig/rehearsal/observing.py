@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from initmig.impact import LOCK_MODES, Footprint, Relation, TableImpact, impacts, strongest
+from initmig.rehearsal.impact import Footprint, Relation, TableImpact, impacts
+from initmig.sql.locks import LOCK_MODES, strongest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

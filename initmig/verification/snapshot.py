@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from initmig.postgres import quote_literal
 
 if TYPE_CHECKING:
-    from initmig.comparison import Snapshot
     from initmig.postgres import Session
+    from initmig.verification.comparison import Snapshot
 
 _HISTORY = ("_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock", "_initmig_migration")
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from initmig.diagnosis import (
-    Check,
-    Found,
-    Limit,
-    Server,
-    Timeout,
-    Worker,
-    of_clock,
-    of_limits,
-    of_need,
-    of_refused_role,
-    of_timeouts,
-    of_tls,
-    of_version,
-)
+from initmig.doctor.facts import Found, Limit, Server, Timeout, Worker
+from initmig.doctor.rights import of_need, of_refused_role
+from initmig.doctor.situation import of_clock, of_limits, of_timeouts, of_tls, of_version
 from initmig.errors import Problem, ServerMessage
-from initmig.needs import Need, Relation, Requires, Stated, Uses
+from initmig.sql.needs import Need, Relation, Requires, Stated, Uses
+
+if TYPE_CHECKING:
+    from initmig.doctor.checks import Check
 
 SERVER = Server(
     version_number=180001,

@@ -13,7 +13,7 @@ from initmig import postgres
 from initmig.embedded import find_programs, running_server
 from initmig.errors import ConfigError, DatabaseRefused, InitmigError
 from initmig.events import ScratchDatabaseLeft
-from initmig.postgres import INSUFFICIENT_PRIVILEGE, Session, quote_identifier
+from initmig.postgres import Session, quote_identifier
 from initmig.postgres.programs import for_programs, in_database
 from initmig.run import with_session
 
@@ -87,7 +87,7 @@ def _create(session: Session, name: str) -> None:
         session.query(f"CREATE DATABASE {quote_identifier(name)}")
     except DatabaseRefused as error:
         server = error.problems[0].server
-        if server.sqlstate != INSUFFICIENT_PRIVILEGE:
+        if not server.lacks_right:
             raise
         raise DatabaseRefused(
             "the role may not create the database to verify in",

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from initmig.impact import LOCK_MODES, strongest
-from initmig.source import place_at
-from initmig.statements import nodes, options_of, read_each
+from initmig.sql.locks import LOCK_MODES, strongest
+from initmig.sql.source import place_at
+from initmig.sql.statements import nodes, options_of, read_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from initmig.errors import Place
     from initmig.model import Migration
-    from initmig.statements import Node
+    from initmig.sql.statements import Node
 
 _ACCESS_EXCLUSIVE, _EXCLUSIVE = "ACCESS EXCLUSIVE", "EXCLUSIVE"
 _SHARE_ROW_EXCLUSIVE, _SHARE = "SHARE ROW EXCLUSIVE", "SHARE"

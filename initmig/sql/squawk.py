@@ -8,7 +8,7 @@ from shutil import which
 from typing import TYPE_CHECKING
 
 from initmig.events import SquawkFailed
-from initmig.forecast import Finding
+from initmig.sql.forecast import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

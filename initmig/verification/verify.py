@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from initmig import history, planning, writer
 from initmig.clock import SYSTEM_CLOCK
-from initmig.comparison import Verdict, compare
 from initmig.errors import MigrationFailed, Place, Problem
 from initmig.events import (
     Finished,
@@ -24,20 +23,21 @@ from initmig.events import (
 from initmig.files import check_readable
 from initmig.model import MigrationFile
 from initmig.run import begin
-from initmig.scratch import scratch_database
-from initmig.snapshot import take_snapshot
+from initmig.verification.comparison import Verdict, compare
+from initmig.verification.scratch import scratch_database
+from initmig.verification.snapshot import take_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from initmig.clock import Clock
-    from initmig.comparison import Snapshot
     from initmig.config import Config
     from initmig.events import Emit, Event
     from initmig.executor import Executor
     from initmig.model import Migration
     from initmig.postgres import Session
     from initmig.run import Run
+    from initmig.verification.comparison import Snapshot
 
 _ALL = "all at once, down and up again"
 """What the verdict about the whole way is called; it has no path."""

@@ -9,10 +9,10 @@ from initmig import history
 from initmig.errors import MigrationFailed
 from initmig.events import AppliedElsewhere
 from initmig.executor import named, naming_blockers, watched_backend
-from initmig.impact import Rehearsal, Rehearsed, StatementImpact
 from initmig.lock import lock_for_rehearsal
-from initmig.observing import Observer
 from initmig.postgres import QUERY_CANCELED, RETRYABLE
+from initmig.rehearsal.impact import Rehearsal, Rehearsed, StatementImpact
+from initmig.rehearsal.observing import Observer
 from initmig.run import is_pending, left_to_apply
 from initmig.writer import get_ready, load, read_and_plan
 

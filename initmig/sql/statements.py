@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
-from initmig.sql import copy_data, position, split
+from initmig.sql.scanner import copy_data, position, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -5,15 +5,15 @@ from __future__ import annotations
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from initmig.diagnosis import Extension, Found, Limit, Schema, Server, Timeout, Worker
-from initmig.needs import Creates, Fills, Uses
+from initmig.doctor.facts import Extension, Found, Limit, Schema, Server, Timeout, Worker
 from initmig.postgres import quote_literal
+from initmig.sql.needs import Creates, Fills, Uses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from initmig.needs import Need
     from initmig.postgres import Session
+    from initmig.sql.needs import Need
 
 _SERVER = """
 SELECT current_setting('server_version_num')::int, current_setting('server_version'),
@@ -27,21 +27,24 @@ _TIMEOUTS = """
 SELECT name, current_setting(name), setting::float8 / 1000, source FROM pg_settings
 WHERE name LIKE '%timeout' AND unit = 'ms' ORDER BY name"""
 
-# Of pg_stat_activity others' rows say hardly more than whose they are, which is enough.
+# Of others' rows pg_stat_activity says hardly more than whose they are, in which database: what has
+# neither is the server's own, and an autovacuum worker has no user.
 # Whoever is a superuser has slots of its own, and is not counted.
 _LIMITS = """
-WITH db AS (SELECT * FROM pg_database d JOIN pg_stat_database s ON s.datid = d.oid
-            WHERE d.datname = current_database()),
-    login AS (SELECT *, (SELECT count(*) FROM pg_stat_activity WHERE usename = rolname) AS used
-              FROM pg_roles WHERE rolname = session_user)
+WITH client AS (SELECT datname, usename FROM pg_stat_activity
+        WHERE datname <> '' AND usename <> ''
+        AND coalesce(backend_type, 'client backend') = 'client backend'),
+    login AS (SELECT * FROM pg_roles WHERE rolname = session_user)
 SELECT 'the server', (current_setting('max_connections')::int - CASE WHEN rolsuper THEN 0
         ELSE current_setting('superuser_reserved_connections')::int
             + coalesce(current_setting('reserved_connections', true)::int, 0) END),
-    (SELECT sum(numbackends)::int FROM pg_stat_database) FROM login
-UNION ALL SELECT 'the role', rolconnlimit, used::int FROM login
+    (SELECT count(*)::int FROM client) FROM login
+UNION ALL SELECT 'the role', rolconnlimit,
+    (SELECT count(*)::int FROM client WHERE usename = rolname) FROM login
 WHERE rolconnlimit >= 0 AND NOT rolsuper
-UNION ALL SELECT 'the database', datconnlimit, numbackends FROM db, login
-WHERE datconnlimit >= 0 AND NOT rolsuper"""
+UNION ALL SELECT 'the database', datconnlimit,
+    (SELECT count(*)::int FROM client c WHERE c.datname = d.datname) FROM pg_database d, login
+WHERE d.datname = current_database() AND datconnlimit >= 0 AND NOT rolsuper"""
 
 _WORKER = """
 SELECT quote_ident(rolname), rolsuper, rolcreatedb OR rolsuper, rolcreaterole OR rolsuper,

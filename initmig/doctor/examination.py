@@ -10,30 +10,31 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from initmig import diagnosis, engine, history, planning, postgres, survey
+from initmig import engine, history, planning, postgres
 from initmig.clock import SYSTEM_CLOCK
-from initmig.diagnosis import Check
+from initmig.doctor import rights, situation, survey
+from initmig.doctor.checks import Check, of_refusal
 from initmig.errors import DatabaseRefused, PlanError
 from initmig.events import UnknownMigrations, WaitingForYoyo
 from initmig.lock import STAY_IDLE, open_transaction, yoyo_holder
 from initmig.logs import event_text
-from initmig.needs import Relation, Uses, outstanding, read_needs
 from initmig.postgres import LoginRefused, StatementFailed
 from initmig.queue import ask_facts, holder_of
 from initmig.run import begin, planned, refuse_as_migrate_would, with_session
+from initmig.sql.needs import Relation, Uses, outstanding, read_needs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from initmig.clock import Clock
     from initmig.config import Config
-    from initmig.diagnosis import Extension, Found, Schema, Server, Worker
+    from initmig.doctor.facts import Extension, Found, Schema, Server, Worker
     from initmig.errors import Problem
     from initmig.events import Emit, Event
     from initmig.model import Migration
-    from initmig.needs import Need, Stated
     from initmig.postgres import Session
     from initmig.run import Run
+    from initmig.sql.needs import Need, Stated
 
 _HISTORY = ("_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock", "_initmig_migration")
 
@@ -83,26 +84,26 @@ def examine(
     try:
         return with_session(bare, lambda session: _once(_examine(session, run, wall)))
     except LoginRefused as error:
-        return tuple(diagnosis.of_refusal("login", problem) for problem in error.problems)
+        return tuple(of_refusal("login", problem) for problem in error.problems)
 
 
 def _examine(session: Session, run: Run, wall: Callable[[], float]) -> Iterator[Check]:
     server = survey.ask_server(session)
-    yield diagnosis.of_version(server)
-    yield diagnosis.of_tls(server)
-    yield diagnosis.of_clock(survey.ask_clock(session, wall))
-    yield diagnosis.of_writing(server)
-    yield from diagnosis.of_timeouts(server, survey.ask_timeouts(session))
-    yield from diagnosis.of_limits(server, survey.ask_limits(session))
+    yield situation.of_version(server)
+    yield situation.of_tls(server)
+    yield situation.of_clock(survey.ask_clock(session, wall))
+    yield situation.of_writing(server)
+    yield from situation.of_timeouts(server, survey.ask_timeouts(session))
+    yield from situation.of_limits(server, survey.ask_limits(session))
     pooled = ask_facts(session).backend_pid != session.startup_pid
     try:
         # the rights are tried also where transactions are read-only by default
         mode = "" if server.standby else " READ WRITE"
         open_transaction(session, _BEGIN.format(mode=mode).strip())
     except DatabaseRefused as error:
-        yield diagnosis.of_refusal("pooler", error.problems[0])
+        yield of_refusal("pooler", error.problems[0])
         return
-    yield diagnosis.of_pooler(pooled=pooled)
+    yield situation.of_pooler(pooled=pooled)
     try:
         yield from _examine_rights(session, run, server)
     finally:
@@ -116,9 +117,9 @@ def _examine_rights(session: Session, run: Run, server: Server) -> Iterator[Chec
         return
     worker = survey.ask_worker(session)
     schemas = survey.ask_schemas(session)
-    yield diagnosis.of_role(server, worker)
-    yield from diagnosis.of_schemas(schemas, worker)
-    home = diagnosis.home_of(schemas)
+    yield rights.of_role(server, worker)
+    yield from rights.of_schemas(schemas, worker)
+    home = rights.home_of(schemas)
     if home is None:
         return
     if not server.standby:
@@ -133,7 +134,7 @@ def _become(session: Session, run: Run, server: Server) -> Check | None:
     try:
         session.query(f"{postgres.preamble(run.settings)}SELECT")
     except DatabaseRefused as error:
-        return diagnosis.of_refused_role(server, role, error.problems[0])
+        return rights.of_refused_role(server, role, error.problems[0])
     return None
 
 
@@ -164,7 +165,7 @@ def _try_table(session: Session, home: Schema, worker: Worker) -> Check:
             try:
                 session.query(sql.format(table=name))
             except DatabaseRefused as error:
-                return diagnosis.of_table(home, worker, verb, error.problems[0])
+                return rights.of_table(home, worker, verb, error.problems[0])
     verbs = ", ".join(verb for verb, _ in _TABLE[:-1])
     return Check("table", "ok", f"may {verbs} and drop one in {home.name}")
 
@@ -180,7 +181,7 @@ def _try_history(session: Session, there: Sequence[Found], worker: Worker) -> Ch
             engine.try_tables(session)
             session.query(_USE_HISTORY)
     except (DatabaseRefused, StatementFailed) as error:
-        return diagnosis.of_history(there, worker, error.problems[0])
+        return rights.of_history(there, worker, error.problems[0])
     return Check("history", "ok", "may be kept" if there else "may be made and kept")
 
 
@@ -193,7 +194,7 @@ def _look_for_others(session: Session) -> Iterator[Check]:
             yoyo = yoyo_holder(session, 0)
     # a row of an initmig's own without the lock is no obstacle: the next one removes it
     theirs = yoyo if isinstance(yoyo, WaitingForYoyo) else None
-    yield diagnosis.of_others(holder.holder if holder else "", theirs)
+    yield situation.of_others(holder.holder if holder else "", theirs)
 
 
 def _look_at_migrations(
@@ -205,7 +206,7 @@ def _look_at_migrations(
             ids = history.applied_ids_so_far(session)
             unfinished = history.unfinished_migrations(session)
     except DatabaseRefused as error:
-        refused = diagnosis.of_refusal("plan", error.problems[0])
+        refused = of_refusal("plan", error.problems[0])
         yield refused._replace(level="warning", hint="mend the rights to the history first")
         return
     left = planning.left_to_do(run.listing, ids)
@@ -218,10 +219,10 @@ def _look_at_migrations(
         lambda: planned(quiet, pending, applied, unfinished),
     )
     checks = [
-        *(diagnosis.of_plan(problem) for decide in decisions for problem in _refusals(decide)),
+        *(situation.of_plan(problem) for decide in decisions for problem in _refusals(decide)),
         *(Check("plan", "warning", event_text(event)) for event in heard),
     ]
-    ok = diagnosis.of_migrations(len(run.listing.migrations), [each.id for each in pending])
+    ok = situation.of_migrations(len(run.listing.migrations), [each.id for each in pending])
     yield from checks or [ok]
     yield from _look_at_needs(session, (*pending, *hooks), server, worker, home)
 
@@ -244,7 +245,7 @@ def _look_at_needs(
         for step in migration.steps:
             needs, unread = read_needs(migration.file.path, step.apply)
             stated.extend(needs)
-            checks.extend([diagnosis.of_unread(migration.file.path, unread)] if unread else [])
+            checks.extend([rights.of_unread(migration.file.path, unread)] if unread else [])
     wanted: dict[tuple[type, Need], Stated] = {}  # with the type, as to tuples it is all the same
     for each in outstanding(stated, home.key):
         wanted.setdefault((type(each.need), each.need), each)
@@ -255,10 +256,8 @@ def _look_at_needs(
         **survey.find_extensions(session, needed),
     }
     for each in wanted.values():
-        checks.extend(diagnosis.of_need(each, known.get(each.need), worker, server))
-    yield from checks or [
-        diagnosis.of_needs([each.id for each in migrations if not each.file.is_sql])
-    ]
+        checks.extend(rights.of_need(each, known.get(each.need), worker, server))
+    yield from checks or [rights.of_needs([each.id for each in migrations if not each.file.is_sql])]
 
 
 def _once(checks: Iterable[Check]) -> tuple[Check, ...]:

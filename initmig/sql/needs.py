@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from initmig.source import place_at
-from initmig.statements import nodes, read_each
+from initmig.sql.source import place_at
+from initmig.sql.statements import nodes, read_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from initmig.errors import Place
-    from initmig.statements import Node
+    from initmig.sql.statements import Node
 
 Right = Literal[
     "owner", "drop", "index", "REFERENCES", "TRIGGER", "INSERT", "UPDATE", "DELETE", "TRUNCATE"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from initmig.errors import Place, Problem
 from initmig.records import TYPE_CHECKING, Record
-from initmig.sql import (
+from initmig.sql.scanner import (
     forbidden_in_transaction,
     header_directives,
     position,
@@ -16,7 +16,7 @@ from initmig.sql import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from initmig.sql import (
+    from initmig.sql.scanner import (
         Directive,
     )
 

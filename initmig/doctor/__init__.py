@@ -1,0 +1,1 @@
+"""`doctor`: what production checks too late, tried or looked up beforehand; nothing remains."""

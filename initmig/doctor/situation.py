@@ -1,0 +1,185 @@
+"""Decides what to make of the server, the way to it, and what goes on there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from initmig.doctor.checks import SUPERUSER, Check, or_superuser
+from initmig.durations import format_duration
+from initmig.errors import PlanError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from initmig.doctor.facts import Limit, Server, Timeout
+    from initmig.errors import Problem
+    from initmig.events import WaitingForYoyo
+
+_OLDEST_MAJOR = 14
+_CLOCKS_APART_SECONDS = 5.0
+
+
+def of_version(server: Server) -> Check:
+    """Whether initmig supports the server."""
+    found = f"PostgreSQL {server.version}"
+    if server.major >= _OLDEST_MAJOR:
+        return Check("server", "ok", found)
+    return Check(
+        "server", "failure", f"{found}; {_OLDEST_MAJOR} is the oldest supported", hint="upgrade it"
+    )
+
+
+def of_tls(server: Server) -> Check:
+    """Whether others can read what is said."""
+    if server.tls:
+        return Check("tls", "ok", server.tls)
+    if server.local:
+        return Check("tls", "ok", "off, and the server is on this machine")
+    return Check(
+        "tls",
+        "warning",
+        "off: whoever is between here and the server can read everything",
+        hint="sslmode=verify-full in the URL, with the server's certificate authority",
+    )
+
+
+def of_clock(ahead_seconds: float) -> Check:
+    """Whether the server's clock, so many seconds ahead of this machine's, is near enough."""
+    apart = format_duration(abs(ahead_seconds))
+    if abs(ahead_seconds) < _CLOCKS_APART_SECONDS:
+        return Check("clock", "ok", f"{apart} apart")
+    where = "ahead of" if ahead_seconds > 0 else "behind"
+    return Check(
+        "clock",
+        "warning",
+        f"the server's clock is {apart} {where} this machine's",
+        hint="synchronize both: certificates and tokens are judged by them; migrations are"
+        " recorded by the server's",
+    )
+
+
+def of_pooler(*, pooled: bool) -> Check:
+    """Whether a pooler stands in the way, of a mode in which transactions are possible."""
+    if not pooled:
+        return Check("pooler", "ok", "none, a connection of its own")
+    return Check(
+        "pooler",
+        "warning",
+        "behind a pooler: the lock takes a second server connection",
+        hint="let it have two at least, or connect to PostgreSQL directly",
+    )
+
+
+def of_plan(problem: Problem) -> Check:
+    """Why `migrate` would refuse to start."""
+    return Check(
+        "plan", "failure", problem.message, hint=problem.hint, exit_code=PlanError.exit_code
+    )
+
+
+def of_writing(server: Server) -> Check:
+    """Whether anything can be written."""
+    if server.standby:
+        return Check(
+            "writing",
+            "failure",
+            "the server is a standby",
+            hint="name the primary; with several hosts, target_session_attrs=read-write",
+        )
+    if server.read_only:
+        return Check(
+            "writing",
+            "failure",
+            "transactions are read-only (default_transaction_read_only)",
+            _setting(server, "default_transaction_read_only", "off"),
+            _setter(server),
+        )
+    return Check("writing", "ok", "the server is a primary, transactions may write")
+
+
+def of_timeouts(server: Server, timeouts: Iterable[Timeout]) -> Iterator[Check]:
+    """What of *timeouts* would end a migration; those that initmig sets itself do not."""
+    ending = [each for each in timeouts if _ends_migrations(each)]
+    for timeout in ending:
+        by_client = timeout.source == "client"
+        yield Check(
+            "timeouts",
+            "warning",
+            f"{timeout.name} is {timeout.value}: {_ENDING[timeout.name]}",
+            "" if by_client else _setting(server, timeout.name, "0"),
+            "" if by_client else _setter(server),
+            hint="take it out of the URL, or PGOPTIONS" if by_client else "",
+        )
+    if not ending:
+        yield Check("timeouts", "ok", "none that would end a migration")
+
+
+_ENDING = {
+    "idle_in_transaction_session_timeout": "ends a migration in Python that computes so long",
+    "idle_session_timeout": "ends the connection that has the lock, while Python computes so long",
+    "transaction_timeout": "ends a migration that takes so long",
+    "statement_timeout": "ends what initmig asks before it sets its own",
+}
+_SHORT_SECONDS = 1.0
+
+
+def _ends_migrations(timeout: Timeout) -> bool:
+    if timeout.name == "statement_timeout":
+        return 0 < timeout.seconds < _SHORT_SECONDS
+    return timeout.name in _ENDING and timeout.seconds > 0
+
+
+def of_limits(server: Server, limits: Iterable[Limit]) -> Iterator[Check]:
+    """Whether there is a connection beside this one, for who watches or waits."""
+    free = {limit: limit.limit - limit.used for limit in limits}
+    for limit in (each for each in free if free[each] < 1):
+        yield Check(
+            "connections",
+            "warning",
+            f"{limit.of} has no connection left beside this one:"
+            f" {limit.used} of {limit.limit} are in use",
+            *_raised(server, limit),
+        )
+    if all(each > 0 for each in free.values()):
+        yield Check("connections", "ok", f"{min(free.values())} free")
+
+
+def _raised(server: Server, limit: Limit) -> tuple[str, str, str]:
+    """The statement that raises *limit*, who has to run it, and what else helps."""
+    to = f"CONNECTION LIMIT {limit.used + 1};"
+    match limit.of:
+        case "the role":
+            return f"ALTER ROLE {server.login} {to}", SUPERUSER, ""
+        case "the database":
+            by = or_superuser(server.database_owner)
+            return f"ALTER DATABASE {server.database} {to}", by, ""
+    return "", "", "raise max_connections, or have others use a pooler"
+
+
+def _setting(server: Server, name: str, value: str) -> str:
+    """SQL that wins over the role's, the database's and the server's own setting."""
+    return f"ALTER ROLE {server.login} IN DATABASE {server.database} SET {name} = {value};"
+
+
+def _setter(server: Server) -> str:
+    return or_superuser(server.login)
+
+
+def of_migrations(total: int, pending: Sequence[str]) -> Check:
+    """What there is to apply, by its ids, where nothing speaks against it."""
+    ids = f": {', '.join(pending)}" if pending else ""
+    return Check("plan", "ok", f"{len(pending)} of {total} migrations pending{ids}")
+
+
+def of_others(holder: str, yoyo: WaitingForYoyo | None) -> Check:
+    """Whether `migrate` would have to wait for another migrator; *holder* is one in words."""
+    if yoyo:
+        return Check(
+            "lock",
+            "warning",
+            f"the lock row of a yoyo with process id {yoyo.pid}, since {yoyo.locked_at_utc} UTC",
+            hint="if that yoyo is no more, remove it with `initmig unlock`",
+        )
+    if holder:
+        return Check("lock", "warning", f"another migrator is at work: {holder}")
+    return Check("lock", "ok", "free")

@@ -1,0 +1,1 @@
+"""What SQL says, read from its text alone: no server is asked."""
