@@ -607,6 +607,23 @@ def test_verifies_the_server_with_a_mounted_certificate(
     assert database.postgres.value("SELECT ssl FROM proof") == "t"
 
 
+@pytest.mark.parametrize(
+    ("mode", "line"),
+    [
+        ("require", "ok tls TLSv1.3"),
+        ("disable", "warning tls off: whoever is between here and the server can read everything"),
+    ],
+)
+def test_doctor_tells_whether_others_can_read(
+    run_image: RunImage, database: Place, folder: Path, mode: str, line: str
+) -> None:
+    write(folder, WITH_TLS)
+    env = connect_with(database, f"sslmode={mode}")
+    result = run_image("doctor", env=env, options=database.options(folder))
+    assert line in [" ".join(each.split()) for each in result.out.splitlines()], result.err
+    assert result.code == 0
+
+
 def test_refuses_a_server_that_another_authority_vouches_for(
     run_image: RunImage, database: Place, folder: Path
 ) -> None:

@@ -499,9 +499,10 @@ def test_what_is_broken_is_told_and_the_statement_mends_it_so_that_migrate_succe
 
 
 def connections(database: Database) -> int:
-    """Those that others have to it: a server process outlives its client for a moment."""
-    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-    return int(database.value(f"{others} AND pid <> pg_backend_pid()"))
+    """Those to it: a server process outlives its client for a moment, so it is asked elsewhere."""
+    elsewhere = Database(database.url.removesuffix(database.name) + "postgres")
+    to_it = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+    return int(elsewhere.value(to_it, [database.name]))
 
 
 def test_a_healthy_database_is_ok_in_every_line(

@@ -380,6 +380,34 @@ def test_thousands_of_statements_and_deep_expressions_are_read(
     assert "0001_t.sql, line 5003: nested too deeply" in said
 
 
+def test_an_autovacuum_worker_takes_nobodys_connection(
+    make_server: MakeServer, initmig: Initmig, one: Path
+) -> None:
+    # slow enough to be there for the whole test
+    server = make_server(
+        autovacuum_naptime="1s",
+        autovacuum_vacuum_cost_delay="100ms",
+        autovacuum_vacuum_cost_limit=1,
+    )
+    database = Database(server.url())
+    app = database.login_role(CREATES_IN_PUBLIC)
+    database.execute("CREATE TABLE big AS SELECT FROM generate_series(1, 100000)")
+    database.execute("DELETE FROM big")
+    at_work = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'"
+    wait_until(lambda: database.value(f"{at_work} AND datname = current_database()") == 1)
+    database.execute("ALTER DATABASE postgres CONNECTION LIMIT 2")
+    wait_until(lambda: clients(database) == 1)
+    result = initmig("doctor", "--json", url=app, folder=one)
+    assert found(result, "connections") == "1 free"
+    assert database.value(f"{at_work} AND datname = current_database()") == 1
+
+
+def clients(database: Database) -> int:
+    """The one that asks, and others whose server process has outlived them for a moment."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+    return int(database.value(query))
+
+
 def test_rights_are_tried_where_the_whole_server_is_read_only_by_default(
     make_server: MakeServer, initmig: Initmig, one: Path
 ) -> None:
