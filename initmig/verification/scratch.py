@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from initmig import postgres
-from initmig.embedded import find_programs, running_server
 from initmig.errors import ConfigError, DatabaseRefused, InitmigError
 from initmig.events import ScratchDatabaseLeft
 from initmig.postgres import Session, quote_identifier
 from initmig.postgres.programs import for_programs, in_database
 from initmig.run import with_session
+from initmig.verification.embedded import find_programs, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,6 @@ import shutil
 import threading
 import time
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -548,7 +547,7 @@ def german(make_server: MakeServer) -> Server:
     """A server with three slots, all for superusers, whose messages are not in English."""
     server = make_server(max_connections=3, lc_messages="C.UTF-8", **CROWDED)
     server.stop()
-    server.installation = replace(server.installation, language="de")
+    server.installation = server.installation._replace(language="de")
     server.start()
     with pytest.raises(psycopg.OperationalError) as refused:
         psycopg.connect(server.url("nowhere"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dev.postgres import clean_environment
+from initmig.verification.embedded import clean_environment
 from tests.support.command import COMMAND
 from tests.support.databases import create_database
 from tests.support.migrations import write

@@ -15,14 +15,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from dev.postgres import (
-    Account,
-    Server,
-    find_installation,
-    installation_for,
-    programs_of,
-    unprivileged_account,
-)
+from dev.postgres import Server, find_installation, installation_for, programs_of
+from initmig.verification.embedded import Account, unprivileged_account
 from tests.support.command import COMMAND, Initmig
 from tests.support.databases import Database, DatabaseServer, create_database
 from tests.support.hosts import closed_port, deaf_port

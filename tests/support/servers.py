@@ -10,13 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from dev.postgres import (
-    PostgresError,
-    Server,
-    installation_for,
-    programs_of,
-    unprivileged_account,
-)
+from dev.postgres import Server, installation_for, programs_of
+from initmig.verification.embedded import PostgresError, unprivileged_account
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
