@@ -502,6 +502,7 @@ def connections(database: Database) -> int:
     """Those to it: a server process outlives its client for a moment, so it is asked elsewhere."""
     elsewhere = Database(database.url.removesuffix(database.name) + "postgres")
     to_it = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+    to_it += " AND backend_type = 'client backend'"
     return int(elsewhere.value(to_it, [database.name]))
 
 

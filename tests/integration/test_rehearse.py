@@ -56,9 +56,9 @@ FROM pg_constraint WHERE connamespace = 'public'::regnamespace
 UNION ALL SELECT 'trigger', tgname::text, tgrelid::regclass::text FROM pg_trigger
 UNION ALL SELECT 'function', proname::text, '' FROM pg_proc
 WHERE pronamespace = 'public'::regnamespace
-UNION ALL SELECT 'lock', mode, relation::regclass::text FROM pg_locks
-WHERE pid <> pg_backend_pid()
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+UNION ALL SELECT 'lock', mode, relation::regclass::text
+FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE pid <> pg_backend_pid() AND datname = current_database() AND backend_type = 'client backend'
 ORDER BY 1, 2, 3"""
 
 
