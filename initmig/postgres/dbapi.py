@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 # What psycopg warns of is told by the error that follows, and its lines are none of our format.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
-_COPYING = (pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)
-
 
 class _Guarded(psycopg.Connection[tuple[Any, ...]]):
     """Refuses to end a transaction that is not its user's to end."""
@@ -124,9 +122,6 @@ class PsycopgConnection:
                 raise
             self.close()  # the answer may still come, when another is waited for
             raise psycopg.OperationalError(f"no answer in {timeout:g} s") from error
-        if result.status in _COPYING:
-            self.close()
-            raise psycopg.ProgrammingError("COPY to the client is not possible here")
         return result, before
 
     def _rows(self, result: pq.abc.PGresult) -> list[tuple[Any, ...]]:
@@ -206,7 +201,7 @@ def _last_result(
     yield from _flush(pgconn)
     last, before = (yield from _next_result(pgconn, copies)), 0
     assert last is not None  # noqa: S101 - to everything sent there is an answer
-    while last.status not in _COPYING:
+    while True:
         try:
             following = yield from _next_result(pgconn, copies)
         except psycopg.DatabaseError:
@@ -214,21 +209,25 @@ def _last_result(
                 raise
             following = None  # the server has said why before it went
         if following is None:
-            break
+            return last, before
         last, before = following, before + 1
-    return last, before
 
 
 def _next_result(
     pgconn: pq.abc.PGconn, copies: Iterator[Iterable[bytes]]
 ) -> PQGen[pq.abc.PGresult | None]:
-    """The next one, None behind the last one; a COPY FROM STDIN gets its data before."""
-    result: pq.abc.PGresult | None = yield from fetch(pgconn)
-    while result is not None and result.status == pq.ExecStatus.COPY_IN:
+    """The next one, None behind the last one; before it a COPY is served."""
+    while True:
+        result: pq.abc.PGresult | None = yield from fetch(pgconn)
+        match result and result.status:
+            case pq.ExecStatus.COPY_IN:
+                transfer = _copy(pgconn, next(copies, None))
+            case pq.ExecStatus.COPY_OUT:
+                transfer = _discard(pgconn)
+            case _:
+                return result
         with suppress(psycopg.OperationalError):  # the result tells why better
-            yield from _copy(pgconn, next(copies, None))
-        result = yield from fetch(pgconn)
-    return result
+            yield from transfer
 
 
 def _copy(pgconn: pq.abc.PGconn, pieces: Iterable[bytes] | None) -> PQGen[None]:
@@ -238,6 +237,14 @@ def _copy(pgconn: pq.abc.PGconn, pieces: Iterable[bytes] | None) -> PQGen[None]:
         yield from _flush(pgconn)
     pgconn.put_copy_end(NO_COPY_DATA if pieces is None else None)
     yield from _flush(pgconn)
+
+
+def _discard(pgconn: pq.abc.PGconn) -> PQGen[None]:
+    """Read the data that the server sends, as what a SELECT returns: nobody wants it."""
+    while (length := pgconn.get_copy_data(1)[0]) >= 0:
+        if not length:
+            yield Wait.R
+            pgconn.consume_input()
 
 
 def _flush(pgconn: pq.abc.PGconn) -> PQGen[None]:

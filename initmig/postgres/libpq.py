@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from ctypes import CDLL, CFUNCTYPE, POINTER, Structure, c_char_p, c_int, c_void_p
+from ctypes import CDLL, CFUNCTYPE, POINTER, Structure, byref, c_char_p, c_int, c_void_p
 from itertools import takewhile
 from select import POLLIN, POLLOUT, poll
 from time import monotonic
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _BAD = 1  # ConnStatusType
 _FAILED, _READING, _WRITING = range(3)  # PostgresPollingStatusType
-_GOOD, _COPY_IN, _COPYING = (0, 1, 2), 4, (3, 8)  # ExecStatusType
+_GOOD, _COPY_OUT, _COPY_IN = (0, 1, 2), 3, 4  # ExecStatusType
 _IDLE, _ACTIVE = 0, 1  # PGTransactionStatusType
 _VERBOSE = 2  # PGVerbosity
 
@@ -184,6 +184,17 @@ class LibpqConnection:
         self._libpq.PQputCopyEnd(self._connection, NO_COPY_DATA if pieces is None else None)
         self._flush(deadline)
 
+    def _discard(self, deadline: float) -> None:
+        """Read the data that the server sends, as what a SELECT returns: nobody wants it."""
+        libpq, row = self._libpq, c_void_p()
+        while (length := libpq.PQgetCopyData(self._connection, byref(row), 1)) >= 0:
+            if length:
+                libpq.PQfreemem(row)
+                continue
+            _wait(libpq.PQsocket(self._connection), POLLIN, deadline)
+            if not libpq.PQconsumeInput(self._connection):
+                break
+
     def _receive(
         self, deadline: float, copies: Iterator[Iterable[bytes]]
     ) -> tuple[c_void_p, StatementFailed | None]:
@@ -193,12 +204,10 @@ class LibpqConnection:
             self._libpq.PQclear(last)
             last = result
             status = self._libpq.PQresultStatus(result)
-            if status in _COPYING:
-                self.close()
-                self._last_words = "COPY to the client is not possible here"
-                break
             if status == _COPY_IN:
                 self._copy(next(copies, None), deadline)
+            elif status == _COPY_OUT:
+                self._discard(deadline)
             elif status in _GOOD:
                 completed += 1
             else:

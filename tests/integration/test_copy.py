@@ -121,6 +121,48 @@ def test_data_becomes_rows(files: Files, copy: str, rows: list[tuple[int, str | 
     assert files.database.query("SELECT * FROM t ORDER BY id") == [*rows, (9, "behind")]
 
 
+@pytest.mark.parametrize("transactional", ["", "-- transactional: false\n"])
+def test_what_is_copied_to_the_client_is_read_and_thrown_away(
+    files: Files, transactional: str
+) -> None:
+    rows = "SELECT n, repeat('x', 900) FROM generate_series(1, 20000) AS n"
+    files.apply(
+        f"{transactional}{TABLE}COPY ({rows}) TO STDOUT;\nCOPY t TO STDOUT;\n"
+        "COPY t FROM stdin;\n1\tone\n\\.\nCOPY t TO STDOUT (FORMAT binary);"
+    )
+    assert files.database.query("SELECT * FROM t") == [(1, "one")]
+
+
+def test_what_fails_while_it_is_copied_to_the_client_has_its_place(files: Files) -> None:
+    failing = "COPY (SELECT 1 / (5000 - n) FROM generate_series(1, 10000) AS n) TO STDOUT;"
+    err = files.fails(f"{TABLE}{failing}\nSELECT 1;")
+    assert "division by zero" in err
+    assert "0001_data.sql:2:1" in err
+
+
+def test_stopped_while_it_is_copied_to_the_client(files: Files) -> None:
+    rows = "SELECT n, pg_sleep(0.01) FROM generate_series(1, 100000) AS n"
+    files.write(f"{TABLE}COPY ({rows}) TO STDOUT;")
+    running = files.start()
+    wait_until(lambda: files.database.value(ASLEEP) == 1)
+    running.terminate()
+    assert running.result(timeout=10).code == 143
+    assert "t" not in files.database.tables()
+
+
+def test_a_connection_that_is_cut_while_it_is_copied_to_the_client(files: Files) -> None:
+    files.database.execute("CREATE TABLE gate ()")
+    gated = "SELECT pg_sleep(0.01) FROM generate_series(1, 100000) WHERE to_regclass('gate') > 0"
+    files.write(f"{TABLE}COPY ({gated}) TO STDOUT;")
+    running = files.start()
+    wait_until(lambda: files.database.value(ASLEEP) == 1)
+    files.database.query(ASLEEP.replace("count(*)", "pg_terminate_backend(pid)"))
+    running.wait_for_line("the connection was lost")
+    files.database.execute("DROP TABLE gate")
+    assert running.result().code == 0
+    assert "t" in files.database.tables()
+
+
 def test_data_ends_with_the_file(files: Files) -> None:
     files.apply(f"{TABLE}COPY t FROM stdin;\n1\tone\n\\.")
     assert files.database.query("SELECT * FROM t") == [(1, "one")]
