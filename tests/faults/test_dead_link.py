@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from tests.support.command import Options
-from tests.support.databases import create_database
+from tests.support.databases import WAIT_FOR_GATE, create_database
 from tests.support.migrations import write
 from tests.support.netns import working_link
 from tests.support.waiting import wait_until
@@ -44,14 +44,7 @@ LOST = "the connection was lost"
 # None of these can be applied twice.
 FIRST = {"0001_first.sql": "CREATE TABLE first (id int PRIMARY KEY)"}
 
-# Goes on once the test has dropped the table `gate`.
-GATED = """
-CREATE TABLE second (id int PRIMARY KEY);
-DO $$ BEGIN
-    WHILE EXISTS (SELECT FROM pg_class WHERE relname = 'gate') LOOP
-        PERFORM pg_sleep(0.05);
-    END LOOP;
-END $$"""
+GATED = f"CREATE TABLE second (id int PRIMARY KEY); {WAIT_FOR_GATE}"
 
 # Waits for the test as the last thing before initmig sends the COMMIT.
 WAITS_BEFORE_COMMIT = """

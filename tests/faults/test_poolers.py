@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from tests.support.databases import ASLEEP
+from tests.support.databases import ASLEEP, WAIT_FOR_GATE
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer
 from tests.support.waiting import wait_until
@@ -31,14 +31,6 @@ if TYPE_CHECKING:
 ALONE = """
 DO $$ BEGIN
     IF NOT pg_try_advisory_xact_lock(4711) THEN RAISE 'two at work'; END IF;
-END $$;
-"""
-# Goes on once the test has dropped the table `gate`.
-WAIT_FOR_GATE = """
-DO $$ BEGIN
-    WHILE EXISTS (SELECT FROM pg_class WHERE relname = 'gate') LOOP
-        PERFORM pg_sleep(0.05);
-    END LOOP;
 END $$;
 """
 GATED = {

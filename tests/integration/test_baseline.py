@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.databases import ASLEEP
+from tests.support.databases import ASLEEP, WAIT_FOR_GATE
 from tests.support.forking import Blow, Forking
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer
@@ -431,10 +431,8 @@ def test_two_at_once_record_each_once_and_both_exit_zero(
 def test_what_another_one_applies_meanwhile_is_not_recorded_again(
     existing: Database, initmig: Initmig, folder: Path
 ) -> None:
-    gate = "DO $$ BEGIN WHILE EXISTS (SELECT FROM pg_class WHERE relname = 'gate') LOOP"
-    gate += " PERFORM pg_sleep(0.05); END LOOP; END $$;"
     existing.execute("CREATE TABLE gate ()")
-    write(folder, {"0001_a.sql": f"{gate} CREATE TABLE applied ()"})
+    write(folder, {"0001_a.sql": f"{WAIT_FOR_GATE} CREATE TABLE applied ()"})
     migrating = initmig.start("migrate", "--to=0001", url=existing.url, folder=folder)
     wait_until(lambda: existing.value(ASLEEP) == 1)
     running = initmig.start("baseline", "--to=0002", url=existing.url, folder=folder)

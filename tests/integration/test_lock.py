@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.databases import WAIT_FOR_GATE
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
 
@@ -20,13 +21,6 @@ if TYPE_CHECKING:
     from tests.support.proxy import MakeProxy, Message, Proxy, Verdict
     from tests.support.yoyo import Yoyo
 
-# Goes on once the test has dropped the table `gate`.
-WAIT_FOR_GATE = """
-DO $$ BEGIN
-    WHILE EXISTS (SELECT FROM pg_class WHERE relname = 'gate') LOOP
-        PERFORM pg_sleep(0.05);
-    END LOOP;
-END $$"""
 GATED = {"0001_gated.sql": f"CREATE TABLE once ();{WAIT_FOR_GATE}"}
 TAKE = "SELECT pg_try_advisory_lock"
 LOOK = "SELECT pg_try_advisory_xact_lock_shared"
@@ -326,7 +320,7 @@ def test_waiters_do_not_hold_up_an_index_that_is_built_concurrently(
     # With waiters that block in pg_advisory_lock this is a deadlock.
     database.execute("CREATE TABLE gate (); CREATE TABLE a AS SELECT generate_series(1, 9) AS id")
     index = "CREATE INDEX CONCURRENTLY a_id ON a (id)"
-    write(folder, {"0001_index.sql": f"-- transactional: false\n{WAIT_FOR_GATE};\n{index};"})
+    write(folder, {"0001_index.sql": f"-- transactional: false\n{WAIT_FOR_GATE}\n{index};"})
     leader = initmig.start("--log-level=debug", url=database.url, folder=folder)
     leader.wait_for_line("0001_index")
     waiters = [initmig.start(url=database.url, folder=folder) for _ in range(3)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from tests.support.databases import ASLEEP
+from tests.support.databases import ASLEEP, WAIT_FOR_GATE
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer
 from tests.support.waiting import wait_until
@@ -35,14 +35,6 @@ INSERT INTO orders SELECT i, i FROM generate_series(1, 10) i;
 ALTER TABLE users ADD CONSTRAINT positive CHECK (n > 0) NOT VALID;
 """
 
-# Goes on once the test has dropped the table `gate`.
-WAIT_FOR_GATE = """
-DO $$ BEGIN
-    WHILE EXISTS (SELECT FROM pg_class WHERE relname = 'gate') LOOP
-        PERFORM pg_sleep(0.05);
-    END LOOP;
-END $$;
-"""
 
 # The catalog as far as migrations change it, and what nobody may have left behind.
 CATALOG = """

@@ -19,6 +19,16 @@ WHERE datname = current_database() AND wait_event = 'PgSleep'"""
 """How many sessions of the database are in pg_sleep."""
 
 
+WAIT_FOR_GATE = """
+DO $$ BEGIN
+    WHILE EXISTS (SELECT FROM pg_class WHERE relname = 'gate') LOOP
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+END $$;
+"""
+"""SQL that goes on once the test has dropped the table `gate`."""
+
+
 class DatabaseServer(Protocol):
     """A server to make databases on."""
 
