@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from initmig.clock import Clock
     from initmig.events import Emit
     from initmig.postgres import Session
+    from initmig.queue import Facts
 
 _SECOND_CONNECTION_SECONDS = 30.0
 """For a pooler to find a second server connection: others that wait give theirs back quickly."""
@@ -68,14 +69,10 @@ def migration_lock(
     :raises DatabaseUnavailable: the server is a standby or read-only: another one may not be
     :raises DatabaseRefused: there is no schema to work in, or a pooler in the way
     """
-    facts = read_facts(session)
-    pooled = facts.backend_pid != session.startup_pid
-    if pooled:
-        lock: _AdvisoryLock = _TransactionLock(session, facts.key)
-        clock = _parting(session, clock)
-    else:
-        session.settle()
-        lock = SessionLock(session, facts.key, facts.backend_pid)
+    facts, clock = _get_ready(session, clock)
+    lock: _AdvisoryLock = SessionLock(session, facts.key, facts.backend_pid)
+    if facts.pooled:
+        lock = _TransactionLock(session, facts.key)
     queue = Queue(timeout, clock, emit, is_needed)
     with ExitStack() as stack:
         stack.callback(lock.release)
@@ -87,8 +84,17 @@ def migration_lock(
             yield None
             return
         stack.callback(row.release)
-        emit(LockAcquired(queue.waited(), pooled))
-        yield Held(lock.worker_pid, pooled, row.guard() if pooled else "")
+        emit(LockAcquired(queue.waited(), facts.pooled))
+        yield Held(lock.worker_pid, facts.pooled, row.guard() if facts.pooled else "")
+
+
+def _get_ready(session: Session, clock: Clock) -> tuple[Facts, Clock]:
+    """What there is to know, and the clock to wait by."""
+    facts = read_facts(session)
+    if facts.pooled:
+        return facts, _parting(session, clock)
+    session.settle()
+    return facts, clock
 
 
 def _parting(session: Session, clock: Clock) -> Clock:
@@ -119,20 +125,15 @@ def lock_for_rehearsal(
     The row of a stock yoyo's lock is written in it, too: nothing of it is to be seen, and a yoyo
     waits for the end of the transaction. *timeout* and what is raised are `migration_lock`'s.
     """
-    facts = read_facts(session)
-    pooled = facts.backend_pid != session.startup_pid
-    if pooled:
-        clock = _parting(session, clock)
-    else:
-        session.settle()
+    facts, clock = _get_ready(session, clock)
     lock = _LockOfTransaction(session, facts.key)
     queue = Queue(timeout, clock, emit, is_needed)
     try:
         if not queue.wait(lock.try_take, lambda: lock.holder(queue.waited())):
             yield None
             return
-        emit(LockAcquired(queue.waited(), pooled))
-        yield Held(lock.pid, pooled, "")
+        emit(LockAcquired(queue.waited(), facts.pooled))
+        yield Held(lock.pid, facts.pooled, "")
     finally:
         if session.in_transaction:
             session.run("ROLLBACK")

@@ -46,6 +46,8 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 class Facts(Record):
     """What the server says of itself before anything is written."""
 
+    pooled: bool
+    """Whether a pooler has given this session another server connection than it began with."""
     backend_pid: int
     standby: bool
     read_only: bool
@@ -55,7 +57,8 @@ class Facts(Record):
 
 def ask_facts(session: Session) -> Facts:
     """:raises InitmigError: the server cannot be asked."""
-    return Facts(*session.query(_FACTS)[0])
+    pid, *facts = session.query(_FACTS)[0]
+    return Facts(pid != session.startup_pid, pid, *facts)
 
 
 def read_facts(session: Session) -> Facts:
@@ -116,7 +119,7 @@ def wait_for_turn(
     :raises InitmigError: as `read_facts`
     """
     facts = read_facts(session)
-    if facts.backend_pid != session.startup_pid:
+    if facts.pooled:
         return True
     session.settle()
     turn = _Turn(session, facts, clock, is_needed)

@@ -95,7 +95,7 @@ def _examine(session: Session, run: Run, wall: Callable[[], float]) -> Iterator[
     yield situation.of_writing(server)
     yield from situation.of_timeouts(server, survey.ask_timeouts(session))
     yield from situation.of_limits(server, survey.ask_limits(session))
-    pooled = ask_facts(session).backend_pid != session.startup_pid
+    pooled = ask_facts(session).pooled
     try:
         # the rights are tried also where transactions are read-only by default
         mode = "" if server.standby else " READ WRITE"
