@@ -603,6 +603,7 @@ def test_shutting_down_is_waited_for_in_any_language(
     stop = threading.Thread(target=german.stop, args=["smart"])
     with psycopg.connect(german.url()):
         stop.start()
+        wait_until(lambda: not lets_in(german))
         running = initmig.start(url=database.url, folder=folder)
         running.wait_for_line("Datenbanksystem")
     stop.join()
@@ -610,6 +611,14 @@ def test_shutting_down_is_waited_for_in_any_language(
     german.start()
     succeeded(running.result())
     assert_converged(database)
+
+
+def lets_in(server: Server) -> bool:
+    try:
+        psycopg.connect(server.url()).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 # --- the disk is full ---
