@@ -215,6 +215,7 @@ def is_ready(pod: Json) -> bool:
 
 
 def init_status(pod: Json) -> Json:
-    """The status of the pod's first init container."""
-    status: Json = pod["status"]["initContainerStatuses"][0]
+    """The status of the pod's first init container; it waits while its node says nothing of it."""
+    unheard: list[Json] = [{"state": {"waiting": {}}}]
+    status: Json = pod["status"].get("initContainerStatuses", unheard)[0]
     return status
