@@ -1,4 +1,4 @@
-"""Durations as people write and read them; seconds everywhere else."""
+"""Durations and counts as people write and read them; seconds and numbers everywhere else."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def parse_duration(text: str) -> float:
 
 def _is_digits(text: str) -> bool:
     return text.isascii() and text.isdigit()
+
+
+def counted(count: int, thing: str) -> str:
+    """Text such as ``1 part`` or ``2 parts``."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def format_duration(seconds: float) -> str:

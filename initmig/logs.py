@@ -8,7 +8,7 @@ import time
 
 from initmig import events
 from initmig.dsn import mask_secrets
-from initmig.durations import format_duration
+from initmig.durations import counted, format_duration
 from initmig.errors import Place
 from initmig.records import TYPE_CHECKING, Record
 
@@ -27,8 +27,8 @@ class _Rendering(Record):
     text: Callable[[Any], str]
 
 
-def _some(count: int, thing: str = "migration") -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+def _migrations(count: int) -> str:
+    return counted(count, "migration")
 
 
 def _list(ids: tuple[str, ...]) -> str:
@@ -42,8 +42,8 @@ def _after_colon(items: tuple[str, ...]) -> str:
 def _finished(event: events.Finished) -> str:
     if not event.ids:
         return event.summary
-    done = f"{event.summary} {_some(len(event.ids))} in {format_duration(event.duration_seconds)}"
-    return f"{done}: {_list(event.ids)}"
+    took = format_duration(event.duration_seconds)
+    return f"{event.summary} {_migrations(len(event.ids))} in {took}: {_list(event.ids)}"
 
 
 def _targets_finished(event: events.TargetsFinished) -> str:
@@ -52,7 +52,7 @@ def _targets_finished(event: events.TargetsFinished) -> str:
         parts.append(f"{len(event.failed)} failed ({_list(event.failed)})")
     if event.not_begun:
         parts.append(f"{event.not_begun} not begun")
-    return f"{_some(event.targets, 'target')}: {', '.join(parts)}"
+    return f"{counted(event.targets, 'target')}: {', '.join(parts)}"
 
 
 def _retried(event: events.MigrationRetried) -> str:
@@ -67,9 +67,9 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.NothingPending: _Rendering(
         "info",
         lambda e: (
-            f"nothing to do up to there: {e.later} of {_some(e.migrations)} pending behind it"
+            f"nothing to do up to there: {e.later} of {_migrations(e.migrations)} pending behind it"
             if e.later
-            else f"nothing to do: {_some(e.migrations)}, all applied"
+            else f"nothing to do: {_migrations(e.migrations)}, all applied"
         ),
     ),
     events.NoMigrationsFound: _Rendering(
@@ -158,7 +158,7 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.MigrationResumed: _Rendering(
         "info",
         lambda e: (
-            f"{e.id} goes on where it stopped: {e.parts_done} of {_some(e.parts, 'part')} done"
+            f"{e.id} goes on where it stopped: {e.parts_done} of {counted(e.parts, 'part')} done"
             + (", and the next one in doubt" if e.in_doubt else "")
         ),
     ),
@@ -210,7 +210,7 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.Listening: _Rendering(
         "info", lambda e: f"listening on {e.address}: /healthz, /readyz, /metrics"
     ),
-    events.Ready: _Rendering("info", lambda e: f"ready: {_some(e.migrations)}, all applied"),
+    events.Ready: _Rendering("info", lambda e: f"ready: {_migrations(e.migrations)}, all applied"),
     events.NotReady: _Rendering("warning", lambda e: f"not ready: {'; '.join(e.reasons)}"),
     events.RequestAnswered: _Rendering("debug", lambda e: f"{e.method} {e.path} {e.status}"),
     events.RequestFailed: _Rendering("error", lambda e: f"a bug of initmig: {e.traceback}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from initmig.durations import counted
 from initmig.errors import Place, PlanError, Problem
 from initmig.events import Changed, OutOfOrder
 from initmig.model import (
@@ -202,7 +203,7 @@ def refuse_half_way(
         Problem(
             f"{each.id} stopped half way while it was being"
             f" {'applied' if each.direction == 'apply' else 'rolled back'},"
-            f" after {_parts(each.parts_done)}",
+            f" after {counted(each.parts_done, 'part')}",
             hint="finish that first: `initmig migrate` goes on with it"
             if each.direction == "apply"
             else "finish that first: `initmig rollback` goes on with it",
@@ -242,16 +243,12 @@ def _changed_half_way(migration: Migration, stopped: Unfinished) -> Finding:
         Changed(migration.id, path),
         Problem(
             f"{migration.id} stopped half way, and {path} has changed since:"
-            f" {_parts(stopped.parts_done)} done, {_parts(len(left))} left",
+            f" {counted(stopped.parts_done, 'part')} done, {counted(len(left), 'part')} left",
             hint="restore the file; or, if what stands from here on is what is left to do,"
             " pass --changed=allow",
             place=left[0] if left else Place(path),
         ),
     )
-
-
-def _parts(count: int) -> str:
-    return f"{count} part" if count == 1 else f"{count} parts"
 
 
 def refuse(findings: Iterable[Finding]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from initmig.dsn import mask_secrets
-from initmig.durations import format_duration
+from initmig.durations import counted, format_duration
 from initmig.output import table
 from initmig.rehearsal.impact import TableImpact
 from initmig.sql.locks import READS_AND_WRITES, WRITES, blocked_by
@@ -100,13 +100,9 @@ def _of_table(impact: TableImpact) -> tuple[str, ...]:
         impact.lock,
         impact.blocks,
         "yes" if impact.rewritten else "",
-        _rows(impact.rows_read) if impact.scanned else "",
-        _rows(impact.rows_written) if impact.rows_written else "",
+        counted(impact.rows_read, "row") if impact.scanned else "",
+        counted(impact.rows_written, "row") if impact.rows_written else "",
     )
-
-
-def _rows(count: int) -> str:
-    return f"{count} row" if count == 1 else f"{count} rows"
 
 
 def _shortened(sql: str) -> str:

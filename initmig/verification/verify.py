@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from initmig import history, planning, writer
 from initmig.clock import SYSTEM_CLOCK
+from initmig.durations import counted
 from initmig.errors import MigrationFailed, Place, Problem
 from initmig.events import (
     Finished,
@@ -178,7 +179,7 @@ def _not_restored(id: str, file: MigrationFile, difference: Sequence[str]) -> Pr
     place = file.rollback_path or file.path
     lines = sum(not line.startswith(" ") for line in difference)
     return Problem(
-        f"{id} is rolled back, and the schema is not as it was before: {lines} lines differ",
+        f"{id} is rolled back, and the schema differs from before in {counted(lines, 'line')}",
         hint="let the rollback take away what stands behind +, and bring back what stands behind -",
         place=Place(place) if place else None,
     )

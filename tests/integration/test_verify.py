@@ -554,8 +554,8 @@ def test_the_difference_stands_below_its_line_and_the_next_step_in_the_log(
         "all at once, down and up again  ok",
     ]
     assert (
-        "0001_a.rollback.sql: 0001_a is rolled back, and the schema is not as it was before:"
-        " 2 lines differ\n  next: let the rollback take away" in result.err
+        "0001_a.rollback.sql: 0001_a is rolled back, and the schema differs from before"
+        " in 2 lines\n  next: let the rollback take away" in result.err
     )
 
 
