@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 from psycopg import errors
 
-from tests.support.databases import Database, create_database
+from tests.support.databases import ASLEEP, Database, create_database
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer
 from tests.support.waiting import wait_until
@@ -188,8 +188,7 @@ def test_blocker_in_the_middle_of_a_statement_is_named_with_it(
         pid = report.info.backend_pid
         reading = threading.Thread(target=read)
         reading.start()
-        started = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
-        wait_until(lambda: database.value(started) == 1)
+        wait_until(lambda: database.value(ASLEEP) == 1)
         running = initmig.start("--lock-timeout=600ms", url=database.url, folder=folder)
         line = running.wait_for_line("retry 1 of 10")
         report.cancel_safe()

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
-from tests.support.databases import Database, DatabaseServer, create_database
+from tests.support.databases import ASLEEP, Database, DatabaseServer, create_database
 from tests.support.disks import SmallDisk, small_disk
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
@@ -304,7 +304,7 @@ def test_run_goes_on_after_many_seconds_without_the_server(
     database = create_database(server)
     write(folder, {"0002_b.sql": slower(5)})
     running = initmig.start(url=database.url, folder=folder)
-    wait_until(lambda: database.value(SLEEPING) == 1)
+    wait_until(lambda: database.value(ASLEEP) == 1)
     server.stop(mode)
     time.sleep(20)
     server.start()
@@ -365,7 +365,7 @@ def test_copy_in_the_queue_of_a_server_that_stays_away_ends_with_3(
     argv = ["--wait-timeout=1s", "--queue-timeout=30s"]
     copies = [initmig.start(*argv, url=database.url, folder=folder, env=JSON) for _ in range(2)]
     wait_until(lambda: sum('"waiting_in_queue"' in copy.err for copy in copies) == 1)
-    wait_until(lambda: database.value(SLEEPING) == 1)
+    wait_until(lambda: database.value(ASLEEP) == 1)
     server.stop("fast")
     for copy in copies:
         result = copy.result()
@@ -465,7 +465,7 @@ def test_migration_that_somebody_cancels_fails_and_nothing_of_it_is_kept(
 ) -> None:
     write(folder, {"0002_b.sql": slower(60)})
     running = initmig.start(url=database.url, folder=folder)
-    wait_until(lambda: database.value(SLEEPING) == 1)
+    wait_until(lambda: database.value(ASLEEP) == 1)
     [(pid,)] = database.query(HOLDERS)
     assert database.value("SELECT pg_cancel_backend(%s)", [pid])
     result = running.result()
