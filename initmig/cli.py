@@ -116,7 +116,9 @@ def _print(text: str) -> int:
     except OSError as error:
         discard(sys.stdout)
         raise ConfigError(
-            f"cannot write to stdout: {error.strerror}", hint="see where it leads to"
+            "output-failed",
+            f"cannot write to stdout: {error.strerror}",
+            hint="see where it leads to",
         ) from None
     return 0
 
@@ -210,7 +212,9 @@ def _show_status(config: Config, rows: Sequence[MigrationStatus]) -> None:
     pending = [row.id for row in rows if row.state in ("pending", "applying", "rolling back")]
     if pending:
         raise MigrationsPending(
-            f"{len(pending)} pending: {', '.join(pending)}", hint="run `initmig migrate`"
+            "migrations-pending",
+            f"{len(pending)} pending: {', '.join(pending)}",
+            hint="run `initmig migrate`",
         )
 
 
@@ -259,6 +263,7 @@ def _refuse_missing(program: str) -> None:
 
     if not which(program):
         raise ConfigError(
+            "command-not-found",
             f"cannot run {program}: no such command",
             hint="name a program on PATH or give its path; nothing was applied",
         )
@@ -271,6 +276,7 @@ def _become(config: Config, log: Emit) -> int:
         os.execvp(program, config.argv)
     except OSError as error:
         failure = ConfigError(
+            "command-not-found",
             f"cannot run {program}: {error.strerror}",
             hint="the migrations are applied; a script needs `#!` in its first line",
         )

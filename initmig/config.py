@@ -107,7 +107,7 @@ def _take_apart(argv: Sequence[str], problems: list[Problem]) -> _Words:
             operands.append(word)
     command = operands.pop(0) if operands else DEFAULT_COMMAND
     if command not in COMMANDS:
-        problems.append(_unknown("command", command, COMMANDS))
+        problems.append(_unknown("unknown-command", command, COMMANDS))
     else:
         problems.extend(_misplaced(command, values))
     return _Words(command, values, tuple(operands), rest)
@@ -127,18 +127,18 @@ def _take_flag(
     flag, equals, value = word.partition("=")
     option = OPTIONS.get(flag)
     if option is None:
-        problems.append(_unknown("flag", flag, OPTIONS))
+        problems.append(_unknown("unknown-flag", flag, OPTIONS))
         if not equals:
             _skip_value(flag, words)
         return
     if not option.metavar:
         if equals:
-            problems.append(Problem(f"{flag} takes no value"))
+            problems.append(Problem("invalid-flag", f"{flag} takes no value"))
         values[flag] = "yes"
         return
     if not equals:
         if not words or words[0].startswith("--"):
-            problems.append(Problem(f"{flag} needs a value: {option.metavar}"))
+            problems.append(Problem("invalid-flag", f"{flag} needs a value: {option.metavar}"))
             return
         value = words.pop(0)
     values[flag] = value
@@ -160,7 +160,11 @@ def _misplaced(command: str, values: Mapping[str, str]) -> Iterator[Problem]:
             for name, other in COMMANDS.items()
             if any(option.flag == flag for option in other.options)
         ]
-        yield Problem(f"`{command}` has no {flag}", hint=f"{flag} belongs to {', '.join(homes)}")
+        yield Problem(
+            "misplaced-flag",
+            f"`{command}` has no {flag}",
+            hint=f"{flag} belongs to {', '.join(homes)}",
+        )
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
@@ -169,10 +173,10 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return next(iter(get_close_matches(word, known, n=1)), "")
 
 
-def _unknown(kind: str, word: str, known: Iterable[str]) -> Problem:
+def _unknown(id: str, word: str, known: Iterable[str]) -> Problem:
     nearest = _nearest(word, known)
     hint = f"did you mean {nearest}?" if nearest else "see initmig --help"
-    return Problem(f"unknown {kind} {mask_secrets(word)}", hint=hint)
+    return Problem(id, f"{id.replace('-', ' ')} {mask_secrets(word)}", hint=hint)
 
 
 def _value(
@@ -192,7 +196,7 @@ def _value(
     try:
         return {option.field: option.parse(text)}
     except ValueError as error:
-        problems.append(Problem(f"{source}: {error}"))
+        problems.append(Problem("invalid-value", f"{source}: {error}"))
         return {}
 
 
@@ -207,6 +211,7 @@ def _secret_files(
         if environ.get(variable):
             problems.append(
                 Problem(
+                    "secret-given-twice",
                     f"both {variable} and {variable}_FILE are set",
                     hint="keep one of them; the file is read again at each connection attempt",
                 )
@@ -220,13 +225,21 @@ def _operands(words: _Words, problems: list[Problem]) -> dict[str, Any]:
     operands, rest = words.operands, words.rest
     if words.command == "exec":
         if not rest:
-            problems.append(Problem("`exec` needs a command", hint="initmig exec -- CMD [ARG ...]"))
+            problems.append(
+                Problem(
+                    "missing-argument",
+                    "`exec` needs a command",
+                    hint="initmig exec -- CMD [ARG ...]",
+                )
+            )
         problems.extend(_superfluous(operands))
         return {"argv": rest}
     problems.extend(_superfluous(rest))
     if words.command == "new":
         if not operands:
-            problems.append(Problem("`new` needs a name", hint="initmig new add_email"))
+            problems.append(
+                Problem("missing-argument", "`new` needs a name", hint="initmig new add_email")
+            )
         problems.extend(_superfluous(operands[1:]))
         return {"name": " ".join(operands[:1])}
     problems.extend(_superfluous(operands))
@@ -235,7 +248,11 @@ def _operands(words: _Words, problems: list[Problem]) -> dict[str, Any]:
 
 def _superfluous(words: Iterable[str]) -> Iterator[Problem]:
     for word in words:
-        yield Problem(f"unexpected argument {mask_secrets(word)}", hint="see initmig --help")
+        yield Problem(
+            "unexpected-argument",
+            f"unexpected argument {mask_secrets(word)}",
+            hint="see initmig --help",
+        )
 
 
 def _check_together(command: str, flags: Mapping[str, str], problems: list[Problem]) -> None:
@@ -244,6 +261,7 @@ def _check_together(command: str, flags: Mapping[str, str], problems: list[Probl
         if len(given) != 1:
             problems.append(
                 Problem(
+                    "missing-argument",
                     "`rollback` needs one of --to ID, --steps N and --all",
                     hint="`initmig status` lists the ids in the order applied",
                 )
@@ -251,22 +269,25 @@ def _check_together(command: str, flags: Mapping[str, str], problems: list[Probl
     if command == "baseline" and not flags.get("--to"):
         problems.append(
             Problem(
+                "missing-argument",
                 "`baseline` needs --to ID",
                 hint="name the last migration that this database has the schema of",
             )
         )
     if command == "new" and {"--sql", "--python"} <= flags.keys():
-        problems.append(Problem("--sql and --python exclude each other"))
+        problems.append(Problem("conflicting-flags", "--sql and --python exclude each other"))
     if {"--json", "--markdown"} <= flags.keys():
-        problems.append(Problem("--json and --markdown exclude each other"))
+        problems.append(Problem("conflicting-flags", "--json and --markdown exclude each other"))
 
 
 def _of_many(flags: Mapping[str, str], values: Mapping[str, Any]) -> Iterator[Problem]:
     many = {"targets", "each_schema"} & values.keys()
     if len(many) > 1:
-        yield Problem("--targets and --each-schema exclude each other")
+        yield Problem("conflicting-flags", "--targets and --each-schema exclude each other")
     if not many and values["command"] == "migrate":
         for flag in ("--fail-fast", "--json", "--parallel", "--shard"):
             if flag in flags:
                 hint = "it is about many databases: name them with --targets or --each-schema"
-                yield Problem(f"{flag} without --targets or --each-schema", hint=hint)
+                yield Problem(
+                    "misplaced-flag", f"{flag} without --targets or --each-schema", hint=hint
+                )

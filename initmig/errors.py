@@ -40,6 +40,8 @@ class ServerMessage(Record):
 class Problem(Record):
     """One fact that stops the work, and what to do about it."""
 
+    id: str
+    """Kebab case; docs/errors.md lists them all. It stays the same when the words change."""
     message: str
     hint: str = ""
     place: Place | None = None
@@ -54,6 +56,7 @@ class InitmigError(Exception):
 
     def __init__(
         self,
+        id: str,
         message: str,
         *,
         hint: str = "",
@@ -61,14 +64,19 @@ class InitmigError(Exception):
         server: ServerMessage | None = None,
     ) -> None:
         super().__init__(message)
-        self.problems = (Problem(message, hint, place, server or ServerMessage()),)
+        self.problems = (Problem(id, message, hint, place, server or ServerMessage()),)
 
     @classmethod
     def of(cls, problems: tuple[Problem, ...]) -> InitmigError:
         """One error that reports all *problems* together; there is at least one."""
-        error = cls("; ".join(problem.message for problem in problems))
+        error = cls(problems[0].id, "; ".join(problem.message for problem in problems))
         error.problems = problems
         return error
+
+    @property
+    def id(self) -> str:
+        """What went wrong, in one word for programs; of several problems, the first one's."""
+        return self.problems[0].id
 
 
 class MigrationFailed(InitmigError):
@@ -91,6 +99,7 @@ class Bug(InitmigError):
         from traceback import format_exception
 
         return cls(
+            "internal-error",
             f"a bug of initmig: {''.join(format_exception(error)).rstrip()}",
             hint="please report it, with these lines",
         )
@@ -133,6 +142,7 @@ class TargetsFailed(InitmigError):
 
     def __init__(self, names: Sequence[str], *, of: int, exit_code: int) -> None:
         super().__init__(
+            "targets-failed",
             f"{len(names)} of {of} targets failed: {', '.join(names)}",
             hint="see the lines of each; the others are migrated, and a run for all does no harm",
         )

@@ -227,6 +227,7 @@ def named(migration: Migration, next_step: Callable[[Migration, str], str]) -> I
         yield
     except StatementFailed as error:
         raise MigrationFailed(
+            error.id,
             f"{migration.id} failed: {error}",
             hint=next_step(migration, error.server.sqlstate),
             place=error.problems[0].place or Place(migration.file.path),

@@ -52,6 +52,7 @@ def _list_folder(folder: str, problems: list[Problem]) -> Iterator[MigrationFile
     except OSError as error:
         problems.append(
             Problem(
+                "folder-unreadable",
                 f"cannot list the migrations folder {folder}: {error.strerror}",
                 hint="set --migrations or INITMIG_MIGRATIONS to the folder of the migrations",
             )
@@ -95,6 +96,7 @@ def _is_unprintable(name: str) -> bool:
 def _unprintable(folder: str, name: str) -> Problem:
     shown = repr(os.fsencode(_join(folder, name)))[2:-1]
     return Problem(
+        "invalid-file-name",
         f"the name of {shown} is not UTF-8, or has control characters",
         hint="rename it, with ASCII letters for the best",
     )
@@ -106,6 +108,7 @@ def _same_ids(files: Sequence[MigrationFile]) -> Iterator[Problem]:
         other = found.setdefault(file.id, file)
         if other is not file:
             yield Problem(
+                "duplicate-id",
                 f"{other.path} and {file.path} have the same id, {file.id}",
                 hint="rename the one that is not applied yet",
             )
@@ -114,6 +117,7 @@ def _same_ids(files: Sequence[MigrationFile]) -> Iterator[Problem]:
 def _orphan(folder: str, name: str) -> Problem:
     migration = name.removesuffix(_ROLLBACK) + ".sql"
     return Problem(
+        "rollback-without-migration",
         f"{_join(folder, name)} is the rollback of {migration}, which does not exist",
         hint=f"add {migration}, or remove the rollback file",
     )
@@ -150,6 +154,7 @@ def check_readable(path: str) -> None:
 
 def _unreadable(path: str, error: OSError) -> ConfigError:
     return ConfigError(
+        "file-unreadable",
         f"cannot read {path}: {error.strerror}",
         hint="make it readable for the user of this process",
     )

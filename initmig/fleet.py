@@ -81,6 +81,7 @@ def _listed(config: Config, emit: Emit) -> tuple[Target, ...]:
     names = [name for (name,) in with_session(run, lambda session: session.query(query))]
     if with_comma := [name for name in names if "," in name]:
         raise ConfigError(
+            "invalid-schema-name",
             f"the schema {with_comma[0]} has a comma in its name, which --schema divides at",
             hint="rename it, or choose a pattern that leaves it out",
         )

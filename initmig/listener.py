@@ -70,6 +70,7 @@ def _listen(address: Address, reply: Reply, emit: Emit) -> _Server:
     except (OSError, UnicodeError) as error:  # a name can be one that DNS does not know how to ask
         reason = error.strerror if isinstance(error, OSError) else "it is no host name"
         raise ConfigError(
+            "cannot-listen",
             f"cannot listen on {_written(*address)}: {reason}",
             hint="name an address of this host and a free port with --listen; nothing was applied",
         ) from None

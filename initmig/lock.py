@@ -207,6 +207,7 @@ def open_transaction(session: Session, script: str) -> list[tuple[Any, ...]]:
         if "statement pooling mode" not in str(error):
             raise
         raise DatabaseRefused(
+            "pooler-statement-mode",
             "the pooler is in statement mode, where no transaction is possible,"
             " and there is something to write",
             hint="set pool_mode=transaction for this database or user, or connect to"
@@ -246,6 +247,7 @@ class _TransactionLock:
             if not any(words in str(error) for words in ("no answer", "query_wait_timeout")):
                 raise
             raise DatabaseRefused(
+                "pooler-too-small",
                 "the pooler gave no second server connection: one holds the migration lock,"
                 " and another one does the work",
                 hint="raise default_pool_size (or pool_size of this database), to 2 at least,"

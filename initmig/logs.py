@@ -244,7 +244,7 @@ def problem_text(problem: Problem) -> str:
     """The fact with its place first, the line with a caret, the server's words, the next step."""
     where = f"{problem.place}: " if problem.place else ""
     code = f" ({problem.server.sqlstate})" if problem.server.sqlstate else ""
-    lines = [f"{where}{problem.message}{code}"]
+    lines = [f"{where}{problem.message}{code} [{problem.id}]"]
     if problem.place and problem.place.source:
         lines += _excerpt(problem.place)
     for label, text in (
@@ -349,6 +349,7 @@ def _fields(event: Event) -> dict[str, Any]:
     problem = event.problem
     place = problem.place or Place("")
     return {
+        "error": problem.id,
         "message": problem.message,
         "path": place.path,
         "line": place.line,

@@ -82,8 +82,14 @@ def resolve_id(text: str, ids: Sequence[str]) -> str:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise PlanError(f"{text!r} is ambiguous: {', '.join(matches)}", hint="write more of the id")
-    raise PlanError(f"no migration has the id {text!r}", hint=_nearest_hint(text, ids))
+        raise PlanError(
+            "ambiguous-id",
+            f"{text!r} is ambiguous: {', '.join(matches)}",
+            hint="write more of the id",
+        )
+    raise PlanError(
+        "unknown-id", f"no migration has the id {text!r}", hint=_nearest_hint(text, ids)
+    )
 
 
 def _nearest_hint(text: str, ids: Sequence[str]) -> str:
@@ -165,6 +171,7 @@ def placed_by_name(ordered: Iterable[Migration]) -> tuple[MigrationFile, ...]:
 
 def _out_of_order(id: str, applied_id: str) -> Problem:
     return Problem(
+        "out-of-order",
         f"{id} would be applied after {applied_id}, which is applied",
         hint="rename it to sort last, or pass --out-of-order=allow",
     )
@@ -187,6 +194,7 @@ def changed(
 
 def _changed(id: str, path: str) -> Problem:
     return Problem(
+        "changed",
         f"{id} was applied, and {path} has changed since",
         hint="restore the file and write the change as a new migration, or pass --changed=allow",
     )
@@ -201,6 +209,7 @@ def refuse_half_way(
     """
     problems = [
         Problem(
+            "half-applied",
             f"{each.id} stopped half way while it was being"
             f" {'applied' if each.direction == 'apply' else 'rolled back'},"
             f" after {counted(each.parts_done, 'part')}",
@@ -242,6 +251,7 @@ def _changed_half_way(migration: Migration, stopped: Unfinished) -> Finding:
     return Finding(
         Changed(migration.id, path),
         Problem(
+            "changed-half-applied",
             f"{migration.id} stopped half way, and {path} has changed since:"
             f" {counted(stopped.parts_done, 'part')} done, {counted(len(left), 'part')} left",
             hint="restore the file; or, if what stands from here on is what is left to do,"
@@ -270,6 +280,7 @@ def _too_old(breaking: Iterable[str]) -> tuple[Problem, ...]:
     if not ids:
         return ()
     problem = Problem(
+        "image-too-old",
         f"this image is too old for the database: {ids} is applied,"
         " breaking, and not among its migrations",
         hint="deploy an image that contains it, or roll it back with the newer image first",
@@ -282,6 +293,7 @@ def refuse_transaction_of_all(migrations: Iterable[Migration]) -> None:
     others = [migration.id for migration in migrations if not migration.transactional]
     if others:
         raise PlanError(
+            "not-transactional",
             f"--transaction=all, but {', '.join(others)} is not transactional",
             hint="apply up to there with --to and --transaction=each first",
         )
@@ -301,7 +313,9 @@ def to_roll_back(
         return newest_first[:steps]
     ids = [migration.id for migration in newest_first]
     if to not in ids:
-        raise PlanError(f"{to} is not applied", hint="`initmig status` lists what is")
+        raise PlanError(
+            "not-applied", f"{to} is not applied", hint="`initmig status` lists what is"
+        )
     return newest_first[: ids.index(to)]
 
 
@@ -323,6 +337,7 @@ def refuse_irreversible(
         if migration is None:
             problems.append(
                 Problem(
+                    "unknown-migration",
                     f"{applied.id} is applied, and not among this image's migrations",
                     hint="roll back with the image that contains it",
                 )
@@ -339,12 +354,15 @@ def without_rollback(migration: Migration) -> Problem | None:
         if all(step.rollback for step in migration.steps):
             return None
         path = migration.file.path.removesuffix(".sql") + ".rollback.sql"
-        return Problem(f"{migration.id} has no rollback", hint=f"write the SQL for it in {path}")
+        return Problem(
+            "no-rollback", f"{migration.id} has no rollback", hint=f"write the SQL for it in {path}"
+        )
     missing = [n for n, step in enumerate(migration.steps, 1) if not step.rollback]
     if not missing:
         return None
     numbers = ", ".join(map(str, missing))
     return Problem(
+        "no-rollback",
         f"{migration.id} has no rollback in step {numbers} of {len(migration.steps)}",
         hint="give the step one; `lambda connection: None` says that there is nothing to undo",
     )

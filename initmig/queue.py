@@ -65,14 +65,18 @@ def read_facts(session: Session) -> Facts:
     """:raises InitmigError: nothing can be written here, at least not now."""
     facts = ask_facts(session)
     if facts.standby:
-        raise DatabaseUnavailable("the server is a standby, and there is something to write")
+        raise DatabaseUnavailable(
+            "standby", "the server is a standby, and there is something to write"
+        )
     if facts.read_only:
         raise DatabaseUnavailable(
+            "read-only",
             "the server is read-only (default_transaction_read_only),"
-            " and there is something to write"
+            " and there is something to write",
         )
     if facts.schema is None:
         raise DatabaseRefused(
+            "no-schema",
             "no schema of the search path exists, or the role may not use it",
             hint="CREATE SCHEMA, GRANT USAGE and CREATE on it to the role, or correct --schema",
         )
@@ -207,12 +211,13 @@ def _queue_timeout(event: Event | None, timeout: float) -> QueueTimeout:
     waited = f"another migrator was still at it after {format_duration(timeout)}"
     if isinstance(event, WaitingForYoyo):
         return QueueTimeout(
+            "queue-timeout",
             f"{waited}: a yoyo with process id {event.pid}, since {event.locked_at_utc} UTC",
             hint="if that yoyo is no more, remove its lock row with `initmig unlock`",
         )
     if isinstance(event, WaitingInQueue):
         waited += f": {event.holder}"
-    return QueueTimeout(waited, hint="let it finish, or raise --queue-timeout")
+    return QueueTimeout("queue-timeout", waited, hint="let it finish, or raise --queue-timeout")
 
 
 def holder_of(session: Session, key: int, waited: float) -> WaitingInQueue | None:

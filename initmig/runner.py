@@ -230,6 +230,7 @@ def _refuse_pending(session: Session, run: Run) -> None:
     refuse_as_migrate_would(session, run, left, applied)
     if left.ids:
         raise MigrationsPending(
+            "migrations-pending",
             f"{len(left.ids)} pending: {', '.join(left.ids)}",
             hint="run `initmig migrate` for this database, or see why it does not get on",
         )

@@ -35,6 +35,7 @@ def write_migration(folder: str, name: str, *, python: bool, now: float) -> tupl
     slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     if not slug:
         raise ConfigError(
+            "invalid-name",
             f"{name!r} cannot name a migration",
             hint="use letters and digits: initmig new add_email",
         )
@@ -55,6 +56,7 @@ def write_migration(folder: str, name: str, *, python: bool, now: float) -> tupl
         for path in written:  # half of a migration is none
             os.remove(path)
         raise ConfigError(
+            "file-not-written",
             f"cannot write {error.filename}: {error.strerror}",
             hint="choose another name, or a folder that can be written",
         ) from None

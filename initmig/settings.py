@@ -28,6 +28,7 @@ class Secret(Record):
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise ConfigError(
+                "secret-unreadable",
                 f"cannot read the secret file {self.path}: {reason}",
                 hint="mount the secret there, readable for the user of this process",
             ) from None

@@ -42,10 +42,16 @@ def read_targets(config: Config, environ: Mapping[str, str]) -> tuple[Target, ..
         place = f"target {number} of {path}"
         name = str(table.get("name", ""))
         if not name:
-            problems.append(Problem(f"{place} has no name", hint='write name = "..."'))
+            problems.append(
+                Problem("invalid-target", f"{place} has no name", hint='write name = "..."')
+            )
         elif name in (target.name for target in targets):
             problems.append(
-                Problem(f"{place} has the name of another one, {name}", hint="rename it")
+                Problem(
+                    "invalid-target",
+                    f"{place} has the name of another one, {name}",
+                    hint="rename it",
+                )
             )
         try:
             targets.append(Target(name, _with(config, table, place, environ)))
@@ -62,11 +68,13 @@ def _tables(path: str) -> Sequence[Mapping[str, Any]]:
             content = tomllib.load(file)
     except OSError as error:
         raise ConfigError(
+            "targets-file-unreadable",
             f"cannot read the targets file {path}: {error.strerror}",
             hint="mount it there, readable for the user of this process",
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(
+            "targets-file-unreadable",
             f"the targets file is not TOML: {error}",
             hint="see docs/operations.md for an example",
             place=Place(path),
@@ -74,6 +82,7 @@ def _tables(path: str) -> Sequence[Mapping[str, Any]]:
     tables = content.pop("target", None)
     if content or not (isinstance(tables, list) and all(isinstance(t, dict) for t in tables)):
         raise ConfigError(
+            "targets-file-unreadable",
             f"the targets file {path} is more, or less, than a list of targets",
             hint="begin each with a line [[target]]",
         )
@@ -110,15 +119,24 @@ def _problems(
 ) -> Iterator[Problem]:
     for key, value in table.items():
         if key not in _KEYS:
-            yield Problem(f"{place} has an unknown key {key}", hint=f"known are {', '.join(_KEYS)}")
+            yield Problem(
+                "invalid-target",
+                f"{place} has an unknown key {key}",
+                hint=f"known are {', '.join(_KEYS)}",
+            )
         elif not (isinstance(value, str) or (key == "migrations" and _is_texts(value))):
-            yield Problem(f"{place} has a {key} that is no text", hint="write it in quotes")
+            yield Problem(
+                "invalid-target", f"{place} has a {key} that is no text", hint="write it in quotes"
+            )
     given = [key for key in _URLS if key in table]
     if len(given) > 1:
-        yield Problem(f"{place} has {' and '.join(given)}", hint="keep one of them")
+        yield Problem(
+            "invalid-target", f"{place} has {' and '.join(given)}", hint="keep one of them"
+        )
     variable = table.get("url_env")
     if isinstance(variable, str) and not environ.get(variable):
         yield Problem(
+            "invalid-target",
             f"{place} takes its URL from {variable}, which is not set",
             hint="set it, or give url or url_file",
         )

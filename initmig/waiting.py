@@ -149,6 +149,7 @@ class Outage:
         if type(error) is not DatabaseUnavailable:
             raise error
         raise DatabaseUnavailable(
+            error.id,
             f"{error} (waited {format_duration(self._waited())})",
             hint="start the database or mend the way to it; --wait-timeout says how long to wait",
         ) from error

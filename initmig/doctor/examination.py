@@ -275,4 +275,4 @@ def refuse(checks: Sequence[Check]) -> None:
         message = f"{len(failed)} of {len(checks)} checks failed"
         hint = "do what stands below each of them, and run doctor again"
         plan_alone = all(check.exit_code == PlanError.exit_code for check in failed)
-        raise (PlanError if plan_alone else DatabaseRefused)(message, hint=hint)
+        raise (PlanError if plan_alone else DatabaseRefused)("checks-failed", message, hint=hint)

@@ -365,6 +365,7 @@ def _lost_transaction_told(migration: Any) -> Iterator[None]:
         if error.server.sqlstate != _NO_TRANSACTION or error.server.context:
             raise
         raise MigrationFailed(
+            "transaction-ended",
             f"{migration.id} ended the transaction that initmig opened for it",
             hint="what it did before that is kept, and it is not recorded as applied: undo"
             " that, and let it neither commit nor roll back",

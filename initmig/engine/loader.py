@@ -56,6 +56,7 @@ def _missing_dependencies(migration: Migration, ids: Collection[str]) -> Iterato
     for id in sorted(migration.depends):
         if id not in ids:
             yield Problem(
+                "unknown-dependency",
                 f"{migration.id} depends on {id}, which does not exist",
                 hint="correct the name, or add the migration",
                 place=Place(migration.file.path),
@@ -71,6 +72,7 @@ def _in_dependency_order(migrations: Sequence[Migration]) -> tuple[Migration, ..
     except CycleError as error:
         cycle = error.args[1]
         raise ConfigError(
+            "dependency-cycle",
             f"these migrations depend on each other in a circle: {', '.join(cycle)}",
             hint="remove one of their `depends`",
             place=Place(by_id[cycle[0]].file.path),

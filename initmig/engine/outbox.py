@@ -133,8 +133,9 @@ class Outbox:
             rows = self._session.run("".join(_joined(message)), copies)
             if next(copies, None):
                 raise StatementFailed(
+                    "copy-data-not-requested",
                     "the server did not ask for the data of each COPY ... FROM STDIN:"
-                    " is standard_conforming_strings off?"
+                    " is standard_conforming_strings off?",
                 )
         except StatementFailed as error:
             if place := _place(message, error):

@@ -156,6 +156,7 @@ class Piecewise:
         if self._session.in_transaction:
             self._backend.rollback()
             raise MigrationFailed(
+                "transaction-left-open",
                 f"{self._id} left a transaction open",
                 hint="commit it, or call connection.commit(), in the same step",
                 place=part.place,
@@ -195,6 +196,7 @@ class Piecewise:
             return
         for part, name in _settings_of(self._parts):
             raise PlanError(
+                "session-setting-behind-pooler",
                 f"{self._id} sets {name} for its session, and behind a pooler others would get"
                 " that session",
                 hint="write BEGIN; SET LOCAL ...; COMMIT; around the statements that need it,"
@@ -204,6 +206,7 @@ class Piecewise:
         for part in self._parts:
             if runs_alone(part.kind) and self._session.preamble:
                 raise PlanError(
+                    "session-setting-behind-pooler",
                     f"{self._id} has a statement that cannot run in a transaction, and behind a"
                     " pooler --schema and --role hold in transactions only",
                     hint="let initmig connect to the server itself, or name the schema in the file",

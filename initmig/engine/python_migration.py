@@ -130,8 +130,11 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         if isinstance(error, SyntaxError) and self._is_of(error.filename):
             source = (error.text or "").rstrip("\n")
             place = Place(self.path, error.lineno or 0, error.offset or 0, source)
-            return ConfigError(f"{self.id} is not Python: {error.msg}", hint=hint, place=place)
+            return ConfigError(
+                "invalid-python", f"{self.id} is not Python: {error.msg}", hint=hint, place=place
+            )
         return ConfigError(
+            "invalid-python",
             f"{self.id} raised {in_words(error)} when it was imported",
             hint=hint,
             place=self._place_of(error),
@@ -141,18 +144,20 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         place = Place(self.path)
         if not self.description.steps:
             hint = "call step() from yoyo at the top level of the file"
-            yield Problem(f"{self.id} defines no steps", hint, place)
+            yield Problem("no-steps", f"{self.id} defines no steps", hint, place)
         for name in vars(self.module):
             if name.startswith("__") and name not in _DIRECTIVES:
                 for meant in get_close_matches(name, _DIRECTIVES, n=1, cutoff=0.8):
-                    yield Problem(f"unknown directive {name}", f"write {meant}", place)
+                    yield Problem(
+                        "unknown-directive", f"unknown directive {name}", f"write {meant}", place
+                    )
         for step in self.description.steps:
             for sql in (step.apply, step.rollback):
                 findings = releasing_locks(sql)
                 if self.use_transactions:
                     findings += forbidden_in_transaction(sql)
                 for finding in findings:
-                    yield Problem(finding.message, finding.hint, place)
+                    yield Problem(finding.id, finding.message, finding.hint, place)
 
     @contextmanager
     def _errors_placed(self, session: Session) -> Iterator[None]:
@@ -173,6 +178,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
                 raise
             except (Exception, SystemExit) as error:
                 raise MigrationFailed(
+                    "migration-failed",
                     f"{self.id} raised {in_words(error)}",
                     hint="nothing of it was kept"
                     if self.use_transactions

@@ -40,6 +40,7 @@ def parts_of(path: str, text: str, emit: Emit) -> tuple[Part, ...]:
         if block and isinstance(statement.kind, EndsBlock):
             if statement.kind.chains:
                 raise ConfigError(
+                    "commit-and-chain",
                     "AND CHAIN begins a transaction that a later run could not begin again",
                     hint="write COMMIT; BEGIN; with what the next transaction needs",
                     place=part.place,
@@ -48,6 +49,7 @@ def parts_of(path: str, text: str, emit: Emit) -> tuple[Part, ...]:
             block = []
     if block:
         raise ConfigError(
+            "transaction-not-committed",
             f"{block[0].sql} has no COMMIT",
             hint="end the transaction in the file in which it begins",
             place=block[0].place,

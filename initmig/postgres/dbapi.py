@@ -180,6 +180,7 @@ def _parameters(settings: Settings, timeout: float) -> dict[str, Any]:
             # libpq quotes the part that it did not understand, and that may be of the password
             reason = re.sub(r'"[^"]*"', '"***"', reason)
         raise ConfigError(
+            "malformed-url",
             f"the database URL is malformed: {reason.strip()}",
             hint="give only parameters that libpq knows; in user name and password, write"
             " @ : / ? # % as %40 %3A %2F %3F %23 %25",
@@ -263,7 +264,9 @@ def _statement_failed(error: psycopg.Error, *, completed: int) -> StatementFaile
     said = error.diag
     beside = (error.sqlstate, said.message_detail, said.message_hint, said.context)
     failed = StatementFailed(
-        said.message_primary or str(error), server=ServerMessage(*(text or "" for text in beside))
+        "migration-failed",
+        said.message_primary or str(error),
+        server=ServerMessage(*(text or "" for text in beside)),
     )
     failed.position = int(said.statement_position or 0)
     failed.completed = completed

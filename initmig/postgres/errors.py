@@ -55,7 +55,7 @@ def is_lost(sqlstate: str | None) -> bool:
 
 def connection_lost(words: str) -> DatabaseUnavailable:
     """What *words* say about the end of a connection that was there."""
-    return DatabaseUnavailable(f"the connection was lost: {words}")
+    return DatabaseUnavailable("connection-lost", f"the connection was lost: {words}")
 
 
 def one_line(words: str) -> str:
@@ -74,7 +74,8 @@ def one_line(words: str) -> str:
 def refused(error: StatementFailed) -> DatabaseRefused:
     """*error* of a statement of initmig's own, as the refusal that it is."""
     problem = error.problems[0]
-    hint = ""
+    id, hint = "statement-refused", ""
     if problem.server.lacks_right:
+        id = "missing-privilege"
         hint = "grant the right to the role that initmig uses, or name another one with --role"
-    return DatabaseRefused(problem.message, hint=hint, server=problem.server)
+    return DatabaseRefused(id, problem.message, hint=hint, server=problem.server)

@@ -226,6 +226,7 @@ class LibpqConnection:
         said = (self._libpq.PQresultErrorField(result, ord(field)) for field in "MPCDHW")
         message, position, *beside = (_text(each) for each in said)
         failed = StatementFailed(
+            "migration-failed",
             message or one_line(_text(self._libpq.PQresultErrorMessage(result))),
             server=ServerMessage(*beside),
         )

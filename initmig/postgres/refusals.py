@@ -60,21 +60,24 @@ def _told(reason: str, verdict: _Verdict) -> InitmigError:
     match verdict:
         case "unsupported":
             return DatabaseRefused(
+                "startup-parameter-unsupported",
                 reason,
                 hint="take it out of the URL (for a search path there is --schema, for a role"
                 " --role), or let the pooler drop it: ignore_startup_parameters in PgBouncer",
             )
         case "refused":
             return LoginRefused(
+                "login-refused",
                 reason,
                 hint="check user, password, database and sslmode, and the server's pg_hba.conf",
             )
         case "not now":
-            return DatabaseUnavailable(reason)
+            return DatabaseUnavailable("database-unavailable", reason)
         case "malformed":
-            return ConfigError(f"the database URL cannot be used: {reason}")
+            return ConfigError("malformed-url", f"the database URL cannot be used: {reason}")
         case "not tried":
             return ConfigError(
+                "malformed-url",
                 f"the database URL cannot be used: {reason}",
                 hint="name the user in the URL, or in PGUSER"
                 if "local user" in reason

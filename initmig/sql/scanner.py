@@ -117,6 +117,8 @@ class CopyData(Record):
 class Finding(Record):
     """Something that a migration file must not contain, and what to do instead."""
 
+    id: str
+    """That of the error which it becomes."""
     offset: int
     message: str
     hint: str
@@ -194,6 +196,7 @@ def psql_only(text: str) -> list[Finding]:
         elif _copies(text, start, end) and not _copy_data(text, start, end):
             findings.append(
                 Finding(
+                    "copy-without-data",
                     start,
                     r"COPY ... FROM STDIN without its data, on the lines behind it up to \.",
                     r"let the data begin on the line below the semicolon, and a line of \. end it,"
@@ -255,6 +258,7 @@ def _transaction_finding(command: re.Match[str]) -> Finding:
     name = {"START": "START TRANSACTION", "PREPARE": "PREPARE TRANSACTION"}.get(name, name)
     effect = "begin a transaction in the one" if command["opens"] else "end the transaction"
     return Finding(
+        "transaction-command",
         command.start(),
         f"{name} would {effect} that initmig opened for this file",
         "delete it: initmig runs each file in one transaction; "
@@ -268,12 +272,13 @@ def _lock_finding(start: int, found: re.Match[str]) -> Finding:
     else:
         hint = "delete it: initmig resets what a file sets; or write DISCARD TEMP, or DISCARD PLANS"
     name = found[1] or "DISCARD ALL"
-    return Finding(start, f"{name} would release the migration lock", hint)
+    return Finding("releases-lock", start, f"{name} would release the migration lock", hint)
 
 
 def _meta_command_finding(command: re.Match[str]) -> Finding:
     hints = (hint for names, hint in _META_COMMAND_HINTS.items() if command[1] in names.split())
     return Finding(
+        "psql-command",
         command.start(),
         f"{command[0]} is a command of psql, not SQL",
         next(hints, "delete it: only psql knows commands that begin with a backslash"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from initmig.errors import Place, Problem
 from initmig.records import TYPE_CHECKING, Record
 from initmig.sql.scanner import (
+    Finding,
     forbidden_in_transaction,
     header_directives,
     position,
@@ -44,7 +45,7 @@ class Source:
         self.problems: list[Problem] = []
         self.text = without_restrictions(self._decode(data))
         for finding in (*psql_only(self.text), *releasing_locks(self.text)):
-            self._object(finding.offset, finding.message, finding.hint)
+            self._object(finding)
 
     def _decode(self, data: bytes) -> str:
         try:
@@ -54,6 +55,7 @@ class Source:
             line, column, _ = position(before, len(before))
             self.problems.append(
                 Problem(
+                    "not-utf8",
                     f"byte 0x{error.object[error.start]:02x} is not UTF-8",
                     f"save the file as UTF-8, for example: iconv -f LATIN1 -t UTF-8 {self.path}",
                     Place(self.path, line, column),
@@ -63,6 +65,7 @@ class Source:
         if (nul := text.find("\0")) >= 0:
             self.problems.append(
                 Problem(
+                    "nul-character",
                     "a NUL character, at which PostgreSQL would stop reading",
                     "remove it",
                     place_at(self.path, text, nul),
@@ -70,8 +73,9 @@ class Source:
             )
         return text
 
-    def _object(self, offset: int, message: str, hint: str) -> None:
-        self.problems.append(Problem(message, hint, place_at(self.path, self.text, offset)))
+    def _object(self, finding: Finding) -> None:
+        place = place_at(self.path, self.text, finding.offset)
+        self.problems.append(Problem(finding.id, finding.message, finding.hint, place))
 
     def header(self) -> Header:
         """The directives that initmig or yoyo act on; a near miss is a problem, a comment not."""
@@ -79,9 +83,12 @@ class Source:
         for directive in directives:
             if directive.name not in _DIRECTIVES and (meant := _near_miss(directive.name)):
                 self._object(
-                    directive.offset,
-                    f"unknown directive {directive.name!r}",
-                    f"write `-- {meant}: {directive.value}`",
+                    Finding(
+                        "unknown-directive",
+                        directive.offset,
+                        f"unknown directive {directive.name!r}",
+                        f"write `-- {meant}: {directive.value}`",
+                    )
                 )
         return Header(
             self._boolean("transactional", directives, default=True),
@@ -100,15 +107,14 @@ class Source:
             fault = f"directive {name!r} is {value!r}, not true or false"
         else:
             return _BOOLEANS[value.lower()]
-        self._object(
-            given[-1].offset, fault, f"write `-- {name}: true` or `-- {name}: false`, once"
-        )
+        hint = f"write `-- {name}: true` or `-- {name}: false`, once"
+        self._object(Finding("invalid-directive", given[-1].offset, fault, hint))
         return default
 
     def check_for_transaction(self) -> None:
         """Object to statements that would end the transaction that the file is run in."""
         for finding in forbidden_in_transaction(self.text):
-            self._object(finding.offset, finding.message, finding.hint)
+            self._object(finding)
 
 
 def _near_miss(name: str) -> str:

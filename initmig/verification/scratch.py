@@ -90,6 +90,7 @@ def _create(session: Session, name: str) -> None:
         if not server.lacks_right:
             raise
         raise DatabaseRefused(
+            "missing-privilege",
             "the role may not create the database to verify in",
             hint="ALTER ROLE ... CREATEDB on this scratch server, or leave DATABASE_URL out for"
             " a server of its own",
@@ -130,6 +131,7 @@ def _load(path: str, settings: Settings) -> None:
     )
     if done.returncode:
         raise ConfigError(
+            "baseline-not-loaded",
             f"the baseline cannot be loaded: {(done.stderr or done.stdout).strip()}",
             hint="dump with pg_dump --no-owner --no-privileges, as plain SQL; roles that it names"
             " have to be there",
@@ -141,6 +143,7 @@ def _psql() -> str:
     found = str(programs / "psql") if programs else shutil.which("psql")
     if found is None:
         raise ConfigError(
+            "psql-not-found",
             "--from-baseline needs psql, which is not on PATH",
             hint="install PostgreSQL's client programs, or pip install 'initmig[verify]'",
         )

@@ -179,6 +179,7 @@ def _not_restored(id: str, file: MigrationFile, difference: Sequence[str]) -> Pr
     place = file.rollback_path or file.path
     lines = sum(not line.startswith(" ") for line in difference)
     return Problem(
+        "not-restored",
         f"{id} is rolled back, and the schema differs from before in {counted(lines, 'line')}",
         hint="let the rollback take away what stands behind +, and bring back what stands behind -",
         place=Place(place) if place else None,

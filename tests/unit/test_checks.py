@@ -118,7 +118,7 @@ def test_what_does_not_exist_lacks_no_right() -> None:
     [(160000, "GRANT boss TO app WITH SET TRUE;"), (150000, "GRANT boss TO app;")],
 )
 def test_set_role_is_granted_as_the_version_has_it(number: int, statement: str) -> None:
-    problem = Problem("permission denied", server=ServerMessage("42501"))
+    problem = Problem("missing-privilege", "permission denied", server=ServerMessage("42501"))
     check = of_refused_role(SERVER._replace(version_number=number), "boss", problem)
     assert check.statement == statement
     assert check.by == "a superuser, or who has the ADMIN OPTION on boss"

@@ -185,7 +185,8 @@ def test_a_timeout_that_postgresql_cannot_hold_is_refused(name: str) -> None:
 def test_one_mistake_is_one_problem_with_the_next_step(
     argv: list[str], message: str, hint: str
 ) -> None:
-    assert problems_of(argv) == (Problem(message, hint=hint),)
+    [problem] = problems_of(argv)
+    assert (problem.message, problem.hint) == (message, hint)
 
 
 def test_what_exec_runs_is_not_looked_at() -> None:

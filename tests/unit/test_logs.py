@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from initmig.events import Event
 
 PROBLEM = Problem(
+    "migration-failed",
     "0002_x failed: relation missing",
     hint="mend it",
     place=Place("m/0002_x.sql", 12, 8, "SELECT missing;"),
@@ -169,7 +170,7 @@ def test_one_migration_is_not_many() -> None:
 
 def test_a_failure_names_place_line_caret_server_and_next_step() -> None:
     assert problem_text(PROBLEM).splitlines() == [
-        "m/0002_x.sql:12:8: 0002_x failed: relation missing (42P01)",
+        "m/0002_x.sql:12:8: 0002_x failed: relation missing (42P01) [migration-failed]",
         "    12 | SELECT missing;",
         "       |        ^",
         "  DETAIL: the detail",
@@ -185,6 +186,7 @@ def test_a_failure_in_json_has_each_part_as_a_field() -> None:
     assert record == {
         "level": "error",
         "event": "failed",
+        "error": "migration-failed",
         "message": "0002_x failed: relation missing",
         "path": "m/0002_x.sql",
         "line": 12,
@@ -200,10 +202,10 @@ def test_a_failure_in_json_has_each_part_as_a_field() -> None:
 
 
 def test_what_is_not_known_is_not_shown() -> None:
-    assert problem_text(Problem("no")) == "no"
-    assert problem_text(Problem("no", place=Place("a.py"))) == "a.py: no"
-    at_line = Problem("no", place=Place("a.py", 3, 0, "x = 1"))
-    assert problem_text(at_line).splitlines() == ["a.py:3: no", "     3 | x = 1"]
+    assert problem_text(Problem("x", "no")) == "no [x]"
+    assert problem_text(Problem("x", "no", place=Place("a.py"))) == "a.py: no [x]"
+    at_line = Problem("x", "no", place=Place("a.py", 3, 0, "x = 1"))
+    assert problem_text(at_line).splitlines() == ["a.py:3: no [x]", "     3 | x = 1"]
 
 
 SOURCES = st.text("abc \t;漢", min_size=1, max_size=400)
@@ -214,7 +216,7 @@ def test_the_caret_stands_under_its_character_whatever_stands_before(
     source: str, data: st.DataObject
 ) -> None:
     column = data.draw(st.integers(1, len(source)))
-    text = problem_text(Problem("no", place=Place("x.sql", 7, column, source)))
+    text = problem_text(Problem("x", "no", place=Place("x.sql", 7, column, source)))
     _, shown, caret = text.split("\n")
     prefix = "     7 | "
     assert shown.startswith(prefix)
@@ -227,7 +229,7 @@ def test_the_caret_stands_under_its_character_whatever_stands_before(
 
 
 def test_the_caret_can_stand_behind_the_end_of_the_line() -> None:
-    _, shown, caret = problem_text(Problem("no", place=Place("x", 1, 4, "abc"))).split("\n")
+    _, shown, caret = problem_text(Problem("x", "no", place=Place("x", 1, 4, "abc"))).split("\n")
     assert (len(shown), caret.index("^")) == (len("     1 | abc"), len("     1 | abc"))
 
 
@@ -245,7 +247,8 @@ SECRETS = (
 def test_no_field_of_any_event_shows_a_password(secret: str, form: str) -> None:
     for event in (
         Failed(
-            Problem(secret, secret, Place(secret, 1, 1, secret), ServerMessage(*[secret] * 4)), 1
+            Problem("x", secret, secret, Place(secret, 1, 1, secret), ServerMessage(*[secret] * 4)),
+            1,
         ),
         ServerNotice("NOTICE", secret),
         events.UnknownMigrations((secret, secret)),
@@ -259,7 +262,7 @@ def test_no_field_of_any_event_shows_a_password(secret: str, form: str) -> None:
 
 
 def test_a_mask_hides_nothing_of_the_other_fields() -> None:
-    record = logged_json(Failed(Problem(SECRETS[2], hint="next"), 2))
+    record = logged_json(Failed(Problem("x", SECRETS[2], hint="next"), 2))
     assert (record["next"], record["exit_code"]) == ("next", 2)
 
 

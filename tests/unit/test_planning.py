@@ -80,7 +80,8 @@ def test_an_id_is_found_by_itself_or_by_its_only_beginning() -> None:
 def test_an_id_that_is_unknown_or_ambiguous_is_refused(text: str, message: str, hint: str) -> None:
     with pytest.raises(PlanError) as caught:
         planning.resolve_id(text, ["0001_a", "0001_b", "0002_c"])
-    assert caught.value.problems == (Problem(message, hint=hint),)
+    [problem] = caught.value.problems
+    assert (problem.message, problem.hint) == (message, hint)
 
 
 @given(names=NAMES.filter(bool), data=st.data())
@@ -119,6 +120,7 @@ def test_a_pending_id_before_an_applied_one_of_its_folder_is_out_of_order() -> N
         OutOfOrder("b", "c"),
     ]
     assert found[0].error == Problem(
+        "out-of-order",
         "a would be applied after c, which is applied",
         hint="rename it to sort last, or pass --out-of-order=allow",
     )
@@ -140,6 +142,7 @@ def test_a_file_that_is_not_the_one_applied_is_changed() -> None:
     found = planning.changed(everything, records, {"a": "1", "b": "2", "c": "3", "d": "4"})
     assert [finding.event for finding in found] == [Changed("b", "m/b.sql")]
     assert found[0].error == Problem(
+        "changed",
         "b was applied, and m/b.sql has changed since",
         hint="restore the file and write the change as a new migration, or pass --changed=allow",
     )

@@ -234,6 +234,7 @@ def test_a_backslash_alone_is_found(text: str) -> None:
 def test_copy_from_stdin_without_its_data_is_found(text: str) -> None:
     assert psql_only(f"\n{text}") == [
         Finding(
+            "copy-without-data",
             1,
             "COPY ... FROM STDIN without its data, on the lines behind it up to \\.",
             "let the data begin on the line below the semicolon, and a line of \\. end it, as"

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
     from initmig.events import Event
 
-CLOSED = DatabaseUnavailable("Connection refused")
-STARTING = DatabaseUnavailable("the database system is starting up")
-STANDBY = DatabaseUnavailable("the server is a standby, and there is something to write")
-REFUSED = LoginRefused("password authentication failed")
+CLOSED = DatabaseUnavailable("database-unavailable", "Connection refused")
+STARTING = DatabaseUnavailable("database-unavailable", "the database system is starting up")
+STANDBY = DatabaseUnavailable(
+    "database-unavailable", "the server is a standby, and there is something to write"
+)
+REFUSED = LoginRefused("login-refused", "password authentication failed")
 
 
 class Time:
@@ -155,7 +157,7 @@ def test_ends_with_the_last_reason() -> None:
 
 
 def test_a_timeout_of_zero_tries_once() -> None:
-    for error in (CLOSED, REFUSED, MigrationsPending("1 pending: a")):
+    for error in (CLOSED, REFUSED, MigrationsPending("migrations-pending", "1 pending: a")):
         world = World([error])
         with pytest.raises(type(error)):
             world.wait(0)
@@ -188,7 +190,10 @@ def test_a_refusal_after_a_long_wait_for_the_server_is_tried_again() -> None:
 def test_what_is_no_matter_of_waiting_ends_it() -> None:
     world = World([None])
     with pytest.raises(DatabaseRefused):
-        world.wait(60, failing_then([DatabaseRefused("permission denied for table x")]))
+        world.wait(
+            60,
+            failing_then([DatabaseRefused("missing-privilege", "permission denied for table x")]),
+        )
     assert world.time.slept == []
     assert world.connections[0].closed
 
@@ -204,7 +209,7 @@ def test_an_attempt_may_take_five_seconds_and_no_more_than_is_left() -> None:
 
 
 def test_work_that_loses_the_connection_is_done_again_on_a_new_one() -> None:
-    lost = DatabaseUnavailable("the connection was lost")
+    lost = DatabaseUnavailable("database-unavailable", "the connection was lost")
     world = World([None, CLOSED, None])
     assert world.wait(60, failing_then([lost, "done at last"])) == "done at last"
     assert [type(event) for event in world.events] == [
@@ -217,7 +222,7 @@ def test_work_that_loses_the_connection_is_done_again_on_a_new_one() -> None:
 
 def test_time_at_work_does_not_count_as_waiting() -> None:
     world = World([None, CLOSED, CLOSED, None])
-    lost = DatabaseUnavailable("the connection was lost")
+    lost = DatabaseUnavailable("database-unavailable", "the connection was lost")
 
     def work(_: Any) -> str:
         world.time.now += 1000
@@ -230,7 +235,7 @@ def test_time_at_work_does_not_count_as_waiting() -> None:
 
 def test_a_server_that_crashes_at_each_attempt_does_not_keep_it_for_ever() -> None:
     world = World(iter(lambda: None, 0))
-    lost = DatabaseUnavailable("the connection was lost")
+    lost = DatabaseUnavailable("database-unavailable", "the connection was lost")
     with pytest.raises(DatabaseUnavailable, match=r"lost \(waited 30 s\)"):
         world.wait(30, failing_then(for_ever(lost)))
     assert sum(world.time.slept) == pytest.approx(30)
@@ -243,7 +248,7 @@ def test_says_once_that_a_standby_cannot_be_migrated() -> None:
 
 
 def test_says_again_why_it_waits_after_the_server_had_come_back() -> None:
-    lost = DatabaseUnavailable("the connection was lost")
+    lost = DatabaseUnavailable("database-unavailable", "the connection was lost")
     world = World([CLOSED, None, CLOSED, CLOSED, None])
     assert world.wait(60, failing_then([lost, "done"])) == "done"
     assert world.reasons == [str(CLOSED), str(lost), str(CLOSED)]
@@ -251,7 +256,8 @@ def test_says_again_why_it_waits_after_the_server_had_come_back() -> None:
 
 
 def test_says_what_is_pending_whenever_that_changes() -> None:
-    pending = [MigrationsPending(text) for text in ("2: a, b", "2: a, b", "1: b", "1: b")]
+    texts = ("2: a, b", "2: a, b", "1: b", "1: b")
+    pending = [MigrationsPending("migrations-pending", text) for text in texts]
     world = World([None] * 5)
     assert world.wait(60, failing_then([*pending, "done"])) == "done"
     assert world.events == [
@@ -263,6 +269,8 @@ def test_says_what_is_pending_whenever_that_changes() -> None:
 def test_pending_migrations_are_the_outcome_of_a_wait_that_is_over() -> None:
     world = World(iter(lambda: None, 0))
     with pytest.raises(MigrationsPending, match="1 pending: a") as raised:
-        world.wait(5, failing_then(for_ever(MigrationsPending("1 pending: a"))))
+        world.wait(
+            5, failing_then(for_ever(MigrationsPending("migrations-pending", "1 pending: a")))
+        )
     assert raised.value.exit_code == 7
     assert sum(world.time.slept) == pytest.approx(5)

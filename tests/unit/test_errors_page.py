@@ -1,0 +1,75 @@
+"""docs/errors.md has every id that the code can raise, and no other, and every exit code."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from initmig.usage import EXIT_CODES
+
+PROJECT = Path(__file__).parents[2]
+PAGE = (PROJECT / "docs" / "errors.md").read_text()
+TAKE_AN_ID = {
+    *("ConfigError", "DatabaseRefused", "DatabaseUnavailable", "Finding", "LoginRefused"),
+    *("MigrationFailed", "MigrationsPending", "PlanError", "Problem", "QueueTimeout"),
+    *("StatementFailed", "_unknown", "__init__", "cls"),
+}
+
+
+def ids_in_code() -> set[str]:
+    found: set[str] = set()
+    for path in (PROJECT / "initmig").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and _name(node.func) in TAKE_AN_ID:
+                found |= {
+                    each.value
+                    for argument in node.args[:1]
+                    for each in ast.walk(argument)
+                    if isinstance(each, ast.Constant) and isinstance(each.value, str)
+                }
+            if isinstance(node, ast.Assign | ast.AnnAssign) and _assigns_id(node):
+                found |= {
+                    each.value
+                    for each in ast.walk(node.value or node)
+                    if isinstance(each, ast.Constant) and isinstance(each.value, str)
+                }
+    return {text for text in found if re.fullmatch("[a-z]+(-[a-z0-9]+)+|changed|standby", text)}
+
+
+def _name(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _assigns_id(node: ast.Assign | ast.AnnAssign) -> bool:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    names = {
+        each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)
+    }
+    return "id" in names
+
+
+def ids_in_page() -> list[str]:
+    first_cells = re.findall(r"^\| (`[^|]+) \|", PAGE, re.MULTILINE)
+    return [id for cell in first_cells for id in re.findall(r"`([^`]+)`", cell)]
+
+
+def test_page_has_each_id_of_the_code_and_no_other() -> None:
+    assert len(ids_in_code()) > 60
+    assert set(ids_in_page()) == ids_in_code()
+
+
+def test_id_has_one_row_for_each_exit_code() -> None:
+    for section in re.split(r"^## ", PAGE, flags=re.MULTILINE):
+        cells = re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE)
+        ids = [id for cell in cells for id in re.findall(r"`([^`]+)`", cell)]
+        assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("code", [code for code, _ in EXIT_CODES if code])
+def test_exit_code_has_a_section(code: int) -> None:
+    assert re.search(rf"^## .*\b{code}\b", PAGE, re.MULTILINE)
