@@ -14,8 +14,6 @@ from initmig.errors import (
     ConfigError,
     InitmigError,
     MigrationFailed,
-    MigrationsPending,
-    PlanError,
 )
 from initmig.events import Failed, FilesCreated, StoppedBySignal
 from initmig.logs import Log, discard, event_text
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 
     from initmig.config import Config
     from initmig.events import Emit, Event
-    from initmig.model import MigrationStatus, Outcome
+    from initmig.model import Outcome
     from initmig.rehearsal.impact import Rehearsal
     from initmig.verification.comparison import Verdict
 
@@ -176,7 +174,7 @@ def _show(config: Config, emit: Emit) -> None:
 
     match config.command:
         case "status":
-            _show_status(config, runner.status(config, emit))
+            _show_status(config, emit)
         case "plan":
             _show_plan(config, emit)
         case "doctor":
@@ -199,23 +197,14 @@ def _show_plan(config: Config, emit: Emit) -> None:
     _print((plan_json if config.json else plan_sql)(plan, findings))
 
 
-def _show_status(config: Config, rows: Sequence[MigrationStatus]) -> None:
-    from initmig import planning
+def _show_status(config: Config, emit: Emit) -> None:
+    from initmig import runner
     from initmig.output import status_json, status_table
 
+    rows = runner.status(config, emit)
     _print(status_json(rows) if config.json else status_table(rows))
-    if not config.check:
-        return
-    refusals = planning.refusals(rows, changed=config.changed, out_of_order=config.out_of_order)
-    if refusals:
-        raise PlanError.of(refusals)
-    pending = [row.id for row in rows if row.state in ("pending", "applying", "rolling back")]
-    if pending:
-        raise MigrationsPending(
-            "migrations-pending",
-            f"{len(pending)} pending: {', '.join(pending)}",
-            hint="run `initmig migrate`",
-        )
+    if config.check:
+        runner.check(config, rows, emit)
 
 
 def _show_checks(config: Config, emit: Emit) -> None:

@@ -31,6 +31,8 @@ class Config(Record):
     transaction: str = "each"
     out_of_order: str = "warn"
     changed: str = "warn"
+    foreign: str = "fail"
+    allow_empty: bool = False
     log_format: str = "text"
     log_level: str = "info"
     termination_log: str = ""
@@ -136,7 +138,9 @@ def _take_flag(
             problems.append(Problem("invalid-flag", f"{flag} takes no value"))
         values[flag] = "yes"
         return
-    if not equals:
+    if not equals and option.implied:
+        value = option.implied
+    elif not equals:
         if not words or words[0].startswith("--"):
             problems.append(Problem("invalid-flag", f"{flag} needs a value: {option.metavar}"))
             return

@@ -111,6 +111,10 @@ class ConfigError(InitmigError):
     exit_code = 2
 
 
+class EmptySecret(ConfigError):
+    """The file of a secret is empty; somebody may be about to fill it."""
+
+
 class DatabaseUnavailable(InitmigError):
     """The database did not answer in time, or went away."""
 

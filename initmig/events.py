@@ -25,6 +25,19 @@ class NoMigrationsFound(Record):
     folders: tuple[str, ...]
 
 
+class FilesIgnored(Record):
+    """Files and folders that look like migrations and are not used, by their *paths*."""
+
+    paths: tuple[str, ...]
+
+
+class NoStatements(Record):
+    """The migration *id* has only comments: it is recorded as applied, and nothing runs."""
+
+    id: str
+    path: str
+
+
 class WaitingForDatabase(Record):
     """The database cannot be used yet; said once for each reason."""
 
@@ -359,6 +372,8 @@ if TYPE_CHECKING:
     Event: TypeAlias = (
         NothingPending
         | NoMigrationsFound
+        | FilesIgnored
+        | NoStatements
         | WaitingForDatabase
         | Connected
         | WaitingForMigrations

@@ -9,13 +9,24 @@ from initmig.model import HOOK, Listing, MigrationFile
 from initmig.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from initmig.sql.source import Header
 
+_SUFFIXES = (".sql", ".py")
 _ROLLBACK = ".rollback.sql"
+_PYTHONS_OWN = ("__init__.py", "__pycache__")
 _YOYO_TEMPORARY = "_tmp_yoyonew"
 """What yoyo's own `new` calls a file that is still in the editor."""
+
+
+class Beside(Record):
+    """What folders hold beside migrations."""
+
+    ignored: tuple[str, ...]
+    """The paths of what looks like migrations: ``.SQL``, a pipe, a subfolder with SQL in it."""
+    names: tuple[str, ...]
+    """Of everything, relative to its folder, with one level of subfolders."""
 
 
 class SqlFiles(Record):
@@ -76,10 +87,40 @@ def _list_folder(folder: str, problems: list[Problem]) -> Iterator[MigrationFile
 
 def _is_migration(entry: os.DirEntry[str]) -> bool:
     name = entry.name
-    if not name.endswith((".sql", ".py")) or name.startswith(_YOYO_TEMPORARY):
+    if not name.endswith(_SUFFIXES) or _is_none_of_ours(name):
         return False
     # a link to nowhere is a migration that cannot be read, not one that is not there
     return entry.is_file() or not os.path.exists(entry.path)
+
+
+def _is_none_of_ours(name: str) -> bool:
+    """Whether a file of this *name* is an editor's, the system's or Python's own."""
+    return name.startswith((".", _YOYO_TEMPORARY)) or name.endswith("~") or name in _PYTHONS_OWN
+
+
+def look_beside(folders: Iterable[str]) -> Beside:
+    """What *folders* hold that `list_files` leaves out; what cannot be listed is passed over."""
+    ignored: list[str] = []
+    names: list[str] = []
+    for folder in folders:
+        for entry in _entries(folder):
+            if _is_migration(entry) or _is_none_of_ours(entry.name):
+                continue
+            inside = [each.name for each in _entries(entry.path)] if entry.is_dir() else []
+            names += [entry.name, *(f"{entry.name}/{name}" for name in inside)]
+            if entry.name.lower().endswith(_SUFFIXES):
+                ignored.append(_join(folder, entry.name))
+            elif any(name.lower().endswith(_SUFFIXES) for name in inside):
+                ignored.append(_join(folder, entry.name) + os.sep)
+    return Beside(tuple(sorted(ignored)), tuple(sorted(names)))
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
 
 
 def _join(folder: str, name: str) -> str:

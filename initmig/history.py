@@ -86,6 +86,15 @@ WHERE i.state <> 'applied' AND NOT EXISTS (
         AND l.created_at_utc AT TIME ZONE 'UTC' > i.started_at)
 ORDER BY i.started_at"""
 
+# The names of columns have no slash where it matters.
+_OTHER_HISTORIES = """
+SELECT c.relname::text, pg_catalog.string_agg(a.attname, '/')
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = pg_catalog.current_schema()
+    AND c.relkind IN ('r', 'p') AND c.relname IN ({names}) AND a.attnum > 0
+GROUP BY c.relname ORDER BY c.relname"""
+
 RECORDED_AT = "current_setting('initmig.recorded_at')::timestamp"
 """SQL for the time (UTC) that `note_time` has noted in the same transaction, in every row the same.
 
@@ -181,6 +190,15 @@ def unfinished_migrations(session: Session) -> tuple[Unfinished, ...]:
         if error.problems[0].server.sqlstate != UNDEFINED_COLUMN:
             raise
         return ()  # made by an initmig that could not go on, and begins with what is written next
+
+
+def other_histories(session: Session, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Those of the tables *names* that the current schema has, each with its columns.
+
+    :raises DatabaseRefused: the server refused the query
+    """
+    rows = session.query(_OTHER_HISTORIES.format(names=", ".join(map(quote_literal, names))))
+    return {name: tuple(columns.split("/")) for name, columns in rows}
 
 
 def have_tables(session: Session, names: Sequence[str]) -> tuple[bool, ...]:

@@ -38,6 +38,8 @@ class Settings(TypedDict, total=False):
     transaction: str
     out_of_order: str
     changed: str
+    foreign: str
+    allow_empty: bool
 
 
 def _nobody(_: Event) -> None:
@@ -112,6 +114,8 @@ def _flag(name: str, value: object) -> str:
     flag = f"--{name.replace('_', '-')}"
     if value is True:
         return flag
+    if value is False:
+        return f"{flag}=no"
     if isinstance(value, (str, int, float, os.PathLike)):
         return f"{flag}={value}"
     assert isinstance(value, (list, tuple))  # noqa: S101

@@ -75,6 +75,16 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.NoMigrationsFound: _Rendering(
         "warning", lambda e: f"no migrations in {_list(e.folders)}"
     ),
+    events.FilesIgnored: _Rendering(
+        "warning",
+        lambda e: (
+            f"ignored: {_list(e.paths)}. A migration is a file whose name ends in .sql or .py,"
+            " directly in its folder"
+        ),
+    ),
+    events.NoStatements: _Rendering(
+        "warning", lambda e: f"{e.path} has no statements: {e.id} is only recorded as applied"
+    ),
     events.WaitingForDatabase: _Rendering(
         "info",
         lambda e: (

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     _T = TypeVar("_T", MigrationFile, Migration)
 
 
+_ALREADY_EXISTS = ("42P07", "42P06", "42710", "42723", "42701")
+"""A relation, schema, other object, function or column of this name exists."""
+
+
 class Finding(Record):
     """Something that a policy decides on: an event to emit, or the error it becomes."""
 
@@ -365,6 +369,16 @@ def without_rollback(migration: Migration) -> Problem | None:
         "no-rollback",
         f"{migration.id} has no rollback in step {numbers} of {len(migration.steps)}",
         hint="give the step one; `lambda connection: None` says that there is nothing to undo",
+    )
+
+
+def with_baseline(problem: Problem) -> Problem:
+    """*problem* of a first migration; `baseline` is a next step where something exists already."""
+    if problem.server.sqlstate not in _ALREADY_EXISTS:
+        return problem
+    return problem._replace(
+        hint=f"{problem.hint}; if the database had this schema before initmig, record the"
+        " migrations that it has with `initmig baseline --to ID`"
     )
 
 

@@ -63,10 +63,13 @@ class Run(Record):
 def begin(config: Config, emit: Emit, clock: Clock) -> Run:
     """A run for the migrations that are listed in the folders.
 
-    :raises ConfigError: a folder cannot be listed, or has what is no migration
+    :raises ConfigError: a folder cannot be listed, or none has a migration
     """
     listing = list_files(config.migrations)
     if not listing.migrations:
+        from initmig import intake
+
+        intake.refuse_empty(config)
         emit(NoMigrationsFound(config.migrations))
     return without_files(config, emit, clock)._replace(listing=listing)
 
@@ -105,13 +108,17 @@ def is_open(run: Run, left: planning.LeftToDo) -> bool:
 def left_to_apply(session: Session, run: Run, applied: Sequence[str]) -> planning.LeftToDo | None:
     """What is left to do where the ids *applied* are; None, and told, where that is nothing.
 
-    :raises PlanError: the image is too old, or under `--changed=fail` a file has changed
+    :raises PlanError: the image is too old, the history is another tool's, or under
+        `--changed=fail` a file has changed
     """
     left = look_through(run, applied)
     meet_unknown(session, run, left.unknown)
     if run.config.changed == "fail":
         planning.refuse(changed(run, history.applied_migrations(session)))
     if is_open(run, left):
+        from initmig import intake
+
+        intake.refuse_other_history(session, run.config, applied)
         return left
     run.emit(NothingPending(len(run.listing.migrations), later=len(left.pending)))
     return None
@@ -147,6 +154,11 @@ def refuse_as_migrate_would(
     :raises PlanError: `migrate` would refuse to start, with what is *left* of the ids *applied*
     """
     refuse_old_image(session, left.unknown)
+    if left.pending:
+        from initmig import intake
+
+        intake.refuse_other_history(session, run.config, applied)
+        intake.refuse_unintended(left.pending, applied, run.listing, run.config)
     if run.config.changed == "fail":
         planning.refuse(changed(run, history.applied_migrations(session)))
     if run.config.out_of_order == "fail":
@@ -165,10 +177,20 @@ def placed_by_name(
     """
     if not planning.behind(pending, applied, run.listing):
         return pending
-    from initmig import engine
+    return planning.placed_by_name(load_pending(run, pending, applied))
 
-    loaded = engine.load(pending, known={*run.known, *applied}, emit=run.emit)
-    return planning.placed_by_name(loaded)
+
+def load_pending(
+    run: Run, pending: Sequence[MigrationFile], applied: Iterable[str]
+) -> tuple[Migration, ...]:
+    """The *pending* files as code that can run, in dependency order; the ids *applied* are done.
+
+    :raises ConfigError: with every problem of the files, also of those not meant for initmig
+    """
+    from initmig import engine, intake
+
+    intake.refuse_unintended(pending, applied, run.listing, run.config)
+    return engine.load(pending, known={*run.known, *applied}, emit=run.emit)
 
 
 def asked_for(run: Run, pending: Sequence[_M]) -> Sequence[_M]:
@@ -210,6 +232,9 @@ def planned(
     files = planning.placed_by_name(plan)
     ids = [migration.id for migration in applied]
     if plan:
+        from initmig import intake
+
+        intake.warn(plan, run.config, run.emit)
         follow(run.config.out_of_order, planning.out_of_order(files, ids, run.listing), run.emit)
         follow(run.config.changed, changed(run, applied), run.emit)
     if run.config.transaction == "all":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from initmig import history, planning, postgres
 from initmig.clock import SYSTEM_CLOCK
-from initmig.errors import ConfigError, MigrationsPending
+from initmig.errors import ConfigError, MigrationsPending, PlanError
 from initmig.events import (
     AppliedElsewhere,
     Finished,
@@ -25,6 +25,7 @@ from initmig.run import (
     changed,
     is_pending,
     left_to_apply,
+    load_pending,
     look_through,
     meet_unknown,
     placed_by_name,
@@ -149,6 +150,35 @@ def status(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Mig
     return tuple(_with_parts(run, row._replace(behind=behind.get(row.id, ""))) for row in rows)
 
 
+def check(
+    config: Config, rows: Sequence[MigrationStatus], emit: Emit, clock: Clock = SYSTEM_CLOCK
+) -> None:
+    """Judge the *rows* of `status`.
+
+    :raises PlanError: `migrate` would refuse to start; also ConfigError, for a pending file
+    :raises MigrationsPending: there is something to apply
+    """
+    from initmig import intake
+
+    problems = planning.refusals(rows, changed=config.changed, out_of_order=config.out_of_order)
+    if problems:
+        raise PlanError.of(problems)
+    pending = [row.id for row in rows if row.state in ("pending", "applying", "rolling back")]
+    if not pending:
+        return
+    run = begin(config, emit, clock)
+    applied = [row.id for row in rows if row.applied]
+    files = planning.pending_files(run.listing, [row.id for row in rows if row.state != "pending"])
+    intake.refuse_unintended(files, applied, run.listing, config)
+    if not applied:
+        with_session(run, lambda session: intake.refuse_other_history(session, config, applied))
+    raise MigrationsPending(
+        "migrations-pending",
+        f"{len(pending)} pending: {', '.join(pending)}",
+        hint="run `initmig migrate`",
+    )
+
+
 def _behind(
     run: Run, pending: Sequence[MigrationFile], applied: Sequence[str]
 ) -> Mapping[str, str]:
@@ -192,20 +222,23 @@ def plan(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Migra
 
     :raises InitmigError: whatever `migrate` would refuse before it runs anything
     """
-    from initmig import engine
+    from initmig.intake import refuse_other_history
 
     run = begin(config, emit, clock)
 
     def work(session: Session) -> tuple[Sequence[AppliedMigration], Sequence[Unfinished]]:
         applied = history.applied_migrations(session)
         ids = [migration.id for migration in applied]
-        meet_unknown(session, run, planning.left_to_do(run.listing, ids).unknown)
+        left = planning.left_to_do(run.listing, ids)
+        meet_unknown(session, run, left.unknown)
+        if left.pending:
+            refuse_other_history(session, run.config, ids)
         return applied, history.unfinished_migrations(session)
 
     applied, unfinished = with_session(run, work)
     ids = [migration.id for migration in applied]
     pending = planning.pending_files(run.listing, ids)
-    loaded = engine.load(pending, known={*ids, *run.known}, emit=run.emit)
+    loaded = load_pending(run, pending, ids)
     return planned(run, loaded, applied, unfinished)
 
 

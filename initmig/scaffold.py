@@ -9,7 +9,10 @@ import time
 from initmig.errors import ConfigError
 
 _SQL = "-- What this migration does, and why.\n\n"
-_ROLLBACK = "-- Undo it: initmig refuses to roll back while this file has no statement.\n\n"
+_ROLLBACK = (
+    "-- Undo it. Until you edit this file, initmig refuses to roll the migration back.\n"
+    "-- If there is nothing to undo, replace this text with a comment that says why.\n\n"
+)
 _PYTHON = '''"""What this migration does, and why."""
 
 from yoyo import step
@@ -25,6 +28,17 @@ def rollback(connection):
 
 steps = [step(apply, rollback)]
 '''
+
+# The rollback file that 0.1.0 wrote.
+_OLD_ROLLBACK = "-- Undo it: initmig refuses to roll back while this file has no statement."
+
+_TEMPLATES = {text.strip() for text in (_SQL, _ROLLBACK, _OLD_ROLLBACK, _PYTHON)}
+
+
+def is_template(text: str) -> bool:
+    """Whether *text* is a file of `write_migration` that nobody has edited."""
+    # an editor may have changed the line ends, or the empty lines at the end
+    return text.replace("\r\n", "\n").strip() in _TEMPLATES
 
 
 def write_migration(folder: str, name: str, *, python: bool, now: float) -> tuple[str, ...]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from stat import S_ISREG
+
 from initmig.dsn import parse_dsn
 from initmig.durations import parse_duration
-from initmig.errors import ConfigError
+from initmig.errors import ConfigError, EmptySecret
 from initmig.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+
+_read_once: dict[str, str] = {}
+"""What pipes have given, by their path: a pipe gives it only once."""
 
 
 class Secret(Record):
@@ -19,12 +26,29 @@ class Secret(Record):
     path: str = ""
 
     def read(self) -> str:
-        """The value, without the line end of its file; :raises ConfigError: it cannot be read."""
+        """The value, without the line end of its file.
+
+        :raises EmptySecret: the file is empty, perhaps not yet filled
+        :raises ConfigError: it cannot be read
+        """
         if not self.path:
             return self.value
+        text = _read_once.get(self.path) or self._read_file()
+        if not text.strip():
+            raise EmptySecret(
+                "empty-secret",
+                f"the secret file {self.path} is empty",
+                hint="put the secret into it, or unset the variable that names the file",
+            )
+        return text
+
+    def _read_file(self) -> str:
         try:
             with open(self.path, encoding="utf-8-sig") as file:
-                return file.read().rstrip("\r\n")
+                text = file.read().rstrip("\r\n")
+                if not S_ISREG(os.fstat(file.fileno()).st_mode):
+                    _read_once[self.path] = text
+                return text
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise ConfigError(
@@ -62,6 +86,8 @@ class Option(Record):
     metavar: str = ""
     """Empty for a flag that takes no value."""
     parse: Callable[[str], Any] = str
+    implied: str = ""
+    """What the flag alone stands for; empty where it needs a value."""
 
 
 class Command(Record):
@@ -79,6 +105,12 @@ def _choice(*allowed: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError(f"{text!r} is neither yes nor no")
+    return text == "yes"
 
 
 def _count(text: str) -> int:
@@ -248,6 +280,25 @@ SETTINGS = (
         default="warn",
         metavar="|".join(_POLICIES),
         parse=_choice(*_POLICIES),
+    ),
+    Option(
+        "--foreign",
+        "foreign",
+        "when a pending file, or the schema's history, belongs to another migration tool",
+        env="INITMIG_FOREIGN",
+        default="fail",
+        metavar="fail|allow",
+        parse=_choice("fail", "allow"),
+    ),
+    Option(
+        "--allow-empty",
+        "allow_empty",
+        "accept folders without any migration",
+        env="INITMIG_ALLOW_EMPTY",
+        default="no",
+        metavar="yes|no",
+        parse=_yes_or_no,
+        implied="yes",
     ),
     Option(
         "--log-format",

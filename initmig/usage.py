@@ -12,7 +12,10 @@ EXIT_CODES = (
     (3, "the database did not answer in time (a retry may help)"),
     (4, "the database answered and refused: login, database, TLS, rights"),
     (5, "another migrator was still at it after the queue timeout (a retry may help)"),
-    (6, "refused to start: changed, out of order, irreversible, unknown id, image too old"),
+    (
+        6,
+        "refused to start: changed, out of order, irreversible, unknown id, image too old, foreign",
+    ),
     (7, "`wait` and `status --check`: migrations are pending (a retry may help)"),
     (143, "stopped by SIGTERM (a retry may help); 130 by SIGINT"),
 )
@@ -68,7 +71,8 @@ def _options(options: Iterable[Option]) -> str:
 
 
 def _option(option: Option) -> str:
-    heading = f"  {option.flag} {option.metavar}".rstrip()
+    value = f"[={option.metavar}]" if option.implied else f" {option.metavar}"
+    heading = f"  {option.flag}{value}".rstrip()
     if option.env:
         heading += f"  [{option.env}]"
     if option.default:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from initmig.durations import format_duration
-from initmig.errors import DatabaseUnavailable, InitmigError, MigrationsPending
+from initmig.errors import DatabaseUnavailable, EmptySecret, InitmigError, MigrationsPending
 from initmig.events import Connected, WaitingForDatabase, WaitingForMigrations
 from initmig.postgres import CONNECT_TIMEOUT_SECONDS, LoginRefused
 from initmig.records import TYPE_CHECKING
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     _T = TypeVar("_T")
 
 
-_WORTH_WAITING = (DatabaseUnavailable, LoginRefused, MigrationsPending)
+_WORTH_WAITING = (DatabaseUnavailable, EmptySecret, LoginRefused, MigrationsPending)
 
 _REFUSED_SECONDS = 10.0
 """A server that is being set up refuses a role or database for a moment; longer is no accident."""
@@ -36,8 +36,8 @@ def with_session(
 
     *connect* gets the seconds that it may take for each host.
 
-    :raises DatabaseUnavailable: the timeout of *outage* is over; so LoginRefused and
-        MigrationsPending
+    :raises DatabaseUnavailable: the timeout of *outage* is over; so EmptySecret, LoginRefused
+        and MigrationsPending
     """
 
     def attempt() -> _T:

@@ -5,9 +5,11 @@ They bring in the executor and the engine, and with them yoyo.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from initmig import engine, history, planning
+from initmig.errors import MigrationFailed
 from initmig.events import (
     AlreadyApplied,
     AppliedElsewhere,
@@ -24,6 +26,7 @@ from initmig.run import (
     asked_for,
     go_on,
     is_pending,
+    load_pending,
     look_through,
     meet_unknown,
     planned,
@@ -31,7 +34,7 @@ from initmig.run import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from initmig.executor import Executor
@@ -45,16 +48,19 @@ class Loaded(NamedTuple):
 
     pending: Sequence[Migration]
     hooks: Sequence[Migration]
+    nothing_applied: bool
+    """Whether the history was empty then."""
 
 
-def load(run: Run, pending: Sequence[MigrationFile], applied: Iterable[str]) -> Loaded:
+def load(run: Run, pending: Sequence[MigrationFile], applied: Sequence[str]) -> Loaded:
     """Every file that may have to run, before the first statement does.
 
     :raises ConfigError: with every problem of all of them
     """
     return Loaded(
-        engine.load(pending, known={*run.known, *applied}, emit=run.emit),
+        load_pending(run, pending, applied),
         engine.load(run.listing.hooks, known=run.known, emit=run.emit),
+        not applied,
     )
 
 
@@ -69,11 +75,23 @@ def apply(session: Session, run: Run, loaded: Loaded) -> None:
             run.emit(AppliedElsewhere(run.seconds()))
             return
         owing = [hook.id for hook in loaded.hooks]
-        if plan and run.config.transaction == "all":
-            executor.apply_all(plan, owing=owing)
-        else:
-            executor.apply_each(plan, owing=owing)
+        with naming_baseline(loaded):
+            if plan and run.config.transaction == "all":
+                executor.apply_all(plan, owing=owing)
+            else:
+                executor.apply_each(plan, owing=owing)
         executor.run_hooks([hook for hook in loaded.hooks if plan or hook.file in owed])
+
+
+@contextmanager
+def naming_baseline(loaded: Loaded) -> Iterator[None]:
+    """A failure inside over what exists already names `baseline`, if nothing was applied before."""
+    try:
+        yield
+    except MigrationFailed as error:
+        if loaded.nothing_applied:
+            error.problems = tuple(map(planning.with_baseline, error.problems))
+        raise
 
 
 def read_and_plan(
@@ -162,7 +180,7 @@ def _choose(session: Session, run: Run) -> Sequence[Migration]:
     to = planning.resolve_id(run.config.to, run.known)
     if there := planning.applied_up_to(to, applied, run.listing):
         run.emit(AlreadyApplied(there))
-    pending = engine.load(left.pending, known={*run.known, *applied}, emit=run.emit)
+    pending = load_pending(run, left.pending, applied)
     chosen = planning.without_blocked(asked_for(run, pending), pending)
     for migration in chosen:
         run.emit(RecordPlanned(migration.id, migration.file.path))

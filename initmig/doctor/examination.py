@@ -20,7 +20,7 @@ from initmig.lock import STAY_IDLE, open_transaction, yoyo_holder
 from initmig.logs import event_text
 from initmig.postgres import LoginRefused, StatementFailed
 from initmig.queue import ask_facts, holder_of
-from initmig.run import begin, planned, refuse_as_migrate_would, with_session
+from initmig.run import begin, load_pending, planned, refuse_as_migrate_would, with_session
 from initmig.sql.needs import Relation, Uses, outstanding, read_needs
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _look_at_migrations(
         yield refused._replace(level="warning", hint="mend the rights to the history first")
         return
     left = planning.left_to_do(run.listing, ids)
-    pending = engine.load(left.pending, known={*run.known, *ids}, emit=run.emit)
+    pending = load_pending(run, left.pending, ids)
     hooks = engine.load(run.listing.hooks, known=run.known, emit=run.emit)
     heard: list[Event] = [UnknownMigrations(left.unknown)] if left.unknown else []
     quiet = run._replace(emit=heard.append)
@@ -275,4 +275,5 @@ def refuse(checks: Sequence[Check]) -> None:
         message = f"{len(failed)} of {len(checks)} checks failed"
         hint = "do what stands below each of them, and run doctor again"
         plan_alone = all(check.exit_code == PlanError.exit_code for check in failed)
-        raise (PlanError if plan_alone else DatabaseRefused)("checks-failed", message, hint=hint)
+        kind = PlanError if plan_alone else DatabaseRefused
+        raise kind("checks-failed", message, hint=hint)

@@ -9,6 +9,7 @@ from yoyo.migrations import Migration as YoyoMigration
 from initmig.engine.outbox import Script
 from initmig.files import read_sql
 from initmig.model import Migration, Step
+from initmig.scaffold import is_template
 from initmig.sql.scanner import mentions, split
 
 if TYPE_CHECKING:
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
     from initmig.engine.piecewise import Part
     from initmig.events import Emit
     from initmig.model import Direction, MigrationFile
+
+
+def _shown_rollback(file: MigrationFile, text: str) -> str:
+    """The rollback as a step has it: empty where nobody has written one."""
+    if not file.rollback_path or is_template(text):
+        return ""
+    return text if split(text) else f"-- {file.rollback_path} has nothing to undo"
 
 
 class SqlMigration(YoyoMigration):  # type: ignore[misc]
@@ -41,7 +49,7 @@ class SqlMigration(YoyoMigration):  # type: ignore[misc]
 
             self._parts["apply"] = parts_of(file.path, source.apply, emit)
             self._parts["rollback"] = parts_of(file.rollback_path, source.rollback, emit)
-        shown = Step(source.apply, source.rollback if split(source.rollback) else "")
+        shown = Step(source.apply, _shown_rollback(file, source.rollback))
         self.description = Migration(
             file,
             source.checksum,

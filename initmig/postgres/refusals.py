@@ -7,6 +7,7 @@ decide; if they say nothing, or are in another language, the SQLSTATEs; then the
 
 from __future__ import annotations
 
+import os
 import re
 
 from initmig.errors import ConfigError, DatabaseRefused, DatabaseUnavailable
@@ -38,6 +39,9 @@ _WORDS: dict[_Verdict, str] = {
 }
 """The first that is found counts: of several hosts, one that refuses is enough."""
 
+_NO_SOCKET = r'connection to server on socket "([^"]*)" failed: No such file or directory'
+"""What libpq tries where no host is named."""
+
 _QUOTED = re.compile(r"""(["']).*?\1|>>.*?<<|»[^«]*«|«[^»]*»|„[^“”]*[“”]""")
 _NOT_NOW = ("00", "53", "55000", "57P")
 """SQLSTATEs of a refused connect that pass: no resources, not yet, not any more. 00 is success."""
@@ -53,7 +57,25 @@ def connect_error(
 
     *sqlstates* is None where they are not known; then they are asked for.
     """
+    missing = re.match(_NO_SOCKET, reason)
+    if missing and not _names_a_host(params):
+        return ConfigError(
+            "no-database",
+            f"no database is named, and there is none on this machine: no socket {missing[1]}",
+            hint="set DATABASE_URL, or PGHOST and the other PG* variables",
+        )
     return _told(reason, _by_words(reason) or _by_sqlstates(sqlstates, params))
+
+
+def _names_a_host(params: Mapping[str, str]) -> bool:
+    """Whether the connection string, a variable or a service file names one."""
+    libpq = find_libpq()
+    if libpq is None:
+        return bool(params.get("host") or os.environ.get("PGHOST") or params.get("service"))
+    connection = LibpqConnection(libpq, params)
+    options = connection.options()
+    connection.close()
+    return bool(options[b"host"] or options[b"hostaddr"])
 
 
 def _told(reason: str, verdict: _Verdict) -> InitmigError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from initmig import history
+from initmig import history, planning
 from initmig.errors import MigrationFailed
 from initmig.events import AppliedElsewhere
 from initmig.executor import named, naming_blockers, watched_backend
@@ -61,7 +61,11 @@ def rehearse(session: Session, run: Run) -> Rehearsal:
         ):
             backend.prepare()
             plan = _planned(session, run, loaded)
-            return _Rehearsing(backend, watch).of(plan)
+            rehearsal = _Rehearsing(backend, watch).of(plan)
+            if rehearsal.failure and loaded.nothing_applied:
+                problems = rehearsal.failure.problems
+                rehearsal.failure.problems = tuple(map(planning.with_baseline, problems))
+            return rehearsal
 
 
 def _planned(session: Session, run: Run, loaded: Loaded) -> tuple[Migration, ...]:

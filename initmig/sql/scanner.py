@@ -240,6 +240,24 @@ def header_directives(text: str) -> list[Directive]:
     return directives
 
 
+def line_comments(text: str) -> Iterator[int]:
+    """Offset of each ``--`` comment of *text*, outside of strings, block comments and COPY data."""
+    after = 0
+    for start, end in _pieces(text):
+        yield from _comments(text, after, end)
+        after = end if text[start] == "\\" else _after_statement(text, start, end)
+    yield from _comments(text, after, len(text))
+
+
+def _comments(text: str, start: int, end: int) -> Iterator[int]:
+    while mark := _compiled(_LANDMARK).search(text, start, end):
+        start = mark.end()
+        if mark[0].startswith("--"):
+            yield mark.start()
+        elif mark[0] == "/*":
+            start = _after_block_comment(text, start)
+
+
 def position(text: str, offset: int) -> Position:
     r"""Where the character at *offset* stands; a line ends with ``\n``, ``\r\n`` or ``\r``."""
     if text.startswith("\n", offset) and text.endswith("\r", 0, offset):

@@ -82,11 +82,11 @@ def _goes_on(run: Run, verdicts: list[Verdict]) -> bool:
     with scratch_database(run) as session:
         applied = history.applied_ids(session)
         pending = planning.pending_files(run.listing, applied)
-        plan, hooks = writer.load(run, pending, applied)
+        loaded = writer.load(run, pending, applied)
         with writer.locked(session, run, lambda: True) as executor:
             assert executor is not None  # noqa: S101 - it is needed
             bench = _Bench(session, executor, run)
-            return bench.works_through(plan, hooks, verdicts)
+            return bench.works_through(loaded.pending, loaded.hooks, verdicts)
 
 
 class _Bench:

@@ -68,7 +68,10 @@ def test_text_has_the_statement_below_its_line_and_who_must_run_it(
     assert lines[index].split()[:2] == ["failure", "table"]
     next_step = f"  next: GRANT CREATE ON SCHEMA public TO {name};  -- as postgres, or a superuser"
     assert lines[index + 1] == next_step
-    assert "1 of 13 checks failed\n  next: do what stands below each of them" in result.err
+    assert (
+        "1 of 13 checks failed [checks-failed]\n  next: do what stands below each of them"
+        in result.err
+    )
     assert result.code == 4
 
 

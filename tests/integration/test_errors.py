@@ -61,7 +61,8 @@ def test_points_at_the_place_and_says_everything(failing: Failing) -> None:
             ),
         }
     ) == (
-        'migrations/0003_x.sql:5:8: 0003_x failed: column "emial" does not exist (42703)\n'
+        'migrations/0003_x.sql:5:8: 0003_x failed: column "emial" does not exist (42703)'
+        " [migration-failed]\n"
         "     5 | SELECT emial\n"
         "       |        ^\n"
         '  HINT: Perhaps you meant to reference the column "users.email".\n'
@@ -74,6 +75,7 @@ def test_says_the_same_in_json(failing: Failing) -> None:
         {"0001_a.sql": "CREATE TABLE a (id int PRIMARY KEY);\nINSERT INTO a\nVALUES (1), (1);"}
     )
     assert {name: failed[name] for name in failed if name not in ("time", "level", "event")} == {
+        "error": "migration-failed",
         "message": ('0001_a failed: duplicate key value violates unique constraint "a_pkey"'),
         "path": "migrations/0001_a.sql",
         "line": 2,
@@ -157,7 +159,9 @@ def test_an_error_in_a_function_has_its_context(failing: Failing) -> None:
             )
         }
     )
-    assert said.startswith("migrations/0001_a.sql:5:1: 0001_a failed: not this (P0001)\n")
+    assert said.startswith(
+        "migrations/0001_a.sql:5:1: 0001_a failed: not this (P0001) [migration-failed]\n"
+    )
     assert "  DETAIL: why\n  HINT: how\n  CONTEXT: PL/pgSQL function f() line 3 at RAISE\n" in said
 
 
@@ -218,7 +222,9 @@ def test_a_python_error_points_at_its_line(failing: Failing) -> None:
             )
         }
     )
-    assert said.startswith("migrations/0001_a.py:5: 0001_a raised KeyError: 'missing'\n")
+    assert said.startswith(
+        "migrations/0001_a.py:5: 0001_a raised KeyError: 'missing' [migration-failed]\n"
+    )
     assert "5 | return names['missing']" in said
     assert "next: nothing of it was kept" in said
 
@@ -264,7 +270,7 @@ def test_the_sql_of_a_python_step_is_pointed_at(
     [
         (
             "from yoyo import step\n\ndef broken(:\n    pass\n",
-            """migrations/0001_a.py:3:12: 0001_a is not Python: invalid syntax
+            """migrations/0001_a.py:3:12: 0001_a is not Python: invalid syntax [invalid-python]
      3 | def broken(:
        |            ^
 """,
@@ -275,7 +281,8 @@ def test_the_sql_of_a_python_step_is_pointed_at(
         ),
         (
             "def load():\n    raise SystemExit(0)\nload()\n",
-            "migrations/0001_a.py:2: 0001_a raised SystemExit: 0 when it was imported\n",
+            "migrations/0001_a.py:2: 0001_a raised SystemExit: 0 when it was imported"
+            " [invalid-python]\n",
         ),
     ],
     ids=["syntax", "import", "exit"],
@@ -312,10 +319,12 @@ def test_byte_order_mark_and_crlf_are_taken_and_a_crlf_in_a_string_stays(
     assert "kept" not in database.tables()
 
 
-def test_an_empty_file_is_a_migration(initmig: Initmig, database: Database, folder: Path) -> None:
-    write(folder, {"0001_a.sql": "", "0002_b.sql": "-- later\n", "0003_c.sql": ";;\n"})
+def test_a_file_without_statements_is_a_migration(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, {"0001_a.sql": "-- later\n", "0002_b.sql": ";;\n"})
     assert initmig("migrate", url=database.url, folder=folder).code == 0
-    assert database.value("SELECT count(*) FROM _yoyo_migration") == 3
+    assert database.value("SELECT count(*) FROM _yoyo_migration") == 2
 
 
 @pytest.mark.parametrize("transaction", ["each", "all"])

@@ -22,6 +22,8 @@ GIVEN = {
     "--transaction": ("all", "all"),
     "--out-of-order": ("fail", "fail"),
     "--changed": ("allow", "allow"),
+    "--foreign": ("allow", "allow"),
+    "--allow-empty": ("yes", True),
     "--log-format": ("json", "json"),
     "--log-level": ("debug", "debug"),
     "--termination-log": ("/tmp/outcome", "/tmp/outcome"),
@@ -37,6 +39,8 @@ WRONG = {
     "--transaction": "none",
     "--out-of-order": "FAIL",
     "--changed": "no",
+    "--foreign": "warn",
+    "--allow-empty": "maybe",
     "--log-format": "yaml",
     "--log-level": "trace",
 }
@@ -65,7 +69,8 @@ def test_every_setting_is_tried_here() -> None:
 def test_a_flag_wins_over_its_variable_and_that_over_the_default(option: Option) -> None:
     text, value = GIVEN[option.flag]
     default = getattr(Config("migrate"), option.field)
-    by_flag = parse_config([option.flag, text], {option.env: WRONG.get(option.flag, "other")})
+    words = [f"{option.flag}={text}"] if option.implied else [option.flag, text]
+    by_flag = parse_config(words, {option.env: WRONG.get(option.flag, "other")})
     assert getattr(by_flag, option.field) == value
     assert getattr(parse_config([], {option.env: text}), option.field) == value
     assert value != default
@@ -75,8 +80,15 @@ def test_a_flag_wins_over_its_variable_and_that_over_the_default(option: Option)
 def test_an_empty_text_counts_as_unset(option: Option) -> None:
     default = Config("migrate")
     assert parse_config([], {option.env: ""}) == default
-    assert parse_config([option.flag, ""], {}) == default
     assert parse_config([f"{option.flag}="], {}) == default
+    if not option.implied:
+        assert parse_config([option.flag, ""], {}) == default
+
+
+def test_a_flag_alone_stands_for_yes() -> None:
+    assert parse_config(["--allow-empty"], {}).allow_empty
+    assert parse_config(["--allow-empty", "status"], {"INITMIG_ALLOW_EMPTY": "no"}).allow_empty
+    assert not parse_config(["--allow-empty=no"], {"INITMIG_ALLOW_EMPTY": "yes"}).allow_empty
 
 
 def test_zero_is_a_value_and_not_unset() -> None:

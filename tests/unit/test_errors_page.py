@@ -15,7 +15,7 @@ PAGE = (PROJECT / "docs" / "errors.md").read_text()
 TAKE_AN_ID = {
     *("ConfigError", "DatabaseRefused", "DatabaseUnavailable", "Finding", "LoginRefused"),
     *("MigrationFailed", "MigrationsPending", "PlanError", "Problem", "QueueTimeout"),
-    *("StatementFailed", "_unknown", "__init__", "cls"),
+    *("StatementFailed", "EmptySecret", "kind", "_unknown", "__init__", "cls"),
 }
 
 

@@ -30,6 +30,8 @@ PROBLEM = Problem(
 EVENTS = (
     events.NothingPending(3),
     events.NoMigrationsFound(("a", "b")),
+    events.FilesIgnored(("m/0001_a.SQL", "m/more/")),
+    events.NoStatements("0002_b", "m/0002_b.sql"),
     events.WaitingForDatabase("Connection refused", 60),
     events.Connected(1.5),
     events.WaitingForMigrations("2 pending", 60),

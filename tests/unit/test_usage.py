@@ -10,7 +10,8 @@ each_help = pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)
 
 
 def heading_of(option: Option, text: str) -> str:
-    [heading] = [line for line in text.splitlines() if line.strip().startswith(f"{option.flag} ")]
+    starts = (f"  {option.flag} ", f"  {option.flag}[")
+    [heading] = [line for line in text.splitlines() if line.startswith(starts)]
     return heading
 
 
@@ -20,7 +21,8 @@ def test_every_help_shows_a_settings_flag_variable_and_default(
     option: Option, words: list[str]
 ) -> None:
     heading = heading_of(option, help_text(words))
-    expected = f"  {option.flag} {option.metavar}  [{option.env}]  (default: {option.default})"
+    value = f"[={option.metavar}]" if option.implied else f" {option.metavar}"
+    expected = f"  {option.flag}{value}  [{option.env}]  (default: {option.default})"
     assert heading == expected
     assert option.env
     assert option.default
