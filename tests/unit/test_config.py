@@ -114,14 +114,14 @@ def test_flags_may_stand_before_and_behind_the_command() -> None:
 @pytest.mark.parametrize("flag", WRONG)
 def test_a_wrong_value_is_told_with_the_flag_or_variable_that_has_it(flag: str) -> None:
     [option] = [option for option in SETTINGS if option.flag == flag]
-    [by_flag] = messages_of([flag, WRONG[flag]])
+    [by_flag] = messages_of([f"{flag}={WRONG[flag]}"])
     [by_variable] = messages_of([], {option.env: WRONG[flag]})
     assert by_flag.startswith(f"{flag}: ")
     assert by_variable == by_flag.replace(flag, option.env, 1)
 
 
 def test_all_wrong_settings_are_told_together() -> None:
-    flags = [word for flag, text in WRONG.items() for word in (flag, text)]
+    flags = [f"{flag}={text}" for flag, text in WRONG.items()]
     messages = messages_of(["status", "--nonsense=1", *flags])
     told = {message.partition(": ")[0] for message in messages}
     assert told == {*WRONG, "unknown flag --nonsense"}
