@@ -3,7 +3,8 @@
 Only of statements that cannot run in a transaction, so that no record can tell.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from initmig.postgres import Session, quote_literal
@@ -57,6 +58,16 @@ _OBJECTS = {
 _WAIT = """
 BEGIN;{preamble} LOCK TABLE ONLY {table} IN SHARE UPDATE EXCLUSIVE MODE; COMMIT;
 SELECT pg_sleep(0.2)"""
+
+
+# Of this role: a migration's own are among them.
+_PREPARED = """
+SELECT quote_literal(gid) FROM pg_prepared_xacts
+WHERE database = current_database() AND owner IN (current_user, session_user) AND {condition}
+ORDER BY prepared, gid"""
+_NEWER = "prepared > clock_timestamp() - {seconds} * interval '1 second'"
+_NETWORK_SECONDS = 1.0
+_TIME_TO_END_SECONDS = 1.0
 
 
 class _Index(NamedTuple):
@@ -116,6 +127,36 @@ def clear(session: Session, kind: Kind | None, before: str | None) -> Iterator[s
     if isinstance(kind, DetachConcurrently) and look(session, kind) == "pending":
         session.run(f"ALTER TABLE {kind.table} DETACH PARTITION {kind.partition} FINALIZE")
         yield f"the half-detached state of {kind.partition}"
+
+
+def prepared_transactions(session: Session) -> tuple[str, ...]:
+    """The transactions, as literals, that this role has prepared and nobody has ended."""
+    return _prepared(session, "true")
+
+
+def left_prepared(session: Session, before: Collection[str]) -> tuple[str, ...]:
+    """The same without those there *before*, and without those that end within a second.
+
+    Of an application with the same role such ones come and go.
+    """
+    return _without_brief(session, set(prepared_transactions(session)) - set(before))
+
+
+def prepared_lately(session: Session, seconds: float) -> tuple[str, ...]:
+    """Those that are not older than *seconds*, and do not end within a second."""
+    newer = _NEWER.format(seconds=seconds + _NETWORK_SECONDS)
+    return _without_brief(session, _prepared(session, newer))
+
+
+def _without_brief(session: Session, found: Collection[str]) -> tuple[str, ...]:
+    if not found:
+        return ()
+    time.sleep(_TIME_TO_END_SECONDS)
+    return tuple(gid for gid in prepared_transactions(session) if gid in found)
+
+
+def _prepared(session: Session, condition: str) -> tuple[str, ...]:
+    return tuple(gid for (gid,) in session.query(_PREPARED.format(condition=condition)))
 
 
 def _left_over_indexes(session: Session, kind: Kind | None, before: str | None) -> list[_Index]:

@@ -213,9 +213,8 @@ def read_sql(file: MigrationFile) -> SqlFiles:
     rollback_data = read_bytes(file.rollback_path) if file.rollback_path else b""
     rollback = Source(file.rollback_path, rollback_data)
     header = apply.header()
-    if header.transactional:
-        apply.check_for_transaction()
-        rollback.check_for_transaction()
+    apply.check_transactions(transactional=header.transactional)
+    rollback.check_transactions(transactional=header.transactional)
     if problems := (*apply.problems, *rollback.problems):
         raise ConfigError.of(problems)
     return SqlFiles(apply.text, rollback.text, _digest(data), _digest(rollback_data), header)

@@ -6,6 +6,7 @@ import time
 import uuid
 from contextlib import contextmanager
 from functools import cache
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from yoyo import internalmigrations
@@ -16,7 +17,8 @@ from yoyo.utils import change_param_style
 
 from initmig import history
 from initmig.engine.outbox import Outbox
-from initmig.errors import MigrationFailed, Place
+from initmig.engine.transactions import SAVEPOINT, shows_another_transaction, transaction_ended
+from initmig.errors import Place
 from initmig.identity import Identity
 from initmig.model import UNDOING
 from initmig.postgres import StatementFailed, quote_literal, refused
@@ -29,10 +31,8 @@ if TYPE_CHECKING:
     from initmig.model import Direction
     from initmig.postgres import Session
 
-_STILL_OPEN = "SAVEPOINT initmig"
+_STILL_OPEN = f"SAVEPOINT {SAVEPOINT}"
 """The server refuses it outside of a transaction: a file may have ended the one it was run in."""
-_NO_TRANSACTION = "25P01"
-"""no_active_sql_transaction"""
 
 _LARGE = 1 << 20
 """So many characters cost more, copied into a message with others, than a message."""
@@ -47,7 +47,12 @@ _CREATED_ELSEWHERE = ("42P07", "23505")
 
 
 class _ReleasedSavepoint(SavepointTransactionManager):  # type: ignore[misc]
-    """yoyo's savepoint, given back: thousands of kept ones exhaust the server's memory."""
+    """yoyo's savepoint, given back: thousands of kept ones exhaust the server's memory.
+
+    It also shows whether a step has ended the transaction and begun another one.
+    """
+
+    id_generator = map((SAVEPOINT[3:] + "_{}").format, count(1))
 
     def _do_commit(self) -> None:
         self.backend.savepoint_release(self.id)
@@ -281,7 +286,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             from initmig.engine.piecewise import Piecewise
 
             Piecewise(self, migration, direction).run()
-        with _lost_transaction_told(migration):
+        with self.ended_transaction_reported(migration.id, Place(migration.path)):
             with self.transaction_for(migration):
                 if migration.use_transactions:
                     self._run(migration, direction)
@@ -320,7 +325,10 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
         What an error leaves of it is rolled back.
         """
-        with _lost_transaction_told(migration), self.transaction():
+        with (
+            self.ended_transaction_reported(migration.id, Place(migration.path)),
+            self.transaction(),
+        ):
             yield
             if migration.sets_session:
                 self._forget_settings()
@@ -343,6 +351,28 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         """Let *sql* go with the COMMIT of the transaction that is open."""
         self._outbox.put(sql)
 
+    @contextmanager
+    def ended_transaction_reported(
+        self, id: str, place: Place, *, which: str = "that initmig opened for it"
+    ) -> Iterator[None]:
+        """Inside, the migration *id* must not end *which* transaction.
+
+        :raises MigrationFailed: it did
+        """
+        started = time.monotonic()
+        try:
+            yield
+        except StatementFailed as error:
+            if not shows_another_transaction(error):
+                raise
+            self._outbox.clear()
+            if self.session.in_transaction:  # another one, which is not initmig's
+                self.session.run("ROLLBACK")
+            place = error.problems[0].place or place
+            raise transaction_ended(
+                id, self.session, place, which=which, seconds=time.monotonic() - started
+            ) from error
+
     def get_log_data(self, migration: Any = None, operation: str = "apply") -> dict[str, Any]:
         """yoyo's log row but its time, without asking the passwd file or DNS who this is."""
         return {
@@ -353,24 +383,6 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             "hostname": self.by.host,
             "operation": operation,
         }
-
-
-@contextmanager
-def _lost_transaction_told(migration: Any) -> Iterator[None]:
-    """:raises MigrationFailed: the server said inside that there is no transaction any more."""
-    try:
-        yield
-    except StatementFailed as error:
-        # a function that raises the same names itself in the context
-        if error.server.sqlstate != _NO_TRANSACTION or error.server.context:
-            raise
-        raise MigrationFailed(
-            "transaction-ended",
-            f"{migration.id} ended the transaction that initmig opened for it",
-            hint="what it did before that is kept, and it is not recorded as applied: undo"
-            " that, and let it neither commit nor roll back",
-            place=Place(migration.path),
-        ) from error
 
 
 def _with_literals(sql: str, params: Mapping[str, Any]) -> str:

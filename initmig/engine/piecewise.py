@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from initmig import catalog, history
+from initmig.engine.transactions import SAVEPOINT, transaction_prepared
 from initmig.errors import MigrationFailed, PlanError
 from initmig.events import LeftOverRemoved, MigrationResumed, PartFoundDone
 from initmig.journal import Journal
 from initmig.model import UNDOING
 from initmig.postgres import StatementFailed
-from initmig.sql.statements import SetsSession, runs_alone
+from initmig.sql.statements import EndsBlock, EndsItsBlocks, SetsSession, runs_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from initmig.engine.backend import Backend
     from initmig.errors import Place
@@ -43,6 +45,10 @@ class Part(NamedTuple):
     """The COMMIT of a transaction of the file's own, which *run* leaves open."""
     body: tuple[Part, ...] = ()
     """What is in that transaction."""
+    is_block: bool = False
+    """Whether it is a transaction of the migration's own."""
+    opaque: bool = False
+    """Whether it may send anything, as a function in Python."""
 
 
 class Piecewise:
@@ -94,7 +100,7 @@ class Piecewise:
         try:
             if part.commit:
                 self._run_block(number, part)
-            elif before is not None or not part.sql or runs_alone(part.kind):
+            elif before is not None or not part.sql or _is_alone(part):
                 self._run_alone(number, part, before)
             else:
                 self._run_in_transaction(number, part)
@@ -105,12 +111,10 @@ class Piecewise:
 
     def _run_block(self, number: int, part: Part) -> None:
         """A transaction of the file's own, committed together with its place."""
-        try:
+        end = f"SAVEPOINT {SAVEPOINT};{self._journal.done(number)};{part.commit}"
+        with self._rolled_back_where_open(), self._end_reported(part):
             part.run(self._backend)
-            self._session.run(f"{self._journal.done(number)};{part.commit}")
-        finally:
-            if self._session.in_transaction:
-                self._backend.rollback()
+            self._session.run(end)
 
     def _run_in_transaction(self, number: int, part: Part) -> None:
         """A statement, committed together with its place; or alone, where the server says so."""
@@ -150,18 +154,43 @@ class Piecewise:
         with self._patience(part):
             self._clear(part, before)
             if not catalog.was_done(self._session, part.kind, before):
-                part.run(self._backend)
+                self._run_to_its_end(part)
             elif in_doubt:
                 self._backend.emit(PartFoundDone(self._id, number, len(self._parts)))
-        if self._session.in_transaction:
-            self._backend.rollback()
-            raise MigrationFailed(
-                "transaction-left-open",
-                f"{self._id} left a transaction open",
-                hint="commit it, or call connection.commit(), in the same step",
-                place=part.place,
-            )
         self._commit(self._journal.done(number))
+
+    def _run_to_its_end(self, part: Part) -> None:
+        """Run *part*, which has to end each transaction that it begins.
+
+        :raises MigrationFailed: it left one open, which is rolled back, or prepared
+        """
+        prepared = catalog.prepared_transactions(self._session) if part.opaque else ()
+        with self._rolled_back_where_open(), self._end_reported(part):
+            part.run(self._backend)
+            if self._session.in_transaction:
+                raise MigrationFailed(
+                    "transaction-left-open",
+                    f"{self._id} left a transaction open",
+                    hint="commit it, or call connection.commit(), in the same step",
+                    place=part.place,
+                )
+        if part.opaque and (left := catalog.left_prepared(self._session, prepared)):
+            raise transaction_prepared(self._id, left, part.place)
+
+    @contextmanager
+    def _rolled_back_where_open(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if self._session.in_transaction:
+                self._backend.rollback()
+
+    def _end_reported(self, part: Part) -> AbstractContextManager[None]:
+        """Inside, only the last statement of a block may end it."""
+        if not part.is_block:
+            return nullcontext()
+        which = f"that begins at {part.place}"
+        return self._backend.ended_transaction_reported(self._id, part.place, which=which)
 
     def _clear(self, part: Part, before: str | None) -> None:
         for what in catalog.clear(self._session, part.kind, before):
@@ -212,6 +241,11 @@ class Piecewise:
                     hint="let initmig connect to the server itself, or name the schema in the file",
                     place=part.place,
                 )
+
+
+def _is_alone(part: Part) -> bool:
+    """Whether *part* cannot be in a transaction of initmig's, or would end it."""
+    return runs_alone(part.kind) or isinstance(part.kind, EndsBlock | EndsItsBlocks)
 
 
 def _settings_of(parts: Sequence[Part]) -> Iterator[tuple[Part, str]]:

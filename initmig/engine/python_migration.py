@@ -14,15 +14,29 @@ from yoyo.exceptions import BadMigration
 from yoyo.migrations import Migration as YoyoMigration
 from yoyo.migrations import MigrationStep, StepGroup
 
+from initmig.engine.blocks import in_blocks
 from initmig.engine.piecewise import Part
 from initmig.engine.speech import in_words, telling_what_is_said, yoyo_log
-from initmig.errors import ConfigError, InitmigError, MigrationFailed, Place, Problem
+from initmig.engine.transactions import NO_TRANSACTION
+from initmig.errors import (
+    ConfigError,
+    InitmigError,
+    MigrationFailed,
+    Place,
+    Problem,
+    ServerMessage,
+)
 from initmig.files import checksum
 from initmig.model import Migration, Step
 from initmig.postgres import StatementFailed
-from initmig.sql.scanner import forbidden_in_transaction, releasing_locks, split
+from initmig.sql.scanner import (
+    forbidden_in_transaction,
+    preparing_transactions,
+    releasing_locks,
+    split,
+)
 from initmig.sql.source import place_at
-from initmig.sql.statements import read_statements
+from initmig.sql.statements import EndsBlock, EndsItsBlocks, OpensBlock, read_statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,6 +44,8 @@ if TYPE_CHECKING:
     from initmig.engine.backend import Backend
     from initmig.model import Direction, MigrationFile
     from initmig.postgres import Session
+    from initmig.sql.scanner import Finding
+    from initmig.sql.statements import Kind
 
 _DIRECTIVES = ("__transactional__", "__depends__", "__breaking__")
 
@@ -47,11 +63,9 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         self.sets_isolation = "isolation" in (self.source or "").lower()
         self.sets_session = True  # whatever its functions call is not to be read here
         steps = tuple(_steps(self.steps, file.path))
-        places = (
-            ()
-            if self.use_transactions
-            else tuple(map(self._place_of_step, _one_by_one(self.steps)))
-        )
+        self._parts: dict[Direction, tuple[Part, ...]] = {"apply": (), "rollback": ()}
+        if not self.use_transactions:
+            self._parts = {"apply": self._parts_of("apply"), "rollback": self._parts_of("rollback")}
         self.description = Migration(
             file,
             digest,
@@ -61,8 +75,8 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             steps,
             self,
             digest,
-            places,
-            places[::-1],
+            tuple(part.place for part in self._parts["apply"]),
+            tuple(part.place for part in self._parts["rollback"]),
         )
         if problems := tuple(self._problems()):
             raise ConfigError.of(problems)
@@ -72,30 +86,38 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         return (Part(lambda backend: self.run(backend, "apply"), Place(self.path)),)
 
     def parts(self, direction: Direction) -> tuple[Part, ...]:
-        """The steps, in the order run, as what the journal counts."""
+        """The steps, in the order run, as what the journal counts; empty in one transaction."""
+        return self._parts[direction]
+
+    def _parts_of(self, direction: Direction) -> tuple[Part, ...]:
         steps = list(_one_by_one(self.steps))
         if direction == "rollback":
             steps.reverse()
-        return tuple(self._part(step, direction) for step in steps)
+        return in_blocks(self._part(step, direction) for step in steps)
 
     def _part(self, step: Any, direction: Direction) -> Part:
         def run(backend: Backend) -> None:
             self._run_step(backend, step, direction)
 
         code = getattr(step.step, f"_{direction}", None)
-        place = self._place_of_step(step)
-        # a function, or what is meant to fail, as a group too: no single statement
-        if not isinstance(code, str) or step.ignore_errors in (direction, "all"):
-            return Part(run, place)
-        statements = read_statements(code).statements
-        kind = statements[0].kind if len(statements) == 1 else None
+        place = self._place_of_code(code)
+        if not isinstance(code, str):
+            opaque = isinstance(step.step, StepGroup) or bool(code)
+            return Part(run, place, opaque=opaque)
+        kind = _kind_of(code, place)
+        may_fail = step.ignore_errors in (direction, "all")
+        # what may fail is no statement that could be committed with its place in the journal
+        if may_fail and not isinstance(kind, OpensBlock | EndsBlock):
+            return Part(run, place, kind=kind if isinstance(kind, EndsItsBlocks) else None)
         return Part(run, place, code, kind)
 
-    def _place_of_step(self, step: Any) -> Place:
-        code = getattr(step.step, "_apply", None)
+    def _place_of_code(self, code: Any) -> Place:
         if isinstance(code, str):
-            return _place_of_sql(self.path, self.source or "", code, 0)
+            return self._place_of_sql(code)
         return Place(self.path, getattr(getattr(code, "__code__", None), "co_firstlineno", 0))
+
+    def _place_of_sql(self, sql: str, position: int = 0) -> Place:
+        return _place_of_sql(self.path, self.source or "", sql, position)
 
     def run(self, backend: Backend, direction: Direction) -> None:
         """Run the steps.
@@ -108,6 +130,13 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
     def _run_step(self, backend: Backend, step: Any, direction: Direction) -> None:
         with telling_what_is_said(backend.emit), self._errors_placed(backend.session):
             getattr(step, direction)(backend)
+        function = next(_functions(step.step, direction), None)
+        if self.use_transactions and function and not backend.session.in_transaction:
+            raise StatementFailed(
+                "transaction-ended",
+                "there is no transaction any more",
+                server=ServerMessage(NO_TRANSACTION),
+            ).at(self._place_of_code(function))
 
     def _import(self) -> None:
         """Let yoyo import the file; its log and bytecode are kept out of the way meanwhile."""
@@ -153,11 +182,13 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
                     )
         for step in self.description.steps:
             for sql in (step.apply, step.rollback):
-                findings = releasing_locks(sql)
-                if self.use_transactions:
-                    findings += forbidden_in_transaction(sql)
-                for finding in findings:
+                for finding in (*releasing_locks(sql), *self._transaction_findings(sql)):
+                    place = self._place_of_sql(sql, finding.offset + 1)
                     yield Problem(finding.id, finding.message, finding.hint, place)
+
+    def _transaction_findings(self, sql: str) -> list[Finding]:
+        find = forbidden_in_transaction if self.use_transactions else preparing_transactions
+        return find(sql)
 
     @contextmanager
     def _errors_placed(self, session: Session) -> Iterator[None]:
@@ -200,7 +231,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             return Place(self.path, frames[-1].lineno or 0, 0, frames[-1].line or "")
         sql = next(filter(None, map(_sql_at_work, causes)), "")
         position = error.position if isinstance(error, StatementFailed) else 0
-        return _place_of_sql(self.path, self.source or "", sql, position)
+        return self._place_of_sql(sql, position)
 
     def _is_of(self, filename: str | None) -> bool:
         """Whether *filename*, which Python made absolute when it was imported, is this file."""
@@ -236,6 +267,17 @@ def _place_of_sql(path: str, source: str, sql: str, position: int) -> Place:
     return place_at(path, source, source.index(sql, start) + offset)
 
 
+def _kind_of(sql: str, place: Place) -> Kind | None:
+    """What the *sql* of one step does; :raises ConfigError: a block of it does not end in it."""
+    statements = read_statements(sql).statements
+    if len(statements) == 1:
+        return statements[0].kind
+    if not any(isinstance(each.kind, OpensBlock | EndsBlock) for each in statements):
+        return None
+    in_blocks(Part(lambda _: None, place, each.text, each.kind) for each in statements)
+    return EndsItsBlocks()
+
+
 def _one_by_one(steps: Iterable[Any]) -> Iterator[Any]:
     """*steps* with the groups opened, unless their errors are ignored together."""
     for wrapper in steps:
@@ -243,6 +285,15 @@ def _one_by_one(steps: Iterable[Any]) -> Iterator[Any]:
             yield from _one_by_one(wrapper.step.steps)
         else:
             yield wrapper
+
+
+def _functions(step: Any, direction: Direction) -> Iterator[Any]:
+    """What of *step*, or of the steps in it, is a function."""
+    if isinstance(step, StepGroup):
+        for wrapper in step.steps:
+            yield from _functions(wrapper.step, direction)
+    elif callable(code := getattr(step, f"_{direction}")):
+        yield code
 
 
 def _steps(steps: Iterable[Any], path: str) -> Iterator[Step]:

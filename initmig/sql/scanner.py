@@ -163,15 +163,32 @@ def split(text: str) -> list[Statement]:
 
 def forbidden_in_transaction(text: str) -> list[Finding]:
     """Statements of *text* that would begin or end a transaction."""
+    return [_transaction_finding(command) for command in _transaction_commands(text)]
+
+
+def preparing_transactions(text: str) -> list[Finding]:
+    """Statements of *text* that would leave a transaction prepared."""
+    return [
+        Finding(
+            "prepare-transaction",
+            command.start(),
+            "PREPARE TRANSACTION would leave the transaction neither committed nor rolled back,"
+            " and its locks held",
+            "write COMMIT",
+        )
+        for command in _transaction_commands(text)
+        if command[0].upper() == "PREPARE"
+    ]
+
+
+def _transaction_commands(text: str) -> Iterator[re.Match[str]]:
     if not (
         _compiled(_MAYBE_FIRST).match(text) or _compiled(_MAYBE_TRANSACTION_COMMAND).search(text)
     ):
-        return []
-    findings = []
+        return
     for start, end in _pieces(text):
         if command := _compiled(_TRANSACTION_COMMAND).match(text, start, end):
-            findings.append(_transaction_finding(command))
-    return findings
+            yield command
 
 
 def releasing_locks(text: str) -> list[Finding]:

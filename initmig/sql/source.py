@@ -9,6 +9,7 @@ from initmig.sql.scanner import (
     forbidden_in_transaction,
     header_directives,
     position,
+    preparing_transactions,
     psql_only,
     releasing_locks,
     without_restrictions,
@@ -111,9 +112,10 @@ class Source:
         self._object(Finding("invalid-directive", given[-1].offset, fault, hint))
         return default
 
-    def check_for_transaction(self) -> None:
-        """Object to statements that would end the transaction that the file is run in."""
-        for finding in forbidden_in_transaction(self.text):
+    def check_transactions(self, *, transactional: bool) -> None:
+        """Object to statements that would end initmig's transaction, or leave one prepared."""
+        find = forbidden_in_transaction if transactional else preparing_transactions
+        for finding in find(self.text):
             self._object(finding)
 
 

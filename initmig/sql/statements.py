@@ -83,6 +83,10 @@ class EndsBlock(NamedTuple):
     chains: bool = False
 
 
+class EndsItsBlocks(NamedTuple):
+    """Several statements in one message, with transaction blocks that begin and end among them."""
+
+
 class SetsSession(NamedTuple):
     """SET, RESET, or SELECT set_config(), that outlasts the transaction.
 
@@ -103,6 +107,7 @@ Kind = (
     | Alone
     | OpensBlock
     | EndsBlock
+    | EndsItsBlocks
     | SetsSession
 )
 

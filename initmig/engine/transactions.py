@@ -1,0 +1,63 @@
+"""A transaction that a migration ended though it was not the migration's to end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from initmig.errors import MigrationFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from initmig.errors import Place
+    from initmig.postgres import Session, StatementFailed
+
+SAVEPOINT = "sp_initmig"
+"""What the names of initmig's savepoints begin with: they are lost with their transaction."""
+
+NO_TRANSACTION = "25P01"
+"""no_active_sql_transaction"""
+_NO_SAVEPOINT = "3B001"
+"""invalid_savepoint_specification"""
+
+
+def shows_another_transaction(error: StatementFailed) -> bool:
+    """Whether the server says that the transaction which initmig was in is over."""
+    server = error.server
+    if server.context:  # a function that raises the same names itself in it
+        return False
+    lost_savepoint = server.sqlstate == _NO_SAVEPOINT and SAVEPOINT in str(error)
+    return server.sqlstate == NO_TRANSACTION or lost_savepoint
+
+
+def transaction_ended(
+    id: str, session: Session, place: Place, *, which: str, seconds: float
+) -> MigrationFailed:
+    """What to raise where the migration *id* ended a transaction in the last *seconds*.
+
+    *which* completes "the transaction".
+    """
+    from initmig.catalog import prepared_lately
+
+    if prepared := prepared_lately(session, seconds):
+        return transaction_prepared(id, prepared, place)
+    return MigrationFailed(
+        "transaction-ended",
+        f"{id} ended the transaction {which}",
+        hint="what it committed is kept, what it rolled back is not, and it is not recorded as"
+        " done: undo what is kept, and remove the command that ended the transaction",
+        place=place,
+    )
+
+
+def transaction_prepared(id: str, prepared: Sequence[str], place: Place) -> MigrationFailed:
+    """What to raise where *id* left the transactions *prepared*."""
+    names = ", ".join(prepared)
+    return MigrationFailed(
+        "transaction-left-prepared",
+        f"{id} left a prepared transaction: {names}",
+        hint="its effects are neither committed nor rolled back, and its locks are held: run"
+        f" {'; '.join(f'ROLLBACK PREPARED {name}' for name in prepared)}; then remove"
+        " PREPARE TRANSACTION from the migration and run again",
+        place=place,
+    )
