@@ -166,10 +166,11 @@ def _orphan(folder: str, name: str) -> Problem:
 
 def checksum(path: str) -> str:
     """SHA-256 of the bytes of *path*, in hexadecimal; :raises ConfigError: it cannot be read."""
-    return _digest(read_bytes(path))
+    return digest(read_bytes(path))
 
 
-def _digest(data: bytes) -> str:
+def digest(data: bytes) -> str:
+    """SHA-256 of *data*, in hexadecimal."""
     from hashlib import sha256
 
     return sha256(data).hexdigest()
@@ -217,4 +218,4 @@ def read_sql(file: MigrationFile) -> SqlFiles:
     rollback.check_transactions(transactional=header.transactional)
     if problems := (*apply.problems, *rollback.problems):
         raise ConfigError.of(problems)
-    return SqlFiles(apply.text, rollback.text, _digest(data), _digest(rollback_data), header)
+    return SqlFiles(apply.text, rollback.text, digest(data), digest(rollback_data), header)

@@ -15,6 +15,7 @@ from yoyo.migrations import Migration as YoyoMigration
 from yoyo.migrations import MigrationStep, StepGroup
 
 from initmig.engine.blocks import in_blocks
+from initmig.engine.importing import load_as
 from initmig.engine.piecewise import Part
 from initmig.engine.speech import in_words, telling_what_is_said, yoyo_log
 from initmig.engine.transactions import NO_TRANSACTION
@@ -26,7 +27,7 @@ from initmig.errors import (
     Problem,
     ServerMessage,
 )
-from initmig.files import checksum
+from initmig.files import digest, read_bytes
 from initmig.model import Migration, Step
 from initmig.postgres import StatementFailed
 from initmig.sql.scanner import (
@@ -58,8 +59,9 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
 
     def __init__(self, file: MigrationFile) -> None:
         super().__init__(file.id, file.path, file.folder)
-        digest = checksum(file.path)
-        self._import()
+        data = read_bytes(file.path)
+        self._import(data)
+        checksum = digest(data)
         self.sets_isolation = "isolation" in (self.source or "").lower()
         self.sets_session = True  # whatever its functions call is not to be read here
         steps = tuple(_steps(self.steps, file.path))
@@ -68,13 +70,13 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             self._parts = {"apply": self._parts_of("apply"), "rollback": self._parts_of("rollback")}
         self.description = Migration(
             file,
-            digest,
+            checksum,
             bool(self.use_transactions),
             bool(getattr(self.module, "__breaking__", False)),
             _names(getattr(self.module, "__depends__", ())),
             steps,
             self,
-            digest,
+            checksum,
             tuple(part.place for part in self._parts["apply"]),
             tuple(part.place for part in self._parts["rollback"]),
         )
@@ -138,12 +140,12 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
                 server=ServerMessage(NO_TRANSACTION),
             ).at(self._place_of_code(function))
 
-    def _import(self) -> None:
-        """Let yoyo import the file; its log and bytecode are kept out of the way meanwhile."""
+    def _import(self, data: bytes) -> None:
+        """Let yoyo import *data* as the file; its log and bytecode are kept out of the way."""
         saved = sys.dont_write_bytecode, yoyo_log.disabled
         sys.dont_write_bytecode = yoyo_log.disabled = True
         try:
-            self.load()
+            load_as(self, data)
         except BadMigration as error:
             if error.__context__ is not None:
                 raise self._import_error(error.__context__) from error.__context__
@@ -251,7 +253,6 @@ def _place_of_sql(path: str, source: str, sql: str, position: int) -> Place:
 
     Only its first line where the string is not written as it reads, as with escapes in it.
     """
-    source = source.removeprefix("\ufeff")
     strings = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
     found = [node for node in strings if node.value == sql]
     if len(found) != 1:

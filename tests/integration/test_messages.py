@@ -343,7 +343,7 @@ print(json.dumps([main(["migrate"], os.environ), sorted(sys.modules)]))
 """
 
 
-NOT_FOR_SQL = ("blocks", "piecewise", "python_migration", "sql_parts")
+NOT_FOR_SQL = ("blocks", "importing", "piecewise", "python_migration", "sql_parts")
 
 
 def test_to_apply_sql_nothing_is_imported_that_only_others_need(

@@ -1,0 +1,66 @@
+"""Lets yoyo load a migration from what was read, so that what was checked is what runs."""
+
+from __future__ import annotations
+
+import io
+import linecache
+import os
+from importlib.machinery import SourceFileLoader
+from importlib.util import decode_source, module_from_spec, spec_from_file_location
+from types import FunctionType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import yoyo.migrations
+
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+
+
+def load_as(migration: Any, data: bytes) -> None:
+    """Let yoyo load *migration* as if its file had the content *data*; the file is not opened.
+
+    :raises Exception: whatever the code raises, and what yoyo makes of it
+    """
+    source = _decoded(data)
+    path = os.path.abspath(migration.path)
+    # a size without a time marks what is never compared with the file, for tracebacks
+    linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
+
+    def spec_of(name: str, location: str) -> ModuleSpec | None:
+        return spec_from_file_location(name, location, loader=_Read(name, path, data))
+
+    importlib = SimpleNamespace(
+        util=SimpleNamespace(spec_from_file_location=spec_of, module_from_spec=module_from_spec)
+    )
+    names = {
+        **vars(yoyo.migrations),
+        "importlib": importlib,
+        "open": lambda *_: io.StringIO(source),
+    }
+    FunctionType(yoyo.migrations.Migration.load.__code__, names)(migration)
+
+
+def _decoded(data: bytes) -> str:
+    """The text of Python source; empty where there is none, as the compiler then says better."""
+    try:
+        return decode_source(data)
+    except (SyntaxError, UnicodeDecodeError):
+        return ""
+
+
+class _Read(SourceFileLoader):
+    """Loads *data*, and neither the file nor bytecode that may be of another content."""
+
+    def __init__(self, name: str, path: str, data: bytes) -> None:
+        super().__init__(name, path)
+        self._data = data
+
+    def get_data(self, path: str) -> bytes:
+        """The content of the migration; :raises OSError: *path* is that of its bytecode."""
+        if path != self.path:
+            raise OSError(path)
+        return self._data
+
+    def path_stats(self, path: str) -> Any:
+        """Nothing by which bytecode could be found; :raises OSError: always."""
+        raise OSError(path)
