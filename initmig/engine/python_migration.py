@@ -102,10 +102,11 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             self._run_step(backend, step, direction)
 
         code = getattr(step.step, f"_{direction}", None)
-        place = self._place_of_code(code)
         if not isinstance(code, str):
-            opaque = isinstance(step.step, StepGroup) or bool(code)
-            return Part(run, place, opaque=opaque)
+            function = next(_functions(step.step, direction), None)
+            opaque = isinstance(step.step, StepGroup) or bool(function)
+            return Part(run, self._place_of_code(function), opaque=opaque)
+        place = self._place_of_code(code)
         kind = _kind_of(code, place)
         may_fail = step.ignore_errors in (direction, "all")
         # what may fail is no statement that could be committed with its place in the journal
@@ -253,6 +254,8 @@ def _place_of_sql(path: str, source: str, sql: str, position: int) -> Place:
 
     Only its first line where the string is not written as it reads, as with escapes in it.
     """
+    if not sql:  # and the source may be no Python
+        return Place(path)
     strings = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
     found = [node for node in strings if node.value == sql]
     if len(found) != 1:

@@ -51,7 +51,7 @@ def checksum_of(text: str) -> str:
 
 
 def replace_atomically(path: Path, text: str) -> None:
-    new = path.with_name(f".new-{path.name}")
+    new = path.with_name(f"{path.name}.new")
     new.write_text(text)
     new.replace(path)
 
@@ -170,7 +170,7 @@ def test_configmap_that_is_switched_while_a_migration_runs_changes_nothing_of_th
 
 @pytest.mark.parametrize("name", ["x.sql", "x.py", "alone.sql", "alone.py"])
 @pytest.mark.parametrize("alter", [*CHANGES, "switch"])
-def test_file_that_changes_in_the_queue_is_run_as_it_was_read(
+def test_file_that_changes_in_the_queue_is_read_when_it_is_its_turn(
     initmig: Initmig,
     database: Database,
     tmp_path: Path,
@@ -178,17 +178,25 @@ def test_file_that_changes_in_the_queue_is_run_as_it_was_read(
     alter: Callable[[Path, str], None] | str,
 ) -> None:
     first = start_at_gate(initmig, database, write(tmp_path / "first", GATE))
-    old, new = with_mark(name, "old"), with_mark(name, "new")
+    new = with_mark(name, "new")
     second = tmp_path / "second"
-    mount = ConfigMap(second, {**GATE, name: old})
+    mount = ConfigMap(second, {**GATE, name: with_mark(name, "old")})
     waiting = initmig.start("migrate", url=database.url, folder=second)
     waiting.wait_for_line("waiting")
     if callable(alter):
         alter(second / name, new)
     else:
         mount.switch({**GATE, name: new})
-    open_gate(database, first, waiting)
-    assert_ran_as_read(database, name, text=old)
+    open_gate(database, first)
+    result = waiting.result()
+    if alter in (remove, make_unreadable):
+        assert result.code == 2
+        assert f"cannot read {second / name}" in result.err
+        assert marks_in(database) == []
+        return
+    assert result.code == 0, result.err
+    assert marks_in(database) == ["new"]
+    assert recorded_checksum(database, name.rpartition(".")[0]) == checksum_of(new)
 
 
 @pytest.mark.parametrize("name", ["x.sql", "x.py", "alone.sql", "alone.py"])
