@@ -74,11 +74,20 @@ def _run(config: Config) -> int:
         write_outcome(config.termination_log, event_text(event))
         return stopped.exit_code
     except Exception as error:  # noqa: BLE001 - also then: one event, an outcome, and no secrets
-        return _fail(Bug.met(error), log, config.termination_log)
+        return _fail(_unexpected(error), log, config.termination_log)
     write_outcome(config.termination_log, log.text)
     if config.command == "exec":
         return _become(config, log)
     return 0
+
+
+def _unexpected(error: Exception) -> InitmigError:
+    from initmig.postgres import no_memory, out_of_memory
+
+    if isinstance(error, MemoryError) or no_memory(str(error)):
+        words = str(error) or "Python could get no more"
+        return out_of_memory(f"{words}; what was not committed was rolled back")
+    return Bug.met(error)
 
 
 class _Outcome:

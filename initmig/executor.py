@@ -23,7 +23,9 @@ from initmig.postgres import (
     CLIENT_CHECK_INTERVAL,
     QUERY_CANCELED,
     RETRYABLE,
+    ClientFailed,
     StatementFailed,
+    out_of_memory,
     refused,
 )
 from initmig.watching import Watch
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from initmig.clock import Clock
+    from initmig.errors import Problem
     from initmig.events import (
         Emit,
         Event,
@@ -219,7 +222,7 @@ def naming_blockers(watch: Watch) -> Iterator[None]:
 
 @contextmanager
 def named(migration: Migration, next_step: Callable[[Migration, str], str]) -> Iterator[None]:
-    """What the server refused inside is a failure of *migration*.
+    """What the server refused, or the client could not do, inside is a failure of *migration*.
 
     *next_step* gives it its hint, by the migration and the SQLSTATE.
     """
@@ -233,6 +236,23 @@ def named(migration: Migration, next_step: Callable[[Migration, str], str]) -> I
             place=error.problems[0].place or Place(migration.file.path),
             server=error.server,
         ) from error
+    except ClientFailed as error:
+        # the same error, which whatever is sent on its connection afterwards raises again
+        error.problems = (_of_client(migration, error.problems[0]),)
+        raise
+    except MemoryError as error:
+        problem = _of_client(migration, out_of_memory("Python could get no more").problems[0])
+        raise ClientFailed.of((problem,)) from error
+
+
+def _of_client(migration: Migration, problem: Problem) -> Problem:
+    """*problem* of libpq or Python as one of *migration*, which is not recorded."""
+    kept = "rolled back" if migration.transactional else "the parts before this one are kept"
+    return problem._replace(
+        message=f"{migration.id} failed: {problem.message}",
+        hint=f"{kept}: {problem.hint}",
+        place=problem.place or Place(migration.file.path),
+    )
 
 
 def _next_step(migration: Migration, sqlstate: str) -> str:

@@ -194,10 +194,10 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
                 self.session.query(self.session.resetting)
 
     def commit(self) -> None:
-        """COMMIT, in one message with all that waits for it."""
+        """COMMIT, in one message with all that waits for it; the server must confirm it."""
         try:
             self._outbox.put(f"{self._guard if self._guards_late else ''}COMMIT")
-            self._outbox.send()
+            self._outbox.send(commits=True)
         except (StatementFailed, KeyboardInterrupt):  # the file, too, runs only now
             self.rollback()
             raise

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from initmig.postgres import StatementFailed
+from initmig.postgres import ClientFailed, StatementFailed
 from initmig.sql.scanner import copy_data, split
 from initmig.sql.source import place_at
 
@@ -110,8 +111,10 @@ class Outbox:
         """Forget what waits."""
         self._waiting = []
 
-    def send(self) -> list[tuple[Any, ...]]:
+    def send(self, *, commits: bool = False) -> list[tuple[Any, ...]]:
         """Send what waits, if anything does; the rows of its last statement.
+
+        Where that *commits*, the server must confirm it.
 
         :raises StatementFailed: with its place where that is in a file
         """
@@ -119,18 +122,23 @@ class Outbox:
         if not message:
             return []
         try:
-            return self._send(message)
+            return self._send(message, commits=commits)
         except StatementFailed as error:
             if error.completed or self._session.in_transaction or len(message) == 1:
                 raise
             # Not even its BEGIN was run: of what the server cannot read it says more, when it
             # gets the file by itself.
-            return [self._send([each]) for each in message][-1]
+            *before, last = message
+            for each in before:
+                self._send([each])
+            return self._send([last], commits=commits)
 
-    def _send(self, message: Sequence[str | Script]) -> list[tuple[Any, ...]]:
+    def _send(
+        self, message: Sequence[str | Script], *, commits: bool = False
+    ) -> list[tuple[Any, ...]]:
         copies = (each for part in message if isinstance(part, Script) for each in part.copies())
         try:
-            rows = self._session.run("".join(_joined(message)), copies)
+            rows = self._session.run("".join(_joined(message)), copies, commits=commits)
             if next(copies, None):
                 raise StatementFailed(
                     "copy-data-not-requested",
@@ -142,7 +150,8 @@ class Outbox:
                 error.at(place)
             raise
         if self._session.connection.encoding != "UTF8":  # in which the rest is to be sent
-            self._session.run("SET client_encoding = 'UTF8'")
+            with suppress(ClientFailed):  # what is sent next fails with it, and *message* did not
+                self._session.run("SET client_encoding = 'UTF8'")
         return rows
 
 

@@ -114,7 +114,7 @@ class Piecewise:
         end = f"SAVEPOINT {SAVEPOINT};{self._journal.done(number)};{part.commit}"
         with self._rolled_back_where_open(), self._end_reported(part):
             part.run(self._backend)
-            self._session.run(end)
+            self._session.run(end, commits=True)
 
     def _run_in_transaction(self, number: int, part: Part) -> None:
         """A statement, committed together with its place; or alone, where the server says so."""

@@ -38,14 +38,24 @@ class Connection(Protocol):
         """Let *on_notice* have what the server says beside its answers."""
 
     def exchange(
-        self, message: str, timeout: float, copies: Iterator[Iterable[bytes]]
+        self,
+        message: str,
+        timeout: float,
+        copies: Iterator[Iterable[bytes]],
+        *,
+        commits: bool = False,
     ) -> list[tuple[Any, ...]]:
         """The rows of the last statement of *message*, within *timeout* seconds.
 
         Each COPY FROM STDIN in it gets the next of *copies*, and fails where there is none.
+        Where *message* *commits*, its last statement is a COMMIT, which the server must confirm.
+
+        A connection that ended raises the error that ended it again.
 
         :raises StatementFailed: the server refused it; what came before in *message* is counted
         :raises DatabaseUnavailable: the connection was lost, or the answer took too long
+        :raises OutcomeUnknown: the client failed after it had sent a COMMIT
+        :raises ClientFailed: the client failed before that; the connection is closed
         """
 
     def close(self) -> None:

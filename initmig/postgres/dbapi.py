@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import psycopg
 from psycopg import pq
@@ -18,12 +19,20 @@ from initmig.dsn import parse_dsn
 from initmig.errors import ConfigError, ServerMessage
 from initmig.postgres.errors import (
     NO_COPY_DATA,
+    ClientFailed,
     StatementFailed,
+    client_failed,
     connection_lost,
+    cut_off,
+    in_doubt,
     is_lost,
+    no_memory,
+    not_committed,
     one_line,
+    out_of_memory,
 )
 from initmig.postgres.parameters import IMPOSED, Settings, defaults
+from initmig.sql.scanner import split
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,15 +46,60 @@ if TYPE_CHECKING:
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 
+_CLIENT_FAILED = (
+    "sending",
+    "flushing failed",
+    "consuming input failed",
+    "receiving copy data failed",
+)
+"""How psycopg's words begin for a call of libpq that failed."""
+
+
+class _Cursor(psycopg.Cursor[Any]):
+    """Raises an error where the server answers a COMMIT with ROLLBACK."""
+
+    def execute(self, *arguments: Any, **options: Any) -> Self:
+        """As psycopg's.
+
+        :raises psycopg.errors.InFailedSqlTransaction: it was a COMMIT, and rolled back
+        """
+        failed = _has_failed(self.connection)
+        super().execute(*arguments, **options)
+        if failed and self._query and _commits(self._query.query.decode(errors="replace")):
+            raise _rolled_back()
+        return self
+
+
+def _has_failed(connection: psycopg.Connection[Any]) -> bool:
+    return connection.info.transaction_status == pq.TransactionStatus.INERROR
+
+
+def _commits(sql: str) -> bool:
+    """Whether *sql* begins with a COMMIT, under any of its names."""
+    return any(re.match(r"(?i)(COMMIT|END|PREPARE)\b", each.text) for each in split(sql)[:1])
+
+
+def _rolled_back() -> psycopg.Error:
+    return psycopg.errors.InFailedSqlTransaction(
+        not_committed("ROLLBACK", completed=0).problems[0].message
+    )
+
+
 class _Guarded(psycopg.Connection[tuple[Any, ...]]):
     """Refuses to end a transaction that is not its user's to end."""
 
     guarded = False
 
     def commit(self) -> None:
-        """Commit, unless that is initmig's to do."""
+        """Commit, unless that is initmig's to do.
+
+        :raises psycopg.errors.InFailedSqlTransaction: the transaction was rolled back instead
+        """
         self._refuse("commit")
+        failed = _has_failed(self)
         super().commit()
+        if failed:
+            raise _rolled_back()
 
     def rollback(self) -> None:
         """Roll back, unless that is initmig's to do."""
@@ -64,8 +118,8 @@ class PsycopgConnection:
 
     def __init__(self, connection: _Guarded) -> None:
         self.dbapi = connection
-        self._last_words = ""
-        """Why it was lost; what fails on it afterwards, a ROLLBACK, has nothing to say."""
+        self._ended: InitmigError | None = None
+        """Why it ended; what is sent on it afterwards, a ROLLBACK, fails for the same reason."""
 
     @property
     def startup_pid(self) -> int:
@@ -94,35 +148,68 @@ class PsycopgConnection:
         )
 
     def exchange(
-        self, message: str, timeout: float, copies: Iterator[Iterable[bytes]]
+        self,
+        message: str,
+        timeout: float,
+        copies: Iterator[Iterable[bytes]],
+        *,
+        commits: bool = False,
     ) -> list[tuple[Any, ...]]:
         """As in `connection.Connection`.
 
         Not by a cursor: it does not tell how many statements had been completed before the one
         that failed, and keeps every row of every statement.
         """
-        with self.translating_errors(), self.dbapi.lock:
-            result, before = self._send(message, timeout, copies)
-        if result.status == pq.ExecStatus.FATAL_ERROR:
-            error = error_from_result(result, encoding="utf-8")
-            raise self._translate(error, completed=before) from error
-        return self._rows(result)
-
-    def _send(
-        self, message: str, timeout: float, copies: Iterator[Iterable[bytes]]
-    ) -> tuple[pq.abc.PGresult, int]:
-        """As `_last_result`."""
-        pgconn = self.dbapi.pgconn
-        pgconn.send_query(message.encode())
+        if self._ended:
+            raise self._ended
+        begun, sent = monotonic(), False
         try:
-            limit = None if timeout == float("inf") else timeout
-            result, before = self.dbapi.wait(_last_result(pgconn, copies), timeout=limit)
-        except psycopg.OperationalError as error:
-            if self.dbapi.broken:
-                raise
-            self.close()  # the answer may still come, when another is waited for
-            raise psycopg.OperationalError(f"no answer in {timeout:g} s") from error
-        return result, before
+            with self.dbapi.lock:
+                self.dbapi.pgconn.send_query(message.encode())
+                sent = True
+                limit = None if timeout == float("inf") else timeout
+                answer = self.dbapi.wait(_answer(self.dbapi.pgconn, copies), timeout=limit)
+            return self._checked(answer, commits=commits)
+        except ClientFailed as failed:
+            raise self._give_up(failed, committing=sent and commits) from failed
+        except MemoryError as error:
+            memory = out_of_memory("could not use the connection to the server")
+            raise self._give_up(memory, committing=sent and commits) from error
+        except psycopg.Error as error:
+            if not self.closed and monotonic() - begun >= timeout:
+                self.close()  # the answer may still come, when another is waited for
+                raise self._lost(f"no answer in {timeout:g} s") from error
+            words = one_line(str(error))
+            if self.closed and not no_memory(words):
+                raise self._lost(words) from error
+            ours = client_failed(words.partition(":")[0], words)
+            raise self._give_up(ours, committing=sent and commits) from error
+
+    def _checked(self, answer: _Answer, *, commits: bool) -> list[tuple[Any, ...]]:
+        """The rows of *answer*, which is what was asked for."""
+        tag = (answer.last.command_status or b"").decode()
+        if answer.failed:
+            error = error_from_result(answer.failed, encoding="utf-8")
+            if error.sqlstate or self.closed:
+                raise self._translate(error, completed=answer.completed) from error
+            # what the server has committed, it has done; libpq had only no room for its rows
+            if not (commits and tag == "COMMIT"):
+                raise client_failed("PQgetResult", one_line(str(error)))
+        if commits and tag != "COMMIT":
+            raise not_committed(tag, completed=answer.completed - 1)
+        return self._rows(answer.last)
+
+    def _give_up(self, failed: ClientFailed, *, committing: bool) -> InitmigError:
+        """Close the connection, whose state is not known any more; why."""
+        self._ended = in_doubt(failed) if committing else failed
+        if not self.closed:
+            cut_off(self.dbapi.pgconn.socket)
+        self.close()
+        return self._ended
+
+    def _lost(self, words: str) -> InitmigError:
+        self._ended = self._ended or connection_lost(words)
+        return self._ended
 
     def _rows(self, result: pq.abc.PGresult) -> list[tuple[Any, ...]]:
         if not result.ntuples:
@@ -133,16 +220,24 @@ class PsycopgConnection:
 
     @contextmanager
     def translating_errors(self) -> Iterator[None]:
-        """What psycopg raises inside becomes StatementFailed or DatabaseUnavailable."""
+        """What psycopg raises inside becomes an error of initmig's.
+
+        :raises StatementFailed: or DatabaseUnavailable, or ClientFailed
+        """
         try:
             yield
         except psycopg.Error as error:
             raise self._translate(error) from error
 
     def _translate(self, error: psycopg.Error, *, completed: int = 0) -> InitmigError:
+        words = one_line(str(error))
+        if not error.sqlstate and (
+            no_memory(words) or (words.startswith(_CLIENT_FAILED) and not self.closed)
+        ):
+            failed = client_failed(words.partition(":")[0], words)
+            return self._ended or self._give_up(failed, committing=False)
         if self.closed or is_lost(error.sqlstate):
-            self._last_words = self._last_words or one_line(str(error))
-            return connection_lost(self._last_words)
+            return self._lost(words)
         return _statement_failed(error, completed=completed)
 
     @contextmanager
@@ -163,7 +258,9 @@ def open_by_psycopg(settings: Settings, timeout: float) -> PsycopgConnection:
     """A connection in autocommit; *timeout* and what is raised are those of `session.connect`."""
     params = _parameters(settings, timeout)
     try:
-        connection = _Guarded.connect(**params, autocommit=True, prepare_threshold=None)
+        connection = _Guarded.connect(
+            **params, autocommit=True, prepare_threshold=None, cursor_factory=_Cursor
+        )
     except psycopg.Error as error:
         from initmig.postgres.refusals import connect_error
 
@@ -195,23 +292,40 @@ def _quotes_a_parameter(reason: str, conninfo: str) -> bool:
     )
 
 
-def _last_result(
-    pgconn: pq.abc.PGconn, copies: Iterator[Iterable[bytes]]
-) -> PQGen[tuple[pq.abc.PGresult, int]]:
-    """The result of the last statement, or of the one that failed, and how many came before it."""
+class _Answer(NamedTuple):
+    """What the server answered to one message."""
+
+    last: pq.abc.PGresult
+    failed: pq.abc.PGresult | None
+    """The first one that reports a failure."""
+    completed: int
+    """How many statements were completed before that."""
+
+
+def _answer(pgconn: pq.abc.PGconn, copies: Iterator[Iterable[bytes]]) -> PQGen[_Answer]:
+    """All of the answer to the message that was sent.
+
+    :raises psycopg.Error: libpq failed, or has no result where one is due
+    """
     yield from _flush(pgconn)
-    last, before = (yield from _next_result(pgconn, copies)), 0
-    assert last is not None  # noqa: S101 - to everything sent there is an answer
+    last, failed, completed = None, None, 0
     while True:
         try:
-            following = yield from _next_result(pgconn, copies)
+            result = yield from _next_result(pgconn, copies)
         except psycopg.DatabaseError:
-            if last.status != pq.ExecStatus.FATAL_ERROR:
+            if failed is None:
                 raise
-            following = None  # the server has said why before it went
-        if following is None:
-            return last, before
-        last, before = following, before + 1
+            break  # the server has said why before it went
+        if result is None:
+            break
+        last = result
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            failed = failed or result
+        elif failed is None:
+            completed += 1
+    if last is None or pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+        raise psycopg.OperationalError("receiving a result failed: libpq has none where one is due")
+    return _Answer(last, failed, completed)
 
 
 def _next_result(
@@ -227,17 +341,27 @@ def _next_result(
                 transfer = _discard(pgconn)
             case _:
                 return result
-        with suppress(psycopg.OperationalError):  # the result tells why better
+        try:
             yield from transfer
+        except psycopg.OperationalError:
+            if pgconn.status != pq.ConnStatus.BAD:
+                raise
+            # the result that follows gives the server's reason
 
 
 def _copy(pgconn: pq.abc.PGconn, pieces: Iterable[bytes] | None) -> PQGen[None]:
     """Send the data that the server asks for, or that there is none."""
     for piece in pieces or ():
-        pgconn.put_copy_data(piece)
+        _queued(pgconn.put_copy_data(piece))
         yield from _flush(pgconn)
-    pgconn.put_copy_end(NO_COPY_DATA if pieces is None else None)
+    _queued(pgconn.put_copy_end(NO_COPY_DATA if pieces is None else None))
     yield from _flush(pgconn)
+
+
+def _queued(returned: int) -> None:
+    """:raises psycopg.OperationalError: libpq can queue no more, right after all was sent"""
+    if not returned:
+        raise psycopg.OperationalError("sending copy data failed: out of memory")
 
 
 def _discard(pgconn: pq.abc.PGconn) -> PQGen[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from initmig.dsn import mask_secrets
 from initmig.errors import DatabaseRefused, DatabaseUnavailable, InitmigError
 from initmig.records import TYPE_CHECKING
@@ -46,6 +48,80 @@ class StatementFailed(InitmigError):
     def server(self) -> ServerMessage:
         """What the server said beside its message."""
         return self.problems[0].server
+
+
+class ClientFailed(InitmigError):
+    """libpq or Python failed on the client's side; the server rolls back what was open.
+
+    The connection is closed, so that the server never gets the rest of the message.
+    """
+
+    exit_code = 1
+
+
+class OutcomeUnknown(DatabaseUnavailable):
+    """The client failed after it had sent a COMMIT: only the history shows what happened."""
+
+
+def client_failed(call: str, words: str) -> ClientFailed:
+    """The failure of *call*, a function of libpq or what it is for, in libpq's *words*."""
+    sending = call.startswith(("PQsend", "PQput", "PQflush", "sending", "flushing"))
+    doing = "send to the server" if sending else "receive from the server"
+    if no_memory(words):
+        return out_of_memory(f"could not {doing} ({call})")
+    id = "send-failed" if sending else "receive-failed"
+    return ClientFailed(
+        id,
+        f"could not {doing}: {words or 'libpq gave no reason'} ({call})",
+        hint="run again; if it fails again, report it with this line",
+    )
+
+
+def out_of_memory(doing: str) -> ClientFailed:
+    """The failure of this process to get memory, in the words of what it was *doing*."""
+    return ClientFailed(
+        "out-of-memory",
+        f"out of memory: {doing}",
+        hint="raise the memory limit, or split the file into several, and run again",
+    )
+
+
+def in_doubt(failed: ClientFailed) -> OutcomeUnknown:
+    """*failed*, where a COMMIT was on its way."""
+    return OutcomeUnknown(
+        "outcome-unknown",
+        f"the server's answer to a COMMIT is missing: {failed}",
+        hint=f"{failed.problems[0].hint}: that shows whether the migration is recorded",
+    )
+
+
+_NO_MEMORY = ("out of memory", "cannot allocate memory", "failed to map segment")
+"""The last one is the dynamic linker's."""
+
+
+def no_memory(words: str) -> bool:
+    """Whether *words*, of libpq or the C library, say that the client has no memory left."""
+    return any(each in words.lower() for each in _NO_MEMORY)
+
+
+def not_committed(tag: str, *, completed: int) -> StatementFailed:
+    """The server answered a COMMIT with the command tag *tag*: the transaction had failed.
+
+    *completed* is how many statements of the message it had completed before.
+    """
+    failed = StatementFailed(
+        "commit-not-confirmed",
+        f"the server answered COMMIT with {tag or 'nothing'}: the transaction had failed before",
+    )
+    failed.completed = completed
+    return failed
+
+
+def cut_off(socket: int) -> None:
+    """Let nothing more reach the server: closing a connection sends what libpq has queued."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, socket)
+    os.close(null)
 
 
 def is_lost(sqlstate: str | None) -> bool:

@@ -17,18 +17,25 @@ from time import monotonic
 from initmig.errors import ServerMessage
 from initmig.postgres.errors import (
     NO_COPY_DATA,
+    ClientFailed,
     StatementFailed,
+    client_failed,
     connection_lost,
+    cut_off,
+    in_doubt,
     is_lost,
+    no_memory,
+    not_committed,
     one_line,
+    out_of_memory,
 )
 from initmig.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
-    from initmig.errors import DatabaseUnavailable
+    from initmig.errors import InitmigError
     from initmig.postgres.connection import OnNotice
 
 _BAD = 1  # ConnStatusType
@@ -49,6 +56,23 @@ _VALUES: Mapping[int, Callable[[bytes], Any]] = {
     1007: lambda text: [int(each) for each in text.strip(b"{}").split(b",") if each],
 }
 """How boolean, bigint, integer, oid, double precision, integer[] are read; the rest stays text."""
+
+
+_LOWEST_GOOD = {
+    "PQsetnonblocking": 0,
+    "PQsocket": 0,
+    "PQsendQuery": 1,
+    "PQflush": 0,
+    "PQputCopyData": 1,  # 0: it can queue no more, right after all was sent
+    "PQputCopyEnd": 1,
+    "PQconsumeInput": 1,
+    "PQgetCopyData": -1,
+    "PQcancelStart": 1,
+    "PQcancelSocket": 0,
+}
+"""By function: a result below this reports a failure."""
+_NEVER_NULL = ("PQconnectStartParams", "PQconninfo", "PQcancelCreate")
+"""Functions that report a failure as NULL."""
 
 
 class _Option(Structure):
@@ -80,8 +104,8 @@ class LibpqConnection:
     def __init__(self, libpq: CDLL, params: Mapping[str, str]) -> None:
         """Begin to connect; *params* as PQconnectStartParams takes them."""
         self._libpq = libpq
-        self._last_words = ""
-        """Why it was lost; what fails on it afterwards, a ROLLBACK, has nothing to say."""
+        self._ended: InitmigError | None = None
+        """Why it ended; what is sent on it afterwards, a ROLLBACK, fails for the same reason."""
         keywords, values = _array(params.keys()), _array(params.values())
         self._connection = c_void_p(libpq.PQconnectStartParams(keywords, values, 1))
         # Called for each notice, which nobody is to read yet, with NULL: it frees nothing.
@@ -122,7 +146,10 @@ class LibpqConnection:
     @property
     def in_transaction(self) -> bool:
         """As in `connection.Connection`."""
-        return bool(self._libpq.PQtransactionStatus(self._connection) != _IDLE)
+        return self._transaction_status() != _IDLE
+
+    def _transaction_status(self) -> int:
+        return int(self._libpq.PQtransactionStatus(self._connection))
 
     @property
     def encoding(self) -> str:
@@ -143,31 +170,71 @@ class LibpqConnection:
         self._libpq.PQsetNoticeReceiver(self._connection, self._receiver, None)
 
     def exchange(
-        self, message: str, timeout: float, copies: Iterator[Iterable[bytes]]
+        self,
+        message: str,
+        timeout: float,
+        copies: Iterator[Iterable[bytes]],
+        *,
+        commits: bool = False,
     ) -> list[tuple[Any, ...]]:
         """As in `connection.Connection`."""
+        if self._ended:
+            raise self._ended
         deadline = monotonic() + timeout
+        sent = False
         try:
             self._libpq.PQsendQuery(self._connection, message.encode())
+            sent = True
             self._flush(deadline)
-            last, failed = self._receive(deadline, copies)
+            return self._answer(deadline, copies, commits=commits)
         except KeyboardInterrupt:
             try:
                 self._cancel()
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, ClientFailed, MemoryError):
                 self.close()  # it is still at it, and nobody waits any more
             raise
         except TimeoutError:
             self.close()  # the answer may still come, when another is waited for
             raise self._lost(f"no answer in {timeout:g} s") from None
+        except ClientFailed as failed:
+            raise self._give_up(failed, committing=sent and commits) from failed
+        except MemoryError as error:
+            memory = out_of_memory("could not use the connection to the server")
+            raise self._give_up(memory, committing=sent and commits) from error
+
+    def _answer(
+        self, deadline: float, copies: Iterator[Iterable[bytes]], *, commits: bool
+    ) -> list[tuple[Any, ...]]:
+        last, failed, completed = self._receive(deadline, copies)
         try:
-            if self.closed or (failed and is_lost(failed.server.sqlstate)):
-                raise self._lost(str(failed or "") or one_line(self._words()))
-            if failed:
+            tag = _text(self._libpq.PQcmdStatus(last))
+            self._raise_lost(failed)
+            # what the server has committed, it has done; libpq had only no room for its rows
+            if failed and not (isinstance(failed, ClientFailed) and commits and tag == "COMMIT"):
                 raise failed
+            if commits and tag != "COMMIT":
+                raise not_committed(tag, completed=completed - 1)
             return self._rows(last)
         finally:
             self._libpq.PQclear(last)
+
+    def _raise_lost(self, failed: StatementFailed | ClientFailed | None) -> None:
+        """:raises InitmigError: the connection cannot be used any more."""
+        sqlstate = failed.problems[0].server.sqlstate if failed else ""
+        if not (self.closed or is_lost(sqlstate)):
+            return
+        words = str(failed or "") or one_line(self._words())
+        if no_memory(words) and not sqlstate:
+            raise client_failed("PQconsumeInput", words)  # libpq itself has given it up
+        raise self._lost(words)
+
+    def _give_up(self, failed: ClientFailed, *, committing: bool) -> InitmigError:
+        """Close the connection, whose state is not known any more; why."""
+        self._ended = in_doubt(failed) if committing else failed
+        if not self.closed:
+            cut_off(self._libpq.PQsocket(self._connection))
+        self.close()
+        return self._ended
 
     def _flush(self, deadline: float) -> None:
         """Send what is queued, and read what the server says meanwhile, for which it may wait."""
@@ -197,8 +264,11 @@ class LibpqConnection:
 
     def _receive(
         self, deadline: float, copies: Iterator[Iterable[bytes]]
-    ) -> tuple[c_void_p, StatementFailed | None]:
-        """The last result, which is the caller's to clear, and the first failure."""
+    ) -> tuple[c_void_p, StatementFailed | ClientFailed | None, int]:
+        """The last result, which is the caller's to clear, the first failure, and how many passed.
+
+        :raises ClientFailed: libpq has no result where one is due
+        """
         last, completed, failed = c_void_p(), 0, None
         while result := self._next_result(deadline):
             self._libpq.PQclear(last)
@@ -212,7 +282,9 @@ class LibpqConnection:
                 completed += 1
             else:
                 failed = failed or self._failed(result, completed)
-        return last, failed
+        if not self.closed and (not last or self._transaction_status() == _ACTIVE):
+            raise client_failed("PQgetResult", self._words())
+        return last, failed, completed
 
     def _next_result(self, deadline: float) -> c_void_p:
         """The next one; of NULL, if there is none."""
@@ -222,31 +294,31 @@ class LibpqConnection:
                 break
         return c_void_p(self._libpq.PQgetResult(self._connection))
 
-    def _failed(self, result: c_void_p, completed: int) -> StatementFailed:
+    def _failed(self, result: c_void_p, completed: int) -> StatementFailed | ClientFailed:
         said = (self._libpq.PQresultErrorField(result, ord(field)) for field in "MPCDHW")
         message, position, *beside = (_text(each) for each in said)
-        failed = StatementFailed(
-            "migration-failed",
-            message or one_line(_text(self._libpq.PQresultErrorMessage(result))),
-            server=ServerMessage(*beside),
-        )
+        server = ServerMessage(*beside)
+        words = message or one_line(_text(self._libpq.PQresultErrorMessage(result)))
+        if not (server.sqlstate or self.closed):  # the server always gives one: this is libpq's
+            return client_failed("PQgetResult", words)
+        failed = StatementFailed("migration-failed", words, server=server)
         failed.position = int(position or 0)
         failed.completed = completed
         return failed
 
-    def _lost(self, words: str) -> DatabaseUnavailable:
-        self._last_words = self._last_words or words
-        return connection_lost(self._last_words)
+    def _lost(self, words: str) -> InitmigError:
+        self._ended = connection_lost(words)
+        return self._ended
 
     def _cancel(self) -> None:
         """Let the server end what it is at, and wait until it has, as psycopg does."""
-        if self._libpq.PQtransactionStatus(self._connection) != _ACTIVE:
+        if self._transaction_status() != _ACTIVE:
             return
         cancel = c_void_p(self._libpq.PQcancelCreate(self._connection))
         self._libpq.PQcancelStart(cancel)
         _poll(cancel, self._libpq.PQcancelPoll, self._libpq.PQcancelSocket, _CANCEL_SECONDS)
         self._libpq.PQcancelFinish(cancel)
-        last, _ = self._receive(_FOR_EVER, iter(()))
+        last, *_ = self._receive(_FOR_EVER, iter(()))
         self._libpq.PQclear(last)
 
     def _rows(self, result: c_void_p) -> list[tuple[Any, ...]]:
@@ -331,9 +403,32 @@ def find_libpq() -> CDLL | None:
 def _declared(libpq: CDLL) -> CDLL:
     for name in ("PQconnectStartParams", "PQcancelCreate", "PQgetResult"):
         getattr(libpq, name).restype = c_void_p
-    for name in ("PQerrorMessage", "PQgetvalue", "PQparameterStatus"):
+    for name in ("PQerrorMessage", "PQgetvalue", "PQparameterStatus", "PQcmdStatus"):
         getattr(libpq, name).restype = c_char_p
     for name in ("PQresultErrorField", "PQresultErrorMessage"):
         getattr(libpq, name).restype = c_char_p
     libpq.PQconninfo.restype = POINTER(_Option)
+    for name in _NEVER_NULL:
+        getattr(libpq, name).errcheck = _checked(libpq, name, bool)
+    for name, lowest in _LOWEST_GOOD.items():
+        getattr(libpq, name).errcheck = _checked(libpq, name, lowest.__le__)
     return libpq
+
+
+def _checked(libpq: CDLL, name: str, is_good: Callable[[Any], bool]) -> Callable[..., Any]:
+    """What ctypes calls with each result of the function *name*.
+
+    Of a lost connection it lets a failure pass: the results that follow give the server's reason.
+    """
+
+    def check(result: Any, _: Any, arguments: Sequence[Any]) -> Any:
+        if is_good(result):
+            return result
+        if name in _NEVER_NULL or name.startswith("PQcancel"):
+            raise client_failed(name, "out of memory")
+        connection = arguments[0]
+        if libpq.PQstatus(connection) == _BAD:
+            return result
+        raise client_failed(name, one_line(_text(libpq.PQerrorMessage(connection))))
+
+    return check

@@ -88,21 +88,27 @@ class Session:
 
         :raises DatabaseRefused: the server refused it
         :raises DatabaseUnavailable: the connection was lost, or an answer took too long
+        :raises ClientFailed: libpq or Python failed on the client's side
         """
         try:
             return self.run(self.preamble + sql)
         except StatementFailed as error:
             raise refused(error) from error
 
-    def run(self, script: str, copies: Copies = ()) -> list[tuple[Any, ...]]:
+    def run(
+        self, script: str, copies: Copies = (), *, commits: bool = False
+    ) -> list[tuple[Any, ...]]:
         """The rows of the last statement of *script*, which is sent as it is, in one message.
 
-        Each COPY FROM STDIN in it gets the next of *copies*.
+        Each COPY FROM STDIN in it gets the next of *copies*. A script that *commits* ends in
+        COMMIT, and the server must confirm that.
 
-        :raises StatementFailed: the server refused it
-        :raises DatabaseUnavailable: the connection was lost, or the answer took too long
+        :raises StatementFailed: the server refused it, or answered COMMIT with ROLLBACK
+        :raises DatabaseUnavailable: the connection was lost, or the answer took too long, or the
+            client failed once a COMMIT was sent
+        :raises ClientFailed: libpq or Python failed on the client's side
         """
-        return self.connection.exchange(script, self.answer_timeout, iter(copies))
+        return self.connection.exchange(script, self.answer_timeout, iter(copies), commits=commits)
 
     def sibling(self) -> Session:
         """A second session with the same database, for questions.

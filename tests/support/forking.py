@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # Each order is a line of JSON; the answers are the process id, and then the exit code.
 _FORKING = """
 import json, os, sys
+from contextlib import nullcontext
+from importlib import import_module
+around = import_module(sys.argv[3]).around if sys.argv[3:] else nullcontext
 import initmig.cli, initmig.executor, initmig.runner
 orders, answers = (open(path, mode) for path, mode in zip(sys.argv[1:], "rw"))
 for line in orders:
@@ -31,7 +34,8 @@ for line in orders:
         os.dup2(os.open(order["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
         code = 70
         try:
-            code = initmig.cli.main(order["argv"], order["env"])
+            with around(order["env"]):
+                code = initmig.cli.main(order["argv"], order["env"])
         finally:
             os._exit(code)
     print(pid, file=answers, flush=True)
@@ -46,13 +50,14 @@ class Forking:
     Such a run is killed with SIGKILL as any other process, and takes a tenth of the time.
     """
 
-    def __init__(self, processes: Processes) -> None:
+    def __init__(self, processes: Processes, *around: str) -> None:
+        """Each run is inside of `around(env)` of the module *around*, if that is given."""
         name = secrets.token_hex(4)
         self._err = processes.folder / f"{name}.err"
         orders, answers = (processes.folder / f"{name}.{each}" for each in ("orders", "answers"))
         os.mkfifo(orders)
         os.mkfifo(answers)
-        processes.start([sys.executable, "-c", _FORKING, str(orders), str(answers)])
+        processes.start([sys.executable, "-c", _FORKING, str(orders), str(answers), *around])
         self._orders = orders.open("w")
         self._answers = answers.open()
         self._pid = 0

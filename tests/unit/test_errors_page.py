@@ -13,7 +13,8 @@ from initmig.usage import EXIT_CODES
 PROJECT = Path(__file__).parents[2]
 PAGE = (PROJECT / "docs" / "errors.md").read_text()
 TAKE_AN_ID = {
-    *("ConfigError", "DatabaseRefused", "DatabaseUnavailable", "Finding", "LoginRefused"),
+    *("ClientFailed", "ConfigError", "DatabaseRefused", "DatabaseUnavailable", "Finding"),
+    *("LoginRefused", "OutcomeUnknown"),
     *("MigrationFailed", "MigrationsPending", "PlanError", "Problem", "QueueTimeout"),
     *("StatementFailed", "EmptySecret", "kind", "_unknown", "__init__", "cls"),
 }

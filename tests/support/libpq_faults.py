@@ -1,0 +1,46 @@
+"""How each function of libpq fails, as its manual says, and which call of it is to fail."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+FAIL = "FAILING_LIBPQ"
+"""The variable with the `Fault`, as JSON; without it nothing fails."""
+REPORT = "FAILING_LIBPQ_REPORT"
+"""The variable with the path of the `Report`, written at the end."""
+
+FAILURES: dict[str, tuple[int | None, ...]] = {
+    "PQconnectStartParams": (None,),
+    "PQconninfo": (None,),
+    "PQsetnonblocking": (-1,),
+    "PQsocket": (-1,),
+    "PQsendQuery": (0,),
+    "PQflush": (-1,),
+    "PQputCopyData": (-1, 0),
+    "PQputCopyEnd": (-1, 0),
+    "PQgetCopyData": (-2,),
+    "PQconsumeInput": (0,),
+    "PQgetResult": (None, 7),
+    "PQcancelCreate": (None,),
+    "PQcancelStart": (0,),
+    "PQcancelSocket": (-1,),
+}
+"""By function what it returns when it fails; None is NULL, 7 a result of PGRES_FATAL_ERROR."""
+
+
+class Fault(NamedTuple):
+    """The call *number*, from 1, of *function* on the connection of *owner* returns *failure*."""
+
+    owner: str
+    function: str
+    failure: int | None
+    number: int
+
+
+class Report(NamedTuple):
+    """What happened."""
+
+    calls: dict[str, int]
+    """How often a function was called, by `owner function`."""
+    struck: bool
+    """Whether the call that was to fail was made."""
