@@ -29,6 +29,20 @@ class Beside(Record):
     """Of everything, relative to its folder, with one level of subfolders."""
 
 
+class Contents(Record):
+    """What was read of a migration, once, for everything that is done with it."""
+
+    file: MigrationFile
+    data: bytes
+    rollback: bytes
+    """Empty where there is no rollback file."""
+
+    @property
+    def text(self) -> str:
+        """The file without a byte order mark; what is not UTF-8 is replaced."""
+        return self.data.decode("utf-8-sig", errors="replace")
+
+
 class SqlFiles(Record):
     """The SQL of a migration as the server gets it, and what its header says."""
 
@@ -202,16 +216,33 @@ def _unreadable(path: str, error: OSError) -> ConfigError:
     )
 
 
-def read_sql(file: MigrationFile) -> SqlFiles:
-    """*file* and its rollback, checked as far as that goes without a server.
+def read(file: MigrationFile) -> Contents:
+    """*file* and its rollback as they are now; :raises ConfigError: one cannot be read."""
+    rollback = read_bytes(file.rollback_path) if file.rollback_path else b""
+    return Contents(file, read_bytes(file.path), rollback)
+
+
+def read_all(files: Iterable[MigrationFile]) -> tuple[list[Contents], list[Problem]]:
+    """The same of all *files*, and why some of them cannot be read."""
+    found: list[Contents] = []
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            found.append(read(file))
+        except ConfigError as error:
+            problems.extend(error.problems)
+    return found, problems
+
+
+def parse_sql(contents: Contents) -> SqlFiles:
+    """An SQL file and its rollback, checked as far as that goes without a server.
 
     :raises ConfigError: with every problem of both
     """
     from initmig.sql.source import Source
 
-    data = read_bytes(file.path)
+    file, data, rollback_data = contents
     apply = Source(file.path, data)
-    rollback_data = read_bytes(file.rollback_path) if file.rollback_path else b""
     rollback = Source(file.rollback_path, rollback_data)
     header = apply.header()
     apply.check_transactions(transactional=header.transactional)

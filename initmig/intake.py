@@ -10,11 +10,12 @@ from initmig.events import FilesIgnored, NoStatements
 from initmig.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from initmig.config import Config
     from initmig.errors import Place
     from initmig.events import Emit
+    from initmig.files import Contents
     from initmig.model import Listing, Migration, MigrationFile
     from initmig.postgres import Session
 
@@ -65,19 +66,30 @@ def refuse_other_history(session: Session, config: Config, applied: Collection[s
 
 
 def refuse_unintended(
-    pending: Sequence[MigrationFile], applied: Iterable[str], listing: Listing, config: Config
+    pending: Iterable[MigrationFile], applied: Iterable[str], listing: Listing, config: Config
 ) -> None:
-    """Refuse *pending* files that were written for another tool, or not written at all.
+    """For those who read only; who loads the files takes `objections` to what was loaded.
 
-    :raises ConfigError: with every problem of that kind
+    :raises ConfigError: there are objections to *pending* files, or one cannot be read
     """
-    texts = {file.id: _text(file) for file in pending}
-    problems = (
-        *_foreign_files(pending, texts, frozenset(applied), listing, config),
-        *(problem for file in pending if (problem := _unwritten(file, texts[file.id]))),
+    from initmig.files import read_all
+
+    contents, problems = read_all(pending)
+    if found := (*objections(contents, applied, listing, config), *problems):
+        raise ConfigError.of(found)
+
+
+def objections(
+    pending: Sequence[Contents], applied: Iterable[str], listing: Listing, config: Config
+) -> tuple[Problem, ...]:
+    """What speaks against running *pending* files: another tool's, or nobody's.
+
+    :raises ConfigError: an applied file, which one is compared with, cannot be read
+    """
+    return (
+        *_foreign_files(pending, frozenset(applied), listing, config),
+        *(problem for each in pending if (problem := _unwritten(each))),
     )
-    if problems:
-        raise ConfigError.of(problems)
 
 
 def warn(plan: Iterable[Migration], config: Config, emit: Emit) -> None:
@@ -93,43 +105,41 @@ def warn(plan: Iterable[Migration], config: Config, emit: Emit) -> None:
 
 
 def _foreign_files(
-    pending: Sequence[MigrationFile],
-    texts: Mapping[str, str],
-    applied: Collection[str],
-    listing: Listing,
-    config: Config,
+    pending: Sequence[Contents], applied: Collection[str], listing: Listing, config: Config
 ) -> Iterator[Problem]:
     """A problem for each other tool, unless files of the same shape are applied already."""
     if config.foreign == "allow":
         return
-    from initmig.files import look_beside
+    from initmig.files import look_beside, read
     from initmig.foreign import tool_of_folder
 
-    files = [file for file in pending if file.is_sql]
-    named = _grouped((_tool_of_id(file.id), file) for file in files)
-    for tool in named.keys() - {_tool_of_id(id) for id in applied}:
-        yield _foreign(tool, [file.path for file in named[tool]])
+    files = [each for each in pending if each.file.is_sql]
     done = [file for file in listing.migrations if file.is_sql and file.id in applied]
-    marked = _grouped((_tool_of_text(texts[file.id]), file) for file in files)
+    named = _grouped((_tool_of_id(each.file.id), each) for each in files)
+    for tool in named.keys() - {_tool_of_id(id) for id in applied}:
+        yield _foreign(tool, _paths(named[tool]))
+    marked = _grouped((_tool_of_text(each), each) for each in files)
     for tool in marked.keys() - named.keys():
-        if all(_tool_of_text(_text(file)) != tool for file in done):
-            [first, *_] = marked[tool]
-            place = _place_of_marker(first, texts[first.id])
-            yield _foreign(tool, [file.path for file in marked[tool]], place)
+        if all(_tool_of_text(read(file)) != tool for file in done):
+            yield _foreign(tool, _paths(marked[tool]), _place_of_marker(marked[tool][0]))
     if files and not (named or marked or done):
         names = look_beside(config.migrations).names
         tool, _ = tool_of_folder([name for name in names if "/" not in name])
         if tool:
-            yield _foreign(tool, [file.path for file in files])
+            yield _foreign(tool, _paths(files))
 
 
-def _grouped(found: Iterable[tuple[str, MigrationFile]]) -> dict[str, list[MigrationFile]]:
+def _grouped(found: Iterable[tuple[str, Contents]]) -> dict[str, list[Contents]]:
     """The files by their tool, without those that have none."""
-    groups: dict[str, list[MigrationFile]] = {}
-    for tool, file in found:
+    groups: dict[str, list[Contents]] = {}
+    for tool, each in found:
         if tool:
-            groups.setdefault(tool, []).append(file)
+            groups.setdefault(tool, []).append(each)
     return groups
+
+
+def _paths(contents: Iterable[Contents]) -> list[str]:
+    return [each.file.path for each in contents]
 
 
 def _tool_of_id(id: str) -> str:
@@ -138,36 +148,30 @@ def _tool_of_id(id: str) -> str:
     return tool_of_name(f"{id}.sql")
 
 
-def _tool_of_text(text: str) -> str:
+def _tool_of_text(contents: Contents) -> str:
     from initmig.foreign import marker_in
 
-    marker = marker_in(text)
+    marker = marker_in(contents.text)
     return marker.tool if marker else ""
 
 
-def _place_of_marker(file: MigrationFile, text: str) -> Place | None:
+def _place_of_marker(contents: Contents) -> Place | None:
     from initmig.foreign import marker_in
     from initmig.sql.source import place_at
 
-    marker = marker_in(text)
-    return place_at(file.path, text, marker.offset) if marker else None
+    marker = marker_in(contents.text)
+    return place_at(contents.file.path, contents.text, marker.offset) if marker else None
 
 
-def _text(file: MigrationFile) -> str:
-    """What is wrong with the encoding is for the loader to report."""
-    from initmig.files import read_bytes
-
-    return read_bytes(file.path).decode("utf-8-sig", errors="replace")
-
-
-def _unwritten(file: MigrationFile, text: str) -> Problem | None:
-    """Why nobody can have meant *file*, with this *text*, to be applied."""
+def _unwritten(contents: Contents) -> Problem | None:
+    """Why nobody can have meant the file to be applied."""
     from initmig.errors import Place
     from initmig.scaffold import is_template
 
-    if is_template(text):
+    file = contents.file
+    if is_template(contents.text):
         what = "is still the template that `initmig new` wrote"
-    elif file.is_sql and not text.strip():
+    elif file.is_sql and not contents.text.strip():
         what = "is empty"
     else:
         return None

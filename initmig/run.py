@@ -189,8 +189,13 @@ def load_pending(
     """
     from initmig import engine, intake
 
-    intake.refuse_unintended(pending, applied, run.listing, run.config)
-    return engine.load(pending, known={*run.known, *applied}, emit=run.emit)
+    done = frozenset(applied)
+    return engine.load(
+        pending,
+        known={*run.known, *done},
+        emit=run.emit,
+        objections=lambda read: intake.objections(read, done, run.listing, run.config),
+    )
 
 
 def asked_for(run: Run, pending: Sequence[_M]) -> Sequence[_M]:

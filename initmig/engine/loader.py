@@ -10,30 +10,45 @@ from yoyo.topologicalsort import CycleError, topological_sort
 from initmig.engine.speech import telling_what_is_said
 from initmig.engine.sql_migration import SqlMigration
 from initmig.errors import ConfigError, Place, Problem
+from initmig.files import read_all
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from initmig.events import Emit
+    from initmig.files import Contents
     from initmig.model import Migration, MigrationFile
 
 
+def accept_all(_: Sequence[Contents]) -> Sequence[Problem]:
+    """No objection to any file."""
+    return ()
+
+
 def load(
-    files: Sequence[MigrationFile], *, known: Collection[str], emit: Emit
+    files: Sequence[MigrationFile],
+    *,
+    known: Collection[str],
+    emit: Emit,
+    objections: Callable[[Sequence[Contents]], Sequence[Problem]] = accept_all,
 ) -> tuple[Migration, ...]:
     """*files* read, checked and in dependency order; *known* ids may be depended on as well.
 
+    Nothing is made of the files if there are *objections* to what was read.
+
     :raises ConfigError: with every problem of every file
     """
+    contents, problems = read_all(files)
+    if refused := objections(contents):
+        raise ConfigError.of((*refused, *problems))
     if not all(file.is_sql for file in files):
         for id in known:
             YoyoMigration(id, "", "")  # yoyo resolves dependencies among all that it ever saw
-    problems: list[Problem] = []
     loaded: list[Migration] = []
     with telling_what_is_said(emit):
-        for file in files:
+        for each in contents:
             try:
-                loaded.append(_read(file, emit))
+                loaded.append(_loaded(each, emit))
             except ConfigError as error:
                 problems.extend(error.problems)
     ids = {file.id for file in files} | set(known)
@@ -44,12 +59,12 @@ def load(
     return _in_dependency_order(loaded)
 
 
-def _read(file: MigrationFile, emit: Emit) -> Migration:
-    if file.is_sql:
-        return SqlMigration(file, emit).description
+def _loaded(contents: Contents, emit: Emit) -> Migration:
+    if contents.file.is_sql:
+        return SqlMigration(contents, emit).description
     from initmig.engine.python_migration import PythonMigration
 
-    return PythonMigration(file).description
+    return PythonMigration(contents).description
 
 
 def _missing_dependencies(migration: Migration, ids: Collection[str]) -> Iterator[Problem]:

@@ -27,7 +27,7 @@ from initmig.errors import (
     Problem,
     ServerMessage,
 )
-from initmig.files import digest, read_bytes
+from initmig.files import digest
 from initmig.model import Migration, Step
 from initmig.postgres import StatementFailed
 from initmig.sql.scanner import (
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from initmig.engine.backend import Backend
-    from initmig.model import Direction, MigrationFile
+    from initmig.files import Contents
+    from initmig.model import Direction
     from initmig.postgres import Session
     from initmig.sql.scanner import Finding
     from initmig.sql.statements import Kind
@@ -57,11 +58,11 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
     :raises ConfigError: the file is not Python, raises, defines no steps, or is otherwise unfit
     """
 
-    def __init__(self, file: MigrationFile) -> None:
+    def __init__(self, contents: Contents) -> None:
+        file = contents.file
         super().__init__(file.id, file.path, file.folder)
-        data = read_bytes(file.path)
-        self._import(data)
-        checksum = digest(data)
+        self._import(contents.data)
+        checksum = digest(contents.data)
         self.sets_isolation = "isolation" in (self.source or "").lower()
         self.sets_session = True  # whatever its functions call is not to be read here
         steps = tuple(_steps(self.steps, file.path))

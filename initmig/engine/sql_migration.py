@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from yoyo.migrations import Migration as YoyoMigration
 
 from initmig.engine.outbox import Script
-from initmig.files import read_sql
+from initmig.files import parse_sql
 from initmig.model import Migration, Step
 from initmig.scaffold import is_template
 from initmig.sql.scanner import mentions, split
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from initmig.engine.backend import Backend
     from initmig.engine.piecewise import Part
     from initmig.events import Emit
+    from initmig.files import Contents
     from initmig.model import Direction, MigrationFile
 
 
@@ -32,9 +33,10 @@ class SqlMigration(YoyoMigration):  # type: ignore[misc]
     :raises ConfigError: the file, or its rollback, is unfit; with every problem of both
     """
 
-    def __init__(self, file: MigrationFile, emit: Emit) -> None:
+    def __init__(self, contents: Contents, emit: Emit) -> None:
+        file = contents.file
         super().__init__(file.id, file.path, file.folder)
-        source = read_sql(file)
+        source = parse_sql(contents)
         self.use_transactions = source.header.transactional
         both = (source.apply, source.rollback)
         self.sets_isolation = any(mentions(text, ["isolation"]) for text in both)

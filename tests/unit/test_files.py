@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from initmig.errors import ConfigError, Place, Problem
-from initmig.files import checksum, list_files, read_sql
+from initmig.files import checksum, list_files, parse_sql, read
 from initmig.model import MigrationFile
 from tests.support.migrations import write
 
@@ -23,7 +23,7 @@ def problems_of(tmp_path: Path, content: str | bytes) -> tuple[Problem, ...]:
     write(tmp_path, {"x.sql": content})
     [file] = list_files([str(tmp_path)]).migrations
     with pytest.raises(ConfigError) as caught:
-        read_sql(file)
+        parse_sql(read(file))
     return caught.value.problems
 
 
@@ -69,7 +69,7 @@ def test_a_link_to_nowhere_is_a_migration_that_cannot_be_read(tmp_path: Path) ->
     (tmp_path / "a.sql").symlink_to("nowhere")
     [file] = list_files([str(tmp_path)]).migrations
     with pytest.raises(ConfigError, match=r"cannot read .*a\.sql: No such file"):
-        read_sql(file)
+        parse_sql(read(file))
 
 
 def test_a_pipe_with_the_name_of_a_migration_is_not_waited_for(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_directives_are_found_behind_a_byte_order_mark_and_before_any_line_end(
     lines = [b"-- transactional: FALSE", b"--breaking:true", b"-- depends: b c", b"SELECT 1", b""]
     write(tmp_path, {"a.sql": mark + end.join(lines)})
     [file] = list_files([str(tmp_path)]).migrations
-    files = read_sql(file)
+    files = parse_sql(read(file))
     assert files.header == (False, True, frozenset({"b", "c"}))
     assert files.apply == end.join(lines).decode()
 
@@ -205,7 +205,7 @@ def test_a_directive_given_twice_is_refused(tmp_path: Path) -> None:
 def test_a_comment_with_a_colon_is_no_directive(tmp_path: Path) -> None:
     write(tmp_path, {"a.sql": "-- note: read this\n-- see: transaction\nSELECT 1;"})
     [file] = list_files([str(tmp_path)]).migrations
-    assert read_sql(file).header == (True, False, frozenset())
+    assert parse_sql(read(file)).header == (True, False, frozenset())
 
 
 def test_a_nul_character_is_placed(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_all_problems_of_a_migration_are_told_in_one_go(tmp_path: Path) -> None:
     )
     [file] = list_files([str(tmp_path)]).migrations
     with pytest.raises(ConfigError) as caught:
-        read_sql(file)
+        parse_sql(read(file))
     places = {str(problem.place).removeprefix(f"{tmp_path}/") for problem in caught.value.problems}
     assert places == {"a.sql:1:4", "a.sql:2:4", "a.sql:3:1", "a.sql:4:1", "a.rollback.sql:1:1"}
 
@@ -232,4 +232,4 @@ def test_all_problems_of_a_migration_are_told_in_one_go(tmp_path: Path) -> None:
 def test_a_file_that_is_not_transactional_may_commit(tmp_path: Path) -> None:
     write(tmp_path, {"a.sql": "-- transactional: false\nBEGIN; SELECT 1; COMMIT;"})
     [file] = list_files([str(tmp_path)]).migrations
-    assert not read_sql(file).header.transactional
+    assert not parse_sql(read(file)).header.transactional
