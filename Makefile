@@ -8,8 +8,8 @@ PYTEST_OPTIONS ?=
 WORKERS ?= 4
 POSTGRES ?= 18
 
-# 18 and 17 come out of wheels, others from where Debian puts them
-postgres = $(if $(filter-out 18,$(POSTGRES)),INITMIG_POSTGRES_BIN=$$($(BIN)/python -m dev.postgres programs $(POSTGRES)))
+# 18 and 17 are wheels, 16 to 14 come from npm (dev/package.json), others from where Debian puts them
+postgres = $(if $(filter-out 18,$(POSTGRES)),INITMIG_POSTGRES_BIN=$$($(BIN)/python -m dev.postgres programs $(POSTGRES)) && export INITMIG_POSTGRES_BIN &&)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

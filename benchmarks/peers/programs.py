@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from benchmarks.installing import install_node_modules, node_package_version, only_file
 from benchmarks.measuring import Command, output_of
 from benchmarks.peers.peer import Peer, write_files
-from dev.postgres import find_installation
+from dev.programs import find_installation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,6 +15,7 @@ import pytest
 from tests.support.databases import ASLEEP, Database, DatabaseServer, create_database
 from tests.support.disks import SmallDisk, small_disk
 from tests.support.migrations import write
+from tests.support.servers import debian_server
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -491,7 +492,7 @@ def test_statement_timeout_is_told_apart_from_somebody_who_cancels(
 
 # --- no connection is left ---
 
-CROWDED: dict[str, str | int] = {"superuser_reserved_connections": 0, "autovacuum": "off"}
+CROWDED = {"superuser_reserved_connections": "0", "autovacuum": "off"}
 
 
 def test_server_without_a_slot_in_time_ends_it_with_3(
@@ -543,17 +544,15 @@ def test_crowd_larger_than_the_servers_slots_all_exit_zero(
 
 
 @pytest.fixture
-def german(make_server: MakeServer) -> Server:
+def german() -> Iterator[Server]:
     """A server with three slots, all for superusers, whose messages are not in English."""
-    server = make_server(max_connections=3, lc_messages="C.UTF-8", **CROWDED)
-    server.stop()
-    server.installation = server.installation._replace(language="de")
-    server.start()
-    with pytest.raises(psycopg.OperationalError) as refused:
-        psycopg.connect(server.url("nowhere"))
-    if "does not exist" in str(refused.value):
-        pytest.skip("this PostgreSQL has no translations")
-    return server
+    settings = {"max_connections": "3", "lc_messages": "C.UTF-8", **CROWDED}
+    with debian_server(language="de", settings=settings) as server:
+        with pytest.raises(psycopg.OperationalError) as refused:
+            psycopg.connect(server.url("nowhere"))
+        if "does not exist" in str(refused.value):
+            pytest.skip("Debian's server was installed without its translations")
+        yield server
 
 
 def test_no_free_slot_is_waited_for_in_any_language(

@@ -12,9 +12,10 @@ import pytest
 from initmig.verification.embedded import clean_environment
 from tests.support.command import COMMAND
 from tests.support.databases import create_database
+from tests.support.dumps import pg_dump_for
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer
-from tests.support.servers import installed_versions, running_server_of
+from tests.support.servers import debian_server, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,19 +79,26 @@ SECTION = PAGE.partition("## Adopt an existing database\n")[2].partition("\n## "
 HISTORY = ("_initmig_migration", "_yoyo_log", "_yoyo_migration", "_yoyo_version", "yoyo_lock")
 
 
-@pytest.fixture(scope="module", params=installed_versions())
-def own_server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server of each version there is, with the roles of `EXISTING`."""
-    with running_server_of(request.param) as server:
+@pytest.fixture(
+    scope="module", params=["this", pytest.param("Debian's", marks=pytest.mark.any_version)]
+)
+def own_server(request: pytest.FixtureRequest, cluster: Path) -> Iterator[Server]:
+    """A server with the roles of `EXISTING`: this run's, and Debian's, which brings its tools."""
+    with running_server(cluster) if request.param == "this" else debian_server() as server:
         database = create_database(server)
         database.execute("CREATE ROLE app_owner; CREATE ROLE app_reader")
         yield server
 
 
+def pg_dump_of(server: Server) -> Path:
+    """The program for a *server*, which keeps it for as long as it is there."""
+    return pg_dump_for(server.installation, server.root / "bin")
+
+
 def dump(server: Server, database: Database, *options: str) -> bytes:
     """What pg_dump writes: as bytes, because a line end inside of a string is data."""
     return subprocess.run(
-        [server.installation.programs / "pg_dump", *options, database.url],
+        [pg_dump_of(server), *options, database.url],
         check=True,
         env=clean_environment(),
         stdout=subprocess.PIPE,
@@ -149,7 +157,7 @@ def test_documented_commands_adopt_a_database_and_make_it_again(
     folder.mkdir()
 
     def run(command: str, database: Database) -> str:
-        paths = [own_server.installation.programs, COMMAND.parent, "/usr/bin", "/bin"]
+        paths = [pg_dump_of(own_server).parent, COMMAND.parent, "/usr/bin", "/bin"]
         env = {"DATABASE_URL": database.url, "PATH": ":".join(map(str, paths))}
         result = processes.start(["sh", "-c", command], env=env, cwd=folder.parent).result()
         assert result.code == 0, result.err

