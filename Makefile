@@ -5,7 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
 PYTEST_OPTIONS ?=
+# The tests wait more than they compute. Those that are slow come together: whoever is done takes from who is not.
 WORKERS ?= 4
+PYTEST = $(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_OPTIONS)
 POSTGRES ?= 18
 
 # 18 and 17 are wheels, 16 to 14 come from npm (dev/package.json), others from where Debian puts them
@@ -17,11 +19,11 @@ help: ## this list
 run: $(VENV)/ready ## apply migrations/ to an embedded PostgreSQL and show the status table
 	@url=$$($(BIN)/python -m dev.postgres url) && export DATABASE_URL="$$url" && $(BIN)/initmig migrate && $(BIN)/initmig status
 
-test: $(VENV)/ready ## every test that this machine can run, on another PostgreSQL with POSTGRES=17
-	$(postgres) $(BIN)/pytest -n $(WORKERS) $(PYTEST_OPTIONS) $(TESTS)
+test: $(VENV)/ready ## every test that this machine can run; with POSTGRES=14 to 17, what depends on the server
+	$(postgres) $(PYTEST) $(TESTS)
 
 test-faults: $(VENV)/ready ## the long form of the tests that kill, cut and starve
-	$(postgres) $(BIN)/pytest -n $(WORKERS) --long $(PYTEST_OPTIONS) tests/faults
+	$(postgres) $(PYTEST) --long tests/faults
 
 bench: $(VENV)/ready ## measure initmig and its peers and write docs/benchmarks.md; a part with PEERS=, WORKS=, ROUNDS=
 	$(BIN)/python -m benchmarks run --peers "$(PEERS)" --works "$(WORKS)" $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SOURCE),--source $(SOURCE))

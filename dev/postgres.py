@@ -266,9 +266,8 @@ def _initdb(root: Path, installation: Installation) -> None:
 
 
 def _copy_cluster(cluster: Path, root: Path, installation: Installation) -> None:
-    shutil.copytree(cluster, root / "data", copy_function=shutil.copyfile)
-    for folder in (root / "data", *(path for path in (root / "data").rglob("*") if path.is_dir())):
-        folder.chmod(0o700)
+    # Much faster than shutil.copytree: a cluster is a thousand files.
+    subprocess.run(["cp", "-R", cluster, root / "data"], check=True)
     installation.take(root / "data")
 
 
