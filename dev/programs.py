@@ -57,8 +57,10 @@ def clients_of(installation: Installation) -> Installation:
 
 def find_debian_installation() -> Installation | None:
     """The newest server that Debian's packages installed: the only one with translations."""
-    versions = sorted(DEBIAN.glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
-    return installation_for(versions[-1].parent) if versions else None
+    found = [path.parent for path in DEBIAN.glob("*/bin/postgres")]
+    if not found:
+        return None
+    return installation_for(max(found, key=lambda path: float(path.parent.name)))
 
 
 def programs_of(version: str) -> Path:

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 # Each order is a line of JSON; the answers are the process id, and then the exit code.
 _FORKING = """
-import json, os, sys
+import gc, json, os, sys
 from contextlib import nullcontext
 from importlib import import_module
 around = import_module(sys.argv[3]).around if sys.argv[3:] else nullcontext
-import initmig.cli, initmig.executor, initmig.runner
+import initmig.cli, initmig.executor, initmig.journal, initmig.runner, initmig.writer, pgparse
+gc.freeze()
 orders, answers = (open(path, mode) for path, mode in zip(sys.argv[1:], "rw"))
 for line in orders:
     order = json.loads(line)

