@@ -71,7 +71,7 @@ IN_FILES = {
     ),
     "a Python file that is not UTF-8": Bad(
         {"0002_x.py": PYTHON.encode() + b"step('SELECT \xe9')\n"},
-        "0002_x raised UnicodeDecodeError: 'utf-8' codec can't decode byte 0xe9",
+        "0002_x is not Python: (unicode error) 'utf-8' codec can't decode byte 0xe9",
         "mend the file; nothing was applied",
         "0002_x.py",
     ),
@@ -307,7 +307,7 @@ def test_an_unknown_command_is_told_with_the_nearest_one(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     result = initmig("migrat", url=database.url, folder=write(folder, GOOD))
-    assert "unknown command migrat\n  next: did you mean migrate?\n" in result.err
+    assert "unknown command migrat [unknown-command]\n  next: did you mean migrate?\n" in result.err
     assert (result.code, database.tables()) == (2, set())
 
 
@@ -342,10 +342,10 @@ def test_a_file_that_cannot_be_read_is_named_and_nothing_is_applied(
     assert (result.code, database.tables()) == (2, set())
 
 
-def test_an_empty_folder_is_a_warning_and_nothing_to_do(
+def test_a_folder_that_may_be_empty_is_a_warning_and_nothing_to_do(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
-    result = initmig(url=database.url, folder=write(folder, {}))
+    result = initmig("--allow-empty", url=database.url, folder=write(folder, {}))
     assert f"warning no migrations in {folder}\n" in result.err
     assert "nothing to do: 0 migrations" in result.err
     assert (result.code, database.tables()) == (0, set())

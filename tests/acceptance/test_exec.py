@@ -81,7 +81,7 @@ def test_a_program_that_does_not_exist_is_told_before_anything_is_applied(
 ) -> None:
     words = ["exec", "--", program]
     result = initmig(*words, url=database.url, folder=write(folder, FILES))
-    assert f"cannot run {program}: no such command\n" in result.err
+    assert f"cannot run {program}: no such command [command-not-found]\n" in result.err
     assert "next: name a program on PATH or give its path; nothing was applied" in result.err
     assert (result.code, database.tables()) == (2, set())
 
@@ -91,7 +91,7 @@ def test_a_program_that_is_not_executable_is_told_before_anything_is_applied(
 ) -> None:
     program = script(folder, "#!/bin/sh\n", mode=0o644)
     result = initmig("exec", "--", program, url=database.url, folder=write(folder, FILES))
-    assert f"cannot run {program}: no such command\n" in result.err
+    assert f"cannot run {program}: no such command [command-not-found]\n" in result.err
     assert (result.code, database.tables()) == (2, set())
 
 
@@ -102,7 +102,9 @@ def test_a_program_that_the_system_cannot_start_is_told_in_log_and_termination_m
     outcome = folder.with_name("outcome")
     env = {"INITMIG_TERMINATION_LOG": str(outcome)}
     result = initmig("exec", "--", program, url=database.url, folder=write(folder, FILES), env=env)
-    assert outcome.read_text().startswith(f"cannot run {program}: Exec format error\n")
+    assert outcome.read_text().startswith(
+        f"cannot run {program}: Exec format error [command-not-found]\n"
+    )
     assert outcome.read_text() in result.err
     assert result.code == 2
 

@@ -64,7 +64,10 @@ def test_status_check_fails_while_something_is_pending(
     initmig: Initmig, begun: Database, folder: Path
 ) -> None:
     before = initmig("status", "--check", url=begun.url, folder=folder)
-    assert "2 pending: 0002_b, 0003_c\n  next: run `initmig migrate`" in before.err
+    assert (
+        "2 pending: 0002_b, 0003_c [migrations-pending]\n  next: run `initmig migrate`"
+        in before.err
+    )
     assert before.code == 7
     assert before.out.startswith("migration")
     assert initmig(url=begun.url, folder=folder).code == 0
@@ -153,6 +156,8 @@ def test_new_writes_files_that_migrate_takes_without_a_database_at_hand(
         "_add_e_mail.sql",
         "_fill.py",
     ]
+    for path in folder.iterdir():  # as written, they are refused
+        path.write_text(path.read_text() + ("# done\n" if path.suffix == ".py" else "SELECT 1;\n"))
     assert initmig(url=database.url, folder=folder).code == 0
 
 
@@ -228,7 +233,8 @@ def test_a_log_that_nobody_reads_does_not_stop_the_migrations(
 def test_wait_says_once_that_the_database_is_ahead(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
-    assert initmig(url=database.url, folder=write(folder, {"1_a.sql": "", "2_b.sql": ""})).code == 0
+    write(folder, {"1_a.sql": "SELECT 1", "2_b.sql": "SELECT 2"})
+    assert initmig(url=database.url, folder=folder).code == 0
     (folder / "1_a.sql").rename(folder / "3_c.sql")
     late = initmig("wait", "--wait-timeout=700ms", url=database.url, folder=folder)
     assert (late.code, late.err.count("ahead")) == (7, 0)

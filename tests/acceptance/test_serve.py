@@ -509,7 +509,7 @@ def test_an_address_in_use_is_told_before_anything_is_applied(
     with socket.create_server(("127.0.0.1", 0)) as other:
         place = f"127.0.0.1:{other.getsockname()[1]}"
         result = initmig("serve", url=database.url, folder=folder, env={"INITMIG_LISTEN": place})
-    assert f"cannot listen on {place}: Address already in use\n" in result.err
+    assert f"cannot listen on {place}: Address already in use [cannot-listen]\n" in result.err
     assert "a free port with --listen; nothing was applied" in result.err
     assert (result.code, database.tables()) == (2, set())
 

@@ -134,6 +134,30 @@ SETTINGS = TABLE | {
         SELECT 1;""",
     "0003_x.sql": "SELECT set_config('search_path', '', false); CREATE TABLE public.x ();",
 }
+# Too large for one message with its record: that follows once the server has confirmed the file.
+LARGE = TABLE | {
+    "0002_l.sql": f"INSERT INTO t VALUES (-1, length('{'x' * (5 << 18)}'));\n"
+    "CREATE TABLE large AS SELECT a FROM t;",
+    "0002_l.rollback.sql": "DROP TABLE large; DELETE FROM t WHERE a = -1;",
+    "0003_none.sql": "-- Merged into 0002_l.\n",
+    "0003_none.rollback.sql": "",
+}
+BLOCKS = TABLE | {
+    "0002_b.py": """
+from yoyo import step
+__transactional__ = False
+
+step("BEGIN")
+step("INSERT INTO t VALUES (-1, 0)")
+step(lambda connection: connection.execute("INSERT INTO t VALUES (-2, 0)"))
+step("COMMIT")
+step("BEGIN")
+step("INSERT INTO t VALUES (-3, 0)")
+step("ROLLBACK")
+step("VACUUM t")
+""",
+}
+BY_PSYCOPG = {"0004_p.py": "from yoyo import step\nstep('SELECT 1', 'SELECT 1')\n"}
 MIGRATE = ("migrate",)
 BACK = ("rollback", "--all")
 RUNS = {
@@ -151,10 +175,12 @@ RUNS = {
     "rollback of Python": Run(BACK, PYTHON, before=MIGRATE),
     "hooks": Run(MIGRATE, HOOKS),
     "data": Run(MIGRATE, DATA),
-    "data by psycopg": Run(
-        MIGRATE, DATA | {"0004_p.py": "from yoyo import step\nstep('SELECT 1')\n"}
-    ),
+    "data by psycopg": Run(MIGRATE, DATA | BY_PSYCOPG),
     "settings": Run(MIGRATE, SETTINGS),
+    "large": Run(MIGRATE, LARGE),
+    "large by psycopg": Run(MIGRATE, LARGE | BY_PSYCOPG),
+    "rollback of large": Run(BACK, LARGE, before=MIGRATE),
+    "blocks of Python": Run(MIGRATE, BLOCKS),
 }
 
 MakeTrial = Callable[[Run], Trial]
@@ -246,7 +272,7 @@ def test_each_sql_migration_is_one_message_with_its_file_whole_and_its_records(
         assert begin == "BEGIN;"
         _, noted, *records, savepoint, commit = end.split(";")
         assert "set_config('initmig.recorded_at'" in noted
-        assert (savepoint, commit) == ("SAVEPOINT initmig", "COMMIT")
+        assert (savepoint, commit) == ("SAVEPOINT sp_initmig", "COMMIT")
         assert [re.findall(r"INSERT INTO \W?(\w+)", record) for record in records] == [
             ["_yoyo_log"],
             ["_yoyo_migration"],

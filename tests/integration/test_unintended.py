@@ -307,7 +307,9 @@ def test_applied_file_that_was_emptied_since_is_only_a_changed_one(image: Image)
     assert image().code == 0
 
 
-@pytest.mark.parametrize("rollback", ["", "-- The rows stay: nobody reads them.\n", "  \n;;"])
+@pytest.mark.parametrize(
+    "rollback", ["", "-- The rows stay.\n", "  \n;;", "/* nothing */ ;;\n", "\ufeff\r\n"]
+)
 def test_rollback_without_statements_has_nothing_to_undo(image: Image, rollback: str) -> None:
     image.write({"0001_a.sql": "CREATE TABLE a ()", "0001_a.rollback.sql": rollback})
     assert image().code == 0
