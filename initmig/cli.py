@@ -10,7 +10,6 @@ import time
 from initmig import __version__
 from initmig.config import parse_config, parse_reporting
 from initmig.errors import (
-    Bug,
     ConfigError,
     InitmigError,
     MigrationFailed,
@@ -74,20 +73,13 @@ def _run(config: Config) -> int:
         write_outcome(config.termination_log, event_text(event))
         return stopped.exit_code
     except Exception as error:  # noqa: BLE001 - also then: one event, an outcome, and no secrets
-        return _fail(_unexpected(error), log, config.termination_log)
+        from initmig.postgres import unexpected
+
+        return _fail(unexpected(error), log, config.termination_log)
     write_outcome(config.termination_log, log.text)
     if config.command == "exec":
         return _become(config, log)
     return 0
-
-
-def _unexpected(error: Exception) -> InitmigError:
-    from initmig.postgres import no_memory, out_of_memory
-
-    if isinstance(error, MemoryError) or no_memory(str(error)):
-        words = str(error) or "Python could get no more"
-        return out_of_memory(f"{words}; what was not committed was rolled back")
-    return Bug.met(error)
 
 
 class _Outcome:

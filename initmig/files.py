@@ -197,6 +197,8 @@ def read_bytes(path: str) -> bytes:
             return file.read()
     except OSError as error:
         raise _unreadable(path, error) from None
+    except MemoryError:
+        raise MemoryError(f"could not read {path}") from None
 
 
 def check_readable(path: str) -> None:

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from initmig import runner
 from initmig.clock import SYSTEM_CLOCK
 from initmig.dsn import mask_secrets
-from initmig.errors import Bug, ConfigError, InitmigError, TargetsFailed
+from initmig.errors import ConfigError, InitmigError, TargetsFailed
 from initmig.events import Failed, MigrationApplied, NoTargets, StoppedBySignal, TargetsFinished
 from initmig.model import Outcome
-from initmig.postgres import quote_literal
+from initmig.postgres import quote_literal, unexpected
 from initmig.run import with_session, without_files
 from initmig.signals import Stopped, stoppable
 from initmig.targets import Target, of_shard, read_targets
@@ -210,7 +210,7 @@ def _attempt(target: Target, emit: Emit) -> Outcome:
         emit(StoppedBySignal(str(stopped), stopped.exit_code))
         return outcome(stopped.exit_code, f"stopped by {stopped}")
     except Exception as error:  # noqa: BLE001 - the other targets are none the worse for it
-        failure = error if isinstance(error, InitmigError) else Bug.met(error)
+        failure = error if isinstance(error, InitmigError) else unexpected(error)
         for problem in failure.problems:
             emit(Failed(problem, failure.exit_code))
         return outcome(failure.exit_code, mask_secrets(str(failure)))

@@ -51,6 +51,8 @@ def load(
                 loaded.append(_loaded(each, emit))
             except ConfigError as error:
                 problems.extend(error.problems)
+            except MemoryError:
+                raise MemoryError(f"could not read {each.file.path}") from None
     ids = {file.id for file in files} | set(known)
     for migration in loaded:
         problems.extend(_missing_dependencies(migration, ids))

@@ -12,9 +12,9 @@ from initmig.postgres.errors import (
     ClientFailed,
     LoginRefused,
     StatementFailed,
-    no_memory,
     out_of_memory,
     refused,
+    unexpected,
 )
 from initmig.postgres.parameters import (
     CLIENT_CHECK_INTERVAL,
@@ -38,10 +38,10 @@ __all__ = [
     "Settings",
     "StatementFailed",
     "connect",
-    "no_memory",
     "out_of_memory",
     "preamble",
     "quote_identifier",
     "quote_literal",
     "refused",
+    "unexpected",
 ]

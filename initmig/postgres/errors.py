@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from initmig.dsn import mask_secrets
-from initmig.errors import DatabaseRefused, DatabaseUnavailable, InitmigError
+from initmig.errors import Bug, DatabaseRefused, DatabaseUnavailable, InitmigError
 from initmig.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -84,6 +84,14 @@ def out_of_memory(doing: str) -> ClientFailed:
         f"out of memory: {doing}",
         hint="raise the memory limit, or split the file into several, and run again",
     )
+
+
+def unexpected(error: Exception) -> InitmigError:
+    """What to report of an *error* that nobody foresaw."""
+    if isinstance(error, MemoryError) or no_memory(str(error)):
+        words = str(error) or "Python could get no more"
+        return out_of_memory(f"{words}; what was not committed was rolled back")
+    return Bug.met(error)
 
 
 def in_doubt(failed: ClientFailed) -> OutcomeUnknown:

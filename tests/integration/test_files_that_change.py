@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from tests.support.databases import Database
     from tests.support.processes import Running
 
+# What is read and when is decided without the server.
+pytestmark = pytest.mark.any_version
+
 MARK = "INSERT INTO marks VALUES ('{}')"
 PYTHON = (
     "from yoyo import step\n__transactional__ = {}\n"

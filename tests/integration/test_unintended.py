@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.image import COMMANDS, Image
 from tests.support.migrations import write
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from tests.support.command import Initmig
@@ -20,22 +19,8 @@ if TYPE_CHECKING:
     from tests.support.processes import Result
     from tests.support.yoyo import Yoyo
 
-JSON = {"INITMIG_LOG_FORMAT": "json", "INITMIG_WAIT_TIMEOUT": "0"}
-
-COMMANDS: dict[str, tuple[str, ...]] = {
-    "migrate": (),
-    "migrate --to": ("--to", "0001_a"),
-    "exec": ("exec", "--", "echo", "started"),
-    "serve": ("serve", "--listen=127.0.0.1:0"),
-    "plan": ("plan",),
-    "rehearse": ("rehearse",),
-    "wait": ("wait",),
-    "status --check": ("status", "--check"),
-    "doctor": ("doctor",),
-    "verify": ("verify",),
-    "baseline": ("baseline", "--to", "0001_a"),
-}
-"""Every command that works with pending migrations."""
+# What is refused here is refused before the server matters.
+pytestmark = pytest.mark.any_version
 
 FLYWAY = {"V2__users.sql": "CREATE TABLE users ()", "V1__a.sql": "CREATE TABLE a ()"}
 FOREIGN: dict[str, dict[str, str]] = {
@@ -63,33 +48,6 @@ EMPTY: dict[str, dict[str, str | bytes]] = {
     "the template with CRLF": {"0002_b.sql": TEMPLATE.replace("\n", "\r\n")},
 }
 A = {"0001_a.sql": "CREATE TABLE a ()", "0001_a.rollback.sql": "DROP TABLE a"}
-
-
-class Image:
-    """initmig with a folder of migrations, for one database."""
-
-    def __init__(self, initmig: Initmig, database: Database, folder: Path) -> None:
-        self._initmig = initmig
-        self.database = database
-        self.folder = folder
-
-    def __call__(self, *arguments: str, **env: str) -> Result:
-        return self._initmig(
-            *arguments, url=self.database.url, folder=self.folder, env=JSON | env, timeout=60
-        )
-
-    def errors(self, *arguments: str, code: int) -> list[dict[str, Any]]:
-        """The errors of a run that ends with *code*."""
-        result = self(*arguments)
-        assert result.code == code, result.err
-        return [event for event in result.events if event["event"] == "failed"]
-
-    def write(self, files: Mapping[str, str | bytes]) -> None:
-        write(self.folder, files)
-
-    @property
-    def is_untouched(self) -> bool:
-        return not self.database.tables()
 
 
 @pytest.fixture
@@ -189,85 +147,6 @@ def test_applied_files_of_another_shape_are_never_looked_at(image: Image) -> Non
     assert image("--foreign=allow").code == 0
     assert image().code == 0
     assert image("status", "--check").code == 0
-
-
-# --- the history of another tool ---
-
-HISTORIES = {
-    "golang-migrate": "CREATE TABLE schema_migrations (version bigint, dirty boolean)",
-    "dbmate": "CREATE TABLE schema_migrations (version varchar PRIMARY KEY)",
-    "goose": "CREATE TABLE goose_db_version (id serial, version_id bigint, is_applied boolean)",
-    "Flyway": "CREATE TABLE flyway_schema_history (installed_rank int)",
-    "Prisma": "CREATE TABLE _prisma_migrations (id text)",
-    "Sequelize": 'CREATE TABLE "SequelizeMeta" (name text)',
-}
-REFUSE_A_HISTORY = {
-    name: command
-    for name, command in COMMANDS.items()
-    if name not in ("baseline", "verify", "doctor")
-}
-
-
-@pytest.mark.parametrize("command", REFUSE_A_HISTORY.values(), ids=REFUSE_A_HISTORY)
-@pytest.mark.parametrize("tool", HISTORIES)
-def test_history_of_another_tool_is_refused_while_there_is_none_of_ours(
-    image: Image, tool: str, command: tuple[str, ...]
-) -> None:
-    image.database.execute(HISTORIES[tool])
-    before = image.database.tables()
-    image.write(A)
-    [error] = image.errors(*command, code=6)
-    assert error["error"] == "foreign-history"
-    assert tool in error["message"]
-    assert "initmig baseline" in error["next"]
-    assert image.database.tables() == before
-
-
-def test_doctor_fails_over_the_history_of_another_tool(image: Image) -> None:
-    image.database.execute(HISTORIES["goose"])
-    image.write(A)
-    result = image("doctor", "--json")
-    assert result.code == 6, result.err
-    failures = [each for each in json.loads(result.out)["checks"] if each["level"] == "failure"]
-    assert ["goose" in each["found"] for each in failures] == [True]
-
-
-def test_baseline_adopts_a_database_with_another_tools_history(image: Image) -> None:
-    image.database.execute(f"{HISTORIES['dbmate']}; CREATE TABLE a ()")
-    image.write(A | {"0002_b.sql": "CREATE TABLE b ()"})
-    assert image("baseline", "--to", "0001_a").code == 0
-    assert image().code == 0
-    assert "b" in image.database.tables()
-
-
-def test_another_tools_history_beside_ours_is_no_obstacle(image: Image) -> None:
-    image.write(A)
-    assert image().code == 0
-    image.database.execute(HISTORIES["Flyway"])
-    image.write({"0002_b.sql": "CREATE TABLE b ()"})
-    assert image().code == 0
-
-
-def test_history_of_another_tool_can_be_allowed(image: Image) -> None:
-    image.database.execute(HISTORIES["Flyway"])
-    image.write(A)
-    assert image("--foreign=allow").code == 0
-
-
-def test_history_of_another_tool_in_another_schema_is_not_ours_to_judge(image: Image) -> None:
-    image.database.execute("CREATE SCHEMA other; CREATE TABLE other.flyway_schema_history (id int)")
-    image.write(A)
-    assert image().code == 0
-
-
-def test_reader_without_privileges_on_the_table_sees_the_refusal_too(image: Image) -> None:
-    image.database.execute(HISTORIES["Flyway"])
-    image.write(A)
-    reader = image.database.login_role()
-    result = image("wait", DATABASE_URL=reader)
-    assert [event["error"] for event in result.events if event["event"] == "failed"] == [
-        "foreign-history"
-    ]
 
 
 # --- empty files ---
@@ -559,40 +438,3 @@ def test_secret_that_a_pipe_gives_only_once_is_kept(
     writer.join()
     assert result.code == 0, result.err
     assert "a" in image.database.tables()
-
-
-# --- what exists already ---
-
-EXISTS = {
-    "table": ("CREATE TABLE x ()", "42P07"),
-    "index": ("CREATE TABLE IF NOT EXISTS x (a int); CREATE INDEX i ON x (a)", "42P07"),
-    "schema": ("CREATE SCHEMA s", "42P06"),
-    "type": ("CREATE TYPE mood AS ENUM ('ok')", "42710"),
-    "function": ("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "42723"),
-    "column": ("CREATE TABLE IF NOT EXISTS x (); ALTER TABLE x ADD c int", "42701"),
-}
-
-
-@pytest.mark.parametrize("transactional", [True, False], ids=["transactional", "not transactional"])
-@pytest.mark.parametrize("kind", EXISTS)
-def test_error_over_what_exists_names_baseline_while_the_history_is_empty(
-    image: Image, kind: str, transactional: bool
-) -> None:
-    sql, sqlstate = EXISTS[kind]
-    image.database.execute(sql)
-    directive = "" if transactional else "-- transactional: false\n"
-    image.write({"0001_ok.sql": "SELECT 1", "0002_x.sql": directive + sql})
-    [error] = image.errors(code=1)
-    assert (error["error"], error["sqlstate"]) == ("migration-failed", sqlstate)
-    assert "initmig baseline --to ID" in error["next"]
-
-
-def test_error_over_what_exists_does_not_name_baseline_once_there_is_a_history(
-    image: Image,
-) -> None:
-    image.write(A)
-    assert image().code == 0
-    image.write({"0002_x.sql": "CREATE TABLE a ()"})
-    [error] = image.errors(code=1)
-    assert error["sqlstate"] == "42P07"
-    assert "baseline" not in error["next"]
