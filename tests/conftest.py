@@ -16,6 +16,7 @@ from tests.support.proxy import MakeProxy, Proxy
 from tests.support.servers import (
     MakeServer,
     MakeStandby,
+    is_version_chosen,
     running_server,
     running_standby,
     shared_cluster,
@@ -52,7 +53,7 @@ def _is_left_out(item: pytest.Item) -> bool:
     if item.get_closest_marker("long") and not item.config.getoption("--long"):
         return True
     # Chosen for a version's sake (`make test POSTGRES=14`): the rest says the same on each version.
-    return "INITMIG_POSTGRES_BIN" in os.environ and not _depends_on_version(item)
+    return is_version_chosen() and not _depends_on_version(item)
 
 
 def _depends_on_version(item: pytest.Item) -> bool:

@@ -665,7 +665,8 @@ def test_migration_that_fills_the_disk_fails_and_a_rerun_with_more_space_converg
     assert result.code == 1, result.err
     failed = result.events[-1]
     assert "0002_b failed: could not extend file" in failed["message"]
-    assert "No space left on device" in failed["message"]
+    # the server says it so where a part of the page still had room
+    assert "No space left on device" in failed["message"] or "wrote only" in failed["message"]
     assert (failed["sqlstate"], failed["path"]) == ("53100", str(folder / "0002_b.sql"))
     assert "Check free disk space" in failed["hint"]
     assert "nothing of it was kept" in failed["next"]

@@ -168,6 +168,7 @@ def test_a_standby_is_told_and_nothing_is_tried_there(
 def test_behind_a_pooler_rights_are_tried_and_nothing_stays(
     server: DatabaseServer, initmig: Initmig, database: Database, one: Path, mode: str
 ) -> None:
+    database.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")  # as PostgreSQL 15 begins
     with running_pgbouncer(server, pool_mode=mode) as pooler:
         url = pooler.url(database.name)
         for _ in range(2):

@@ -25,7 +25,9 @@ import gc, json, os, sys
 from contextlib import nullcontext
 from importlib import import_module
 around = import_module(sys.argv[3]).around if sys.argv[3:] else nullcontext
-import initmig.cli, initmig.executor, initmig.journal, initmig.runner, initmig.writer, pgparse
+import initmig.cli, initmig.engine.python_migration, initmig.engine.sql_parts, initmig.intake
+import initmig.postgres.refusals, initmig.queue, initmig.runner, initmig.writer
+import difflib, pgparse, psycopg, tenacity
 gc.freeze()
 orders, answers = (open(path, mode) for path, mode in zip(sys.argv[1:], "rw"))
 for line in orders:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import subprocess
 import tempfile
@@ -24,6 +25,11 @@ read -r _
 "$1" -D "$2/data" -m immediate stop
 rm -rf "$2" "$3"
 """
+
+
+def is_version_chosen() -> bool:
+    """Whether the run is for a version's sake, as `make test POSTGRES=14`."""
+    return "INITMIG_POSTGRES_BIN" in os.environ
 
 
 class MakeServer(Protocol):
