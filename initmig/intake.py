@@ -40,8 +40,8 @@ def refuse_empty(config: Config) -> None:
         raise ConfigError(
             "no-migrations",
             f"no migrations in {', '.join(config.migrations)}{ignored}",
-            hint="set --migrations or INITMIG_MIGRATIONS to the folder that holds them;"
-            " if there are none yet, pass --allow-empty",
+            hint="set --migrations or INITMIG_MIGRATIONS to the folder that holds them."
+            " If there are none yet, pass --allow-empty",
         )
 
 
@@ -59,9 +59,9 @@ def refuse_other_history(session: Session, config: Config, applied: Collection[s
         if tool := tool_of_table(name, columns):
             raise PlanError(
                 "foreign-history",
-                f"{name} is the history of {tool}, and initmig has not applied anything here",
-                hint="record what the database already has with `initmig baseline --to ID`;"
-                " to apply every migration, pass --foreign=allow",
+                f"the table {name} is the history of {tool}, and initmig has no history here",
+                hint="record what the database already has with `initmig baseline --to ID`."
+                " To apply every migration anyway, pass --foreign=allow",
             )
 
 
@@ -178,8 +178,8 @@ def _unwritten(contents: Contents) -> Problem | None:
     return Problem(
         "empty-migration",
         f"{file.id} {what}",
-        hint="write the migration, or delete the file; if it is meant to do nothing, let it hold"
-        " a comment that says why",
+        hint="write the migration, or delete the file. If it is meant to do nothing, put a"
+        " comment in it that says why",
         place=Place(file.path),
     )
 
@@ -189,8 +189,8 @@ def _foreign(tool: str, paths: Sequence[str], place: Place | None = None) -> Pro
     return Problem(
         "foreign-folder",
         f"written for {tool}, not for initmig{files}",
-        hint="initmig would run the part that undoes a migration, too; convert the files, or pass"
-        " --foreign=allow if they are right as they are",
+        hint="initmig would also run the part that undoes a migration. Convert the files; if they"
+        " are right as they are, pass --foreign=allow",
         place=place,
     )
 

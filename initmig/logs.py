@@ -78,12 +78,12 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.FilesIgnored: _Rendering(
         "warning",
         lambda e: (
-            f"ignored: {_list(e.paths)}. A migration is a file whose name ends in .sql or .py,"
-            " directly in its folder"
+            f"ignored {_list(e.paths)}: a migration is a file directly in the folder whose name"
+            " ends in .sql or .py"
         ),
     ),
     events.NoStatements: _Rendering(
-        "warning", lambda e: f"{e.path} has no statements: {e.id} is only recorded as applied"
+        "warning", lambda e: f"{e.path} has no statements: recording {e.id} as applied"
     ),
     events.WaitingForDatabase: _Rendering(
         "info",

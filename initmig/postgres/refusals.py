@@ -61,7 +61,7 @@ def connect_error(
     if missing and not _names_a_host(params):
         return ConfigError(
             "no-database",
-            f"no database is named, and there is none on this machine: no socket {missing[1]}",
+            f"no database is configured, and none is running on this machine ({missing[1]})",
             hint="set DATABASE_URL, or PGHOST and the other PG* variables",
         )
     return _told(reason, _by_words(reason) or _by_sqlstates(sqlstates, params))
