@@ -124,7 +124,7 @@ def look_beside(folders: Iterable[str]) -> Beside:
             names += [entry.name, *(f"{entry.name}/{name}" for name in inside)]
             if entry.name.lower().endswith(_SUFFIXES):
                 ignored.append(_join(folder, entry.name))
-            elif any(name.lower().endswith(_SUFFIXES) for name in inside):
+            elif any(name.lower().endswith(".sql") for name in inside):  # Python's may be imported
                 ignored.append(_join(folder, entry.name) + os.sep)
     return Beside(tuple(sorted(ignored)), tuple(sorted(names)))
 

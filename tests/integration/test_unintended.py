@@ -284,6 +284,7 @@ def test_files_that_look_like_migrations_are_named_in_one_warning(image: Image) 
             "0004_d.sql/x": "",
             **dict.fromkeys((".0005_e.sql", "0006_f.sql~", "__init__.py", "README.md"), "x"),
             "other/data.csv": "x",
+            "helpers/names.py": "",
         }
     )
     os.mkfifo(image.folder / "0007_g.sql")
