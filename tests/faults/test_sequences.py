@@ -312,6 +312,8 @@ class World:
     def _call(self, argv: Sequence[str], url: str) -> tuple[int, str]:
         # the watch would else look on a slow machine, and its messages be counted
         patient = ["--lock-timeout=1m", "--wait-timeout=20s", "--log-level=error"]
+        # the first image of all has no migrations
+        patient.append("--allow-empty")
         done = self._forking.run(*argv, *patient, url=url, folder=self._folder)
         return done.code, done.err
 
@@ -389,7 +391,8 @@ class World:
             "INITMIG_MIGRATIONS": str(self._folder),
         }
         with redirect_stdout(said), redirect_stderr(said):
-            assert main(["status", "--json", "--log-level=error"], environ) == 0, said.getvalue()
+            argv = ["status", "--json", "--log-level=error", "--allow-empty"]
+            assert main(argv, environ) == 0, said.getvalue()
         rows = json.loads(said.getvalue())["migrations"]
         found = {row["id"]: (row["state"], row.get("parts_done")) for row in rows}
         assert found == statuses(self._state, self._image)
