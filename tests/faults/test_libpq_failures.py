@@ -146,7 +146,7 @@ def faults(trial: FailingTrial, owner: str, *, most: int) -> Iterator[Fault]:
                 yield Fault(owner, function, failure, each)
 
 
-@pytest.mark.parametrize("most", [3, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("most", [3, pytest.param(25, marks=pytest.mark.long)])
 def test_failed_call_of_libpq_is_reported_and_a_plain_rerun_converges(
     trial: FailingTrial, owner: str, most: int
 ) -> None:
