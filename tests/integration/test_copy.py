@@ -158,7 +158,8 @@ def test_a_connection_that_is_cut_while_it_is_copied_to_the_client(files: Files)
     wait_until(lambda: files.database.value(ASLEEP) == 1)
     # before the connection is cut: the next attempt may come at once
     files.database.execute("DROP TABLE gate")
-    files.database.query(ASLEEP.replace("count(*)", "pg_terminate_backend(pid)"))
+    cut = ASLEEP.replace("count(*)", "pg_terminate_backend(pid)")
+    wait_until(lambda: bool(files.database.query(cut)))  # it is awake between two rows
     running.wait_for_line("the connection was lost")
     assert running.result().code == 0
     assert "t" in files.database.tables()
