@@ -82,7 +82,7 @@ def refuse_unintended(
 def objections(
     pending: Sequence[Contents], applied: Iterable[str], listing: Listing, config: Config
 ) -> tuple[Problem, ...]:
-    """What speaks against running *pending* files: another tool's, or nobody's.
+    """Why *pending* files must not run: they are another tool's, or nobody has written them.
 
     :raises ConfigError: an applied file, which one is compared with, cannot be read
     """
@@ -164,7 +164,7 @@ def _place_of_marker(contents: Contents) -> Place | None:
 
 
 def _unwritten(contents: Contents) -> Problem | None:
-    """Why nobody can have meant the file to be applied."""
+    """Why the file cannot be meant to run; None if it can."""
     from initmig.errors import Place
     from initmig.scaffold import is_template
 

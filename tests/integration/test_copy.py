@@ -410,9 +410,9 @@ def test_file_without_data_is_one_message_and_restrictions_change_nothing(
     assert "restrict" not in message
 
 
-@pytest.mark.any_version
 # Of what is not in ASCII Python keeps up to four bytes for each character.
 @pytest.mark.parametrize(("letter", "times"), [("x", 5), ("🐘", 9)])
+@pytest.mark.any_version
 def test_memory_is_a_few_times_the_size_of_the_data(
     files: Files, processes: Processes, folder: Path, letter: str, times: int
 ) -> None:

@@ -376,9 +376,9 @@ def peak(processes: Processes, database: Database, folder: Path) -> int:
     return int(kilobytes) << 10
 
 
-@pytest.mark.any_version
 # Python keeps each character of a text that has wide ones in four bytes.
 @pytest.mark.parametrize(("letter", "times"), [("x", 6), ("𝄞", 7)], ids=["ASCII", "wide"])
+@pytest.mark.any_version
 def test_large_file_takes_a_few_times_its_size_in_memory(
     processes: Processes, database: Database, folder: Path, letter: str, times: int
 ) -> None:
