@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from tests.support.command import Initmig
 from tests.support.databases import Database, DatabaseServer, ExternalServer, create_database
+from tests.support.forking import Fork, Forking
 from tests.support.processes import Processes
 from tests.support.proxy import MakeProxy, Proxy
 from tests.support.servers import (
@@ -127,6 +128,12 @@ def make_proxy() -> Iterator[MakeProxy]:
 
 
 @pytest.fixture
+def proxy(server: DatabaseServer, make_proxy: MakeProxy) -> Proxy:
+    """A proxy before the server of `database`."""
+    return make_proxy(server)
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A migrations folder, yet to be made by `write`."""
     return tmp_path / "migrations"
@@ -142,10 +149,23 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     started.clean_up()
 
 
+@pytest.fixture(scope="session")
+def fork() -> Iterator[Fork]:
+    """Runs the command in forks of a process that has imported it."""
+    with closing(Fork()) as fork:
+        yield fork
+
+
 @pytest.fixture
-def initmig(processes: Processes) -> Initmig:
-    """Runs the installed command."""
-    return Initmig(processes)
+def forking(processes: Processes, fork: Fork) -> Forking:
+    """Runs the command, and kills it, hundreds of times in a test."""
+    return Forking(processes, fork)
+
+
+@pytest.fixture
+def initmig(request: pytest.FixtureRequest, processes: Processes) -> Initmig:
+    """Runs the installed command; forks of it where only the server's version is in question."""
+    return Initmig(processes, request.getfixturevalue("fork") if is_version_chosen() else None)
 
 
 @pytest.fixture

@@ -339,8 +339,9 @@ class LibpqConnection:
 
     def close(self) -> None:
         """As in `connection.Connection`."""
-        self._libpq.PQfinish(self._connection)
-        self._connection = c_void_p()
+        # In this order, as a signal may end this half way, and another attempt to close follow.
+        connection, self._connection = self._connection, c_void_p()
+        self._libpq.PQfinish(connection)
 
 
 def _poll(

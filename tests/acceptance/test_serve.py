@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.support.command import Initmig
     from tests.support.databases import Database, DatabaseServer
     from tests.support.processes import Processes, Result, Running
-    from tests.support.proxy import MakeProxy, Proxy
+    from tests.support.proxy import Proxy
     from tests.support.servers import MakeServer
 
 FILES = {
@@ -124,11 +124,6 @@ def looking_often(processes: Processes, folder: Path) -> Callable[[str], Site]:
         return Site(processes.start([sys.executable, "-c", LOOKING_OFTEN], env=env))
 
     return start
-
-
-@pytest.fixture
-def proxy(server: DatabaseServer, make_proxy: MakeProxy) -> Proxy:
-    return make_proxy(server)
 
 
 @contextmanager

@@ -18,9 +18,9 @@ from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.support.command import Initmig
-    from tests.support.databases import Database, DatabaseServer
+    from tests.support.databases import Database
     from tests.support.processes import Result, Running
-    from tests.support.proxy import MakeProxy, Message, Proxy, Verdict
+    from tests.support.proxy import Message, Proxy, Verdict
 
 SLEEPING = {"0001_sleeping.sql": "CREATE TABLE half_done (); SELECT pg_sleep(60)"}
 PYTHON = {
@@ -59,11 +59,6 @@ BY_ITSELF = {"0001_sleeping.sql": "-- transactional: false\nSELECT pg_sleep(60);
 LEFT = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()"""
-
-
-@pytest.fixture
-def proxy(server: DatabaseServer, make_proxy: MakeProxy) -> Proxy:
-    return make_proxy(server)
 
 
 def assert_nothing_left(database: Database) -> None:

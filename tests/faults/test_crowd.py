@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import random
 import time
-from contextlib import ExitStack, closing
 from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.databases import create_database
-from tests.support.forking import Forking
+from tests.support.forking import Fork, Forking
 from tests.support.migrations import write
 from tests.support.trials import Run, Trial
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.command import Initmig
@@ -58,8 +56,8 @@ def test_more_copies_than_the_server_has_slots_all_end_well(
 class Waiter:
     """A run in a process of its own, that waits for the leader."""
 
-    def __init__(self, processes: Processes, *, url: str, folder: Path) -> None:
-        self._forking = Forking(processes)
+    def __init__(self, forking: Forking, *, url: str, folder: Path) -> None:
+        self._forking = forking
         self._url = url
         self._folder = folder
         self._thread: Thread | None = None
@@ -83,35 +81,27 @@ class Waiter:
         assert self._result, "it is waiting still"
         return self._result
 
-    def close(self) -> None:
-        self._forking.close()
-
 
 @pytest.fixture
-def waiters(processes: Processes, database: Database, folder: Path) -> Iterator[list[Waiter]]:
-    with ExitStack() as stack:
-        yield [
-            stack.enter_context(closing(Waiter(processes, url=database.url, folder=folder)))
-            for _ in range(2)
-        ]
+def waiters(processes: Processes, fork: Fork, database: Database, folder: Path) -> list[Waiter]:
+    return [Waiter(Forking(processes, fork), url=database.url, folder=folder) for _ in range(2)]
 
 
 @pytest.fixture
 def trial(
-    processes: Processes,
+    forking: Forking,
     database: Database,
     server: DatabaseServer,
     make_proxy: MakeProxy,
     folder: Path,
-) -> Iterator[Trial]:
-    with closing(Forking(processes)) as leader:
-        yield Trial(
-            Run(("migrate",), MIXED),
-            database=database,
-            proxy=make_proxy(server),
-            forking=leader,
-            folder=folder,
-        )
+) -> Trial:
+    return Trial(
+        Run(("migrate",), MIXED),
+        database=database,
+        proxy=make_proxy(server),
+        forking=forking,
+        folder=folder,
+    )
 
 
 @pytest.mark.parametrize(

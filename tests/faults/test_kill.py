@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.databases import ASLEEP, create_database
-from tests.support.forking import Forking
 from tests.support.migrations import write
 from tests.support.servers import is_version_chosen
 from tests.support.trials import Run, Trial
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.command import Initmig
-    from tests.support.databases import Database, DatabaseServer
-    from tests.support.processes import Processes
-    from tests.support.proxy import MakeProxy, Message, Proxy
+    from tests.support.databases import Database
+    from tests.support.forking import Forking
+    from tests.support.proxy import Message, Proxy
     from tests.support.servers import MakeServer
 
 # None of them can be applied twice.
@@ -193,17 +190,6 @@ def shared_out(messages: list[Message], database: Database) -> list[Message]:
         return messages
     major = database.value("SELECT current_setting('server_version_num')::int / 10000")
     return messages[major % 2 :: 2]
-
-
-@pytest.fixture
-def forking(processes: Processes) -> Iterator[Forking]:
-    with closing(Forking(processes)) as forking:
-        yield forking
-
-
-@pytest.fixture
-def proxy(server: DatabaseServer, make_proxy: MakeProxy) -> Proxy:
-    return make_proxy(server)
 
 
 @pytest.fixture

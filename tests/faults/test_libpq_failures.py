@@ -15,7 +15,7 @@ from initmig.postgres import Settings, StatementFailed
 from initmig.postgres.connecting import open_connection
 from initmig.postgres.session import Session
 from tests.support.databases import ASLEEP
-from tests.support.forking import Forking
+from tests.support.forking import Fork, Forking
 from tests.support.libpq_faults import FAIL, FAILURES, REPORT, Fault, Report
 from tests.support.migrations import write
 from tests.support.trials import Run, Trial
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.command import Initmig
-    from tests.support.databases import Database, DatabaseServer
+    from tests.support.databases import Database
     from tests.support.processes import Processes, Result
-    from tests.support.proxy import MakeProxy, Proxy
+    from tests.support.proxy import Proxy
 
 # It is the client that fails, and its libpq is the same for each version.
 pytestmark = pytest.mark.any_version
@@ -111,20 +111,15 @@ def recorded(database: Database) -> set[str]:
         return set()
 
 
-@pytest.fixture
-def forking(processes: Processes) -> Iterator[Forking]:
-    with closing(Forking(processes, MODULE)) as forking:
-        yield forking
+@pytest.fixture(scope="module")
+def fork() -> Iterator[Fork]:
+    with closing(Fork(MODULE)) as fork:
+        yield fork
 
 
 @pytest.fixture(params=FILES)
 def owner(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture
-def proxy(server: DatabaseServer, make_proxy: MakeProxy) -> Proxy:
-    return make_proxy(server)
 
 
 @pytest.fixture

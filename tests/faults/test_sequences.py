@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from contextlib import closing, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -29,15 +29,14 @@ from tests.support.model import (
     State,
     observe,
 )
-from tests.support.yoyo import Yoyo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from tests.support.databases import Database, DatabaseServer
-    from tests.support.processes import Processes
-    from tests.support.proxy import MakeProxy, Proxy
+    from tests.support.databases import Database
+    from tests.support.proxy import Proxy
+    from tests.support.yoyo import Yoyo
 
 EMPTY = f"DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE {RAN} (n int)"
 
@@ -409,15 +408,8 @@ def _read_only(url: str) -> str:
 
 
 @pytest.fixture
-def world(
-    database: Database,
-    server: DatabaseServer,
-    make_proxy: MakeProxy,
-    processes: Processes,
-    folder: Path,
-) -> Iterator[World]:
-    with closing(Forking(processes)) as forking:
-        yield World(database, make_proxy(server), forking, Yoyo(processes), folder)
+def world(database: Database, proxy: Proxy, forking: Forking, yoyo: Yoyo, folder: Path) -> World:
+    return World(database, proxy, forking, yoyo, folder)
 
 
 def test_any_sequence_of_runs_leaves_every_migration_whole_and_recorded_once(world: World) -> None:

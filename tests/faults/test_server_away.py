@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
-from tests.support.databases import ASLEEP, Database, DatabaseServer, create_database
+from tests.support.databases import ASLEEP, Database, create_database
 from tests.support.disks import SmallDisk, small_disk
 from tests.support.migrations import write
 from tests.support.servers import debian_server
@@ -123,12 +123,6 @@ class Stage(NamedTuple):
 def stage(make_server: MakeServer, make_proxy: MakeProxy) -> Stage:
     server = make_server()
     return Stage(server, create_database(server), make_proxy(server))
-
-
-@pytest.fixture
-def proxy(server: DatabaseServer, make_proxy: MakeProxy) -> Proxy:
-    """Before the server of `database`."""
-    return make_proxy(server)
 
 
 @pytest.fixture

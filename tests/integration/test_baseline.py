@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,12 +16,11 @@ from tests.support.pgbouncer import running_pgbouncer
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.command import Initmig
     from tests.support.databases import Database, DatabaseServer
-    from tests.support.processes import Processes, Result
+    from tests.support.processes import Result
     from tests.support.proxy import MakeProxy
     from tests.support.yoyo import Yoyo
 
@@ -456,12 +454,6 @@ def test_behind_a_pooler(
     assert recorded(existing) == IDS[:3]
     assert existing.tables() == {"a", "b"} | BOOKKEEPING
     assert existing.query("SELECT * FROM yoyo_lock") == []
-
-
-@pytest.fixture
-def forking(processes: Processes) -> Iterator[Forking]:
-    with closing(Forking(processes)) as forking:
-        yield forking
 
 
 def test_killed_at_any_message_all_is_recorded_or_nothing_and_a_rerun_ends_well(

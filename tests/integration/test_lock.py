@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.command import Initmig
-    from tests.support.databases import Database, DatabaseServer
+    from tests.support.databases import Database
     from tests.support.processes import Running
-    from tests.support.proxy import MakeProxy, Message, Proxy, Verdict
+    from tests.support.proxy import Message, Proxy, Verdict
     from tests.support.yoyo import Yoyo
 
 GATED = {"0001_gated.sql": f"CREATE TABLE once ();{WAIT_FOR_GATE}"}
@@ -26,11 +26,6 @@ TAKE = "SELECT pg_try_advisory_lock"
 LOOK = "SELECT pg_try_advisory_xact_lock_shared"
 FREE = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database ="
 FREE += " (SELECT oid FROM pg_database WHERE datname = current_database())"
-
-
-@pytest.fixture
-def proxy(server: DatabaseServer, make_proxy: MakeProxy) -> Proxy:
-    return make_proxy(server)
 
 
 @pytest.fixture

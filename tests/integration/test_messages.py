@@ -27,11 +27,6 @@ BACK = ("rollback", "--all")
 JSON = {"INITMIG_LOG_FORMAT": "json"}
 
 
-@pytest.fixture
-def proxy(server: DatabaseServer, make_proxy: MakeProxy) -> Proxy:
-    return make_proxy(server)
-
-
 class Counting:
     """Counts the messages of runs through a proxy."""
 

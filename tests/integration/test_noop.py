@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.command import Initmig
-    from tests.support.databases import DatabaseServer
     from tests.support.processes import Processes
     from tests.support.proxy import MakeProxy, Proxy
     from tests.support.servers import MakeServer, MakeStandby
@@ -38,11 +37,6 @@ import os, sys
 from initmig.cli import main
 print(main(["migrate"], os.environ), *sys.modules)
 """
-
-
-@pytest.fixture
-def proxy(server: DatabaseServer, make_proxy: MakeProxy) -> Proxy:
-    return make_proxy(server)
 
 
 @pytest.fixture

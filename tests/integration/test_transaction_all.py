@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.command import Initmig
-    from tests.support.databases import Database, DatabaseServer
-    from tests.support.proxy import MakeProxy, Proxy
+    from tests.support.databases import Database
+    from tests.support.proxy import Proxy
 
 ALL = "--transaction=all"
 FILES = {
@@ -21,11 +21,6 @@ FILES = {
     "0002_b.py": "from yoyo import step\nstep('CREATE TABLE b ()')\n",
     "0003_c.sql": "-- depends: 0002_b\nCREATE TABLE c ()",
 }
-
-
-@pytest.fixture
-def proxy(server: DatabaseServer, make_proxy: MakeProxy) -> Proxy:
-    return make_proxy(server)
 
 
 def recorded(database: Database) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tests.support.processes import Processes, Result, Running
+    from tests.support.processes import Processes, Result, Running, Start
 
 COMMAND = Path(sys.executable).with_name("initmig")
 
@@ -31,8 +31,10 @@ class Options(TypedDict, total=False):
 class Initmig:
     """Runs `initmig`, e.g. `initmig("migrate", "--to", "x", url=database.url, folder=folder)`."""
 
-    def __init__(self, processes: Processes) -> None:
+    def __init__(self, processes: Processes, fork: Start | None = None) -> None:
+        """With *fork* (tests/support/forking.py) a run needs no program of its own."""
         self._processes = processes
+        self._fork = fork
 
     def __call__(
         self,
@@ -45,8 +47,12 @@ class Initmig:
 
     def start(self, *arguments: str, **options: Unpack[Options]) -> Running:
         """Start it, for tests that signal it or look at it while it runs."""
-        argv = [*options.get("prefix", ()), str(COMMAND), *arguments]
-        return self._processes.start(argv, env=_environment(options), cwd=options.get("cwd"))
+        prefix = options.get("prefix", ())
+        argv = [*prefix, str(COMMAND), *arguments]
+        env, cwd = _environment(options), options.get("cwd")
+        if self._fork and not prefix:
+            return self._processes.start(argv, env=env, cwd=cwd, start=self._fork)
+        return self._processes.start(argv, env=env, cwd=cwd)
 
 
 def _environment(options: Options) -> dict[str, str]:

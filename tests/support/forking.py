@@ -4,101 +4,178 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
+import socket
+import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from select import select
+from typing import TYPE_CHECKING, BinaryIO
 
-from tests.support.processes import Result
+from tests.support.command import Initmig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from tests.support.processes import Processes
+    from tests.support.processes import Processes, Result, Running
     from tests.support.proxy import Message, Proxy, Verdict
 
-# Each order is a line of JSON; the answers are the process id, and then the exit code.
-_FORKING = """
-import gc, json, os, sys
+_ORDER_BYTES = 1 << 16
+# With each order come stdout, stderr, and a pipe for the process id and then the exit code.
+_FORKING = f"""
+import gc, json, os, socket, sys, traceback
 from contextlib import nullcontext
 from importlib import import_module
-around = import_module(sys.argv[3]).around if sys.argv[3:] else nullcontext
+from select import select
+around = import_module(sys.argv[2]).around if sys.argv[2:] else nullcontext
 import initmig.cli, initmig.engine.python_migration, initmig.engine.sql_parts, initmig.intake
 import initmig.postgres.refusals, initmig.queue, initmig.runner, initmig.writer
 import difflib, pgparse, psycopg, tenacity
 gc.freeze()
-orders, answers = (open(path, mode) for path, mode in zip(sys.argv[1:], "rw"))
-for line in orders:
-    order = json.loads(line)
-    pid = os.fork()
-    if pid == 0:
-        os.dup2(os.open(order["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-        code = 70
-        try:
-            with around(order["env"]):
-                code = initmig.cli.main(order["argv"], order["env"])
-        finally:
-            os._exit(code)
-    print(pid, file=answers, flush=True)
-    _, status = os.waitpid(pid, 0)
-    print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
+
+def run(order, out, err, end):
+    os.setsid()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    os.chdir(order["cwd"])
+    os.environ.clear()
+    os.environ.update(order["env"])
+    sys.argv = order["argv"]
+    os.write(end, b"%d\\n" % os.getpid())
+    os.closerange(3, end + 1)
+    try:
+        with around(os.environ):
+            initmig.cli.run()
+    except SystemExit as ended:
+        return ended.code
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+
+orders = socket.socket(fileno=int(sys.argv[1]))
+running = {{}}
+while True:
+    for each in select([orders, *running], [], [])[0]:
+        if each is not orders:
+            pid, end = running.pop(each)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            os.write(end, b"%d\\n" % code)
+            os.close(end)
+            os.close(each)
+            continue
+        order, files, *_ = socket.recv_fds(orders, {_ORDER_BYTES}, 3)
+        if not order:
+            sys.exit()
+        pid = os.fork()
+        if pid == 0:
+            code = 70
+            try:
+                code = run(json.loads(order), *files)
+            finally:
+                os._exit(code)
+        out, err, end = files
+        os.close(out)
+        os.close(err)
+        running[os.pidfd_open(pid)] = pid, end
 """
 
 
-class Forking:
-    """Runs initmig's `main` in a fork of a process that has imported it, one at a time.
+class Forked:
+    """A run in a fork, as a `processes.Process`."""
 
-    Such a run is killed with SIGKILL as any other process, and takes a tenth of the time.
+    def __init__(self, end: int) -> None:
+        self._end = os.fdopen(end, "rb", buffering=0)
+        self.pid = int(self._end.readline())
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        if self._code is None and select([self._end], [], [], 0)[0]:
+            self.wait()
+        return self._code
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self._code is None:
+            if not select([self._end], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("initmig", timeout or 0)
+            self._code = int(self._end.readline())
+            self._end.close()
+        return self._code
+
+    def send_signal(self, sig: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, sig)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+class Fork:
+    """Runs the command in forks of a process that has imported it: a `processes.Start`.
+
+    Such a run gets signals and ends as any other process, and takes a third of the time.
     """
 
-    def __init__(self, processes: Processes, *around: str) -> None:
-        """Each run is inside of `around(env)` of the module *around*, if that is given."""
-        name = secrets.token_hex(4)
-        self._err = processes.folder / f"{name}.err"
-        orders, answers = (processes.folder / f"{name}.{each}" for each in ("orders", "answers"))
-        os.mkfifo(orders)
-        os.mkfifo(answers)
-        processes.start([sys.executable, "-c", _FORKING, str(orders), str(answers), *around])
-        self._orders = orders.open("w")
-        self._answers = answers.open()
-        self._pid = 0
+    def __init__(self, *around: str) -> None:
+        """Each run is inside of `around(environ)` of the module *around*, if that is given."""
+        self._orders, orders = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        argv = [sys.executable, "-P", "-c", _FORKING, str(orders.fileno()), *around]
+        self._process = subprocess.Popen(
+            argv, pass_fds=[orders.fileno()], start_new_session=True, cwd="/"
+        )
+        orders.close()
+
+    def __call__(
+        self,
+        argv: Sequence[str],
+        *,
+        stdout: BinaryIO,
+        stderr: BinaryIO,
+        env: Mapping[str, str],
+        cwd: Path,
+    ) -> Forked:
+        order = json.dumps({"argv": argv, "env": env, "cwd": str(cwd)}).encode()
+        assert len(order) <= _ORDER_BYTES
+        end, told = os.pipe()
+        socket.send_fds(self._orders, [order], [stdout.fileno(), stderr.fileno(), told])
+        os.close(told)
+        return Forked(end)
+
+    def close(self) -> None:
+        """End it; the runs go on."""
+        self._orders.close()
+        self._process.wait()
+
+
+class Forking:
+    """Runs the command with *fork*, one run at a time, that may be killed out of another thread."""
+
+    def __init__(self, processes: Processes, fork: Fork) -> None:
+        self._initmig = Initmig(processes, fork)
+        self._running: Running | None = None
         self._started = threading.Event()
 
     def run(self, *argv: str, url: str, folder: Path, env: Mapping[str, str] = {}) -> Result:
         """Run to the end."""
-        environ = {"DATABASE_URL": url, "INITMIG_MIGRATIONS": str(folder), **env}
-        self._err.unlink(missing_ok=True)
-        print(
-            json.dumps({"argv": argv, "env": environ, "err": str(self._err)}),
-            file=self._orders,
-            flush=True,
-        )
-        self._pid = int(self._answers.readline())
+        self._running = self._initmig.start(*argv, url=url, folder=folder, env=env)
         self._started.set()
-        code = int(self._answers.readline())
+        result = self._running.result(None)
         self._started.clear()
-        return Result(code, "", self._err.read_text(), 0.0)
+        return result
 
     @property
     def said(self) -> str:
         """What the run that is going on has written to stderr so far."""
-        if not self._started.is_set():
-            return ""
-        try:
-            return self._err.read_text()
-        except FileNotFoundError:
-            return ""  # it has yet to begin
+        return self._running.err if self._running and self._started.is_set() else ""
 
     def kill(self) -> None:
         """SIGKILL the run that is going on."""
         self._started.wait()
-        os.kill(self._pid, signal.SIGKILL)
-
-    def close(self) -> None:
-        self._orders.close()
-        self._answers.close()
+        assert self._running
+        self._running.send(signal.SIGKILL)
 
 
 class Blow:

@@ -9,13 +9,58 @@ import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 POLL_SECONDS = 0.01
+
+
+class Process(Protocol):
+    """What the tests use of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int) -> None: ...
+    def kill(self) -> None: ...
+
+
+class Start(Protocol):
+    """Starts *argv* in a session of its own, so that its children can be killed with it."""
+
+    def __call__(
+        self,
+        argv: Sequence[str],
+        *,
+        stdout: BinaryIO,
+        stderr: BinaryIO,
+        env: Mapping[str, str],
+        cwd: Path,
+    ) -> Process: ...
+
+
+def start_program(
+    argv: Sequence[str],
+    *,
+    stdout: BinaryIO,
+    stderr: BinaryIO,
+    env: Mapping[str, str],
+    cwd: Path,
+) -> Process:
+    """A `Start` of the program that *argv* begins with."""
+    return subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        env=dict(env),
+        cwd=cwd,
+        start_new_session=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +82,20 @@ class Running:
     """A started process, whose output goes to files, so that it never blocks on a full pipe."""
 
     def __init__(
-        self, argv: Sequence[str], *, output: Path, env: Mapping[str, str], cwd: Path
+        self,
+        argv: Sequence[str],
+        *,
+        output: Path,
+        env: Mapping[str, str],
+        cwd: Path,
+        start: Start,
     ) -> None:
         self._out = output.with_suffix(".out")
         self._err = output.with_suffix(".err")
         self._started = time.monotonic()
         self._ended: float | None = None
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            # A session of its own, so that its children can be killed with it.
-            self._process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                env=dict(env),
-                cwd=cwd,
-                start_new_session=True,
-            )
+            self._process = start(argv, stdout=out, stderr=err, env=env, cwd=cwd)
 
     @property
     def pid(self) -> int:
@@ -102,7 +144,7 @@ class Running:
         self._process.kill()
         self._process.wait()
 
-    def result(self, timeout: float = 60) -> Result:
+    def result(self, timeout: float | None = 60) -> Result:
         """Wait for its end. Raises AssertionError with its output after *timeout* seconds."""
         try:
             code = self._process.wait(timeout)
@@ -135,6 +177,7 @@ class Processes:
         *,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        start: Start = start_program,
     ) -> Running:
         """Start *argv* with *env* added to a clean environment."""
         running = Running(
@@ -142,6 +185,7 @@ class Processes:
             output=self.folder / f"process-{len(self._all) + 1}",
             env={**self._clean_environment(), **(env or {})},
             cwd=cwd or self.folder,
+            start=start,
         )
         self._all.append(running)
         return running
