@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
+import hashlib
+import hmac
 import os
 import shutil
 import subprocess
@@ -11,7 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from dev.postgres import Server
 from dev.programs import find_debian_installation
@@ -95,8 +100,27 @@ def _make_cluster(cluster: Path) -> None:
     # pytest's folders are closed to the user that runs PostgreSQL.
     with _server_folder() as root:
         server = Server.create(root)
-        shutil.copytree(server.data, unfinished, copy_function=shutil.copyfile)
+        with _kept(server):
+            server.start()
+            _make_login_cheap(server)
+            server.stop()
+            shutil.copytree(server.data, unfinished, copy_function=shutil.copyfile)
     unfinished.rename(cluster)
+
+
+def _make_login_cheap(server: Server) -> None:
+    """Let the superuser's password take one hash; the 4096 of the default are half of a login."""
+    salt = b"salt of the tests"
+    salted = hashlib.pbkdf2_hmac("sha256", server.password.encode(), salt, 1)
+    client, own = (
+        hmac.digest(salted, b"%s Key" % each, "sha256") for each in (b"Client", b"Server")
+    )
+    salt_text, stored, own_text = (
+        base64.b64encode(each).decode() for each in (salt, hashlib.sha256(client).digest(), own)
+    )
+    verifier = f"SCRAM-SHA-256$1:{salt_text}${stored}:{own_text}"
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(sql.SQL("ALTER ROLE postgres PASSWORD {}").format(verifier))
 
 
 @contextmanager
