@@ -21,7 +21,7 @@ from initmig.signals import Stopped, restore_for_exec, stoppable
 from initmig.termination import write_outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from initmig.config import Config
     from initmig.events import Emit, Event
@@ -36,9 +36,9 @@ def run() -> None:
     # a twentieth of a start.
     gc.set_threshold(100_000)
     code = main(sys.argv[1:], os.environ)
-    if "initmig.engine.python_migration" not in sys.modules:
+    if code > 128 or "initmig.engine.python_migration" not in sys.modules:
         # No code but ours was here, and what it wrote is out: nothing has to be taken apart, which
-        # takes as long as to ask the database.
+        # takes as long as to ask the database. After a signal, nobody waits for what is left.
         os._exit(code)
     sys.exit(code)
 
@@ -62,16 +62,35 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 def _run(config: Config) -> int:
     log = _Outcome(Log(config.log_level, config.log_format))
-    try:
-        with stoppable():
-            _do(config, log)
-    except InitmigError as error:
-        return _fail(error, log, config.termination_log)
-    except Stopped as stopped:
+
+    def say(stopped: Stopped) -> None:
         event = StoppedBySignal(str(stopped), stopped.exit_code)
         log(event)
         write_outcome(config.termination_log, event_text(event))
-        return stopped.exit_code
+
+    try:
+        with stoppable(say):
+            try:
+                return _done(config, log)
+            except Stopped as stopped:
+                return _end(stopped, say)
+    except Stopped as stopped:  # on the way in, or out
+        return _end(stopped, say)
+
+
+def _end(stopped: Stopped, say: Callable[[Stopped], object]) -> int:
+    try:
+        say(stopped)
+    except Stopped as again:  # nobody reads the log
+        return again.exit_code
+    return stopped.exit_code
+
+
+def _done(config: Config, log: _Outcome) -> int:
+    try:
+        _do(config, log)
+    except InitmigError as error:
+        return _fail(error, log, config.termination_log)
     except Exception as error:  # noqa: BLE001 - also then: one event, an outcome, and no secrets
         from initmig.postgres import unexpected
 

@@ -203,11 +203,14 @@ def _attempt(target: Target, emit: Emit) -> Outcome:
     def outcome(exit_code: int, message: str = "") -> Outcome:
         return Outcome(target.name, exit_code, applied, message, SYSTEM_CLOCK.now() - begun)
 
+    def say(stopped: Stopped) -> None:
+        emit(StoppedBySignal(str(stopped), stopped.exit_code))
+
     try:
-        with stoppable():
+        with stoppable(say):
             runner.migrate(target.config, listen)
     except Stopped as stopped:
-        emit(StoppedBySignal(str(stopped), stopped.exit_code))
+        say(stopped)
         return outcome(stopped.exit_code, f"stopped by {stopped}")
     except Exception as error:  # noqa: BLE001 - the other targets are none the worse for it
         failure = error if isinstance(error, InitmigError) else unexpected(error)

@@ -306,6 +306,19 @@ class Log:
             except OSError:
                 # nobody reads it: no reason to stop between two migrations
                 discard(self._stream)
+            except KeyboardInterrupt:
+                if not _takes_more(self._stream):
+                    discard(self._stream)  # or the last words would hang as well
+                raise
+
+
+def _takes_more(stream: TextIO) -> bool:
+    """Whether something can be written to *stream* at once."""
+    from select import POLLOUT, poll
+
+    ready = poll()
+    ready.register(stream, POLLOUT)
+    return bool(ready.poll(0))
 
 
 def discard(stream: TextIO) -> None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from _thread import allocate_lock, get_ident, start_new_thread
+from select import POLLIN, poll
+from time import monotonic
+
 from initmig.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import signal
-    from types import FrameType, TracebackType
+    from collections.abc import Callable
+    from types import CodeType, FrameType, TracebackType
+    from typing import Any, TypeVar
+
+    _F = TypeVar("_F", bound=Callable[..., Any])
 else:
     # All but the enums of `signal`, for which enum and functools would be imported: a tenth of a
     # start with nothing to do.
@@ -14,8 +23,12 @@ else:
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-_ORDERLY_END_SECONDS = 3.0
+_ORDERLY_END_SECONDS = 2.5
 """A server that is out of reach can neither cancel nor roll back when asked; it does so unasked."""
+_HARD_END_SECONDS = 3.5
+"""For what no exception gets through: a name server that is silent, code that catches them all."""
+_LAST_WORDS_SECONDS = 0.5
+_CALLBACK_SECONDS = 0.01
 
 
 class Stopped(KeyboardInterrupt):
@@ -35,28 +48,138 @@ class Stopped(KeyboardInterrupt):
 class stoppable:  # noqa: N801 - a context manager
     """Inside, the first signal raises Stopped; later ones do not disturb the orderly end.
 
-    Where that end takes too long, Stopped is raised once more, through whatever it hangs in.
+    Where that end takes too long, Stopped is raised once more, through whatever it hangs in. Where
+    Python does not get to raise it, or code of a migration catches it, the process ends all the
+    same, after *last_words*.
     """
+
+    def __init__(self, last_words: Callable[[Stopped], object] = lambda _: None) -> None:
+        self._last_words = last_words
 
     def __enter__(self) -> None:
         self._before = {number: signal.signal(number, _stop) for number in _SIGNALS}
         self._before[signal.SIGALRM] = signal.getsignal(signal.SIGALRM)
+        told, tell = os.pipe()
+        os.set_blocking(tell, False)
+        self._tell = tell
+        self._told_before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+        _entered.append(self)
+        try:
+            start_new_thread(_see_to_the_end, (told, self._last_words))
+        except RuntimeError:  # no more threads: Stopped has to be enough
+            os.close(told)
 
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        self.leave()
+
+    def leave(self) -> None:
+        """Handle the signals as before."""
+        _entered.remove(self)
+        _deferred.clear()
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._told_before)
+        os.close(self._tell)
 
 
-def _stop(number: int, _: FrameType | None) -> None:
-    def hurry(*_: object) -> None:
-        raise Stopped(number)
+_entered: list[stoppable] = []
 
+
+def _in_child() -> None:
+    """A child of a migration's gets the signals as it would without initmig."""
+    while _entered:
+        _entered[-1].leave()
+
+
+os.register_at_fork(after_in_child=_in_child)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
     for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, hurry)
+    signal.signal(signal.SIGALRM, lambda _, frame: _raise(number, frame))
+    _raise(number, frame)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    """:raises Stopped: now, or soon, where *frame* is inside of a callback"""
+    if _is_lost_in(frame):
+        _deferred[:] = [number]
+        signal.setitimer(signal.ITIMER_REAL, _CALLBACK_SECONDS)
+        return
+    _deferred.clear()
     signal.setitimer(signal.ITIMER_REAL, _ORDERLY_END_SECONDS)
     raise Stopped(number)
+
+
+# --- callbacks ---
+
+_callbacks: set[CodeType] = set()
+_deferred: list[int] = []
+"""The signal that came inside of a callback."""
+
+
+def callback(function: _F) -> _F:
+    """Mark *function* as one that C code calls, which drops what it raises."""
+    _callbacks.add(function.__code__)
+    return function
+
+
+def _is_lost_in(frame: FrameType | None) -> bool:
+    """Whether nobody would hear what is raised in *frame*."""
+    while frame is not None:
+        if frame.f_code in _callbacks or frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def raise_deferred() -> None:
+    """:raises Stopped: a signal came inside of a callback that has ended since"""
+    # other threads are not the ones to stop
+    if _deferred and get_ident() == _main_thread:
+        _raise(_deferred[0], None)
+
+
+_main_thread = get_ident()
+
+# --- the hard end ---
+
+
+def _see_to_the_end(told: int, last_words: Callable[[Stopped], object]) -> None:
+    """End the process if that takes too long after a signal, of which *told* gets the number."""
+    number = _signal_that_hangs(told)
+    if not number:
+        os.close(told)
+        return
+    spoken = allocate_lock()
+    spoken.acquire()
+
+    def speak() -> None:
+        try:
+            last_words(Stopped(number))
+        finally:
+            spoken.release()
+
+    # in a thread again, because the log may be what it hangs in
+    start_new_thread(speak, ())
+    spoken.acquire(timeout=_LAST_WORDS_SECONDS)
+    os._exit(128 + number)
+
+
+def _signal_that_hangs(told: int) -> int:
+    """The signal after which the process does not end; 0 once *told* is closed."""
+    waiting = poll()
+    waiting.register(told, POLLIN)
+    number, deadline = 0, None
+    while waiting.poll(deadline and max(0.0, deadline - monotonic()) * 1000):
+        said = os.read(told, 1)
+        if not said:
+            return 0
+        if said[0] in _SIGNALS and not number:
+            number, deadline = said[0], monotonic() + _HARD_END_SECONDS
+    return number
 
 
 class stop_wins:  # noqa: N801 - a context manager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Generator
 from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -31,20 +32,28 @@ from initmig.postgres.errors import (
     one_line,
     out_of_memory,
 )
+from initmig.postgres.notices import Notices
 from initmig.postgres.parameters import IMPOSED, Settings, defaults
+from initmig.signals import callback
 from initmig.sql.scanner import split
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import TypeVar
 
     from psycopg.abc import PQGen
 
     from initmig.errors import InitmigError
     from initmig.postgres.connection import OnNotice
 
+    _T = TypeVar("_T")
+
 # What psycopg warns of is told by the error that follows, and its lines are none of our format.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
+# libpq calls these, and they call what is ours.
+callback(psycopg.Connection._notice_handler)  # noqa: SLF001
+callback(psycopg.Connection._notify_handler)  # noqa: SLF001
 
 _CLIENT_FAILED = (
     "sending",
@@ -85,10 +94,41 @@ def _rolled_back() -> psycopg.Error:
     )
 
 
+class _Telling(Generator[Any, Any, Any]):
+    """What psycopg waits for in *gen*, with the *notices* told at each step of it.
+
+    A generator function's would not outlive an interruption, after which psycopg goes on with it.
+    """
+
+    def __init__(self, gen: PQGen[Any], notices: Notices) -> None:
+        self._gen = gen
+        self._notices = notices
+
+    def send(self, ready: Any) -> Any:
+        self._notices.tell()
+        return self._gen.send(ready)
+
+    def throw(self, *error: Any) -> Any:
+        return self._gen.throw(*error)
+
+
 class _Guarded(psycopg.Connection[tuple[Any, ...]]):
     """Refuses to end a transaction that is not its user's to end."""
 
     guarded = False
+    notices: Notices | None = None
+
+    def wait(self, gen: PQGen[_T], *arguments: Any, **options: Any) -> _T:
+        """As psycopg's, and tell the notices that come meanwhile."""
+        if self.notices is None:
+            return super().wait(gen, *arguments, **options)
+        try:
+            returned: _T = super().wait(_Telling(gen, self.notices), *arguments, **options)
+        except psycopg.Error:
+            self.notices.tell()
+            raise
+        self.notices.tell()
+        return returned
 
     def commit(self) -> None:
         """Commit, unless that is initmig's to do.
@@ -143,9 +183,13 @@ class PsycopgConnection:
 
     def tell_notices(self, on_notice: OnNotice) -> None:
         """As in `connection.Connection`."""
-        self.dbapi.add_notice_handler(
-            lambda said: on_notice(said.severity_nonlocalized or "", said.message_primary or "")
-        )
+        notices = self.dbapi.notices = Notices(on_notice)
+
+        @callback
+        def receive(said: psycopg.errors.Diagnostic) -> None:
+            notices.keep(said.severity_nonlocalized or "", said.message_primary or "")
+
+        self.dbapi.add_notice_handler(receive)
 
     def exchange(
         self,

@@ -30,6 +30,7 @@ from initmig.postgres.errors import (
     out_of_memory,
 )
 from initmig.records import TYPE_CHECKING
+from initmig.signals import callback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from initmig.errors import InitmigError
     from initmig.postgres.connection import OnNotice
+    from initmig.postgres.notices import Notices
 
 _BAD = 1  # ConnStatusType
 _FAILED, _READING, _WRITING = range(3)  # PostgresPollingStatusType
@@ -106,6 +108,7 @@ class LibpqConnection:
         self._libpq = libpq
         self._ended: InitmigError | None = None
         """Why it ended; what is sent on it afterwards, a ROLLBACK, fails for the same reason."""
+        self._notices: Notices | None = None
         keywords, values = _array(params.keys()), _array(params.values())
         self._connection = c_void_p(libpq.PQconnectStartParams(keywords, values, 1))
         # Called for each notice, which nobody is to read yet, with NULL: it frees nothing.
@@ -159,11 +162,15 @@ class LibpqConnection:
 
     def tell_notices(self, on_notice: OnNotice) -> None:
         """As in `connection.Connection`."""
-        field = self._libpq.PQresultErrorField
+        from initmig.postgres.notices import Notices
 
+        field = self._libpq.PQresultErrorField
+        notices = self._notices = Notices(on_notice)
+
+        @callback
         def receive(_: None, notice: int) -> None:
             severity, message = (field(c_void_p(notice), ord(each)) for each in "VM")
-            on_notice(_text(severity), _text(message))
+            notices.keep(_text(severity), _text(message))
 
         # kept for as long as libpq may call it
         self._receiver = CFUNCTYPE(None, c_void_p, c_void_p)(receive)
@@ -239,8 +246,7 @@ class LibpqConnection:
     def _flush(self, deadline: float) -> None:
         """Send what is queued, and read what the server says meanwhile, for which it may wait."""
         while self._libpq.PQflush(self._connection) == 1:
-            socket = self._libpq.PQsocket(self._connection)
-            if _wait(socket, POLLIN | POLLOUT, deadline) & POLLIN:
+            if self._wait(POLLIN | POLLOUT, deadline) & POLLIN:
                 self._libpq.PQconsumeInput(self._connection)
 
     def _copy(self, pieces: Iterable[bytes] | None, deadline: float) -> None:
@@ -258,7 +264,7 @@ class LibpqConnection:
             if length:
                 libpq.PQfreemem(row)
                 continue
-            _wait(libpq.PQsocket(self._connection), POLLIN, deadline)
+            self._wait(POLLIN, deadline)
             if not libpq.PQconsumeInput(self._connection):
                 break
 
@@ -282,14 +288,23 @@ class LibpqConnection:
                 completed += 1
             else:
                 failed = failed or self._failed(result, completed)
+        self._tell()
         if not self.closed and (not last or self._transaction_status() == _ACTIVE):
             raise client_failed("PQgetResult", self._words())
         return last, failed, completed
 
+    def _wait(self, events: int, deadline: float) -> int:
+        self._tell()
+        return _wait(self._libpq.PQsocket(self._connection), events, deadline)
+
+    def _tell(self) -> None:
+        if self._notices:
+            self._notices.tell()
+
     def _next_result(self, deadline: float) -> c_void_p:
         """The next one; of NULL, if there is none."""
         while self._libpq.PQisBusy(self._connection):
-            _wait(self._libpq.PQsocket(self._connection), POLLIN, deadline)
+            self._wait(POLLIN, deadline)
             if not self._libpq.PQconsumeInput(self._connection):
                 break
         return c_void_p(self._libpq.PQgetResult(self._connection))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +12,7 @@ import pytest
 from tests.support.databases import ASLEEP
 from tests.support.hosts import closed_port, deaf_port
 from tests.support.migrations import write
+from tests.support.namespaces import as_process_1
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -108,17 +107,6 @@ def test_stopped_as_process_1_in_mid_statement_rolls_back_and_unlocks(
     assert result.code == 128 + number, result.err
     assert f"stopped by {number.name}" in result.err
     assert_nothing_left(database)
-
-
-def as_process_1() -> list[str]:
-    """The command to put before another, so that it runs as process 1 of a new namespace."""
-    if os.geteuid() != 0 or shutil.which("unshare") is None:
-        pytest.skip("needs root, and unshare of util-linux")
-    prefix = ["unshare", "--fork", "--pid", "--kill-child"]
-    probe = subprocess.run([*prefix, "sh", "-c", "echo $$"], capture_output=True, check=False)
-    if probe.stdout.strip() != b"1":
-        pytest.skip("this kernel or container allows no new process namespace")
-    return prefix
 
 
 @pytest.mark.parametrize("files", [PYTHON_IN_SERVER, BY_ITSELF], ids=["python", "no transaction"])

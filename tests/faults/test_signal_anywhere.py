@@ -1,0 +1,86 @@
+"""SIGTERM at any line of initmig's: the run ends as it should, and a plain re-run converges."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.faults.test_kill import BLOCKS, BY_PSYCOPG, DATA, MIXED, TRANSACTIONAL
+from tests.support.forking import Fork, Forking
+from tests.support.signalling import AT, REPORT
+from tests.support.trials import Run, Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.databases import Database
+    from tests.support.proxy import Proxy
+
+pytestmark = pytest.mark.any_version
+
+ENDS = (143, -signal.SIGTERM)
+STOPPED = "stopped by SIGTERM; what was not committed was rolled back, run again\n"
+NOTICES = {"0001_n.sql": "CREATE TABLE t (a int); DO $$ BEGIN RAISE NOTICE 'one'; END $$;"}
+RUNS = {
+    "each": Run(("migrate",), TRANSACTIONAL),
+    "all": Run(("migrate", "--transaction=all"), TRANSACTIONAL),
+    "rollback": Run(("rollback", "--all"), TRANSACTIONAL, before=("migrate",)),
+    "mixed": Run(("migrate",), MIXED),
+    "data": Run(("migrate",), DATA | BY_PSYCOPG),
+    "blocks of Python": Run(("migrate",), BLOCKS),
+    "notices": Run(("migrate",), NOTICES),
+    "notices by psycopg": Run(("migrate",), NOTICES | BY_PSYCOPG),
+}
+
+
+class SignalTrial(Trial):
+    """Runs that get a SIGTERM at a line."""
+
+    def __init__(self, run: Run, **surroundings: object) -> None:
+        self.report: Path | None = None
+        super().__init__(run, **surroundings)  # type: ignore[arg-type]
+        self.begin()
+        assert self.stop_at(0) == (0, "")
+        assert self.report
+        self.lines: int = int(self.report.read_text())
+
+    def stop_at(self, line: int) -> tuple[int, str]:
+        """The exit code of a run that gets the signal at *line*, and what it says."""
+        self.report = self.folder.parent / "lines"
+        env = {AT: str(line), REPORT: str(self.report)}
+        argv = [*self._kind.argv, "--log-level=error", "--lock-timeout=1m", "--wait-timeout=20s"]
+        done = self._forking.run(*argv, url=self.database.url, folder=self.folder, env=env)
+        return done.code, done.err
+
+
+@pytest.fixture(scope="module")
+def fork() -> Iterator[Fork]:
+    with closing(Fork("tests.support.signalling")) as fork:
+        yield fork
+
+
+@pytest.fixture(params=RUNS)
+def trial(
+    request: pytest.FixtureRequest, database: Database, proxy: Proxy, forking: Forking, folder: Path
+) -> SignalTrial:
+    run = RUNS[request.param]
+    return SignalTrial(run, database=database, proxy=proxy, forking=forking, folder=folder)
+
+
+@pytest.mark.parametrize("signals", [8, pytest.param(48, marks=pytest.mark.long)])
+def test_rerun_converges_after_sigterm_at_a_line(trial: SignalTrial, signals: int) -> None:
+    for line in range(1, trial.lines, max(1, trial.lines // signals)):
+        trial.begin()
+        code, said = trial.stop_at(line)
+        if code == 0:  # it came in the last lines
+            assert trial.picture() == trial.undisturbed, line
+            continue
+        # by the signal itself before there is anything to end in order, and after that
+        expected = STOPPED if code == 143 else ""
+        assert (code in ENDS, said.partition("error   ")[2]) == (True, expected), (line, code, said)
+        assert trial.run(trial.database.url) == (0, ""), line
+        assert trial.picture() == trial.undisturbed, line
