@@ -296,6 +296,18 @@ def test_stopped_in_code_that_no_exception_ends(
     assert "later" not in database.tables()
 
 
+def test_stopped_in_such_code_of_many_targets(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    database.execute("CREATE SCHEMA tenant_1; CREATE SCHEMA tenant_2; CREATE SCHEMA tenant_3")
+    write(folder, {"0001_a.py": STUBBORN})
+    argv = ("migrate", "--each-schema=tenant_%", "--parallel=2")
+    running = initmig.start(*argv, url=database.url, folder=folder)
+    wait_until(lambda: running.err.count("busy") == 2)
+    stopped(running)
+    nothing_left(database)
+
+
 # --- as process 1 ---
 
 
