@@ -241,6 +241,23 @@ class StatementRunning(Record):
     """Who stands in the way, in words."""
 
 
+class OwnStatementWaiting(Record):
+    """A statement that initmig sends for itself, to read or write the history, is held up."""
+
+    waited_seconds: float
+    timeout_seconds: float
+    doing: str
+    """What it waits for, or why it failed before it is tried again."""
+    blockers: tuple[str, ...]
+    """Who stands in the way, in words."""
+
+
+class LockNotReleased(Record):
+    """The work is done, or has failed before; only the migration lock could not be given back."""
+
+    reason: str
+
+
 class ServerNotice(Record):
     """PostgreSQL said something beside its answer."""
 
@@ -401,6 +418,8 @@ if TYPE_CHECKING:
         | HookRan
         | MigrationRetried
         | StatementRunning
+        | OwnStatementWaiting
+        | LockNotReleased
         | ServerNotice
         | ErrorIgnored
         | Printed

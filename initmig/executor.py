@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
-from math import ceil
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from initmig import history
+from initmig.causes import cause_of, is_canceled, is_spoiled
 from initmig.engine import Backend
-from initmig.errors import MigrationFailed, Place
+from initmig.errors import InitmigError, MigrationFailed, Place
 from initmig.events import (
     HookRan,
     MigrationApplied,
@@ -19,15 +20,14 @@ from initmig.events import (
 )
 from initmig.identity import who_am_i
 from initmig.lock import migration_lock
+from initmig.model import HOOK
 from initmig.postgres import (
-    CLIENT_CHECK_INTERVAL,
-    QUERY_CANCELED,
-    RETRYABLE,
+    READ_ONLY,
     ClientFailed,
     StatementFailed,
     out_of_memory,
-    refused,
 )
+from initmig.queue import read_facts
 from initmig.watching import Watch
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ _T = TypeVar("_T")
 
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
+_LOOK_UP_SECONDS = 1.0
+"""A signal has to end a run in less than five."""
 
 
 class Limits(NamedTuple):
@@ -65,6 +67,7 @@ class Executor:
         self, backend: Backend, watch: Watch, *, lock_retries: int, clock: Clock, emit: Emit
     ) -> None:
         self._backend = backend
+        self._session = backend.session
         self._watch = watch
         self._lock_retries = lock_retries
         self._clock = clock
@@ -80,7 +83,8 @@ class Executor:
         self._backend.owing = owing
         for position, migration in enumerate(migrations, 1):
             self._start(migration, position, len(migrations))
-            seconds = self._run(migration, self._backend.apply_one)
+            with self._told_if_committed([migration], MigrationApplied):
+                seconds = self._run(migration, self._backend.apply_one)
             self._emit(MigrationApplied(migration.id, seconds))
 
     def apply_all(self, migrations: Sequence[Migration], *, owing: Sequence[str] = ()) -> None:
@@ -89,7 +93,8 @@ class Executor:
         :raises MigrationFailed: nothing is kept
         """
         self._backend.owing = owing
-        applied = self._retrying(migrations[0], lambda: self._apply_in_one(migrations))
+        with self._told_if_committed(migrations, MigrationApplied):
+            applied = self._retrying(migrations[0], lambda: self._apply_in_one(migrations))
         for event in applied:
             self._emit(event)
 
@@ -111,7 +116,8 @@ class Executor:
         """
         for position, migration in enumerate(migrations, 1):
             self._start(migration, position, len(migrations))
-            seconds = self._run(migration, self._backend.rollback_one)
+            with self._told_if_committed([migration], MigrationRolledBack):
+                seconds = self._run(migration, self._backend.rollback_one)
             self._emit(MigrationRolledBack(migration.id, seconds))
 
     def record(self, migrations: Sequence[Migration]) -> None:
@@ -119,10 +125,9 @@ class Executor:
 
         :raises DatabaseRefused: the server refused the records; none of them is kept
         """
-        try:
-            self._backend.mark_migrations(migration.handle for migration in migrations)
-        except StatementFailed as error:
-            raise refused(error) from error
+        handles = [migration.handle for migration in migrations]
+        with self._told_if_committed(migrations, lambda each, _: MigrationRecorded(each)):
+            self._session.patiently(lambda: self._backend.mark_migrations(handles))
         for migration in migrations:
             self._emit(MigrationRecorded(migration.id))
 
@@ -132,8 +137,40 @@ class Executor:
         :raises MigrationFailed: one failed, and is owed still; what was applied before is kept
         """
         for hook in hooks:
-            seconds = self._run(hook, lambda handle: self._backend.apply_one(handle, mark=False))
+            with self._told_if_committed([hook], HookRan):
+                seconds = self._run(
+                    hook, lambda handle: self._backend.apply_one(handle, mark=False)
+                )
             self._emit(HookRan(hook.id, seconds))
+
+    @contextmanager
+    def _told_if_committed(
+        self, migrations: Sequence[Migration], event: Callable[[str, float], Event]
+    ) -> Iterator[None]:
+        """A signal that comes while a COMMIT waits, for a standby, finds out how that ended.
+
+        The server then commits, and says so in a warning only. What is done of *migrations* is told
+        as *event* tells it.
+        """
+        started = time.monotonic()
+        try:
+            yield
+        except KeyboardInterrupt:
+            with suppress(InitmigError):
+                for id in self._committed(migrations, undone=event is MigrationRolledBack):
+                    self._emit(event(id, time.monotonic() - started))
+            raise
+
+    def _committed(self, migrations: Sequence[Migration], *, undone: bool) -> Iterator[str]:
+        """The ids of those of *migrations* that the history shows as done, or *undone*."""
+        if not self._session.usable:
+            return
+        self._session.answer_timeout = _LOOK_UP_SECONDS
+        there = history.applied_ids(self._session)
+        for migration in migrations:
+            # of a hook, what stands there is that it is owed
+            if (migration.id in there) != (undone or migration.id.startswith(HOOK)):
+                yield migration.id
 
     def _start(self, migration: Migration, position: int, total: int) -> None:
         self._emit(MigrationStarted(migration.id, migration.file.path, position, total))
@@ -157,6 +194,15 @@ class Executor:
             if not _is_retryable(error):
                 raise
             return self._again(migration, attempt, error)
+
+    def _judge(self, error: MigrationFailed) -> None:
+        """Let *error* name the setting that it is about.
+
+        :raises DatabaseUnavailable: it is none of the migration's: the server takes no writes now
+        """
+        if error.problems[0].server.sqlstate == READ_ONLY and self._session.usable:
+            read_facts(self._session)
+        self._session.naming_setting(error)
 
     def _again(self, migration: Migration, attempt: Callable[[], _T], met: MigrationFailed) -> _T:
         """As *attempt*, which has just *met* an error, with pauses that grow."""
@@ -186,6 +232,10 @@ class Executor:
         self._watch.works_on(migration.id)
         try:
             return attempt()
+        except MigrationFailed as error:
+            self._watch.rests()
+            self._judge(error)
+            raise
         finally:
             self._watch.rests()
 
@@ -193,7 +243,7 @@ class Executor:
         server = state.outcome.exception().problems[0].server
         return MigrationRetried(
             migration.id,
-            RETRYABLE[server.sqlstate],
+            cause_of(server.sqlstate).name,
             server.sqlstate,
             state.attempt_number,
             self._lock_retries,
@@ -203,7 +253,7 @@ class Executor:
 
 
 def _is_retryable(error: BaseException) -> bool:
-    return isinstance(error, MigrationFailed) and error.problems[0].server.sqlstate in RETRYABLE
+    return isinstance(error, MigrationFailed) and is_spoiled(error.problems[0].server.sqlstate)
 
 
 @contextmanager
@@ -261,9 +311,9 @@ def _next_step(migration: Migration, sqlstate: str) -> str:
             "what stands before that place is done and kept: run again, and it goes on there;"
             " where the file itself has to be mended, do that, and run once with --changed=allow"
         )
-    if sqlstate == QUERY_CANCELED:
+    if is_canceled(sqlstate):
         return "nothing of it was kept; run again, and raise --statement-timeout if it is too short"
-    if sqlstate in RETRYABLE:
+    if is_spoiled(sqlstate):
         return "nothing of it was kept; run again when less is going on, or raise --lock-timeout"
     return "nothing of it was kept; mend it and run again"
 
@@ -288,7 +338,7 @@ def locked_executor(
             yield None
             return
         with watched_backend(session, held, limits=limits, emit=emit) as (backend, watch):
-            backend.prepare()
+            session.patiently(backend.prepare)
             yield Executor(backend, watch, lock_retries=limits.lock_retries, clock=clock, emit=emit)
 
 
@@ -308,17 +358,7 @@ def watched_backend(
 
 def _settings(session: Session, limits: Limits) -> str:
     """What each transaction has to set; behind a pooler nothing lasts longer than that."""
-    settings = (
-        f"SET lock_timeout = {_milliseconds(limits.lock_timeout)};"
-        f"SET statement_timeout = {_milliseconds(limits.statement_timeout)};"
-    )
-    if session.settled:
-        session.keep(settings)
-        return ""
-    # a settled session has this one, too
-    settings += f"SET client_connection_check_interval = '{CLIENT_CHECK_INTERVAL}';"
-    return settings.replace("SET", "SET LOCAL")
-
-
-def _milliseconds(seconds: float) -> int:
-    return ceil(seconds * 1000)  # never down to 0, which would be no limit
+    if not session.settled:
+        return session.timeouts(limits.lock_timeout, limits.statement_timeout, local=True)
+    session.keep(session.timeouts(limits.lock_timeout, limits.statement_timeout))
+    return ""

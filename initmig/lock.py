@@ -9,8 +9,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from initmig import engine, history
-from initmig.errors import DatabaseRefused, DatabaseUnavailable
-from initmig.events import LockAcquired, StaleLockRemoved, WaitingForYoyo, WaitingInQueue
+from initmig.causes import LOCK_LOST
+from initmig.errors import DatabaseRefused, DatabaseUnavailable, InitmigError
+from initmig.events import (
+    LockAcquired,
+    LockNotReleased,
+    StaleLockRemoved,
+    WaitingForYoyo,
+    WaitingInQueue,
+)
 from initmig.queue import Queue, SessionLock, holder_of, read_facts
 
 if TYPE_CHECKING:
@@ -24,17 +31,25 @@ if TYPE_CHECKING:
 _SECOND_CONNECTION_SECONDS = 30.0
 """For a pooler to find a second server connection: others that wait give theirs back quickly."""
 
+_RELEASE_SECONDS = 5.0
+
+# One try: where the row stays, it is in the way of a stock yoyo alone. And no standby has to have
+# confirmed that it is gone.
+_IN_PASSING = (
+    "SET LOCAL lock_timeout = 2000; SET LOCAL statement_timeout = 0;"
+    " SET LOCAL synchronous_commit = local;"
+)
+
 _YOYO_ROW = "SELECT pid, ctime::text FROM yoyo_lock"
 
 _SINCE = "to_char(yoyo_lock.ctime, 'YYYY-MM-DD HH24:MI:SS.US')"
 
-# Fails with connection_exception, because that is what happened: start again from the connection.
-_GUARD = """
+_GUARD = f"""
 DO $initmig$ BEGIN
-    PERFORM FROM yoyo_lock WHERE {ours} FOR NO KEY UPDATE;
+    PERFORM FROM yoyo_lock WHERE {{ours}} FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the one that held the migration lock; another migrator has taken over'
-            USING ERRCODE = 'connection_exception';
+            USING ERRCODE = '{LOCK_LOST}';
     END IF;
 END $initmig$;"""
 
@@ -75,7 +90,7 @@ def migration_lock(
         lock = _TransactionLock(session, facts.key)
     queue = Queue(timeout, clock, emit, is_needed)
     with ExitStack() as stack:
-        stack.callback(lock.release)
+        stack.callback(_releasing, lock.release, emit)
         if not queue.wait(lock.try_take, lambda: holder_of(session, facts.key, queue.waited())):
             yield None
             return
@@ -83,15 +98,24 @@ def migration_lock(
         if not queue.wait(row.try_take, lambda: row.holder(queue.waited())):
             yield None
             return
-        stack.callback(row.release)
+        stack.callback(_releasing, row.release, emit)
         emit(LockAcquired(queue.waited(), facts.pooled))
         yield Held(lock.worker_pid, facts.pooled, row.guard() if facts.pooled else "")
+
+
+def _releasing(release: Callable[[], None], emit: Emit) -> None:
+    """Do *release*; what the run has come to by now stands, whether that succeeds or not."""
+    try:
+        release()
+    except InitmigError as error:
+        emit(LockNotReleased(str(error)))
 
 
 def _get_ready(session: Session, clock: Clock) -> tuple[Facts, Clock]:
     """What there is to know, and the clock to wait by."""
     facts = read_facts(session)
     if facts.pooled:
+        session.limit()
         return facts, _parting(session, clock)
     session.settle()
     return facts, clock
@@ -107,6 +131,7 @@ def _parting(session: Session, clock: Clock) -> Clock:
         session.close()
         clock.sleep(seconds)
         session.reconnect()
+        session.limit()
 
     return clock._replace(sleep=sleep)
 
@@ -136,7 +161,8 @@ def lock_for_rehearsal(
         yield Held(lock.pid, facts.pooled, "")
     finally:
         if session.in_transaction:
-            session.run("ROLLBACK")
+            with suppress(DatabaseUnavailable):  # then the server rolls back
+                session.run("ROLLBACK")
 
 
 class _LockOfTransaction:
@@ -179,19 +205,12 @@ def remove_yoyo_row(session: Session) -> list[tuple[int, str]]:
     return [(pid, locked_at) for pid, locked_at in rows]
 
 
-STAY_IDLE = (
-    "SET LOCAL idle_in_transaction_session_timeout = 0;"
-    " SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'"
-)
-"""SQL after a BEGIN, so that the server does not end the transaction, however long it is open."""
-
-
 def _begin_with_lock(session: Session, key: int) -> tuple[bool, int]:
     """Begin a transaction that takes the lock, if that is free; and the server process id."""
     [(taken, pid)] = open_transaction(
         session,
-        "BEGIN ISOLATION LEVEL READ COMMITTED;"
-        f" {STAY_IDLE}; SELECT pg_try_advisory_xact_lock({key}), pg_backend_pid()",
+        f"BEGIN ISOLATION LEVEL READ COMMITTED; {session.timeouts(0.0, local=True)}"
+        f" SELECT pg_try_advisory_xact_lock({key}), pg_backend_pid()",
     )
     return taken, pid
 
@@ -236,6 +255,7 @@ class _TransactionLock:
             return False
         self._keeper = self._session.hand_over()
         self._session.reconnect()
+        self._session.limit()
         self.worker_pid = self._wait_for_second_connection()
         return True
 
@@ -331,4 +351,11 @@ class _YoyoRow:
 
     def release(self) -> None:
         if self._session.usable:
-            self._session.query(f"DELETE FROM yoyo_lock WHERE {self._ours()}")
+            self._session.answer_timeout = _RELEASE_SECONDS
+            try:
+                self._session.run(
+                    f"{self._session.preamble}{_IN_PASSING}"
+                    f"DELETE FROM yoyo_lock WHERE {self._ours()}"
+                )
+            finally:
+                del self._session.answer_timeout

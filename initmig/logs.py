@@ -207,6 +207,22 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
             f"{_after_colon(e.blockers)}"
         ),
     ),
+    events.OwnStatementWaiting: _Rendering(
+        "warning",
+        lambda e: (
+            f"a statement of initmig's own has waited for {format_duration(e.waited_seconds)}, of"
+            f" {format_duration(e.timeout_seconds)} at most: {e.doing or 'running'}"
+            f"{_after_colon(e.blockers)}"
+        ),
+    ),
+    events.LockNotReleased: _Rendering(
+        "warning",
+        lambda e: (
+            f"the migration lock could not be given back: {e.reason}; it ends with the connection,"
+            " and the row that may stay in yoyo_lock keeps out a stock yoyo alone: the next run"
+            " that applies something, or `initmig unlock`, removes it"
+        ),
+    ),
     events.ServerNotice: _Rendering("info", lambda e: f"{e.severity}: {e.text}"),
     events.ErrorIgnored: _Rendering("warning", lambda e: f"ignored, as the step says: {e.text}"),
     events.Printed: _Rendering("info", lambda e: e.text),

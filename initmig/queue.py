@@ -36,7 +36,9 @@ FROM (SELECT coalesce((SELECT relnamespace::regnamespace::text FROM pg_class
 _HOLDER = """
 SELECT a.pid, coalesce(a.usename, ''), a.application_name, coalesce(host(a.client_addr), ''),
     extract(epoch FROM clock_timestamp() - a.backend_start)::float8,
-    coalesce(a.state, ''), pg_blocking_pids(a.pid)
+    coalesce(a.state, ''), pg_blocking_pids(a.pid),
+    CASE WHEN a.state NOT LIKE 'idle%' THEN coalesce(wait_event_type || ': ' || wait_event, '')
+        ELSE '' END
 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -225,12 +227,25 @@ def holder_of(session: Session, key: int, waited: float) -> WaitingInQueue | Non
     rows = session.query(_HOLDER.format(key=key))
     if not rows:
         return None
-    pid, user, application, address, seconds, state, blocked_by = rows[0]
+    pid, user, application, address, seconds, state, blocked_by, waits_for = rows[0]
     words = f"pid {pid} ({application or 'no application name'}, user {user or 'unknown'}"
     words += f", from {address})" if address else ")"
     if seconds is not None:  # else the role may not see that of another
         words += f", connected {format_duration(seconds)}"
     words += f", {state or 'state unknown'}"
+    if waits_for:
+        words += f", {wait_in_words(waits_for)}"
     if blocked_by:
         words += f", itself blocked by pid {', '.join(map(str, blocked_by))}"
     return WaitingInQueue(words, pid, tuple(blocked_by), waited)
+
+
+def wait_in_words(event: str) -> str:
+    """What a server process waits for that shows *event*, as ``IPC: SyncRep``, and what to do."""
+    # https://www.postgresql.org/docs/current/monitoring-stats.html#WAIT-EVENT-IPC-TABLE
+    if event == "IPC: SyncRep":
+        event += (
+            " (no synchronous standby has confirmed the commit: start one, or change"
+            " synchronous_standby_names)"
+        )
+    return f"waits for {event}"

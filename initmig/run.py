@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Direction,
         Unfinished,
     )
+    from initmig.patience import Patience
     from initmig.postgres import Session
 
     _T = TypeVar("_T")
@@ -56,7 +57,11 @@ class Run(Record):
         """How to connect, as of now: a secret may be in a file, and rotated."""
         config = self.config
         return postgres.Settings(
-            config.database_url.read(), config.password.read(), config.schema, config.role
+            config.database_url.read(),
+            config.password.read(),
+            config.schema,
+            config.role,
+            config.lock_timeout,
         )
 
 
@@ -82,9 +87,25 @@ def without_files(config: Config, emit: Emit, clock: Clock) -> Run:
 
 def with_session(run: Run, work: Callable[[Session], _T]) -> _T:
     """What *work* returns on a session, with waiting for the database."""
-    return waiting.with_session(
-        lambda timeout: postgres.connect(run.settings, timeout=timeout), work, run.outage
-    )
+
+    def connect(timeout: float) -> Session:
+        session = postgres.connect(run.settings, timeout=timeout)
+        be_patient(session, run)
+        return session
+
+    return waiting.with_session(connect, work, run.outage)
+
+
+def be_patient(session: Session, run: Run) -> None:
+    """Let what holds up statements of initmig's own be told, and waited for."""
+    limit = run.outage.limit()
+
+    def make(held_up: Session) -> Patience:
+        from initmig.patience import Patience
+
+        return Patience(held_up, limit, run.clock, run.emit)
+
+    session.be_patient(make, limit)
 
 
 def look_through(run: Run, applied: Sequence[str]) -> planning.LeftToDo:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from initmig.durations import format_duration
 from initmig.errors import DatabaseUnavailable, EmptySecret, InitmigError, MigrationsPending
 from initmig.events import Connected, WaitingForDatabase, WaitingForMigrations
-from initmig.postgres import CONNECT_TIMEOUT_SECONDS, LoginRefused
+from initmig.postgres import CONNECT_TIMEOUT_SECONDS, LoginRefused, NoAnswer
 from initmig.records import TYPE_CHECKING
 from initmig.signals import stop_wins
 
@@ -24,6 +24,9 @@ _WORTH_WAITING = (DatabaseUnavailable, EmptySecret, LoginRefused, MigrationsPend
 
 _REFUSED_SECONDS = 10.0
 """A server that is being set up refuses a role or database for a moment; longer is no accident."""
+
+_SHORTEST_LIMIT_SECONDS = 10.0
+"""For an answer that takes no time: a timeout of 0 is for connecting."""
 
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 3.0
@@ -55,6 +58,8 @@ def with_session(
     while True:
         try:
             return attempt()
+        except NoAnswer:
+            raise
         except _WORTH_WAITING as error:
             outage.met(error)
             if outage.is_over():
@@ -87,6 +92,10 @@ class Outage:
         """Seconds that one attempt to connect may take."""
         left = self._timeout - self._waited()
         return min(CONNECT_TIMEOUT_SECONDS, left) if left > 0 else CONNECT_TIMEOUT_SECONDS
+
+    def limit(self) -> float:
+        """Seconds that one statement of initmig's own may take, tried as often as that allows."""
+        return max(self._timeout - self._waited(), _SHORTEST_LIMIT_SECONDS)
 
     def trying(self) -> None:
         """Note that an attempt begins."""

@@ -13,6 +13,8 @@ from initmig.dsn import mask_secrets
 from initmig.durations import format_duration
 from initmig.errors import InitmigError
 from initmig.events import StatementRunning
+from initmig.postgres import quote_literal
+from initmig.queue import wait_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +31,9 @@ _WORTH_A_CONNECTION_SECONDS = 1.0
 _LONGEST_TICK_SECONDS = 0.1
 _LAST_LOOK_SECONDS = 0.5
 """For a look that is going on at the end: it may hang in a connection that nobody answers."""
+
+_LOOK_SECONDS = 2.0
+_ENOUGH_TO_FIND = 200
 
 _DEADLOCK = "40P01"
 _MOST_BLOCKERS = 5
@@ -169,10 +174,12 @@ class Watch:
 
     def works_on(self, id: str) -> None:
         """The migration *id* starts, or starts again, now."""
+        self._session.watched = True
         self._work = self._latest = _Work(id)
 
     def rests(self) -> None:
         """Nothing is at work."""
+        self._session.watched = False
         self._work = None
 
     @property
@@ -219,16 +226,13 @@ class Watch:
         """Whether it could be asked."""
         try:
             with self._second_connection() as other:
-                pid = self._at_work(other)
-                rows = other.query(_DOING.replace("{pid}", str(pid)))
-                blockers = _in_words(other, f"pg_blocking_pids({pid})", own=pid)
+                seen = _look_at(other, self._at_work(other))
         except InitmigError:
             return False  # no slot, no right: the statement goes on all the same
-        busy, *doing = rows[0] if rows else (False, "", "", None)
-        if busy:  # else the timeout has struck, and who caused it is not waited for any more
-            work.blockers = blockers
+        if seen.busy:  # else the timeout has struck, and who caused it is not waited for any more
+            work.blockers = seen.blockers
         if tell and work is self._work:
-            self._emit(StatementRunning(work.id, elapsed, _doing(*doing), blockers))
+            self._emit(StatementRunning(work.id, elapsed, seen.doing, seen.blockers))
         return True
 
     def _at_work(self, other: Session) -> int:
@@ -254,6 +258,39 @@ class Watch:
             self._kept = None
             self._keeping.close()
             raise
+
+
+class Seen(NamedTuple):
+    """What a server process was doing."""
+
+    busy: bool
+    doing: str
+    blockers: tuple[str, ...]
+
+
+def look_at(session: Session, sql: str) -> Seen:
+    """What the server process that runs *sql* for *session* is doing, from a second connection.
+
+    :raises InitmigError: it cannot be asked
+    """
+    with closing(session.sibling()) as other:
+        other.answer_timeout = _LOOK_SECONDS
+        if session.settled:
+            return _look_at(other, session.startup_pid)
+        # behind a pooler, the process is another one than at start-up
+        beginning = quote_literal(sql[:_ENOUGH_TO_FIND])
+        rows = other.query(
+            "SELECT coalesce(min(pid), 0) FROM pg_stat_activity WHERE state = 'active'"
+            f" AND left(query, {_ENOUGH_TO_FIND}) = {beginning} AND pid <> pg_backend_pid()"
+        )
+        return _look_at(other, int(rows[0][0]))
+
+
+def _look_at(other: Session, pid: int) -> Seen:
+    rows = other.query(_DOING.replace("{pid}", str(pid)))
+    blockers = _in_words(other, f"pg_blocking_pids({pid})", own=pid)
+    busy, *doing = rows[0] if rows else (False, "", "", None)
+    return Seen(busy, _doing(*doing), blockers)
 
 
 def deadlocked_with(detail: str) -> list[int]:
@@ -283,7 +320,7 @@ def _doing(waits_for: str, phase: str, percent: int | None) -> str:
     if percent is not None:
         words.append(f"{min(max(percent, 0), 100)} %")
     if waits_for:
-        words.append(f"waits for {waits_for}")
+        words.append(wait_in_words(waits_for))
     return ", ".join(words)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from initmig.causes import cause_of, is_canceled, is_spoiled
 from initmig.dsn import mask_secrets
 from initmig.errors import DatabaseRefused
 
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 Level = Literal["ok", "warning", "failure"]
 
 SUPERUSER = "a superuser"
-_NOT_TRIED = {"55P03": "lock timeout", "57014": "statement timeout"}
-"""SQLSTATEs of a trial that others stood in the way of: it tells nothing of rights."""
 
 
 class Check(NamedTuple):
@@ -35,11 +34,11 @@ class Check(NamedTuple):
 def of_refusal(subject: str, problem: Problem) -> Check:
     """What the server, or the pooler before it, refused."""
     sqlstate = problem.server.sqlstate
-    if reason := _NOT_TRIED.get(sqlstate):
+    if is_spoiled(sqlstate) or is_canceled(sqlstate):  # it tells nothing of rights
         return Check(
             subject,
             "warning",
-            f"not known, after a {reason}: {mask_secrets(problem.message)}",
+            f"not known, after a {cause_of(sqlstate).name}: {mask_secrets(problem.message)}",
             hint="run again when less is going on",
         )
     message = mask_secrets(problem.message)

@@ -16,7 +16,7 @@ from initmig.doctor import rights, situation, survey
 from initmig.doctor.checks import Check, of_refusal
 from initmig.errors import DatabaseRefused, PlanError
 from initmig.events import UnknownMigrations, WaitingForYoyo
-from initmig.lock import STAY_IDLE, open_transaction, yoyo_holder
+from initmig.lock import open_transaction, yoyo_holder
 from initmig.logs import event_text
 from initmig.postgres import LoginRefused, StatementFailed
 from initmig.queue import ask_facts, holder_of
@@ -39,8 +39,7 @@ if TYPE_CHECKING:
 _HISTORY = ("_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock", "_initmig_migration")
 
 # A lock is not waited for, and what is done is not much.
-_BEGIN = f"""
-BEGIN{{mode}}; SET LOCAL lock_timeout = '100ms'; SET LOCAL statement_timeout = '10s'; {STAY_IDLE}"""
+_LOCK_TIMEOUT_SECONDS, _STATEMENT_TIMEOUT_SECONDS = 0.1, 10.0
 
 _TABLE = (
     ("create", "CREATE TABLE {table} (id integer PRIMARY KEY, note text)"),
@@ -99,7 +98,8 @@ def _examine(session: Session, run: Run, wall: Callable[[], float]) -> Iterator[
     try:
         # the rights are tried also where transactions are read-only by default
         mode = "" if server.standby else " READ WRITE"
-        open_transaction(session, _BEGIN.format(mode=mode).strip())
+        limits = session.timeouts(_LOCK_TIMEOUT_SECONDS, _STATEMENT_TIMEOUT_SECONDS, local=True)
+        open_transaction(session, f"BEGIN{mode}; {limits}")
     except DatabaseRefused as error:
         yield of_refusal("pooler", error.problems[0])
         return

@@ -17,11 +17,16 @@ from yoyo.utils import change_param_style
 
 from initmig import history
 from initmig.engine.outbox import Outbox
-from initmig.engine.transactions import SAVEPOINT, shows_another_transaction, transaction_ended
-from initmig.errors import Place
+from initmig.engine.transactions import (
+    SAVEPOINT,
+    cleaning_up,
+    shows_another_transaction,
+    transaction_ended,
+)
+from initmig.errors import DatabaseRefused, InitmigError, Place
 from initmig.identity import Identity
 from initmig.model import UNDOING
-from initmig.postgres import StatementFailed, quote_literal, refused
+from initmig.postgres import StatementFailed, quote_literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -187,11 +192,12 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
     @contextmanager
     def settings_of_session(self) -> Iterator[None]:
         """Inside, the settings last for the session, so that what runs there can change them."""
-        try:
+        with cleaning_up(self._reset):
             yield
-        finally:
-            if self.session.settled and self.session.usable:
-                self.session.query(self.session.resetting)
+
+    def _reset(self) -> None:
+        if self.session.settled and self.session.usable:
+            self.session.query(self.session.resetting)
 
     def commit(self) -> None:
         """COMMIT, in one message with all that waits for it; the server must confirm it."""
@@ -208,8 +214,17 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         """ROLLBACK where there is still something to roll back."""
         self._outbox.clear()
         self._in_transaction = False
-        if self.session.in_transaction:
+        self._roll_back_session()
+
+    def _roll_back_session(self) -> None:
+        """Roll back what is open; without a connection the server does it by itself."""
+        if not self.session.in_transaction:
+            return
+        try:
             self.session.run("ROLLBACK")
+        except InitmigError:
+            if not self.session.connection.closed:
+                raise
 
     def format_sql(self, s: str, **kwargs: str) -> str:
         """As yoyo does it, which makes a class each time, but once for each *s* by itself."""
@@ -366,8 +381,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             if not shows_another_transaction(error):
                 raise
             self._outbox.clear()
-            if self.session.in_transaction:  # another one, which is not initmig's
-                self.session.run("ROLLBACK")
+            self._roll_back_session()  # another one, which is not initmig's
             place = error.problems[0].place or place
             raise transaction_ended(
                 id, self.session, place, which=which, seconds=time.monotonic() - started
@@ -405,10 +419,10 @@ def create_lock_table(session: Session) -> None:
         return
     backend = _without_migrations(session)
     try:
-        session.run(session.preamble + backend.format_sql(backend.create_lock_table_sql))
-    except StatementFailed as error:
-        if error.server.sqlstate not in _CREATED_ELSEWHERE:
-            raise refused(error) from error
+        session.query(backend.format_sql(backend.create_lock_table_sql))
+    except DatabaseRefused as error:
+        if error.problems[0].server.sqlstate not in _CREATED_ELSEWHERE:
+            raise
 
 
 def try_tables(session: Session) -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from initmig import catalog, history
-from initmig.engine.transactions import SAVEPOINT, transaction_prepared
+from initmig.engine.transactions import SAVEPOINT, cleaning_up, transaction_prepared
 from initmig.errors import MigrationFailed, PlanError
 from initmig.events import LeftOverRemoved, MigrationResumed, PartFoundDone
 from initmig.journal import Journal
@@ -179,11 +179,8 @@ class Piecewise:
 
     @contextmanager
     def _rolled_back_where_open(self) -> Iterator[None]:
-        try:
+        with cleaning_up(self._backend.rollback):
             yield
-        finally:
-            if self._session.in_transaction:
-                self._backend.rollback()
 
     def _end_reported(self, part: Part) -> AbstractContextManager[None]:
         """Inside, only the last statement of a block may end it."""
@@ -197,8 +194,11 @@ class Piecewise:
             self._backend.emit(LeftOverRemoved(self._id, what))
 
     def _commit(self, sql: str) -> None:
-        with self._backend.transaction():
-            self._backend.record(sql)
+        def commit() -> None:
+            with self._backend.transaction():
+                self._backend.record(sql)
+
+        self._session.patiently(commit)
 
     @contextmanager
     def _patience(self, part: Part) -> Iterator[None]:
@@ -214,11 +214,13 @@ class Piecewise:
             return
         set_to = "SELECT current_setting('lock_timeout'), set_config('lock_timeout', '{}', false)"
         before = self._session.query(set_to.format(0))[0][0]
-        try:
-            yield
-        finally:
+
+        def restore() -> None:
             if self._session.usable:
                 self._session.query(set_to.format(before))
+
+        with cleaning_up(restore):
+            yield
 
     def _refuse_pooled(self) -> None:
         if self._session.settled:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from initmig.errors import MigrationFailed
+from initmig.errors import InitmigError, MigrationFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from initmig.errors import Place
     from initmig.postgres import Session, StatementFailed
@@ -19,6 +20,18 @@ NO_TRANSACTION = "25P01"
 """no_active_sql_transaction"""
 _NO_SAVEPOINT = "3B001"
 """invalid_savepoint_specification"""
+
+
+@contextmanager
+def cleaning_up(clean_up: Callable[[], object]) -> Iterator[None]:
+    """Do *clean_up* in the end; what failed inside stays the failure, though that fails too."""
+    try:
+        yield
+    except BaseException:
+        with suppress(InitmigError):
+            clean_up()
+        raise
+    clean_up()
 
 
 def shows_another_transaction(error: StatementFailed) -> bool:

@@ -5,19 +5,17 @@ Python to be given one, or where libpq alone would do less for the user.
 """
 
 from initmig.postgres.errors import (
-    QUERY_CANCELED,
-    RETRYABLE,
+    READ_ONLY,
     UNDEFINED_COLUMN,
     UNDEFINED_TABLE,
     ClientFailed,
     LoginRefused,
+    NoAnswer,
     StatementFailed,
     out_of_memory,
-    refused,
     unexpected,
 )
 from initmig.postgres.parameters import (
-    CLIENT_CHECK_INTERVAL,
     CONNECT_TIMEOUT_SECONDS,
     Settings,
     preamble,
@@ -26,14 +24,13 @@ from initmig.postgres.quoting import quote_identifier, quote_literal
 from initmig.postgres.session import Session, connect
 
 __all__ = [
-    "CLIENT_CHECK_INTERVAL",
     "CONNECT_TIMEOUT_SECONDS",
-    "QUERY_CANCELED",
-    "RETRYABLE",
+    "READ_ONLY",
     "UNDEFINED_COLUMN",
     "UNDEFINED_TABLE",
     "ClientFailed",
     "LoginRefused",
+    "NoAnswer",
     "Session",
     "Settings",
     "StatementFailed",
@@ -42,6 +39,5 @@ __all__ = [
     "preamble",
     "quote_identifier",
     "quote_literal",
-    "refused",
     "unexpected",
 ]

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
+from initmig.errors import InitmigError
+
 OnNotice = Callable[[str, str], None]
 """Gets severity and text."""
 
@@ -11,8 +13,30 @@ Copies = Iterable[Iterable[bytes]]
 """The data for one COPY FROM STDIN after the other, each in pieces."""
 
 
+class Patience(Protocol):
+    """What is done while others hold up what initmig sends for itself, once they do."""
+
+    def look(self, sql: str, waited: float) -> None:
+        """The server has said nothing to *sql* for long; *waited* seconds in all."""
+
+    def pause(self, error: InitmigError, waited: float) -> bool:
+        """Whether to try again after *error*, once the pause for that is over."""
+
+    def give_up(self, error: InitmigError) -> InitmigError:
+        """What to raise for *error* when the time for it is over."""
+
+
 class Connection(Protocol):
     """One connection in autocommit."""
+
+    silence_seconds: float
+    """How long the server may say nothing to a message until `on_silence` is called, repeatedly."""
+
+    on_silence: Callable[[], None]
+
+    @property
+    def server_version(self) -> int:
+        """As ``server_version_num``: 150004 is 15.4."""
 
     @property
     def startup_pid(self) -> int:

@@ -25,8 +25,8 @@ from initmig.postgres.errors import (
     client_failed,
     connection_lost,
     cut_off,
+    ended_by,
     in_doubt,
-    is_lost,
     no_memory,
     not_committed,
     one_line,
@@ -38,7 +38,7 @@ from initmig.signals import callback
 from initmig.sql.scanner import split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import TypeVar
 
     from psycopg.abc import PQGen
@@ -156,8 +156,11 @@ class _Guarded(psycopg.Connection[tuple[Any, ...]]):
 class PsycopgConnection:
     """A `connection.Connection` that is psycopg's."""
 
+    silence_seconds = float("inf")
+
     def __init__(self, connection: _Guarded) -> None:
         self.dbapi = connection
+        self.on_silence: Callable[[], None] = lambda: None
         self._ended: InitmigError | None = None
         """Why it ended; what is sent on it afterwards, a ROLLBACK, fails for the same reason."""
 
@@ -165,6 +168,11 @@ class PsycopgConnection:
     def startup_pid(self) -> int:
         """As in `connection.Connection`."""
         return self.dbapi.info.backend_pid
+
+    @property
+    def server_version(self) -> int:
+        """As in `connection.Connection`."""
+        return self.dbapi.info.server_version
 
     @property
     def closed(self) -> bool:
@@ -212,7 +220,9 @@ class PsycopgConnection:
                 self.dbapi.pgconn.send_query(message.encode())
                 sent = True
                 limit = None if timeout == float("inf") else timeout
-                answer = self.dbapi.wait(_answer(self.dbapi.pgconn, copies), timeout=limit)
+                answer = self.dbapi.wait(
+                    self._observed(_answer(self.dbapi.pgconn, copies)), timeout=limit
+                )
             return self._checked(answer, commits=commits)
         except ClientFailed as failed:
             raise self._give_up(failed, committing=sent and commits) from failed
@@ -228,6 +238,23 @@ class PsycopgConnection:
                 raise self._lost(words) from error
             ours = client_failed(words.partition(":")[0], words)
             raise self._give_up(ours, committing=sent and commits) from error
+
+    def _observed(self, answer: PQGen[_Answer]) -> PQGen[_Answer]:
+        """*answer*, with `on_silence` called where the server says nothing for long."""
+        heard = monotonic()
+        try:
+            wanted = next(answer)
+            while True:
+                ready = yield wanted
+                if ready:
+                    heard = monotonic()
+                elif monotonic() - heard >= self.silence_seconds:
+                    self.on_silence()
+                    heard = monotonic()
+                wanted = answer.send(ready)
+        except StopIteration as end:
+            received: _Answer = end.value
+            return received
 
     def _checked(self, answer: _Answer, *, commits: bool) -> list[tuple[Any, ...]]:
         """The rows of *answer*, which is what was asked for."""
@@ -278,11 +305,16 @@ class PsycopgConnection:
         if not error.sqlstate and (
             no_memory(words) or (words.startswith(_CLIENT_FAILED) and not self.closed)
         ):
-            failed = client_failed(words.partition(":")[0], words)
-            return self._ended or self._give_up(failed, committing=False)
-        if self.closed or is_lost(error.sqlstate):
-            return self._lost(words)
-        return _statement_failed(error, completed=completed)
+            ours = client_failed(words.partition(":")[0], words)
+            return self._ended or self._give_up(ours, committing=False)
+        failed = _statement_failed(error, completed=completed)
+        # psycopg raises what the server said before it has seen that the connection is closed
+        closed = self.closed or error.diag.severity_nonlocalized in ("FATAL", "PANIC")
+        if ended := ended_by(failed, words, closed=closed):
+            self.close()
+            self._ended = self._ended or ended
+            return self._ended
+        return failed
 
     @contextmanager
     def guarded(self) -> Iterator[None]:

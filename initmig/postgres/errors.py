@@ -13,16 +13,14 @@ if TYPE_CHECKING:
 
 UNDEFINED_TABLE = "42P01"
 UNDEFINED_COLUMN = "42703"
-QUERY_CANCELED = "57014"
-"""By somebody who may, or by the statement timeout."""
-RETRYABLE = {"55P03": "lock timeout", "40P01": "deadlock", "40001": "serialization failure"}
-"""SQLSTATEs of a transaction that failed because of others, and succeeds when tried again."""
+READ_ONLY = "25006"
 
 NO_COPY_DATA = b"there is no data for it"
 """What a COPY FROM STDIN is told to fail with that nobody has data for."""
 
-_CONNECTION_LOST = ("08", "57P01", "57P02", "57P03")
-"""Connection exceptions, and a server that shuts down, crashed, or cannot be connected to now."""
+
+ENDED_BY_SETTING = "ended-by-timeout"
+"""The id of an error that a setting of the server, the role or the session made."""
 
 
 class LoginRefused(DatabaseRefused):
@@ -57,6 +55,10 @@ class ClientFailed(InitmigError):
     """
 
     exit_code = 1
+
+
+class NoAnswer(DatabaseUnavailable):
+    """A statement of initmig's own was held up until the wait timeout was over: that is final."""
 
 
 class OutcomeUnknown(DatabaseUnavailable):
@@ -132,9 +134,20 @@ def cut_off(socket: int) -> None:
     os.close(null)
 
 
-def is_lost(sqlstate: str | None) -> bool:
-    """Whether *sqlstate* says that the connection cannot be used any more."""
-    return (sqlstate or "").startswith(_CONNECTION_LOST)
+def ended_by(failed: StatementFailed | None, words: str, *, closed: bool) -> InitmigError | None:
+    """What ended the connection that *failed*, or that says *words*; None if it can still be used.
+
+    If a setting ended it, that is *failed* itself: on a new connection it would happen again.
+    """
+    if not (failed or closed):
+        return None
+    from initmig.causes import cause_of
+
+    cause = cause_of(failed.server.sqlstate if failed else "", closed=closed)
+    if failed and cause.kind == "setting":
+        failed.problems = (failed.problems[0]._replace(id=ENDED_BY_SETTING),)
+        return failed
+    return connection_lost(words) if cause.kind in ("outage", "taken over") else None
 
 
 def connection_lost(words: str) -> DatabaseUnavailable:
@@ -155,9 +168,13 @@ def one_line(words: str) -> str:
     return mask_secrets("; ".join(dict.fromkeys(filter(None, lines))))
 
 
-def refused(error: StatementFailed) -> DatabaseRefused:
+def refused(error: StatementFailed) -> InitmigError:
     """*error* of a statement of initmig's own, as the refusal that it is."""
     problem = error.problems[0]
+    if problem.id == ENDED_BY_SETTING:
+        return DatabaseRefused.of(error.problems)
+    if problem.server.sqlstate == READ_ONLY:  # it was not when the statement was decided on
+        return DatabaseUnavailable("read-only", f"the server is read-only: {problem.message}")
     id, hint = "statement-refused", ""
     if problem.server.lacks_right:
         id = "missing-privilege"

@@ -22,8 +22,8 @@ from initmig.postgres.errors import (
     client_failed,
     connection_lost,
     cut_off,
+    ended_by,
     in_doubt,
-    is_lost,
     no_memory,
     not_committed,
     one_line,
@@ -102,6 +102,7 @@ class LibpqConnection:
     """A `connection.Connection` by libpq alone."""
 
     dbapi = None
+    silence_seconds = _FOR_EVER
 
     def __init__(self, libpq: CDLL, params: Mapping[str, str]) -> None:
         """Begin to connect; *params* as PQconnectStartParams takes them."""
@@ -109,6 +110,7 @@ class LibpqConnection:
         self._ended: InitmigError | None = None
         """Why it ended; what is sent on it afterwards, a ROLLBACK, fails for the same reason."""
         self._notices: Notices | None = None
+        self.on_silence: Callable[[], None] = lambda: None
         keywords, values = _array(params.keys()), _array(params.values())
         self._connection = c_void_p(libpq.PQconnectStartParams(keywords, values, 1))
         # Called for each notice, which nobody is to read yet, with NULL: it frees nothing.
@@ -140,6 +142,11 @@ class LibpqConnection:
     def startup_pid(self) -> int:
         """As in `connection.Connection`."""
         return int(self._libpq.PQbackendPID(self._connection))
+
+    @property
+    def server_version(self) -> int:
+        """As in `connection.Connection`."""
+        return int(self._libpq.PQserverVersion(self._connection))
 
     @property
     def closed(self) -> bool:
@@ -227,13 +234,15 @@ class LibpqConnection:
 
     def _raise_lost(self, failed: StatementFailed | ClientFailed | None) -> None:
         """:raises InitmigError: the connection cannot be used any more."""
-        sqlstate = failed.problems[0].server.sqlstate if failed else ""
-        if not (self.closed or is_lost(sqlstate)):
+        refused = failed if isinstance(failed, StatementFailed) else None
+        words = str(failed or "") or (one_line(self._words()) if self.closed else "")
+        ended = ended_by(refused, words, closed=self.closed)
+        if ended is None:
             return
-        words = str(failed or "") or one_line(self._words())
-        if no_memory(words) and not sqlstate:
+        if no_memory(words) and not (refused and refused.server.sqlstate):
             raise client_failed("PQconsumeInput", words)  # libpq itself has given it up
-        raise self._lost(words)
+        self._ended = ended
+        raise ended
 
     def _give_up(self, failed: ClientFailed, *, committing: bool) -> InitmigError:
         """Close the connection, whose state is not known any more; why."""
@@ -304,10 +313,22 @@ class LibpqConnection:
     def _next_result(self, deadline: float) -> c_void_p:
         """The next one; of NULL, if there is none."""
         while self._libpq.PQisBusy(self._connection):
-            self._wait(POLLIN, deadline)
+            self._wait_for_answer(deadline)
             if not self._libpq.PQconsumeInput(self._connection):
                 break
         return c_void_p(self._libpq.PQgetResult(self._connection))
+
+    def _wait_for_answer(self, deadline: float) -> None:
+        while True:
+            silent_until = min(deadline, monotonic() + self.silence_seconds)
+            try:
+                self._wait(POLLIN, silent_until)
+            except TimeoutError:
+                if silent_until == deadline:
+                    raise
+                self.on_silence()
+            else:
+                return
 
     def _failed(self, result: c_void_p, completed: int) -> StatementFailed | ClientFailed:
         said = (self._libpq.PQresultErrorField(result, ord(field)) for field in "MPCDHW")

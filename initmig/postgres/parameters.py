@@ -6,7 +6,7 @@ from initmig.postgres.quoting import quote_identifier
 from initmig.records import Record
 
 CONNECT_TIMEOUT_SECONDS = 5.0
-CLIENT_CHECK_INTERVAL = "1s"
+_CLIENT_CHECK_MILLISECONDS = 1000
 
 # A peer that vanishes without a word is noticed after 14 s: keepalives see the connection where
 # nothing is said, tcp_user_timeout the one with unacknowledged data. What is said into the silence
@@ -24,7 +24,6 @@ _TRANSPORT = {
 
 # The same for the other side; over a Unix socket the server takes no notice of the tcp_ ones.
 _SERVER_TRANSPORT = {
-    "client_connection_check_interval": CLIENT_CHECK_INTERVAL,
     **{f"tcp_{name}": value for name, value in _KEEPALIVES.items()},
     **_USER_TIMEOUT,
 }
@@ -41,6 +40,8 @@ class Settings(Record):
     """Used where *conninfo* has none."""
     schema: str = ""
     role: str = ""
+    lock_timeout: float = 0.0
+    """Seconds, 0 for no limit, for statements of initmig's own once there is something to write."""
 
 
 def defaults(settings: Settings, timeout: float) -> dict[str, str]:
@@ -60,13 +61,41 @@ def preamble(settings: Settings) -> str:
     return said
 
 
-def lasting(settings: Settings) -> str:
-    """The same for the whole session, which must not be a pooled one.
+def timeouts(
+    lock_timeout: float, *, version: int, statement_timeout: float = 0.0, local: bool = False
+) -> str:
+    """The SQL that puts these timeouts (seconds, 0 for no limit) in place of the role's.
 
-    The server is made to notice a client that died, or is behind a dead link, also while its
-    statement runs; without that the lock would live on to the end of the statement, or until
-    the system's keepalives begin, after two hours.
+    *version* is the server's. It is no query, so the isolation level can still be set after it.
+    """
+    values = {
+        "lock_timeout": _milliseconds(lock_timeout),
+        "statement_timeout": _milliseconds(statement_timeout),
+        "idle_in_transaction_session_timeout": 0,
+        "client_connection_check_interval": _CLIENT_CHECK_MILLISECONDS,
+    }
+    if version >= 170000:
+        values["transaction_timeout"] = 0
+    verb = "SET LOCAL" if local else "SET"
+    return "".join(f"{verb} {name} = {value};" for name, value in values.items())
+
+
+def _milliseconds(seconds: float) -> int:
+    return -int(-seconds * 1000 // 1)  # rounded up: 0 would be no limit
+
+
+def lasting(settings: Settings, *, version: int) -> str:
+    """The preamble for the whole session, which must not be a pooled one, with what else holds.
+
+    The server, whose version is *version*, is made to notice a client that died, or is behind a
+    dead link, also while its statement runs; without that the lock would live on to the end of the
+    statement, or until the system's keepalives begin, after two hours. And it is kept from ending a
+    session that computes, or waits in the queue, for long.
     https://www.postgresql.org/docs/current/runtime-config-connection.html
     """
     transport = ";".join(f"SET {name} = '{value}'" for name, value in _SERVER_TRANSPORT.items())
-    return preamble(settings).replace("SET LOCAL", "SET") + transport
+    patient = timeouts(settings.lock_timeout, version=version)
+    return (
+        f"{preamble(settings).replace('SET LOCAL', 'SET')}{patient}"
+        f"SET idle_session_timeout = 0;{transport}"
+    )

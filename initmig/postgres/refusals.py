@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 
+from initmig.causes import CONNECTING
 from initmig.errors import ConfigError, DatabaseRefused, DatabaseUnavailable
 from initmig.postgres.errors import LoginRefused
 from initmig.postgres.libpq import ConnectFailed, LibpqConnection, find_libpq, ping
@@ -43,9 +44,6 @@ _NO_SOCKET = r'connection to server on socket "([^"]*)" failed: No such file or 
 """What libpq tries where no host is named."""
 
 _QUOTED = re.compile(r"""(["']).*?\1|>>.*?<<|»[^«]*«|«[^»]*»|„[^“”]*[“”]""")
-_NOT_NOW = ("00", "53", "55000", "57P")
-"""SQLSTATEs of a refused connect that pass: no resources, not yet, not any more. 00 is success."""
-
 _PINGS: dict[int, _Verdict] = {0: "refused", 3: "not tried"}
 """By PGPing: PQPING_OK, and PQPING_NO_ATTEMPT."""
 
@@ -119,7 +117,7 @@ def _by_sqlstates(sqlstates: Sequence[str] | None, params: Mapping[str, str]) ->
         return "not now"
     known = _ask_for_sqlstates(libpq, params) if sqlstates is None else sqlstates
     if known:
-        return "not now" if all(each.startswith(_NOT_NOW) for each in known) else "refused"
+        return "not now" if all(each.startswith(CONNECTING) for each in known) else "refused"
     return _PINGS.get(ping(libpq, params), "not now")
 
 

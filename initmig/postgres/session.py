@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
+from initmig.errors import DatabaseRefused, DatabaseUnavailable, InitmigError
 from initmig.postgres.connecting import open_connection
-from initmig.postgres.errors import StatementFailed, refused
-from initmig.postgres.parameters import CONNECT_TIMEOUT_SECONDS, lasting, preamble
+from initmig.postgres.errors import ENDED_BY_SETTING, StatementFailed, refused
+from initmig.postgres.parameters import CONNECT_TIMEOUT_SECONDS, lasting, preamble, timeouts
 from initmig.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, TypeAlias, TypeVar
 
-    from initmig.postgres.connection import Connection, Copies, OnNotice
+    from initmig.postgres.connection import Connection, Copies, OnNotice, Patience
     from initmig.postgres.parameters import Settings
+
+    _T = TypeVar("_T")
+    MakePatience: TypeAlias = Callable[["Session"], Patience]
+
+_LONGEST_SILENCE_SECONDS = 10.0
+_SHORTEST_SILENCE_SECONDS = 0.5
+
+
+def _silence(lock_timeout: float) -> float:
+    """Seconds after which to look who is in the way: before a lock timeout ends the wait."""
+    half = lock_timeout / 2 or _LONGEST_SILENCE_SECONDS
+    return min(max(half, _SHORTEST_SILENCE_SECONDS), _LONGEST_SILENCE_SECONDS)
 
 
 class Session:
@@ -24,15 +40,45 @@ class Session:
     answer_timeout = float("inf")
     """Seconds for the server to answer each message, after which DatabaseUnavailable is raised."""
 
+    watched = False
+    """Whether a migration is at work, which somebody else watches."""
+
     def __init__(self, connection: Connection, settings: Settings) -> None:
         self.connection = connection
         self._settings = settings
         self._on_notice: OnNotice | None = None
+        self._make_patience: MakePatience | None = None
+        self._patience: Patience | None = None
+        self._limit = self._deadline = float("inf")
+        self._begun = 0.0
+        self._message = ""
         self._begin()
 
     def _begin(self) -> None:
-        self._lasting = ""
+        self._lasting = self._limits = ""
         self.preamble = preamble(self._settings)
+        self._listen()
+
+    def be_patient(self, make: MakePatience, limit: float) -> None:
+        """Let what *make* makes deal with what holds up initmig's own statements.
+
+        *limit* in seconds is for each of them.
+        """
+        self._make_patience, self._limit = make, limit
+        self._listen()
+
+    def _listen(self) -> None:
+        if self._make_patience:
+            self.connection.silence_seconds = _silence(self._settings.lock_timeout)
+            self.connection.on_silence = self._look
+
+    def _look(self) -> None:
+        if self._make_patience and not self.watched:
+            self._held_up(self._make_patience).look(self._message, monotonic() - self._begun)
+
+    def _held_up(self, make: MakePatience) -> Patience:
+        self._patience = self._patience or make(self)
+        return self._patience
 
     def tell_notices(self, on_notice: OnNotice) -> None:
         """Let *on_notice* have severity and text of what the server says beside its answers."""
@@ -44,9 +90,24 @@ class Session:
 
         See `parameters.lasting`.
         """
-        self._lasting = lasting(self._settings)
+        self._lasting = lasting(self._settings, version=self.connection.server_version)
         self.query(self._lasting)
-        self.preamble = ""
+        self.preamble = self._limits = ""
+
+    def limit(self) -> None:
+        """Let timeouts of initmig's own hold for its statements on a session that is pooled."""
+        self._limits = self.timeouts(self._settings.lock_timeout, local=True)
+
+    def timeouts(
+        self, lock_timeout: float, statement_timeout: float = 0.0, *, local: bool = False
+    ) -> str:
+        """As `parameters.timeouts`, for this server."""
+        return timeouts(
+            lock_timeout,
+            version=self.connection.server_version,
+            statement_timeout=statement_timeout,
+            local=local,
+        )
 
     def keep(self, settings: str) -> None:
         """Keep what the SQL *settings* sets for the rest of a settled session."""
@@ -86,13 +147,51 @@ class Session:
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of the last statement of *sql*, which is sent as one message.
 
-        :raises DatabaseRefused: the server refused it
+        What is raised, and how often it is tried, is that of `patiently`.
+        """
+        return self.patiently(lambda: self.run(f"{self._limits}{self.preamble}{sql}"))
+
+    def patiently(self, work: Callable[[], _T]) -> _T:
+        """What *work* returns, which sends statements of initmig's own, and can be repeated.
+
+        It is, after a pause, where others made it fail, outside of a transaction.
+
+        :raises DatabaseRefused: the server refused a statement
+        :raises NoAnswer: others held it up until its time was over
         :raises DatabaseUnavailable: the connection was lost, or an answer took too long
         :raises ClientFailed: libpq or Python failed on the client's side
         """
+        if self._make_patience is None or self._limited or self.in_transaction:
+            return self._or_refused(work)
+        self._begun, self._patience = monotonic(), None
+        self._deadline = self._begun + self._limit
         try:
-            return self.run(self.preamble + sql)
+            return self._repeated(work, self._make_patience)
+        finally:
+            self._deadline = float("inf")
+
+    @property
+    def _limited(self) -> bool:
+        return self._deadline < float("inf")
+
+    def _repeated(self, work: Callable[[], _T], make: MakePatience) -> _T:
+        while True:
+            try:
+                return self._or_refused(work)
+            except (DatabaseRefused, DatabaseUnavailable) as error:
+                if monotonic() >= self._deadline:
+                    raise self._held_up(make).give_up(error) from error
+                waited = monotonic() - self._begun
+                if not (self.usable and self._held_up(make).pause(error, waited)):
+                    raise
+                if not self.settled:
+                    self.limit()  # it may have been a timeout of the role's
+
+    def _or_refused(self, work: Callable[[], _T]) -> _T:
+        try:
+            return work()
         except StatementFailed as error:
+            self.naming_setting(error)
             raise refused(error) from error
 
     def run(
@@ -108,7 +207,29 @@ class Session:
             client failed once a COMMIT was sent
         :raises ClientFailed: libpq or Python failed on the client's side
         """
-        return self.connection.exchange(script, self.answer_timeout, iter(copies), commits=commits)
+        self._message = script
+        if not self._limited:
+            self._begun, self._patience = monotonic(), None
+        seconds = min(self.answer_timeout, max(self._deadline - monotonic(), 0.0))
+        return self.connection.exchange(script, seconds, iter(copies), commits=commits)
+
+    def naming_setting(self, error: InitmigError) -> None:
+        """Let *error* say where the setting comes from, if it is that one has ended the session."""
+        if error.id != ENDED_BY_SETTING:
+            return
+        from contextlib import closing
+
+        from initmig.causes import cause_of
+        from initmig.postgres.origins import origin_of
+
+        [problem] = error.problems
+        name = cause_of(problem.server.sqlstate, closed=True).name
+        try:
+            with closing(connect(self._settings)) as other:
+                hint = origin_of(name, other.query)
+        except InitmigError:
+            hint = f"see where {name} is set, and raise it or set it to 0"
+        error.problems = (problem._replace(hint=hint),)
 
     def sibling(self) -> Session:
         """A second session with the same database, for questions.

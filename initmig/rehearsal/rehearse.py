@@ -6,11 +6,11 @@ import time
 from typing import TYPE_CHECKING
 
 from initmig import history, planning
+from initmig.causes import is_canceled, is_spoiled
 from initmig.errors import MigrationFailed
 from initmig.events import AppliedElsewhere
 from initmig.executor import named, naming_blockers, watched_backend
 from initmig.lock import lock_for_rehearsal
-from initmig.postgres import QUERY_CANCELED, RETRYABLE
 from initmig.rehearsal.impact import Rehearsal, Rehearsed, StatementImpact
 from initmig.rehearsal.observing import Observer
 from initmig.run import is_pending, left_to_apply
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 _NEEDS_ITS_OWN = "25001"
 """active_sql_transaction: what sets the isolation level has to be the first of its transaction."""
 
-_NOT_OF_WHAT_IS_MISSING = {*RETRYABLE, QUERY_CANCELED, "42601"}
-"""The last one is syntax_error."""
+_SYNTAX_ERROR = "42601"
 
 
 def rehearse(session: Session, run: Run) -> Rehearsal:
@@ -145,7 +144,8 @@ class _Rehearsing:
         sqlstate = problem.server.sqlstate
         if sqlstate == _NEEDS_ITS_OWN and migration.handle.sets_isolation:
             return "needs a transaction of its own, whose isolation level it sets"
-        is_certain = sqlstate in _NOT_OF_WHAT_IS_MISSING
+        of_others = is_canceled(sqlstate) or is_spoiled(sqlstate)
+        is_certain = of_others or sqlstate == _SYNTAX_ERROR
         # a step may have committed: then there is nothing to go on in
         if is_certain or not (self._left_out and self._backend.session.in_transaction):
             return ""
@@ -154,8 +154,8 @@ class _Rehearsing:
 
 
 def _next_step(_: Migration, sqlstate: str) -> str:
-    if sqlstate == QUERY_CANCELED:
+    if is_canceled(sqlstate):
         return "nothing was kept; raise --statement-timeout if it is too short"
-    if sqlstate in RETRYABLE:
+    if is_spoiled(sqlstate):
         return "nothing was kept; rehearse when less is going on, or raise --lock-timeout"
     return "nothing was kept; mend it and rehearse again"

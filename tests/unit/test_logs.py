@@ -59,6 +59,8 @@ EVENTS = (
     events.HookRan("post-apply", 0.25),
     events.MigrationRetried("0001_a", "lock timeout", "55P03", 1, 10, 0.5, ("pid 7 (app)",)),
     events.StatementRunning("0001_a", 20, "waits for Lock", ("pid 7 (app)",)),
+    events.OwnStatementWaiting(10, 60, "waits for Lock: relation", ("pid 7 (app)",)),
+    events.LockNotReleased("canceling statement due to lock timeout"),
     events.ServerNotice("NOTICE", "table exists"),
     events.ErrorIgnored("DuplicateTable: t"),
     events.Printed("hello"),

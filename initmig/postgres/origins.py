@@ -1,0 +1,40 @@
+"""Where a setting comes from that has ended a session; imported when one has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from initmig.postgres.quoting import quote_literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_SETTING = """
+SELECT current_setting({name}), setting = '0', source,
+    quote_ident(session_user), quote_ident(current_database())
+FROM pg_settings WHERE name = {name}"""
+
+# https://www.postgresql.org/docs/current/view-pg-settings.html
+_SOURCES = {
+    "database user": "ALTER ROLE {role} IN DATABASE {database}",
+    "user": "ALTER ROLE {role}",
+    "database": "ALTER DATABASE {database}",
+    "global": "ALTER ROLE ALL",
+    "client": "the connection string or PGOPTIONS",
+    "configuration file": "the server's configuration",
+    "command line": "the server's command line",
+    "environment variable": "the server's environment",
+}
+
+
+def origin_of(name: str, query: Callable[[str], list[tuple[Any, ...]]]) -> str:
+    """Where the setting *name* comes from, and what to do; *query* is that of a new session."""
+    [(value, is_off, source, role, database)] = query(_SETTING.format(name=quote_literal(name)))
+    if is_off:
+        return (
+            f"{name} is off in a new session: what the migration runs has set it;"
+            " remove that, or set it to 0"
+        )
+    by = _SOURCES.get(source, source).format(role=role, database=database)
+    return f"{name} is {value}, set by {by}: raise it there, or set it to 0"
