@@ -1,0 +1,498 @@
+"""What others do to the tables and statements of initmig's own holds a run up, and no more."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from tests.support.databases import WAIT_FOR_GATE, Database, create_database
+from tests.support.migrations import write
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from dev.postgres import Server
+    from tests.support.command import Initmig
+    from tests.support.processes import Result, Running
+    from tests.support.servers import MakeServer
+
+FIRST = {"0001_a.sql": "CREATE TABLE a ();", "0001_a.rollback.sql": "DROP TABLE a;"}
+SECOND = {"0002_b.sql": "CREATE TABLE b ();"}
+GATED = {"0002_b.sql": f"CREATE TABLE b ();{WAIT_FOR_GATE}"}
+IN_PARTS = {
+    "0002_b.sql": f"-- transactional: false\nCREATE TABLE b ();\n{WAIT_FOR_GATE}\nVACUUM b;",
+}
+IN_PYTHON = {
+    "0002_b.py": "from yoyo import step\n"
+    f"step('''CREATE TABLE b ();{WAIT_FOR_GATE}''', 'DROP TABLE b')\n"
+}
+FAILING = {"0002_b.sql": f"CREATE TABLE b ();{WAIT_FOR_GATE}SELECT 1/0;"}
+FAILING_IN_PARTS = {"0002_b.sql": f"-- transactional: false{WAIT_FOR_GATE}SELECT 1/0;"}
+FAILING_IN_PYTHON = {
+    "0002_b.py": "from yoyo import step\n"
+    f"step('''CREATE TABLE b ();{WAIT_FOR_GATE}''')\nstep('SELECT 1/0')\n"
+}
+KINDS = ["sql", "parts", "python"]
+OWN = ("yoyo_lock", "_yoyo_migration", "_yoyo_log", "_yoyo_version", "_initmig_migration")
+QUICK = "--lock-timeout=300ms"
+
+HELD_UP = "SELECT pid FROM pg_locks WHERE NOT granted AND relation = to_regclass(%s)"
+WAITS_FOR_ROW = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+
+
+@pytest.fixture
+def begun(database: Database, initmig: Initmig, folder: Path) -> Database:
+    """A database on which the first migration in *folder* is applied."""
+    succeeded(initmig(url=database.url, folder=write(folder, FIRST)))
+    return database
+
+
+@contextmanager
+def locked(database: Database, table: str, mode: str = "SHARE") -> Iterator[None]:
+    """A transaction of an application that holds a lock on *table*."""
+    with database.connect() as other:
+        other.execute("SET application_name = 'the app'")
+        other.execute(f"BEGIN; LOCK TABLE {table} IN {mode} MODE".encode())
+        yield
+
+
+@contextmanager
+def gate(database: Database) -> Iterator[None]:
+    """Inside, a gated migration gets as far as to its gate, which is open from the end on."""
+    database.execute("CREATE TABLE gate ()")
+    yield
+    database.execute("DROP TABLE gate")
+
+
+def at_gate(database: Database) -> bool:
+    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    return bool(database.value(f"{sleeping} AND wait_event = 'PgSleep'"))
+
+
+def held_up(database: Database, table: str) -> bool:
+    return bool(database.query(HELD_UP, [table]))
+
+
+def succeeded(result: Result) -> Result:
+    assert result.code == 0, result.err
+    assert "Traceback" not in result.err
+    return result
+
+
+def assert_applied(database: Database, *ids: str) -> None:
+    rows = database.query("SELECT migration_id FROM _yoyo_migration ORDER BY 1")
+    assert [id for (id,) in rows] == list(ids)
+    logged = "SELECT migration_id FROM _yoyo_log WHERE operation = 'apply' ORDER BY 1"
+    assert database.query(logged) == rows
+    assert database.value("SELECT count(*) FROM _initmig_migration") == len(ids)
+
+
+# --- a lock on one of initmig's tables ---
+
+
+@pytest.mark.parametrize("mode", ["SHARE", "ACCESS EXCLUSIVE"])
+@pytest.mark.parametrize("table", OWN)
+def test_lock_at_the_start_is_waited_for(
+    begun: Database, initmig: Initmig, folder: Path, table: str, mode: str
+) -> None:
+    write(folder, SECOND)
+    with locked(begun, table, mode):
+        running = initmig.start(QUICK, url=begun.url, folder=folder)
+        if (table, mode) != ("_yoyo_version", "SHARE"):  # of which there are only readers
+            wait_until(lambda: held_up(begun, table))
+    succeeded(running.result())
+    assert_applied(begun, "0001_a", "0002_b")
+
+
+@pytest.mark.any_version
+@pytest.mark.parametrize("files", [GATED, IN_PARTS, IN_PYTHON], ids=KINDS)
+@pytest.mark.parametrize("table", ["_yoyo_migration", "_yoyo_log", "_initmig_migration"])
+def test_lock_in_mid_run_is_waited_for(
+    begun: Database, initmig: Initmig, folder: Path, table: str, files: dict[str, str]
+) -> None:
+    write(folder, files)
+    with begun.connect() as other:
+        with gate(begun):
+            running = initmig.start(QUICK, url=begun.url, folder=folder)
+            wait_until(lambda: at_gate(begun))
+            other.execute(f"BEGIN; LOCK TABLE {table} IN SHARE MODE".encode())
+        wait_until(lambda: held_up(begun, table))
+    succeeded(running.result())
+    assert_applied(begun, "0001_a", "0002_b")
+
+
+@contextmanager
+def locked_at_gate(
+    database: Database, initmig: Initmig, folder: Path, *arguments: str
+) -> Iterator[Running]:
+    """A run that gets through the gate only once another session has `yoyo_lock` for itself."""
+    with database.connect() as other:
+        with gate(database):
+            running = initmig.start(*arguments, url=database.url, folder=folder)
+            wait_until(lambda: at_gate(database))
+            other.execute("BEGIN; LOCK TABLE yoyo_lock IN SHARE MODE")
+        yield running
+
+
+NOT_RELEASED = "the migration lock could not be given back: canceling statement due to lock timeout"
+
+
+@pytest.mark.any_version
+@pytest.mark.parametrize(
+    ("arguments", "files"),
+    [
+        (("migrate",), GATED),
+        (("migrate", "--transaction=all"), GATED),
+        (("migrate",), IN_PARTS),
+        (("migrate",), IN_PYTHON),
+        (("migrate", "--each-schema=public"), GATED),
+        (("exec", "--", "sh", "-c", "echo the application"), GATED),
+    ],
+    ids=["migrate", "all", "parts", "python", "each-schema", "exec"],
+)
+def test_lock_at_the_end_leaves_the_outcome_as_it_is(
+    begun: Database,
+    initmig: Initmig,
+    folder: Path,
+    arguments: tuple[str, ...],
+    files: dict[str, str],
+) -> None:
+    write(folder, files)
+    with locked_at_gate(begun, initmig, folder, *arguments) as running:
+        result = succeeded(running.result())
+    assert NOT_RELEASED in result.err
+    assert "applied 1 migration in" in result.err
+    assert_applied(begun, "0001_a", "0002_b")
+    if "exec" in arguments:
+        assert result.out == "the application\n"
+    # the row that stayed is in nobody's way
+    write(folder, {"0003_c.sql": "CREATE TABLE c ()"})
+    succeeded(initmig(url=begun.url, folder=folder))
+    assert begun.query("SELECT * FROM yoyo_lock") == []
+
+
+@pytest.mark.any_version
+def test_lock_at_the_end_of_serve_leaves_it_ready(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, GATED)
+    with locked_at_gate(begun, initmig, folder, "serve", "--listen=127.0.0.1:0") as running:
+        running.wait_for_line(NOT_RELEASED)
+        running.wait_for_line("ready: ")
+        running.terminate()
+        succeeded(running.result())
+
+
+@pytest.mark.any_version
+def test_lock_at_the_end_of_a_rollback_leaves_it_rolled_back(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, {"0001_a.rollback.sql": f"DROP TABLE a;{WAIT_FOR_GATE}"})
+    with locked_at_gate(begun, initmig, folder, "rollback", "--all") as running:
+        result = succeeded(running.result())
+    assert NOT_RELEASED in result.err
+    assert "rolled back 1 migration in" in result.err
+    assert begun.query("SELECT * FROM _yoyo_migration") == []
+
+
+@pytest.mark.any_version
+def test_lock_at_the_end_of_a_baseline_leaves_it_recorded(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, SECOND)
+    with begun.connect() as lock:
+        with locked(begun, "_yoyo_log"):
+            running = initmig.start("baseline", "--to=0002_b", url=begun.url, folder=folder)
+            wait_until(lambda: held_up(begun, "_yoyo_log"))
+            lock.execute("BEGIN; LOCK TABLE yoyo_lock IN SHARE MODE")
+        result = succeeded(running.result())
+    assert NOT_RELEASED in result.err
+    assert "recorded as applied 1 migration" in result.err
+
+
+@pytest.mark.any_version
+@pytest.mark.parametrize("files", [FAILING, FAILING_IN_PARTS, FAILING_IN_PYTHON], ids=KINDS)
+def test_lock_at_the_end_does_not_hide_why_a_migration_failed(
+    begun: Database, initmig: Initmig, folder: Path, files: dict[str, str]
+) -> None:
+    write(folder, files)
+    with locked_at_gate(begun, initmig, folder) as running:
+        result = running.result()
+    assert result.code == 1
+    [name] = files
+    assert re.search(rf"{name}:\d+:\d+: 0002_b failed: division by zero \(22012\)", result.err)
+    assert NOT_RELEASED in result.err
+
+
+COMMANDS = [
+    ("migrate",),
+    ("status",),
+    ("plan",),
+    ("wait",),
+    ("rollback", "--all"),
+    ("rehearse",),
+    ("baseline", "--to=0002_b"),
+    ("unlock",),
+]
+
+
+@pytest.mark.any_version
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_each_command_waits_for_a_lock_on_what_it_reads(
+    begun: Database, initmig: Initmig, folder: Path, command: tuple[str, ...]
+) -> None:
+    if command != ("wait",):
+        write(folder, SECOND)
+    table = "yoyo_lock" if command == ("unlock",) else "_yoyo_migration"
+    with locked(begun, table, "ACCESS EXCLUSIVE"):
+        running = initmig.start(*command, url=begun.url, folder=folder)
+        wait_until(lambda: held_up(begun, table))
+    succeeded(running.result())
+
+
+WAITS = "own_statement_waiting"
+
+
+@pytest.mark.any_version
+@pytest.mark.parametrize("moment", ["reading", "writing"])
+def test_lock_that_stays_ends_the_run_and_the_session_that_holds_it_is_named(
+    begun: Database, initmig: Initmig, folder: Path, moment: str
+) -> None:
+    write(folder, SECOND)
+    reading = moment == "reading"
+    table = "_yoyo_migration" if reading else "yoyo_lock"
+    flags = ("--wait-timeout=11s", "--lock-timeout=2s", "--log-format=json")
+    with locked(begun, table, "ACCESS EXCLUSIVE" if reading else "SHARE"):
+        result = initmig(*flags, url=begun.url, folder=folder)
+    assert result.code == 3
+    told, failed = [e for e in result.events if e["event"] in ("failed", WAITS)]
+    assert told["event"] == WAITS
+    assert told["waited_seconds"] >= 10
+    for blocker in (*told["blockers"], failed["message"]):
+        assert "(the app, user postgres, idle in transaction, transaction open for" in blocker
+        assert f"LOCK TABLE {table}" in blocker
+    assert len(told["blockers"]) == 1
+    assert failed["error"] == "no-answer"
+    assert "no answer to a statement of initmig's own in 11 s: " in failed["message"]
+    succeeded(initmig(url=begun.url, folder=folder))
+
+
+# --- timeouts of the role, and what else cancels or spoils a statement ---
+
+
+@pytest.mark.parametrize("timeout", ["statement_timeout", "lock_timeout"])
+def test_timeout_of_the_role_ends_no_statement_of_initmigs_own(
+    begun: Database, initmig: Initmig, folder: Path, timeout: str
+) -> None:
+    write(folder, SECOND)
+    begun.execute(f"ALTER DATABASE {begun.name} SET {timeout} = '50ms'")
+    with locked(begun, "_yoyo_migration", "ACCESS EXCLUSIVE"):
+        running = initmig.start(url=begun.url, folder=folder)
+        wait_until(lambda: held_up(begun, "_yoyo_migration"))
+        time.sleep(0.2)  # the timeout strikes
+        wait_until(lambda: held_up(begun, "_yoyo_migration"))
+    succeeded(running.result())
+    assert_applied(begun, "0001_a", "0002_b")
+
+
+def test_statement_of_initmigs_own_that_somebody_cancels_is_sent_again(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, SECOND)
+    with locked(begun, "_initmig_migration"):
+        running = initmig.start(url=begun.url, folder=folder)
+        wait_until(lambda: held_up(begun, "_initmig_migration"))
+        [(pid,)] = begun.query(HELD_UP, ["_initmig_migration"])
+        assert begun.value("SELECT pg_cancel_backend(%s)", [pid])
+        wait_until(lambda: not held_up(begun, "_initmig_migration"))
+        wait_until(lambda: held_up(begun, "_initmig_migration"))
+    succeeded(running.result())
+
+
+def test_serialization_failure_of_a_statement_of_initmigs_own_is_tried_again(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    level = "SET default_transaction_isolation = 'repeatable read'"
+    begun.execute(f"ALTER DATABASE {begun.name} {level}")
+    # as a stock yoyo leaves it that rolls back: initmig removes the row
+    begun.execute("DELETE FROM _yoyo_migration; DROP TABLE a")
+    with begun.connect() as other:
+        other.execute("BEGIN; UPDATE _initmig_migration SET username = 'y'")
+        running = initmig.start(url=begun.url, folder=folder)
+        wait_until(lambda: bool(begun.value(WAITS_FOR_ROW)))
+        other.execute("COMMIT")
+    result = succeeded(running.result())
+    assert "applied 1 migration in" in result.err
+
+
+def test_deadlock_of_a_statement_of_initmigs_own_is_tried_again(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, SECOND)
+    with begun.connect() as other:
+        other.execute("SET deadlock_timeout = '10s'; BEGIN; LOCK TABLE _yoyo_log IN SHARE MODE")
+        running = initmig.start("baseline", "--to=0002_b", url=begun.url, folder=folder)
+        wait_until(lambda: held_up(begun, "_yoyo_log"))
+        other.execute("LOCK TABLE _yoyo_migration IN SHARE MODE")  # once initmig has given way
+    result = succeeded(running.result())
+    assert "recorded as applied 1 migration" in result.err
+
+
+# --- read-only in mid-run ---
+
+
+class Own(NamedTuple):
+    """A server that a test may configure, and a database on it."""
+
+    server: Server
+    database: Database
+
+    def set(self, name: str, value: str) -> None:
+        """Set it for everybody, also in the sessions that are there."""
+        with self.database.connect() as connection:
+            connection.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
+            connection.execute("SELECT pg_reload_conf()")
+
+    def open_gate(self) -> None:
+        self.database.execute(
+            "SET default_transaction_read_only = off; SET synchronous_commit = local"
+        )
+        with self.database.connect() as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute("SET synchronous_commit = local")
+            connection.execute("DROP TABLE gate")
+
+
+@pytest.fixture
+def own(make_server: MakeServer, initmig: Initmig, folder: Path) -> Own:
+    """A server of one's own, with a database on which the first migration is applied."""
+    server = make_server()
+    database = create_database(server)
+    succeeded(initmig(url=database.url, folder=write(folder, FIRST)))
+    database.execute("CREATE TABLE gate ()")
+    return Own(server, database)
+
+
+THIRD = {
+    "sql": {"0003_c.sql": "CREATE TABLE c ()"},
+    "parts": {"0003_c.sql": "-- transactional: false\nCREATE TABLE c ();\nVACUUM c;"},
+    "python": {"0003_c.py": "from yoyo import step\nstep('CREATE TABLE c ()')\n"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_server_that_becomes_read_only_in_mid_run_is_waited_for(
+    own: Own, initmig: Initmig, folder: Path, kind: str
+) -> None:
+    write(folder, GATED | THIRD[kind])
+    running = initmig.start(url=own.database.url, folder=folder)
+    wait_until(lambda: at_gate(own.database))
+    own.set("default_transaction_read_only", "on")
+    own.open_gate()
+    running.wait_for_line("the server is read-only")
+    own.set("default_transaction_read_only", "off")
+    result = succeeded(running.result())
+    assert "applied 2 migrations in" in result.err
+    assert_applied(own.database, "0001_a", "0002_b", "0003_c")
+
+
+def test_server_that_is_read_only_at_the_end_leaves_the_outcome_as_it_is(
+    own: Own, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, GATED)
+    running = initmig.start(url=own.database.url, folder=folder)
+    wait_until(lambda: at_gate(own.database))
+    own.set("default_transaction_read_only", "on")
+    own.open_gate()
+    result = succeeded(running.result())
+    assert "could not be given back: cannot execute DELETE in a read-only transaction" in result.err
+    assert "applied 1 migration in" in result.err
+
+
+def test_migration_that_makes_its_own_transaction_read_only_fails(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, {"0002_b.sql": "SET TRANSACTION READ ONLY;\nCREATE TABLE b ();"})
+    result = initmig(url=begun.url, folder=folder)
+    assert result.code == 1
+    assert "0002_b.sql:2:1: 0002_b failed: cannot execute CREATE TABLE" in result.err
+
+
+# --- a synchronous standby that is missing ---
+
+COMMITTING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+NO_STANDBY = "waits for IPC: SyncRep (no synchronous standby has confirmed the commit"
+
+
+def test_commit_that_waits_for_a_standby_is_told_by_the_migrator_and_whoever_waits_for_that(
+    make_server: MakeServer, initmig: Initmig, folder: Path
+) -> None:
+    server = make_server()
+    own = Own(server, create_database(server))
+    own.set("synchronous_standby_names", "nobody")
+    write(folder, FIRST)
+    leader = initmig.start(url=own.database.url, folder=folder)
+    wait_until(lambda: own.database.value(COMMITTING) == 1)
+    waiter = initmig.start(url=own.database.url, folder=folder)
+    assert NO_STANDBY in waiter.wait_for_line("waiting for another migrator")
+    assert NO_STANDBY in leader.wait_for_line("a statement of initmig's own has waited for 1")
+    own.set("synchronous_standby_names", "")
+    succeeded(leader.result())
+    succeeded(waiter.result())
+    assert_applied(own.database, "0001_a")
+
+
+ROLLBACK = {"0001_a.rollback.sql": f"DROP TABLE a;{WAIT_FOR_GATE}"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "files"),
+    [
+        (("migrate",), GATED),
+        (("migrate", "--transaction=all"), GATED),
+        (("migrate",), IN_PYTHON),
+        (("rollback", "--all"), ROLLBACK),
+    ],
+    ids=["migrate", "all", "python", "rollback"],
+)
+def test_signal_while_a_commit_waits_for_a_standby_finds_out_how_that_ended(
+    own: Own, initmig: Initmig, folder: Path, arguments: tuple[str, ...], files: dict[str, str]
+) -> None:
+    write(folder, files)
+    running = initmig.start(*arguments, url=own.database.url, folder=folder)
+    wait_until(lambda: at_gate(own.database))
+    own.set("synchronous_standby_names", "nobody")
+    own.open_gate()
+    wait_until(lambda: own.database.value(COMMITTING) == 1)
+    running.terminate()
+    result = running.result()
+    assert result.code == 143
+    left = [id for (id,) in own.database.query("SELECT migration_id FROM _yoyo_migration")]
+    if "rollback" in arguments:
+        assert "rolled back 0001_a in" in result.err
+        assert left == []
+    else:
+        assert "applied 0002_b in" in result.err
+        assert sorted(left) == ["0001_a", "0002_b"]
+    assert own.database.query("SELECT * FROM yoyo_lock") == []
+
+
+@pytest.mark.any_version
+def test_signal_before_a_commit_tells_of_nothing(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, GATED)
+    begun.execute("CREATE TABLE gate ()")
+    running = initmig.start(url=begun.url, folder=folder)
+    wait_until(lambda: at_gate(begun))
+    running.terminate()
+    result = running.result()
+    assert result.code == 143
+    assert "applied 0002_b" not in result.err
+    assert_applied(begun, "0001_a")
