@@ -8,12 +8,12 @@ if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
     Kind: TypeAlias = Literal[
-        "outage",  # connect again and see what is left to do; for a wait timeout at most
+        "outage",  # connect again, and see what is left to do, until the wait timeout is over
         "taken over",  # the same, as one that waits for the other migrator
-        "read-only",  # an outage if the server takes no writes, else the statement's own failure
-        "others",  # roll back and try again after a pause
-        "canceled",  # a migration's own failure; what initmig asks for itself is asked again
-        "setting",  # a setting ended the session, and would again: fail, and name it
+        "read-only",  # an outage if the server takes no writes, else the migration's own failure
+        "others",  # roll back, and try again after a pause
+        "canceled",  # a migration's own failure; a statement of initmig's own is tried again
+        "setting",  # it would happen again: fail, and name the setting
         "own",  # fail
     ]
 
@@ -30,42 +30,39 @@ LOCK_LOST = "IM001"
 """What initmig's guard raises where another migrator has taken over."""
 
 DISCONNECTED = Cause("outage", "connection lost")
-OWN = Cause("own", "")
+"""Of any connection that has ended, but for a setting below."""
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
-CAUSES = {
-    "08": Cause("outage", "connection exception"),
-    "57P01": Cause("outage", "shutdown, or ended by an administrator"),
-    "57P02": Cause("outage", "crash"),
-    "57P03": Cause("outage", "cannot connect now"),
-    "57P04": Cause("outage", "database dropped"),
+ENDED_BY = {
+    "25P03": Cause("setting", "idle_in_transaction_session_timeout"),
+    "25P04": Cause("setting", "transaction_timeout"),
+    "57P05": Cause("setting", "idle_session_timeout"),
+}
+"""By the SQLSTATE with which the server ended a connection. Else that is an outage."""
+
+FAILED_BY = {
     LOCK_LOST: Cause("taken over", "another migrator has taken over"),
     "25006": Cause("read-only", "read-only transaction"),
     "55P03": Cause("others", "lock timeout"),
     "40P01": Cause("others", "deadlock"),
     "40001": Cause("others", "serialization failure"),
     "57014": Cause("canceled", "cancellation"),
-    "25P03": Cause("setting", "idle_in_transaction_session_timeout"),
-    "25P04": Cause("setting", "transaction_timeout"),
-    "57P05": Cause("setting", "idle_session_timeout"),
 }
-"""By SQLSTATE, or by its class. What is not listed is the statement's own failure."""
+"""By the SQLSTATE of a statement whose connection lives on. Else it is the statement's own."""
 
-
-_ENDING = ("outage", "setting")
+OWN = Cause("own", "")
 
 
 def cause_of(sqlstate: str, *, closed: bool = False) -> Cause:
     """Why what ended with *sqlstate* (empty if the server gave none) failed.
 
-    A connection that is *closed* afterwards was lost, whatever the server said as it went: a
-    standby, for example, ends sessions that conflict with recovery by 40001. If it lives on, the
-    statement itself failed: dblink raises 08001 for a connection of its own.
+    Whether the connection is *closed* afterwards says more than the SQLSTATE: a standby ends
+    sessions that conflict with recovery by 40001, and a statement that uses dblink fails with 08001
+    though only a connection of its own is lost.
     """
-    cause = CAUSES.get(sqlstate) or CAUSES.get(sqlstate[:2]) or OWN
     if closed:
-        return cause if cause.kind in _ENDING else DISCONNECTED
-    return OWN if cause.kind in _ENDING else cause
+        return ENDED_BY.get(sqlstate, DISCONNECTED)
+    return FAILED_BY.get(sqlstate, OWN)
 
 
 def is_spoiled(sqlstate: str) -> bool:

@@ -181,6 +181,9 @@ class Session:
             except (DatabaseRefused, DatabaseUnavailable) as error:
                 if monotonic() >= self._deadline:
                     raise self._held_up(make).give_up(error) from error
+                if error.id == ENDED_BY_SETTING and not self.settled:
+                    self.reconnect()  # it had no state: another session is as good
+                    continue
                 waited = monotonic() - self._begun
                 if not (self.usable and self._held_up(make).pause(error, waited)):
                     raise

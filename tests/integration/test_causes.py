@@ -1,0 +1,196 @@
+"""What becomes of a migration that fails, or loses its connection, for each kind of cause."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from initmig.causes import ENDED_BY, FAILED_BY
+from tests.support.databases import WAIT_FOR_GATE, create_database
+from tests.support.migrations import write
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.command import Initmig
+    from tests.support.databases import Database
+    from tests.support.servers import MakeServer
+
+TRIES = "SELECT last_value FROM tries"
+"""How often a migration has begun: a sequence is not rolled back."""
+
+FIRST_TIME = "IF nextval('tries') = 1 THEN {} END IF;"
+RAISED = "RAISE EXCEPTION 'spoiled' USING ERRCODE = '{}';"
+
+
+@pytest.fixture
+def database(database: Database) -> Database:
+    """A database in which tries are counted."""
+    database.execute("CREATE SEQUENCE tries")
+    return database
+
+
+def once(what: str) -> dict[str, str]:
+    """A migration that does *what*, in PL/pgSQL, only when it runs for the first time."""
+    return {"0001_a.sql": f"DO $$ BEGIN {FIRST_TIME.format(what)} END $$;"}
+
+
+EXITS = {"others": 0, "taken over": 0, "read-only": 1, "canceled": 1}
+LIVING_ON = {sqlstate: EXITS[cause.kind] for sqlstate, cause in FAILED_BY.items()}
+OWN = {"08001": 1, "22012": 1, "53100": 1, "57P01": 1, **dict.fromkeys(ENDED_BY, 1)}
+
+
+@pytest.mark.parametrize(("sqlstate", "code"), (LIVING_ON | OWN).items())
+def test_failure_that_leaves_the_connection_is_tried_again_if_it_is_of_others(
+    database: Database, initmig: Initmig, folder: Path, sqlstate: str, code: int
+) -> None:
+    write(folder, once(RAISED.format(sqlstate)))
+    result = initmig(url=database.url, folder=folder)
+    assert result.code == code, result.err
+    assert database.value(TRIES) == (1 if code else 2)
+    if code:
+        assert f"0001_a failed: spoiled ({sqlstate}) [migration-failed]" in result.err
+
+
+def test_session_that_is_ended_by_an_administrator_is_an_outage(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, once("PERFORM pg_terminate_backend(pg_backend_pid()), pg_sleep(9);"))
+    result = initmig(url=database.url, folder=folder)
+    assert result.code == 0, result.err
+    assert database.value(TRIES) == 2
+
+
+def test_crash_is_an_outage(make_server: MakeServer, initmig: Initmig, folder: Path) -> None:
+    database = create_database(make_server())
+    database.execute("CREATE TABLE gate ()")
+    running = initmig.start(url=database.url, folder=write(folder, {"1.sql": WAIT_FOR_GATE}))
+    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    wait_until(lambda: bool(database.value(sleeping)))
+    with database.connect() as other:
+        os.kill(other.info.backend_pid, signal.SIGKILL)
+    running.wait_for_line("another server process")
+    wait_until(lambda: recovered(database))
+    database.execute("DROP TABLE gate")
+    assert running.result().code == 0
+
+
+def recovered(database: Database) -> bool:
+    try:
+        return bool(database.value("SELECT true"))
+    except Exception:  # noqa: BLE001 - whatever a server says that is not there yet
+        return False
+
+
+# --- timeouts ---
+
+IN_PYTHON = """
+import time
+from yoyo import step
+__transactional__ = {transactional}
+def work(connection):
+    cursor = connection.cursor()
+    cursor.execute("SELECT nextval('tries')")
+    {first}
+    time.sleep(0.4)
+    cursor.execute("CREATE TABLE IF NOT EXISTS t ()")
+step(work)
+"""
+SLEEPS = {"0002_b.sql": "SELECT pg_sleep(0.4);"}
+
+ROLES = {
+    "idle_in_transaction_session_timeout": "100ms",
+    "idle_session_timeout": "100ms",
+    "transaction_timeout": "200ms",
+    "statement_timeout": "200ms",
+    "lock_timeout": "100ms",
+    "tcp_user_timeout": "1ms",
+    "client_connection_check_interval": "1ms",
+}
+
+
+def has_setting(database: Database, name: str) -> bool:
+    return bool(database.query("SELECT FROM pg_settings WHERE name = %s", [name]))
+
+
+@pytest.mark.parametrize("transactional", [True, False])
+@pytest.mark.parametrize("name", ROLES)
+def test_timeout_of_the_role_ends_no_migration(
+    database: Database, initmig: Initmig, folder: Path, name: str, transactional: bool
+) -> None:
+    if not has_setting(database, name):
+        return  # that server has no such timeout to be ended by
+    database.execute(f"ALTER DATABASE {database.name} SET {name} = '{ROLES[name]}'")
+    write(folder, {"0001_a.py": IN_PYTHON.format(transactional=transactional, first="")} | SLEEPS)
+    result = initmig(url=database.url, folder=folder)
+    assert result.code == 0, result.err
+    assert database.value(TRIES) == 1
+    assert "retr" not in result.err
+
+
+ENDING = {
+    "idle_in_transaction_session_timeout": (True, "cursor.execute('SET {} = 50')"),
+    "idle_session_timeout": (False, "cursor.execute('SET {} = 50')"),
+    "transaction_timeout": (True, "cursor.execute('SET {} = 50; SELECT pg_sleep(9)')"),
+}
+
+
+@pytest.mark.parametrize("sqlstate", ENDED_BY)
+def test_timeout_that_a_migration_sets_itself_fails_it_once_and_is_named(
+    database: Database, initmig: Initmig, folder: Path, sqlstate: str
+) -> None:
+    name = ENDED_BY[sqlstate].name
+    if not has_setting(database, name):
+        return
+    transactional, first = ENDING[name]
+    code = IN_PYTHON.format(transactional=transactional, first=first.format(name))
+    write(folder, {"0001_a.py": code})
+    result = initmig(url=database.url, folder=folder)
+    assert result.code == 1, result.err
+    assert database.value(TRIES) == 1
+    assert "0001_a.py:" in result.err
+    assert f"({sqlstate}) [ended-by-timeout]" in result.err
+    assert f"{name} is off in a new session: what the migration runs has set it" in result.err
+
+
+SOURCES = [
+    ("ALTER ROLE {role} SET {name} = 50", "ALTER ROLE {role}"),
+    ("ALTER DATABASE {db} SET {name} = 50", "ALTER DATABASE {db}"),
+    (
+        "ALTER ROLE {role} IN DATABASE {db} SET {name} = 50",
+        "ALTER ROLE {role} IN DATABASE {db}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("statement", "source"), SOURCES, ids=["role", "database", "both"])
+def test_timeout_that_a_migration_brings_back_is_named_with_where_it_comes_from(
+    database: Database, initmig: Initmig, folder: Path, statement: str, source: str
+) -> None:
+    url = database.login_role(
+        "GRANT ALL ON SCHEMA public TO {role}", "GRANT ALL ON SEQUENCE tries TO {role}"
+    )
+    role = url.partition("//")[2].partition(":")[0]
+    name = "idle_in_transaction_session_timeout"
+    database.execute(statement.format(role=role, db=database.name, name=name))
+    reset = f"cursor.execute('RESET {name}')"
+    write(folder, {"0001_a.py": IN_PYTHON.format(transactional=True, first=reset)})
+    result = initmig(url=url, folder=folder)
+    assert result.code == 1, result.err
+    assert database.value(TRIES) == 1
+    words = f"{name} is 50ms, set by {source.format(role=role, db=database.name)}: raise it there"
+    assert words in result.err
+
+
+@pytest.mark.parametrize("command", [["baseline", "--to=0001_a"], ["rehearse"], ["migrate"]])
+def test_idle_timeout_of_the_role_does_not_count_the_time_that_files_take_to_load(
+    database: Database, initmig: Initmig, folder: Path, command: list[str]
+) -> None:
+    database.execute(f"ALTER DATABASE {database.name} SET idle_session_timeout = '50ms'")
+    slow = "import time\nfrom yoyo import step\ntime.sleep(0.3)\nstep('CREATE TABLE a ()')\n"
+    result = initmig(*command, url=database.url, folder=write(folder, {"0001_a.py": slow}))
+    assert result.code == 0, result.err
