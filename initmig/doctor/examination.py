@@ -92,9 +92,9 @@ def _examine(session: Session, run: Run, wall: Callable[[], float]) -> Iterator[
     yield situation.of_tls(server)
     yield situation.of_clock(survey.ask_clock(session, wall))
     yield situation.of_writing(server)
-    yield from situation.of_timeouts(server, survey.ask_timeouts(session))
-    yield from situation.of_limits(server, survey.ask_limits(session))
     pooled = ask_facts(session).pooled
+    yield from situation.of_timeouts(server, survey.ask_timeouts(session), pooled=pooled)
+    yield from situation.of_limits(server, survey.ask_limits(session))
     try:
         # the rights are tried also where transactions are read-only by default
         mode = "" if server.standby else " READ WRITE"

@@ -97,9 +97,9 @@ def of_writing(server: Server) -> Check:
     return Check("writing", "ok", "the server is a primary, transactions may write")
 
 
-def of_timeouts(server: Server, timeouts: Iterable[Timeout]) -> Iterator[Check]:
+def of_timeouts(server: Server, timeouts: Iterable[Timeout], *, pooled: bool) -> Iterator[Check]:
     """What of *timeouts* would end a migration; those that initmig sets itself do not."""
-    ending = [each for each in timeouts if _ends_migrations(each)]
+    ending = [each for each in timeouts if pooled and each.name in _ENDING and each.seconds > 0]
     for timeout in ending:
         by_client = timeout.source == "client"
         yield Check(
@@ -114,19 +114,13 @@ def of_timeouts(server: Server, timeouts: Iterable[Timeout]) -> Iterator[Check]:
         yield Check("timeouts", "ok", "none that would end a migration")
 
 
+# Behind a pooler initmig sets them in its own transactions alone.
 _ENDING = {
-    "idle_in_transaction_session_timeout": "ends a migration in Python that computes so long",
-    "idle_session_timeout": "ends the connection that has the lock, while Python computes so long",
-    "transaction_timeout": "ends a migration that takes so long",
-    "statement_timeout": "ends what initmig asks before it sets its own",
+    "idle_in_transaction_session_timeout": "ends a non-transactional function in Python that"
+    " computes so long in a transaction of its own",
+    "transaction_timeout": "ends a non-transactional function in Python with a transaction of its"
+    " own that takes so long",
 }
-_SHORT_SECONDS = 1.0
-
-
-def _ends_migrations(timeout: Timeout) -> bool:
-    if timeout.name == "statement_timeout":
-        return 0 < timeout.seconds < _SHORT_SECONDS
-    return timeout.name in _ENDING and timeout.seconds > 0
 
 
 def of_limits(server: Server, limits: Iterable[Limit]) -> Iterator[Check]:

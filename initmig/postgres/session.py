@@ -96,7 +96,13 @@ class Session:
 
     def limit(self) -> None:
         """Let timeouts of initmig's own hold for its statements on a session that is pooled."""
-        self._limits = self.timeouts(self._settings.lock_timeout, local=True)
+        self._limits = self._own_timeouts()
+
+    def _own_timeouts(self) -> str:
+        """What keeps out timeouts that are the role's, or meant for migrations."""
+        if self.settled:
+            return "SET LOCAL statement_timeout = 0;"
+        return self.timeouts(self._settings.lock_timeout, local=True)
 
     def timeouts(
         self, lock_timeout: float, statement_timeout: float = 0.0, *, local: bool = False
@@ -187,8 +193,7 @@ class Session:
                 waited = monotonic() - self._begun
                 if not (self.usable and self._held_up(make).pause(error, waited)):
                     raise
-                if not self.settled:
-                    self.limit()  # it may have been a timeout of the role's
+                self._limits = self._limits or self._own_timeouts()
 
     def _or_refused(self, work: Callable[[], _T]) -> _T:
         try:

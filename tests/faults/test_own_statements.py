@@ -40,7 +40,7 @@ FAILING_IN_PYTHON = {
 }
 KINDS = ["sql", "parts", "python"]
 OWN = ("yoyo_lock", "_yoyo_migration", "_yoyo_log", "_yoyo_version", "_initmig_migration")
-QUICK = "--lock-timeout=300ms"
+QUICK = "--lock-timeout=100ms"
 
 HELD_UP = "SELECT pid FROM pg_locks WHERE NOT granted AND relation = to_regclass(%s)"
 WAITS_FOR_ROW = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
@@ -79,6 +79,12 @@ def held_up(database: Database, table: str) -> bool:
     return bool(database.query(HELD_UP, [table]))
 
 
+def wait_for_lock_timeout(database: Database, table: str) -> None:
+    """Return once what is held up by a lock on *table* has given up, and come again."""
+    for is_held_up in (True, False, True):
+        wait_until(lambda: held_up(database, table) is is_held_up)  # noqa: B023 - called at once
+
+
 def succeeded(result: Result) -> Result:
     assert result.code == 0, result.err
     assert "Traceback" not in result.err
@@ -104,8 +110,10 @@ def test_lock_at_the_start_is_waited_for(
     write(folder, SECOND)
     with locked(begun, table, mode):
         running = initmig.start(QUICK, url=begun.url, folder=folder)
-        if (table, mode) != ("_yoyo_version", "SHARE"):  # of which there are only readers
+        if mode == "ACCESS EXCLUSIVE":
             wait_until(lambda: held_up(begun, table))
+        elif table != "_yoyo_version":  # of which there are only readers
+            wait_for_lock_timeout(begun, table)
     succeeded(running.result())
     assert_applied(begun, "0001_a", "0002_b")
 
@@ -122,7 +130,7 @@ def test_lock_in_mid_run_is_waited_for(
             running = initmig.start(QUICK, url=begun.url, folder=folder)
             wait_until(lambda: at_gate(begun))
             other.execute(f"BEGIN; LOCK TABLE {table} IN SHARE MODE".encode())
-        wait_until(lambda: held_up(begun, table))
+        wait_for_lock_timeout(begun, table)
     succeeded(running.result())
     assert_applied(begun, "0001_a", "0002_b")
 
@@ -340,6 +348,8 @@ def test_deadlock_of_a_statement_of_initmigs_own_is_tried_again(
         running = initmig.start("baseline", "--to=0002_b", url=begun.url, folder=folder)
         wait_until(lambda: held_up(begun, "_yoyo_log"))
         other.execute("LOCK TABLE _yoyo_migration IN SHARE MODE")  # once initmig has given way
+        deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        wait_until(lambda: begun.value(deadlocks) == 1)
     result = succeeded(running.result())
     assert "recorded as applied 1 migration" in result.err
 
@@ -360,9 +370,6 @@ class Own(NamedTuple):
             connection.execute("SELECT pg_reload_conf()")
 
     def open_gate(self) -> None:
-        self.database.execute(
-            "SET default_transaction_read_only = off; SET synchronous_commit = local"
-        )
         with self.database.connect() as connection:
             connection.execute("SET default_transaction_read_only = off")
             connection.execute("SET synchronous_commit = local")
@@ -448,6 +455,7 @@ def test_commit_that_waits_for_a_standby_is_told_by_the_migrator_and_whoever_wai
     assert_applied(own.database, "0001_a")
 
 
+HOOK = SECOND | {"post-apply.sql": WAIT_FOR_GATE}
 ROLLBACK = {"0001_a.rollback.sql": f"DROP TABLE a;{WAIT_FOR_GATE}"}
 
 
@@ -458,8 +466,9 @@ ROLLBACK = {"0001_a.rollback.sql": f"DROP TABLE a;{WAIT_FOR_GATE}"}
         (("migrate", "--transaction=all"), GATED),
         (("migrate",), IN_PYTHON),
         (("rollback", "--all"), ROLLBACK),
+        (("migrate",), HOOK),
     ],
-    ids=["migrate", "all", "python", "rollback"],
+    ids=["migrate", "all", "python", "rollback", "hook"],
 )
 def test_signal_while_a_commit_waits_for_a_standby_finds_out_how_that_ended(
     own: Own, initmig: Initmig, folder: Path, arguments: tuple[str, ...], files: dict[str, str]
@@ -478,9 +487,25 @@ def test_signal_while_a_commit_waits_for_a_standby_finds_out_how_that_ended(
         assert "rolled back 0001_a in" in result.err
         assert left == []
     else:
-        assert "applied 0002_b in" in result.err
+        done = "ran post-apply in" if files is HOOK else "applied 0002_b in"
+        assert done in result.err
         assert sorted(left) == ["0001_a", "0002_b"]
     assert own.database.query("SELECT * FROM yoyo_lock") == []
+
+
+@pytest.mark.any_version
+def test_signal_is_not_held_up_by_a_lock_at_the_end(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, GATED)
+    begun.execute("CREATE TABLE gate ()")
+    running = initmig.start(url=begun.url, folder=folder)
+    wait_until(lambda: at_gate(begun))
+    with locked(begun, "yoyo_lock"), locked(begun, "_yoyo_migration"):
+        running.terminate()
+        result = running.result(timeout=20)
+    assert result.code == 143
+    assert NOT_RELEASED in result.err
 
 
 @pytest.mark.any_version

@@ -436,3 +436,85 @@ def test_waiter_behind_a_pooler_begins_only_once_the_statement_of_a_killed_one_h
     assert result.code == 0, result.err
     assert result.err.count(" applied 000") == 2
     assert_applied_once(database, 2)
+
+
+# --- locks and timeouts ---
+
+HELD_UP = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = to_regclass(%s)"
+
+
+@pytest.mark.parametrize("table", ["yoyo_lock", "_initmig_migration"])
+def test_lock_on_a_table_of_initmigs_own_is_waited_for(
+    database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path, table: str
+) -> None:
+    url = make_pooler(pool_mode="transaction").url(database.name)
+    assert initmig(url=url, folder=write(folder, alone(1, 0))).code == 0
+    write(folder, alone(2, 0))
+    with database.connect() as other:
+        other.execute(f"BEGIN; LOCK TABLE {table} IN SHARE MODE".encode())
+        running = initmig.start("--lock-timeout=100ms", url=url, folder=folder)
+        for is_held_up in (True, False, True):
+            wait_until(lambda: bool(database.value(HELD_UP, [table])) is is_held_up)  # noqa: B023
+    result = running.result()
+    assert result.code == 0, result.err
+    assert_applied_once(database, 2)
+
+
+def test_session_that_holds_up_a_statement_of_initmigs_own_is_named(
+    database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path
+) -> None:
+    url = make_pooler(pool_mode="transaction").url(database.name)
+    assert initmig(url=url, folder=write(folder, alone(1, 0))).code == 0
+    write(folder, alone(2, 0))
+    with database.connect() as other:
+        other.execute("BEGIN; LOCK TABLE yoyo_lock IN SHARE MODE")
+        running = initmig.start(url=url, folder=folder)
+        told = running.wait_for_line("a statement of initmig's own has waited for 1", timeout=30)
+        pid = other.info.backend_pid
+    assert f"; blocked by pid {pid} (no application name, user postgres, idle in tr" in told
+    assert running.result().code == 0
+
+
+@pytest.mark.parametrize("mode", POOLED)
+def test_timeout_of_the_role_ends_no_transactional_migration(
+    database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path, mode: str
+) -> None:
+    for name in ("idle_in_transaction_session_timeout", "statement_timeout", "lock_timeout"):
+        database.execute(f"ALTER DATABASE {database.name} SET {name} = '200ms'")
+    code = "import time\nfrom yoyo import step\nstep(lambda connection: time.sleep(0.5))\n"
+    write(folder, alone(1, 0.5) | {"0002_t.py": code})
+    result = initmig(url=make_pooler(pool_mode=mode).url(database.name), folder=folder)
+    assert result.code == 0, result.err
+    assert_applied_once(database, 2)
+
+
+OWN_TRANSACTION = """
+import time
+from yoyo import step
+__transactional__ = False
+def work(connection):
+    cursor = connection.cursor()
+    cursor.execute("SELECT nextval('tries')")
+    cursor.execute("BEGIN")
+    time.sleep(0.5)
+    cursor.execute("CREATE TABLE t1 ()")
+    cursor.execute("COMMIT")
+step(work)
+"""
+
+
+@pytest.mark.parametrize("mode", POOLED)
+def test_timeout_of_the_role_that_cannot_be_set_off_fails_a_migration_once_and_is_named(
+    database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path, mode: str
+) -> None:
+    database.execute("CREATE SEQUENCE tries")
+    name = "idle_in_transaction_session_timeout"
+    database.execute(f"ALTER DATABASE {database.name} SET {name} = '200ms'")
+    write(folder, {"0001_t.py": OWN_TRANSACTION})
+    url = make_pooler(pool_mode=mode).url(database.name)
+    warned = initmig("doctor", url=url, folder=folder)
+    assert f"{name} is 200ms: ends a non-transactional function in Python" in warned.out
+    result = initmig(url=url, folder=folder)
+    assert result.code == 1
+    assert database.value("SELECT last_value FROM tries") == 1
+    assert f"{name} is 200ms, set by ALTER DATABASE {database.name}" in result.err

@@ -366,23 +366,6 @@ CASES = {
         sql="CREATE USER r",
         is_applied=False,
     ),
-    "a timeout for who is idle in a transaction": Case(
-        ("ALTER DATABASE {db} SET idle_in_transaction_session_timeout = '7s'",),
-        "timeouts",
-        "idle_in_transaction_session_timeout is 7s: ends a migration in Python that computes so"
-        " long",
-        "ALTER ROLE {app} IN DATABASE {db} SET idle_in_transaction_session_timeout = 0;",
-        by="app",
-        level="warning",
-    ),
-    "a statement timeout that is short": Case(
-        ("ALTER ROLE {app} SET statement_timeout = '900ms'",),
-        "timeouts",
-        "statement_timeout is 900ms: ends what initmig asks before it sets its own",
-        "ALTER ROLE {app} IN DATABASE {db} SET statement_timeout = 0;",
-        by="app",
-        level="warning",
-    ),
     "one connection for the role": Case(
         ("ALTER ROLE {app} CONNECTION LIMIT 1",),
         "connections",

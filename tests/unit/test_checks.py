@@ -125,28 +125,31 @@ def test_set_role_is_granted_as_the_version_has_it(number: int, statement: str) 
 
 
 @pytest.mark.parametrize(
-    ("name", "seconds", "told"),
+    ("name", "seconds", "pooled", "told"),
     [
-        ("idle_in_transaction_session_timeout", 60.0, True),
-        ("idle_session_timeout", 60.0, True),
-        ("transaction_timeout", 3600.0, True),
-        ("transaction_timeout", 0.0, False),
-        ("statement_timeout", 0.5, True),
-        ("statement_timeout", 30.0, False),  # --statement-timeout holds in migrations
-        ("lock_timeout", 0.5, False),  # --lock-timeout does
+        ("idle_in_transaction_session_timeout", 60.0, True, True),
+        ("idle_in_transaction_session_timeout", 60.0, False, False),
+        ("transaction_timeout", 3600.0, True, True),
+        ("transaction_timeout", 3600.0, False, False),
+        ("transaction_timeout", 0.0, True, False),
+        ("idle_session_timeout", 60.0, True, False),  # then the pooler has another connection
+        ("idle_session_timeout", 60.0, False, False),
+        ("statement_timeout", 0.5, True, False),  # --statement-timeout holds in migrations
+        ("lock_timeout", 0.5, True, False),  # --lock-timeout does
     ],
 )
 def test_timeouts_that_initmig_does_not_set_itself_are_told(
-    name: str, seconds: float, told: bool
+    name: str, seconds: float, pooled: bool, told: bool
 ) -> None:
     timeout = Timeout(name, f"{seconds:g}s", seconds, "user")
-    [check] = of_timeouts(SERVER, [timeout])
+    [check] = of_timeouts(SERVER, [timeout], pooled=pooled)
     statement = f"ALTER ROLE app IN DATABASE db SET {name} = 0;" if told else ""
     assert (check.level, check.statement) == ("warning" if told else "ok", statement)
 
 
 def test_a_timeout_of_the_url_is_no_matter_of_a_statement() -> None:
-    [check] = of_timeouts(SERVER, [Timeout("transaction_timeout", "1s", 1.0, "client")])
+    timeout = Timeout("transaction_timeout", "1s", 1.0, "client")
+    [check] = of_timeouts(SERVER, [timeout], pooled=True)
     assert (check.statement, check.hint) == ("", "take it out of the URL, or PGOPTIONS")
 
 
