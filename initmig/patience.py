@@ -44,7 +44,9 @@ class Patience:
         except InitmigError:
             self._doing = ""  # no slot, no right: it goes on all the same
         else:
-            self._doing, self._blockers = seen.doing, seen.blockers
+            self._doing = seen.doing
+            if seen.busy:  # else a timeout has struck, and nobody is waited for any more
+                self._blockers = seen.blockers
         self._tell(self._doing, waited)
 
     def pause(self, error: InitmigError, waited: float) -> bool:
@@ -53,10 +55,12 @@ class Patience:
         if cause.kind not in ("others", "canceled"):
             return False
         self._doing = cause.name
+        if waited >= self._limit:
+            raise self.give_up(error) from error
         self._tell(cause.name, waited)
         pause = self._longest_pause * (1 + self._clock.jitter()) / 2
         self._longest_pause = min(2 * self._longest_pause, _LONGEST_PAUSE_SECONDS)
-        self._clock.sleep(min(pause, max(0.0, self._limit - waited)))
+        self._clock.sleep(min(pause, self._limit - waited))
         return True
 
     def give_up(self, error: InitmigError) -> InitmigError:
@@ -64,13 +68,14 @@ class Patience:
         words = f"no answer to a statement of initmig's own in {format_duration(self._limit)}"
         if self._doing:
             words += f": {self._doing}"
+        hint = "check the server"
         if self._blockers:
             words += f"; blocked by {'; '.join(self._blockers)}"
+            hint = "end the transaction of the session that is in the way"
         return NoAnswer(
             "no-answer",
             words,
-            hint="let the session that is in the way end its transaction, or end that session;"
-            " --wait-timeout says how long to wait",
+            hint=f"{hint}, and run again; --wait-timeout says how long to wait",
             server=error.problems[0].server,
         )
 

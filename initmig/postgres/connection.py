@@ -20,7 +20,10 @@ class Patience(Protocol):
         """The server has said nothing to *sql* for long; *waited* seconds in all."""
 
     def pause(self, error: InitmigError, waited: float) -> bool:
-        """Whether to try again after *error*, once the pause for that is over."""
+        """Whether to try again after *error*, once the pause for that is over.
+
+        :raises InitmigError: it was worth that, but the time for it is over
+        """
 
     def give_up(self, error: InitmigError) -> InitmigError:
         """What to raise for *error* when the time for it is over."""

@@ -19,7 +19,7 @@ NO_COPY_DATA = b"there is no data for it"
 """What a COPY FROM STDIN is told to fail with that nobody has data for."""
 
 
-ENDED_BY_SETTING = "ended-by-timeout"
+TIMEOUT_ID = "ended-by-timeout"
 """The id of an error that a setting of the server, the role or the session made."""
 
 
@@ -145,7 +145,7 @@ def ended_by(failed: StatementFailed | None, words: str, *, closed: bool) -> Ini
 
     cause = cause_of(failed.server.sqlstate if failed else "", closed=closed)
     if failed and cause.kind == "setting":
-        failed.problems = (failed.problems[0]._replace(id=ENDED_BY_SETTING),)
+        failed.problems = (failed.problems[0]._replace(id=TIMEOUT_ID),)
         return failed
     return connection_lost(words) if cause.kind in ("outage", "taken over") else None
 
@@ -171,7 +171,7 @@ def one_line(words: str) -> str:
 def refused(error: StatementFailed) -> InitmigError:
     """*error* of a statement of initmig's own, as the refusal that it is."""
     problem = error.problems[0]
-    if problem.id == ENDED_BY_SETTING:
+    if problem.id == TIMEOUT_ID:
         return DatabaseRefused.of(error.problems)
     if problem.server.sqlstate == READ_ONLY:  # it was not when the statement was decided on
         return DatabaseUnavailable("read-only", f"the server is read-only: {problem.message}")

@@ -6,7 +6,7 @@ from time import monotonic
 
 from initmig.errors import DatabaseRefused, DatabaseUnavailable, InitmigError
 from initmig.postgres.connecting import open_connection
-from initmig.postgres.errors import ENDED_BY_SETTING, StatementFailed, refused
+from initmig.postgres.errors import TIMEOUT_ID, StatementFailed, refused
 from initmig.postgres.parameters import CONNECT_TIMEOUT_SECONDS, lasting, preamble, timeouts
 from initmig.records import TYPE_CHECKING
 
@@ -184,10 +184,12 @@ class Session:
         while True:
             try:
                 return self._or_refused(work)
-            except (DatabaseRefused, DatabaseUnavailable) as error:
-                if monotonic() >= self._deadline:
+            except DatabaseUnavailable as error:
+                if self.connection.closed and monotonic() >= self._deadline:
                     raise self._held_up(make).give_up(error) from error
-                if error.id == ENDED_BY_SETTING and not self.settled:
+                raise
+            except DatabaseRefused as error:
+                if error.id == TIMEOUT_ID and not self.settled:
                     self.reconnect()  # it had no state: another session is as good
                     continue
                 waited = monotonic() - self._begun
@@ -223,7 +225,7 @@ class Session:
 
     def naming_setting(self, error: InitmigError) -> None:
         """Let *error* say where the setting comes from, if it is that one has ended the session."""
-        if error.id != ENDED_BY_SETTING:
+        if error.id != TIMEOUT_ID:
             return
         from contextlib import closing
 

@@ -493,6 +493,23 @@ def test_signal_while_a_commit_waits_for_a_standby_finds_out_how_that_ended(
     assert own.database.query("SELECT * FROM yoyo_lock") == []
 
 
+def test_commit_that_waits_for_a_standby_when_its_session_is_ended_is_looked_up(
+    own: Own, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, GATED)
+    running = initmig.start(url=own.database.url, folder=folder)
+    wait_until(lambda: at_gate(own.database))
+    own.set("synchronous_standby_names", "nobody")
+    own.open_gate()
+    wait_until(lambda: own.database.value(COMMITTING) == 1)
+    committing = COMMITTING.replace("count(*)", "pg_terminate_backend(pid)")
+    assert own.database.value(committing)
+    running.wait_for_line("the connection was lost")
+    own.set("synchronous_standby_names", "")
+    succeeded(running.result())
+    assert_applied(own.database, "0001_a", "0002_b")
+
+
 @pytest.mark.any_version
 def test_signal_is_not_held_up_by_a_lock_at_the_end(
     begun: Database, initmig: Initmig, folder: Path

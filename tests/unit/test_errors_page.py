@@ -14,7 +14,7 @@ PROJECT = Path(__file__).parents[2]
 PAGE = (PROJECT / "docs" / "errors.md").read_text()
 TAKE_AN_ID = {
     *("ClientFailed", "ConfigError", "DatabaseRefused", "DatabaseUnavailable", "Finding"),
-    *("LoginRefused", "OutcomeUnknown"),
+    *("LoginRefused", "NoAnswer", "OutcomeUnknown"),
     *("MigrationFailed", "MigrationsPending", "PlanError", "Problem", "QueueTimeout"),
     *("StatementFailed", "EmptySecret", "kind", "_unknown", "__init__", "cls"),
 }
@@ -51,7 +51,7 @@ def _assigns_id(node: ast.Assign | ast.AnnAssign) -> bool:
     names = {
         each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)
     }
-    return "id" in names
+    return any(name == "id" or name.endswith("_ID") for name in names)
 
 
 def ids_in_page() -> list[str]:
