@@ -174,11 +174,18 @@ class _LockOfTransaction:
         self._key = key
 
     def try_take(self) -> bool:
+        return self._session.patiently(self._try)
+
+    def _try(self) -> bool:
         taken, self.pid = _begin_with_lock(self._session, self._key)
-        if taken and self._row().try_take():
-            return True
-        self._session.run("ROLLBACK")
-        return False
+        try:
+            taken = taken and self._row().try_take()
+        except DatabaseRefused:
+            self._session.run("ROLLBACK")
+            raise
+        if not taken:
+            self._session.run("ROLLBACK")
+        return taken
 
     def holder(self, waited: float) -> WaitingInQueue | WaitingForYoyo | None:
         return holder_of(self._session, self._key, waited) or self._row().holder(waited)
@@ -209,7 +216,7 @@ def _begin_with_lock(session: Session, key: int) -> tuple[bool, int]:
     """Begin a transaction that takes the lock, if that is free; and the server process id."""
     [(taken, pid)] = open_transaction(
         session,
-        f"BEGIN ISOLATION LEVEL READ COMMITTED; {session.timeouts(0.0, local=True)}"
+        f"BEGIN ISOLATION LEVEL READ COMMITTED; {session.staying}"
         f" SELECT pg_try_advisory_xact_lock({key}), pg_backend_pid()",
     )
     return taken, pid

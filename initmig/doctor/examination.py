@@ -14,7 +14,7 @@ from initmig import engine, history, planning, postgres
 from initmig.clock import SYSTEM_CLOCK
 from initmig.doctor import rights, situation, survey
 from initmig.doctor.checks import Check, of_refusal
-from initmig.errors import DatabaseRefused, PlanError
+from initmig.errors import DatabaseRefused, DatabaseUnavailable, PlanError
 from initmig.events import UnknownMigrations, WaitingForYoyo
 from initmig.lock import open_transaction, yoyo_holder
 from initmig.logs import event_text
@@ -107,8 +107,9 @@ def _examine(session: Session, run: Run, wall: Callable[[], float]) -> Iterator[
     try:
         yield from _examine_rights(session, run, server)
     finally:
-        if session.in_transaction and not session.connection.closed:
-            session.run("ROLLBACK")
+        if session.in_transaction:
+            with suppress(DatabaseUnavailable):  # then the server rolls back
+                session.run("ROLLBACK")
 
 
 def _examine_rights(session: Session, run: Run, server: Server) -> Iterator[Check]:

@@ -6,7 +6,7 @@ from initmig.postgres.quoting import quote_identifier
 from initmig.records import Record
 
 CONNECT_TIMEOUT_SECONDS = 5.0
-_CLIENT_CHECK_MILLISECONDS = 1000
+_CLIENT_CHECK_INTERVAL = "1s"
 
 # A peer that vanishes without a word is noticed after 14 s: keepalives see the connection where
 # nothing is said, tcp_user_timeout the one with unacknowledged data. What is said into the silence
@@ -68,16 +68,24 @@ def timeouts(
 
     *version* is the server's. It is no query, so the isolation level can still be set after it.
     """
-    values = {
-        "lock_timeout": _milliseconds(lock_timeout),
-        "statement_timeout": _milliseconds(statement_timeout),
-        "idle_in_transaction_session_timeout": 0,
-        "client_connection_check_interval": _CLIENT_CHECK_MILLISECONDS,
-    }
-    if version >= 170000:
-        values["transaction_timeout"] = 0
     verb = "SET LOCAL" if local else "SET"
-    return "".join(f"{verb} {name} = {value};" for name, value in values.items())
+    return (
+        f"{verb} lock_timeout = {_milliseconds(lock_timeout)};"
+        f"{verb} statement_timeout = {_milliseconds(statement_timeout)};"
+        f"{staying(version=version, verb=verb)}"
+    )
+
+
+def staying(*, version: int, verb: str = "SET LOCAL") -> str:
+    """The SQL after which the server ends no transaction, however long it is open.
+
+    It ends that of a client that is gone, also while a statement runs.
+    """
+    said = (
+        f"{verb} idle_in_transaction_session_timeout = 0;"
+        f"{verb} client_connection_check_interval = '{_CLIENT_CHECK_INTERVAL}';"
+    )
+    return said + (f"{verb} transaction_timeout = 0;" if version >= 170000 else "")
 
 
 def _milliseconds(seconds: float) -> int:

@@ -7,7 +7,13 @@ from time import monotonic
 from initmig.errors import DatabaseRefused, DatabaseUnavailable, InitmigError
 from initmig.postgres.connecting import open_connection
 from initmig.postgres.errors import TIMEOUT_ID, StatementFailed, refused
-from initmig.postgres.parameters import CONNECT_TIMEOUT_SECONDS, lasting, preamble, timeouts
+from initmig.postgres.parameters import (
+    CONNECT_TIMEOUT_SECONDS,
+    lasting,
+    preamble,
+    staying,
+    timeouts,
+)
 from initmig.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -114,6 +120,11 @@ class Session:
             statement_timeout=statement_timeout,
             local=local,
         )
+
+    @property
+    def staying(self) -> str:
+        """As `parameters.staying`, for the transaction."""
+        return staying(version=self.connection.server_version)
 
     def keep(self, settings: str) -> None:
         """Keep what the SQL *settings* sets for the rest of a settled session."""

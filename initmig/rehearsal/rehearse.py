@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from initmig import history, planning
 from initmig.causes import is_canceled, is_spoiled
-from initmig.errors import MigrationFailed
+from initmig.errors import DatabaseRefused, MigrationFailed
 from initmig.events import AppliedElsewhere
 from initmig.executor import named, naming_blockers, watched_backend
 from initmig.lock import lock_for_rehearsal
+from initmig.postgres import NoAnswer, StatementFailed
 from initmig.rehearsal.impact import Rehearsal, Rehearsed, StatementImpact
 from initmig.rehearsal.observing import Observer
 from initmig.run import is_pending, left_to_apply
 from initmig.writer import get_ready, load, read_and_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from initmig.engine import Backend
     from initmig.engine.piecewise import Part
@@ -58,13 +60,34 @@ def rehearse(session: Session, run: Run) -> Rehearsal:
             watched_backend(session, held, limits=limits, emit=run.emit) as (backend, watch),
             backend.rehearsal(),
         ):
-            backend.prepare()
-            plan = _planned(session, run, loaded)
+            with _held_up_is_no_refusal():
+                backend.prepare()
+                plan = _planned(session, run, loaded)
             rehearsal = _Rehearsing(backend, watch).of(plan)
             if rehearsal.failure and loaded.nothing_applied:
                 problems = rehearsal.failure.problems
                 rehearsal.failure.problems = tuple(map(planning.with_baseline, problems))
             return rehearsal
+
+
+@contextmanager
+def _held_up_is_no_refusal() -> Iterator[None]:
+    """What others spoil in the transaction cannot be tried again in it.
+
+    :raises NoAnswer: they did
+    """
+    try:
+        yield
+    except (DatabaseRefused, StatementFailed) as error:
+        sqlstate = error.problems[0].server.sqlstate
+        if not (is_spoiled(sqlstate) or is_canceled(sqlstate)):
+            raise
+        raise NoAnswer(
+            "no-answer",
+            f"a statement of initmig's own was held up: {error}",
+            hint="rehearse when less is going on, or raise --lock-timeout",
+            server=error.problems[0].server,
+        ) from error
 
 
 def _planned(session: Session, run: Run, loaded: Loaded) -> tuple[Migration, ...]:

@@ -264,6 +264,27 @@ def test_each_command_waits_for_a_lock_on_what_it_reads(
     succeeded(running.result())
 
 
+@pytest.mark.any_version
+def test_rehearsal_waits_for_the_lock_row(begun: Database, initmig: Initmig, folder: Path) -> None:
+    write(folder, SECOND)
+    with locked(begun, "yoyo_lock"):
+        running = initmig.start("rehearse", QUICK, url=begun.url, folder=folder)
+        wait_for_lock_timeout(begun, "yoyo_lock")
+    succeeded(running.result())
+
+
+@pytest.mark.any_version
+def test_rehearsal_that_is_held_up_in_its_transaction_can_be_run_again(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, SECOND)
+    with locked(begun, "_initmig_migration"):
+        result = initmig("rehearse", QUICK, url=begun.url, folder=folder)
+    assert result.code == 3
+    assert "held up: canceling statement due to lock timeout (55P03) [no-answer]" in result.err
+    succeeded(initmig("rehearse", QUICK, url=begun.url, folder=folder))
+
+
 WAITS = "own_statement_waiting"
 
 
