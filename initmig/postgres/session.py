@@ -166,7 +166,12 @@ class Session:
 
         What is raised, and how often it is tried, is that of `patiently`.
         """
-        return self.patiently(lambda: self.run(f"{self._limits}{self.preamble}{sql}"))
+        return self.patiently(lambda: self.run(f"{self._opening}{sql}"))
+
+    @property
+    def _opening(self) -> str:
+        # in a transaction the timeouts would stay in force for what comes after *sql*
+        return self.preamble if self.in_transaction else self._limits + self.preamble
 
     def patiently(self, work: Callable[[], _T]) -> _T:
         """What *work* returns, which sends statements of initmig's own, and can be repeated.

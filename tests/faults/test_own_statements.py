@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from initmig.postgres import Settings
+from initmig.postgres.connecting import open_connection
 from tests.support.databases import WAIT_FOR_GATE, Database, create_database
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
@@ -102,6 +104,7 @@ def assert_applied(database: Database, *ids: str) -> None:
 # --- a lock on one of initmig's tables ---
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("mode", ["SHARE", "ACCESS EXCLUSIVE"])
 @pytest.mark.parametrize("table", OWN)
 def test_lock_at_the_start_is_waited_for(
@@ -296,7 +299,7 @@ def test_lock_that_stays_ends_the_run_and_the_session_that_holds_it_is_named(
     write(folder, SECOND)
     reading = moment == "reading"
     table = "_yoyo_migration" if reading else "yoyo_lock"
-    flags = ("--wait-timeout=11s", "--lock-timeout=2s", "--log-format=json")
+    flags = ("--wait-timeout=13s", "--lock-timeout=2s", "--log-format=json")
     with locked(begun, table, "ACCESS EXCLUSIVE" if reading else "SHARE"):
         result = initmig(*flags, url=begun.url, folder=folder)
     assert result.code == 3
@@ -308,8 +311,22 @@ def test_lock_that_stays_ends_the_run_and_the_session_that_holds_it_is_named(
         assert f"LOCK TABLE {table}" in blocker
     assert len(told["blockers"]) == 1
     assert failed["error"] == "no-answer"
-    assert "no answer to a statement of initmig's own in 11 s: " in failed["message"]
+    assert "no answer to a statement of initmig's own in 13 s: " in failed["message"]
     succeeded(initmig(url=begun.url, folder=folder))
+
+
+@pytest.mark.any_version
+@pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
+def test_silence_is_noticed_on_either_kind_of_connection(database: Database, python: bool) -> None:
+    noticed: list[float] = []
+    with closing(open_connection(Settings(database.url), 5, python=python)) as connection:
+        connection.silence_seconds = 0.2
+        connection.on_silence = lambda: noticed.append(time.monotonic())
+        assert connection.exchange("SELECT 1 FROM pg_sleep(1)", 60, iter(())) == [(1,)]
+        assert noticed
+        noticed.clear()
+        assert connection.exchange("SELECT 2", 60, iter(())) == [(2,)]
+        assert not noticed
 
 
 # --- timeouts of the role, and what else cancels or spoils a statement ---
@@ -330,6 +347,7 @@ def test_timeout_of_the_role_ends_no_statement_of_initmigs_own(
     assert_applied(begun, "0001_a", "0002_b")
 
 
+@pytest.mark.any_version
 def test_statement_of_initmigs_own_that_somebody_cancels_is_sent_again(
     begun: Database, initmig: Initmig, folder: Path
 ) -> None:
@@ -344,6 +362,7 @@ def test_statement_of_initmigs_own_that_somebody_cancels_is_sent_again(
     succeeded(running.result())
 
 
+@pytest.mark.any_version
 def test_serialization_failure_of_a_statement_of_initmigs_own_is_tried_again(
     begun: Database, initmig: Initmig, folder: Path
 ) -> None:
@@ -360,6 +379,7 @@ def test_serialization_failure_of_a_statement_of_initmigs_own_is_tried_again(
     assert "applied 1 migration in" in result.err
 
 
+@pytest.mark.any_version
 def test_deadlock_of_a_statement_of_initmigs_own_is_tried_again(
     begun: Database, initmig: Initmig, folder: Path
 ) -> None:
@@ -443,6 +463,7 @@ def test_server_that_is_read_only_at_the_end_leaves_the_outcome_as_it_is(
     assert "applied 1 migration in" in result.err
 
 
+@pytest.mark.any_version
 def test_migration_that_makes_its_own_transaction_read_only_fails(
     begun: Database, initmig: Initmig, folder: Path
 ) -> None:
@@ -458,6 +479,7 @@ COMMITTING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'
 NO_STANDBY = "waits for IPC: SyncRep (no synchronous standby has confirmed the commit"
 
 
+@pytest.mark.any_version
 def test_commit_that_waits_for_a_standby_is_told_by_the_migrator_and_whoever_waits_for_that(
     make_server: MakeServer, initmig: Initmig, folder: Path
 ) -> None:

@@ -44,6 +44,7 @@ LIVING_ON = {sqlstate: EXITS[cause.kind] for sqlstate, cause in FAILED_BY.items(
 OWN = {"08001": 1, "22012": 1, "53100": 1, "57P01": 1, **dict.fromkeys(ENDED_BY, 1)}
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(("sqlstate", "code"), (LIVING_ON | OWN).items())
 def test_failure_that_leaves_the_connection_is_tried_again_if_it_is_of_others(
     database: Database, initmig: Initmig, folder: Path, sqlstate: str, code: int
@@ -56,6 +57,7 @@ def test_failure_that_leaves_the_connection_is_tried_again_if_it_is_of_others(
         assert f"0001_a failed: spoiled ({sqlstate}) [migration-failed]" in result.err
 
 
+@pytest.mark.any_version
 def test_session_that_is_ended_by_an_administrator_is_an_outage(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
@@ -96,17 +98,17 @@ def work(connection):
     cursor = connection.cursor()
     cursor.execute("SELECT nextval('tries')")
     {first}
-    time.sleep(0.4)
+    time.sleep(0.25)
     cursor.execute("CREATE TABLE IF NOT EXISTS t ()")
 step(work)
 """
-SLEEPS = {"0002_b.sql": "SELECT pg_sleep(0.4);"}
+SLEEPS = {"0002_b.sql": "SELECT pg_sleep(0.25);"}
 
 ROLES = {
     "idle_in_transaction_session_timeout": "100ms",
     "idle_session_timeout": "100ms",
-    "transaction_timeout": "200ms",
-    "statement_timeout": "200ms",
+    "transaction_timeout": "100ms",
+    "statement_timeout": "100ms",
     "lock_timeout": "100ms",
     "tcp_user_timeout": "1ms",
     "client_connection_check_interval": "1ms",
@@ -167,6 +169,7 @@ SOURCES = [
 ]
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(("statement", "source"), SOURCES, ids=["role", "database", "both"])
 def test_timeout_that_a_migration_brings_back_is_named_with_where_it_comes_from(
     database: Database, initmig: Initmig, folder: Path, statement: str, source: str
@@ -186,6 +189,7 @@ def test_timeout_that_a_migration_brings_back_is_named_with_where_it_comes_from(
     assert words in result.err
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("command", [["baseline", "--to=0001_a"], ["rehearse"], ["migrate"]])
 def test_idle_timeout_of_the_role_does_not_count_the_time_that_files_take_to_load(
     database: Database, initmig: Initmig, folder: Path, command: list[str]
