@@ -9,12 +9,13 @@ import time
 
 from initmig import __version__
 from initmig.config import parse_config, parse_reporting
+from initmig.dsn import trimmed
 from initmig.errors import (
     ConfigError,
     InitmigError,
     MigrationFailed,
 )
-from initmig.events import Failed, FilesCreated, StoppedBySignal
+from initmig.events import Failed, FilesCreated, OutputLost, StoppedBySignal
 from initmig.logs import Log, discard, event_text
 from initmig.records import TYPE_CHECKING
 from initmig.signals import Stopped, restore_for_exec, stoppable
@@ -35,12 +36,43 @@ def run() -> None:
     # What modules and lists of files are made of is no garbage: to search it every 700 objects took
     # a twentieth of a start.
     gc.set_threshold(100_000)
-    code = main(sys.argv[1:], os.environ)
+    if _is_usual():
+        # all that UTF-8 lacks is lone surrogates, whose escape is that of JSON
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    else:
+        from initmig import streams
+
+        streams.use_utf8()
+        streams.make_usable()
+    environ = os.environ.copy()
+    _strip_libpqs(environ)
+    code = main(sys.argv[1:], environ)
     if code > 128 or "initmig.engine.python_migration" not in sys.modules:
         # No code but ours was here, and what it wrote is out: nothing has to be taken apart, which
         # takes as long as to ask the database. After a signal, nobody waits for what is left.
         os._exit(code)
+    from initmig.streams import flush
+
+    flush()
     sys.exit(code)
+
+
+def _is_usual() -> bool:
+    """Whether all streams are open, and everything is UTF-8."""
+    open_ones = [stream for stream in (sys.stdin, sys.stdout, sys.stderr) if stream]
+    return (
+        len(open_ones) == 3
+        and {stream.encoding for stream in open_ones} == {"utf-8"}
+        and sys.getfilesystemencoding() == "utf-8"
+    )
+
+
+def _strip_libpqs(environ: Mapping[str, str]) -> None:
+    """Let libpq, which reads its variables itself, find them without line ends behind them."""
+    for name, value in environ.items():
+        if name.startswith("PG") and value[-1:].isspace():
+            # a password may end in a space
+            os.environ[name] = value.rstrip("\r\n") if name == "PGPASSWORD" else trimmed(value)
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -50,17 +82,19 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         if {"--help", "-h"} & set(words):
             from initmig.usage import help_text
 
-            return _print(help_text(words))
+            _print(help_text(words))
+            return 0
         if "--version" in words:
-            return _print(f"initmig {__version__}")
+            _print(f"initmig {__version__}")
+            return 0
         config = parse_config(argv, environ)
     except ConfigError as error:
         asked = parse_reporting(argv, environ)
         return _fail(error, Log(asked.log_level, asked.log_format), asked.termination_log)
-    return _run(config)
+    return _run(config, environ)
 
 
-def _run(config: Config) -> int:
+def _run(config: Config, environ: Mapping[str, str]) -> int:
     log = _Outcome(Log(config.log_level, config.log_format))
 
     def say(stopped: Stopped) -> None:
@@ -71,7 +105,7 @@ def _run(config: Config) -> int:
     try:
         with stoppable(say):
             try:
-                return _done(config, log)
+                return _done(config, environ, log)
             except Stopped as stopped:
                 return _end(stopped, say)
     except Stopped as stopped:  # on the way in, or out
@@ -86,7 +120,7 @@ def _end(stopped: Stopped, say: Callable[[Stopped], object]) -> int:
     return stopped.exit_code
 
 
-def _done(config: Config, log: _Outcome) -> int:
+def _done(config: Config, environ: Mapping[str, str], log: _Outcome) -> int:
     try:
         _do(config, log)
     except InitmigError as error:
@@ -97,7 +131,7 @@ def _done(config: Config, log: _Outcome) -> int:
         return _fail(unexpected(error), log, config.termination_log)
     write_outcome(config.termination_log, log.text)
     if config.command == "exec":
-        return _become(config, log)
+        return _become(config, environ, log)
     return 0
 
 
@@ -125,7 +159,14 @@ def _fail(error: InitmigError, log: Emit, termination_log: str) -> int:
     return error.exit_code
 
 
-def _print(text: str) -> int:
+def _print(text: str) -> None:
+    """Write what the command is for; :raises ConfigError: that is impossible."""
+    if failure := _write(text):
+        raise failure
+
+
+def _write(text: str) -> ConfigError | None:
+    """Write *text* and a line end to stdout; why that is impossible."""
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
@@ -133,12 +174,12 @@ def _print(text: str) -> int:
         discard(sys.stdout)  # the reader has what it wanted
     except OSError as error:
         discard(sys.stdout)
-        raise ConfigError(
+        return ConfigError(
             "output-failed",
             f"cannot write to stdout: {error.strerror}",
-            hint="see where it leads to",
-        ) from None
-    return 0
+            hint="check where stdout leads to",
+        )
+    return None
 
 
 def _do(config: Config, emit: Emit) -> None:
@@ -174,10 +215,15 @@ def _migrate_many(config: Config, emit: Emit) -> None:
 
     outcomes: list[Outcome] = []
 
+    def write(text: str) -> None:
+        if failure := _write(text):
+            # not by `emit`, of which the last event is the outcome
+            Log(config.log_level, config.log_format)(OutputLost(str(failure)))
+
     def tell(outcome: Outcome) -> None:
         outcomes.append(outcome)
         if config.json:
-            _print(outcome_json(outcome))
+            write(outcome_json(outcome))
 
     def emit_for(name: str) -> Emit:
         return Log(config.log_level, config.log_format, target=name)
@@ -186,7 +232,7 @@ def _migrate_many(config: Config, emit: Emit) -> None:
         fleet.migrate(config, emit, emit_for=emit_for, tell=tell)
     finally:
         if outcomes and not config.json:
-            _print(outcomes_table(outcomes))
+            write(outcomes_table(outcomes))
 
 
 def _show(config: Config, emit: Emit) -> None:
@@ -222,9 +268,11 @@ def _show_status(config: Config, emit: Emit) -> None:
     from initmig.output import status_json, status_table
 
     rows = runner.status(config, emit)
-    _print(status_json(rows) if config.json else status_table(rows))
+    failure = _write(status_json(rows) if config.json else status_table(rows))
     if config.check:
         runner.check(config, rows, emit)
+    if failure:
+        raise failure
 
 
 def _show_checks(config: Config, emit: Emit) -> None:
@@ -232,8 +280,10 @@ def _show_checks(config: Config, emit: Emit) -> None:
     from initmig.doctor.report import checks_json, checks_text
 
     checks = examine(config, emit)
-    _print(checks_json(checks) if config.json else checks_text(checks))
+    failure = _write(checks_json(checks) if config.json else checks_text(checks))
     refuse(checks)
+    if failure:
+        raise failure
 
 
 def _show_rehearsal(config: Config, rehearsal: Rehearsal) -> None:
@@ -243,18 +293,22 @@ def _show_rehearsal(config: Config, rehearsal: Rehearsal) -> None:
         show = rehearsal_json
     else:
         show = rehearsal_markdown if config.markdown else rehearsal_table
-    _print(show(rehearsal))
+    failure = _write(show(rehearsal))
     if rehearsal.failure:
         raise rehearsal.failure
+    if failure:
+        raise failure
 
 
 def _show_verdicts(config: Config, verdicts: Sequence[Verdict]) -> None:
     from initmig.verification.report import verdicts_json, verdicts_text
 
-    _print(verdicts_json(verdicts) if config.json else verdicts_text(verdicts))
+    failure = _write(verdicts_json(verdicts) if config.json else verdicts_text(verdicts))
     problems = tuple(problem for verdict in verdicts for problem in verdict.problems)
     if problems:
         raise MigrationFailed.of(problems)
+    if failure:
+        raise failure
 
 
 def _create(config: Config, emit: Emit) -> None:
@@ -263,7 +317,8 @@ def _create(config: Config, emit: Emit) -> None:
     paths = write_migration(
         config.migrations[0], config.name, python=config.python, now=time.time()
     )
-    _print("\n".join(paths))
+    if failure := _write("\n".join(paths)):
+        emit(OutputLost(str(failure)))
     emit(FilesCreated(paths))
 
 
@@ -278,11 +333,11 @@ def _refuse_missing(program: str) -> None:
         )
 
 
-def _become(config: Config, log: Emit) -> int:
+def _become(config: Config, environ: Mapping[str, str], log: Emit) -> int:
     program = config.argv[0]
     restore_for_exec()
     try:
-        os.execvp(program, config.argv)
+        os.execvpe(program, config.argv, environ)
     except OSError as error:
         failure = ConfigError(
             "command-not-found",

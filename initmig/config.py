@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from initmig.dsn import mask_secrets
+from initmig.dsn import mask_secrets, trimmed
 from initmig.errors import ConfigError, Problem
 from initmig.records import TYPE_CHECKING, Record
 from initmig.settings import COMMANDS, DEFAULT_COMMAND, OPTIONS, SETTINGS, Address, Secret
@@ -145,7 +145,7 @@ def _take_flag(
             problems.append(Problem("invalid-flag", f"{flag} needs a value: {option.metavar}"))
             return
         value = words.pop(0)
-    values[flag] = value
+    values[flag] = trimmed(value)
 
 
 def _skip_value(flag: str, words: list[str]) -> None:
@@ -192,7 +192,7 @@ def _value(
     """The field of *option* and its value; nothing where Config's own default stands."""
     text, source = flags.get(option.flag, ""), option.flag
     if not text and option.env:
-        text, source = environ.get(option.env, ""), option.env
+        text, source = trimmed(environ.get(option.env, "")), option.env
     if not text:
         return {}
     if not option.metavar:
@@ -209,10 +209,10 @@ def _secret_files(
 ) -> dict[str, Secret]:
     found = {}
     for field, variable in (("database_url", "DATABASE_URL"), ("password", "PGPASSWORD")):
-        path = environ.get(f"{variable}_FILE", "")
+        path = trimmed(environ.get(f"{variable}_FILE", ""))
         if not path or (field == "database_url" and flags.get("--database-url")):
             continue
-        if environ.get(variable):
+        if trimmed(environ.get(variable, "")):
             problems.append(
                 Problem(
                     "secret-given-twice",

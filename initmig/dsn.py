@@ -58,6 +58,8 @@ def parse_dsn(text: str) -> Dsn:
     repeat it in its own errors. This error repeats nothing of *text* but the scheme.
     https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING
     """
+    if not is_transmittable(text):
+        raise ValueError("the connection string is not UTF-8, or has a NUL character")
     scheme, separator, rest = text.strip().partition("://")
     if not separator or not _is_scheme(scheme):
         _check_pairs(text)
@@ -70,6 +72,23 @@ def parse_dsn(text: str) -> Dsn:
         )
     _check_url(rest)
     return Dsn(f"postgresql://{rest}")
+
+
+def trimmed(text: str) -> str:
+    """*text* without the blanks and line ends at its end, as of a value that was in a file.
+
+    A blank stays where a backslash makes it a part of the value.
+    """
+    short = text.rstrip()
+    return text.rstrip("\r\n") if short.endswith("\\") else short
+
+
+def is_transmittable(text: str) -> bool:
+    """Whether *text* can be sent as UTF-8, to a library that takes NUL for its end."""
+    if text.isascii():
+        return "\0" not in text
+    # a lone surrogate stands for a byte that is not UTF-8
+    return not any(each == "\0" or "\ud800" <= each < "\ue000" for each in text)
 
 
 def _is_scheme(text: str) -> bool:

@@ -144,11 +144,14 @@ class TargetsFailed(InitmigError):
 
     exit_code = 1
 
-    def __init__(self, names: Sequence[str], *, of: int, exit_code: int) -> None:
+    def __init__(
+        self, names: Sequence[str], *, of: int, not_begun: int = 0, exit_code: int
+    ) -> None:
+        others = f"{not_begun} others were not begun" if not_begun else "the others are migrated"
         super().__init__(
             "targets-failed",
             f"{len(names)} of {of} targets failed: {', '.join(names)}",
-            hint="see the lines of each; the others are migrated, and a run for all does no harm",
+            hint=f"see the lines of each; {others}, and a run for all does no harm",
         )
         self.exit_code = exit_code
 

@@ -290,6 +290,26 @@ class NoTargets(Record):
     """The file, or the pattern."""
 
 
+class OutputLost(Record):
+    """stdout took no result of a run that does its work without it."""
+
+    reason: str
+
+
+class FewerProcesses(Record):
+    """Only so many *processes* of those *asked* for could be started; they migrate all targets."""
+
+    processes: int
+    asked: int
+    reason: str
+
+
+class NotWatched(Record):
+    """No thread could be started that reports on long statements and on who blocks them."""
+
+    reason: str
+
+
 class TargetsFinished(Record):
     """Of many targets: how many there were, how many got something applied, which failed."""
 
@@ -426,6 +446,9 @@ if TYPE_CHECKING:
         | Finished
         | SquawkFailed
         | NoTargets
+        | OutputLost
+        | FewerProcesses
+        | NotWatched
         | TargetsFinished
         | FilesCreated
         | Listening

@@ -9,18 +9,24 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 from collections import deque
 from contextlib import contextmanager, suppress
 from json import dumps, loads
-from selectors import EVENT_READ, DefaultSelector
+from selectors import EVENT_READ, PollSelector
 from typing import TYPE_CHECKING, NamedTuple
 
 from initmig import runner
 from initmig.clock import SYSTEM_CLOCK
 from initmig.dsn import mask_secrets
 from initmig.errors import ConfigError, InitmigError, TargetsFailed
-from initmig.events import Failed, MigrationApplied, NoTargets, StoppedBySignal, TargetsFinished
+from initmig.events import (
+    Failed,
+    FewerProcesses,
+    MigrationApplied,
+    NoTargets,
+    StoppedBySignal,
+    TargetsFinished,
+)
 from initmig.model import Outcome
 from initmig.postgres import quote_literal, unexpected
 from initmig.run import with_session, without_files
@@ -35,6 +41,8 @@ if TYPE_CHECKING:
 
 _WORST_FIRST = (143, 130, 1, 6, 4, 2, 5, 3)
 """Exit codes: stopped, then those that a retry does not help."""
+
+_SPARE_DESCRIPTORS = 8
 
 _SCHEMAS = """
 SELECT nspname FROM pg_namespace
@@ -60,17 +68,18 @@ def migrate(
     if not targets:
         emit(NoTargets(config.targets or f"schemas LIKE {config.each_schema!r}"))
     outcomes = []
-    for outcome in _work_off(targets, config, emit_for):
+    for outcome in _work_off(targets, config, emit, emit_for):
         tell(outcome)
         outcomes.append(outcome)
     failed = [outcome for outcome in outcomes if outcome.exit_code]
     applied = sum(bool(outcome.applied) for outcome in outcomes)
     names = tuple(outcome.target for outcome in failed)
-    emit(TargetsFinished(len(targets), applied, names, len(targets) - len(outcomes)))
+    not_begun = len(targets) - len(outcomes)
+    emit(TargetsFinished(len(targets), applied, names, not_begun))
     if failed:
         codes = {outcome.exit_code for outcome in failed}
         worst = next((code for code in _WORST_FIRST if code in codes), 1)
-        raise TargetsFailed(names, of=len(targets), exit_code=worst)
+        raise TargetsFailed(names, of=len(targets), not_begun=not_begun, exit_code=worst)
 
 
 def _listed(config: Config, emit: Emit) -> tuple[Target, ...]:
@@ -108,7 +117,7 @@ class _Worker(NamedTuple):
 
 
 def _work_off(
-    targets: Sequence[Target], config: Config, emit_for: Callable[[str], Emit]
+    targets: Sequence[Target], config: Config, emit: Emit, emit_for: Callable[[str], Emit]
 ) -> Iterator[Outcome]:
     """The outcomes as they come; those not begun are left out where one failed and that is asked.
 
@@ -116,7 +125,8 @@ def _work_off(
     """
     waiting = deque(range(len(targets)))
     size = min(config.parallel, len(targets))
-    with _workers(size, targets, emit_for) as workers, DefaultSelector() as busy:
+    # a selector that takes no file descriptor: the workers may have got the last ones
+    with _workers(size, targets, emit, emit_for) as workers, PollSelector() as busy:
 
         def deal(worker: _Worker) -> None:
             if waiting:
@@ -140,13 +150,25 @@ def _work_off(
 
 @contextmanager
 def _workers(
-    size: int, targets: Sequence[Target], emit_for: Callable[[str], Emit]
+    size: int, targets: Sequence[Target], emit: Emit, emit_for: Callable[[str], Emit]
 ) -> Iterator[list[_Worker]]:
-    """*size* processes; where it ends before they do, they are stopped as this one was."""
+    """*size* processes, or as many as can be had, but one at least.
+
+    Where it ends before they do, they are stopped as this one was.
+
+    :raises ConfigError: not even one can be had
+    """
     workers: list[_Worker] = []
     try:
-        for _ in range(size):
-            workers.append(_start(workers, targets, emit_for))
+        reason = _recruit(workers, size, lambda inherited: _start(inherited, targets, emit_for))
+        if size and not workers:
+            raise ConfigError(
+                "no-process",
+                f"cannot start a process for the targets: {reason}",
+                hint="raise the limit of processes or open files; nothing was applied",
+            )
+        if len(workers) < size:
+            emit(FewerProcesses(len(workers), size, reason))
         yield workers
     except BaseException:
         for worker in workers:
@@ -160,18 +182,36 @@ def _workers(
             os.waitpid(worker.pid, 0)
 
 
+def _recruit(workers: list[_Worker], size: int, start: Callable[[Sequence[int]], _Worker]) -> str:
+    """Let *start* add to *workers* until there are *size*; why there are fewer, else empty.
+
+    It gets the file descriptors that are not meant for the new process.
+    """
+    spare: list[int] = []
+    try:
+        # for what is opened later: modules, the termination log
+        spare.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(_SPARE_DESCRIPTORS))
+        while len(workers) < size:
+            workers.append(start([*spare, *(worker.channel.fileno() for worker in workers)]))
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        for each in spare:
+            os.close(each)
+    return ""
+
+
 def _start(
-    others: Sequence[_Worker], targets: Sequence[Target], emit_for: Callable[[str], Emit]
+    inherited: Sequence[int], targets: Sequence[Target], emit_for: Callable[[str], Emit]
 ) -> _Worker:
     ours, theirs = socket.socketpair()
-    sys.stdout.flush()
     pid = os.fork()
     if pid:
         theirs.close()
         return _Worker(pid, ours)
     try:
-        for channel in (ours, *(other.channel for other in others)):
-            channel.close()  # else it would not notice when the one that deals is gone
+        for each in (ours.fileno(), *inherited):
+            os.close(each)  # else it would not notice when the one that deals is gone
         _serve(theirs, targets, emit_for)
     except Stopped:
         pass

@@ -18,7 +18,13 @@ class Identity(Record):
 
 def who_am_i() -> Identity:
     """The user by name or as ``uid-N``, the host's own name for itself, initmig's version."""
-    return Identity(_user(), os.uname().nodename, __version__)
+    user, host = (_as_unicode(each) for each in (_user(), os.uname().nodename))
+    return Identity(user, host, __version__)
+
+
+def _as_unicode(name: str) -> str:
+    """*name* with a mark for each byte that is not UTF-8, which the server would refuse."""
+    return name.encode(errors="replace").decode()
 
 
 def _user() -> str:

@@ -55,7 +55,16 @@ def listening(address: Address, reply: Reply, emit: Emit) -> Iterator[None]:
     :raises ConfigError: it cannot listen on *address*
     """
     server = _listen(address, reply, emit)
-    Thread(target=server.serve_forever, args=(_TICK_SECONDS,), name="serve", daemon=True).start()
+    thread = Thread(target=server.serve_forever, args=(_TICK_SECONDS,), name="serve", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        server.server_close()
+        raise ConfigError(
+            "no-thread",
+            f"cannot start the thread that answers: {error}",
+            hint="raise the limit of processes and threads of this user; nothing was applied",
+        ) from None
     try:
         emit(Listening(_written(*server.server_address[:2])))
         yield
@@ -111,7 +120,10 @@ class _Server(ThreadingTCPServer):
             self.close_request(request)
             return
         self._since[request] = time.monotonic()
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread can be started
+            self.shutdown_request(request)
 
     def service_actions(self) -> None:
         """Cut off the clients that have had their time, whatever they are at."""

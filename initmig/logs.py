@@ -231,6 +231,17 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
         "warning", lambda e: f"squawk could not be asked, its findings are left out: {e.reason}"
     ),
     events.NoTargets: _Rendering("warning", lambda e: f"there is nothing to migrate in {e.source}"),
+    events.OutputLost: _Rendering(
+        "warning", lambda e: f"{e.reason}; the result is lost, and the work goes on"
+    ),
+    events.FewerProcesses: _Rendering(
+        "warning",
+        lambda e: f"migrating with {e.processes} processes instead of {e.asked}: {e.reason}",
+    ),
+    events.NotWatched: _Rendering(
+        "warning",
+        lambda e: f"long statements and who blocks them will not be reported: {e.reason}",
+    ),
     events.TargetsFinished: _Rendering("info", _targets_finished),
     events.FilesCreated: _Rendering("info", lambda e: f"wrote {_list(e.paths)}"),
     events.Listening: _Rendering(

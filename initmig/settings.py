@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from stat import S_ISREG
 
-from initmig.dsn import parse_dsn
+from initmig.dsn import is_transmittable, parse_dsn
 from initmig.durations import parse_duration
 from initmig.errors import ConfigError, EmptySecret
 from initmig.records import TYPE_CHECKING, Record
@@ -46,11 +46,14 @@ class Secret(Record):
         try:
             with open(self.path, encoding="utf-8-sig") as file:
                 text = file.read().rstrip("\r\n")
+                if "\0" in text:
+                    raise ValueError("it has a NUL character")
                 if not S_ISREG(os.fstat(file.fileno()).st_mode):
                     _read_once[self.path] = text
                 return text
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        except (OSError, ValueError) as error:
+            is_other = isinstance(error, UnicodeDecodeError)
+            reason = "it is not UTF-8" if is_other else getattr(error, "strerror", str(error))
             raise ConfigError(
                 "secret-unreadable",
                 f"cannot read the secret file {self.path}: {reason}",
@@ -105,6 +108,13 @@ def _choice(*allowed: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def _name(text: str) -> str:
+    """*text*, which the server is to understand."""
+    if not is_transmittable(text):
+        raise ValueError(f"{text!r} is not UTF-8, or has a NUL character")
+    return text
 
 
 def _yes_or_no(text: str) -> bool:
@@ -199,6 +209,7 @@ SETTINGS = (
         env="INITMIG_SCHEMA",
         default="the server's",
         metavar="NAME",
+        parse=_name,
     ),
     Option(
         "--role",
@@ -207,6 +218,7 @@ SETTINGS = (
         env="INITMIG_ROLE",
         default="none",
         metavar="NAME",
+        parse=_name,
     ),
     Option(
         "--wait-timeout",
@@ -345,6 +357,7 @@ _MANY = (
         "migrate all schemas of the database whose name is LIKE this",
         env="INITMIG_EACH_SCHEMA",
         metavar="PATTERN",
+        parse=_name,
     ),
     Option(
         "--parallel",

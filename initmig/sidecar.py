@@ -125,7 +125,10 @@ def _in_thread(work: Callable[[], None]) -> None:
             done.set_exception(error)
 
     thread = Thread(target=run, name="look", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # as many threads as this user may have
+        run()
     while thread.is_alive():
         thread.join(_NAP_SECONDS)
     done.result()

@@ -102,14 +102,17 @@ def _with(
     if "url" in table or "url_env" in table:
         url = table.get("url") or environ[table["url_env"]]
         flags.append(f"--database-url={url}")
+    flags += (f"--{key}={table[key]}" for key in ("schema", "role") if key in table)
     # the same rules as for the command's own flags
     parsed = parse_config([config.command, *flags], {})
-    changes: dict[str, Any] = {key: table[key] for key in ("schema", "role") if key in table}
+    changes: dict[str, Any] = {
+        key: getattr(parsed, key) for key in ("schema", "role") if key in table
+    }
     if "migrations" in table:
         changes["migrations"] = parsed.migrations
     if "url_file" in table:
         changes["database_url"] = Secret(path=table["url_file"])
-    elif flags and "--database-url" in flags[-1]:
+    elif "url" in table or "url_env" in table:
         changes["database_url"] = parsed.database_url
     return config._replace(**changes)
 
@@ -134,7 +137,7 @@ def _problems(
             "invalid-target", f"{place} has {' and '.join(given)}", hint="keep one of them"
         )
     variable = table.get("url_env")
-    if isinstance(variable, str) and not environ.get(variable):
+    if isinstance(variable, str) and not environ.get(variable, "").strip():
         yield Problem(
             "invalid-target",
             f"{place} takes its URL from {variable}, which is not set",

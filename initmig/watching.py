@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from initmig.dsn import mask_secrets
 from initmig.durations import format_duration
 from initmig.errors import InitmigError
-from initmig.events import StatementRunning
+from initmig.events import NotWatched, StatementRunning
 from initmig.postgres import quote_literal
 from initmig.queue import wait_in_words
 
@@ -160,7 +160,10 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # as many threads as this user may have
+            self._emit(NotWatched(str(error)))
         return self
 
     def __exit__(
@@ -170,7 +173,8 @@ class Watch:
         trace: TracebackType | None,
     ) -> None:
         self._done.set()
-        self._thread.join(_LAST_LOOK_SECONDS)
+        if self._thread.is_alive():
+            self._thread.join(_LAST_LOOK_SECONDS)
 
     def works_on(self, id: str) -> None:
         """The migration *id* starts, or starts again, now."""
@@ -227,8 +231,9 @@ class Watch:
         try:
             with self._second_connection() as other:
                 seen = _look_at(other, self._at_work(other))
-        except InitmigError:
-            return False  # no slot, no right: the statement goes on all the same
+        except (InitmigError, OSError):
+            # no slot, no right, no file descriptor: the statement goes on all the same
+            return False
         if seen.busy:  # else the timeout has struck, and who caused it is not waited for any more
             work.blockers = seen.blockers
         if tell and work is self._work:

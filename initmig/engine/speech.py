@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING
 
 from initmig.events import ErrorIgnored, Printed
@@ -24,7 +24,7 @@ def telling_what_is_said(emit: Emit) -> Iterator[None]:
     yoyo_log.addHandler(handler)
     saved, yoyo_log.propagate = yoyo_log.propagate, False
     try:
-        with redirect_stdout(lines):
+        with redirect_stdout(lines), redirect_stderr(lines):
             yield
     finally:
         lines.end()
@@ -33,7 +33,7 @@ def telling_what_is_said(emit: Emit) -> Iterator[None]:
 
 
 class _Lines(io.TextIOBase):
-    """A stdout of which each line becomes an event: what yoyo prints of a SELECT, for one."""
+    """A stream of which each line becomes an event: what yoyo prints of a SELECT, for one."""
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit

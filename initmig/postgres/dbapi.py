@@ -341,6 +341,12 @@ def open_by_psycopg(settings: Settings, timeout: float) -> PsycopgConnection:
         from initmig.postgres.refusals import connect_error
 
         raise connect_error(one_line(str(error)), None, params) from error
+    except UnicodeError as error:
+        raise ConfigError(
+            "malformed-url",
+            "a host name is not one that can be looked up",
+            hint="check the host names in the connection string or in PGHOST",
+        ) from error
     return PsycopgConnection(connection)
 
 

@@ -47,6 +47,8 @@ _IDLE, _ACTIVE = 0, 1  # PGTransactionStatusType
 _VERBOSE = 2  # PGVerbosity
 
 _FOR_EVER = float("inf")
+_RAW = "surrogateescape"
+"""Lets what the server sends be sent back as it came."""
 _CANCEL_SECONDS = 5.0
 
 _VALUES: Mapping[int, Callable[[bytes], Any]] = {
@@ -197,7 +199,7 @@ class LibpqConnection:
         deadline = monotonic() + timeout
         sent = False
         try:
-            self._libpq.PQsendQuery(self._connection, message.encode())
+            self._libpq.PQsendQuery(self._connection, message.encode(errors=_RAW))
             sent = True
             self._flush(deadline)
             return self._answer(deadline, copies, commits=commits)
@@ -362,7 +364,7 @@ class LibpqConnection:
         return list(zip(*(self._column(result, column) for column in columns), strict=True))
 
     def _column(self, result: c_void_p, column: int) -> list[Any]:
-        read = _VALUES.get(self._libpq.PQftype(result, column), bytes.decode)
+        read = _VALUES.get(self._libpq.PQftype(result, column), _name)
         value, is_null = self._libpq.PQgetvalue, self._libpq.PQgetisnull
         texts = [value(result, row, column) for row in range(self._libpq.PQntuples(result))]
         return [
@@ -413,6 +415,11 @@ def _wait(socket: int, events: int, deadline: float) -> int:
     if not came:
         raise TimeoutError
     return came[0][1]
+
+
+def _name(value: bytes) -> str:
+    """What is UTF-8, unless the database has no encoding (SQL_ASCII)."""
+    return value.decode(errors=_RAW)
 
 
 def _text(said: bytes | None) -> str:

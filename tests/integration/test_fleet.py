@@ -77,6 +77,7 @@ def test_a_failure_stops_no_other_one_and_its_exit_code_is_the_runs(
     failed = [event for event in result.events if event["event"] == "failed"]
     assert [event.get("target") for event in failed] == ["tenant_3", None]
     assert failed[1]["message"] == "1 of 6 targets failed: tenant_3"
+    assert "the others are migrated" in failed[1]["next"]
     tenants.execute("DROP TABLE tenant_3.a")
     again = initmig("migrate", *EACH, "--json", url=tenants.url, folder=folder)
     assert again.code == 0
@@ -92,6 +93,7 @@ def test_with_fail_fast_none_is_begun_after_a_failure(
     assert result.code == 1
     assert list(outcomes(result)) == ["tenant_1", "tenant_2"]
     assert "6 targets: applied something in 1, 1 failed (tenant_2), 4 not begun" in result.err
+    assert "next: see the lines of each; 4 others were not begun, and a run" in result.err
     assert tenants.query("SELECT FROM pg_tables WHERE schemaname = 'tenant_3'") == []
 
 

@@ -11,6 +11,7 @@ from psycopg import sql
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import LiteralString
 
 
 ASLEEP = """
@@ -106,7 +107,9 @@ class Database:
                 connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
-def create_database(server: DatabaseServer, *, name: str | None = None) -> Database:
+def create_database(
+    server: DatabaseServer, *, name: str | None = None, options: LiteralString = ""
+) -> Database:
     """An empty database on *server*, that goes with the server unless it is dropped."""
     name = name or f"test_{secrets.token_hex(6)}"
     # template0 is as empty as a database can be, and nobody's connection to it is in the way.
@@ -114,5 +117,7 @@ def create_database(server: DatabaseServer, *, name: str | None = None) -> Datab
     with psycopg.connect(server.url(), autocommit=True) as connection:
         # By default, 15 and newer write each page to the WAL, which takes twice as long.
         files = connection.info.server_version >= 150000
-        connection.execute(create + sql.SQL(" STRATEGY file_copy" if files else ""))
+        connection.execute(
+            create + sql.SQL(" STRATEGY file_copy " if files else " ") + sql.SQL(options)
+        )
     return Database(server.url(name))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from initmig.config import Config, parse_config, parse_reporting
 from initmig.errors import ConfigError, Problem
-from initmig.settings import COMMANDS, SETTINGS, Option, Secret
+from initmig.settings import COMMANDS, SETTINGS, Address, Option, Secret, Shard
 
 # A text for each setting, and what it has to become.
 GIVEN = {
@@ -83,6 +83,44 @@ def test_an_empty_text_counts_as_unset(option: Option) -> None:
     assert parse_config([f"{option.flag}="], {}) == default
     if not option.implied:
         assert parse_config([option.flag, ""], {}) == default
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", " ", "\t\n\n"])
+@each_setting
+def test_what_a_file_has_behind_a_value_is_no_part_of_it(option: Option, end: str) -> None:
+    text, value = GIVEN[option.flag]
+    by_variable = parse_config([], {option.env: text + end})
+    by_flag = parse_config([f"{option.flag}={text}{end}"], {})
+    assert getattr(by_variable, option.field) == getattr(by_flag, option.field) == value
+    assert parse_config([], {option.env: end}) == parse_config([], {})
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "value"),
+    [
+        ("INITMIG_TARGETS", "t.toml", "t.toml"),
+        ("INITMIG_EACH_SCHEMA", "t%", "t%"),
+        ("INITMIG_PARALLEL", "8", 8),
+        ("INITMIG_SHARD", "0/2", Shard(0, 2)),
+        ("INITMIG_LISTEN", ":80", Address("", 80)),
+        ("DATABASE_URL_FILE", "/secret", Secret(path="/secret")),
+        ("PGPASSWORD_FILE", "/secret", Secret(path="/secret")),
+    ],
+)
+def test_nor_behind_that_of_a_command_or_secret(variable: str, text: str, value: object) -> None:
+    argv = ["serve"] if variable == "INITMIG_LISTEN" else []
+    assert value in parse_config(argv, {variable: f"{text}\r\n"})
+
+
+def test_a_space_that_a_backslash_escapes_is_part_of_the_password() -> None:
+    text = "host=h password=a\\ "
+    assert parse_config([], {"DATABASE_URL": f"{text}\n"}).database_url == Secret(text)
+
+
+def test_no_required_value_can_be_a_line_end() -> None:
+    for argv in (["baseline", "--to=\n"], ["rollback", "--to", "\n"]):
+        with pytest.raises(ConfigError, match="needs"):
+            parse_config(argv, {})
 
 
 def test_a_flag_alone_stands_for_yes() -> None:
@@ -228,7 +266,10 @@ def test_a_secret_file_is_read_again_each_time(tmp_path: Path) -> None:
     assert secret.read() == "host=two"
 
 
-@pytest.mark.parametrize(("content", "reason"), [(None, "No such file"), (b"\xff", "not UTF-8")])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "No such file"), (b"\xff", "not UTF-8"), (b"a\0b", "a NUL character")],
+)
 def test_a_secret_file_that_cannot_be_read_is_named(
     tmp_path: Path, content: bytes | None, reason: str
 ) -> None:

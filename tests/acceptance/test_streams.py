@@ -1,0 +1,243 @@
+"""Streams that are closed, full or ASCII only change nothing but what can be read of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from http.client import HTTPConnection, HTTPException
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from tests.support.hosts import closed_port
+from tests.support.migrations import write
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.command import Initmig
+    from tests.support.databases import Database
+    from tests.support.processes import Result
+
+pytestmark = pytest.mark.any_version
+
+FILES = {
+    "0001_ä.sql": 'CREATE TABLE "ä" ()',
+    "0002_b.py": """
+import sys
+from yoyo import step
+print("€ imported")
+def work(connection):
+    print("€ printed")
+    print("€ printed to stderr", file=sys.stderr, flush=True)
+    connection.execute("CREATE TABLE b ()")
+step(work, "DROP TABLE b")
+""",
+}
+APPLIED = {"ä", "b"}
+
+
+class Streams(NamedTuple):
+    """How the command is started, and which of its streams cannot be written."""
+
+    redirection: str = ""
+    env: tuple[str, ...] = ()
+    out: bool = True
+    err: bool = True
+
+
+STREAMS = {
+    "stdout closed": Streams(">&-", out=False),
+    "stderr closed": Streams("2>&-", err=False),
+    "all closed": Streams("<&- >&- 2>&-", out=False, err=False),
+    "stdout full": Streams(">/dev/full", out=False),
+    "stderr full": Streams("2>/dev/full", err=False),
+    "both full": Streams(">/dev/full 2>&1", out=False, err=False),
+    "ASCII streams": Streams(env=("PYTHONIOENCODING=ascii",)),
+    "C locale": Streams(env=("LC_ALL=C", "PYTHONUTF8=0", "PYTHONCOERCECLOCALE=0")),
+    "C locale and ASCII streams": Streams(
+        env=("LC_ALL=C", "PYTHONUTF8=0", "PYTHONCOERCECLOCALE=0", "PYTHONIOENCODING=ascii:strict")
+    ),
+}
+SHOWING = [
+    ("status",),
+    ("status", "--json"),
+    ("plan",),
+    ("plan", "--json"),
+    ("doctor", "--json"),
+    ("rehearse", "--json"),
+]
+DOING = [
+    ("migrate",),
+    ("exec", "--", "true"),
+    ("migrate", "--targets=targets.toml"),
+    ("migrate", "--targets=targets.toml", "--json"),
+]
+
+
+@pytest.fixture(params=STREAMS)
+def streams(request: pytest.FixtureRequest) -> Streams:
+    return STREAMS[request.param]
+
+
+def started(
+    streams: Streams, initmig: Initmig, *argv: str, database: Database, folder: Path
+) -> Result:
+    env = dict(each.split("=", 1) for each in streams.env) | {"INITMIG_LOG_FORMAT": "json"}
+    prefix = ("sh", "-c", f'exec "$0" "$@" {streams.redirection}')
+    return initmig(
+        *argv, url=database.url, folder=folder, env=env, prefix=prefix, cwd=folder.parent
+    )
+
+
+def events_of(result: Result, streams: Streams) -> list[str]:
+    """The names of the events; asserts that there is nothing else on stderr."""
+    assert streams.err or result.err == ""
+    return [event["event"] for event in result.events]
+
+
+@pytest.mark.parametrize("argv", SHOWING, ids=" ".join)
+def test_a_result_that_cannot_be_written_is_an_error(
+    argv: tuple[str, ...], streams: Streams, initmig: Initmig, database: Database, folder: Path
+) -> None:
+    result = started(streams, initmig, *argv, database=database, folder=write(folder, FILES))
+    events = events_of(result, streams)
+    if not streams.out:
+        assert result.code == 2
+        assert not streams.err or result.events[-1]["error"] == "output-failed"
+    else:
+        assert result.code == 0, result.err
+        assert "failed" not in events
+        assert "0002_b" in result.out or argv[0] == "doctor"
+        if "--json" in argv:
+            document = json.loads(result.out)
+            ids = [each["id"] for each in document.get("migrations", [])]
+            assert argv[0] == "doctor" or ids == ["0001_ä", "0002_b"]
+    assert database.tables() == set()
+
+
+@pytest.mark.parametrize("argv", DOING, ids=" ".join)
+def test_what_cannot_be_written_changes_neither_the_work_nor_the_exit_code(
+    argv: tuple[str, ...], streams: Streams, initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder.parent, {"targets.toml": '[[target]]\nname = "a"\n[[target]]\nname = "€"\n'})
+    result = started(streams, initmig, *argv, database=database, folder=write(folder, FILES))
+    assert result.code == 0, result.err
+    assert database.tables() > APPLIED
+    events = events_of(result, streams)
+    many = "--targets=targets.toml" in argv
+    if streams.err:
+        printed = [event["text"] for event in result.events if event["event"] == "printed"]
+        assert printed.count("€ printed") == printed.count("€ printed to stderr") == 1
+        assert events.count("output_lost") == (many and not streams.out)
+    if many and "--json" in argv and streams.out:
+        outcomes = [json.loads(line) for line in result.out.splitlines()]
+        assert {each["target"] for each in outcomes} == {"a", "€"}
+
+
+def test_serve_serves_until_a_signal(
+    streams: Streams, initmig: Initmig, database: Database, folder: Path
+) -> None:
+    port = closed_port()
+    prefix = ("sh", "-c", f'exec "$0" "$@" {streams.redirection}')
+    running = initmig.start(
+        *("serve", f"--listen=127.0.0.1:{port}"),
+        url=database.url,
+        folder=write(folder, FILES),
+        env=dict(each.split("=", 1) for each in streams.env),
+        prefix=prefix,
+    )
+
+    def is_ready() -> bool:
+        try:
+            connection = HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == 200
+        except (OSError, HTTPException):
+            return False
+
+    wait_until(is_ready)
+    running.send(signal.SIGTERM)
+    result = running.result()
+    assert result.code == 0, result.err
+    assert "Traceback" not in result.err
+    assert database.tables() > APPLIED
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [(("status", "--check"), 7), (("rehearse",), 1), (("--help",), 2), (("--version",), 2)],
+    ids=str,
+)
+def test_a_failure_outweighs_a_result_that_cannot_be_written(
+    argv: tuple[str, ...], code: int, initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, {"0001_a.sql": "SELECT missing"})
+    streams = STREAMS["stdout full"]
+    result = started(streams, initmig, *argv, database=database, folder=folder)
+    assert (result.code, result.events[-1]["exit_code"]) == (code, code)
+
+
+def test_new_writes_its_files(initmig: Initmig, database: Database, folder: Path) -> None:
+    write(folder, {})
+    streams = STREAMS["stdout full"]
+    result = started(streams, initmig, "new", "add_x", database=database, folder=folder)
+    assert result.code == 0, result.err
+    assert len(list(folder.iterdir())) == 2
+    assert events_of(result, streams) == ["output_lost", "files_created"]
+
+
+def test_a_migration_that_writes_past_initmig_does_not_change_the_exit_code(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    code = "import sys\nfrom yoyo import step\nsys.__stdout__.write('x')\nstep('SELECT 1')\n"
+    streams = STREAMS["stdout full"]
+    result = started(
+        streams, initmig, "migrate", database=database, folder=write(folder, {"0001_x.py": code})
+    )
+    assert result.code == 0, result.err
+    assert "failed" not in events_of(result, streams)
+
+
+def test_a_closed_stream_is_closed_to_the_program_that_initmig_becomes(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    program = ("sh", "-c", "ls /proc/self/fd >open; true")
+    streams = STREAMS["all closed"]
+    result = started(
+        streams, initmig, "exec", "--", *program, database=database, folder=write(folder, FILES)
+    )
+    assert result.code == 0
+    # `ls` itself has the folder that it lists, by the lowest number that is free
+    assert (folder.parent / "open").read_text().split() == ["0", "1"]
+
+
+def test_no_connection_gets_the_number_of_a_closed_stream(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    code = """
+import os
+from yoyo import step
+def work(connection):
+    os.write(2, b"not for the server")
+    open("streams", "w").write(" ".join(os.readlink(f"/proc/self/fd/{n}") for n in range(3)))
+step(work)
+"""
+    streams = STREAMS["all closed"]
+    result = started(
+        streams, initmig, "migrate", database=database, folder=write(folder, {"0001_x.py": code})
+    )
+    assert result.code == 0
+    assert (folder.parent / "streams").read_text().split() == [os.devnull] * 3
+
+
+def test_an_id_is_the_same_in_every_locale(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, FILES)
+    for streams in (STREAMS["C locale"], Streams()):
+        result = started(streams, initmig, "migrate", database=database, folder=folder)
+        assert result.code == 0, result.err
+    assert events_of(result, Streams()) == ["nothing_pending"]
