@@ -27,6 +27,7 @@ from initmig.events import (
     StoppedBySignal,
     TargetsFinished,
 )
+from initmig.forks import withhold
 from initmig.model import Outcome
 from initmig.postgres import quote_literal, unexpected
 from initmig.run import with_session, without_files
@@ -225,6 +226,7 @@ def _start(
 def _serve(
     channel: socket.socket, targets: Sequence[Target], emit_for: Callable[[str], Emit]
 ) -> None:
+    withhold([channel])  # else the one that deals would not notice when this process is gone
     while number := channel.recv(4):
         target = targets[int.from_bytes(number, "big")]
         outcome = _attempt(target, emit_for(target.name))

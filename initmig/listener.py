@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from initmig.errors import ConfigError
 from initmig.events import Listening, RequestAnswered, RequestFailed
+from initmig.forks import withhold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +56,7 @@ def listening(address: Address, reply: Reply, emit: Emit) -> Iterator[None]:
     :raises ConfigError: it cannot listen on *address*
     """
     server = _listen(address, reply, emit)
+    withhold([server])
     thread = Thread(target=server.serve_forever, args=(_TICK_SECONDS,), name="serve", daemon=True)
     try:
         thread.start()

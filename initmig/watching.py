@@ -13,6 +13,7 @@ from initmig.dsn import mask_secrets
 from initmig.durations import format_duration
 from initmig.errors import InitmigError
 from initmig.events import NotWatched, StatementRunning
+from initmig.forks import CONNECTING
 from initmig.postgres import quote_literal
 from initmig.queue import wait_in_words
 
@@ -252,17 +253,21 @@ class Watch:
     @contextmanager
     def _second_connection(self) -> Iterator[Session]:
         if self._look_every >= _WORTH_A_CONNECTION_SECONDS:
-            with closing(self._session.sibling()) as other:
+            with closing(self._sibling()) as other:
                 yield other
             return
         if self._kept is None:
-            self._kept = self._keeping.enter_context(closing(self._session.sibling()))
+            self._kept = self._keeping.enter_context(closing(self._sibling()))
         try:
             yield self._kept
         except InitmigError:
             self._kept = None
             self._keeping.close()
             raise
+
+    def _sibling(self) -> Session:
+        with CONNECTING:
+            return self._session.sibling()
 
 
 class Seen(NamedTuple):

@@ -28,8 +28,9 @@ from initmig.errors import (
     ServerMessage,
 )
 from initmig.files import digest
+from initmig.forks import ending_children, withhold
 from initmig.model import Migration, Step
-from initmig.postgres import StatementFailed
+from initmig.postgres import OPEN, StatementFailed
 from initmig.sql.scanner import (
     forbidden_in_transaction,
     preparing_transactions,
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from initmig.postgres import Session
     from initmig.sql.scanner import Finding
     from initmig.sql.statements import Kind
+
+withhold(OPEN)
 
 _DIRECTIVES = ("__transactional__", "__depends__", "__breaking__")
 
@@ -132,7 +135,11 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             self._run_step(backend, step, direction)
 
     def _run_step(self, backend: Backend, step: Any, direction: Direction) -> None:
-        with telling_what_is_said(backend.emit), self._errors_placed(backend.session):
+        with (
+            telling_what_is_said(backend.emit),
+            self._errors_placed(backend.session),
+            ending_children(),
+        ):
             getattr(step, direction)(backend)
         function = next(_functions(step.step, direction), None)
         if self.use_transactions and function and not backend.session.in_transaction:
@@ -147,7 +154,8 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         saved = sys.dont_write_bytecode, yoyo_log.disabled
         sys.dont_write_bytecode = yoyo_log.disabled = True
         try:
-            load_as(self, data)
+            with ending_children():
+                load_as(self, data)
         except BadMigration as error:
             if error.__context__ is not None:
                 raise self._import_error(error.__context__) from error.__context__

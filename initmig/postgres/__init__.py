@@ -15,6 +15,7 @@ from initmig.postgres.errors import (
     out_of_memory,
     unexpected,
 )
+from initmig.postgres.libpq import OPEN
 from initmig.postgres.parameters import (
     CONNECT_TIMEOUT_SECONDS,
     Settings,
@@ -25,6 +26,7 @@ from initmig.postgres.session import Session, connect
 
 __all__ = [
     "CONNECT_TIMEOUT_SECONDS",
+    "OPEN",
     "READ_ONLY",
     "UNDEFINED_COLUMN",
     "UNDEFINED_TABLE",

@@ -32,6 +32,7 @@ from initmig.postgres.errors import (
     one_line,
     out_of_memory,
 )
+from initmig.postgres.libpq import OPEN
 from initmig.postgres.notices import Notices
 from initmig.postgres.parameters import IMPOSED, Settings, defaults
 from initmig.signals import callback
@@ -161,6 +162,7 @@ class PsycopgConnection:
     def __init__(self, connection: _Guarded) -> None:
         self.dbapi = connection
         self.on_silence: Callable[[], None] = lambda: None
+        OPEN.add(self)
         self._ended: InitmigError | None = None
         """Why it ended; what is sent on it afterwards, a ROLLBACK, fails for the same reason."""
 
@@ -325,8 +327,13 @@ class PsycopgConnection:
         finally:
             self.dbapi.guarded = False
 
+    def fileno(self) -> int:
+        """The socket; :raises psycopg.OperationalError: there is none."""
+        return self.dbapi.fileno()
+
     def close(self) -> None:
         """As in `connection.Connection`."""
+        OPEN.discard(self)
         self.dbapi.close()
 
 

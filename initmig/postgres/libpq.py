@@ -79,6 +79,10 @@ _NEVER_NULL = ("PQconnectStartParams", "PQconninfo", "PQcancelCreate")
 """Functions that report a failure as NULL."""
 
 
+OPEN: set[Any] = set()
+"""The connections of either kind, to be withheld from processes that a migration forks."""
+
+
 class _Option(Structure):
     """PQconninfoOption."""
 
@@ -115,6 +119,7 @@ class LibpqConnection:
         self.on_silence: Callable[[], None] = lambda: None
         keywords, values = _array(params.keys()), _array(params.values())
         self._connection = c_void_p(libpq.PQconnectStartParams(keywords, values, 1))
+        OPEN.add(self)
         # Called for each notice, which nobody is to read yet, with NULL: it frees nothing.
         libpq.PQsetNoticeProcessor(self._connection, libpq.PQfreemem, None)
         libpq.PQsetErrorVerbosity(self._connection, _VERBOSE)
@@ -375,8 +380,13 @@ class LibpqConnection:
     def _words(self) -> str:
         return _text(self._libpq.PQerrorMessage(self._connection))
 
+    def fileno(self) -> int:
+        """The socket; -1 where there is none."""
+        return int(self._libpq.PQsocket(self._connection))
+
     def close(self) -> None:
         """As in `connection.Connection`."""
+        OPEN.discard(self)
         # In this order, as a signal may end this half way, and another attempt to close follow.
         connection, self._connection = self._connection, c_void_p()
         self._libpq.PQfinish(connection)
