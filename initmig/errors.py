@@ -147,7 +147,7 @@ class TargetsFailed(InitmigError):
     def __init__(
         self, names: Sequence[str], *, of: int, not_begun: int = 0, exit_code: int
     ) -> None:
-        others = f"{not_begun} others were not begun" if not_begun else "the others are migrated"
+        others = f"not begun: {not_begun}" if not_begun else "the others are migrated"
         super().__init__(
             "targets-failed",
             f"{len(names)} of {of} targets failed: {', '.join(names)}",

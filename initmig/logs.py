@@ -350,7 +350,12 @@ def _takes_more(stream: TextIO) -> bool:
 
 def discard(stream: TextIO) -> None:
     """Let *stream*, which failed, lead nowhere: Python would fail again when it closes it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+    except OSError:
+        return  # no file descriptor is left: it goes on failing
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def _level(event: Event) -> str:

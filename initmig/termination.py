@@ -20,7 +20,12 @@ def write_outcome(path: str, text: str) -> None:
         return
     data = text.encode(errors="backslashreplace")[:LIMIT_BYTES].decode(errors="ignore").encode()
     try:
-        with open(path, "wb") as file:
+        with open(path, "wb", opener=_open_at_once) as file:
             file.write(data)
     except OSError:
         return
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open *path*, without waiting for a reader of what may be a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)

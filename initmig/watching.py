@@ -201,7 +201,7 @@ class Watch:
             if self._session.usable:
                 # the session's own connection has nothing else to do after a failure
                 return _in_words(self._session, f"ARRAY{pids}", own=0)
-        except InitmigError:
+        except (InitmigError, UnicodeError):  # psycopg reads no name that is not UTF-8
             pass
         return tuple(f"pid {pid}" for pid in pids)
 

@@ -195,6 +195,17 @@ def test_a_folder_and_files_of_ours_may_have_any_name(
     assert paths == [str(folder / name) for name in FILES]
 
 
+@pytest.mark.parametrize("what", ["a full device", "a folder", "a pipe without a reader"])
+def test_an_outcome_that_cannot_be_written_is_no_failure(
+    what: str, initmig: Initmig, database: Database, folder: Path
+) -> None:
+    pipe = folder.with_name("pipe")
+    os.mkfifo(pipe)
+    path = {"a full device": "/dev/full", "a folder": str(folder)}.get(what, str(pipe))
+    result = initmig(f"--termination-log={path}", url=database.url, folder=write(folder, FILES))
+    assert result.code == 0, result.err
+
+
 def test_exec_passes_bytes_on(initmig: Initmig, database: Database, folder: Path) -> None:
     code = "import sys, os; sys.exit(os.fsencode(sys.argv[1] + os.environ['X']) != 2 * b'caf\\xe9')"
     result = initmig(

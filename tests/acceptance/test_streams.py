@@ -201,6 +201,33 @@ def test_a_migration_that_writes_past_initmig_does_not_change_the_exit_code(
     assert "failed" not in events_of(result, streams)
 
 
+def test_a_full_stderr_fails_no_migration_that_uses_up_the_file_descriptors(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    code = """
+import os
+from yoyo import step
+def work(connection):
+    files = []
+    try:
+        while True:
+            files.append(open(os.devnull))
+    except OSError:
+        print("no more of them")
+    connection.execute("CREATE TABLE a ()")
+step(work)
+"""
+    result = started(
+        STREAMS["stderr full"],
+        initmig,
+        "migrate",
+        database=database,
+        folder=write(folder, {"0001_a.py": code}),
+    )
+    assert result.code == 0
+    assert "a" in database.tables()
+
+
 def test_a_closed_stream_is_closed_to_the_program_that_initmig_becomes(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:

@@ -93,7 +93,7 @@ def test_with_fail_fast_none_is_begun_after_a_failure(
     assert result.code == 1
     assert list(outcomes(result)) == ["tenant_1", "tenant_2"]
     assert "6 targets: applied something in 1, 1 failed (tenant_2), 4 not begun" in result.err
-    assert "next: see the lines of each; 4 others were not begun, and a run" in result.err
+    assert "next: see the lines of each; not begun: 4, and a run" in result.err
     assert tenants.query("SELECT FROM pg_tables WHERE schemaname = 'tenant_3'") == []
 
 
