@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from initmig.verification.comparison import Verdict
 
 
+_SHOWING = ("status", "plan", "doctor", "rehearse", "verify")
+"""The commands that are for their result on stdout."""
+
+
 def run() -> None:
     """The installed command."""
     # What modules and lists of files are made of is no garbage: to search it every 700 objects took
@@ -198,8 +202,12 @@ def _do(config: Config, emit: Emit) -> None:
         "exec": runner.migrate,
         "unlock": runner.unlock,
     }
+    if config.command in _SHOWING or config.targets or config.each_schema:
+        from initmig.streams import reserve_stdout
+
+        reserve_stdout()
     match config.command:
-        case "status" | "plan" | "doctor" | "rehearse" | "verify":
+        case command if command in _SHOWING:
             _show(config, emit)
         case "serve":
             from initmig import sidecar

@@ -46,6 +46,19 @@ def _escape(error: UnicodeError) -> tuple[str, int]:
     return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4)), error.end
 
 
+def reserve_stdout() -> None:
+    """Let nothing but `sys.stdout` lead to stdout: what programs write there goes to stderr."""
+    like = sys.stdout
+    try:
+        if like.fileno() != 1:
+            return  # somebody has led it elsewhere
+        number = os.dup(1)
+    except OSError:
+        return  # it is no file, or no file descriptor is left
+    sys.stdout = open(number, "w", encoding=like.encoding, errors=like.errors)  # noqa: SIM115
+    os.dup2(2, 1)
+
+
 def flush() -> None:
     """Write what is buffered, if possible: if not, Python would exit with a code of its own."""
     for name in ("stdout", "stderr"):

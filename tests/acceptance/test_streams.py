@@ -166,6 +166,33 @@ def test_serve_serves_until_a_signal(
     assert database.tables() > APPLIED
 
 
+@pytest.mark.parametrize("argv", [*SHOWING[1::2], *DOING[-1:], ("verify", "--json")], ids=" ".join)
+def test_what_migrations_and_their_programs_write_to_stdout_is_not_part_of_a_result(
+    argv: tuple[str, ...], initmig: Initmig, database: Database, folder: Path
+) -> None:
+    code = """
+import os, subprocess, sys
+from yoyo import step
+def write(connection=None):
+    os.write(1, b"noise\\n")
+    subprocess.run(["echo", "noise"])
+    sys.__stdout__.write("noise\\n")
+    sys.__stdout__.flush()
+write()
+step(write, write)
+"""
+    write(folder.parent, {"targets.toml": '[[target]]\nname = "a"\n[[target]]\nname = "b"\n'})
+    write(folder, {"0001_a.py": code})
+    env = {} if argv[0] == "verify" else {"DATABASE_URL": database.url}
+    result = initmig(*argv, folder=folder, cwd=folder.parent, env=env)
+    assert result.code == 0, result.err
+    if argv[0] == "migrate":
+        assert len([json.loads(line) for line in result.out.splitlines()]) == 2
+    else:
+        assert json.loads(result.out)
+    assert (result.err.count("noise") > 0) == (argv[0] not in ("status", "doctor"))
+
+
 @pytest.mark.parametrize(
     ("argv", "code"),
     [(("status", "--check"), 7), (("rehearse",), 1), (("--help",), 2), (("--version",), 2)],
