@@ -333,6 +333,8 @@ class Log:
             except OSError:
                 # nobody reads it: no reason to stop between two migrations
                 discard(self._stream)
+            except ValueError:
+                self._stream = None  # a migration has closed it
             except KeyboardInterrupt:
                 if not _takes_more(self._stream):
                     discard(self._stream)  # or the last words would hang as well

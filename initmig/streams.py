@@ -1,6 +1,6 @@
-"""Standard streams that are closed or full, and locales that are not UTF-8.
+"""Standard streams that are closed, full, or shared with others; locales that are not UTF-8.
 
-Imported only where there is such a thing: most starts have nothing of it.
+Imported only where that matters: a start with nothing to do needs none of it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def use_utf8() -> None:
 
     In another encoding the same file would have another id, and be applied a second time.
     """
-    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+    if sys.getfilesystemencoding() != "utf-8" and sys.executable and not sys.flags.utf8_mode:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
@@ -64,5 +64,5 @@ def flush() -> None:
     for name in ("stdout", "stderr"):
         try:
             getattr(sys, name).flush()
-        except OSError:
+        except (OSError, ValueError, AttributeError):  # or a migration has closed or removed it
             setattr(sys, name, None)

@@ -217,6 +217,20 @@ def test_exec_passes_bytes_on(initmig: Initmig, database: Database, folder: Path
     assert result.code == 0, result.err
 
 
+def test_schemas_whose_names_are_not_utf8_are_refused(
+    initmig: Initmig, server: DatabaseServer, folder: Path
+) -> None:
+    raw = create_database(server, options="ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
+    with raw.connect() as connection:
+        connection.execute("SET client_encoding = 'SQL_ASCII'")
+        connection.execute(b'CREATE SCHEMA "caf\xe9"')
+    write(folder, FILES)
+    result = initmig("migrate", "--each-schema=c%", url=raw.url, folder=folder, env=JSON)
+    assert (result.code, result.events[-1]["sqlstate"]) == (4, "22021")
+    assert initmig("migrate", url=raw.url, folder=folder).code == 0
+    raw.drop(server)
+
+
 def test_a_blocker_whose_name_is_not_utf8_is_named(
     initmig: Initmig,
     server: DatabaseServer,

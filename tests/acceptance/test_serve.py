@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 import time
@@ -47,6 +48,13 @@ from initmig.signals import stoppable
 config = parse_config(["serve", "--listen=127.0.0.1:0"], os.environ)
 with stoppable():
     sidecar.serve(config, Log(config.log_level, "text"), interval=0.1)
+"""
+LIMITED_BY_SIGNALS = """
+import resource, signal
+_, most = resource.getrlimit(resource.RLIMIT_NPROC)
+for number, soft in ((signal.SIGUSR1, 1), (signal.SIGUSR2, most)):
+    limits = resource.RLIMIT_NPROC, (soft, most)
+    signal.signal(number, lambda *_, limits=limits: resource.setrlimit(*limits))
 """
 PLACES = ["127.0.0.1:0", "localhost:0", "0.0.0.0:0", ":0"]
 
@@ -132,6 +140,37 @@ def closed_gate(database: Database) -> Iterator[Callable[[], None]]:
     with database.connect() as other:
         other.execute("SELECT pg_advisory_lock(1)")
         yield other.close
+
+
+# --- few threads ---
+
+
+def answers(site: Site) -> bool:
+    try:
+        site.ask("/readyz")
+    except (OSError, HTTPException):
+        return False
+    return True
+
+
+@pytest.mark.any_version
+def test_it_goes_on_looking_and_turns_clients_away_while_no_thread_can_be_started(
+    processes: Processes, database: Database, folder: Path, nameless_user: list[str]
+) -> None:
+    write(folder, FILES)
+    env = {"DATABASE_URL": database.url, "INITMIG_MIGRATIONS": str(folder)}
+    argv = [*nameless_user, sys.executable, "-c", LIMITED_BY_SIGNALS + LOOKING_OFTEN]
+    site = Site(processes.start(argv, env=env))
+    wait_until(site.is_ready)
+    site.running.send(signal.SIGUSR1)
+    wait_until(lambda: not answers(site))
+    database.execute("DELETE FROM _yoyo_migration WHERE migration_id = '0002_b'")
+    site.running.wait_for_line("warning not ready: 1 pending: 0002_b")
+    site.running.send(signal.SIGUSR2)
+    wait_until(lambda: answers(site))
+    result = site.stop()
+    assert result.code == 0
+    assert "Traceback" not in result.err
 
 
 # --- ready ---

@@ -216,10 +216,13 @@ def test_new_writes_its_files(initmig: Initmig, database: Database, folder: Path
     assert events_of(result, streams) == ["output_lost", "files_created"]
 
 
-def test_a_migration_that_writes_past_initmig_does_not_change_the_exit_code(
-    initmig: Initmig, database: Database, folder: Path
+@pytest.mark.parametrize(
+    "doing", ["sys.__stdout__.write('x')", "sys.__stdout__.close()", "sys.__stderr__.close()"]
+)
+def test_a_migration_that_uses_streams_of_its_own_does_not_change_the_exit_code(
+    doing: str, initmig: Initmig, database: Database, folder: Path
 ) -> None:
-    code = "import sys\nfrom yoyo import step\nsys.__stdout__.write('x')\nstep('SELECT 1')\n"
+    code = f"import sys\nfrom yoyo import step\nstep(lambda _: {doing})\n"
     streams = STREAMS["stdout full"]
     result = started(
         streams, initmig, "migrate", database=database, folder=write(folder, {"0001_x.py": code})
