@@ -37,17 +37,12 @@ class Contents(Record):
     rollback: bytes
     """Empty where there is no rollback file."""
 
-    @property
-    def text(self) -> str:
-        """The file without a byte order mark; what is not UTF-8 is replaced."""
-        return self.data.decode("utf-8-sig", errors="replace")
-
 
 class SqlFiles(Record):
-    """The SQL of a migration as the server gets it, and what its header says."""
+    """The SQL of a migration as the server gets it, in UTF-8, and what its header says."""
 
-    apply: str
-    rollback: str
+    apply: bytes
+    rollback: bytes
     checksum: str
     rollback_checksum: str
     header: Header
@@ -251,4 +246,4 @@ def parse_sql(contents: Contents) -> SqlFiles:
     rollback.check_transactions(transactional=header.transactional)
     if problems := (*apply.problems, *rollback.problems):
         raise ConfigError.of(problems)
-    return SqlFiles(apply.text, rollback.text, digest(data), digest(rollback_data), header)
+    return SqlFiles(apply.data, rollback.data, digest(data), digest(rollback_data), header)

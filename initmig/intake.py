@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from initmig.errors import Place
     from initmig.events import Emit
     from initmig.files import Contents
+    from initmig.foreign import Marker
     from initmig.model import Listing, Migration, MigrationFile
     from initmig.postgres import Session
 
 _SHOWN = 5
 """So many names are enough to recognize a folder."""
+
+_SHORT = 4096
 
 
 def refuse_empty(config: Config) -> None:
@@ -95,12 +98,13 @@ def objections(
 def warn(plan: Iterable[Migration], config: Config, emit: Emit) -> None:
     """Emit what is unusual about the files of a *plan*, and what lies unused beside them."""
     from initmig.files import look_beside
-    from initmig.sql.scanner import split
+    from initmig.sql.scanner import octets, spans
 
     if ignored := look_beside(config.migrations).ignored:
         emit(FilesIgnored(ignored))
     for migration in plan:
-        if migration.file.is_sql and not any(split(step.apply) for step in migration.steps):
+        steps = migration.steps if migration.file.is_sql else ()
+        if steps and not any(any(spans(octets(step.apply_data))) for step in steps):
             emit(NoStatements(migration.id, migration.file.path))
 
 
@@ -149,18 +153,24 @@ def _tool_of_id(id: str) -> str:
 
 
 def _tool_of_text(contents: Contents) -> str:
-    from initmig.foreign import marker_in
-
-    marker = marker_in(contents.text)
+    marker = _marker_in(contents)
     return marker.tool if marker else ""
 
 
 def _place_of_marker(contents: Contents) -> Place | None:
-    from initmig.foreign import marker_in
-    from initmig.sql.source import place_at
+    from initmig.sql.source import place_at, without_mark
 
-    marker = marker_in(contents.text)
-    return place_at(contents.file.path, contents.text, marker.offset) if marker else None
+    if not (marker := _marker_in(contents)):
+        return None
+    return place_at(contents.file.path, without_mark(contents.data), marker.offset)
+
+
+def _marker_in(contents: Contents) -> Marker | None:
+    from initmig.foreign import marker_in
+    from initmig.sql.scanner import octets
+    from initmig.sql.source import without_mark
+
+    return marker_in(octets(without_mark(contents.data)))
 
 
 def _unwritten(contents: Contents) -> Problem | None:
@@ -169,9 +179,9 @@ def _unwritten(contents: Contents) -> Problem | None:
     from initmig.scaffold import is_template
 
     file = contents.file
-    if is_template(contents.text):
+    if is_template(contents.data):
         what = "is still the template that `initmig new` wrote"
-    elif file.is_sql and not contents.text.strip():
+    elif file.is_sql and _is_blank(contents.data):
         what = "is empty"
     else:
         return None
@@ -182,6 +192,14 @@ def _unwritten(contents: Contents) -> Problem | None:
         " comment in it that says why",
         place=Place(file.path),
     )
+
+
+def _is_blank(data: bytes) -> bool:
+    from initmig.sql.source import without_mark
+
+    left = without_mark(data).strip()
+    # a file of exotic blanks alone is short
+    return len(left) < _SHORT and not left.decode(errors="replace").strip()
 
 
 def _foreign(tool: str, paths: Sequence[str], place: Place | None = None) -> Problem:

@@ -51,11 +51,24 @@ class Listing(Record):
 
 
 class Step(Record):
-    """One step as ``plan`` shows it: SQL, or where the Python function stands."""
+    """One step as ``plan`` shows it: SQL, or where the Python function stands; in UTF-8.
 
-    apply: str
-    rollback: str
+    Not as text, of which a single character can make four bytes of each other one.
+    """
+
+    apply_data: bytes
+    rollback_data: bytes
     """Empty where the step cannot be rolled back."""
+
+    @property
+    def apply(self) -> str:
+        """What applies it."""
+        return self.apply_data.decode()
+
+    @property
+    def rollback(self) -> str:
+        """What rolls it back."""
+        return self.rollback_data.decode()
 
 
 class Migration(Record):
@@ -72,9 +85,9 @@ class Migration(Record):
     """The engine's own object for it; only the engine looks inside."""
     rollback_checksum: str = ""
     """As *checksum*, of what rolls it back."""
-    parts: tuple[Place, ...] = ()
+    parts: Sequence[Place] = ()
     """Where each part stands that the journal counts; empty where it is one transaction."""
-    rollback_parts: tuple[Place, ...] = ()
+    rollback_parts: Sequence[Place] = ()
 
     @property
     def id(self) -> str:
@@ -119,7 +132,7 @@ class MigrationStatus(Record):
     path: str = ""
     applied: AppliedMigration | None = None
     unfinished: Unfinished | None = None
-    parts: tuple[Place, ...] = ()
+    parts: Sequence[Place] = ()
     """Of the half-way migration, in the direction that it goes; empty where they are not known."""
     behind: str = ""
     """The applied id that a pending migration sorts before, out of order; empty where none is."""

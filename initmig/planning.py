@@ -241,7 +241,7 @@ def changed_half_way(
     return tuple(findings)
 
 
-def _begun(migration: Migration, direction: Direction) -> tuple[str, str, tuple[Place, ...]]:
+def _begun(migration: Migration, direction: Direction) -> tuple[str, str, Sequence[Place]]:
     """Checksum, path and parts of *migration* in the *direction* that it goes."""
     if direction == "apply":
         return migration.checksum, migration.file.path, migration.parts
@@ -355,13 +355,13 @@ def refuse_irreversible(
 def without_rollback(migration: Migration) -> Problem | None:
     """Why *migration* cannot be rolled back; None where it can."""
     if migration.file.is_sql:
-        if all(step.rollback for step in migration.steps):
+        if all(step.rollback_data for step in migration.steps):
             return None
         path = migration.file.path.removesuffix(".sql") + ".rollback.sql"
         return Problem(
             "no-rollback", f"{migration.id} has no rollback", hint=f"write the SQL for it in {path}"
         )
-    missing = [n for n, step in enumerate(migration.steps, 1) if not step.rollback]
+    missing = [n for n, step in enumerate(migration.steps, 1) if not step.rollback_data]
     if not missing:
         return None
     numbers = ", ".join(map(str, missing))

@@ -32,13 +32,17 @@ steps = [step(apply, rollback)]
 # The rollback file that 0.1.0 wrote.
 _OLD_ROLLBACK = "-- Undo it: initmig refuses to roll back while this file has no statement."
 
+_LONGEST = 4096
+"""In bytes, with all that an editor may have added."""
+
 _TEMPLATES = {text.strip() for text in (_SQL, _ROLLBACK, _OLD_ROLLBACK, _PYTHON)}
 
 
-def is_template(text: str) -> bool:
-    """Whether *text* is a file of `write_migration` that nobody has edited."""
+def is_template(data: bytes) -> bool:
+    """Whether *data* is a file of `write_migration` that nobody has edited."""
     # an editor may have changed the line ends, or the empty lines at the end
-    return text.replace("\r\n", "\n").strip() in _TEMPLATES
+    text = data[:_LONGEST].decode("utf-8-sig", "replace")
+    return len(data) < _LONGEST and text.replace("\r\n", "\n").strip() in _TEMPLATES
 
 
 def write_migration(folder: str, name: str, *, python: bool, now: float) -> tuple[str, ...]:

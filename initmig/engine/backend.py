@@ -40,7 +40,7 @@ _STILL_OPEN = f"SAVEPOINT {SAVEPOINT}"
 """The server refuses it outside of a transaction: a file may have ended the one it was run in."""
 
 _LARGE = 1 << 20
-"""So many characters cost more, copied into a message with others, than a message."""
+"""So many bytes cost more, copied into a message with others, than a message."""
 
 _IMMEDIATE_CONSTRAINTS = """
 SELECT string_agg(DISTINCT format('%I.%I', n.nspname, c.conname), ', ')
@@ -236,10 +236,11 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def execute(self, sql: str, params: Mapping[str, Any] | None = None) -> Any:
         """As yoyo does it; in a transaction, what has no rows waits."""
-        self._outbox.put(_with_literals(sql, params or {}))
+        sql = _with_literals(sql, params or {})
         if self._in_transaction and not sql.startswith("SELECT"):
+            self._outbox.put(sql)
             return None
-        return _Rows(self._outbox.send())
+        return _Rows(self._outbox.ask(sql))
 
     def run(self, script: Script) -> None:
         """*script*, which waits for the COMMIT where the transaction is its own."""
@@ -254,7 +255,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         # with what the server cannot read, a transaction would be lost that is open already
         opens = self._in_transaction and not (self._shares or self.session.in_transaction)
         # nor goes COPY data with its COMMIT: first it has to be seen that the server took all of it
-        return opens and not script.data and len(script.sql) < _LARGE
+        return opens and not script.data and script.size < _LARGE
 
     def apply_one(self, migration: Any, force: bool = False, mark: bool = True) -> None:  # noqa: ARG002, FBT001, FBT002
         """Run the steps and record them, in one transaction where *migration* has one.
@@ -359,8 +360,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of *sql*, behind all that waits."""
-        self._outbox.put(sql)
-        return self._outbox.send()
+        return self._outbox.ask(sql)
 
     def record(self, sql: str) -> None:
         """Let *sql* go with the COMMIT of the transaction that is open."""

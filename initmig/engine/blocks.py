@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
+from initmig.engine.lazy import Lazy
 from initmig.engine.piecewise import Part
 from initmig.engine.transactions import SAVEPOINT
 from initmig.errors import ConfigError
@@ -11,38 +13,39 @@ from initmig.postgres import StatementFailed
 from initmig.sql.statements import EndsBlock, EndsItsBlocks, OpensBlock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from initmig.engine.backend import Backend
 
 
-def in_blocks(parts: Iterable[Part]) -> tuple[Part, ...]:
+def in_blocks(parts: Sequence[Part]) -> Sequence[Part]:
     """*parts*, with each transaction block among them as one.
 
     :raises ConfigError: a block has no end, one that begins the next, or one that is hidden
     """
-    grouped: list[Part] = []
-    block: list[Part] = []
-    for part in parts:
-        _check(part, block)
-        if isinstance(part.kind, OpensBlock) or block:
-            block.append(part)
-        else:
-            grouped.append(part)
-        if block and isinstance(part.kind, EndsBlock):
-            grouped.append(_block(block))
-            block = []
-    if block:
+    edges = array("Q")
+    begin: Part | None = None
+    for number, part in enumerate(parts):
+        _check(part, begin)
+        if begin is None:
+            edges.append(number)
+            begin = part if isinstance(part.kind, OpensBlock) else None
+        elif isinstance(part.kind, EndsBlock):
+            begin = None
+    if begin:
         raise ConfigError(
             "transaction-not-committed",
-            f"{block[0].sql} has no COMMIT",
+            f"{begin.sql} has no COMMIT",
             hint="end the transaction in the file in which it begins",
-            place=block[0].place,
+            place=begin.place,
         )
-    return tuple(grouped)
+    edges.append(len(parts))
+    return Lazy(
+        lambda number: _one(parts[edges[number] : edges[number + 1]]), range(len(edges) - 1)
+    )
 
 
-def _check(part: Part, block: Sequence[Part]) -> None:
+def _check(part: Part, begin: Part | None) -> None:
     if isinstance(part.kind, EndsBlock) and part.kind.chains:
         raise ConfigError(
             "commit-and-chain",
@@ -50,18 +53,23 @@ def _check(part: Part, block: Sequence[Part]) -> None:
             hint="write COMMIT; BEGIN; with what the next transaction needs",
             place=part.place,
         )
-    if isinstance(part.kind, EndsItsBlocks) and block:
+    if isinstance(part.kind, EndsItsBlocks) and begin:
         raise ConfigError(
             "transaction-command",
-            f"a step inside the transaction that begins at {block[0].place} has a transaction"
+            f"a step inside the transaction that begins at {begin.place} has a transaction"
             " command among other statements",
             hint="make that command a step of its own",
             place=part.place,
         )
 
 
+def _one(parts: Sequence[Part]) -> Part:
+    """The one of *parts*, or the block that they are."""
+    return parts[0] if len(parts) == 1 else _block(parts)
+
+
 def _block(parts: Sequence[Part]) -> Part:
-    begin, *body, end = parts
+    begin, body, end = parts[0], parts[1:-1], parts[-1]
     assert isinstance(end.kind, EndsBlock)  # noqa: S101 - so it was found
     # the place of what is rolled back cannot be committed with it
     commit = end.sql if end.kind.commits else ""
@@ -75,7 +83,7 @@ def _block(parts: Sequence[Part]) -> Part:
         if not commit:
             end.run(backend)
 
-    return Part(run, begin.place, commit=commit, body=tuple(body) if commit else (), is_block=True)
+    return Part(run, begin.at, commit=commit, body=body if commit else (), is_block=True)
 
 
 def _run_inside(backend: Backend, part: Part) -> None:

@@ -45,14 +45,17 @@ def load(
         for id in known:
             YoyoMigration(id, "", "")  # yoyo resolves dependencies among all that it ever saw
     loaded: list[Migration] = []
+    contents.reverse()
     with telling_what_is_said(emit):
-        for each in contents:
+        while contents:
+            path = contents[-1].file.path
             try:
-                loaded.append(_loaded(each, emit))
+                # taken out: what a migration is made of is not in memory twice
+                loaded.append(_loaded(contents.pop(), emit))
             except ConfigError as error:
                 problems.extend(error.problems)
             except MemoryError:
-                raise MemoryError(f"could not read {each.file.path}") from None
+                raise MemoryError(f"could not read {path}") from None
     ids = {file.id for file in files} | set(known)
     for migration in loaded:
         problems.extend(_missing_dependencies(migration, ids))

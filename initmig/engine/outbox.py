@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from initmig.postgres import ClientFailed, StatementFailed
-from initmig.sql.scanner import copy_data, split
+from initmig.sql.scanner import copy_data, in_characters, octets, offset_of, spans, split
 from initmig.sql.source import place_at
 
 if TYPE_CHECKING:
@@ -23,57 +25,79 @@ _SEAL = "\n--'\\\"\\\n"
 
 
 _PIECE = 1 << 16
-"""So many characters of data go to the server at a time."""
+"""So many bytes of data go to the server at a time."""
 
 # `COPY users, line 3, column id: "x"`, in the server's language.
 _COPY_CONTEXT = r"(?m)^COPY .*?, [^\d\n,:]*(\d+)"
 
 
 class Script(NamedTuple):
-    """SQL as it stands in the file *path* of this *text*, *start* characters from its beginning."""
+    """SQL in the *file* at *path*, from the byte *start* to *end*."""
 
     path: str
-    text: str
-    sql: str
+    file: bytes
     start: int
+    end: int
     data: Sequence[CopyData]
-    """What of the SQL the server gets only when it asks for it."""
+    """What of the SQL the server gets only when it asks for it; offsets in the file."""
 
     @classmethod
-    def of(cls, path: str, text: str, start: int = 0, end: int | None = None) -> Script:
-        """What stands in *text* from *start* to *end*."""
-        sql = text[start:end]
-        return cls(path, text, sql, start, copy_data(sql))
+    def of(cls, path: str, file: bytes) -> Script:
+        """All of a *file*."""
+        return cls(path, file, 0, len(file), copy_data(octets(file)))
 
     @property
-    def message(self) -> str:
+    def sql(self) -> bytes:
+        """All of it; a copy, if it is not the whole file."""
+        return self.file[self.start : self.end]
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.end - self.start
+
+    @property
+    def place(self) -> Place:
+        """Where it begins."""
+        return self._place_at(self.start)
+
+    @property
+    def message(self) -> bytes:
         """The SQL without the data."""
-        edges = [edge for each in self.data for edge in (each.start, each.after)]
-        pairs = zip([0, *edges[1::2]], [*edges[::2], len(self.sql)], strict=True)
-        return "".join([self.sql[start:end] for start, end in pairs])
+        return b"".join([self.file[start:end] for start, end in self._sent()])
+
+    def _sent(self) -> Iterator[tuple[int, int]]:
+        """Start and end of each piece of the message, in the file."""
+        start = self.start
+        for each in self.data:
+            yield start, each.start
+            start = each.after
+        yield start, self.end
 
     def copies(self) -> Iterator[Iterator[bytes]]:
         """The data of each COPY, in pieces."""
         for each in self.data:
             yield (
-                self.sql[at : min(at + _PIECE, each.end)].encode()
+                self.file[at : min(at + _PIECE, each.end)]
                 for at in range(each.start, each.end, _PIECE)
             )
 
     def place_of(self, offset: int) -> Place:
         """The place of the character at *offset* of the message."""
-        for each in self.data:
-            if offset >= each.start:
-                offset += each.after - each.start
-        return self._place_at(offset)
+        for start, end in self._sent():
+            size = _characters(self.file, start, end)
+            if offset < size:
+                return self._place_at(offset_of(self.file, start, offset))
+            offset -= size
+        return self._place_at(self.end)
 
     def place_of_statement(self, number: int, *, line: int = 0) -> Place:
         """The place of the statement *number*, from 0, or of the last one.
 
         Where it is a COPY, and *line* is given, that of the line of its data, from 1.
         """
-        statements = split(self.sql)
-        start = statements[min(number, len(statements) - 1)].start if statements else 0
+        found = deque(islice(spans(octets(self.sql)), number + 1), maxlen=1)
+        start = self.start + found[0][0] if found else self.start
         for each in self.data:
             if line and each.statement == start:
                 start = self._line_of(each, line)
@@ -82,11 +106,15 @@ class Script(NamedTuple):
     def _line_of(self, data: CopyData, line: int) -> int:
         offset = data.start
         for _ in range(line - 1):
-            offset = self.sql.find("\n", offset, data.end) + 1 or data.end
+            offset = self.file.find(b"\n", offset, data.end) + 1 or data.end
         return offset
 
     def _place_at(self, offset: int) -> Place:
-        return place_at(self.path, self.text, self.start + offset)
+        return place_at(self.path, self.file, offset)
+
+
+def _characters(file: bytes, start: int, end: int) -> int:
+    return sum(len(piece.decode()) for _, piece in in_characters(file, start, end))
 
 
 class Outbox:
@@ -111,18 +139,30 @@ class Outbox:
         """Forget what waits."""
         self._waiting = []
 
-    def send(self, *, commits: bool = False) -> list[tuple[Any, ...]]:
-        """Send what waits, if anything does; the rows of its last statement.
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of *sql*, behind all that waits.
 
-        Where that *commits*, the server must confirm it.
+        :raises StatementFailed: as `send`
+        """
+        self._send_file()  # whose rows would be kept with those of *sql*
+        self.put(sql)
+        return self._send_waiting(discards=False)
+
+    def send(self, *, commits: bool = False) -> None:
+        """Send what waits, if anything does; a COMMIT that *commits* the server must confirm.
 
         :raises StatementFailed: with its place where that is in a file
         """
+        self._send_waiting(commits=commits)
+
+    def _send_waiting(
+        self, *, commits: bool = False, discards: bool = True
+    ) -> list[tuple[Any, ...]]:
         message, self._waiting = self._waiting, []
         if not message:
             return []
         try:
-            return self._send(message, commits=commits)
+            return self._send(message, commits=commits, discards=discards)
         except StatementFailed as error:
             if error.completed or self._session.in_transaction or len(message) == 1:
                 raise
@@ -131,14 +171,16 @@ class Outbox:
             *before, last = message
             for each in before:
                 self._send([each])
-            return self._send([last], commits=commits)
+            return self._send([last], commits=commits, discards=discards)
 
     def _send(
-        self, message: Sequence[str | Script], *, commits: bool = False
+        self, message: Sequence[str | Script], *, commits: bool = False, discards: bool = True
     ) -> list[tuple[Any, ...]]:
         copies = (each for part in message if isinstance(part, Script) for each in part.copies())
         try:
-            rows = self._session.run("".join(_joined(message)), copies, commits=commits)
+            rows = self._session.run(
+                b"".join(_joined(message)), copies, commits=commits, discards=discards
+            )
             if next(copies, None):
                 raise StatementFailed(
                     "copy-data-not-requested",
@@ -155,18 +197,18 @@ class Outbox:
         return rows
 
 
-def _sql(part: str | Script) -> str:
-    return part if isinstance(part, str) else part.message
+def _sql(part: str | Script) -> bytes:
+    return part.encode() if isinstance(part, str) else part.message
 
 
-def _joined(message: Sequence[str | Script]) -> list[str]:
+def _joined(message: Sequence[str | Script]) -> list[bytes]:
     """The parts of *message*, all but the last with what keeps it apart from the next."""
     *before, last = message
     return [*map(_kept_apart, before), _sql(last)]
 
 
-def _kept_apart(part: str | Script) -> str:
-    return f"{part};" if isinstance(part, str) else f"{part.message}{_SEAL};"
+def _kept_apart(part: str | Script) -> bytes:
+    return _sql(part) + (b";" if isinstance(part, str) else f"{_SEAL};".encode())
 
 
 def _place(message: Sequence[str | Script], error: StatementFailed) -> Place | None:
@@ -174,7 +216,7 @@ def _place(message: Sequence[str | Script], error: StatementFailed) -> Place | N
     left = error.position - 1 if error.position else error.completed
     *before, part = message
     for each in before:
-        size = len(_kept_apart(each)) if error.position else _count(each)
+        size = len(_kept_apart(each).decode()) if error.position else _count(each)
         if left < size:
             part = each
             break
@@ -188,7 +230,7 @@ def _place(message: Sequence[str | Script], error: StatementFailed) -> Place | N
 
 def _count(part: str | Script) -> int:
     """How many statements *part* has."""
-    return len(split(part if isinstance(part, str) else part.sql))
+    return len(split(part if isinstance(part, str) else octets(part.sql)))
 
 
 def _line_of_copy(context: str) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from initmig import catalog, history
+from initmig.engine.outbox import Script
 from initmig.engine.transactions import SAVEPOINT, cleaning_up, transaction_prepared
 from initmig.errors import MigrationFailed, PlanError
 from initmig.events import LeftOverRemoved, MigrationResumed, PartFoundDone
@@ -37,18 +39,29 @@ class Part(NamedTuple):
 
     run: Callable[[Backend], None]
     """Raises StatementFailed with its place."""
-    place: Place
-    sql: str = ""
-    """Empty for what is no single statement."""
+    at: Place | Script
+    """Where it begins: a Script is asked only when that is needed, as it counts the lines."""
+    source: str | Script = ""
+    """The SQL; empty for what is no single statement."""
     kind: Kind | None = None
     commit: str = ""
     """The COMMIT of a transaction of the file's own, which *run* leaves open."""
-    body: tuple[Part, ...] = ()
+    body: Sequence[Part] = ()
     """What is in that transaction."""
     is_block: bool = False
     """Whether it is a transaction of the migration's own."""
     opaque: bool = False
     """Whether it may send anything, as a function in Python."""
+
+    @property
+    def place(self) -> Place:
+        """Where it begins."""
+        return self.at.place if isinstance(self.at, Script) else self.at
+
+    @property
+    def sql(self) -> str:
+        """The text of the statement; empty for what is no single one."""
+        return self.source.sql.decode() if isinstance(self.source, Script) else self.source
 
 
 class Piecewise:
@@ -59,7 +72,7 @@ class Piecewise:
         self._session = backend.session
         self._id = migration.id
         self._direction = direction
-        self._parts: tuple[Part, ...] = migration.parts(direction)
+        self._parts: Sequence[Part] = migration.parts(direction)
         self._journal = Journal(backend.session, migration.description, direction)
 
     def run(self) -> None:
@@ -100,7 +113,7 @@ class Piecewise:
         try:
             if part.commit:
                 self._run_block(number, part)
-            elif before is not None or not part.sql or _is_alone(part):
+            elif before is not None or not part.source or _is_alone(part):
                 self._run_alone(number, part, before)
             else:
                 self._run_in_transaction(number, part)
@@ -207,9 +220,8 @@ class Piecewise:
         What runs concurrently waits for every older transaction and holds up nobody meanwhile;
         timed out, it would leave an invalid index.
         """
-        names = {name for _, name in _settings_of(self._parts)}
-        lasting = self._session.settled and not names & {"lock_timeout", "all"}
-        if not (lasting and isinstance(part.kind, catalog.CONCURRENT)):
+        is_long = self._session.settled and isinstance(part.kind, catalog.CONCURRENT)
+        if not is_long or self._names & {"lock_timeout", "all"}:
             yield
             return
         set_to = "SELECT current_setting('lock_timeout'), set_config('lock_timeout', '{}', false)"
@@ -221,6 +233,11 @@ class Piecewise:
 
         with cleaning_up(restore):
             yield
+
+    @cached_property
+    def _names(self) -> set[str]:
+        """Of what the parts set for the session."""
+        return {name for _, name in _settings_of(self._parts)}
 
     def _refuse_pooled(self) -> None:
         if self._session.settled:

@@ -16,6 +16,7 @@ from yoyo.migrations import MigrationStep, StepGroup
 
 from initmig.engine.blocks import in_blocks
 from initmig.engine.importing import load_as
+from initmig.engine.lazy import places_of
 from initmig.engine.piecewise import Part
 from initmig.engine.speech import in_words, telling_what_is_said, yoyo_log
 from initmig.engine.transactions import NO_TRANSACTION
@@ -41,7 +42,7 @@ from initmig.sql.source import place_at
 from initmig.sql.statements import EndsBlock, EndsItsBlocks, OpensBlock, read_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from initmig.engine.backend import Backend
     from initmig.files import Contents
@@ -69,7 +70,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         self.sets_isolation = "isolation" in (self.source or "").lower()
         self.sets_session = True  # whatever its functions call is not to be read here
         steps = tuple(_steps(self.steps, file.path))
-        self._parts: dict[Direction, tuple[Part, ...]] = {"apply": (), "rollback": ()}
+        self._parts: dict[Direction, Sequence[Part]] = {"apply": (), "rollback": ()}
         if not self.use_transactions:
             self._parts = {"apply": self._parts_of("apply"), "rollback": self._parts_of("rollback")}
         self.description = Migration(
@@ -81,8 +82,8 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             steps,
             self,
             checksum,
-            tuple(part.place for part in self._parts["apply"]),
-            tuple(part.place for part in self._parts["rollback"]),
+            places_of(self._parts["apply"]),
+            places_of(self._parts["rollback"]),
         )
         if problems := tuple(self._problems()):
             raise ConfigError.of(problems)
@@ -91,15 +92,15 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         """All that is applied, as one: what a function sends is not to be seen from here."""
         return (Part(lambda backend: self.run(backend, "apply"), Place(self.path)),)
 
-    def parts(self, direction: Direction) -> tuple[Part, ...]:
+    def parts(self, direction: Direction) -> Sequence[Part]:
         """The steps, in the order run, as what the journal counts; empty in one transaction."""
         return self._parts[direction]
 
-    def _parts_of(self, direction: Direction) -> tuple[Part, ...]:
+    def _parts_of(self, direction: Direction) -> Sequence[Part]:
         steps = list(_one_by_one(self.steps))
         if direction == "rollback":
             steps.reverse()
-        return in_blocks(self._part(step, direction) for step in steps)
+        return in_blocks([self._part(step, direction) for step in steps])
 
     def _part(self, step: Any, direction: Direction) -> Part:
         def run(backend: Backend) -> None:
@@ -275,19 +276,23 @@ def _place_of_sql(path: str, source: str, sql: str, position: int) -> Place:
     if sql not in (ast.get_source_segment(source, found[0]) or "") or not (
         position or len(statements) == 1
     ):
-        return place_at(path, source, start)._replace(column=0)
+        return _place_at(path, source, start)._replace(column=0)
     offset = position - 1 if position else statements[0].start
-    return place_at(path, source, source.index(sql, start) + offset)
+    return _place_at(path, source, source.index(sql, start) + offset)
+
+
+def _place_at(path: str, source: str, offset: int) -> Place:
+    return place_at(path, source.encode(), len(source[:offset].encode()))
 
 
 def _kind_of(sql: str, place: Place) -> Kind | None:
     """What the *sql* of one step does; :raises ConfigError: a block of it does not end in it."""
-    statements = read_statements(sql).statements
+    statements = read_statements(sql.encode(errors="replace")).statements
     if len(statements) == 1:
         return statements[0].kind
     if not any(isinstance(each.kind, OpensBlock | EndsBlock) for each in statements):
         return None
-    in_blocks(Part(lambda _: None, place, each.text, each.kind) for each in statements)
+    in_blocks([Part(lambda _: None, place, each.text, each.kind) for each in statements])
     return EndsItsBlocks()
 
 
@@ -316,15 +321,17 @@ def _steps(steps: Iterable[Any], path: str) -> Iterator[Step]:
             yield from _steps(wrapper.step.steps, path)
         else:
             inner = wrapper.step
-            yield Step(_shown(inner._apply, path), _shown(inner._rollback, path))  # noqa: SLF001
+            apply, rollback = inner._apply, inner._rollback  # noqa: SLF001
+            yield Step(_shown(apply, path), _shown(rollback, path))
 
 
-def _shown(code: Any, path: str) -> str:
+def _shown(code: Any, path: str) -> bytes:
     """SQL as it is, a function by name and line, nothing for nothing."""
-    if not code or isinstance(code, str):
-        return code or ""
-    lines = getattr(getattr(code, "__code__", None), "co_firstlineno", "")
-    return f"-- Python: {getattr(code, '__name__', repr(code))} at {path}:{lines}"
+    text = code or ""
+    if not isinstance(text, str):
+        lines = getattr(getattr(code, "__code__", None), "co_firstlineno", "")
+        text = f"-- Python: {getattr(code, '__name__', repr(code))} at {path}:{lines}"
+    return text.encode(errors="replace")
 
 
 def _names(depends: Any) -> frozenset[str]:

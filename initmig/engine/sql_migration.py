@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 from yoyo.migrations import Migration as YoyoMigration
 
+from initmig.engine.lazy import places_of
 from initmig.engine.outbox import Script
 from initmig.files import parse_sql
 from initmig.model import Migration, Step
 from initmig.scaffold import is_template
-from initmig.sql.scanner import mentions, split
+from initmig.sql.scanner import mentions, octets, spans
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from initmig.engine.backend import Backend
     from initmig.engine.piecewise import Part
     from initmig.events import Emit
@@ -20,11 +23,12 @@ if TYPE_CHECKING:
     from initmig.model import Direction, MigrationFile
 
 
-def _shown_rollback(file: MigrationFile, text: str) -> str:
+def _shown_rollback(file: MigrationFile, data: bytes) -> bytes:
     """The rollback as a step has it: empty where nobody has written one."""
-    if not file.rollback_path or is_template(text):
-        return ""
-    return text if split(text) else f"-- {file.rollback_path} has nothing to undo"
+    if not file.rollback_path or is_template(data):
+        return b""
+    has_statements = any(spans(octets(data)))
+    return data if has_statements else f"-- {file.rollback_path} has nothing to undo".encode()
 
 
 class SqlMigration(YoyoMigration):  # type: ignore[misc]
@@ -39,13 +43,13 @@ class SqlMigration(YoyoMigration):  # type: ignore[misc]
         source = parse_sql(contents)
         self.use_transactions = source.header.transactional
         both = (source.apply, source.rollback)
-        self.sets_isolation = any(mentions(text, ["isolation"]) for text in both)
-        self.sets_session = any(mentions(text, ["set"]) for text in both)
+        self.sets_isolation = any(mentions(each, ["isolation"]) for each in both)
+        self.sets_session = any(mentions(each, ["set"]) for each in both)
         self._scripts = {
             "apply": Script.of(file.path, source.apply),
             "rollback": Script.of(file.rollback_path, source.rollback),
         }
-        self._parts: dict[Direction, tuple[Part, ...]] = {"apply": (), "rollback": ()}
+        self._parts: dict[Direction, Sequence[Part]] = {"apply": (), "rollback": ()}
         if not self.use_transactions:
             from initmig.engine.sql_parts import parts_of
 
@@ -59,8 +63,8 @@ class SqlMigration(YoyoMigration):  # type: ignore[misc]
             (shown,),
             self,
             source.rollback_checksum,
-            tuple(part.place for part in self._parts["apply"]),
-            tuple(part.place for part in self._parts["rollback"]),
+            places_of(self._parts["apply"]),
+            places_of(self._parts["rollback"]),
         )
 
     def run(self, backend: Backend, direction: Direction) -> None:
@@ -70,13 +74,13 @@ class SqlMigration(YoyoMigration):  # type: ignore[misc]
         """
         backend.run(self._scripts[direction])
 
-    def statements(self) -> tuple[Part, ...]:
+    def statements(self) -> Sequence[Part]:
         """What is applied, one by one, to be run in a transaction that is open."""
         from initmig.engine.sql_parts import statements_of
 
         script = self._scripts["apply"]
-        return statements_of(script.path, script.text)
+        return statements_of(script.path, script.file)
 
-    def parts(self, direction: Direction) -> tuple[Part, ...]:
+    def parts(self, direction: Direction) -> Sequence[Part]:
         """What the journal counts, in the order run; empty where it is one transaction."""
         return self._parts[direction]

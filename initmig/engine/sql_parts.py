@@ -5,49 +5,44 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from initmig.engine.blocks import in_blocks
+from initmig.engine.lazy import Lazy
 from initmig.engine.outbox import Script
 from initmig.engine.piecewise import Part
 from initmig.events import ParserFellBack
-from initmig.sql.scanner import copy_data, split
-from initmig.sql.source import place_at
-from initmig.sql.statements import Statement, read_statements
+from initmig.sql.scanner import copy_data, octets, spans
+from initmig.sql.statements import Found, read_kinds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from initmig.events import Emit
+    from initmig.sql.statements import Kind
 
 
-def parts_of(path: str, text: str, emit: Emit) -> tuple[Part, ...]:
-    """The statements of *text*; what stands from a BEGIN to its end is one part.
+def parts_of(path: str, file: bytes, emit: Emit) -> Sequence[Part]:
+    """The statements of *file*; what stands from a BEGIN to its end is one part.
 
     :raises ConfigError: as `in_blocks`
     """
-    reading = read_statements(text)
-    if reading.fell_back:
-        emit(ParserFellBack(path, reading.fell_back))
-    ends = _ends_of_data(text)
-    return in_blocks(
-        _part(Script.of(path, text, each.start, ends.get(each.start, each.end)), each)
-        for each in reading.statements
-    )
+    statements, fell_back = read_kinds(file)
+    if fell_back:
+        emit(ParserFellBack(path, fell_back))
+    return in_blocks(_parts(path, file, statements))
 
 
-def statements_of(path: str, text: str) -> tuple[Part, ...]:
-    """The statements of *text*, one by one, for a transaction that is open."""
-    ends = _ends_of_data(text)
-    return tuple(
-        _part(
-            Script.of(path, text, each.start, ends.get(each.start, each.end)),
-            Statement(*each, kind=None),
-        )
-        for each in split(text)
-    )
+def statements_of(path: str, file: bytes) -> Sequence[Part]:
+    """The statements of *file*, one by one, for a transaction that is open."""
+    return _parts(path, file, Found((*span, None) for span in spans(octets(file))))
 
 
-def _ends_of_data(text: str) -> dict[int, int]:
-    """Where the data of each COPY ends, by where its statement starts."""
-    return {data.statement: data.after for data in copy_data(text)}
+def _parts(path: str, file: bytes, statements: Found[Kind]) -> Sequence[Part]:
+    data = {each.statement: each for each in copy_data(octets(file))}
 
+    def part(number: int) -> Part:
+        start, end, kind = statements[number]
+        copied = (data[start],) if start in data else ()
+        script = Script(path, file, start, copied[0].after if copied else end, copied)
+        sql = script if not copied else script._replace(end=end, data=())
+        return Part(lambda backend: backend.run(script), script, sql, kind)
 
-def _part(script: Script, statement: Statement) -> Part:
-    place = place_at(script.path, script.text, script.start)
-    return Part(lambda backend: backend.run(script), place, statement.text, statement.kind)
+    return Lazy(part, range(len(statements)))

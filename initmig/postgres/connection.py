@@ -66,13 +66,17 @@ class Connection(Protocol):
 
     def exchange(
         self,
-        message: str,
+        message: bytes,
         timeout: float,
         copies: Iterator[Iterable[bytes]],
         *,
         commits: bool = False,
+        discards: bool = False,
     ) -> list[tuple[Any, ...]]:
         """The rows of the last statement of *message*, within *timeout* seconds.
+
+        With *discards* there are none: each row is dropped as it arrives, and a result of any size
+        takes no more memory than a few rows of it.
 
         Each COPY FROM STDIN in it gets the next of *copies*, and fails where there is none.
         Where *message* *commits*, its last statement is a COMMIT, which the server must confirm.

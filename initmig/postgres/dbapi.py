@@ -20,6 +20,7 @@ from initmig.dsn import parse_dsn
 from initmig.errors import ConfigError, ServerMessage
 from initmig.postgres.errors import (
     NO_COPY_DATA,
+    ROWS_AT_A_TIME,
     ClientFailed,
     StatementFailed,
     client_failed,
@@ -55,6 +56,12 @@ logging.getLogger("psycopg").addHandler(logging.NullHandler())
 # libpq calls these, and they call what is ours.
 callback(psycopg.Connection._notice_handler)  # noqa: SLF001
 callback(psycopg.Connection._notify_handler)  # noqa: SLF001
+
+_CHUNKED_SINCE = 170000
+"""The version of libpq that has a chunked mode."""
+
+_ROWS = (pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_CHUNK)
+"""A part of a result."""
 
 _CLIENT_FAILED = (
     "sending",
@@ -203,11 +210,12 @@ class PsycopgConnection:
 
     def exchange(
         self,
-        message: str,
+        message: bytes,
         timeout: float,
         copies: Iterator[Iterable[bytes]],
         *,
         commits: bool = False,
+        discards: bool = False,
     ) -> list[tuple[Any, ...]]:
         """As in `connection.Connection`.
 
@@ -219,8 +227,10 @@ class PsycopgConnection:
         begun, sent = monotonic(), False
         try:
             with self.dbapi.lock:
-                self.dbapi.pgconn.send_query(message.encode())
+                self.dbapi.pgconn.send_query(message)
                 sent = True
+                if discards:
+                    _receive_in_pieces(self.dbapi.pgconn)
                 limit = None if timeout == float("inf") else timeout
                 answer = self.dbapi.wait(
                     self._observed(_answer(self.dbapi.pgconn, copies)), timeout=limit
@@ -391,6 +401,14 @@ class _Answer(NamedTuple):
     """How many statements were completed before that."""
 
 
+def _receive_in_pieces(pgconn: pq.abc.PGconn) -> None:
+    """Let the rows of the message just sent come a few at a time: libpq keeps no more."""
+    if pq.version() >= _CHUNKED_SINCE:
+        pgconn.set_chunked_rows_mode(ROWS_AT_A_TIME)
+    else:
+        pgconn.set_single_row_mode()
+
+
 def _answer(pgconn: pq.abc.PGconn, copies: Iterator[Iterable[bytes]]) -> PQGen[_Answer]:
     """All of the answer to the message that was sent.
 
@@ -410,7 +428,7 @@ def _answer(pgconn: pq.abc.PGconn, copies: Iterator[Iterable[bytes]]) -> PQGen[_
         last = result
         if result.status == pq.ExecStatus.FATAL_ERROR:
             failed = failed or result
-        elif failed is None:
+        elif failed is None and result.status not in _ROWS:
             completed += 1
     if last is None or pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
         raise psycopg.OperationalError("receiving a result failed: libpq has none where one is due")

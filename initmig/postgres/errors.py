@@ -19,6 +19,9 @@ NO_COPY_DATA = b"there is no data for it"
 """What a COPY FROM STDIN is told to fail with that nobody has data for."""
 
 
+ROWS_AT_A_TIME = 32
+"""So many rows of a result that nobody wants are in memory together."""
+
 TIMEOUT_ID = "ended-by-timeout"
 """The id of an error that a setting of the server, the role or the session made."""
 

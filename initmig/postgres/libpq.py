@@ -17,6 +17,7 @@ from time import monotonic
 from initmig.errors import ServerMessage
 from initmig.postgres.errors import (
     NO_COPY_DATA,
+    ROWS_AT_A_TIME,
     ClientFailed,
     StatementFailed,
     client_failed,
@@ -29,6 +30,7 @@ from initmig.postgres.errors import (
     one_line,
     out_of_memory,
 )
+from initmig.postgres.parameters import RAW
 from initmig.records import TYPE_CHECKING
 from initmig.signals import callback
 
@@ -43,12 +45,11 @@ if TYPE_CHECKING:
 _BAD = 1  # ConnStatusType
 _FAILED, _READING, _WRITING = range(3)  # PostgresPollingStatusType
 _GOOD, _COPY_OUT, _COPY_IN = (0, 1, 2), 3, 4  # ExecStatusType
+_ROWS = (9, 12)  # a part of a result: PGRES_SINGLE_TUPLE, PGRES_TUPLES_CHUNK
 _IDLE, _ACTIVE = 0, 1  # PGTransactionStatusType
 _VERBOSE = 2  # PGVerbosity
 
 _FOR_EVER = float("inf")
-_RAW = "surrogateescape"
-"""Lets what the server sends be sent back as it came."""
 _CANCEL_SECONDS = 5.0
 
 _VALUES: Mapping[int, Callable[[bytes], Any]] = {
@@ -66,6 +67,8 @@ _LOWEST_GOOD = {
     "PQsetnonblocking": 0,
     "PQsocket": 0,
     "PQsendQuery": 1,
+    "PQsetChunkedRowsMode": 1,
+    "PQsetSingleRowMode": 1,
     "PQflush": 0,
     "PQputCopyData": 1,  # 0: it can queue no more, right after all was sent
     "PQputCopyEnd": 1,
@@ -192,11 +195,12 @@ class LibpqConnection:
 
     def exchange(
         self,
-        message: str,
+        message: bytes,
         timeout: float,
         copies: Iterator[Iterable[bytes]],
         *,
         commits: bool = False,
+        discards: bool = False,
     ) -> list[tuple[Any, ...]]:
         """As in `connection.Connection`."""
         if self._ended:
@@ -204,8 +208,10 @@ class LibpqConnection:
         deadline = monotonic() + timeout
         sent = False
         try:
-            self._libpq.PQsendQuery(self._connection, message.encode(errors=_RAW))
+            self._libpq.PQsendQuery(self._connection, message)
             sent = True
+            if discards:
+                self._receive_in_pieces()
             self._flush(deadline)
             return self._answer(deadline, copies, commits=commits)
         except KeyboardInterrupt:
@@ -259,6 +265,13 @@ class LibpqConnection:
         self.close()
         return self._ended
 
+    def _receive_in_pieces(self) -> None:
+        """Let the rows of the message just sent come a few at a time: libpq keeps no more."""
+        if hasattr(self._libpq, "PQsetChunkedRowsMode"):  # libpq 17
+            self._libpq.PQsetChunkedRowsMode(self._connection, ROWS_AT_A_TIME)
+        else:
+            self._libpq.PQsetSingleRowMode(self._connection)
+
     def _flush(self, deadline: float) -> None:
         """Send what is queued, and read what the server says meanwhile, for which it may wait."""
         while self._libpq.PQflush(self._connection) == 1:
@@ -302,7 +315,7 @@ class LibpqConnection:
                 self._discard(deadline)
             elif status in _GOOD:
                 completed += 1
-            else:
+            elif status not in _ROWS:
                 failed = failed or self._failed(result, completed)
         self._tell()
         if not self.closed and (not last or self._transaction_status() == _ACTIVE):
@@ -429,7 +442,7 @@ def _wait(socket: int, events: int, deadline: float) -> int:
 
 def _name(value: bytes) -> str:
     """What is UTF-8, unless the database has no encoding (SQL_ASCII)."""
-    return value.decode(errors=_RAW)
+    return value.decode(errors=RAW)
 
 
 def _text(said: bytes | None) -> str:
@@ -465,7 +478,8 @@ def _declared(libpq: CDLL) -> CDLL:
     for name in _NEVER_NULL:
         getattr(libpq, name).errcheck = _checked(libpq, name, bool)
     for name, lowest in _LOWEST_GOOD.items():
-        getattr(libpq, name).errcheck = _checked(libpq, name, lowest.__le__)
+        if function := getattr(libpq, name, None):
+            function.errcheck = _checked(libpq, name, lowest.__le__)
     return libpq
 
 

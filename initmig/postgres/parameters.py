@@ -32,6 +32,10 @@ IMPOSED = {"client_encoding": "UTF8"}
 """What no connection string can change."""
 
 
+RAW = "surrogateescape"
+"""Lets what the server sends be sent back as it came."""
+
+
 class Settings(Record):
     """How to connect, and for whom the work is done there."""
 

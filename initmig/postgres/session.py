@@ -9,6 +9,7 @@ from initmig.postgres.connecting import open_connection
 from initmig.postgres.errors import TIMEOUT_ID, StatementFailed, refused
 from initmig.postgres.parameters import (
     CONNECT_TIMEOUT_SECONDS,
+    RAW,
     lasting,
     preamble,
     staying,
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _LONGEST_SILENCE_SECONDS = 10.0
 _SHORTEST_SILENCE_SECONDS = 0.5
+_BEGINNING_BYTES = 1000
+"""Of a message: enough to find who runs it."""
 
 
 def _silence(lock_timeout: float) -> float:
@@ -57,7 +60,7 @@ class Session:
         self._patience: Patience | None = None
         self._limit = self._deadline = float("inf")
         self._begun = 0.0
-        self._message = ""
+        self._message = b""
         self._begin()
 
     def _begin(self) -> None:
@@ -80,7 +83,7 @@ class Session:
 
     def _look(self) -> None:
         if self._make_patience and not self.watched:
-            self._held_up(self._make_patience).look(self._message, monotonic() - self._begun)
+            self._held_up(self._make_patience).look(self._beginning(), monotonic() - self._begun)
 
     def _held_up(self, make: MakePatience) -> Patience:
         self._patience = self._patience or make(self)
@@ -221,23 +224,35 @@ class Session:
             raise refused(error) from error
 
     def run(
-        self, script: str, copies: Copies = (), *, commits: bool = False
+        self,
+        script: str | bytes,
+        copies: Copies = (),
+        *,
+        commits: bool = False,
+        discards: bool = False,
     ) -> list[tuple[Any, ...]]:
         """The rows of the last statement of *script*, which is sent as it is, in one message.
 
         Each COPY FROM STDIN in it gets the next of *copies*. A script that *commits* ends in
-        COMMIT, and the server must confirm that.
+        COMMIT, and the server must confirm that. With *discards* no rows are wanted, and none are
+        kept in memory.
 
         :raises StatementFailed: the server refused it, or answered COMMIT with ROLLBACK
         :raises DatabaseUnavailable: the connection was lost, or the answer took too long, or the
             client failed once a COMMIT was sent
         :raises ClientFailed: libpq or Python failed on the client's side
         """
-        self._message = script
+        message = script if isinstance(script, bytes) else script.encode(errors=RAW)
+        self._message = message
         if not self._limited:
             self._begun, self._patience = monotonic(), None
         seconds = min(self.answer_timeout, max(self._deadline - monotonic(), 0.0))
-        return self.connection.exchange(script, seconds, iter(copies), commits=commits)
+        return self.connection.exchange(
+            message, seconds, iter(copies), commits=commits, discards=discards
+        )
+
+    def _beginning(self) -> str:
+        return self._message[:_BEGINNING_BYTES].decode(errors="replace")
 
     def naming_setting(self, error: InitmigError) -> None:
         """Let *error* say where the setting comes from, if it is that one has ended the session."""

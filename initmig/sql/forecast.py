@@ -68,7 +68,7 @@ def forecast_of(
     made: set[str] = set()
     return {
         migration.id: _with_findings(
-            tuple(_forecasts(migration.file.path, step.apply, made)),
+            tuple(_forecasts(migration.file.path, step.apply_data, made)),
             [each for each in findings if each.path == migration.file.path],
         )
         for migration in migrations
@@ -95,15 +95,15 @@ def _with_findings(
     )
 
 
-def _forecasts(path: str, text: str, made: set[str]) -> Iterator[Forecast]:
-    """What the statements of *text* will do; adds to what is *made*."""
-    statements, _ = read_each(text, _expected)
-    for start, _, _, expected in statements:
+def _forecasts(path: str, data: bytes, made: set[str]) -> Iterator[Forecast]:
+    """What the statements of *data* will do; adds to what is *made*."""
+    statements, _ = read_each(data, _expected)
+    for start, _, expected in statements:
         if expected is None:
             continue  # the parser does not read it
         locks = tuple(lock for lock in expected.locks if lock.table not in made)
         made.update(expected.makes)
-        yield Forecast(place_at(path, text, start), locks, expected.advice if locks else ())
+        yield Forecast(place_at(path, data, start), locks, expected.advice if locks else ())
 
 
 def _expected(tree: Node) -> _Expected:

@@ -77,23 +77,23 @@ Need = Uses | Makes | Fills | Creates | Requires | Obscures
 
 
 class Stated(NamedTuple):
-    """A need of a statement, which begins at the character *start* of the *text* of *path*."""
+    """A need of a statement, which begins at the byte *start* of the *data* of *path*."""
 
     path: str
-    text: str
+    data: bytes
     start: int
     need: Need
 
     @property
     def place(self) -> Place:
         """The place of the statement."""
-        return place_at(self.path, self.text, self.start)
+        return place_at(self.path, self.data, self.start)
 
 
-def read_needs(path: str, text: str) -> tuple[tuple[Stated, ...], str]:
-    """What the *text* of *path* needs, in order; and why the parser did not read all of it."""
-    found, fell_back = read_each(text, lambda tree: tuple(_needs(tree)))
-    stated = (Stated(path, text, each[0], need) for each in found for need in each[3] or ())
+def read_needs(path: str, data: bytes) -> tuple[tuple[Stated, ...], str]:
+    """What the *data* of *path* needs, in order; and why the parser did not read all of it."""
+    found, fell_back = read_each(data, lambda tree: tuple(_needs(tree)))
+    stated = (Stated(path, data, start, need) for start, _, needs in found for need in needs or ())
     return tuple(stated), fell_back
 
 

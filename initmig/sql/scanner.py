@@ -21,7 +21,7 @@ _IN_WORD = r"(?:[\w$]|[^\x00-\x7f])"
 _WORD_END = rf"(?!{_IN_WORD})"
 _WHITE_SPACE = " \t\n\r\f\v"
 _COMMENT = r"--[^\r\n]*+"
-_GAP = rf"(?a)\s++|{_COMMENT}|/\*|\A\ufeff"  # the last is a byte order mark
+_GAP = rf"(?a)\s++|{_COMMENT}|/\*|\A(?:\ufeff|\xef\xbb\xbf)"  # a byte order mark
 _COMMENT_EDGE = r"/\*|\*/"
 _LINE_END = r"\r\n?|\n"
 
@@ -60,7 +60,7 @@ _BEFORE_COPY_DATA = r";[ \t\f\v]*+\r?(?=\n)"
 _END_OF_COPY_DATA = r"\n\\\.\r?(?=\n|\Z)"
 _MAYBE_COPY = ("stdin",)
 _MAYBE_PSQL_ONLY = ("\\", *_MAYBE_COPY)
-_META_COMMAND = r"\\(\w+|.?)"
+_META_COMMAND = r"\\((?:\w|[^\x00-\x7f])+|.?)"
 _RESTRICTIONS = (r"\restrict", r"\unrestrict")
 
 _TRANSACTION_COMMAND = rf"""(?xia)
@@ -80,6 +80,9 @@ _LOCK_RELEASE = rf"""(?xias)
     (?: DISCARD{_BETWEEN}ALL{_WORD_END} | (?!CREATE{_WORD_END}).*? (pg_advisory_unlock_all) )
 """
 _MAYBE_LOCK_RELEASE = ("discard", "pg_advisory_unlock_all")
+
+_PIECE = 1 << 16
+"""So much of a text is copied at a time."""
 
 _DIRECTIVE = r"--\s*(\w+)\s*:\s*(.*)"
 
@@ -141,24 +144,44 @@ class Position(Record):
     """The text of that line, without its end."""
 
 
-def mentions(text: str, words: Iterable[str]) -> bool:
-    """Whether one of *words*, in lower case, is in *text*, in whatever case.
+def octets(data: bytes) -> str:
+    """*data*, which is UTF-8, with each byte of it as a character: offsets count bytes.
 
-    As bytes, of which megabytes take no time, where `re` takes seconds; and one character beyond
-    the others would make four bytes of each in a copy of *text*.
+    The lexical rules need no more of a character beyond ASCII than that it is one, and in a
+    proper text the one with the highest code would make up to four bytes of each.
     """
-    lower = text.encode(errors="replace").lower()
-    return any(word.encode() in lower for word in words)
+    return data.decode("latin-1")
+
+
+def mentions(text: str | bytes, words: Iterable[str]) -> bool:
+    """Whether one of *words*, in lower case and ASCII, is in *text*, in whatever case.
+
+    As bytes, of which megabytes take no time, where `re` takes seconds; and a piece at a time, as
+    this copies them.
+    """
+    wanted = [word.encode() for word in words]
+    overlap = max(map(len, wanted))
+    for start in range(0, len(text), _PIECE):
+        piece = text[start : start + _PIECE + overlap]
+        lower = (piece if isinstance(piece, bytes) else piece.encode("latin-1", "replace")).lower()
+        if any(word in lower for word in wanted):
+            return True
+    return False
 
 
 def split(text: str) -> list[Statement]:
     """Statements of *text* in order; empty ones, psql's commands and COPY data are left out."""
-    statements = []
+    return [Statement(start, end, text[start:end]) for start, end in spans(text)]
+
+
+def spans(text: str) -> Iterator[tuple[int, int]]:
+    """Start and end of each of those statements, one at a time."""
     for start, end in _pieces(text):
         if text[start] != "\\":
-            statement = text[start:end].rstrip(_WHITE_SPACE)
-            statements.append(Statement(start, start + len(statement), statement))
-    return statements
+            last = end
+            while text[last - 1] in _WHITE_SPACE:
+                last -= 1
+            yield start, last
 
 
 def forbidden_in_transaction(text: str) -> list[Finding]:
@@ -248,6 +271,11 @@ def without_restrictions(text: str) -> str:
     return "".join([*kept, text[after:]])
 
 
+def header_end(text: str) -> int:
+    """Offset of the first statement of *text*, behind all comments."""
+    return _after_gaps(text, 0)
+
+
 def header_directives(text: str) -> list[Directive]:
     """Directives in the comments before the first statement, whatever their names."""
     directives = []
@@ -275,17 +303,44 @@ def _comments(text: str, start: int, end: int) -> Iterator[int]:
             start = _after_block_comment(text, start)
 
 
-def position(text: str, offset: int) -> Position:
-    r"""Where the character at *offset* stands; a line ends with ``\n``, ``\r\n`` or ``\r``."""
-    if text.startswith("\n", offset) and text.endswith("\r", 0, offset):
+def position(data: bytes, offset: int) -> Position:
+    r"""The place of the character at the byte *offset*; ``\n``, ``\r\n`` or ``\r`` ends a line."""
+    if data.startswith(b"\n", offset) and data.endswith(b"\r", 0, offset):
         offset -= 1  # inside of one line end
-    line_feeds, returns, pairs = (text.count(end, 0, offset) for end in ("\n", "\r", "\r\n"))
-    start = max(text.rfind("\n", 0, offset), text.rfind("\r", 0, offset)) + 1
+    line_feeds, returns, pairs = (data.count(end, 0, offset) for end in (b"\n", b"\r", b"\r\n"))
+    start = max(data.rfind(b"\n", 0, offset), data.rfind(b"\r", 0, offset)) + 1
+    found = _compiled_for_bytes(_LINE_END).search(data, offset)
     return Position(
         line=line_feeds + returns - pairs + 1,
-        column=offset - start + 1,
-        source=text[start : _line_end(text, start)],
+        column=sum(len(_text(each)) for _, each in in_characters(data, start, offset)) + 1,
+        source=_text(data[start : found.start() if found else None]),
     )
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
+def in_characters(data: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Pieces of *data* from *start* to *end*, none of which splits a character, with offsets."""
+    while start < end:
+        stop = min(start + _PIECE, end)
+        # a character of four bytes has three that cannot begin one
+        for _ in range(3):
+            if stop < end and data[stop] & 0xC0 == 0x80:
+                stop -= 1
+        yield start, data[start:stop]
+        start = stop
+
+
+def offset_of(data: bytes, start: int, characters: int) -> int:
+    """The offset of the character that stands so many *characters* behind the one at *start*."""
+    for at, piece in in_characters(data, start, len(data)):
+        text = _text(piece)
+        if characters < len(text):
+            return at + len(text[:characters].encode())
+        characters -= len(text)
+    return len(data)
 
 
 def _transaction_finding(command: re.Match[str]) -> Finding:
@@ -318,6 +373,11 @@ def _meta_command_finding(command: re.Match[str]) -> Finding:
         f"{command[0]} is a command of psql, not SQL",
         next(hints, "delete it: only psql knows commands that begin with a backslash"),
     )
+
+
+@cache
+def _compiled_for_bytes(pattern: str) -> re.Pattern[bytes]:
+    return re.compile(pattern.encode())
 
 
 @cache

@@ -8,6 +8,10 @@ from initmig.sql.scanner import (
     Finding,
     forbidden_in_transaction,
     header_directives,
+    header_end,
+    in_characters,
+    octets,
+    offset_of,
     position,
     preparing_transactions,
     psql_only,
@@ -35,7 +39,7 @@ class Header(Record):
 
 
 class Source:
-    """The text of *path*, and the *problems* found in it so far.
+    """The text of *path*, as *data* in UTF-8, and the *problems* found in it so far.
 
     A byte order mark is left out, and what pg_dump writes for psql alone; line ends stay as they
     are, for one inside of a string is data.
@@ -44,43 +48,51 @@ class Source:
     def __init__(self, path: str, data: bytes) -> None:
         self.path = path
         self.problems: list[Problem] = []
-        self.text = without_restrictions(self._decode(data))
-        for finding in (*psql_only(self.text), *releasing_locks(self.text)):
+        self.data = self._checked(without_mark(data))
+        text = octets(self.data)
+        kept = without_restrictions(text)
+        if kept is not text:
+            self.data = kept.encode("latin-1")
+        for finding in (*psql_only(kept), *releasing_locks(kept)):
             self._object(finding)
 
-    def _decode(self, data: bytes) -> str:
-        try:
-            text = data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            before = error.object[: error.start].decode()  # the byte order mark is cut off here
-            line, column, _ = position(before, len(before))
+    def _checked(self, data: bytes) -> bytes:
+        """*data*; nothing where it is not UTF-8."""
+        if (wrong := _not_utf8(data)) is not None:
+            line, column, _ = position(data[:wrong], wrong)
             self.problems.append(
                 Problem(
                     "not-utf8",
-                    f"byte 0x{error.object[error.start]:02x} is not UTF-8",
+                    f"byte 0x{data[wrong]:02x} is not UTF-8",
                     f"save the file as UTF-8, for example: iconv -f LATIN1 -t UTF-8 {self.path}",
                     Place(self.path, line, column),
                 )
             )
-            return ""
-        if (nul := text.find("\0")) >= 0:
+            return b""
+        if (nul := data.find(0)) >= 0:
             self.problems.append(
                 Problem(
                     "nul-character",
                     "a NUL character, at which PostgreSQL would stop reading",
                     "remove it",
-                    place_at(self.path, text, nul),
+                    place_at(self.path, data, nul),
                 )
             )
-        return text
+        return data
 
     def _object(self, finding: Finding) -> None:
-        place = place_at(self.path, self.text, finding.offset)
-        self.problems.append(Problem(finding.id, finding.message, finding.hint, place))
+        """Make a problem of *finding*, in the octets of the text."""
+        place = place_at(self.path, self.data, finding.offset)
+        message = finding.message.encode("latin-1").decode(errors="replace")
+        self.problems.append(Problem(finding.id, message, finding.hint, place))
 
     def header(self) -> Header:
         """The directives that initmig or yoyo act on; a near miss is a problem, a comment not."""
-        directives = header_directives(self.text)
+        header = self.data[: header_end(octets(self.data))]
+        directives = [
+            each._replace(offset=offset_of(header, 0, each.offset))
+            for each in header_directives(header.decode())
+        ]
         for directive in directives:
             if directive.name not in _DIRECTIVES and (meant := _near_miss(directive.name)):
                 self._object(
@@ -115,7 +127,7 @@ class Source:
     def check_transactions(self, *, transactional: bool) -> None:
         """Object to statements that would end initmig's transaction, or leave one prepared."""
         find = forbidden_in_transaction if transactional else preparing_transactions
-        for finding in find(self.text):
+        for finding in find(octets(self.data)):
             self._object(finding)
 
 
@@ -125,7 +137,22 @@ def _near_miss(name: str) -> str:
     return next(iter(get_close_matches(name.lower(), _DIRECTIVES, n=1, cutoff=0.75)), "")
 
 
-def place_at(path: str, text: str, offset: int) -> Place:
-    """The place of the character at *offset* (0-based) in the *text* of *path*."""
-    line, column, source = position(text, offset)
+def _not_utf8(data: bytes) -> int | None:
+    """The offset of the first byte of *data* that is not UTF-8; None where all is."""
+    for start, piece in in_characters(data, 0, len(data)):
+        try:
+            piece.decode()
+        except UnicodeDecodeError as error:
+            return start + error.start
+    return None
+
+
+def without_mark(data: bytes) -> bytes:
+    """*data* without a byte order mark."""
+    return data.removeprefix(b"\xef\xbb\xbf")
+
+
+def place_at(path: str, data: bytes, offset: int) -> Place:
+    """The place of the character at the byte *offset* (0-based) in the *data* of *path*."""
+    line, column, source = position(data, offset)
     return Place(path, line, column, source)

@@ -5,10 +5,12 @@ PostgreSQL's own parser tells; https://github.com/pganalyze/libpg_query describe
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
 
-from initmig.sql.scanner import copy_data, position, split
+from initmig.sql.scanner import copy_data, octets, offset_of, position, spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -115,13 +117,46 @@ _ALONE = DropIndexConcurrently | ReindexConcurrently | DetachConcurrently | Crea
 
 
 class Statement(NamedTuple):
-    """One SQL statement, from its first token on, without its semicolon; offsets in characters."""
+    """One SQL statement, from its first token on, without its semicolon; offsets in bytes."""
 
     start: int
     end: int
     text: str
     kind: Kind | None
     """None for what is nothing special, or not known to the parser."""
+
+
+class Found(Sequence[tuple[int, int, "_T | None"]]):
+    """Start and end of each statement of a text, in bytes, with what was found in it, if anything.
+
+    In arrays, as with three objects each the statements of a file take more than the file.
+    """
+
+    def __init__(self, each: Iterable[tuple[int, int, _T | None]] = ()) -> None:
+        self._starts = array("Q")
+        self._ends = array("Q")
+        self._what: dict[int, _T] = {}
+        for one in each:
+            self.append(*one)
+
+    def append(self, start: int, end: int, what: _T | None) -> None:
+        """Add the next one."""
+        if what is not None:
+            self._what[len(self)] = what
+        self._starts.append(start)
+        self._ends.append(end)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, int, _T | None]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[tuple[int, int, _T | None]]: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        return self._starts[index], self._ends[index], self._what.get(index % len(self))
 
 
 class Reading(NamedTuple):
@@ -132,35 +167,38 @@ class Reading(NamedTuple):
     """Why the parser did not read all of it, and where; else empty."""
 
 
-def read_statements(text: str) -> Reading:
-    """Statements of *text* in order, where the parser fails as `initmig.sql.split` has them."""
-    found, fell_back = read_each(text, _kind)
-    return Reading(tuple(Statement(*each) for each in found), fell_back)
+def read_statements(data: bytes) -> Reading:
+    """Statements of *data* in order, where the parser fails as `initmig.sql.split` has them."""
+    found, fell_back = read_kinds(data)
+    statements = (Statement(*each[:2], data[each[0] : each[1]].decode(), each[2]) for each in found)
+    return Reading(tuple(statements), fell_back)
 
 
-def read_each(
-    text: str, read: Callable[[Node], _T]
-) -> tuple[list[tuple[int, int, str, _T | None]], str]:
-    """What *read* finds in the tree of each statement of *text*, None where there is no tree.
+def read_kinds(data: bytes) -> tuple[Found[Kind], str]:
+    """The same without the text of the statements, which may be many, or large."""
+    return read_each(data, _kind)
 
-    Each with its start, end and text, as in `Statement`; beside them why the parser did not read
-    all of it, as in `Reading`. One tree is in memory at a time, where the parts are parsed alone.
+
+def read_each(data: bytes, read: Callable[[Node], _T | None]) -> tuple[Found[_T], str]:
+    """What *read* finds in the tree of each statement of *data*, None where there is no tree.
+
+    Each with its start and end, as in `Statement`; beside them why the parser did not read all of
+    it, as in `Reading`. One tree is in memory at a time, where the parts are parsed alone.
     """
-    parts = split(text)
-    found: list[_T | None] = []
+    found: Found[_T] = Found()
     refused = ""
-    for part in parts:
+    for start, end in spans(octets(data)):
+        what = None
         try:
-            found.append(read(_only(_parse(part.text))))
+            what = read(_only(_parse(data, start, end)))
         except _Refused as error:
-            found.append(None)
-            refused = refused or _placed(error, text, part.start)
-    if refused and not copy_data(text):  # the parser would take the data for SQL
+            refused = refused or _placed(error, data, start)
+        found.append(start, end, what)
+    if refused and not copy_data(octets(data)):  # the parser would take the data for SQL
         with suppress(_Refused):
-            return list(_as_parsed(text, read)), ""
+            return Found(_as_parsed(data, read)), ""
     # Where the parser reads each part as one statement, it has no other way to part them.
-    each = zip(parts, found, strict=True)
-    return [(*part, what) for part, what in each], refused
+    return found, refused
 
 
 def nodes(tree: Node) -> Iterator[tuple[str, Node]]:
@@ -188,10 +226,12 @@ class _Refused(Exception):
         self.offset = offset
 
 
-def _parse(text: str) -> list[Node]:
+def _parse(data: bytes, start: int = 0, end: int | None = None) -> list[Node]:
     """What the parser has for each statement; :raises _Refused: it is no SQL to it."""
     from pgparse import PGQueryError, parse
 
+    end = len(data) if end is None else end
+    text = data[start : min(end, start + 4 * _MAX_LENGTH + 1)].decode(errors="replace")
     if len(text) > _MAX_LENGTH:
         raise _Refused(f"more than {_MAX_LENGTH} characters")
     try:
@@ -203,8 +243,9 @@ def _parse(text: str) -> list[Node]:
     return parsed
 
 
-def _placed(refused: _Refused, text: str, start: int) -> str:
-    return f"line {position(text, start + refused.offset).line}: {refused}"
+def _placed(refused: _Refused, data: bytes, start: int) -> str:
+    offset = offset_of(data, start, refused.offset)
+    return f"line {position(data, offset).line}: {refused}"
 
 
 def _only(parsed: list[Node]) -> Node:
@@ -214,16 +255,15 @@ def _only(parsed: list[Node]) -> Node:
     return tree
 
 
-def _as_parsed(text: str, read: Callable[[Node], _T]) -> Iterator[tuple[int, int, str, _T | None]]:
+def _as_parsed(
+    data: bytes, read: Callable[[Node], _T | None]
+) -> Iterator[tuple[int, int, _T | None]]:
     """The statements as the parser parts them; :raises _Refused: it does not."""
-    data = text.encode()
-    for each in _parse(text):
-        first = each.get("stmt_location", 0)  # in bytes, and before any comment
+    for each in _parse(data):
+        first = each.get("stmt_location", 0)  # before any comment
         after = first + each["stmt_len"] if "stmt_len" in each else len(data)
-        start = len(data[:first].decode())
-        inside = split(data[first:after].decode())
-        start, end = start + inside[0].start, start + inside[-1].end
-        yield start, end, text[start:end], read(each["stmt"])
+        inside = list(spans(octets(data[first:after])))
+        yield first + inside[0][0], first + inside[-1][1], read(each["stmt"])
 
 
 def _kind(tree: Node) -> Kind | None:
@@ -328,7 +368,7 @@ def _dotted(names: Iterable[str]) -> str:
 def _quoted(name: str) -> str:
     """*name* as SQL has it; without quotes where the parser reads it the same."""
     try:
-        parsed = _parse(f"TABLE {name}")
+        parsed = _parse(f"TABLE {name}".encode())
     except _Refused:
         parsed = []
     match parsed:

@@ -322,10 +322,10 @@ def test_silence_is_noticed_on_either_kind_of_connection(database: Database, pyt
     with closing(open_connection(Settings(database.url), 5, python=python)) as connection:
         connection.silence_seconds = 0.2
         connection.on_silence = lambda: noticed.append(time.monotonic())
-        assert connection.exchange("SELECT 1 FROM pg_sleep(1)", 60, iter(())) == [(1,)]
+        assert connection.exchange(b"SELECT 1 FROM pg_sleep(1)", 60, iter(())) == [(1,)]
         assert noticed
         noticed.clear()
-        assert connection.exchange("SELECT 2", 60, iter(())) == [(2,)]
+        assert connection.exchange(b"SELECT 2", 60, iter(())) == [(2,)]
         assert not noticed
 
 

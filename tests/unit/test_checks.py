@@ -49,7 +49,7 @@ OTHERS = Found(
 
 
 def of(need: Need, known: Found | None = None, server: Server = SERVER) -> list[Check]:
-    return list(of_need(Stated("a.sql", "-- é\nDROP", 5, need), known, WORKER, server))
+    return list(of_need(Stated("a.sql", "-- é\nDROP".encode(), 6, need), known, WORKER, server))
 
 
 @pytest.mark.parametrize(("number", "level"), [(130022, "failure"), (140000, "ok"), (190000, "ok")])

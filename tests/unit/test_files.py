@@ -136,7 +136,7 @@ def test_directives_are_found_behind_a_byte_order_mark_and_before_any_line_end(
     [file] = list_files([str(tmp_path)]).migrations
     files = parse_sql(read(file))
     assert files.header == (False, True, frozenset({"b", "c"}))
-    assert files.apply == end.join(lines).decode()
+    assert files.apply == end.join(lines)
 
 
 @pytest.mark.parametrize(

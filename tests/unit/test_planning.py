@@ -29,7 +29,7 @@ def applied(*ids: str, checksum: str = "", breaking: bool = False) -> tuple[Appl
 def migration(
     id: str, *rollbacks: str, suffix: str = "sql", transactional: bool = True
 ) -> Migration:
-    steps = tuple(Step("SELECT 1", rollback) for rollback in rollbacks)
+    steps = tuple(Step(b"SELECT 1", rollback.encode()) for rollback in rollbacks)
     return Migration(file(id, "m", suffix), "", transactional, False, frozenset(), steps, None)
 
 

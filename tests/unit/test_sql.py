@@ -345,7 +345,7 @@ def test_directives_are_read_from_the_comments_at_the_top(
     ],
 )
 def test_a_position_is_a_line_and_a_column(text: str, offset: int, expected: Position) -> None:
-    assert position(text, offset) == expected
+    assert position(text.encode(), len(text[:offset].encode())) == expected
 
 
 @given(st.text("ab\r\n"))
@@ -353,7 +353,7 @@ def test_positions_go_through_the_lines_one_by_one(text: str) -> None:
     lines = f"{text}.".splitlines()
 
     for offset in range(len(text) + 1):
-        line, column, source = position(f"{text}.", offset)
+        line, column, source = position(f"{text}.".encode(), offset)
         assert source == lines[line - 1]
         assert 1 <= column <= len(source) + 1
         if column <= len(source):

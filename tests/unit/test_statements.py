@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initmig.sql.scanner import split
+from initmig.sql.scanner import octets, split
 from initmig.sql.statements import (
     Alone,
     CreateIndex,
@@ -51,9 +51,15 @@ BETWEEN = [";", " ; ", ";\n", ";\r\n", ";\r", ";;", "; -- c;\n", ";/* ; /* é */
 
 def whole(text: str) -> list[Statement]:
     """The statements of a *text* that the parser reads."""
-    reading = read_statements(text)
+    reading = read_statements(text.encode())
     assert reading.fell_back == ""
     return list(reading.statements)
+
+
+def splits(text: str) -> list[tuple[int, int, str]]:
+    """What `split` finds, in bytes."""
+    data = text.encode()
+    return [(s.start, s.end, data[s.start : s.end].decode()) for s in split(octets(data))]
 
 
 def kind(text: str) -> Kind | None:
@@ -73,8 +79,8 @@ def assert_is(found: Kind | None, expected: Kind | None) -> None:
 @pytest.mark.parametrize("text", ONE_STATEMENT.values(), ids=ONE_STATEMENT)
 def test_stands_where_split_says(text: str) -> None:
     for script in (text, f"-- é\nSELECT 0; {text}\n; ;SELECT 9;\r\n/* end */"):
-        found = [statement[:3] for statement in read_statements(script).statements]
-        assert found == [tuple(statement) for statement in split(script)]
+        found = [statement[:3] for statement in read_statements(script.encode()).statements]
+        assert found == splits(script)
 
 
 @given(st.lists(st.tuples(st.sampled_from(VALID), st.sampled_from(BETWEEN)), max_size=8))
@@ -83,14 +89,14 @@ def test_joined_statements_are_parted_again(pairs: list[tuple[str, str]]) -> Non
     statements = whole(text)
 
     assert [statement.text for statement in statements] == [statement for statement, _ in pairs]
-    assert [s[:3] for s in statements] == [tuple(s) for s in split(text)]
+    assert [s[:3] for s in statements] == splits(text)
     for start, end, found, _ in statements:
-        assert text[start:end] == found
+        assert text.encode()[start:end].decode() == found
 
 
 @pytest.mark.parametrize("text", ["", ";;", " \r\n\t", "-- c", "/* ; */ ;", "\ufeff"])
 def test_what_is_empty_has_no_statements(text: str) -> None:
-    assert read_statements(text) == Reading((), "")
+    assert read_statements(text.encode()) == Reading((), "")
 
 
 @pytest.mark.parametrize(
@@ -105,10 +111,12 @@ def test_the_parser_knows_better_than_split(before: str, text: str) -> None:
     script = f"{before}{text} ;\n-- é\n VACUUM ;\n-- end"
     *_, first, last = statements = whole(script)
 
-    assert [s[:3] for s in statements] != [tuple(s) for s in split(script)]
+    assert [s[:3] for s in statements] != splits(script)
     assert (first.text, last.text) == (text, "VACUUM")
     assert_is(last.kind, Alone())
-    assert [script[s.start : s.end] for s in statements] == [s.text for s in statements]
+    assert [script.encode()[s.start : s.end].decode() for s in statements] == [
+        s.text for s in statements
+    ]
 
 
 def test_scripts_of_extensions_are_read() -> None:
@@ -120,7 +128,7 @@ def test_scripts_of_extensions_are_read() -> None:
     readable = [script for script in scripts if not re.search("@ext|:'", script)]
     assert len(readable) > 100
     for script in readable:
-        assert [s[:3] for s in whole(script)] == [tuple(s) for s in split(script)]
+        assert [s[:3] for s in whole(script)] == splits(script)
 
 
 # --- what they are ---
@@ -315,17 +323,17 @@ def test_a_quoted_name_is_that_name(name: str) -> None:
 )
 def test_where_the_parser_fails_it_is_split_all_the_same(statement: str, why: str) -> None:
     text = f"-- é\n\nVACUUM;\n{statement};\nCOMMIT;"
-    statements, fell_back = read_statements(text)
+    statements, fell_back = read_statements(text.encode())
 
     assert fell_back == why
-    assert [s[:3] for s in statements] == [tuple(s) for s in split(text)]
+    assert [s[:3] for s in statements] == splits(text)
     kinds = [statement.kind for statement in statements]
     assert_is(kinds[0], Alone())
     assert kinds[1] is None
 
 
 def test_the_first_failure_is_told() -> None:
-    assert read_statements("A;\n\nB").fell_back == 'line 1: syntax error at or near "A"'
+    assert read_statements(b"A;\n\nB").fell_back == 'line 1: syntax error at or near "A"'
 
 
 @pytest.mark.parametrize(
@@ -359,7 +367,7 @@ def test_what_is_nested_or_long_does_not_end_the_process(text: str) -> None:
     # in a process of its own, so that a crash would be this test's failure and no other's
     code = (
         "import sys; from initmig.sql.statements import read_statements;"
-        "print([s.kind for s in read_statements(sys.stdin.read()).statements])"
+        "print([s.kind for s in read_statements(sys.stdin.buffer.read()).statements])"
     )
     script = f"VACUUM; {text}; BEGIN"
     done = subprocess.run(
@@ -381,7 +389,7 @@ def test_what_is_nested_or_long_does_not_end_the_process(text: str) -> None:
 def test_a_large_file_is_read_in_time(why: str, make: Callable[[], str]) -> None:
     text = make()
     started = perf_counter()
-    statements, fell_back = read_statements(text)
+    statements, fell_back = read_statements(text.encode())
 
     assert perf_counter() - started < 30, "far more than is needed"
     assert fell_back == why

@@ -1,0 +1,39 @@
+"""Sequences whose items are made when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar, overload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from initmig.engine.piecewise import Part
+    from initmig.errors import Place
+
+_T = TypeVar("_T")
+
+
+class Lazy(Sequence[_T]):
+    """What *make* makes of *numbers*, one at a time: a file may have a million statements."""
+
+    def __init__(self, make: Callable[[int], _T], numbers: range) -> None:
+        self._make = make
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> _T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[_T]: ...
+    def __getitem__(self, index: int | slice) -> _T | Sequence[_T]:
+        if isinstance(index, slice):
+            return Lazy(self._make, self._numbers[index])
+        return self._make(self._numbers[index])
+
+
+def places_of(parts: Sequence[Part]) -> Sequence[Place]:
+    """Where each of *parts* begins."""
+    return Lazy(lambda number: parts[number].place, range(len(parts)))
