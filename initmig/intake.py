@@ -104,7 +104,7 @@ def warn(plan: Iterable[Migration], config: Config, emit: Emit) -> None:
         emit(FilesIgnored(ignored))
     for migration in plan:
         steps = migration.steps if migration.file.is_sql else ()
-        if steps and not any(any(spans(octets(step.apply_data))) for step in steps):
+        if steps and not any(any(spans(octets(step.data))) for step in steps):
             emit(NoStatements(migration.id, migration.file.path))
 
 

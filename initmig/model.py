@@ -7,11 +7,18 @@ from initmig.records import TYPE_CHECKING, Record
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
-    from typing import Any, Literal
+    from typing import Any, Literal, Protocol
 
     from initmig.errors import Place
 
     Direction = Literal["apply", "rollback"]
+
+    class Sliceable(Protocol):
+        """Bytes, or what gives them."""
+
+        def __len__(self) -> int: ...
+        def __getitem__(self, index: slice, /) -> bytes: ...
+
 
 HOOK = "post-apply"
 """What the name of a file begins with that runs after every run that applied something."""
@@ -56,19 +63,24 @@ class Step(Record):
     Not as text, of which a single character can make four bytes of each other one.
     """
 
-    apply_data: bytes
-    rollback_data: bytes
+    applying: Sliceable
+    undoing: Sliceable
     """Empty where the step cannot be rolled back."""
+
+    @property
+    def data(self) -> bytes:
+        """What applies it, in UTF-8."""
+        return self.applying[:]
 
     @property
     def apply(self) -> str:
         """What applies it."""
-        return self.apply_data.decode()
+        return self.applying[:].decode()
 
     @property
     def rollback(self) -> str:
-        """What rolls it back."""
-        return self.rollback_data.decode()
+        """What rolls it back; empty where it cannot be."""
+        return self.undoing[:].decode()
 
 
 class Migration(Record):

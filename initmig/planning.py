@@ -355,13 +355,13 @@ def refuse_irreversible(
 def without_rollback(migration: Migration) -> Problem | None:
     """Why *migration* cannot be rolled back; None where it can."""
     if migration.file.is_sql:
-        if all(step.rollback_data for step in migration.steps):
+        if all(step.undoing for step in migration.steps):
             return None
         path = migration.file.path.removesuffix(".sql") + ".rollback.sql"
         return Problem(
             "no-rollback", f"{migration.id} has no rollback", hint=f"write the SQL for it in {path}"
         )
-    missing = [n for n, step in enumerate(migration.steps, 1) if not step.rollback_data]
+    missing = [n for n, step in enumerate(migration.steps, 1) if not step.undoing]
     if not missing:
         return None
     numbers = ", ".join(map(str, missing))

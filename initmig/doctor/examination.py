@@ -244,7 +244,7 @@ def _look_at_needs(
     checks: list[Check] = []
     for migration in (each for each in migrations if each.file.is_sql):
         for step in migration.steps:
-            needs, unread = read_needs(migration.file.path, step.apply_data)
+            needs, unread = read_needs(migration.file.path, step.data)
             stated.extend(needs)
             checks.extend([rights.of_unread(migration.file.path, unread)] if unread else [])
     wanted: dict[tuple[type, Need], Stated] = {}  # with the type, as to tuples it is all the same

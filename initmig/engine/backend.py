@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import uuid
 from contextlib import contextmanager
@@ -80,6 +81,33 @@ class _Rows:
         return next(self._rows, None)
 
 
+class _StepCursor:
+    """What yoyo asks of a cursor for a step in SQL, of whose rows it prints a table.
+
+    psycopg's own keeps all rows of all statements in memory.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._rows: Sequence[Any] = ()
+        self.description: Sequence[tuple[str]] = ()
+
+    def execute(self, sql: str) -> None:
+        """Run *sql*; more rows than are worth printing are only counted."""
+        sample = self._connection.sample(sql)
+        self.description = [(name,) for name in sample.columns]
+        self._rows = sample.rows
+        if sample.total > len(sample.rows):
+            sys.stdout.write(f"{sample.total} rows, of which these are the first:\n")
+
+    def fetchall(self) -> Sequence[Any]:
+        """The first rows."""
+        return self._rows
+
+    def close(self) -> None:
+        """Nothing: there is no more of it."""
+
+
 class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
     """yoyo's backend on initmig's one connection; the caller holds the migration lock.
 
@@ -129,6 +157,11 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         """The session's connection, for who wants an answer: nothing waits any more."""
         self._outbox.send()
         return self._connection
+
+    def cursor(self) -> _StepCursor:
+        """For a step in SQL, behind all that waits."""
+        self._outbox.send()
+        return _StepCursor(self.session.connection)
 
     def copy(self) -> Backend:
         """This backend: a second connection could not commit together with the first."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from initmig.errors import Place
+    from initmig.model import Sliceable
     from initmig.postgres import Session
     from initmig.sql.scanner import CopyData
 
@@ -35,7 +36,7 @@ class Script(NamedTuple):
     """SQL in the *file* at *path*, from the byte *start* to *end*."""
 
     path: str
-    file: bytes
+    file: Sliceable
     start: int
     end: int
     data: Sequence[CopyData]
@@ -48,7 +49,7 @@ class Script(NamedTuple):
 
     @property
     def sql(self) -> bytes:
-        """All of it; a copy, if it is not the whole file."""
+        """All of it; no copy, if it is the whole file or a large statement."""
         return self.file[self.start : self.end]
 
     @property
@@ -85,9 +86,10 @@ class Script(NamedTuple):
     def place_of(self, offset: int) -> Place:
         """The place of the character at *offset* of the message."""
         for start, end in self._sent():
-            size = _characters(self.file, start, end)
+            sent = self.file[start:end]
+            size = _characters(sent)
             if offset < size:
-                return self._place_at(offset_of(self.file, start, offset))
+                return self._place_at(start + offset_of(sent, 0, offset))
             offset -= size
         return self._place_at(self.end)
 
@@ -104,17 +106,18 @@ class Script(NamedTuple):
         return self._place_at(start)
 
     def _line_of(self, data: CopyData, line: int) -> int:
-        offset = data.start
+        copied = self.file[data.start : data.end]
+        offset = 0
         for _ in range(line - 1):
-            offset = self.file.find(b"\n", offset, data.end) + 1 or data.end
-        return offset
+            offset = copied.find(b"\n", offset) + 1 or len(copied)
+        return data.start + offset
 
     def _place_at(self, offset: int) -> Place:
-        return place_at(self.path, self.file, offset)
+        return place_at(self.path, self.file[:], offset)
 
 
-def _characters(file: bytes, start: int, end: int) -> int:
-    return sum(len(piece.decode()) for _, piece in in_characters(file, start, end))
+def _characters(data: bytes) -> int:
+    return sum(len(piece.decode()) for _, piece in in_characters(data, 0, len(data)))
 
 
 class Outbox:

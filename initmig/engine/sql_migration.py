@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from initmig.engine.piecewise import Part
     from initmig.events import Emit
     from initmig.files import Contents
-    from initmig.model import Direction, MigrationFile
+    from initmig.model import Direction, MigrationFile, Sliceable
 
 
-def _shown_rollback(file: MigrationFile, data: bytes) -> bytes:
-    """The rollback as a step has it: empty where nobody has written one."""
+def _shown_rollback(file: MigrationFile, data: bytes, kept: Sliceable) -> Sliceable:
+    """The rollback *data*, as it is *kept*, for a step: empty where nobody has written one."""
     if not file.rollback_path or is_template(data):
         return b""
     has_statements = any(spans(octets(data)))
-    return data if has_statements else f"-- {file.rollback_path} has nothing to undo".encode()
+    return kept if has_statements else f"-- {file.rollback_path} has nothing to undo".encode()
 
 
 class SqlMigration(YoyoMigration):  # type: ignore[misc]
@@ -45,17 +45,19 @@ class SqlMigration(YoyoMigration):  # type: ignore[misc]
         both = (source.apply, source.rollback)
         self.sets_isolation = any(mentions(each, ["isolation"]) for each in both)
         self.sets_session = any(mentions(each, ["set"]) for each in both)
-        self._scripts = {
-            "apply": Script.of(file.path, source.apply),
-            "rollback": Script.of(file.rollback_path, source.rollback),
-        }
+        self._scripts: dict[Direction, Script] = {}
         self._parts: dict[Direction, Sequence[Part]] = {"apply": (), "rollback": ()}
-        if not self.use_transactions:
+        apply: Sliceable = source.apply
+        rollback: Sliceable = source.rollback
+        if self.use_transactions:
+            self._scripts["apply"] = Script.of(file.path, source.apply)
+            self._scripts["rollback"] = Script.of(file.rollback_path, source.rollback)
+        else:
             from initmig.engine.sql_parts import parts_of
 
-            self._parts["apply"] = parts_of(file.path, source.apply, emit)
-            self._parts["rollback"] = parts_of(file.rollback_path, source.rollback, emit)
-        shown = Step(source.apply, _shown_rollback(file, source.rollback))
+            self._parts["apply"], apply = parts_of(file.path, source.apply, emit)
+            self._parts["rollback"], rollback = parts_of(file.rollback_path, source.rollback, emit)
+        shown = Step(apply, _shown_rollback(file, source.rollback, rollback))
         self.description = Migration(
             file,
             source.checksum,
@@ -78,8 +80,7 @@ class SqlMigration(YoyoMigration):  # type: ignore[misc]
         """What is applied, one by one, to be run in a transaction that is open."""
         from initmig.engine.sql_parts import statements_of
 
-        script = self._scripts["apply"]
-        return statements_of(script.path, script.file)
+        return statements_of(self._scripts["apply"])
 
     def parts(self, direction: Direction) -> Sequence[Part]:
         """What the journal counts, in the order run; empty where it is one transaction."""

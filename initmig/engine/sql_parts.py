@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from initmig.engine.blocks import in_blocks
 from initmig.engine.lazy import Lazy
 from initmig.engine.outbox import Script
+from initmig.engine.pieces import Pieces
 from initmig.engine.piecewise import Part
 from initmig.events import ParserFellBack
 from initmig.sql.scanner import copy_data, octets, spans
@@ -16,27 +17,33 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from initmig.events import Emit
+    from initmig.model import Sliceable
+    from initmig.sql.scanner import CopyData
     from initmig.sql.statements import Kind
 
 
-def parts_of(path: str, file: bytes, emit: Emit) -> Sequence[Part]:
-    """The statements of *file*; what stands from a BEGIN to its end is one part.
+def parts_of(path: str, file: bytes, emit: Emit) -> tuple[Sequence[Part], Pieces]:
+    """The statements of *file*, from a BEGIN to its end as one part; and what they are parts of.
 
     :raises ConfigError: as `in_blocks`
     """
     statements, fell_back = read_kinds(file)
     if fell_back:
         emit(ParserFellBack(path, fell_back))
-    return in_blocks(_parts(path, file, statements))
+    pieces = Pieces(file, ((start, end) for start, end, _ in statements))
+    return in_blocks(_parts(path, pieces, statements, copy_data(octets(file)))), pieces
 
 
-def statements_of(path: str, file: bytes) -> Sequence[Part]:
-    """The statements of *file*, one by one, for a transaction that is open."""
-    return _parts(path, file, Found((*span, None) for span in spans(octets(file))))
+def statements_of(script: Script) -> Sequence[Part]:
+    """The statements of *script*, one by one, for a transaction that is open."""
+    statements: Found[Kind] = Found((*span, None) for span in spans(octets(script.sql)))
+    return _parts(script.path, script.file, statements, script.data)
 
 
-def _parts(path: str, file: bytes, statements: Found[Kind]) -> Sequence[Part]:
-    data = {each.statement: each for each in copy_data(octets(file))}
+def _parts(
+    path: str, file: Sliceable, statements: Found[Kind], copies: Sequence[CopyData]
+) -> Sequence[Part]:
+    data = {each.statement: each for each in copies}
 
     def part(number: int) -> Part:
         start, end, kind = statements[number]

@@ -63,11 +63,15 @@ _CHUNKED_SINCE = 170000
 _ROWS = (pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_CHUNK)
 """A part of a result."""
 
+_SAMPLE = 1024
+"""So many rows of a result are shown."""
+
 _CLIENT_FAILED = (
     "sending",
     "flushing failed",
     "consuming input failed",
-    "receiving copy data failed",
+    "receiving",
+    "setting",
 )
 """How psycopg's words begin for a call of libpq that failed."""
 
@@ -268,6 +272,24 @@ class PsycopgConnection:
             received: _Answer = end.value
             return received
 
+    def sample(self, sql: str) -> Sample:
+        """Run *sql*, of which only the first rows of its first statement are wanted.
+
+        :raises psycopg.Error: as from a cursor, whose users expect that
+        """
+        first = _FirstRows()
+        failed = _has_failed(self.dbapi)
+        with self.dbapi.lock:
+            self.dbapi.pgconn.send_query(sql.encode(self.dbapi.info.encoding))
+            _receive_in_pieces(self.dbapi.pgconn)
+            answer = self.dbapi.wait(_answer(self.dbapi.pgconn, iter(()), first.look))
+        if answer.failed:
+            raise error_from_result(answer.failed, encoding=self.dbapi.info.encoding)
+        if failed and _commits(sql):
+            raise _rolled_back()
+        rows = tuple(row for result in first.results for row in self._rows(result))
+        return Sample(first.columns(self.dbapi.info.encoding), rows, first.total)
+
     def _checked(self, answer: _Answer, *, commits: bool) -> list[tuple[Any, ...]]:
         """The rows of *answer*, which is what was asked for."""
         tag = (answer.last.command_status or b"").decode()
@@ -391,6 +413,40 @@ def _quotes_a_parameter(reason: str, conninfo: str) -> bool:
     )
 
 
+class Sample(NamedTuple):
+    """The first rows of a result."""
+
+    columns: tuple[str, ...]
+    """Their names; empty where the statement returns no rows."""
+    rows: tuple[tuple[Any, ...], ...]
+    total: int
+    """How many rows there were."""
+
+
+class _FirstRows:
+    """What the first statement of a message returns: its first rows, and their number."""
+
+    def __init__(self) -> None:
+        self.results: list[pq.abc.PGresult] = []
+        self.total = 0
+        self._complete = False
+
+    def look(self, result: pq.abc.PGresult) -> None:
+        """Keep *result*, if it is wanted; they come in order."""
+        if self._complete:
+            return
+        self.total += result.ntuples
+        if len(self.results) < _SAMPLE // ROWS_AT_A_TIME:
+            self.results.append(result)
+        self._complete = result.status not in _ROWS
+
+    def columns(self, encoding: str) -> tuple[str, ...]:
+        """The names of the columns."""
+        first = self.results[0]
+        names = (first.fname(column) or b"" for column in range(first.nfields))
+        return tuple(name.decode(encoding) for name in names)
+
+
 class _Answer(NamedTuple):
     """What the server answered to one message."""
 
@@ -409,8 +465,12 @@ def _receive_in_pieces(pgconn: pq.abc.PGconn) -> None:
         pgconn.set_single_row_mode()
 
 
-def _answer(pgconn: pq.abc.PGconn, copies: Iterator[Iterable[bytes]]) -> PQGen[_Answer]:
-    """All of the answer to the message that was sent.
+def _answer(
+    pgconn: pq.abc.PGconn,
+    copies: Iterator[Iterable[bytes]],
+    look: Callable[[pq.abc.PGresult], None] = lambda _: None,
+) -> PQGen[_Answer]:
+    """All of the answer to the message that was sent; *look* gets each result.
 
     :raises psycopg.Error: libpq failed, or has no result where one is due
     """
@@ -426,6 +486,7 @@ def _answer(pgconn: pq.abc.PGconn, copies: Iterator[Iterable[bytes]]) -> PQGen[_
         if result is None:
             break
         last = result
+        look(result)
         if result.status == pq.ExecStatus.FATAL_ERROR:
             failed = failed or result
         elif failed is None and result.status not in _ROWS:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _BAD = 1  # ConnStatusType
 _FAILED, _READING, _WRITING = range(3)  # PostgresPollingStatusType
 _GOOD, _COPY_OUT, _COPY_IN = (0, 1, 2), 3, 4  # ExecStatusType
-_ROWS = (9, 12)  # a part of a result: PGRES_SINGLE_TUPLE, PGRES_TUPLES_CHUNK
+_ROWS = 12  # PGRES_TUPLES_CHUNK, a part of a result
 _IDLE, _ACTIVE = 0, 1  # PGTransactionStatusType
 _VERBOSE = 2  # PGVerbosity
 
@@ -68,7 +68,6 @@ _LOWEST_GOOD = {
     "PQsocket": 0,
     "PQsendQuery": 1,
     "PQsetChunkedRowsMode": 1,
-    "PQsetSingleRowMode": 1,
     "PQflush": 0,
     "PQputCopyData": 1,  # 0: it can queue no more, right after all was sent
     "PQputCopyEnd": 1,
@@ -211,7 +210,7 @@ class LibpqConnection:
             self._libpq.PQsendQuery(self._connection, message)
             sent = True
             if discards:
-                self._receive_in_pieces()
+                self._libpq.PQsetChunkedRowsMode(self._connection, ROWS_AT_A_TIME)
             self._flush(deadline)
             return self._answer(deadline, copies, commits=commits)
         except KeyboardInterrupt:
@@ -265,13 +264,6 @@ class LibpqConnection:
         self.close()
         return self._ended
 
-    def _receive_in_pieces(self) -> None:
-        """Let the rows of the message just sent come a few at a time: libpq keeps no more."""
-        if hasattr(self._libpq, "PQsetChunkedRowsMode"):  # libpq 17
-            self._libpq.PQsetChunkedRowsMode(self._connection, ROWS_AT_A_TIME)
-        else:
-            self._libpq.PQsetSingleRowMode(self._connection)
-
     def _flush(self, deadline: float) -> None:
         """Send what is queued, and read what the server says meanwhile, for which it may wait."""
         while self._libpq.PQflush(self._connection) == 1:
@@ -315,7 +307,7 @@ class LibpqConnection:
                 self._discard(deadline)
             elif status in _GOOD:
                 completed += 1
-            elif status not in _ROWS:
+            elif status != _ROWS:
                 failed = failed or self._failed(result, completed)
         self._tell()
         if not self.closed and (not last or self._transaction_status() == _ACTIVE):
@@ -478,8 +470,7 @@ def _declared(libpq: CDLL) -> CDLL:
     for name in _NEVER_NULL:
         getattr(libpq, name).errcheck = _checked(libpq, name, bool)
     for name, lowest in _LOWEST_GOOD.items():
-        if function := getattr(libpq, name, None):
-            function.errcheck = _checked(libpq, name, lowest.__le__)
+        getattr(libpq, name).errcheck = _checked(libpq, name, lowest.__le__)
     return libpq
 
 

@@ -68,7 +68,7 @@ def forecast_of(
     made: set[str] = set()
     return {
         migration.id: _with_findings(
-            tuple(_forecasts(migration.file.path, step.apply_data, made)),
+            tuple(_forecasts(migration.file.path, step.data, made)),
             [each for each in findings if each.path == migration.file.path],
         )
         for migration in migrations

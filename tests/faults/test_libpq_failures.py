@@ -51,7 +51,14 @@ CALLED = {
     "ctypes": [name for name in FAILURES if name not in CANCEL],
     # it connects in blocking mode, and reads the options of a connection nowhere
     "psycopg": [
-        *("PQsendQuery", "PQflush", "PQputCopyData", "PQputCopyEnd", "PQgetCopyData"),
+        *(
+            "PQsendQuery",
+            "PQsetChunkedRowsMode",
+            "PQflush",
+            "PQputCopyData",
+            "PQputCopyEnd",
+            "PQgetCopyData",
+        ),
         *("PQconsumeInput", "PQgetResult"),
     ],
 }

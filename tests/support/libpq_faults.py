@@ -15,6 +15,7 @@ FAILURES: dict[str, tuple[int | None, ...]] = {
     "PQsetnonblocking": (-1,),
     "PQsocket": (-1,),
     "PQsendQuery": (0,),
+    "PQsetChunkedRowsMode": (0,),
     "PQflush": (-1,),
     "PQputCopyData": (-1, 0),
     "PQputCopyEnd": (-1, 0),

@@ -1,0 +1,39 @@
+"""A file whose large statements are sent one by one."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LARGE = 1 << 20
+"""From so many bytes on a statement is a piece of its own."""
+
+
+class Pieces:
+    """The bytes of a *file*; a slice of them that is one of its large *statements* is no copy.
+
+    libpq keeps two copies of what it sends. One more of ours, beside the file, would be the fourth.
+    """
+
+    def __init__(self, file: bytes, statements: Iterable[tuple[int, int]]) -> None:
+        large = ((start, end) for start, end in statements if end - start >= _LARGE)
+        self._edges = sorted({0, len(file), *(edge for span in large for edge in span)})
+        self._pieces = [file[start:end] for start, end in pairwise(self._edges)]
+
+    def __len__(self) -> int:
+        return self._edges[-1]
+
+    def __getitem__(self, index: slice) -> bytes:
+        start, end, _ = index.indices(len(self))
+        number = max(0, bisect_right(self._edges, start) - 1)
+        found: list[bytes] = []
+        while start < end:
+            before = self._edges[number]
+            found.append(self._pieces[number][start - before : end - before])
+            number += 1
+            start = self._edges[number]
+        return b"".join(found)
