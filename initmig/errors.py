@@ -15,7 +15,9 @@ class Place(Record):
     line: int = 0
     column: int = 0
     source: str = ""
-    """The text of that line, shown above the caret."""
+    """The text of that line, shown above the caret; of a very long one what is near."""
+    before: int = 0
+    """How many characters of the line stand before *source*."""
 
     def __str__(self) -> str:
         numbers = [str(n) for n in (self.line, self.column) if n]

@@ -300,12 +300,13 @@ _WIDEST = 160
 
 def _excerpt(place: Place) -> list[str]:
     """The source line and a caret under the column; of a very long line only what is near."""
-    start = max(0, place.column - _WIDEST // 2) if len(place.source) > _WIDEST else 0
+    column = place.column - place.before
+    start = max(0, column - _WIDEST // 2) if len(place.source) > _WIDEST else 0
     shown = place.source[start : start + _WIDEST]
     margin = f"{place.line or '':>6} | "
     if not place.column:
         return [margin + shown]
-    before = shown[: place.column - 1 - start]
+    before = shown[: column - 1 - start]
     # a tab stays a tab, so that the caret stands under its character on any terminal
     indent = "".join(c if c == "\t" else " " for c in before)
     return [margin + shown, f"{'':>6} | {indent}^"]

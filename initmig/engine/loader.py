@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from ctypes import CDLL
 from typing import TYPE_CHECKING
 
 from yoyo.migrations import Migration as YoyoMigration
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from initmig.events import Emit
     from initmig.files import Contents
     from initmig.model import Migration, MigrationFile
+
+
+_M_MMAP_THRESHOLD = -3
 
 
 def accept_all(_: Sequence[Contents]) -> Sequence[Problem]:
@@ -38,6 +43,7 @@ def load(
 
     :raises ConfigError: with every problem of every file
     """
+    _give_back_large_blocks()
     contents, problems = read_all(files)
     if refused := objections(contents):
         raise ConfigError.of((*refused, *problems))
@@ -62,6 +68,16 @@ def load(
     if problems:
         raise ConfigError.of(tuple(problems))
     return _in_dependency_order(loaded)
+
+
+def _give_back_large_blocks() -> None:
+    """Let memory for as much as a large file go back to the system when it is freed.
+
+    glibc raises its threshold for that up to 32 MB as it frees such blocks, and what comes later
+    does not fit into the gaps. https://man7.org/linux/man-pages/man3/mallopt.3.html
+    """
+    with suppress(AttributeError):  # another C library
+        CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def _loaded(contents: Contents, emit: Emit) -> Migration:

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from initmig.postgres import ClientFailed, StatementFailed
-from initmig.sql.scanner import copy_data, in_characters, octets, offset_of, spans, split
+from initmig.sql.scanner import characters, copy_data, octets, offset_of, spans, split
 from initmig.sql.source import place_at
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Script(NamedTuple):
         """The place of the character at *offset* of the message."""
         for start, end in self._sent():
             sent = self.file[start:end]
-            size = _characters(sent)
+            size = characters(sent, 0, len(sent))
             if offset < size:
                 return self._place_at(start + offset_of(sent, 0, offset))
             offset -= size
@@ -114,10 +114,6 @@ class Script(NamedTuple):
 
     def _place_at(self, offset: int) -> Place:
         return place_at(self.path, self.file[:], offset)
-
-
-def _characters(data: bytes) -> int:
-    return sum(len(piece.decode()) for _, piece in in_characters(data, 0, len(data)))
 
 
 class Outbox:

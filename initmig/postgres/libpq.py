@@ -47,7 +47,7 @@ _FAILED, _READING, _WRITING = range(3)  # PostgresPollingStatusType
 _GOOD, _COPY_OUT, _COPY_IN = (0, 1, 2), 3, 4  # ExecStatusType
 _ROWS = 12  # PGRES_TUPLES_CHUNK, a part of a result
 _IDLE, _ACTIVE = 0, 1  # PGTransactionStatusType
-_VERBOSE = 2  # PGVerbosity
+_TERSE, _VERBOSE = 0, 2  # PGVerbosity
 
 _FOR_EVER = float("inf")
 _CANCEL_SECONDS = 5.0
@@ -146,6 +146,8 @@ class LibpqConnection:
         if status == _FAILED:
             raise ConnectFailed(self._words())
         libpq.PQsetnonblocking(connection, 1)
+        # Else each error with a position costs eight bytes for each of the message, for a caret.
+        libpq.PQsetErrorVerbosity(connection, _TERSE)
 
     @property
     def startup_pid(self) -> int:

@@ -141,7 +141,9 @@ class Position(Record):
     line: int
     column: int
     source: str
-    """The text of that line, without its end."""
+    """The text of that line, without its end; of a very long one what is near."""
+    before: int = 0
+    """How many characters of the line stand before *source*."""
 
 
 def octets(data: bytes) -> str:
@@ -310,11 +312,31 @@ def position(data: bytes, offset: int) -> Position:
     line_feeds, returns, pairs = (data.count(end, 0, offset) for end in (b"\n", b"\r", b"\r\n"))
     start = max(data.rfind(b"\n", 0, offset), data.rfind(b"\r", 0, offset)) + 1
     found = _compiled_for_bytes(_LINE_END).search(data, offset)
+    end = found.start() if found else len(data)
+    first, last = start, end
+    if end - start > _PIECE:
+        first = max(start, _edge(data, max(0, offset - _PIECE // 2)))
+        last = min(end, _edge(data, offset + _PIECE // 2))
+    before = characters(data, start, first)
     return Position(
         line=line_feeds + returns - pairs + 1,
-        column=sum(len(_text(each)) for _, each in in_characters(data, start, offset)) + 1,
-        source=_text(data[start : found.start() if found else None]),
+        column=before + characters(data, first, offset) + 1,
+        source=_text(data[first:last]),
+        before=before,
     )
+
+
+def characters(data: bytes, start: int, end: int) -> int:
+    """How many characters *data* has from *start* to *end*."""
+    return sum(len(_text(piece)) for _, piece in in_characters(data, start, end))
+
+
+def _edge(data: bytes, offset: int) -> int:
+    """Where the character begins that the byte at *offset* is of, which has at most four."""
+    for at in range(offset, offset - 3, -1):
+        if at >= len(data) or data[at] & 0xC0 != 0x80:
+            return at
+    return offset - 3
 
 
 def _text(data: bytes) -> str:
@@ -324,11 +346,7 @@ def _text(data: bytes) -> str:
 def in_characters(data: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:
     """Pieces of *data* from *start* to *end*, none of which splits a character, with offsets."""
     while start < end:
-        stop = min(start + _PIECE, end)
-        # a character of four bytes has three that cannot begin one
-        for _ in range(3):
-            if stop < end and data[stop] & 0xC0 == 0x80:
-                stop -= 1
+        stop = min(_edge(data, start + _PIECE), end)
         yield start, data[start:stop]
         start = stop
 

@@ -59,7 +59,7 @@ class Source:
     def _checked(self, data: bytes) -> bytes:
         """*data*; nothing where it is not UTF-8."""
         if (wrong := _not_utf8(data)) is not None:
-            line, column, _ = position(data[:wrong], wrong)
+            line, column, *_ = position(data[:wrong], wrong)
             self.problems.append(
                 Problem(
                     "not-utf8",
@@ -154,5 +154,5 @@ def without_mark(data: bytes) -> bytes:
 
 def place_at(path: str, data: bytes, offset: int) -> Place:
     """The place of the character at the byte *offset* (0-based) in the *data* of *path*."""
-    line, column, source = position(data, offset)
-    return Place(path, line, column, source)
+    line, column, source, before = position(data, offset)
+    return Place(path, line, column, source, before)

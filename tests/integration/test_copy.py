@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.support.command import Initmig
     from tests.support.databases import Database, DatabaseServer
-    from tests.support.processes import Processes, Result, Running
+    from tests.support.processes import Result, Running
     from tests.support.proxy import MakeProxy
 
 TABLE = "CREATE TABLE t (id int, name text);\n"
@@ -44,12 +43,6 @@ CREATE TRIGGER no BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION no();
 """
 # With a step in Python in the folder, the connection is psycopg's.
 PYTHON = {"0000.py": "from yoyo import step\nstep('SELECT 1', 'SELECT 1')\n"}
-MEASURED = """
-import os, re
-from initmig.cli import main
-code = main(["migrate"], os.environ)
-print(code, re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
-"""
 
 
 class Files:
@@ -408,26 +401,3 @@ def test_file_without_data_is_one_message_and_restrictions_change_nothing(
     assert TABLE in message
     assert message.endswith("COMMIT")
     assert "restrict" not in message
-
-
-# Of what is not in ASCII Python keeps up to four bytes for each character.
-@pytest.mark.parametrize(("letter", "times"), [("x", 5), ("🐘", 9)])
-@pytest.mark.any_version
-def test_memory_is_a_few_times_the_size_of_the_data(
-    files: Files, processes: Processes, folder: Path, letter: str, times: int
-) -> None:
-    def kilobytes(text: str) -> int:
-        write(folder, {"0001_data.sql": text})
-        env = {"DATABASE_URL": files.database.url, "INITMIG_MIGRATIONS": str(folder)}
-        result = processes.start([sys.executable, "-c", MEASURED], env=env).result()
-        code, size = result.out.split()
-        assert code == "0", result.err
-        return int(size)
-
-    row = f"1\t{'x' * 92}{letter}\n"
-    rows = 200_000
-    small = kilobytes(f"{TABLE}COPY t FROM stdin;\n{row}\\.\n")
-    files.database.execute("DROP TABLE t; DELETE FROM _yoyo_migration")
-    large = kilobytes(f"{TABLE}COPY t FROM stdin;\n{row * rows}\\.\n")
-    assert files.database.value("SELECT count(*) FROM t") == rows
-    assert large - small < times * len(row.encode()) * rows / 1024

@@ -352,36 +352,3 @@ def test_to_apply_sql_nothing_is_imported_that_only_others_need(
     others = {"psycopg", "tenacity", "pgparse", "difflib", "initmig.sql.statements"}
     others |= {f"initmig.engine.{each}" for each in NOT_FOR_SQL}
     assert others & set(modules) == set()
-
-
-PEAK = """
-import os, resource, subprocess, sys
-code = subprocess.run([sys.argv[1], "migrate"]).returncode
-print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-"""
-
-
-def peak(processes: Processes, database: Database, folder: Path) -> int:
-    """The most memory that a run needs, in bytes."""
-    env = {"DATABASE_URL": database.url, "INITMIG_MIGRATIONS": str(folder)}
-    command = sys.executable.replace("python", "initmig")
-    result = processes.start([sys.executable, "-c", PEAK, command], env=env).result(120)
-    code, kilobytes = result.out.split()
-    assert code == "0", result.err
-    return int(kilobytes) << 10
-
-
-# Python keeps each character of a text that has wide ones in four bytes.
-@pytest.mark.parametrize(("letter", "times"), [("x", 6), ("𝄞", 7)], ids=["ASCII", "wide"])
-@pytest.mark.any_version
-def test_large_file_takes_a_few_times_its_size_in_memory(
-    processes: Processes, database: Database, folder: Path, letter: str, times: int
-) -> None:
-    row = f"'{letter * (280 // len(letter.encode()))}'"
-    rows = [f"INSERT INTO t VALUES ({n:05}, {row});\n" for n in range(60_000)]
-    write(folder, {"0001_t.sql": "CREATE TABLE t (n int, word text);\n" + "".join(rows)})
-    size = (folder / "0001_t.sql").stat().st_size
-    assert size > 18_000_000
-    working = peak(processes, database, folder)
-    assert database.value("SELECT count(*) FROM t") == 60_000
-    assert working - peak(processes, database, folder) < times * size

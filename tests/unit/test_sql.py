@@ -353,7 +353,7 @@ def test_positions_go_through_the_lines_one_by_one(text: str) -> None:
     lines = f"{text}.".splitlines()
 
     for offset in range(len(text) + 1):
-        line, column, source = position(f"{text}.".encode(), offset)
+        line, column, source, _ = position(f"{text}.".encode(), offset)
         assert source == lines[line - 1]
         assert 1 <= column <= len(source) + 1
         if column <= len(source):

@@ -1,0 +1,232 @@
+"""What a file, and what the server returns for it, costs in memory and in time."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from tests.support.migrations import write
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tests.support.databases import Database
+    from tests.support.processes import Processes
+
+# It is the client that is measured, which is the same for each version.
+pytestmark = pytest.mark.any_version
+
+MIB = 1 << 20
+SIZE = 30 * MIB
+"""Of the large files: one more copy of them is more than the 20 MiB that a run may take beside."""
+
+# The peak is the process's own, and not, as in its ru_maxrss, that of who started it.
+MEASURED = """
+import os, re, sys
+from initmig.cli import main
+code = main(sys.argv[1:], os.environ)
+print("measured", code, re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1],
+    os.times().user + os.times().system)
+"""
+PYTHON = {"0000_p.py": "from yoyo import step\nstep('SELECT 1', 'SELECT 1')\n"}
+"""A file with which the connection is psycopg's."""
+
+
+class Cost(NamedTuple):
+    """What a run took."""
+
+    code: int
+    memory: int
+    """At its peak, in bytes."""
+    seconds: float
+    """Of processor time, PostgreSQL's not among it."""
+
+
+class Runs:
+    """Runs in one database, on files of one folder."""
+
+    def __init__(self, processes: Processes, database: Database, folder: Path) -> None:
+        self._processes = processes
+        self.database = database
+        self._folder = folder
+
+    def cost(self, files: Mapping[str, str | bytes], *argv: str) -> Cost:
+        """What a run with *argv* costs that has these *files*."""
+        for path in self._folder.iterdir():
+            path.unlink()
+        write(self._folder, files)
+        env = {"DATABASE_URL": self.database.url, "INITMIG_MIGRATIONS": str(self._folder)}
+        command = [sys.executable, "-c", MEASURED, *argv]
+        result = self._processes.start(command, env=env).result(240)
+        measured = re.search(r"measured (\d+) (\d+) (\S+)", result.out)
+        assert measured, result.err
+        code, kilobytes, seconds = measured.groups()
+        return Cost(int(code), int(kilobytes) << 10, float(seconds))
+
+    def forget(self) -> None:
+        """Let nothing be applied."""
+        self.database.execute("DELETE FROM _yoyo_migration; DELETE FROM _initmig_migration")
+
+
+@pytest.fixture
+def runs(processes: Processes, database: Database, folder: Path) -> Runs:
+    folder.mkdir(exist_ok=True)
+    return Runs(processes, database, folder)
+
+
+# --- a file ---
+
+
+def one_statement(letter: str = "x", size: int = SIZE) -> str:
+    return f"SELECT length('{letter * (size // len(letter.encode()))}');\n"
+
+
+def statements(size: int = SIZE) -> str:
+    return one_statement(size=4000) * (size // 4000)
+
+
+def copied(letter: str = "x") -> str:
+    row = letter * (4000 // len(letter.encode())) + "\n"
+    return "CREATE TEMP TABLE t (a text);\nCOPY t FROM stdin;\n" + row * (SIZE // 4000) + "\\.\n"
+
+
+ALONE = "-- transactional: false\n"
+# file, exit code
+LARGE: dict[str, tuple[str | bytes, int]] = {
+    "one statement": (one_statement(), 0),
+    "accents": (one_statement("é"), 0),
+    "elephants": (one_statement("🐘"), 0),
+    "one elephant": ("-- 🐘\n" + one_statement(), 0),
+    "byte order mark": ("\ufeff" + one_statement(), 0),
+    "statements": (statements(), 0),
+    # each with an object of its own would take more than all of them
+    "short statements": ("SET a.b = 1;\n" * 400_000, 0),
+    "function": (f"CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$\n{one_statement()}$$;", 0),
+    "comment": (f"/* {'words ' * (SIZE // 6)} */ SELECT 1;", 0),
+    "COPY": (copied(), 0),
+    "COPY of elephants": (copied("🐘"), 0),
+    "COPY, not transactional": (ALONE + copied(), 0),
+    "not transactional": (ALONE + statements(), 0),
+    "not transactional, one statement": (ALONE + one_statement(), 0),
+    "not transactional, large statements": (ALONE + one_statement(size=SIZE // 8) * 8, 0),
+    "transaction block": (f"{ALONE}BEGIN;\n{statements()}COMMIT;\n", 0),
+    "failure at its end": (f"{one_statement()}SELECT 1/0;", 1),
+    "failure at its end, not transactional": (f"{ALONE}{one_statement()}SELECT 1/0;", 1),
+    "LATIN1": (one_statement().encode() + b"SELECT '\xe9'", 2),
+    "COMMIT at its end": (f"{one_statement()}COMMIT;", 2),
+}
+
+
+BY_PSYCOPG = ["one statement", "COPY", "not transactional, one statement", "transaction block"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "beside"),
+    [*((kind, {}) for kind in LARGE), *((kind, PYTHON) for kind in BY_PSYCOPG)],
+    ids=[*LARGE, *(f"{kind}, by psycopg" for kind in BY_PSYCOPG)],
+)
+def test_file_costs_three_times_its_size_and_20_mb(
+    runs: Runs, kind: str, beside: Mapping[str, str]
+) -> None:
+    small = runs.cost({"0001_a.sql": "SELECT 1", **beside})
+    runs.forget()
+    text, code = LARGE[kind]
+    data = text if isinstance(text, bytes) else text.encode()
+    large = runs.cost({"0001_a.sql": data, **beside})
+    assert (small.code, large.code) == (0, code)
+    assert large.memory - small.memory < 3 * len(data) + 20 * MIB
+
+
+def test_error_with_a_position_costs_once_more(runs: Runs) -> None:
+    small = runs.cost({"0001_a.sql": "SELECT 1"})
+    runs.forget()
+    text = f"{one_statement('é')}SELEKT;".encode()
+    large = runs.cost({"0001_a.sql": text})
+    assert (small.code, large.code) == (0, 1)
+    # libpq keeps the message with the error, too
+    assert large.memory - small.memory < 4 * len(text) + 20 * MIB
+
+
+def test_rollback_of_a_large_file_costs_no_more(runs: Runs) -> None:
+    files = {"0001_a.sql": "SELECT 1", "0001_a.rollback.sql": one_statement()}
+    small = runs.cost({**files, "0001_a.rollback.sql": "SELECT 1"})
+    large = runs.cost(files, "rollback", "--all")
+    assert (small.code, large.code) == (0, 0)
+    assert large.memory - small.memory < 3 * SIZE + 20 * MIB
+
+
+# --- what the server returns ---
+
+ROWS = 2_000_000
+SELECT = f"SELECT g, repeat('x', 50) FROM generate_series(1, {ROWS}) g"
+LIMIT = 128 * MIB
+"""That of k8s/."""
+STEP = f'from yoyo import step\nstep("{SELECT}", "{SELECT}")\n'
+UNDONE = {"0001_a.sql": "SELECT 1", "0001_a.rollback.sql": SELECT}
+RETURNING: dict[str, tuple[Mapping[str, str], list[tuple[str, ...]]]] = {
+    "file": ({"0001_a.sql": SELECT}, [("migrate",)]),
+    "one of several": ({"0001_a.sql": f"SELECT 1; {SELECT}; SELECT 2"}, [("migrate",)]),
+    "RETURNING": (
+        {"0001_a.sql": f"CREATE TABLE t (a int, b text); INSERT INTO t {SELECT} RETURNING *"},
+        [("migrate",)],
+    ),
+    "COPY TO": ({"0001_a.sql": f"COPY ({SELECT}) TO STDOUT"}, [("migrate",)]),
+    "beside Python": ({"0001_a.sql": SELECT, **PYTHON}, [("migrate",)]),
+    "not transactional": ({"0001_a.sql": f"{ALONE}{SELECT}"}, [("migrate",)]),
+    "transaction block": ({"0001_a.sql": f"{ALONE}BEGIN; {SELECT}; COMMIT"}, [("migrate",)]),
+    "hook": ({"0001_a.sql": "SELECT 1", "post-apply.sql": SELECT}, [("migrate",)]),
+    "rollback": (UNDONE, [("migrate",), ("rollback", "--all")]),
+    "step in SQL": ({"0001_a.py": STEP}, [("migrate",), ("rollback", "--all")]),
+    "step alone": ({"0001_a.py": f"__transactional__ = False\n{STEP}"}, [("migrate",)]),
+    "one transaction": (
+        {"0001_a.sql": SELECT, "0002_b.sql": SELECT},
+        [("migrate", "--transaction=all")],
+    ),
+    "rehearse": ({"0001_a.sql": SELECT}, [("rehearse",)]),
+    "verify": (UNDONE, [("verify",)]),
+}
+
+
+@pytest.mark.parametrize("kind", RETURNING)
+def test_two_million_rows_fit_into_the_limit_of_the_manifests(runs: Runs, kind: str) -> None:
+    files, commands = RETURNING[kind]
+    for argv in commands:
+        cost = runs.cost(files, *argv)
+        assert cost.code == 0
+        assert cost.memory < LIMIT
+
+
+def test_of_the_rows_of_a_step_the_first_are_printed(
+    processes: Processes, database: Database, folder: Path
+) -> None:
+    sql = "CREATE TABLE a (); SELECT 0; SELECT g FROM generate_series(1, 3000) g"
+    first = "SELECT g FROM generate_series(1, 3000) g; SELECT 0"
+    write(folder, {"0001_a.py": f"from yoyo import step\nstep('{sql}')\nstep('{first}')\n"})
+    env = {"DATABASE_URL": database.url, "INITMIG_MIGRATIONS": str(folder)}
+    command = [sys.executable, "-c", MEASURED, "migrate", "--log-format=json"]
+    events = processes.start(command, env=env).result().events
+    printed = [event["text"].strip() for event in events if event["event"] == "printed"]
+    assert printed[:4] == ["3000 rows, of which these are the first:", "g", "------", "1"]
+    assert printed[-2:] == ["1024", "(1024 rows)"]
+
+
+# --- time ---
+
+
+def test_time_of_parts_is_linear_in_their_number(runs: Runs) -> None:
+    def seconds(parts: int) -> float:
+        inserts = "INSERT INTO t VALUES (1, 'some words of the usual length');\n" * parts
+        text = f"{ALONE}CREATE TABLE t (a int, b text);\n{inserts}"
+        cost = runs.cost({"0001_a.sql": text}, "migrate")
+        assert (cost.code, runs.database.value("SELECT count(*) FROM t")) == (0, parts)
+        runs.database.execute("DROP TABLE t")
+        runs.forget()
+        return cost.seconds
+
+    nothing = seconds(1)
+    few, many = seconds(2_500) - nothing, seconds(25_000) - nothing
+    assert many < 30 * few, "ten times as much is right, and a hundred times is quadratic"
