@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from ctypes.util import find_library
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -12,7 +14,6 @@ from tests.support.migrations import write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from tests.support.databases import Database
     from tests.support.processes import Processes
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.any_version
 
 MIB = 1 << 20
+ROOT = Path(__file__).parents[2]
+DOCS, MANIFESTS = ROOT / "docs", ROOT / "k8s"
+LIMIT = 128 * MIB
+"""That of k8s/."""
+LONG = pytest.mark.long
 SIZE = 30 * MIB
 """Of the large files: one more copy of them is more than the 20 MiB that a run may take beside."""
 
@@ -54,14 +60,16 @@ class Runs:
         self.database = database
         self._folder = folder
 
-    def cost(self, files: Mapping[str, str | bytes], *argv: str) -> Cost:
+    def cost(
+        self, files: Mapping[str, str | bytes], *argv: str, env: Mapping[str, str] | None = None
+    ) -> Cost:
         """What a run with *argv* costs that has these *files*."""
         for path in self._folder.iterdir():
             path.unlink()
         write(self._folder, files)
-        env = {"DATABASE_URL": self.database.url, "INITMIG_MIGRATIONS": str(self._folder)}
+        settings = {"DATABASE_URL": self.database.url, "INITMIG_MIGRATIONS": str(self._folder)}
         command = [sys.executable, "-c", MEASURED, *argv]
-        result = self._processes.start(command, env=env).result(240)
+        result = self._processes.start(command, env=settings | dict(env or {})).result(240)
         measured = re.search(r"measured (\d+) (\d+) (\S+)", result.out)
         assert measured, result.err
         code, kilobytes, seconds = measured.groups()
@@ -86,7 +94,7 @@ def one_statement(letter: str = "x", size: int = SIZE) -> str:
 
 
 def statements(size: int = SIZE) -> str:
-    return one_statement(size=4000) * (size // 4000)
+    return one_statement(size=20_000) * (size // 20_000)
 
 
 def copied(letter: str = "x") -> str:
@@ -121,12 +129,20 @@ LARGE: dict[str, tuple[str | bytes, int]] = {
 }
 
 
-BY_PSYCOPG = ["one statement", "COPY", "not transactional, one statement", "transaction block"]
+USUAL = [
+    *("one statement", "one elephant", "short statements", "COPY of elephants"),
+    *("not transactional", "not transactional, one statement", "failure at its end"),
+]
+"""The rest takes other ways through the scanner, and the same to the server."""
+BY_PSYCOPG = ["one statement", "COPY", "not transactional, one statement"]
 
 
 @pytest.mark.parametrize(
     ("kind", "beside"),
-    [*((kind, {}) for kind in LARGE), *((kind, PYTHON) for kind in BY_PSYCOPG)],
+    [
+        *(pytest.param(kind, {}, marks=[] if kind in USUAL else LONG) for kind in LARGE),
+        *((kind, PYTHON) for kind in BY_PSYCOPG),
+    ],
     ids=[*LARGE, *(f"{kind}, by psycopg" for kind in BY_PSYCOPG)],
 )
 def test_file_costs_three_times_its_size_and_20_mb(
@@ -159,12 +175,30 @@ def test_rollback_of_a_large_file_costs_no_more(runs: Runs) -> None:
     assert large.memory - small.memory < 3 * SIZE + 20 * MIB
 
 
+def limits() -> dict[int, int]:
+    """By the size of a file in bytes, the memory that the docs say is enough, in bytes."""
+    rows = re.findall(r"(?m)^\| (\d+) MB \| (\d+)Mi \|$", (DOCS / "kubernetes.md").read_text())
+    return {int(size) * 1_000_000: int(limit) * MIB for size, limit in rows}
+
+
+@pytest.mark.parametrize("size", [20, *(pytest.param(each, marks=LONG) for each in (50, 100))])
+def test_limits_in_the_docs_are_enough(runs: Runs, size: int) -> None:
+    text = one_statement("é", size * 1_000_000)
+    cost = runs.cost({"0001_a.sql": text, **PYTHON})
+    assert cost.code == 0
+    assert cost.memory < limits()[size * 1_000_000]
+
+
+def test_limit_of_the_manifests_is_the_first_of_the_docs() -> None:
+    for name in ("component/init-container", "job/job", "many/job", "sidecar/sidecar"):
+        [limit] = re.findall(r"limits: {memory: (\d+)Mi}", (MANIFESTS / f"{name}.yaml").read_text())
+        assert int(limit) * MIB == LIMIT
+
+
 # --- what the server returns ---
 
 ROWS = 2_000_000
 SELECT = f"SELECT g, repeat('x', 50) FROM generate_series(1, {ROWS}) g"
-LIMIT = 128 * MIB
-"""That of k8s/."""
 STEP = f'from yoyo import step\nstep("{SELECT}", "{SELECT}")\n'
 UNDONE = {"0001_a.sql": "SELECT 1", "0001_a.rollback.sql": SELECT}
 RETURNING: dict[str, tuple[Mapping[str, str], list[tuple[str, ...]]]] = {
@@ -191,7 +225,15 @@ RETURNING: dict[str, tuple[Mapping[str, str], list[tuple[str, ...]]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", RETURNING)
+USUALLY = [
+    *("one of several", "COPY TO", "beside Python", "not transactional", "rollback"),
+    *("step in SQL", "rehearse"),
+]
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind in USUALLY else LONG) for kind in RETURNING]
+)
 def test_two_million_rows_fit_into_the_limit_of_the_manifests(runs: Runs, kind: str) -> None:
     files, commands = RETURNING[kind]
     for argv in commands:
@@ -212,6 +254,15 @@ def test_of_the_rows_of_a_step_the_first_are_printed(
     printed = [event["text"].strip() for event in events if event["event"] == "printed"]
     assert printed[:4] == ["3000 rows, of which these are the first:", "g", "------", "1"]
     assert printed[-2:] == ["1024", "(1024 rows)"]
+
+
+@pytest.mark.skipif(not find_library("pq"), reason="needs the system's libpq (Debian: libpq5)")
+def test_without_psycopgs_own_libpq_the_rows_are_dropped_too(runs: Runs) -> None:
+    # in pure Python it takes the system's, which has no chunked mode before 17
+    env = {"PSYCOPG_IMPL": "python"}
+    cost = runs.cost({"0001_a.sql": SELECT.replace("2000000", "300000"), **PYTHON}, env=env)
+    assert cost.code == 0
+    assert cost.memory < 60 * MIB
 
 
 # --- time ---

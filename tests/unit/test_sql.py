@@ -8,9 +8,14 @@ from initmig.sql.scanner import (
     Directive,
     Finding,
     Position,
+    characters,
     copy_data,
     forbidden_in_transaction,
     header_directives,
+    in_characters,
+    mentions,
+    octets,
+    offset_of,
     position,
     psql_only,
     split,
@@ -372,3 +377,62 @@ def test_time_grows_with_the_text_and_not_faster(piece: str) -> None:
     psql_only(f"{text}\\")
 
     assert process_time() - started < 5, "far more than 300,000 steps need"
+
+
+# --- bytes ---
+
+
+def borders(letter: str) -> list[str]:
+    """Texts of which *letter* stands at, before and behind the end of a piece."""
+    return [" " * (65536 - before) + letter * 9 + " " * 70000 for before in range(12)]
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "漢", "🐘"])
+def test_no_character_is_split_between_pieces(letter: str) -> None:
+    for text in borders(letter):
+        data = text.encode()
+        pieces = list(in_characters(data, 0, len(data)))
+        assert "".join(piece.decode() for _, piece in pieces) == text
+        assert [start for start, _ in pieces] == [
+            sum(len(piece) for _, piece in pieces[:n]) for n in range(len(pieces))
+        ]
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "漢", "🐘"])
+def test_an_offset_in_characters_is_found_in_bytes(letter: str) -> None:
+    for text in borders(letter):
+        data = text.encode()
+        first = text.index(letter)
+        for number in (0, first, first + 5, first + 9, len(text) - 1, len(text), len(text) + 1):
+            assert offset_of(data, 0, number) == len(text[:number].encode())
+            assert characters(data, 0, len(text[:number].encode())) == min(number, len(text))
+
+
+def test_a_word_is_found_wherever_it_stands() -> None:
+    for text in borders("StDin"):
+        assert mentions(text, ["stdin"])
+        assert mentions(text.encode(), ["stdin", "other"])
+        assert not mentions(text, ["stdout", "tstdin"])
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "漢", "🐘"])
+def test_of_a_very_long_line_what_is_near_is_shown(letter: str) -> None:
+    line = f"a{letter}" * 100_000
+    data = f"one\n{line}\nthree".encode()
+    for column in (1, 2, 3, 50_000, 99_999, 199_998, 199_999, 200_000, 200_001):
+        found = position(data, len(f"one\n{line[: column - 1]}".encode()))
+        assert (found.line, found.column) == (2, column)
+        assert len(found.source.encode()) < 70_000
+        assert found.source == line[found.before : found.before + len(found.source)]
+        near = line[column - 1 : column + 80]
+        assert found.source[column - 1 - found.before :].startswith(near)
+
+
+@given(st.text("ab;'é🐘\n $-/*(", max_size=60))
+def test_octets_are_split_as_the_text_is(text: str) -> None:
+    found = [octets_decoded(statement.text) for statement in split(octets(text.encode()))]
+    assert found == [statement.text for statement in split(text)]
+
+
+def octets_decoded(text: str) -> str:
+    return text.encode("latin-1").decode()

@@ -1,0 +1,64 @@
+"""What stands for the statements of a file, of which there may be many, or large ones."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from initmig.engine.lazy import Lazy
+from initmig.engine.pieces import Pieces
+from initmig.sql.statements import Found
+
+SLICES = st.builds(slice, *[st.none() | st.integers(-12, 12)] * 2)
+
+
+@given(st.integers(0, 10), SLICES, SLICES)
+def test_lazy_sequence_is_as_the_list(size: int, first: slice, second: slice) -> None:
+    lazy, made = Lazy(lambda number: number * 2, range(size)), [n * 2 for n in range(size)]
+    assert list(lazy) == made
+    assert list(lazy[first]) == made[first]
+    assert list(lazy[first][second]) == made[first][second]
+    assert [lazy[-1 - n] for n in range(size)] == made[::-1]
+
+
+def test_lazy_sequence_makes_what_is_asked_for() -> None:
+    asked: list[int] = []
+    lazy = Lazy(lambda number: asked.append(number) or number, range(1000))  # type: ignore[func-returns-value]
+    assert lazy[10:20][3] == 13
+    assert asked == [13]
+    with pytest.raises(IndexError):
+        lazy[1000]
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), st.none() | st.text("a"))))
+def test_found_is_as_the_list(each: list[tuple[int, int, str | None]]) -> None:
+    found = Found(each)
+    assert list(found) == each
+    assert list(found[1:-1]) == each[1:-1]
+    assert [found[-1 - n] for n in range(len(each))] == each[::-1]
+
+
+MIB = 1 << 20
+LARGE = [(10, 10 + MIB), (20 + MIB, 20 + 3 * MIB), (20 + 3 * MIB, 30 + 4 * MIB)]
+SMALL = [(0, 5), (12 + MIB, 18 + MIB)]
+FILE = bytes(range(256)) * (5 * MIB // 256)
+EDGES = [None, *sorted({edge + n for each in LARGE for edge in each for n in (-1, 0, 1)})]
+
+
+@pytest.mark.parametrize("start", EDGES)
+def test_pieces_have_the_slices_of_the_file(start: int | None) -> None:
+    pieces = Pieces(FILE, [*LARGE, *SMALL])
+    assert len(pieces) == len(FILE)
+    for end in EDGES:
+        assert pieces[start:end] == FILE[start:end]
+
+
+def test_large_statement_is_no_copy() -> None:
+    pieces = Pieces(FILE, [*LARGE, *SMALL])
+    for start, end in LARGE:
+        assert pieces[start:end] is pieces[start:end]
+
+
+def test_empty_file_has_pieces() -> None:
+    assert (len(Pieces(b"", [])), Pieces(b"", [])[:]) == (0, b"")
