@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dev.postgres import Server
     from tests.support.command import Initmig
     from tests.support.processes import Result, Running
-    from tests.support.servers import MakeServer
+    from tests.support.servers import MakeServer, MakeStandby
 
 FIRST = {"0001_a.sql": "CREATE TABLE a ();", "0001_a.rollback.sql": "DROP TABLE a;"}
 SECOND = {"0002_b.sql": "CREATE TABLE b ();"}
@@ -393,6 +393,30 @@ def test_deadlock_of_a_statement_of_initmigs_own_is_tried_again(
         wait_until(lambda: begun.value(deadlocks) == 1)
     result = succeeded(running.result())
     assert "recorded as applied 1 migration" in result.err
+
+
+@pytest.mark.any_version
+def test_conflict_with_recovery_is_tried_again(
+    own: Own, make_standby: MakeStandby, initmig: Initmig, folder: Path
+) -> None:
+    standby = Own((server := make_standby(own.server)), Database(server.url(own.database.name)))
+    standby.set("max_standby_streaming_delay", "0")
+    conflicts = "SELECT confl_lock FROM pg_stat_database_conflicts"
+    conflicts += " WHERE datname = current_database()"
+    # it reads more than one table, and waits for the second one's lock with that of the first
+    with locked(own.database, "_yoyo_log", "ACCESS EXCLUSIVE"):
+        own.database.execute(SEND_WAL)
+        wait_until(lambda: bool(standby.database.query(REPLAYED_LOCK)))
+        running = initmig.start("status", url=standby.database.url, folder=folder)
+        wait_until(lambda: held_up(standby.database, "_yoyo_log"))
+        with locked(own.database, "_yoyo_migration", "ACCESS EXCLUSIVE"):
+            own.database.execute(SEND_WAL)
+            wait_until(lambda: standby.database.value(conflicts) == 1)
+    succeeded(running.result())
+
+
+SEND_WAL = "SELECT pg_switch_wal()"
+REPLAYED_LOCK = "SELECT FROM pg_locks WHERE relation = '_yoyo_log'::regclass AND granted"
 
 
 # --- read-only in mid-run ---
