@@ -53,8 +53,7 @@ class Source:
         kept = without_restrictions(text)
         if kept is not text:
             self.data = kept.encode("latin-1")
-        for finding in (*psql_only(kept), *releasing_locks(kept)):
-            self._object(finding)
+        self._object_to(*psql_only(kept), *releasing_locks(kept))
 
     def _checked(self, data: bytes) -> bytes:
         """*data*; nothing where it is not UTF-8."""
@@ -81,10 +80,14 @@ class Source:
         return data
 
     def _object(self, finding: Finding) -> None:
-        """Make a problem of *finding*, in the octets of the text."""
         place = place_at(self.path, self.data, finding.offset)
-        message = finding.message.encode("latin-1").decode(errors="replace")
-        self.problems.append(Problem(finding.id, message, finding.hint, place))
+        self.problems.append(Problem(finding.id, finding.message, finding.hint, place))
+
+    def _object_to(self, *findings: Finding) -> None:
+        """Object to what was found in octets, which are in its message too."""
+        for each in findings:
+            message = each.message.encode("latin-1").decode(errors="replace")
+            self._object(each._replace(message=message))
 
     def header(self) -> Header:
         """The directives that initmig or yoyo act on; a near miss is a problem, a comment not."""
@@ -127,8 +130,7 @@ class Source:
     def check_transactions(self, *, transactional: bool) -> None:
         """Object to statements that would end initmig's transaction, or leave one prepared."""
         find = forbidden_in_transaction if transactional else preparing_transactions
-        for finding in find(octets(self.data)):
-            self._object(finding)
+        self._object_to(*find(octets(self.data)))
 
 
 def _near_miss(name: str) -> str:

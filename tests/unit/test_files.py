@@ -180,6 +180,13 @@ def test_the_first_byte_that_is_not_utf8_is_placed(
             "directive 'transactional' is 'flase', not true or false",
             "write `-- transactional: true` or `-- transactional: false`, once",
         ),
+        ("-- dépends: a", 4, "unknown directive 'dépends'", "write `-- depends: a`"),
+        (
+            "-- transactional: 漢🐘",
+            4,
+            "directive 'transactional' is '漢🐘', not true or false",
+            "write `-- transactional: true` or `-- transactional: false`, once",
+        ),
         (
             "-- breaking:",
             4,
@@ -195,6 +202,36 @@ def test_a_misspelt_directive_or_value_is_placed(
     [problem] = problems
     assert problem.id == ("unknown-directive" if "unknown" in message else "invalid-directive")
     assert problem[1:4] == (message, hint, Place(f"{tmp_path}/x.sql", 2, column, line))
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "message"),
+    [
+        ("SELECT 'é漢🐘'; COMMIT;", 15, "COMMIT would end the transaction that initmig opened"),
+        ("SELECT '漢';\n  \\café x", 3, "\\café is a command of psql, not SQL"),
+        ("/* 🐘 */ \\🐘", 9, "\\🐘 is a command of psql, not SQL"),
+        ("/* é */ DISCARD ALL", 9, "DISCARD ALL would release the migration lock"),
+    ],
+)
+def test_what_is_refused_is_placed_and_named_in_characters(
+    tmp_path: Path, line: str, column: int, message: str
+) -> None:
+    [problem] = problems_of(tmp_path, f"-- é漢\n{line}\n")
+    assert problem.message.startswith(message)
+    assert problem.place
+    assert (problem.place.column, problem.place.source) == (
+        column,
+        line.rsplit("\n", maxsplit=1)[-1],
+    )
+
+
+@pytest.mark.parametrize("before", [*range(65520, 65545), 3 * 65536])
+def test_byte_that_is_not_utf8_is_found_wherever_it_stands(tmp_path: Path, before: int) -> None:
+    for letter in ("x", "é", "漢", "🐘"):
+        text = f"-- {letter * (before // len(letter.encode()))}\n"
+        [problem] = problems_of(tmp_path, text.encode() + letter.encode() + b"\xe9")
+        assert problem.id == "not-utf8"
+        assert problem.place == Place(f"{tmp_path}/x.sql", 2, 2)
 
 
 def test_a_directive_given_twice_is_refused(tmp_path: Path) -> None:
