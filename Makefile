@@ -35,6 +35,7 @@ check: $(VENV)/ready ## linters, formatter, types, floors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy swarm/deploy
 	$(BIN)/lint-imports
 
 format: $(VENV)/ready ## let ruff mend and format

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tests.support.docker import REPOSITORY, docker, docker_out, unique
-from tests.support.images import image_id
 from tests.support.processes import Result
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from tests.support.processes import Processes, Running
+
+DEPLOY = REPOSITORY / "swarm" / "deploy"
 
 # One engine has one swarm: whoever uses it says so here, whichever test run it belongs to.
 _USERS = Path(tempfile.gettempdir()) / "initmig-test-swarm"
@@ -75,6 +78,7 @@ class Task:
     """One container that Swarm started, or wants to start."""
 
     id: str
+    slot: int
     state: str
     wanted: str
     image: str
@@ -84,47 +88,62 @@ class Task:
 
 
 class Stack:
-    """Deploys swarm/stack.yaml with swarm/deploy, under a name and a secret of its own."""
+    """Deploys stack files with swarm/deploy, under a name and a secret of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        """Let every deploy have *variables* in its environment."""
         self.name = unique("stack")
         self.secret = f"{self.name}-password"
-
-    def deploy(self, *, migrations: str, app: str, timeout: float = 120) -> Result:
-        """Run the script to its end; *migrations* and *app* are images of this machine."""
-        env = {
-            **os.environ,
-            "MIGRATE_IMAGE": image_id(migrations),
-            "APP_IMAGE": image_id(app),
-            "POSTGRES_IMAGE": image_id("postgres:17"),
-            "DB_PASSWORD_SECRET": self.secret,
-            "APP_MONITOR": "1s",
-            "JOB_TIMEOUT": "60",
+        self._variables = {
             "RESOLVE_IMAGE": "never",
+            "FIRST_PASSWORD_SECRET": self.secret,
+            "DB_PASSWORD_SECRET": self.secret,
+            **variables,
         }
+
+    def deploy(self, *files: str | Path, **variables: str) -> Result:
+        """Run the program to its end."""
         started = time.monotonic()
         done = subprocess.run(
-            [REPOSITORY / "swarm" / "deploy", self.name],
+            self._command(files),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
-            env=env,
+            env=self.environment(**variables),
             text=True,
-            timeout=timeout,
+            timeout=120,
         )
         return Result(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
 
+    def start_deploy(self, processes: Processes, *files: str | Path, **variables: str) -> Running:
+        """Start the program in the background."""
+        return processes.start(self._command(files), env=self.environment(**variables))
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """What the program is run with."""
+        return {**os.environ, **self._variables, **variables}
+
+    def _command(self, files: Sequence[str | Path]) -> list[str]:
+        return [str(DEPLOY), self.name, *map(str, files)]
+
     def tasks(self, service: str) -> list[Task]:
         """All tasks of *service* that Swarm remembers, the oldest first."""
-        ids = docker_out("service", "ps", "--quiet", "--no-trunc", f"{self.name}_{service}").split()
-        if not ids:
+        name = f"{self.name}_{service}"
+        if docker_out("service", "ls", "--quiet", f"--filter=name={name}") == "":
             return []
-        found = json.loads(docker_out("inspect", "--type=task", *ids))
-        return sorted(map(_task, found), key=lambda task: task.created)
+        while ids := docker_out("service", "ps", "--quiet", "--no-trunc", name).split():
+            found = docker("inspect", "--type=task", *ids)
+            if found.code == 0:  # or Swarm has forgotten one in between
+                return sorted(map(_task, json.loads(found.out)), key=lambda task: task.created)
+        return []
 
     def running(self, service: str) -> list[Task]:
         """The tasks of *service* that run and are meant to."""
         return [task for task in self.tasks(service) if task.state == task.wanted == "running"]
+
+    def replicas(self, service: str) -> int:
+        """How many of *service* run. Swarm may have two tasks for one of them."""
+        return len({task.slot for task in self.running(service)})
 
     def logs(self, service: str) -> str:
         """What all tasks of *service* have written so far."""
@@ -133,11 +152,15 @@ class Stack:
 
     def applied(self) -> list[str]:
         """The ids of the applied migrations."""
+        return self.query("SELECT migration_id FROM _yoyo_migration ORDER BY migration_id")
+
+    def query(self, script: str) -> list[str]:
+        """The words that *script* gives in the database of swarm/db.yaml."""
         [db] = docker_out(
             "ps", "--quiet", f"--filter=label=com.docker.swarm.service.name={self.name}_db"
         ).split()
-        query = "SELECT migration_id FROM _yoyo_migration ORDER BY migration_id"
-        return docker_out("exec", db, "psql", "-XqAt", "-U", "app", "-c", query).split()
+        psql = ("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "app", "-c", script)
+        return docker_out("exec", db, *psql).split()
 
     def inspect(self, service: str) -> dict[str, Any]:
         """What Docker knows of *service*."""
@@ -146,11 +169,16 @@ class Stack:
         )[0]
         return found
 
+    def container(self, service: str) -> dict[str, Any]:
+        """What the containers of *service* are made from."""
+        made: dict[str, Any] = self.inspect(service)["Spec"]["TaskTemplate"]["ContainerSpec"]
+        return made
+
 
 @contextmanager
-def new_stack(password: str) -> Iterator[Stack]:
-    """A stack that has not been deployed, and its secret."""
-    stack = Stack()
+def new_stack(password: str, **variables: str) -> Iterator[Stack]:
+    """A stack that has not been deployed, and its secret; each deploy has *variables*."""
+    stack = Stack(variables)
     _create_secret(stack.secret, password)
     try:
         yield stack
@@ -165,18 +193,27 @@ def _create_secret(name: str, content: str) -> None:
 
 def _remove(stack: Stack) -> None:
     docker("stack", "rm", stack.name)
-    label = f"--filter=label=com.docker.stack.namespace={stack.name}"
-    # Swarm keeps the ended containers of a job that is no more, and they hold the rest.
-    while containers := docker_out("ps", "--all", "--quiet", label).split():
-        docker("rm", "--force", "--volumes", *containers)
-    wait_until(lambda: docker_out("network", "ls", "--quiet", label) == "", 60)
+    wait_until(lambda: _is_removed(stack), 60)
     docker("volume", "rm", f"{stack.name}_data")
-    docker("secret", "rm", stack.secret)
+    secrets = docker_out("secret", "ls", "--quiet", f"--filter=name={stack.name}").split()
+    docker("secret", "rm", *secrets)
+
+
+def _is_removed(stack: Stack) -> bool:
+    """Whether its networks are gone; removes what holds them."""
+    label = f"--filter=label=com.docker.stack.namespace={stack.name}"
+    # Swarm keeps the ended containers of a job that is no more, and a network that was in use.
+    if containers := docker_out("ps", "--all", "--quiet", label).split():
+        docker("rm", "--force", "--volumes", *containers)
+    if networks := docker_out("network", "ls", "--quiet", label).split():
+        docker("network", "rm", *networks)
+    return not containers and not networks
 
 
 def _task(found: dict[str, Any]) -> Task:
     return Task(
         id=found["ID"],
+        slot=found.get("Slot", 0),
         state=found["Status"]["State"],
         wanted=found["DesiredState"],
         image=found["Spec"]["ContainerSpec"]["Image"],
