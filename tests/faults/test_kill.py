@@ -155,6 +155,15 @@ step("ROLLBACK")
 step("VACUUM t")
 """,
 }
+# What is dropped as it arrives, and a part that is sent without a copy of it.
+ROWS = TABLE | {
+    "0002_r.sql": "INSERT INTO t VALUES (-1, 0); SELECT * FROM generate_series(1, 3000);",
+    "0003_r.sql": f"""-- transactional: false
+        SELECT * FROM generate_series(1, 3000);
+        INSERT INTO t VALUES (-2, length('{"x" * (5 << 18)}'));
+        VACUUM t;
+        BEGIN; SELECT * FROM generate_series(1, 3000); INSERT INTO t VALUES (-3, 0); COMMIT;""",
+}
 BY_PSYCOPG = {"0004_p.py": "from yoyo import step\nstep('SELECT 1', 'SELECT 1')\n"}
 MIGRATE = ("migrate",)
 BACK = ("rollback", "--all")
@@ -179,6 +188,8 @@ RUNS = {
     "large by psycopg": Run(MIGRATE, LARGE | BY_PSYCOPG),
     "rollback of large": Run(BACK, LARGE, before=MIGRATE),
     "blocks of Python": Run(MIGRATE, BLOCKS),
+    "rows": Run(MIGRATE, ROWS),
+    "rows by psycopg": Run(MIGRATE, ROWS | BY_PSYCOPG),
 }
 
 MakeTrial = Callable[[Run], Trial]
