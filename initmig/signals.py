@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock, get_ident, start_new_thread
+from errno import EMFILE
 from select import POLLIN, poll
 from time import monotonic
 
@@ -28,6 +29,7 @@ _ORDERLY_END_SECONDS = 2.5
 _HARD_END_SECONDS = 3.5
 """For what no exception gets through: a name server that is silent, code that catches them all."""
 _LAST_WORDS_SECONDS = 0.5
+_SPARE_DESCRIPTORS = 16
 _CALLBACK_SECONDS = 0.01
 
 
@@ -59,15 +61,28 @@ class stoppable:  # noqa: N801 - a context manager
     def __enter__(self) -> None:
         self._before = {number: signal.signal(number, _stop) for number in _SIGNALS}
         self._before[signal.SIGALRM] = signal.getsignal(signal.SIGALRM)
-        told, tell = os.pipe()
-        os.set_blocking(tell, False)
-        self._tell = tell
-        self._told_before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+        self._told_before = -1
+        self._pipe: tuple[int, ...] = ()
         _entered.append(self)
         try:
-            start_new_thread(_see_to_the_end, (told, self._last_words))
-        except RuntimeError:  # no more threads: Stopped has to be enough
-            os.close(told)
+            self._watch()
+        except (OSError, RuntimeError):  # no file descriptor, no thread: Stopped has to be enough
+            self._unwatch()
+
+    def _watch(self) -> None:
+        self._pipe = told, tell = os.pipe()
+        if tell + _SPARE_DESCRIPTORS > os.sysconf("SC_OPEN_MAX"):
+            raise OSError(EMFILE, "the rest is for connections")
+        os.set_blocking(tell, False)
+        self._told_before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+        start_new_thread(_see_to_the_end, (told, self._last_words))
+        self._pipe = (tell,)  # the other end is the thread's
+
+    def _unwatch(self) -> None:
+        signal.set_wakeup_fd(self._told_before)
+        pipe, self._pipe = self._pipe, ()
+        for each in pipe:
+            os.close(each)
 
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -79,8 +94,7 @@ class stoppable:  # noqa: N801 - a context manager
         _deferred.clear()
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        signal.set_wakeup_fd(self._told_before)
-        os.close(self._tell)
+        self._unwatch()
 
 
 _entered: list[stoppable] = []

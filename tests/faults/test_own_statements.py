@@ -82,8 +82,8 @@ def held_up(database: Database, table: str) -> bool:
 
 
 def wait_for_lock_timeout(database: Database, table: str) -> None:
-    """Return once what is held up by a lock on *table* has given up, and come again."""
-    for is_held_up in (True, False, True):
+    """Return once what is held up by a lock on *table* has given up for the time being."""
+    for is_held_up in (True, False):
         wait_until(lambda: held_up(database, table) is is_held_up)  # noqa: B023 - called at once
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.support.migrations import write
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from tests.support.databases import Database
     from tests.support.processes import Processes
@@ -104,28 +104,31 @@ def copied(letter: str = "x") -> str:
 
 ALONE = "-- transactional: false\n"
 # file, exit code
-LARGE: dict[str, tuple[str | bytes, int]] = {
-    "one statement": (one_statement(), 0),
-    "accents": (one_statement("é"), 0),
-    "elephants": (one_statement("🐘"), 0),
-    "one elephant": ("-- 🐘\n" + one_statement(), 0),
-    "byte order mark": ("\ufeff" + one_statement(), 0),
-    "statements": (statements(), 0),
+LARGE: dict[str, tuple[Callable[[], str | bytes], int]] = {
+    "one statement": (one_statement, 0),
+    "accents": (lambda: one_statement("é"), 0),
+    "elephants": (lambda: one_statement("🐘"), 0),
+    "one elephant": (lambda: "-- 🐘\n" + one_statement(), 0),
+    "byte order mark": (lambda: "\ufeff" + one_statement(), 0),
+    "statements": (statements, 0),
     # each with an object of its own would take more than all of them
-    "short statements": ("SET a.b = 1;\n" * 400_000, 0),
-    "function": (f"CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$\n{one_statement()}$$;", 0),
-    "comment": (f"/* {'words ' * (SIZE // 6)} */ SELECT 1;", 0),
-    "COPY": (copied(), 0),
-    "COPY of elephants": (copied("🐘"), 0),
-    "COPY, not transactional": (ALONE + copied(), 0),
-    "not transactional": (ALONE + statements(), 0),
-    "not transactional, one statement": (ALONE + one_statement(), 0),
-    "not transactional, large statements": (ALONE + one_statement(size=SIZE // 8) * 8, 0),
-    "transaction block": (f"{ALONE}BEGIN;\n{statements()}COMMIT;\n", 0),
-    "failure at its end": (f"{one_statement()}SELECT 1/0;", 1),
-    "failure at its end, not transactional": (f"{ALONE}{one_statement()}SELECT 1/0;", 1),
-    "LATIN1": (one_statement().encode() + b"SELECT '\xe9'", 2),
-    "COMMIT at its end": (f"{one_statement()}COMMIT;", 2),
+    "short statements": (lambda: "SET a.b = 1;\n" * 400_000, 0),
+    "function": (
+        lambda: f"CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$\n{one_statement()}$$;",
+        0,
+    ),
+    "comment": (lambda: f"/* {'words ' * (SIZE // 6)} */ SELECT 1;", 0),
+    "COPY": (copied, 0),
+    "COPY of elephants": (lambda: copied("🐘"), 0),
+    "COPY, not transactional": (lambda: ALONE + copied(), 0),
+    "not transactional": (lambda: ALONE + statements(), 0),
+    "not transactional, one statement": (lambda: ALONE + one_statement(), 0),
+    "not transactional, large statements": (lambda: ALONE + one_statement(size=SIZE // 8) * 8, 0),
+    "transaction block": (lambda: f"{ALONE}BEGIN;\n{statements()}COMMIT;\n", 0),
+    "failure at its end": (lambda: f"{one_statement()}SELECT 1/0;", 1),
+    "failure at its end, not transactional": (lambda: f"{ALONE}{one_statement()}SELECT 1/0;", 1),
+    "LATIN1": (lambda: one_statement().encode() + b"SELECT '\xe9'", 2),
+    "COMMIT at its end": (lambda: f"{one_statement()}COMMIT;", 2),
 }
 
 
@@ -150,7 +153,8 @@ def test_file_costs_three_times_its_size_and_20_mb(
 ) -> None:
     small = runs.cost({"0001_a.sql": "SELECT 1", **beside})
     runs.forget()
-    text, code = LARGE[kind]
+    make, code = LARGE[kind]
+    text = make()
     data = text if isinstance(text, bytes) else text.encode()
     large = runs.cost({"0001_a.sql": data, **beside})
     assert (small.code, large.code) == (0, code)

@@ -69,7 +69,8 @@ class Trial:
         }
         write(folder, names)
         self.begin()
-        assert self.run(proxy.url(database.name)) == (0, "")
+        done = self.run(proxy.url(database.name))
+        assert done == (0, ""), done
         proxy.wait_until_quiet()
         self.messages = [message for message in proxy.messages if message.type != "X"]
         self.undisturbed = self.picture()
