@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from _thread import allocate_lock, get_ident, start_new_thread
+from _thread import LockType, allocate_lock, get_ident, start_new_thread
 from errno import EMFILE
 from select import POLLIN, poll
 from time import monotonic
@@ -75,7 +75,9 @@ class stoppable:  # noqa: N801 - a context manager
             raise OSError(EMFILE, "the rest is for connections")
         os.set_blocking(tell, False)
         self._told_before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-        start_new_thread(_see_to_the_end, (told, self._last_words))
+        self._watched = allocate_lock()
+        self._watched.acquire()
+        start_new_thread(_see_to_the_end, (told, self._last_words, self._watched))
         self._pipe = (tell,)  # the other end is the thread's
 
     def _unwatch(self) -> None:
@@ -86,7 +88,11 @@ class stoppable:  # noqa: N801 - a context manager
 
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        watched = bool(self._pipe)
         self.leave()
+        if watched:
+            # Python takes itself apart next, and may end the process where a thread still runs.
+            self._watched.acquire(timeout=_LAST_WORDS_SECONDS)
 
     def leave(self) -> None:
         """Handle the signals as before."""
@@ -161,11 +167,15 @@ _main_thread = get_ident()
 # --- the hard end ---
 
 
-def _see_to_the_end(told: int, last_words: Callable[[Stopped], object]) -> None:
-    """End the process if that takes too long after a signal, of which *told* gets the number."""
+def _see_to_the_end(told: int, last_words: Callable[[Stopped], object], done: LockType) -> None:
+    """End the process if that takes too long after a signal, of which *told* gets the number.
+
+    *done* is released where there is no need to.
+    """
     number = _signal_that_hangs(told)
     if not number:
         os.close(told)
+        done.release()
         return
     spoken = allocate_lock()
     spoken.acquire()
