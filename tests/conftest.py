@@ -40,8 +40,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes minutes; runs in `make test-faults` alone")
     config.addinivalue_line("markers", "any_version: says the same whatever POSTGRES is")
-    examples = 400 if config.getoption("--long") else 25
+    # tests/faults/test_sequences.py is in four parts then, that run at the same time
+    examples = 100 if config.getoption("--long") else 25
     settings.register_profile("faults", max_examples=examples, deadline=None, print_blob=True)
+    beside_yoyo = 40 if config.getoption("--long") else 5
+    settings.register_profile(
+        "beside yoyo", settings.get_profile("faults"), max_examples=beside_yoyo
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -412,7 +412,12 @@ def world(database: Database, proxy: Proxy, forking: Forking, yoyo: Yoyo, folder
     return World(database, proxy, forking, yoyo, folder)
 
 
-def test_any_sequence_of_runs_leaves_every_migration_whole_and_recorded_once(world: World) -> None:
+@pytest.mark.parametrize("part", [1, *(pytest.param(n, marks=pytest.mark.long) for n in (2, 3, 4))])
+def test_any_sequence_of_runs_leaves_every_migration_whole_and_recorded_once(
+    world: World, part: int
+) -> None:
+    del part  # each draws its own
+
     @settings(settings.get_profile("faults"))
     @given(ships, st.lists(actions, min_size=6, max_size=12))
     def play(first: Ship, others: list[Action]) -> None:
@@ -422,9 +427,7 @@ def test_any_sequence_of_runs_leaves_every_migration_whole_and_recorded_once(wor
 
 
 def test_so_does_one_with_a_stock_yoyo_in_between(world: World) -> None:
-    profile = settings.get_profile("faults")
-
-    @settings(profile, max_examples=max(5, profile.max_examples // 10))
+    @settings(settings.get_profile("beside yoyo"))
     @given(ships, st.lists(st.one_of(actions, yoyos), min_size=6, max_size=12))
     def play(first: Ship, others: list[Action]) -> None:
         world.play([first, *others])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
@@ -28,6 +29,9 @@ DO $$ BEGIN
 END $$;
 """
 """SQL that goes on once the test has dropped the table `gate`."""
+
+
+_ATTEMPTS = 100
 
 
 class DatabaseServer(Protocol):
@@ -58,6 +62,14 @@ class Database:
 
     def connect(self, *, autocommit: bool = True) -> psycopg.Connection:
         """A connection to close, or to use in `with`."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return psycopg.connect(self.url, autocommit=autocommit)
+            except psycopg.OperationalError as error:
+                # the server processes of connections that were closed need a moment to end
+                if "too many clients" not in str(error):
+                    raise
+                time.sleep(0.05)
         return psycopg.connect(self.url, autocommit=autocommit)
 
     def query(

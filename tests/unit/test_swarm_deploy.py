@@ -247,3 +247,31 @@ def test_page_has_each_error_and_no_other() -> None:
     listed = re.findall(r"^\| `([a-z-]+)` \|", section, re.MULTILINE)
     assert len(ids) > 5
     assert sorted(listed) == sorted(ids)
+
+
+def test_deployed_is_what_has_the_label_or_was_rolled_back_before_the_first_look() -> None:
+    before = {
+        name: deploy.Service(name, deployment, {}, version=1)
+        for name, deployment in (
+            ("shop_app", "old"),
+            ("shop_back", "old"),
+            ("shop_other", "old"),
+            ("shop_unlabelled", ""),
+        )
+    }
+    now = [
+        deploy.Service("shop_app", "mine", {}, version=2),
+        deploy.Service("shop_back", "old", {}, version=3),
+        deploy.Service("shop_other", "old", {}, version=1),
+        deploy.Service("shop_unlabelled", "", {}, version=2),
+        deploy.Service("shop_new", "mine", {}, version=1),
+    ]
+    found = deploy.deployed_by("mine", now, before)
+    assert [(each.name, each.deployment) for each in found] == [
+        ("shop_app", "mine"),
+        ("shop_back", "mine"),
+        ("shop_new", "mine"),
+    ]
+    with pytest.raises(deploy.DeployError) as error:
+        deploy.progress_of(found[1], before["shop_back"], now[1])
+    assert error.value.id == "rolled-back"
