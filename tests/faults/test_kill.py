@@ -157,12 +157,12 @@ step("VACUUM t")
 }
 # What is dropped as it arrives, and a part that is sent without a copy of it.
 ROWS = TABLE | {
-    "0002_r.sql": "INSERT INTO t VALUES (-1, 0); SELECT * FROM generate_series(1, 3000);",
+    "0002_r.sql": "INSERT INTO t VALUES (-1, 0); SELECT * FROM generate_series(1, 300);",
     "0003_r.sql": f"""-- transactional: false
-        SELECT * FROM generate_series(1, 3000);
+        SELECT * FROM generate_series(1, 300);
         INSERT INTO t VALUES (-2, length('{"x" * (5 << 18)}'));
         VACUUM t;
-        BEGIN; SELECT * FROM generate_series(1, 3000); INSERT INTO t VALUES (-3, 0); COMMIT;""",
+        BEGIN; SELECT * FROM generate_series(1, 300); INSERT INTO t VALUES (-3, 0); COMMIT;""",
 }
 BY_PSYCOPG = {"0004_p.py": "from yoyo import step\nstep('SELECT 1', 'SELECT 1')\n"}
 MIGRATE = ("migrate",)
