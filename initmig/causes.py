@@ -12,7 +12,7 @@ if TYPE_CHECKING:
         "taken over",  # the same, as one that waits for the other migrator
         "read-only",  # an outage if the server takes no writes, else the migration's own failure
         "others",  # roll back, and try again after a pause
-        "canceled",  # a migration's own failure; a statement of initmig's own is tried again
+        "canceled",  # a migration's own failure; one of initmig's own statements is tried again
         "setting",  # it would happen again: fail, and name the setting
         "own",  # fail
     ]

@@ -163,9 +163,14 @@ def _fail(error: InitmigError, log: Emit, termination_log: str) -> int:
     return error.exit_code
 
 
-def _print(text: str) -> None:
-    """Write what the command is for; :raises ConfigError: that is impossible."""
-    if failure := _write(text):
+def _print(text: str, judge: Callable[[], object] = lambda: None) -> None:
+    """Write what the command is for, then let *judge* raise what is wrong with it.
+
+    :raises ConfigError: nothing is wrong with it, but it could not be written
+    """
+    failure = _write(text)
+    judge()
+    if failure:
         raise failure
 
 
@@ -276,11 +281,12 @@ def _show_status(config: Config, emit: Emit) -> None:
     from initmig.output import status_json, status_table
 
     rows = runner.status(config, emit)
-    failure = _write(status_json(rows) if config.json else status_table(rows))
-    if config.check:
-        runner.check(config, rows, emit)
-    if failure:
-        raise failure
+
+    def judge() -> None:
+        if config.check:
+            runner.check(config, rows, emit)
+
+    _print(status_json(rows) if config.json else status_table(rows), judge)
 
 
 def _show_checks(config: Config, emit: Emit) -> None:
@@ -288,10 +294,7 @@ def _show_checks(config: Config, emit: Emit) -> None:
     from initmig.doctor.report import checks_json, checks_text
 
     checks = examine(config, emit)
-    failure = _write(checks_json(checks) if config.json else checks_text(checks))
-    refuse(checks)
-    if failure:
-        raise failure
+    _print(checks_json(checks) if config.json else checks_text(checks), lambda: refuse(checks))
 
 
 def _show_rehearsal(config: Config, rehearsal: Rehearsal) -> None:
@@ -301,22 +304,24 @@ def _show_rehearsal(config: Config, rehearsal: Rehearsal) -> None:
         show = rehearsal_json
     else:
         show = rehearsal_markdown if config.markdown else rehearsal_table
-    failure = _write(show(rehearsal))
-    if rehearsal.failure:
-        raise rehearsal.failure
-    if failure:
-        raise failure
+
+    def judge() -> None:
+        if rehearsal.failure:
+            raise rehearsal.failure
+
+    _print(show(rehearsal), judge)
 
 
 def _show_verdicts(config: Config, verdicts: Sequence[Verdict]) -> None:
     from initmig.verification.report import verdicts_json, verdicts_text
 
-    failure = _write(verdicts_json(verdicts) if config.json else verdicts_text(verdicts))
     problems = tuple(problem for verdict in verdicts for problem in verdict.problems)
-    if problems:
-        raise MigrationFailed.of(problems)
-    if failure:
-        raise failure
+
+    def judge() -> None:
+        if problems:
+            raise MigrationFailed.of(problems)
+
+    _print(verdicts_json(verdicts) if config.json else verdicts_text(verdicts), judge)
 
 
 def _create(config: Config, emit: Emit) -> None:

@@ -253,7 +253,7 @@ class OwnStatementWaiting(Record):
 
 
 class LockNotReleased(Record):
-    """The work is done, or has failed before; only the migration lock could not be given back."""
+    """The work is done, or has failed before; only the migration lock could not be released."""
 
     reason: str
 

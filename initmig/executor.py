@@ -147,10 +147,10 @@ class Executor:
     def _told_if_committed(
         self, migrations: Sequence[Migration], event: Callable[[str, float], Event]
     ) -> Iterator[None]:
-        """A signal that comes while a COMMIT waits, for a standby, finds out how that ended.
+        """If a signal arrives while a COMMIT waits for a standby, report what was committed.
 
-        The server then commits, and says so in a warning only. What is done of *migrations* is told
-        as *event* tells it.
+        The server then commits, and says so only in a warning. Each of *migrations* that is done is
+        reported as an *event*.
         """
         started = time.monotonic()
         try:

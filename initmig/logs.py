@@ -210,17 +210,18 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.OwnStatementWaiting: _Rendering(
         "warning",
         lambda e: (
-            f"a statement of initmig's own has waited for {format_duration(e.waited_seconds)}, of"
-            f" {format_duration(e.timeout_seconds)} at most: {e.doing or 'running'}"
+            "one of initmig's own statements has waited for"
+            f" {format_duration(e.waited_seconds)}, of {format_duration(e.timeout_seconds)} at most"
+            f": {e.doing or 'running'}"
             f"{_after_colon(e.blockers)}"
         ),
     ),
     events.LockNotReleased: _Rendering(
         "warning",
         lambda e: (
-            f"the migration lock could not be given back: {e.reason}; it ends with the connection,"
-            " and the row that may stay in yoyo_lock keeps out a stock yoyo alone: the next run"
-            " that applies something, or `initmig unlock`, removes it"
+            f"could not release the migration lock: {e.reason}; the lock ends with the connection."
+            " A row that is left in yoyo_lock blocks only stock yoyo: the next run that applies"
+            " something, or `initmig unlock`, removes it"
         ),
     ),
     events.ServerNotice: _Rendering("info", lambda e: f"{e.severity}: {e.text}"),

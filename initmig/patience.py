@@ -1,4 +1,4 @@
-"""What holds up a statement of initmig's own: told, tried again, and at last given up.
+"""What holds up one of initmig's own statements: told, tried again, and at last given up.
 
 Imported when something does.
 """
@@ -65,7 +65,7 @@ class Patience:
 
     def give_up(self, error: InitmigError) -> InitmigError:
         """As in `session.Patience`."""
-        words = f"no answer to a statement of initmig's own in {format_duration(self._limit)}"
+        words = f"no answer to one of initmig's own statements in {format_duration(self._limit)}"
         if self._doing:
             words += f": {self._doing}"
         hint = "check the server"

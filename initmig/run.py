@@ -97,7 +97,7 @@ def with_session(run: Run, work: Callable[[Session], _T]) -> _T:
 
 
 def be_patient(session: Session, run: Run) -> None:
-    """Let what holds up statements of initmig's own be told, and waited for."""
+    """Let what holds up initmig's own statements be told, and waited for."""
     limit = run.outage.limit()
 
     def make(held_up: Session) -> Patience:

@@ -50,9 +50,8 @@ class Stopped(KeyboardInterrupt):
 class stoppable:  # noqa: N801 - a context manager
     """Inside, the first signal raises Stopped; later ones do not disturb the orderly end.
 
-    Where that end takes too long, Stopped is raised once more, through whatever it hangs in. Where
-    Python does not get to raise it, or code of a migration catches it, the process ends all the
-    same, after *last_words*.
+    If that end takes too long, Stopped is raised again, through whatever it hangs in. If Python
+    never gets to raise it, or a migration catches it, the process still ends, after *last_words*.
     """
 
     def __init__(self, last_words: Callable[[Stopped], object] = lambda _: None) -> None:
@@ -107,7 +106,7 @@ _entered: list[stoppable] = []
 
 
 def _in_child() -> None:
-    """A child of a migration's gets the signals as it would without initmig."""
+    """Let a process that a migration forks get signals as it would without initmig."""
     while _entered:
         _entered[-1].leave()
 
@@ -141,13 +140,13 @@ _deferred: list[int] = []
 
 
 def callback(function: _F) -> _F:
-    """Mark *function* as one that C code calls, which drops what it raises."""
+    """Mark *function* as called by C code, which discards exceptions."""
     _callbacks.add(function.__code__)
     return function
 
 
 def _is_lost_in(frame: FrameType | None) -> bool:
-    """Whether nobody would hear what is raised in *frame*."""
+    """Whether an exception raised in *frame* would be discarded."""
     while frame is not None:
         if frame.f_code in _callbacks or frame.f_code.co_name == "__del__":
             return True
@@ -193,7 +192,7 @@ def _see_to_the_end(told: int, last_words: Callable[[Stopped], object], done: Lo
 
 
 def _signal_that_hangs(told: int) -> int:
-    """The signal after which the process does not end; 0 once *told* is closed."""
+    """The signal that did not end the process in time; 0 once *told* is closed."""
     waiting = poll()
     waiting.register(told, POLLIN)
     number, deadline = 0, None

@@ -61,7 +61,7 @@ class ClientFailed(InitmigError):
 
 
 class NoAnswer(DatabaseUnavailable):
-    """A statement of initmig's own was held up until the wait timeout was over: that is final."""
+    """One of initmig's own statements was held up until the wait timeout was over; final."""
 
 
 class OutcomeUnknown(DatabaseUnavailable):
@@ -172,7 +172,7 @@ def one_line(words: str) -> str:
 
 
 def refused(error: StatementFailed) -> InitmigError:
-    """*error* of a statement of initmig's own, as the refusal that it is."""
+    """*error* of one of initmig's own statements, as the refusal that it is."""
     problem = error.problems[0]
     if problem.id == TIMEOUT_ID:
         return DatabaseRefused.of(error.problems)

@@ -45,7 +45,7 @@ class Settings(Record):
     schema: str = ""
     role: str = ""
     lock_timeout: float = 0.0
-    """Seconds, 0 for no limit, for statements of initmig's own once there is something to write."""
+    """Seconds, 0 for no limit, for initmig's own statements once there is something to write."""
 
 
 def defaults(settings: Settings, timeout: float) -> dict[str, str]:

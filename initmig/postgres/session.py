@@ -177,7 +177,7 @@ class Session:
         return self.preamble if self.in_transaction else self._limits + self.preamble
 
     def patiently(self, work: Callable[[], _T]) -> _T:
-        """What *work* returns, which sends statements of initmig's own, and can be repeated.
+        """What *work* returns, which sends initmig's own statements, and can be repeated.
 
         It is, after a pause, where others made it fail, outside of a transaction.
 

@@ -84,7 +84,7 @@ def _held_up_is_no_refusal() -> Iterator[None]:
             raise
         raise NoAnswer(
             "no-answer",
-            f"a statement of initmig's own was held up: {error}",
+            f"one of initmig's own statements was held up: {error}",
             hint="rehearse when less is going on, or raise --lock-timeout",
             server=error.problems[0].server,
         ) from error

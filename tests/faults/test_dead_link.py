@@ -181,7 +181,7 @@ class Queue(Statement):
 
     # it asks again and again, and that is limited by itself
     says: ClassVar = (
-        "no answer to a statement of initmig's own",
+        "no answer to one of initmig's own statements",
         "[no-answer]",
         "check the server",
     )

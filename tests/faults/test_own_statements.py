@@ -1,4 +1,4 @@
-"""What others do to the tables and statements of initmig's own holds a run up, and no more."""
+"""What others do to initmig's own tables and statements holds a run up, and no more."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def locked_at_gate(
         yield running
 
 
-NOT_RELEASED = "the migration lock could not be given back: canceling statement due to lock timeout"
+NOT_RELEASED = "could not release the migration lock: canceling statement due to lock timeout"
 
 
 @pytest.mark.any_version
@@ -311,7 +311,7 @@ def test_lock_that_stays_ends_the_run_and_the_session_that_holds_it_is_named(
         assert f"LOCK TABLE {table}" in blocker
     assert len(told["blockers"]) == 1
     assert failed["error"] == "no-answer"
-    assert "no answer to a statement of initmig's own in 13 s: " in failed["message"]
+    assert "no answer to one of initmig's own statements in 13 s: " in failed["message"]
     succeeded(initmig(url=begun.url, folder=folder))
 
 
@@ -483,7 +483,10 @@ def test_server_that_is_read_only_at_the_end_leaves_the_outcome_as_it_is(
     own.set("default_transaction_read_only", "on")
     own.open_gate()
     result = succeeded(running.result())
-    assert "could not be given back: cannot execute DELETE in a read-only transaction" in result.err
+    assert (
+        "could not release the migration lock: cannot execute DELETE in a read-only transaction"
+        in result.err
+    )
     assert "applied 1 migration in" in result.err
 
 
@@ -515,7 +518,7 @@ def test_commit_that_waits_for_a_standby_is_told_by_the_migrator_and_whoever_wai
     wait_until(lambda: own.database.value(COMMITTING) == 1)
     waiter = initmig.start(url=own.database.url, folder=folder)
     assert NO_STANDBY in waiter.wait_for_line("waiting for another migrator")
-    assert NO_STANDBY in leader.wait_for_line("a statement of initmig's own has waited for 1")
+    assert NO_STANDBY in leader.wait_for_line("one of initmig's own statements has waited for 1")
     own.set("synchronous_standby_names", "")
     succeeded(leader.result())
     succeeded(waiter.result())
