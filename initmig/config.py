@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from initmig.dsn import mask_secrets, trimmed
 from initmig.errors import ConfigError, Problem
+from initmig.home import DEFAULT_TABLE
 from initmig.records import TYPE_CHECKING, Record
 from initmig.settings import COMMANDS, DEFAULT_COMMAND, OPTIONS, SETTINGS, Address, Secret
 
@@ -21,7 +22,9 @@ class Config(Record):
     database_url: Secret = Secret()
     password: Secret = Secret()
     migrations: tuple[str, ...] = ("migrations",)
-    schema: str = ""
+    schema: tuple[str, ...] = ()
+    history_schema: str = ""
+    history_table: str = DEFAULT_TABLE
     role: str = ""
     wait_timeout: float = 60.0
     queue_timeout: float = 0.0

@@ -95,7 +95,7 @@ def _listed(config: Config, emit: Emit) -> tuple[Target, ...]:
             f"the schema {with_comma[0]} has a comma in its name, which --schema divides at",
             hint="rename it, or choose a pattern that leaves it out",
         )
-    return tuple(Target(name, config._replace(schema=name)) for name in names)
+    return tuple(Target(name, config._replace(schema=(name,))) for name in names)
 
 
 # --- the process that deals the targets out ---

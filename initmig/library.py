@@ -29,6 +29,8 @@ class Settings(TypedDict, total=False):
     database_url: str
     migrations: Path | Sequence[Path]
     schema: str
+    history_schema: str
+    history_table: str
     role: str
     wait_timeout: str | float
     queue_timeout: str | float

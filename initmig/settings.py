@@ -8,6 +8,7 @@ from stat import S_ISREG
 from initmig.dsn import is_transmittable, parse_dsn
 from initmig.durations import parse_duration
 from initmig.errors import ConfigError, EmptySecret
+from initmig.home import problem_of_table
 from initmig.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
@@ -117,6 +118,16 @@ def _name(text: str) -> str:
     return text
 
 
+def _schemas(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in _name(text).split(","))
+
+
+def _history_table(text: str) -> str:
+    if problem := problem_of_table(_name(text)):
+        raise ValueError(problem)
+    return text
+
+
 def _yes_or_no(text: str) -> bool:
     if text not in ("yes", "no"):
         raise ValueError(f"{text!r} is neither yes nor no")
@@ -205,11 +216,29 @@ SETTINGS = (
     Option(
         "--schema",
         "schema",
-        "search_path for everything that initmig does",
+        "search_path for everything that initmig does; the history is in the first",
         env="INITMIG_SCHEMA",
         default="the server's",
+        metavar="NAMES",
+        parse=_schemas,
+    ),
+    Option(
+        "--history-schema",
+        "history_schema",
+        "the schema of the history tables, where that is another one",
+        env="INITMIG_HISTORY_SCHEMA",
+        default="the first of --schema; else of the search path, the first with a history",
         metavar="NAME",
         parse=_name,
+    ),
+    Option(
+        "--history-table",
+        "history_table",
+        "the history table, yoyo's --migration-table: one for each application in a schema",
+        env="INITMIG_HISTORY_TABLE",
+        default="_yoyo_migration",
+        metavar="NAME",
+        parse=_history_table,
     ),
     Option(
         "--role",

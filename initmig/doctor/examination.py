@@ -78,7 +78,7 @@ def examine(
     :raises DatabaseUnavailable: the database did not answer in time
     """
     # search path and role are tried: until then the session is that of the user that logs in
-    bare = begin(config._replace(schema="", role=""), emit, clock)
+    bare = begin(config._replace(schema=(), role=""), emit, clock)
     run = bare._replace(config=config)
     try:
         return with_session(bare, lambda session: _once(_examine(session, run, wall)))

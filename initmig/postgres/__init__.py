@@ -21,8 +21,8 @@ from initmig.postgres.parameters import (
     Settings,
     preamble,
 )
-from initmig.postgres.quoting import quote_identifier, quote_literal
 from initmig.postgres.session import Session, connect
+from initmig.quoting import quote_identifier, quote_literal
 
 __all__ = [
     "CONNECT_TIMEOUT_SECONDS",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from initmig.postgres.quoting import quote_identifier
+from initmig.quoting import quote_identifier
 from initmig.records import Record
 
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -42,7 +42,8 @@ class Settings(Record):
     conninfo: str = ""
     password: str = ""
     """Used where *conninfo* has none."""
-    schema: str = ""
+    schema: tuple[str, ...] = ()
+    """The search path; empty for the server's."""
     role: str = ""
     lock_timeout: float = 0.0
     """Seconds, 0 for no limit, for initmig's own statements once there is something to write."""
@@ -60,8 +61,7 @@ def preamble(settings: Settings) -> str:
     if settings.role:
         said += f"SET LOCAL ROLE {quote_identifier(settings.role)};"
     if settings.schema:
-        schemas = (name.strip() for name in settings.schema.split(","))
-        said += f"SET LOCAL search_path = {', '.join(map(quote_identifier, schemas))};"
+        said += f"SET LOCAL search_path = {', '.join(map(quote_identifier, settings.schema))};"
     return said
 
 

@@ -18,7 +18,7 @@ from initmig.run import with_session
 from initmig.verification.embedded import find_programs, running_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from initmig.postgres import Settings
     from initmig.run import Run
@@ -111,9 +111,9 @@ def _drop(run: Run, name: str) -> None:
         run.emit(ScratchDatabaseLeft(name, str(error)))
 
 
-def _create_schemas(session: Session, schemas: str) -> None:
+def _create_schemas(session: Session, schemas: Sequence[str]) -> None:
     """What ``--schema`` names is there before the first migration, wherever that is run."""
-    for name in filter(None, (name.strip() for name in schemas.split(","))):
+    for name in schemas:
         if not name.startswith(("$", "pg_")):
             session.query(f"CREATE SCHEMA IF NOT EXISTS {quote_identifier(name)}")
 

@@ -183,7 +183,7 @@ def test_sigterm_ends_the_run_although_the_statement_cannot_be_cancelled(
 
 @pytest.fixture(params=[False, True], ids=["ctypes", "psycopg"])
 def session(database: Database, request: pytest.FixtureRequest) -> Iterator[Session]:
-    settings = Settings(database.url, "", "", "")
+    settings = Settings(database.url)
     with closing(open_connection(settings, 30, python=request.param)) as connection:
         yield Session(connection, settings)
 

@@ -140,13 +140,18 @@ def test_zero_is_a_value_and_not_unset() -> None:
 
 
 def test_a_flag_takes_its_value_after_a_space_or_an_equals_sign() -> None:
-    assert parse_config(["--schema", "a=b"], {}).schema == "a=b"
-    assert parse_config(["--schema=a=b"], {}).schema == "a=b"
+    assert parse_config(["--schema", "a=b"], {}).schema == ("a=b",)
+    assert parse_config(["--schema=a=b"], {}).schema == ("a=b",)
 
 
 def test_flags_may_stand_before_and_behind_the_command() -> None:
     config = parse_config(["--schema", "a", "status", "--json", "--check"], {})
-    assert (config.command, config.schema, config.json, config.check) == ("status", "a", True, True)
+    assert (config.command, config.schema, config.json, config.check) == (
+        "status",
+        ("a",),
+        True,
+        True,
+    )
 
 
 @pytest.mark.parametrize("flag", WRONG)

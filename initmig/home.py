@@ -1,0 +1,71 @@
+"""Where the history is: one schema for all of its tables, and what they are called there."""
+
+from __future__ import annotations
+
+from initmig.quoting import quote_identifier
+from initmig.records import Record
+
+DEFAULT_TABLE = "_yoyo_migration"
+"""What stock yoyo calls its table where ``--migration-table`` says nothing else."""
+
+_LOG = "_yoyo_log"
+_VERSION = "_yoyo_version"
+_LOCK = "yoyo_lock"
+_OWN_SUFFIX = "_initmig"
+_LONGEST_NAME_BYTES = 63
+
+
+class Home(Record):
+    """The schema of the history, by its name as it is; and yoyo's table in it."""
+
+    schema: str
+    table: str = DEFAULT_TABLE
+
+    @property
+    def history(self) -> str:
+        """yoyo's table of what is applied, as SQL."""
+        return self._qualified(self.table)
+
+    @property
+    def log(self) -> str:
+        """yoyo's log, which all histories of a schema share."""
+        return self._qualified(_LOG)
+
+    @property
+    def version(self) -> str:
+        """What yoyo notes its tables' version in, which all histories of a schema share."""
+        return self._qualified(_VERSION)
+
+    @property
+    def lock(self) -> str:
+        """yoyo's lock, which all histories of a schema share."""
+        return self._qualified(_LOCK)
+
+    @property
+    def own(self) -> str:
+        """initmig's own table."""
+        return self._qualified(own_table(self.table))
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The names of them all."""
+        return (self.table, _LOG, _VERSION, _LOCK, own_table(self.table))
+
+    def _qualified(self, name: str) -> str:
+        return f"{quote_identifier(self.schema)}.{quote_identifier(name)}"
+
+
+def own_table(table: str) -> str:
+    """What initmig's own table is called beside yoyo's *table*."""
+    return "_initmig_migration" if table == DEFAULT_TABLE else table + _OWN_SUFFIX
+
+
+def problem_of_table(name: str) -> str:
+    """Why no history can be kept in a table of this *name*; empty where one can."""
+    taken = (_LOG, _VERSION, _LOCK, own_table(DEFAULT_TABLE))
+    if not name or name in taken or name.endswith(_OWN_SUFFIX):
+        return f"{name!r} is a name of another table of yoyo's or initmig's"
+    longest = _LONGEST_NAME_BYTES - len(_OWN_SUFFIX)
+    if len(name.encode()) > longest:
+        return f"{name!r} is longer than {longest} bytes"
+    return ""
