@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from initmig.dsn import mask_secrets, trimmed
 from initmig.errors import ConfigError, Problem
-from initmig.home import DEFAULT_TABLE
 from initmig.records import TYPE_CHECKING, Record
 from initmig.settings import COMMANDS, DEFAULT_COMMAND, OPTIONS, SETTINGS, Address, Secret
 
@@ -24,7 +23,7 @@ class Config(Record):
     migrations: tuple[str, ...] = ("migrations",)
     schema: tuple[str, ...] = ()
     history_schema: str = ""
-    history_table: str = DEFAULT_TABLE
+    history_table: str = ""
     role: str = ""
     wait_timeout: float = 60.0
     queue_timeout: float = 0.0

@@ -130,6 +130,13 @@ class Changed(Record):
     path: str
 
 
+class HistoryShared(Record):
+    """What is applied seems to be another application's: its ids stand for other files here."""
+
+    reason: str
+    next_step: str
+
+
 class UnknownMigrations(Record):
     """The database is ahead: these are applied, and not among this image's files."""
 
@@ -424,6 +431,7 @@ if TYPE_CHECKING:
         | HistoryRead
         | OutOfOrder
         | Changed
+        | HistoryShared
         | UnknownMigrations
         | MigrationStarted
         | MigrationResumed

@@ -10,12 +10,15 @@ from initmig.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
 
     from initmig.sql.source import Header
 
 _SUFFIXES = (".sql", ".py")
 _ROLLBACK = ".rollback.sql"
 _PYTHONS_OWN = ("__init__.py", "__pycache__")
+_LARGE = 1 << 16
+"""So many bytes are worth OpenSSL."""
 _YOYO_TEMPORARY = "_tmp_yoyonew"
 """What yoyo's own `new` calls a file that is still in the editor."""
 
@@ -178,11 +181,27 @@ def checksum(path: str) -> str:
     return digest(read_bytes(path))
 
 
+def differs_in_line_ends(path: str, recorded: str) -> bool:
+    """Whether *path* has the *recorded* checksum with the line ends of another system."""
+    unix = read_bytes(path).replace(b"\r\n", b"\n")
+    return recorded in (digest(unix), digest(unix.replace(b"\n", b"\r\n")))
+
+
 def digest(data: bytes) -> str:
     """SHA-256 of *data*, in hexadecimal."""
+    return str(_sha256(len(data))(data).hexdigest())
+
+
+def _sha256(size: int) -> Any:
+    """For small data what hashlib falls back on: to load OpenSSL takes a tenth of a start."""
+    for module in ("_sha2", "_sha256") if size < _LARGE else ():  # since Python 3.12, and before
+        try:
+            return __import__(module).sha256
+        except ImportError:
+            continue
     from hashlib import sha256
 
-    return sha256(data).hexdigest()
+    return sha256
 
 
 def read_bytes(path: str) -> bytes:
@@ -217,6 +236,31 @@ def read(file: MigrationFile) -> Contents:
     """*file* and its rollback as they are now; :raises ConfigError: one cannot be read."""
     rollback = read_bytes(file.rollback_path) if file.rollback_path else b""
     return Contents(file, read_bytes(file.path), rollback)
+
+
+def dependencies(file: MigrationFile) -> frozenset[str]:
+    """What *file* says it depends on, as far as it can be read without running or refusing it."""
+    try:
+        data = read_bytes(file.path)
+        if file.is_sql:
+            from initmig.sql.source import Source
+
+            return frozenset(Source(file.path, data).header().depends)
+        return _python_dependencies(data)
+    except (ConfigError, SyntaxError, ValueError):
+        return frozenset()
+
+
+def _python_dependencies(data: bytes) -> frozenset[str]:
+    import ast
+
+    for node in ast.parse(data).body:
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == "__depends__" for target in node.targets
+        ):
+            names = ast.literal_eval(node.value)
+            return frozenset([names] if isinstance(names, str) else names)
+    return frozenset()
 
 
 def read_all(files: Iterable[MigrationFile]) -> tuple[list[Contents], list[Problem]]:

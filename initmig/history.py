@@ -3,155 +3,200 @@
 from __future__ import annotations
 
 from initmig.errors import DatabaseRefused
+from initmig.home import LOG, own_table
 from initmig.model import HOOK, UNDOING, AppliedMigration, Unfinished
-from initmig.postgres import UNDEFINED_COLUMN, UNDEFINED_TABLE, quote_literal
-from initmig.records import TYPE_CHECKING
+from initmig.postgres import UNDEFINED_COLUMN, UNDEFINED_TABLE, quote_identifier, quote_literal
+from initmig.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
+    from initmig.home import Home
     from initmig.identity import Identity
     from initmig.model import Migration
     from initmig.postgres import Session
 
 # One value and not a row for each: for thousands that takes a third of the time. An id is the name
-# of a file, and has no slash.
-_APPLIED_IDS = (
-    "SELECT string_agg(migration_id, '/' ORDER BY applied_at_utc, migration_id)"
-    " FROM _yoyo_migration"
+# of a file, which has no slash: what has one is no migration's, and is seen where rows are read.
+_IDS = """
+SELECT string_agg(migration_id, '/') FILTER (WHERE strpos(migration_id, '/') = 0),
+    {checksum}{hidden}
+FROM {history}"""
+
+# One message, though the table may not be there: only what is given to ts_stat() as text is not
+# looked up before it is needed.
+_CHECKSUM = """
+(SELECT word FROM ts_stat(CASE WHEN has_table_privilege(to_regclass({own})::oid, 'SELECT')
+    THEN {query} ELSE 'SELECT NULL::tsvector' END))"""
+_CHECKSUM_OF = (
+    "SELECT array_to_tsvector(ARRAY[checksum]) FROM {own}"
+    " WHERE migration_id = {id} AND state = 'applied' AND checksum <> ''"
 )
 
+# Whether the search path has a history that the role may not see, so that another one was read.
+_HIDDEN = """
+, EXISTS (SELECT FROM pg_class WHERE relname = {table}
+    AND NOT has_schema_privilege(relnamespace, 'USAGE')
+    AND (strpos(current_setting('search_path'), relnamespace::regnamespace::text) > 0
+        OR relnamespace::regnamespace::text = quote_ident(current_user)))"""
+
 # yoyo's log has no index but its key: one pass over it, not one for each migration.
+# What a clock says decides nothing: it only goes with rows of stock yoyo, until they are numbered.
 _APPLIED = """
-SELECT y.migration_id, extract(epoch FROM y.applied_at_utc)::float8,
-    coalesce(l.username || '@' || l.hostname, ''), {own}
-FROM _yoyo_migration y
-LEFT JOIN (SELECT DISTINCT ON (migration_hash) migration_hash, username, hostname
-           FROM _yoyo_log WHERE operation IN ('apply', 'mark')
-           ORDER BY migration_hash, created_at_utc DESC) l USING (migration_hash)
+SELECT y.migration_id, CASE WHEN applied_at BETWEEN '0002-01-01' AND '9998-12-31'
+        THEN extract(epoch FROM applied_at)::float8 END,
+    coalesce(l.username || '@' || l.hostname, ''), {columns}
+FROM (SELECT migration_id, max(applied_at_utc) AS applied_at FROM {history}
+      WHERE migration_id NOT LIKE ALL (ARRAY['{hook}%', '{undoing}%']) GROUP BY 1) y
+LEFT JOIN (SELECT DISTINCT ON (migration_id) migration_id, username, hostname
+           FROM {log} l WHERE operation IN ('apply', 'mark') AND {ours}
+           ORDER BY migration_id, created_at_utc DESC) l USING (migration_id)
 {join}
-WHERE y.migration_id NOT LIKE ALL (ARRAY['{hook}%', '{undoing}%'])
-ORDER BY y.applied_at_utc, y.migration_id"""
+ORDER BY {position} NULLS LAST, applied_at NULLS FIRST, migration_id"""
 
 # What yoyo before version 6 made: read as it is, and upgraded once something is written.
 _APPLIED_BEFORE_6 = """
 SELECT id, extract(epoch FROM ctime)::float8, '', '', false, NULL::float8
-FROM _yoyo_migration ORDER BY ctime, id"""
+FROM {history} ORDER BY ctime, id"""
 
 # What is owed has a row in yoyo's table, where the one query of a start sees it: a hook that has to
 # run, and the rest of a rollback that is no one transaction.
 # A row of ours counts only while it speaks of the same application as yoyo's: a stock yoyo that
 # rolls back and applies again does not touch it.
-_OWN = {
-    "own": "CASE i.state WHEN 'applied' THEN i.checksum ELSE '' END, coalesce(i.breaking, false),"
-    " CASE WHEN i.state = 'applied' AND i.statements_done > 0"
-    " THEN extract(epoch FROM i.finished_at - i.started_at) END::float8",
-    "join": "LEFT JOIN _initmig_migration i ON i.migration_id = y.migration_id"
-    " AND i.finished_at = y.applied_at_utc AT TIME ZONE 'UTC'",
-}
-_NO_OWN = {"own": "'', false, NULL", "join": ""}
+_OWN_COLUMNS = """
+CASE i.state WHEN 'applied' THEN i.checksum ELSE '' END, coalesce(i.breaking, false),
+    CASE WHEN i.state = 'applied' AND i.statements_done > 0
+        THEN extract(epoch FROM i.finished_at - i.started_at) END::float8"""
+_JOIN_OWN = """
+LEFT JOIN {own} i ON i.migration_id = y.migration_id
+    AND i.finished_at IS NOT DISTINCT FROM applied_at AT TIME ZONE 'UTC'"""
 
-_CREATE = """
-CREATE TABLE _initmig_migration (
-    migration_id varchar(255) PRIMARY KEY,
-    checksum text NOT NULL,
-    breaking boolean NOT NULL,
-    state text NOT NULL CHECK (state IN ('applying', 'applied', 'rolling back')),
-    statements_done integer NOT NULL,
-    started_at timestamptz NOT NULL,
-    finished_at timestamptz,
-    username text NOT NULL,
-    hostname text NOT NULL,
-    image_version text NOT NULL,
-    before text
-)"""
+# A hand-made history may lack it.
+_NO_LOG = "(SELECT '' AS migration_id, '' AS username, '' AS hostname, '' AS operation,\
+ '' AS comment, now() AS created_at_utc WHERE false)"
 
-# What the first initmig made had neither the column nor the state.
-_IS_OLD = """
-SELECT NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = t.oid AND attname = 'before')
-FROM to_regclass('_initmig_migration') AS t (oid) WHERE t.oid IS NOT NULL"""
-_UPGRADE = """
-ALTER TABLE _initmig_migration ADD before text,
-    DROP CONSTRAINT IF EXISTS _initmig_migration_state_check,
-    ADD CONSTRAINT _initmig_migration_state_check
-        CHECK (state IN ('applying', 'applied', 'rolling back'))"""
+_COMMENT = "initmig: "
 
-# What a stock yoyo has applied or rolled back since is not half way any more.
+# A migration is half way until its record says otherwise, and as long as nobody else has applied or
+# rolled it back: yoyo's log has a row more then. What 0.1.0 began has no count of them, but a time.
+_IS_HALF_WAY = """
+i.state <> 'applied' AND CASE
+    WHEN starts_with(i.migration_id, '{hook}') THEN true
+    WHEN i.state = 'applying' THEN NOT EXISTS (
+        SELECT FROM {history} y WHERE y.migration_id = i.migration_id)
+    ELSE EXISTS (SELECT FROM {history} y WHERE y.migration_id = i.migration_id) END
+AND {untouched}"""
+_BY_LOG = """
+CASE WHEN i.log_rows_at = i.started_at
+    THEN i.log_rows = (SELECT count(*) FROM {log} l
+                       WHERE l.migration_id = i.migration_id AND {ours})
+    ELSE {by_time} END"""
+_BY_TIME = """
+NOT EXISTS (SELECT FROM {log} l WHERE l.migration_id = i.migration_id AND {ours}
+    AND l.created_at_utc AT TIME ZONE 'UTC' > i.started_at)"""
+
 _UNFINISHED = """
 SELECT i.migration_id, CASE i.state WHEN 'applying' THEN 'apply' ELSE 'rollback' END,
     i.checksum, i.statements_done, i.before
-FROM _initmig_migration i
-WHERE i.state <> 'applied' AND NOT EXISTS (
-    SELECT FROM _yoyo_log l WHERE l.migration_id = i.migration_id
-        AND l.created_at_utc AT TIME ZONE 'UTC' > i.started_at)
-ORDER BY i.started_at"""
-
-# The names of columns have no slash where it matters.
-_OTHER_HISTORIES = """
-SELECT c.relname::text, pg_catalog.string_agg(a.attname, '/')
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
-    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = pg_catalog.current_schema()
-    AND c.relkind IN ('r', 'p') AND c.relname IN ({names}) AND a.attnum > 0
-GROUP BY c.relname ORDER BY c.relname"""
+FROM {own} i WHERE {is_half_way} ORDER BY i.started_at, i.migration_id"""
 
 RECORDED_AT = "current_setting('initmig.recorded_at')::timestamp"
 """SQL for the time (UTC) that `note_time` has noted in the same transaction, in every row the same.
 
-By the server's clock: the order applied is not kept by those of the hosts that happened to apply.
+It is for people. What has been applied in which order, the positions say.
 """
 
-# A value and no query for it: that, and a conflict to be resolved, would take twice the server's
+# Values and no query for them: that, and a conflict to be resolved, would take twice the server's
 # time for each migration, docs/benchmarks.md.
 _RECORD = f"""
-INSERT INTO _initmig_migration
+INSERT INTO {{own}}
     (migration_id, checksum, breaking, state, statements_done, started_at, finished_at,
-     username, hostname, image_version)
+     username, hostname, image_version{{column}})
 VALUES ({{id}}, {{checksum}}, {{breaking}}, 'applied', {{statements}},
-    {{started}}, {RECORDED_AT} AT TIME ZONE 'UTC', {{user}}, {{host}}, {{version}})"""
-
-# What a stock yoyo has rolled back is not recorded any more, nor half way.
-_FORGET_GONE = """
-DELETE FROM _initmig_migration i
-WHERE NOT EXISTS (SELECT FROM _yoyo_migration y WHERE y.migration_id = i.migration_id)
-    AND (i.state = 'applied' OR EXISTS (
-        SELECT FROM _yoyo_log l WHERE l.migration_id = i.migration_id
-            AND l.created_at_utc AT TIME ZONE 'UTC' > i.started_at))"""
+    {{started}}, {RECORDED_AT} AT TIME ZONE 'UTC', {{user}}, {{host}}, {{version}}{{position}})"""
 
 _OWE = """
-INSERT INTO _yoyo_migration (migration_hash, migration_id, applied_at_utc)
+INSERT INTO {history} (migration_hash, migration_id, applied_at_utc)
 SELECT encode(sha256(convert_to(id, 'UTF8')), 'hex'), id, clock_timestamp() AT TIME ZONE 'UTC'
 FROM unnest(ARRAY[{ids}]) AS id ON CONFLICT DO NOTHING;
-DELETE FROM _initmig_migration WHERE migration_id IN ({ids})"""
+DELETE FROM {own} WHERE migration_id IN ({ids})"""
 
 
-def applied_ids(session: Session) -> tuple[str, ...]:
-    """The applied ids in the order applied, in one query; none where yoyo has no table yet.
+class Glance(Record):
+    """What one query tells a start."""
 
-    Among them is what is owed: the ids of hooks, and `UNDOING` before that of a migration.
+    ids: tuple[str, ...]
+    """What is applied, in no order, and what is owed: the ids of hooks, and `UNDOING` before that
+    of a migration."""
+    checksum: str = ""
+    """Of the migration that was asked about; empty if nothing is known of it."""
+
+
+def glance(session: Session, id: str = "") -> Glance:
+    """What is applied, in one query, and the recorded checksum of the migration *id*.
 
     :raises DatabaseRefused: the role may not read yoyo's table
     """
     try:
-        [(ids,)] = session.query(_APPLIED_IDS)
-        return tuple(ids.split("/")) if ids else ()
+        ids, checksum, hidden = session.query(_glance_sql(session, id))[0]
     except DatabaseRefused as error:
         sqlstate = error.problems[0].server.sqlstate
-        if sqlstate == UNDEFINED_TABLE:
-            return ()
         if sqlstate == UNDEFINED_COLUMN:
-            return tuple(row[0] for row in session.query(_APPLIED_BEFORE_6))
-        raise
+            return Glance(_ids_before_6(session))
+        if sqlstate != UNDEFINED_TABLE:
+            raise
+        ids, checksum, hidden = "", "", session.home is None
+    if hidden:
+        from initmig.locating import columns_of, home_of
+
+        home = home_of(session)
+        if home.table in columns_of(session, home, (home.table,)):
+            return glance(session, id)
+    return Glance(tuple(ids.split("/")) if ids else (), checksum or "")
 
 
-def applied_ids_so_far(session: Session) -> tuple[str, ...]:
-    """As `applied_ids`, for asking again and again.
+def _glance_sql(session: Session, id: str) -> str:
+    """The query, by the search path where the home of the history is not known."""
+    home = session.home
+    table = session.history_table
+    history, own = quote_identifier(table), quote_identifier(own_table(table))
+    if home:
+        history, own = home.history, home.own
+    checksum = "''"
+    if id:
+        query = _CHECKSUM_OF.format(own=own, id=quote_literal(id))
+        checksum = _CHECKSUM.format(own=quote_literal(own), query=quote_literal(query))
+    hidden = ", false" if home else _HIDDEN.format(table=quote_literal(table))
+    return _IDS.format(history=history, checksum=checksum, hidden=hidden)
+
+
+def _ids_before_6(session: Session) -> tuple[str, ...]:
+    from initmig.locating import home_of
+
+    query = _APPLIED_BEFORE_6.format(history=home_of(session).history)
+    return tuple(row[0] for row in session.query(query))
+
+
+def applied_ids(session: Session) -> tuple[str, ...]:
+    """The ids of `glance`.
+
+    :raises DatabaseRefused: the role may not read yoyo's table
+    """
+    return glance(session).ids
+
+
+def glance_so_far(session: Session, id: str = "") -> Glance:
+    """As `glance`, for asking again and again.
 
     Two queries, so that a database without yoyo's table gets no error line in its log each time.
 
     :raises DatabaseRefused: the role may not read yoyo's table
     """
-    return applied_ids(session) if have_tables(session, ("_yoyo_migration",))[0] else ()
+    from initmig.locating import columns_of, home_of
+
+    home = home_of(session)
+    there = columns_of(session, home, (home.table,))
+    return glance(session, id) if there else Glance(())
 
 
 def applied_migrations(session: Session) -> tuple[AppliedMigration, ...]:
@@ -161,19 +206,41 @@ def applied_migrations(session: Session) -> tuple[AppliedMigration, ...]:
     """
     from datetime import UTC, datetime
 
-    names = ("_yoyo_migration", "_yoyo_version", "_initmig_migration")
-    yoyo, versioned, own = have_tables(session, names)
-    if not yoyo:
+    from initmig.locating import columns_of, home_of
+
+    home = home_of(session)
+    there = columns_of(session, home, home.tables)
+    if home.table not in there:
         return ()
-    query = (
-        _APPLIED.format(**(_OWN if own else _NO_OWN), hook=HOOK, undoing=UNDOING)
-        if versioned
-        else _APPLIED_BEFORE_6
-    )
-    rows = session.query(query)
+    if "migration_id" not in there[home.table]:
+        query = _APPLIED_BEFORE_6.format(history=home.history)
+    else:
+        query = _applied_sql(home, there)
     return tuple(
-        AppliedMigration(id, datetime.fromtimestamp(epoch, UTC), by, checksum, breaking, seconds)
-        for id, epoch, by, checksum, breaking, seconds in rows
+        AppliedMigration(
+            id,
+            None if epoch is None else datetime.fromtimestamp(epoch, UTC),
+            by,
+            checksum,
+            breaking,
+            seconds,
+        )
+        for id, epoch, by, checksum, breaking, seconds in session.query(query)
+    )
+
+
+def _applied_sql(home: Home, there: Mapping[str, frozenset[str]]) -> str:
+    own = there.get(home.own_table)
+    log = home.log if LOG in there else _NO_LOG
+    return _APPLIED.format(
+        history=home.history,
+        log=log,
+        ours=ours(home),
+        columns=_OWN_COLUMNS if own else "'', false, NULL::float8",
+        join=_JOIN_OWN.format(own=home.own) if own else "",
+        position="i.position" if own and "position" in own else "NULL::bigint",
+        hook=HOOK,
+        undoing=UNDOING,
     )
 
 
@@ -182,43 +249,48 @@ def unfinished_migrations(session: Session) -> tuple[Unfinished, ...]:
 
     :raises DatabaseRefused: the role may not read the tables
     """
-    if not all(have_tables(session, ("_initmig_migration", "_yoyo_log"))):
-        return ()
-    try:
-        return tuple(Unfinished(*row) for row in session.query(_UNFINISHED))
-    except DatabaseRefused as error:
-        if error.problems[0].server.sqlstate != UNDEFINED_COLUMN:
-            raise
+    from initmig.locating import columns_of, home_of
+
+    home = home_of(session)
+    there = columns_of(session, home, home.tables)
+    own = there.get(home.own_table, frozenset())
+    if "before" not in own or not there.keys() >= {home.table, LOG}:
         return ()  # made by an initmig that could not go on, and begins with what is written next
+    query = _UNFINISHED.format(own=home.own, is_half_way=is_half_way(home, own))
+    return tuple(Unfinished(*row) for row in session.query(query))
 
 
-def other_histories(session: Session, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Those of the tables *names* that the current schema has, each with its columns.
+def is_half_way(home: Home, columns: Collection[str]) -> str:
+    """The SQL that tells whether the row i of initmig's own table, with *columns*, is half way."""
+    by_time = _BY_TIME.format(log=home.log, ours=ours(home))
+    untouched = by_time
+    if "log_rows" in columns:
+        untouched = _BY_LOG.format(log=home.log, ours=ours(home), by_time=by_time)
+    return _IS_HALF_WAY.format(history=home.history, untouched=untouched, hook=HOOK)
 
-    :raises DatabaseRefused: the server refused the query
+
+def log_rows(home: Home, id: str) -> str:
+    """The SQL for how many rows of yoyo's log are about the migration *id* of this history."""
+    return (
+        f"(SELECT count(*) FROM {home.log} l"
+        f" WHERE l.migration_id = {quote_literal(id)} AND {ours(home)})"
+    )
+
+
+def comment(home: Home) -> str:
+    """What initmig notes in yoyo's log, which several histories of a schema share."""
+    return f"{_COMMENT}{home.table}"
+
+
+def ours(home: Home) -> str:
+    """The SQL that tells whether the row l of yoyo's log is not about another history.
+
+    A stock yoyo does not note which one it is about.
     """
-    rows = session.query(_OTHER_HISTORIES.format(names=", ".join(map(quote_literal, names))))
-    return {name: tuple(columns.split("/")) for name, columns in rows}
-
-
-def have_tables(session: Session, names: Sequence[str]) -> tuple[bool, ...]:
-    """Which of the tables *names* are on the search path."""
-    columns = ", ".join(f"to_regclass({quote_literal(name)}) IS NOT NULL" for name in names)
-    return session.query(f"SELECT {columns}")[0]
-
-
-def create_table(session: Session) -> None:
-    """Make initmig's own table where it is missing or old; the caller holds the migration lock."""
-    is_old = session.query(_IS_OLD)
-    if not is_old:
-        session.query(_CREATE)
-    elif is_old[0][0]:
-        session.query(_UPGRADE)
-
-
-def forget_gone(session: Session) -> None:
-    """Remove the records of what is not applied any more; the caller holds the migration lock."""
-    session.query(_FORGET_GONE)
+    return (
+        f"(l.comment IS NULL OR NOT starts_with(l.comment, {quote_literal(_COMMENT)})"
+        f" OR l.comment = {quote_literal(comment(home))})"
+    )
 
 
 def note_time() -> str:
@@ -227,13 +299,22 @@ def note_time() -> str:
     return f"SELECT set_config('initmig.recorded_at', {now}, true)"
 
 
-def record(migration: Migration, *, by: Identity, seconds: float | None = None) -> str:
+def record(
+    home: Home,
+    migration: Migration,
+    *,
+    by: Identity,
+    position: int | None,
+    seconds: float | None = None,
+) -> str:
     """The SQL that records *migration* as applied, after `note_time`; there must be no record yet.
 
-    That took *seconds*, or as long as the transaction is old.
+    That took *seconds*, or as long as the transaction is old. Without a *position* the table has
+    no room for it yet.
     """
     ago = f"{RECORDED_AT} AT TIME ZONE 'UTC' - interval '{seconds or 0:.6f} s'"
     return _RECORD.format(
+        own=home.own,
         id=quote_literal(migration.id),
         checksum=quote_literal(migration.checksum),
         breaking=migration.breaking,
@@ -242,28 +323,32 @@ def record(migration: Migration, *, by: Identity, seconds: float | None = None) 
         user=quote_literal(by.user),
         host=quote_literal(by.host),
         version=quote_literal(by.version),
+        column="" if position is None else ", position",
+        position="" if position is None else f", {position}",
     )
 
 
-def mark(migration: Migration, *, by: Identity) -> str:
+def mark(home: Home, migration: Migration, *, by: Identity, position: int | None) -> str:
     """The SQL that records *migration* as applied, after `note_time`, though nothing of it ran."""
     nothing = migration._replace(steps=(), parts=())
-    return f"{forget(migration.id)};{record(nothing, by=by, seconds=0)}"
+    recorded = record(home, nothing, by=by, position=position, seconds=0)
+    return f"{forget(home, migration.id)};{recorded}"
 
 
-def forget(id: str) -> str:
-    """The SQL that removes the record of the migration *id*."""
-    return f"DELETE FROM _initmig_migration WHERE migration_id = {quote_literal(id)}"
+def forget(home: Home, id: str) -> str:
+    """The SQL that removes initmig's own record of the migration *id*."""
+    return f"DELETE FROM {home.own} WHERE migration_id = {quote_literal(id)}"
 
 
-def owe(debts: Sequence[str]) -> str:
+def owe(home: Home, debts: Sequence[str]) -> str:
     """The SQL that notes *debts*, at least one: the ids of hooks, or `UNDOING` and an id.
 
     A hook that stopped half way begins anew, for what it has done was not for this application.
     """
-    return _OWE.format(ids=", ".join(map(quote_literal, debts)))
+    ids = ", ".join(map(quote_literal, debts))
+    return _OWE.format(history=home.history, own=home.own, ids=ids)
 
 
-def settle(debt: str) -> str:
-    """The SQL that notes that there is no such *debt* any more."""
-    return f"DELETE FROM _yoyo_migration WHERE migration_id = {quote_literal(debt)}"
+def unmark(home: Home, id: str) -> str:
+    """The SQL that removes all rows with this *id* from yoyo's table: a migration, or a debt."""
+    return f"DELETE FROM {home.history} WHERE migration_id = {quote_literal(id)}"

@@ -8,9 +8,10 @@ from initmig.records import Record
 DEFAULT_TABLE = "_yoyo_migration"
 """What stock yoyo calls its table where ``--migration-table`` says nothing else."""
 
-_LOG = "_yoyo_log"
-_VERSION = "_yoyo_version"
-_LOCK = "yoyo_lock"
+LOG = "_yoyo_log"
+VERSION = "_yoyo_version"
+LOCK = "yoyo_lock"
+_OWN_TABLE = "_initmig_migration"
 _OWN_SUFFIX = "_initmig"
 _LONGEST_NAME_BYTES = 63
 
@@ -29,40 +30,45 @@ class Home(Record):
     @property
     def log(self) -> str:
         """yoyo's log, which all histories of a schema share."""
-        return self._qualified(_LOG)
+        return self._qualified(LOG)
 
     @property
     def version(self) -> str:
         """What yoyo notes its tables' version in, which all histories of a schema share."""
-        return self._qualified(_VERSION)
+        return self._qualified(VERSION)
 
     @property
     def lock(self) -> str:
         """yoyo's lock, which all histories of a schema share."""
-        return self._qualified(_LOCK)
+        return self._qualified(LOCK)
 
     @property
     def own(self) -> str:
         """initmig's own table."""
-        return self._qualified(own_table(self.table))
+        return self._qualified(self.own_table)
+
+    @property
+    def own_table(self) -> str:
+        """The name of initmig's own table, which goes with that of yoyo's."""
+        return own_table(self.table)
 
     @property
     def tables(self) -> tuple[str, ...]:
         """The names of them all."""
-        return (self.table, _LOG, _VERSION, _LOCK, own_table(self.table))
+        return (self.table, LOG, VERSION, LOCK, self.own_table)
 
     def _qualified(self, name: str) -> str:
         return f"{quote_identifier(self.schema)}.{quote_identifier(name)}"
 
 
 def own_table(table: str) -> str:
-    """What initmig's own table is called beside yoyo's *table*."""
-    return "_initmig_migration" if table == DEFAULT_TABLE else table + _OWN_SUFFIX
+    """The name of initmig's own table beside yoyo's *table*."""
+    return _OWN_TABLE if table == DEFAULT_TABLE else table + _OWN_SUFFIX
 
 
 def problem_of_table(name: str) -> str:
     """Why no history can be kept in a table of this *name*; empty where one can."""
-    taken = (_LOG, _VERSION, _LOCK, own_table(DEFAULT_TABLE))
+    taken = (LOG, VERSION, LOCK, _OWN_TABLE)
     if not name or name in taken or name.endswith(_OWN_SUFFIX):
         return f"{name!r} is a name of another table of yoyo's or initmig's"
     longest = _LONGEST_NAME_BYTES - len(_OWN_SUFFIX)

@@ -48,17 +48,57 @@ def refuse_empty(config: Config) -> None:
         )
 
 
-def refuse_other_history(session: Session, config: Config, applied: Collection[str]) -> None:
-    """For a database with pending migrations; one query, only if nothing is *applied*.
+def refuse_other_histories(
+    session: Session, config: Config, applied: Collection[str], known: Collection[str]
+) -> None:
+    """For a database with pending migrations; asks only if nothing is *applied*.
 
-    :raises PlanError: the schema holds the history of another tool
+    :raises PlanError: the history of this image's migrations, by their *known* ids, is in another
+        schema or table, or the schema holds the history of another tool
     """
-    if applied or config.foreign == "allow":
+    if applied:
         return
-    from initmig import history
+    _refuse_other_place(session, config, known)
+    if config.foreign != "allow":
+        _refuse_other_tool(session)
+
+
+def _refuse_other_place(session: Session, config: Config, known: Collection[str]) -> None:
+    from initmig import locating
+    from initmig.home import LOG
+
+    home = locating.home_of(session)
+    there = locating.columns_of(session, home, (home.table, LOG))
+    if home.table in there:
+        return
+    if LOG in there and not config.history_table:
+        names = locating.history_tables(session, home)
+        found = f"a history in {', '.join(names)}" if names else "no other history"
+        raise PlanError(
+            "other-history-table",
+            f"the schema {home.schema} has yoyo's {LOG}, but no {home.table}: there is {found}",
+            hint="name the history table that yoyo was run with, --history-table=NAME; or begin"
+            f" a new history there with --history-table={home.table}",
+        )
+    if config.schema or config.history_schema or locating.path_is_the_clients(session):
+        return
+    if schemas := locating.homes_elsewhere(session, home, known):
+        raise PlanError(
+            "history-elsewhere",
+            f"the history of these migrations is in the schema {', '.join(schemas)}, and the"
+            f" search path of this run leads to {home.schema or 'no schema'}, which has none",
+            hint=f"name the schema: --schema={schemas[0]} to go on with that history, or"
+            f" --schema={home.schema or 'NAME'} to begin another one; --history-schema leaves the"
+            " search path as it is",
+        )
+
+
+def _refuse_other_tool(session: Session) -> None:
+    from initmig import locating
     from initmig.foreign import HISTORY_TABLES, tool_of_table
 
-    for name, columns in history.other_histories(session, HISTORY_TABLES).items():
+    home = locating.home_of(session)
+    for name, columns in locating.columns_of(session, home, HISTORY_TABLES).items():
         if tool := tool_of_table(name, columns):
             raise PlanError(
                 "foreign-history",

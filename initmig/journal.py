@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from initmig.history import unfinished_migrations
+from initmig.history import log_rows, unfinished_migrations
+from initmig.locating import home_of
 from initmig.model import HOOK
 from initmig.postgres import quote_identifier, quote_literal
 
@@ -19,20 +20,19 @@ if TYPE_CHECKING:
 
 _STATES: dict[Direction, str] = {"apply": "applying", "rollback": "rolling back"}
 
-_SCHEMA = """
-SELECT relnamespace::regnamespace::text FROM pg_class
-WHERE oid = to_regclass('_initmig_migration')"""
-
 # What was known of the application stays known while it is being undone.
+# The number of log rows goes with the time of the beginning, which 0.1.0 sets without that number.
 _BEGIN = """
 INSERT INTO {table} AS i (migration_id, checksum, breaking, state, statements_done, started_at,
-    username, hostname, image_version)
-VALUES ({id}, {checksum}, {breaking}, {state}, 0, clock_timestamp(), {user}, {host}, {version})
+    username, hostname, image_version, log_rows, log_rows_at)
+SELECT {id}, {checksum}, {breaking}, {state}, 0, now, {user}, {host}, {version}, {log_rows}, now
+FROM clock_timestamp() AS now
 ON CONFLICT (migration_id) DO UPDATE SET
     checksum = excluded.checksum, state = excluded.state, statements_done = 0, before = NULL,
     breaking = excluded.breaking OR i.breaking AND excluded.state = 'rolling back',
     started_at = excluded.started_at, username = excluded.username,
-    hostname = excluded.hostname, image_version = excluded.image_version"""
+    hostname = excluded.hostname, image_version = excluded.image_version,
+    log_rows = excluded.log_rows, log_rows_at = excluded.log_rows_at"""
 
 
 class Journal:
@@ -41,8 +41,8 @@ class Journal:
     def __init__(self, session: Session, migration: Migration, direction: Direction) -> None:
         self._migration = migration
         self._direction: Direction = direction
-        # a migration may change the search path and the role for the statements after it
-        self._table = f"{session.query(_SCHEMA)[0][0]}._initmig_migration"
+        self._home = home_of(session)
+        # a migration may change the role for the statements after it
         role = quote_identifier(session.role) if session.role else "NONE"
         self._as_us = f"SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL ROLE {role};"
 
@@ -71,7 +71,8 @@ class Journal:
     def begin(self, by: Identity) -> str:
         """The SQL that opens it: nothing is done."""
         return _BEGIN.format(
-            table=self._table,
+            table=self._home.own,
+            log_rows=log_rows(self._home, self._migration.id),
             id=quote_literal(self._migration.id),
             checksum=quote_literal(self.checksum),
             breaking=self._migration.breaking,
@@ -95,4 +96,4 @@ class Journal:
 
     def _update(self, change: str) -> str:
         condition = f"migration_id = {quote_literal(self._migration.id)}"
-        return f"{self._as_us} UPDATE {self._table} SET {change} WHERE {condition}"
+        return f"{self._as_us} UPDATE {self._home.own} SET {change} WHERE {condition}"

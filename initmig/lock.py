@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from initmig import engine, history
+from initmig import engine
 from initmig.causes import LOCK_LOST
 from initmig.errors import DatabaseRefused, DatabaseUnavailable, InitmigError
 from initmig.events import (
@@ -18,6 +18,8 @@ from initmig.events import (
     WaitingForYoyo,
     WaitingInQueue,
 )
+from initmig.home import LOCK
+from initmig.locating import columns_of, home_of
 from initmig.queue import Queue, SessionLock, holder_of, read_facts
 
 if TYPE_CHECKING:
@@ -40,13 +42,11 @@ _IN_PASSING = (
     " SET LOCAL synchronous_commit = local;"
 )
 
-_YOYO_ROW = "SELECT pid, ctime::text FROM yoyo_lock"
-
-_SINCE = "to_char(yoyo_lock.ctime, 'YYYY-MM-DD HH24:MI:SS.US')"
+_SINCE = "to_char(l.ctime, 'YYYY-MM-DD HH24:MI:SS.US')"
 
 _GUARD = f"""
 DO $initmig$ BEGIN
-    PERFORM FROM yoyo_lock WHERE {{ours}} FOR NO KEY UPDATE;
+    PERFORM FROM {{table}} WHERE {{ours}} FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the one that held the migration lock; another migrator has taken over'
             USING ERRCODE = '{LOCK_LOST}';
@@ -200,12 +200,13 @@ def remove_yoyo_row(session: Session) -> list[tuple[int, str]]:
 
     A negative one, an initmig's, only where no initmig is at work.
     """
-    if not history.have_tables(session, ("yoyo_lock",))[0]:
+    home = home_of(session)
+    if not columns_of(session, home, (LOCK,)):
         return []
     # for the length of this statement: behind a pooler, too
     rows = session.query(
-        "DELETE FROM yoyo_lock"
-        " WHERE locked IN (SELECT locked FROM yoyo_lock FOR UPDATE SKIP LOCKED)"
+        f"DELETE FROM {home.lock}"
+        f" WHERE locked IN (SELECT locked FROM {home.lock} FOR UPDATE SKIP LOCKED)"
         f" AND (pid > 0 OR pg_try_advisory_xact_lock({read_facts(session).key}))"
         " RETURNING abs(pid), ctime::text"
     )
@@ -298,7 +299,8 @@ _AdvisoryLock = SessionLock | _TransactionLock
 
 def yoyo_holder(session: Session, waited: float) -> WaitingInQueue | WaitingForYoyo | None:
     """Whose row stands in ``yoyo_lock``, to one who has *waited* that many seconds."""
-    for pid, since in session.query(_YOYO_ROW):
+    query = f"SELECT pid, ctime::text FROM {home_of(session).lock}"
+    for pid, since in session.query(query):
         if pid > 0:
             return WaitingForYoyo(pid, since, waited)
         words = f"pid {-pid} (an initmig that has lost its lock, and has yet to end), since"
@@ -316,6 +318,7 @@ class _YoyoRow:
 
     def __init__(self, session: Session, pid: int, emit: Emit) -> None:
         self._session = session
+        self._table = home_of(session).lock
         self._mark = -pid
         self._since = ""
         self._emit = emit
@@ -326,7 +329,7 @@ class _YoyoRow:
             engine.create_lock_table(self._session)
             self._there = True
         taken = self._session.query(
-            "INSERT INTO yoyo_lock (locked, ctime, pid)"
+            f"INSERT INTO {self._table} AS l (locked, ctime, pid)"
             f" VALUES (1, clock_timestamp() AT TIME ZONE 'UTC', {self._mark})"
             f" ON CONFLICT DO NOTHING RETURNING {_SINCE}"
         )
@@ -337,10 +340,11 @@ class _YoyoRow:
     def _take_over(self) -> bool:
         # Not by waiting for the row: whoever waits holds a snapshot, as with the advisory lock.
         stale = self._session.query(
-            f"UPDATE yoyo_lock SET pid = {self._mark}, ctime = clock_timestamp() AT TIME ZONE 'UTC'"
-            " FROM (SELECT locked, pid AS stale FROM yoyo_lock WHERE pid < 0"
+            f"UPDATE {self._table} AS l"
+            f" SET pid = {self._mark}, ctime = clock_timestamp() AT TIME ZONE 'UTC'"
+            f" FROM (SELECT locked, pid AS stale FROM {self._table} WHERE pid < 0"
             " FOR NO KEY UPDATE SKIP LOCKED) AS before"
-            f" WHERE yoyo_lock.locked = before.locked RETURNING stale, {_SINCE}"
+            f" WHERE l.locked = before.locked RETURNING stale, {_SINCE}"
         )
         for pid, self._since in stale:
             self._emit(StaleLockRemoved(-pid))
@@ -350,7 +354,7 @@ class _YoyoRow:
         return yoyo_holder(self._session, waited)
 
     def guard(self) -> str:
-        return _GUARD.format(ours=self._ours())
+        return _GUARD.format(table=self._table, ours=self._ours())
 
     def _ours(self) -> str:
         # with the time, because the pid may be another one's by now
@@ -362,7 +366,7 @@ class _YoyoRow:
             try:
                 self._session.run(
                     f"{self._session.preamble}{_IN_PASSING}"
-                    f"DELETE FROM yoyo_lock WHERE {self._ours()}"
+                    f"DELETE FROM {self._table} WHERE {self._ours()}"
                 )
             finally:
                 del self._session.answer_timeout

@@ -162,6 +162,7 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
             f" {'is' if len(e.ids) == 1 else 'are'} applied and unknown here"
         ),
     ),
+    events.HistoryShared: _Rendering("warning", lambda e: f"{e.reason}; {e.next_step}"),
     events.MigrationStarted: _Rendering(
         "debug", lambda e: f"[{e.position}/{e.total}] {e.id} ({e.path})"
     ),

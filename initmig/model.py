@@ -111,8 +111,9 @@ class AppliedMigration(Record):
     """A migration that the database says is applied, in the order applied."""
 
     id: str
-    applied_at: datetime
-    """UTC, with its time zone."""
+    applied_at: datetime | None
+    """UTC, with its time zone; None where the history has no such time. For people: it decides
+    nothing."""
     applied_by: str
     """``user@host`` as recorded; empty where nobody recorded it."""
     checksum: str = ""

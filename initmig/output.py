@@ -29,7 +29,7 @@ def _cells(row: MigrationStatus) -> tuple[str, ...]:
     return (
         row.id,
         _state(row),
-        f"{applied.applied_at:%Y-%m-%d %H:%M:%S}",
+        f"{applied.applied_at:%Y-%m-%d %H:%M:%S}" if applied.applied_at else "",
         applied.applied_by,
         "" if seconds is None else format_duration(seconds),
     )
@@ -82,7 +82,7 @@ def _record(row: MigrationStatus) -> dict[str, object]:
         record["behind"] = row.behind
     if row.applied:
         record |= {
-            "applied_at": row.applied.applied_at.isoformat(),
+            "applied_at": row.applied.applied_at and row.applied.applied_at.isoformat(),
             "applied_by": row.applied.applied_by or None,
             "duration_seconds": row.applied.duration_seconds,
             "breaking": row.applied.breaking,

@@ -204,6 +204,29 @@ def _changed(id: str, path: str) -> Problem:
     )
 
 
+def shared(
+    listing: Listing, applied: Iterable[AppliedMigration], different: Sequence[str]
+) -> Problem | None:
+    """Why the history seems to be another application's: its ids stand for *different* files here.
+
+    All of them do that can be compared. A single one may be a file that was edited, unless there
+    are others that this image lacks.
+    """
+    known = {file.id for file in listing.migrations}
+    records = tuple(applied)
+    compared = [record.id for record in records if record.checksum and record.id in known]
+    others = [record.id for record in records if record.id not in known]
+    if not different or len(different) < len(compared) or not (others or len(compared) > 1):
+        return None
+    return Problem(
+        "id-used-twice",
+        f"{', '.join(different)}: applied, and not one of them from the file of this image; this is"
+        " the history of another application",
+        hint="give each application a history of its own with --history-table=NAME, or a schema"
+        " of its own. If all of these files were edited, pass --changed=allow",
+    )
+
+
 def refuse_half_way(
     unfinished: Iterable[Unfinished], migrations: Mapping[str, Migration], direction: Direction
 ) -> None:
@@ -303,24 +326,51 @@ def refuse_transaction_of_all(migrations: Iterable[Migration]) -> None:
         )
 
 
-def to_roll_back(
-    applied: Sequence[AppliedMigration], *, to: str = "", steps: int = 0, everything: bool = False
+def newest_first(
+    applied: Sequence[AppliedMigration], depends: Mapping[str, Collection[str]]
 ) -> tuple[AppliedMigration, ...]:
-    """What to undo, newest first; *to*, a whole id, stays applied.
+    """The *applied* migrations from the last one on, but none before one that *depends* on it."""
+    by_id = {migration.id: migration for migration in applied}
+    dependents: dict[str, list[str]] = {id: [] for id in by_id}
+    for migration in applied:
+        for id in depends.get(migration.id, ()):
+            if id in dependents:
+                dependents[id].append(migration.id)
+    ordered: dict[str, AppliedMigration] = {}
+    seen: set[str] = set()
+    for id in reversed(by_id):
+        waiting = [id]
+        while waiting:
+            current = waiting[-1]
+            first = [each for each in dependents[current] if each not in seen]
+            seen |= {current, *first}
+            waiting.extend(first)
+            if not first:
+                ordered.setdefault(current, by_id[waiting.pop()])
+    return tuple(ordered.values())
+
+
+def to_roll_back(
+    newest_first: Sequence[AppliedMigration],
+    *,
+    to: str = "",
+    steps: int = 0,
+    everything: bool = False,
+) -> tuple[AppliedMigration, ...]:
+    """What to undo of all that is applied, *newest_first*; *to*, a whole id, stays applied.
 
     :raises PlanError: *to* is not applied
     """
-    newest_first = tuple(reversed(applied))
     if everything:
-        return newest_first
+        return tuple(newest_first)
     if not to:
-        return newest_first[:steps]
+        return tuple(newest_first[:steps])
     ids = [migration.id for migration in newest_first]
     if to not in ids:
         raise PlanError(
             "not-applied", f"{to} is not applied", hint="`initmig status` lists what is"
         )
-    return newest_first[: ids.index(to)]
+    return tuple(newest_first[: ids.index(to)])
 
 
 def still_applied(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from initmig.durations import format_duration
 from initmig.errors import DatabaseRefused, DatabaseUnavailable, QueueTimeout
 from initmig.events import WaitingForYoyo, WaitingInQueue
+from initmig.locating import home_of
+from initmig.postgres import quote_literal
 from initmig.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
@@ -23,15 +25,14 @@ _LONGEST_PAUSE_SECONDS = 0.5
 _TELL_AGAIN_SECONDS = 10.0
 _ASK_EVERY_SECONDS = 1.0
 
-# The key is of the schema that has, or will get, the history tables: two schemas of one database
-# can be migrated side by side. The seed is an arbitrary constant, so that no other tool's hash of
-# a schema name is the same key.
+# The key is of the schema that is the home of the history: two schemas of one database can be
+# migrated side by side. It is one for all histories there, as yoyo's lock is. The seed is an
+# arbitrary constant, so that no other tool's hash of a schema name is the same key.
 _FACTS = """
-SELECT pg_backend_pid(), pg_is_in_recovery(),
-    current_setting('transaction_read_only')::bool, home, hashtextextended(home, 20261122)
-FROM (SELECT coalesce((SELECT relnamespace::regnamespace::text FROM pg_class
-                       WHERE oid = to_regclass('_yoyo_migration')),
-                      quote_ident(current_schema())) AS home) AS schema"""
+SELECT pg_backend_pid(), pg_is_in_recovery(), current_setting('transaction_read_only')::bool,
+    coalesce(has_schema_privilege((SELECT oid FROM pg_namespace WHERE nspname = {schema}), 'USAGE'),
+             false),
+    hashtextextended(quote_ident({schema}), 20261122)"""
 
 _HOLDER = """
 SELECT a.pid, coalesce(a.usename, ''), a.application_name, coalesce(host(a.client_addr), ''),
@@ -53,13 +54,15 @@ class Facts(Record):
     backend_pid: int
     standby: bool
     read_only: bool
-    schema: str | None
+    has_schema: bool
+    """Whether the schema that the history is in, or will be, is there for the role."""
     key: int
 
 
 def ask_facts(session: Session) -> Facts:
     """:raises InitmigError: the server cannot be asked."""
-    pid, *facts = session.query(_FACTS)[0]
+    schema = quote_literal(home_of(session).schema)
+    pid, *facts = session.query(_FACTS.format(schema=schema))[0]
     return Facts(pid != session.startup_pid, pid, *facts)
 
 
@@ -76,10 +79,13 @@ def read_facts(session: Session) -> Facts:
             "the server is read-only (default_transaction_read_only),"
             " and there is something to write",
         )
-    if facts.schema is None:
+    if not facts.has_schema:
+        schema = home_of(session).schema
         raise DatabaseRefused(
             "no-schema",
-            "no schema of the search path exists, or the role may not use it",
+            f"the schema {schema} does not exist, or the role may not use it"
+            if schema
+            else "no schema of the search path exists, or the role may not use it",
             hint="CREATE SCHEMA, GRANT USAGE and CREATE on it to the role, or correct --schema",
         )
     return facts

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from initmig import history, planning, postgres, waiting
+from initmig.errors import ConfigError, PlanError
 from initmig.events import HistoryRead, NoMigrationsFound, NothingPending, UnknownMigrations
-from initmig.files import checksum, list_files
+from initmig.files import checksum, differs_in_line_ends, list_files
 from initmig.model import (
     Listing,
     Migration,
@@ -13,11 +14,12 @@ from initmig.model import (
 from initmig.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from typing import TypeVar
 
     from initmig.clock import Clock
     from initmig.config import Config
+    from initmig.errors import Problem
     from initmig.events import Emit
     from initmig.model import (
         AppliedMigration,
@@ -61,6 +63,8 @@ class Run(Record):
             config.password.read(),
             config.schema,
             config.role,
+            config.history_schema,
+            config.history_table,
             config.lock_timeout,
         )
 
@@ -126,28 +130,102 @@ def is_open(run: Run, left: planning.LeftToDo) -> bool:
     return bool(asked_for(run, left.pending) or left.owed or left.half_undone)
 
 
-def left_to_apply(session: Session, run: Run, applied: Sequence[str]) -> planning.LeftToDo | None:
-    """What is left to do where the ids *applied* are; None, and told, where that is nothing.
+def glance(session: Session, run: Run) -> history.Glance:
+    """As `history.glance`, with the checksum of the last migration of this image.
 
-    :raises PlanError: the image is too old, the history is another tool's, or under
-        `--changed=fail` a file has changed
+    :raises DatabaseRefused: the role may not read yoyo's table
     """
-    left = look_through(run, applied)
-    meet_unknown(session, run, left.unknown)
-    if run.config.changed == "fail":
-        planning.refuse(changed(run, history.applied_migrations(session)))
-    if is_open(run, left):
+    return history.glance(session, _last_id(run))
+
+
+def glance_so_far(session: Session, run: Run) -> history.Glance:
+    """As `glance`, for asking again and again."""
+    return history.glance_so_far(session, _last_id(run))
+
+
+def _last_id(run: Run) -> str:
+    return run.listing.migrations[-1].id if run.listing.migrations else ""
+
+
+def left_to_apply(session: Session, run: Run, found: history.Glance) -> planning.LeftToDo | None:
+    """What is left to do where that was *found*; None, and told, where that is nothing.
+
+    :raises PlanError: the image is too old, the history is another tool's or application's, or
+        under `--changed=fail` a file has changed
+    """
+    left = look_through(run, found.ids)
+    open_ = is_open(run, left)
+    findings = judge_history(session, run, found, left)
+    if left.unknown:
+        run.emit(UnknownMigrations(left.unknown))
+    if open_:
         from initmig import intake
 
-        intake.refuse_other_history(session, run.config, applied)
+        intake.refuse_other_histories(session, run.config, found.ids, run.known)
         return left
+    follow(run.config.changed, findings, run.emit)
     run.emit(NothingPending(len(run.listing.migrations), later=len(left.pending)))
     return None
 
 
+def judge_history(
+    session: Session, run: Run, found: history.Glance, left: planning.LeftToDo
+) -> Sequence[planning.Finding]:
+    """The applied migrations whose files changed, looked for where there is a reason to.
+
+    That is a second query, and reads the files.
+
+    :raises PlanError: the image is too old for what is applied, the history is also another
+        application's, or under `--changed=fail` a file has changed
+    """
+    if not (left.unknown or run.config.changed == "fail" or _last_has_changed(run, found)):
+        return ()
+    records = history.applied_migrations(session)
+    planning.refuse_old_image(record for record in records if record.id in left.unknown)
+    findings = changed(run, records)
+    refuse_shared(run, records, findings)
+    if run.config.changed == "fail":
+        planning.refuse(findings)
+    return findings
+
+
+def _last_has_changed(run: Run, found: history.Glance) -> bool:
+    """Whether that can be said: a start with nothing to do asks for nothing else of the files."""
+    if not found.checksum:
+        return False
+    try:
+        return found.checksum != checksum(run.listing.migrations[-1].path)
+    except ConfigError:
+        return False
+
+
+def refuse_shared(
+    run: Run, records: Sequence[AppliedMigration], findings: Sequence[planning.Finding]
+) -> None:
+    """:raises PlanError: the *records* are another application's; under `--changed` not allow."""
+    ids = {finding.event.id for finding in findings}
+    if run.config.changed != "allow" and (problem := shared(run, records, ids)):
+        told = findings if run.config.changed == "fail" else ()
+        raise PlanError.of((problem, *(finding.error for finding in told)))
+
+
+def shared(
+    run: Run, records: Iterable[AppliedMigration], changed_ids: Collection[str]
+) -> Problem | None:
+    """Why the *records* seem to be of another application; None if they do not."""
+    records = tuple(records)
+    recorded = {record.id: record.checksum for record in records}
+    different = [
+        file.id
+        for file in run.listing.migrations
+        if file.id in changed_ids and not differs_in_line_ends(file.path, recorded[file.id])
+    ]
+    return planning.shared(run.listing, records, different)
+
+
 def is_pending(session: Session, run: Run) -> bool:
     """Whether there is anything to do by now."""
-    return is_open(run, look_through(run, history.applied_ids_so_far(session)))
+    return is_open(run, look_through(run, history.glance_so_far(session).ids))
 
 
 def meet_unknown(session: Session, run: Run, unknown: Sequence[str]) -> None:
@@ -168,20 +246,21 @@ def refuse_old_image(session: Session, unknown: Sequence[str]) -> None:
 
 
 def refuse_as_migrate_would(
-    session: Session, run: Run, left: planning.LeftToDo, applied: Sequence[str]
+    session: Session, run: Run, left: planning.LeftToDo, found: history.Glance
 ) -> None:
     """For who reads only: no further query or file where the policies do not ask for them.
 
-    :raises PlanError: `migrate` would refuse to start, with what is *left* of the ids *applied*
+    :raises PlanError: `migrate` would refuse to start, with what is *left* of what was *found*
     """
-    refuse_old_image(session, left.unknown)
-    if left.pending:
+    applied = found.ids
+    findings = judge_history(session, run, found, left)
+    if not left.pending:
+        follow(run.config.changed, findings, run.emit)
+    else:
         from initmig import intake
 
-        intake.refuse_other_history(session, run.config, applied)
+        intake.refuse_other_histories(session, run.config, applied, run.known)
         intake.refuse_unintended(left.pending, applied, run.listing, run.config)
-    if run.config.changed == "fail":
-        planning.refuse(changed(run, history.applied_migrations(session)))
     if run.config.out_of_order == "fail":
         files = placed_by_name(run, left.pending, applied)
         planning.refuse(planning.out_of_order(files, applied, run.listing))
@@ -262,7 +341,9 @@ def planned(
 
         intake.warn(plan, run.config, run.emit)
         follow(run.config.out_of_order, planning.out_of_order(files, ids, run.listing), run.emit)
-        follow(run.config.changed, changed(run, applied), run.emit)
+        findings = changed(run, applied)
+        refuse_shared(run, applied, findings)
+        follow(run.config.changed, findings, run.emit)
     if run.config.transaction == "all":
         planning.refuse_transaction_of_all(plan)
     return plan

@@ -13,6 +13,7 @@ from initmig.events import (
     AppliedElsewhere,
     Finished,
     HistoryRead,
+    HistoryShared,
     MigrationApplied,
     MigrationRecorded,
     MigrationRolledBack,
@@ -23,6 +24,8 @@ from initmig.records import TYPE_CHECKING
 from initmig.run import (
     begin,
     changed,
+    glance,
+    glance_so_far,
     is_pending,
     left_to_apply,
     load_pending,
@@ -31,6 +34,7 @@ from initmig.run import (
     placed_by_name,
     planned,
     refuse_as_migrate_would,
+    shared,
     with_session,
     without_files,
 )
@@ -86,8 +90,8 @@ def migrate(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
 
 def _prepare(session: Session, run: Run) -> Sequence[Loaded]:
     """What there is to apply, once it is this process's turn; empty where that is nothing."""
-    applied = history.applied_ids(session)
-    left = left_to_apply(session, run, applied)
+    found = glance(session, run)
+    left = left_to_apply(session, run, found)
     if left is None:
         return ()
     if not _is_my_turn(session, run):
@@ -95,7 +99,7 @@ def _prepare(session: Session, run: Run) -> Sequence[Loaded]:
         return ()
     from initmig import writer
 
-    return (writer.load(run, left.pending, applied),)
+    return (writer.load(run, left.pending, found.ids),)
 
 
 def _is_my_turn(session: Session, run: Run) -> bool:
@@ -134,15 +138,18 @@ def status(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Mig
         run,
         lambda session: (
             history.applied_migrations(session),
-            history.applied_ids_so_far(session),
+            history.glance_so_far(session).ids,
             history.unfinished_migrations(session),
         ),
     )
     left = planning.left_to_do(run.listing, ids)
+    changed_ids = {finding.event.id for finding in changed(run, applied)}
+    if problem := shared(run, applied, changed_ids):
+        emit(HistoryShared(problem.message, problem.hint))
     rows = planning.statuses(
         run.listing,
         applied,
-        {finding.event.id for finding in changed(run, applied)},
+        changed_ids,
         owed=left.owed,
         unfinished=unfinished,
     )
@@ -160,18 +167,27 @@ def check(
     """
     from initmig import intake
 
+    if not any(row.path for row in rows):
+        return
+    run = begin(config, emit, clock)
     problems = planning.refusals(rows, changed=config.changed, out_of_order=config.out_of_order)
+    applied = [row.applied for row in rows if row.applied]
+    changed_ids = {row.id for row in rows if row.state == "changed"}
+    if config.changed != "allow" and (problem := shared(run, applied, changed_ids)):
+        problems = (problem, *problems)
     if problems:
         raise PlanError.of(problems)
     pending = [row.id for row in rows if row.state in ("pending", "applying", "rolling back")]
     if not pending:
         return
-    run = begin(config, emit, clock)
-    applied = [row.id for row in rows if row.applied]
+    ids = [row.id for row in rows if row.applied]
     files = planning.pending_files(run.listing, [row.id for row in rows if row.state != "pending"])
-    intake.refuse_unintended(files, applied, run.listing, config)
-    if not applied:
-        with_session(run, lambda session: intake.refuse_other_history(session, config, applied))
+    intake.refuse_unintended(files, ids, run.listing, config)
+    if not ids:
+        with_session(
+            run,
+            lambda session: intake.refuse_other_histories(session, config, ids, run.known),
+        )
     raise MigrationsPending(
         "migrations-pending",
         f"{len(pending)} pending: {', '.join(pending)}",
@@ -222,7 +238,7 @@ def plan(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Migra
 
     :raises InitmigError: whatever `migrate` would refuse before it runs anything
     """
-    from initmig.intake import refuse_other_history
+    from initmig.intake import refuse_other_histories
 
     run = begin(config, emit, clock)
 
@@ -232,7 +248,7 @@ def plan(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Migra
         left = planning.left_to_do(run.listing, ids)
         meet_unknown(session, run, left.unknown)
         if left.pending:
-            refuse_other_history(session, run.config, ids)
+            refuse_other_histories(session, run.config, ids, run.known)
         return applied, history.unfinished_migrations(session)
 
     applied, unfinished = with_session(run, work)
@@ -258,9 +274,9 @@ def wait(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
 
 
 def _refuse_pending(session: Session, run: Run) -> None:
-    applied = history.applied_ids_so_far(session)
-    left = planning.left_to_do(run.listing, applied)
-    refuse_as_migrate_would(session, run, left, applied)
+    found = glance_so_far(session, run)
+    left = planning.left_to_do(run.listing, found.ids)
+    refuse_as_migrate_would(session, run, left, found)
     if left.ids:
         raise MigrationsPending(
             "migrations-pending",
@@ -281,8 +297,8 @@ def look(config: Config, listing: Listing, emit: Emit) -> None:
     session = postgres.connect(run.settings)
     session.answer_timeout = _LOOK_SECONDS
     try:
-        applied = history.applied_ids(session)
-        refuse_as_migrate_would(session, run, look_through(run, applied), applied)
+        found = glance(session, run)
+        refuse_as_migrate_would(session, run, look_through(run, found.ids), found)
     finally:
         session.close()
 

@@ -225,18 +225,19 @@ SETTINGS = (
     Option(
         "--history-schema",
         "history_schema",
-        "the schema of the history tables, where that is another one",
+        "the schema of the history tables; without --schema, the first in the server's search"
+        " path that has them",
         env="INITMIG_HISTORY_SCHEMA",
-        default="the first of --schema; else of the search path, the first with a history",
+        default="the first of --schema",
         metavar="NAME",
         parse=_name,
     ),
     Option(
         "--history-table",
         "history_table",
-        "the history table, yoyo's --migration-table: one for each application in a schema",
+        "the history table, as yoyo's --migration-table: applications in one schema each need one",
         env="INITMIG_HISTORY_TABLE",
-        default="_yoyo_migration",
+        default="as yoyo: _yoyo_migration",
         metavar="NAME",
         parse=_history_table,
     ),

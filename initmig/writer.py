@@ -20,6 +20,8 @@ from initmig.events import (
     YoyoLockRemoved,
 )
 from initmig.executor import Limits, locked_executor
+from initmig.files import dependencies
+from initmig.locating import home_of
 from initmig.lock import remove_yoyo_row
 from initmig.model import UNDOING
 from initmig.run import (
@@ -110,7 +112,8 @@ def read_and_plan(
     still = [migration for migration in loaded if migration.id in wanted]
     unfinished = history.unfinished_migrations(session)
     for id in set(left.half_undone) - {each.id for each in unfinished}:
-        session.query(history.settle(UNDOING + id))  # a stock yoyo has come to its end
+        # a stock yoyo has come to its end
+        session.query(history.unmark(home_of(session), UNDOING + id))
     return planned(run, still, applied, unfinished), left.owed
 
 
@@ -142,8 +145,11 @@ def _roll_back(session: Session, run: Run, decided: list[AppliedMigration]) -> N
 
 def _to_roll_back(run: Run, applied: Sequence[AppliedMigration]) -> tuple[AppliedMigration, ...]:
     config = run.config
-    to = planning.resolve_id(config.to, [m.id for m in applied]) if config.to else ""
-    return planning.to_roll_back(applied, to=to, steps=config.steps, everything=config.all)
+    ids = [migration.id for migration in applied]
+    to = planning.resolve_id(config.to, ids) if config.to else ""
+    depends = {file.id: dependencies(file) for file in run.listing.migrations if file.id in ids}
+    newest_first = planning.newest_first(applied, depends)
+    return planning.to_roll_back(newest_first, to=to, steps=config.steps, everything=config.all)
 
 
 def _load_for_rollback(

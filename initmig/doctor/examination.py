@@ -14,29 +14,37 @@ from initmig import engine, history, planning, postgres
 from initmig.clock import SYSTEM_CLOCK
 from initmig.doctor import rights, situation, survey
 from initmig.doctor.checks import Check, of_refusal
+from initmig.doctor.facts import Schema
 from initmig.errors import DatabaseRefused, DatabaseUnavailable, PlanError
 from initmig.events import UnknownMigrations, WaitingForYoyo
+from initmig.home import LOCK
+from initmig.locating import columns_of, home_of
 from initmig.lock import open_transaction, yoyo_holder
 from initmig.logs import event_text
 from initmig.postgres import LoginRefused, StatementFailed
 from initmig.queue import ask_facts, holder_of
-from initmig.run import begin, load_pending, planned, refuse_as_migrate_would, with_session
-from initmig.sql.needs import Relation, Uses, outstanding, read_needs
+from initmig.run import (
+    begin,
+    glance_so_far,
+    load_pending,
+    planned,
+    refuse_as_migrate_would,
+    with_session,
+)
+from initmig.sql.needs import Fills, Relation, Uses, outstanding, read_needs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from initmig.clock import Clock
     from initmig.config import Config
-    from initmig.doctor.facts import Extension, Found, Schema, Server, Worker
+    from initmig.doctor.facts import Extension, Found, Server, Worker
     from initmig.errors import Problem
     from initmig.events import Emit, Event
     from initmig.model import Migration
     from initmig.postgres import Session
     from initmig.run import Run
     from initmig.sql.needs import Need, Stated
-
-_HISTORY = ("_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock", "_initmig_migration")
 
 # A lock is not waited for, and what is done is not much.
 _LOCK_TIMEOUT_SECONDS, _STATEMENT_TIMEOUT_SECONDS = 0.1, 10.0
@@ -54,16 +62,16 @@ _TABLE = (
 
 # What is done with the history; the rights are looked at also where no row is.
 _USE_HISTORY = """
-SELECT FROM _yoyo_version LIMIT 0;
-INSERT INTO _yoyo_migration SELECT * FROM _yoyo_migration LIMIT 0;
-DELETE FROM _yoyo_migration WHERE false;
-INSERT INTO _yoyo_log SELECT * FROM _yoyo_log LIMIT 0;
-INSERT INTO yoyo_lock SELECT * FROM yoyo_lock LIMIT 0;
-UPDATE yoyo_lock SET pid = pid WHERE false;
-DELETE FROM yoyo_lock WHERE false;
-INSERT INTO _initmig_migration SELECT * FROM _initmig_migration LIMIT 0;
-UPDATE _initmig_migration SET state = state WHERE false;
-DELETE FROM _initmig_migration WHERE false"""
+SELECT FROM {0.version} LIMIT 0;
+INSERT INTO {0.history} SELECT * FROM {0.history} LIMIT 0;
+DELETE FROM {0.history} WHERE false;
+INSERT INTO {0.log} SELECT * FROM {0.log} LIMIT 0;
+INSERT INTO {0.lock} SELECT * FROM {0.lock} LIMIT 0;
+UPDATE {0.lock} SET pid = pid WHERE false;
+DELETE FROM {0.lock} WHERE false;
+INSERT INTO {0.own} SELECT * FROM {0.own} LIMIT 0;
+UPDATE {0.own} SET state = state WHERE false;
+DELETE FROM {0.own} WHERE false"""
 
 
 def examine(
@@ -119,9 +127,10 @@ def _examine_rights(session: Session, run: Run, server: Server) -> Iterator[Chec
     worker = survey.ask_worker(session)
     schemas = survey.ask_schemas(session)
     yield rights.of_role(server, worker)
-    yield from rights.of_schemas(schemas, worker)
+    history_schema = _find_history_schema(session)
+    yield from rights.of_schemas(schemas, worker, history_schema)
     home = rights.home_of(schemas)
-    if home is None:
+    if home is None or not history_schema.usable:
         return
     if not server.standby:
         yield from _try_rights(session, home, worker)
@@ -132,6 +141,7 @@ def _examine_rights(session: Session, run: Run, server: Server) -> Iterator[Chec
 def _become(session: Session, run: Run, server: Server) -> Check | None:
     """Take the role and the search path of the configuration; or why the server refuses."""
     role = survey.quoted(session, run.config.role)
+    session.home = run.settings.home
     try:
         session.query(f"{postgres.preamble(run.settings)}SELECT")
     except DatabaseRefused as error:
@@ -154,7 +164,7 @@ def _try_rights(session: Session, home: Schema, worker: Worker) -> Iterator[Chec
     table = _try_table(session, home, worker)
     yield table
     there = _find_history(session)
-    if table.level == "ok" or len(there) == len(_HISTORY):
+    if table.level == "ok" or len(there) == len(home_of(session).tables):
         yield _try_history(session, there, worker)
 
 
@@ -171,8 +181,18 @@ def _try_table(session: Session, home: Schema, worker: Worker) -> Check:
     return Check("table", "ok", f"may {verbs} and drop one in {home.name}")
 
 
+def _find_history_schema(session: Session) -> Schema:
+    name = home_of(session).schema
+    need = Fills(name)
+    missing = Schema(
+        survey.quoted(session, name) if name else "", name, "", usable=False, creatable=False
+    )
+    return survey.find_schemas(session, [need]).get(need, missing)
+
+
 def _find_history(session: Session) -> Sequence[Found]:
-    uses = [Uses(Relation("", name), "owner", "keeps") for name in _HISTORY]
+    home = home_of(session)
+    uses = [Uses(Relation(home.schema, name), "owner", "keeps") for name in home.tables]
     return tuple(survey.find_relations(session, uses).values())
 
 
@@ -180,7 +200,7 @@ def _try_history(session: Session, there: Sequence[Found], worker: Worker) -> Ch
     try:
         with _trial(session):
             engine.try_tables(session)
-            session.query(_USE_HISTORY)
+            session.query(_USE_HISTORY.format(home_of(session)))
     except (DatabaseRefused, StatementFailed) as error:
         return rights.of_history(there, worker, error.problems[0])
     return Check("history", "ok", "may be kept" if there else "may be made and kept")
@@ -191,7 +211,8 @@ def _look_for_others(session: Session) -> Iterator[Check]:
     holder = holder_of(session, ask_facts(session).key, 0)
     yoyo = None
     with suppress(DatabaseRefused), _trial(session):
-        if history.have_tables(session, ("yoyo_lock",))[0]:
+        home = home_of(session)
+        if columns_of(session, home, (LOCK,)):
             yoyo = yoyo_holder(session, 0)
     # a row of an initmig's own without the lock is no obstacle: the next one removes it
     theirs = yoyo if isinstance(yoyo, WaitingForYoyo) else None
@@ -204,19 +225,20 @@ def _look_at_migrations(
     try:
         with _trial(session):
             applied = history.applied_migrations(session)
-            ids = history.applied_ids_so_far(session)
+            found = glance_so_far(session, run)
             unfinished = history.unfinished_migrations(session)
     except DatabaseRefused as error:
         refused = of_refusal("plan", error.problems[0])
         yield refused._replace(level="warning", hint="mend the rights to the history first")
         return
+    ids = found.ids
     left = planning.left_to_do(run.listing, ids)
     pending = load_pending(run, left.pending, ids)
     hooks = engine.load(run.listing.hooks, known=run.known, emit=run.emit)
     heard: list[Event] = [UnknownMigrations(left.unknown)] if left.unknown else []
     quiet = run._replace(emit=heard.append)
     decisions: tuple[Callable[[], object], ...] = (
-        lambda: refuse_as_migrate_would(session, quiet, left, ids),
+        lambda: refuse_as_migrate_would(session, quiet, left, found),
         lambda: planned(quiet, pending, applied, unfinished),
     )
     checks = [

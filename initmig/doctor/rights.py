@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from initmig.doctor.checks import SUPERUSER, Check, of_refusal, or_superuser
@@ -11,6 +12,7 @@ from initmig.sql.needs import Creates, Fills, Obscures, Requires, Uses
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from initmig.doctor.checks import Level
     from initmig.doctor.facts import Server, Worker
     from initmig.errors import Place, Problem
     from initmig.sql.needs import Right, Stated
@@ -34,20 +36,25 @@ def of_refused_role(server: Server, role: str, problem: Problem) -> Check:
     )
 
 
-def of_schemas(schemas: Sequence[Schema], worker: Worker) -> Iterator[Check]:
-    """Where objects go; *schemas* are those of the search path, in its order."""
+def of_schemas(schemas: Sequence[Schema], worker: Worker, history: Schema) -> Iterator[Check]:
+    """Where objects go; *schemas* are those of the search path, in its order.
+
+    Without the one for the *history* nothing can be done.
+    """
     home = home_of(schemas)
     if home:
         yield Check("schema", "ok", f"{home.name}, of the search path")
     elif not schemas:
         yield Check("schema", "failure", "the search path is empty", hint="set --schema")
-    for schema in schemas:
-        if schema.usable:
-            break
+    unusable = list(takewhile(lambda schema: not schema.usable, schemas))
+    if not history.usable and history.name and history not in unusable:
+        unusable.append(history)
+    for schema in unusable:
         found = f"{worker.name} may not use {schema.name}"
         if not schema.owner:
             found = f"{schema.name} does not exist"
-        yield Check("schema", "warning" if home else "failure", found, *_usable(schema, worker))
+        level: Level = "warning" if home and schema != history else "failure"
+        yield Check("schema", level, found, *_usable(schema, worker))
 
 
 def home_of(schemas: Iterable[Schema]) -> Schema | None:

@@ -6,6 +6,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from initmig.doctor.facts import Extension, Found, Limit, Schema, Server, Timeout, Worker
+from initmig.locating import SEARCH_PATH
 from initmig.postgres import quote_literal
 from initmig.sql.needs import Creates, Fills, Uses
 
@@ -61,11 +62,7 @@ _SCHEMAS = f"""
 SELECT quote_ident(n.name), n.name, coalesce({_SCHEMA_OWNER}, ''),
     coalesce(has_schema_privilege(s.oid, 'USAGE'), false),
     coalesce(has_schema_privilege(s.oid, 'CREATE'), false)
-FROM (SELECT CASE part WHEN '$user' THEN current_user ELSE part END, part = '$user', i
-      FROM (SELECT coalesce(replace(found[1], '""', '"'), found[2]), i
-            FROM regexp_matches(current_setting('search_path'),
-                                '"((?:[^"]|"")*)"|([^", ]+)', 'g')
-                WITH ORDINALITY AS t (found, i)) AS t (part, i)) AS n (name, may_lack, i)
+FROM ({SEARCH_PATH}) AS n
 LEFT JOIN pg_namespace s ON s.nspname = n.name
 WHERE n.name <> '' AND NOT (n.may_lack AND s.oid IS NULL) ORDER BY n.i"""
 

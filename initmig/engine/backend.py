@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from yoyo import internalmigrations
 from yoyo.backends.base import DatabaseBackend, SavepointTransactionManager, TransactionManager
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
-from yoyo.migrations import default_migration_table
+from yoyo.internalmigrations import v2
 from yoyo.utils import change_param_style
 
-from initmig import history
+from initmig import history, upkeep
 from initmig.engine.outbox import Outbox
 from initmig.engine.transactions import (
     SAVEPOINT,
@@ -24,13 +24,15 @@ from initmig.engine.transactions import (
     shows_another_transaction,
     transaction_ended,
 )
-from initmig.errors import DatabaseRefused, InitmigError, Place
+from initmig.errors import DatabaseRefused, InitmigError, Place, PlanError
+from initmig.home import LOCK, LOG, VERSION
 from initmig.identity import Identity
+from initmig.locating import columns_of, home_of
 from initmig.model import UNDOING
 from initmig.postgres import StatementFailed, quote_literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from initmig.engine.outbox import Script
     from initmig.events import Emit
@@ -116,9 +118,12 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
     """
 
     mark_migration_sql = DatabaseBackend.mark_migration_sql.replace(":when", history.RECORDED_AT)
-    log_migration_sql = DatabaseBackend.log_migration_sql.replace(
-        ":created_at_utc", history.RECORDED_AT
+    log_migration_sql = (
+        DatabaseBackend.log_migration_sql.replace(":created_at_utc", history.RECORDED_AT)
+        .replace("{quoted.created_at_utc})", "{quoted.created_at_utc}, {quoted.comment})")
+        .replace(f"{history.RECORDED_AT})", f"{history.RECORDED_AT}, :comment)")
     )
+    log_table, lock_table, version_table = LOG, LOCK, VERSION
 
     def __init__(
         self,
@@ -140,7 +145,21 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         self._guards_late = False
         self._shares = False
         self._formatted: dict[str, str] = {}
-        super().__init__(None, default_migration_table)
+        self.home = home_of(session)
+        self._position: int | None = None
+        super().__init__(None, self.home.table)
+
+    def __getattr__(self, name: str) -> Any:
+        """The names of tables as yoyo asks for them, each in the home of the history."""
+        tables = {
+            "migration_table_quoted": self.home.history,
+            "log_table_quoted": self.home.log,
+            "version_table_quoted": self.home.version,
+            "lock_table_quoted": self.home.lock,
+        }
+        if name in tables:
+            return tables[name]
+        raise AttributeError(name)
 
     def connect(self, dburi: None) -> Any:  # noqa: ARG002 - yoyo's signature
         """The session's connection, whatever yoyo would connect to."""
@@ -169,21 +188,54 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def list_tables(self, **_: Any) -> list[str]:
         """Those of yoyo's tables that exist; yoyo asks for no others."""
-        names = (self.migration_table, self.version_table, self.lock_table)
-        there = history.have_tables(self.session, names)
-        return [name for name, exists in zip(names, there, strict=True) if exists]
+        return list(columns_of(self.session, self.home, self.home.tables))
 
-    def prepare(self) -> None:
-        """Make the history tables that are missing; the caller holds yoyo's lock too."""
-        self.make_tables()
-        history.forget_gone(self.session)
+    def prepare(self, *, upgrades: bool = True) -> None:
+        """Make the history tables that are missing, and put what is in them in order.
 
-    def make_tables(self) -> None:
-        """Make the history tables that are missing, or as an older yoyo or initmig made them."""
-        if internalmigrations.needs_upgrading(self):
-            internalmigrations.upgrade(self)
-            self._outbox.send()  # where the transaction is not its own, no COMMIT has done it
-        history.create_table(self.session)
+        The caller holds yoyo's lock too. Unless it *upgrades*, 0.1.0's own table stays as it is.
+        """
+        self.make_tables(upgrades=upgrades)
+        self._position = upkeep.put_in_order(self.session, self.home)
+
+    def make_tables(self, *, upgrades: bool = True) -> None:
+        """Make the history tables that are missing, or as an older yoyo made them.
+
+        :raises PlanError: a newer yoyo made them
+        """
+        there = columns_of(self.session, self.home, self.home.tables)
+        columns = there.get(self.migration_table, ())
+        if "ctime" in columns and "migration_hash" not in columns:
+            internalmigrations.upgrade(self)  # from before yoyo 6
+        else:
+            self._make_missing(there)
+        self._outbox.send()  # where the transaction is not its own, no COMMIT has done it
+        upkeep.make_own_table(self.session, self.home, upgrades=upgrades)
+
+    def _make_missing(self, there: Collection[str]) -> None:
+        version = None
+        if VERSION in there:
+            [(version,)] = self.session.query(f"SELECT max(version) FROM {self.home.version}")
+        newest = max(internalmigrations.schema_versions)
+        if version is not None and version > newest:
+            raise PlanError(
+                "newer-yoyo",
+                f"{self.home.version} says {version}: a yoyo newer than this image's, which is at"
+                f" {newest}, has changed the history",
+                hint="deploy an image with that yoyo",
+            )
+        make = {
+            self.migration_table: v2.create_migration_table,
+            LOG: v2.create_log_table,
+            VERSION: v2.create_version_table,
+        }
+        missing = [name for name in make if name not in there]
+        if missing or version is None:
+            with self.transaction():
+                for name in missing:
+                    make[name](self)
+                if version is None:
+                    internalmigrations.mark_schema_version(self, newest)
 
     def ensure_internal_schema_updated(self) -> None:
         """Nothing: `prepare` has done it, once."""
@@ -300,21 +352,21 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             if mark:
                 self.mark_one(migration, log=False)
                 if not migration.use_transactions:
-                    self.record(history.forget(migration.id))  # what the journal kept
-                self.record(history.record(migration.description, by=self.by, seconds=seconds))
+                    self.record(history.forget(self.home, migration.id))  # what the journal kept
+                self.record(self._record_of(migration, seconds))
                 if self.owing:
-                    self.record(history.owe(self.owing))
+                    self.record(history.owe(self.home, self.owing))
             else:
-                self.record(history.forget(migration.id))
-                self.record(history.settle(migration.id))
+                self.record(history.forget(self.home, migration.id))
+                self.record(history.unmark(self.home, migration.id))
 
     def rollback_one(self, migration: Any, force: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
         """Run the rollback steps and forget the migration, in one transaction where it has one."""
         with self._unit(migration, "rollback"):
             self.log_migration(migration, "rollback")
-            self.unmark_one(migration, log=False)
-            self.record(history.forget(migration.id))
-            self.record(history.settle(UNDOING + migration.id))
+            for id in (migration.id, UNDOING + migration.id):
+                self.record(history.unmark(self.home, id))
+            self.record(history.forget(self.home, migration.id))
 
     def mark_migrations(self, migrations: Iterable[Any]) -> None:
         """Record *migrations*, in this order, as applied without running them: all, or none."""
@@ -322,7 +374,24 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             for migration in migrations:
                 self.record(history.note_time())
                 self.mark_one(migration)
-                self.record(history.mark(migration.description, by=self.by))
+                position = self._next_position()
+                mark = history.mark(self.home, migration.description, by=self.by, position=position)
+                self.record(mark)
+
+    def _record_of(self, migration: Any, seconds: float | None) -> str:
+        return history.record(
+            self.home,
+            migration.description,
+            by=self.by,
+            position=self._next_position(),
+            seconds=seconds,
+        )
+
+    def _next_position(self) -> int | None:
+        """One more than any before; what was rolled back leaves a gap."""
+        if self._position is not None:
+            self._position += 1
+        return self._position
 
     @contextmanager
     def _unit(self, migration: Any, direction: Direction) -> Iterator[float | None]:
@@ -429,6 +498,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             "username": self.by.user,
             "hostname": self.by.host,
             "operation": operation,
+            "comment": history.comment(self.home),
         }
 
 
@@ -448,7 +518,7 @@ def _template(sql: str, names: Sequence[str]) -> str:
 
 def create_lock_table(session: Session) -> None:
     """Make yoyo's lock table where it is missing, also while a stock yoyo does the same."""
-    if history.have_tables(session, (DatabaseBackend.lock_table,))[0]:
+    if columns_of(session, home_of(session), (LOCK,)):
         return
     backend = _without_migrations(session)
     try:

@@ -107,7 +107,7 @@ class Piecewise:
     def _beginning(self) -> Iterator[str]:
         yield self._journal.begin(self._backend.by)
         if self._direction == "rollback":
-            yield history.owe([UNDOING + self._id])
+            yield history.owe(self._backend.home, [UNDOING + self._id])
 
     def _run(self, number: int, part: Part, before: str | None) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from initmig.home import DEFAULT_TABLE, Home
 from initmig.quoting import quote_identifier
 from initmig.records import Record
 
@@ -45,8 +46,21 @@ class Settings(Record):
     schema: tuple[str, ...] = ()
     """The search path; empty for the server's."""
     role: str = ""
+    history_schema: str = ""
+    history_table: str = ""
     lock_timeout: float = 0.0
     """Seconds, 0 for no limit, for initmig's own statements once there is something to write."""
+
+    @property
+    def home(self) -> Home | None:
+        """Where the history is, if that is named."""
+        schema = self.history_schema or next(iter(self.schema), "")
+        return Home(schema, self.table) if schema else None
+
+    @property
+    def table(self) -> str:
+        """What the history table is called."""
+        return self.history_table or DEFAULT_TABLE
 
 
 def defaults(settings: Settings, timeout: float) -> dict[str, str]:

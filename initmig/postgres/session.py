@@ -55,6 +55,8 @@ class Session:
     def __init__(self, connection: Connection, settings: Settings) -> None:
         self.connection = connection
         self._settings = settings
+        self.home = settings.home
+        """Where the history is; None until that is found out."""
         self._on_notice: OnNotice | None = None
         self._make_patience: MakePatience | None = None
         self._patience: Patience | None = None
@@ -148,6 +150,11 @@ class Session:
     def role(self) -> str:
         """Whom the work is done as; empty where it is the user that logged in."""
         return self._settings.role
+
+    @property
+    def history_table(self) -> str:
+        """What the history table is called."""
+        return self._settings.table
 
     @property
     def startup_pid(self) -> int:

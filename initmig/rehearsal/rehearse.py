@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from initmig import history, planning
+from initmig import planning
 from initmig.causes import is_canceled, is_spoiled
 from initmig.errors import DatabaseRefused, MigrationFailed
 from initmig.events import AppliedElsewhere
@@ -15,7 +15,7 @@ from initmig.lock import lock_for_rehearsal
 from initmig.postgres import NoAnswer, StatementFailed
 from initmig.rehearsal.impact import Rehearsal, Rehearsed, StatementImpact
 from initmig.rehearsal.observing import Observer
-from initmig.run import is_pending, left_to_apply
+from initmig.run import glance, is_pending, left_to_apply
 from initmig.writer import get_ready, load, read_and_plan
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ def rehearse(session: Session, run: Run) -> Rehearsal:
 
     :raises InitmigError: it would refuse to begin, or another migrator was still at it
     """
-    applied = history.applied_ids(session)
-    left = left_to_apply(session, run, applied)
+    found = glance(session, run)
+    left = left_to_apply(session, run, found)
     if left is None:
         return Rehearsal(())
-    loaded = load(run, left.pending, applied)
+    loaded = load(run, left.pending, found.ids)
     limits = get_ready(session, run)
     with lock_for_rehearsal(
         session,
@@ -61,7 +61,7 @@ def rehearse(session: Session, run: Run) -> Rehearsal:
             backend.rehearsal(),
         ):
             with _held_up_is_no_refusal():
-                backend.prepare()
+                backend.prepare(upgrades=False)  # which would lock others out to the end
                 plan = _planned(session, run, loaded)
             rehearsal = _Rehearsing(backend, watch).of(plan)
             if rehearsal.failure and loaded.nothing_applied:

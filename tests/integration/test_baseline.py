@@ -380,7 +380,7 @@ def test_writes_the_rows_of_yoyo_mark(
         return [
             existing.query("SELECT migration_hash, migration_id FROM _yoyo_migration ORDER BY 2"),
             existing.query(
-                "SELECT migration_hash, migration_id, operation, comment FROM _yoyo_log"
+                "SELECT migration_hash, migration_id, operation FROM _yoyo_log"
                 " ORDER BY created_at_utc"
             ),
         ]
@@ -400,7 +400,9 @@ def test_what_yoyo_has_marked_is_left_alone(
     result = succeeded(initmig("baseline", "--to=0002", url=existing.url, folder=folder))
     assert "left as it is, applied already: 0001_a\n" in result.err
     assert logged(existing) == [("mark", "0001_a"), ("mark", "0002_b")]
-    assert [id for id, *_ in own_rows(existing)] == ["0002_b"]
+    assert [id for id, *_ in own_rows(existing)] == ["0001_a", "0002_b"]
+    marked_by_yoyo = "SELECT checksum FROM _initmig_migration WHERE migration_id = '0001_a'"
+    assert existing.value(marked_by_yoyo) == ""
 
 
 # --- in any number, and killed ---

@@ -129,7 +129,6 @@ CASES = {
         "schema",
         "s does not exist",
         "CREATE SCHEMA s AUTHORIZATION {app};",
-        level="warning",
         flags=("--schema=s,public",),
     ),
     "an empty search path": Case(

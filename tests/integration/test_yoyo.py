@@ -127,7 +127,7 @@ def test_writes_the_rows_that_yoyo_writes(
         rows[name] = (
             database.query("SELECT migration_hash, migration_id FROM _yoyo_migration ORDER BY 2"),
             database.query(
-                "SELECT migration_hash, migration_id, operation, comment, length(id)"
+                "SELECT migration_hash, migration_id, operation, length(id)"
                 " FROM _yoyo_log ORDER BY created_at_utc"
             ),
             database.query("SELECT version FROM _yoyo_version ORDER BY installed_at_utc, version"),

@@ -45,6 +45,7 @@ EVENTS = (
     events.HistoryRead(1, ("0002_b", "0003_c"), 0),
     events.OutOfOrder("0001_a", "0002_b"),
     events.Changed("0001_a", "m/0001_a.sql"),
+    events.HistoryShared("0001_a: applied from another file", "use --history-table"),
     events.UnknownMigrations(("0003_c", "0004_d")),
     events.MigrationStarted("0001_a", "m/0001_a.sql", 1, 2),
     events.MigrationResumed("0001_a", 2, 5, in_doubt=True),

@@ -173,16 +173,16 @@ def test_one_transaction_for_all_is_refused_where_not_all_are_transactional() ->
 
 def test_rolling_back_is_the_reverse_of_the_order_applied() -> None:
     records = applied("a", "c", "b")
-    assert ids_of(planning.to_roll_back(records, everything=True)) == ["b", "c", "a"]
-    assert ids_of(planning.to_roll_back(records, steps=2)) == ["b", "c"]
-    assert ids_of(planning.to_roll_back(records, steps=9)) == ["b", "c", "a"]
-    assert ids_of(planning.to_roll_back(records, to="a")) == ["b", "c"]
-    assert ids_of(planning.to_roll_back(records, to="b")) == []
+    assert ids_of(planning.to_roll_back(records[::-1], everything=True)) == ["b", "c", "a"]
+    assert ids_of(planning.to_roll_back(records[::-1], steps=2)) == ["b", "c"]
+    assert ids_of(planning.to_roll_back(records[::-1], steps=9)) == ["b", "c", "a"]
+    assert ids_of(planning.to_roll_back(records[::-1], to="a")) == ["b", "c"]
+    assert ids_of(planning.to_roll_back(records[::-1], to="b")) == []
 
 
 def test_rolling_back_to_what_is_not_applied_is_refused() -> None:
     with pytest.raises(PlanError, match="d is not applied"):
-        planning.to_roll_back(applied("a"), to="d")
+        planning.to_roll_back(applied("a")[::-1], to="d")
 
 
 @given(names=NAMES.filter(bool), data=st.data())
@@ -190,7 +190,7 @@ def test_what_stays_applied_and_what_is_rolled_back_are_all(
     names: list[str], data: st.DataObject
 ) -> None:
     to = data.draw(st.sampled_from(names))
-    undone = ids_of(planning.to_roll_back(applied(*names), to=to))
+    undone = ids_of(planning.to_roll_back(applied(*names)[::-1], to=to))
     stays = names[: names.index(to) + 1]
     assert [*stays, *reversed(undone)] == names
 
