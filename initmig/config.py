@@ -290,6 +290,13 @@ def _of_many(flags: Mapping[str, str], values: Mapping[str, Any]) -> Iterator[Pr
     many = {"targets", "each_schema"} & values.keys()
     if len(many) > 1:
         yield Problem("conflicting-flags", "--targets and --each-schema exclude each other")
+    if {"each_schema", "history_schema"} <= values.keys():
+        yield Problem(
+            "conflicting-flags",
+            "--each-schema and --history-schema exclude each other: all schemas would share one"
+            " history",
+            hint="leave --history-schema out: each schema has its own history in itself",
+        )
     if not many and values["command"] == "migrate":
         for flag in ("--fail-fast", "--json", "--parallel", "--shard"):
             if flag in flags:

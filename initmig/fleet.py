@@ -30,6 +30,7 @@ from initmig.events import (
 from initmig.forks import withhold
 from initmig.model import Outcome
 from initmig.postgres import quote_literal, unexpected
+from initmig.quoting import USER_SCHEMA
 from initmig.run import with_session, without_files
 from initmig.signals import Stopped, stoppable
 from initmig.targets import Target, of_shard, read_targets
@@ -89,13 +90,21 @@ def _listed(config: Config, emit: Emit) -> tuple[Target, ...]:
     query = _SCHEMAS.format(pattern=quote_literal(config.each_schema))
     run = without_files(config, emit, SYSTEM_CLOCK)
     names = [name for (name,) in with_session(run, lambda session: session.query(query))]
-    if with_comma := [name for name in names if "," in name]:
+    return tuple(Target(name, config._replace(schema=(name,))) for name in names)
+
+
+def _refuse_user(schema: str) -> None:
+    """:raises ConfigError: the *schema* is the one that no search path can name.
+
+    The other such name, pg_temp, is never listed.
+    """
+    if schema == USER_SCHEMA:
         raise ConfigError(
             "invalid-schema-name",
-            f"the schema {with_comma[0]} has a comma in its name, which --schema divides at",
-            hint="rename it, or choose a pattern that leaves it out",
+            f"the schema {schema} cannot be migrated: in a search path, this name stands for the"
+            " schema that is called like the role",
+            hint="rename the schema, or choose a pattern that leaves it out",
         )
-    return tuple(Target(name, config._replace(schema=(name,))) for name in names)
 
 
 # --- the process that deals the targets out ---
@@ -250,6 +259,8 @@ def _attempt(target: Target, emit: Emit) -> Outcome:
 
     try:
         with stoppable(say):
+            if target.config.each_schema:
+                _refuse_user(target.name)
             runner.migrate(target.config, listen)
     except Stopped as stopped:
         say(stopped)

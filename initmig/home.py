@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from initmig.quoting import quote_identifier
+from initmig.quoting import LONGEST_NAME_BYTES, quote_identifier
 from initmig.records import Record
 
 DEFAULT_TABLE = "_yoyo_migration"
@@ -13,7 +13,6 @@ VERSION = "_yoyo_version"
 LOCK = "yoyo_lock"
 _OWN_TABLE = "_initmig_migration"
 _OWN_SUFFIX = "_initmig"
-_LONGEST_NAME_BYTES = 63
 
 
 class Home(Record):
@@ -71,7 +70,7 @@ def problem_of_table(name: str) -> str:
     taken = (LOG, VERSION, LOCK, _OWN_TABLE)
     if not name or name in taken or name.endswith(_OWN_SUFFIX):
         return f"{name!r} is a name of another table of yoyo's or initmig's"
-    longest = _LONGEST_NAME_BYTES - len(_OWN_SUFFIX)
+    longest = LONGEST_NAME_BYTES - len(_OWN_SUFFIX)
     if len(name.encode()) > longest:
         return f"{name!r} is longer than {longest} bytes"
     return ""

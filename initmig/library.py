@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from initmig import runner
 from initmig.config import parse_config
 from initmig.events import MigrationApplied, MigrationRolledBack
+from initmig.quoting import join_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +29,8 @@ class Settings(TypedDict, total=False):
 
     database_url: str
     migrations: Path | Sequence[Path]
-    schema: str
+    schema: str | Sequence[str]
+    """As ``--schema``, or a sequence of names, each as it is."""
     history_schema: str
     history_table: str
     role: str
@@ -121,7 +123,8 @@ def _flag(name: str, value: object) -> str:
     if isinstance(value, (str, int, float, os.PathLike)):
         return f"{flag}={value}"
     assert isinstance(value, (list, tuple))  # noqa: S101
-    return f"{flag}={','.join(map(str, value))}"
+    join = join_names if name == "schema" else ",".join
+    return f"{flag}={join(map(str, value))}"
 
 
 def _ids(

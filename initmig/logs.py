@@ -10,6 +10,7 @@ from initmig import events
 from initmig.dsn import mask_secrets
 from initmig.durations import counted, format_duration
 from initmig.errors import Place
+from initmig.quoting import in_one_line
 from initmig.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _finished(event: events.Finished) -> str:
 def _targets_finished(event: events.TargetsFinished) -> str:
     parts = [f"applied something in {event.applied}"]
     if event.failed:
-        parts.append(f"{len(event.failed)} failed ({_list(event.failed)})")
+        parts.append(f"{len(event.failed)} failed ({', '.join(map(in_one_line, event.failed))})")
     if event.not_begun:
         parts.append(f"{event.not_begun} not begun")
     return f"{counted(event.targets, 'target')}: {', '.join(parts)}"
@@ -376,7 +377,7 @@ def _now() -> str:
 
 
 def _text_line(event: Event, level: str, target: str) -> str:
-    of = f"[{target}] " if target else ""
+    of = f"[{in_one_line(target)}] " if target else ""
     return f"{_now()} {level:7} {of}{event_text(event)}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from initmig.durations import format_duration
+from initmig.quoting import in_one_line
 from initmig.records import TYPE_CHECKING
 from initmig.sql.forecast import forecast_of
 from initmig.sql.locks import blocked_by
@@ -93,7 +94,7 @@ def _record(row: MigrationStatus) -> dict[str, object]:
 def outcomes_table(outcomes: Iterable[Outcome]) -> str:
     """One line for each target, under headings, by name."""
     rows = [
-        (each.target, _outcome(each), format_duration(each.duration_seconds))
+        (in_one_line(each.target), _outcome(each), format_duration(each.duration_seconds))
         for each in sorted(outcomes)
     ]
     return table([("target", "outcome", "took"), *rows])

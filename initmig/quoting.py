@@ -1,6 +1,11 @@
-"""Names and strings as SQL."""
+"""Names and strings as SQL, names in a list, and names in one line of text."""
 
 from __future__ import annotations
+
+from initmig.records import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def quote_identifier(name: str) -> str:
@@ -12,3 +17,58 @@ def quote_literal(text: str) -> str:
     """*text* as an SQL string, whatever ``standard_conforming_strings`` is."""
     escaped = text.replace("'", "''").replace("\\", "\\\\")
     return f"E'{escaped}'" if "\\" in text else f"'{escaped}'"
+
+
+LONGEST_NAME_BYTES = 63
+"""PostgreSQL cuts longer names off, so they would be those of something else."""
+
+USER_SCHEMA = "$user"
+"""In a search path, in quotes or not, this names the schema that is called like the role.
+
+https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-SEARCH-PATH
+"""
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """The names in a list such as ``app, "with, comma"``; in double quotes, "" is one of them.
+
+    Unlike in SQL, a name without quotes is taken as it is, and may have capitals and spaces.
+
+    :raises ValueError: a quote is not closed, or a name is empty or too long
+    """
+    names: list[str] = []
+    rest = "," + text
+    while rest:
+        name, rest = _split_first(rest[1:].lstrip())
+        if not name:
+            raise ValueError(f"{text!r} has an empty name")
+        if len(name.encode()) > LONGEST_NAME_BYTES:
+            raise ValueError(f"{name!r} is longer than {LONGEST_NAME_BYTES} bytes")
+        names.append(name)
+    return tuple(names)
+
+
+def _split_first(text: str) -> tuple[str, str]:
+    """The first name of *text*, and what follows: nothing, or a comma and more names."""
+    if not text.startswith('"'):
+        name, comma, rest = text.partition(",")
+        return name.rstrip(), comma + rest
+    end = text.find('"', 1)
+    while text.startswith('""', end):
+        end = text.find('"', end + 2)
+    if end < 0:
+        raise ValueError(f"{text!r} has a double quote that is not closed")
+    rest = text[end + 1 :].lstrip()
+    if rest and not rest.startswith(","):
+        raise ValueError(f"{text!r} has something other than a comma after a name in quotes")
+    return text[1:end].replace('""', '"'), rest
+
+
+def join_names(names: Iterable[str]) -> str:
+    """The list that `split_names` makes the same *names* of."""
+    return ",".join(map(quote_identifier, names))
+
+
+def in_one_line(name: str) -> str:
+    """*name* with its line ends and other control characters as escapes."""
+    return "".join(f"\\x{ord(c):02x}" if c < " " or "\x7f" <= c < "\xa0" else c for c in name)

@@ -9,6 +9,7 @@ from initmig.dsn import is_transmittable, parse_dsn
 from initmig.durations import parse_duration
 from initmig.errors import ConfigError, EmptySecret
 from initmig.home import problem_of_table
+from initmig.quoting import split_names
 from initmig.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
@@ -119,7 +120,14 @@ def _name(text: str) -> str:
 
 
 def _schemas(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in _name(text).split(","))
+    return split_names(_name(text))
+
+
+def _schema(text: str) -> str:
+    first, *others = _schemas(text)
+    if others:
+        raise ValueError(f"{text!r} is several names; put a name with commas in double quotes")
+    return first
 
 
 def _history_table(text: str) -> str:
@@ -216,7 +224,8 @@ SETTINGS = (
     Option(
         "--schema",
         "schema",
-        "search_path for everything that initmig does; the history is in the first",
+        "search_path for everything that initmig does, comma separated; the history is in the"
+        " first. A name with commas or outer spaces needs double quotes",
         env="INITMIG_SCHEMA",
         default="the server's",
         metavar="NAMES",
@@ -230,7 +239,7 @@ SETTINGS = (
         env="INITMIG_HISTORY_SCHEMA",
         default="the first of --schema",
         metavar="NAME",
-        parse=_name,
+        parse=_schema,
     ),
     Option(
         "--history-table",

@@ -8,6 +8,7 @@ from zlib import crc32
 
 from initmig.config import parse_config
 from initmig.errors import ConfigError, Place, Problem
+from initmig.quoting import join_names
 from initmig.records import Record
 from initmig.settings import Secret
 
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from initmig.config import Config
     from initmig.settings import Shard
 
-_KEYS = ("name", "url", "url_env", "url_file", "migrations", "schema", "role")
 _URLS = ("url", "url_env", "url_file")
+_AS_FLAGS = ("schema", "history_schema", "history_table", "role")
+_KEYS = ("name", *_URLS, "migrations", *_AS_FLAGS)
+_LISTS = ("migrations", "schema")
+"""What may be an array, too."""
 
 
 class Target(Record):
@@ -102,12 +106,13 @@ def _with(
     if "url" in table or "url_env" in table:
         url = table.get("url") or environ[table["url_env"]]
         flags.append(f"--database-url={url}")
-    flags += (f"--{key}={table[key]}" for key in ("schema", "role") if key in table)
+    for key in _AS_FLAGS:
+        if key in table:
+            text = table[key] if isinstance(table[key], str) else join_names(table[key])
+            flags.append(f"--{key.replace('_', '-')}={text}")
     # the same rules as for the command's own flags
     parsed = parse_config([config.command, *flags], {})
-    changes: dict[str, Any] = {
-        key: getattr(parsed, key) for key in ("schema", "role") if key in table
-    }
+    changes: dict[str, Any] = {key: getattr(parsed, key) for key in _AS_FLAGS if key in table}
     if "migrations" in table:
         changes["migrations"] = parsed.migrations
     if "url_file" in table:
@@ -127,7 +132,7 @@ def _problems(
                 f"{place} has an unknown key {key}",
                 hint=f"known are {', '.join(_KEYS)}",
             )
-        elif not (isinstance(value, str) or (key == "migrations" and _is_texts(value))):
+        elif not (isinstance(value, str) or (key in _LISTS and _is_texts(value))):
             yield Problem(
                 "invalid-target", f"{place} has a {key} that is no text", hint="write it in quotes"
             )

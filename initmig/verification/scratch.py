@@ -14,6 +14,7 @@ from initmig.errors import ConfigError, DatabaseRefused, InitmigError
 from initmig.events import ScratchDatabaseLeft
 from initmig.postgres import Session, quote_identifier
 from initmig.postgres.programs import for_programs, in_database
+from initmig.quoting import USER_SCHEMA
 from initmig.run import with_session
 from initmig.verification.embedded import find_programs, running_server
 
@@ -114,7 +115,7 @@ def _drop(run: Run, name: str) -> None:
 def _create_schemas(session: Session, schemas: Sequence[str]) -> None:
     """What ``--schema`` names is there before the first migration, wherever that is run."""
     for name in schemas:
-        if not name.startswith(("$", "pg_")):
+        if name != USER_SCHEMA and not name.startswith("pg_"):
             session.query(f"CREATE SCHEMA IF NOT EXISTS {quote_identifier(name)}")
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from initmig.quoting import quote_identifier
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
 
@@ -241,6 +242,12 @@ def test_the_worst_exit_code_is_one_that_a_retry_does_not_help(
         ('[[target]]\nname = "a"\nurl_env = "NOT_SET"', "takes its URL from NOT_SET, which is not"),
         ('[[target]]\nname = "a"\nurl = "mysql://x"', "cannot begin with mysql://"),
         ('[[target]]\nname = "a"\nmigrations = []', "has a migrations that is no text"),
+        ('[[target]]\nname = "a"\nschema = []', "has a schema that is no text"),
+        ('[[target]]\nname = "a"\nschema = ["x", ""]', "has an empty name"),
+        ('[[target]]\nname = "a"\nschema = "x,"', "--schema: 'x,' has an empty name"),
+        ('[[target]]\nname = "a"\nhistory_schema = ["x"]', "has a history_schema that is no text"),
+        ('[[target]]\nname = "a"\nhistory_schema = "x,y"', "'x,y' is several names"),
+        ('[[target]]\nname = "a"\nhistory_table = "_yoyo_log"', "--history-table: '_yoyo_log' is"),
     ],
 )
 def test_a_file_that_cannot_be_meant_is_refused_before_anything_is_done(
@@ -276,10 +283,124 @@ def test_flags_that_cannot_be_meant_are_refused(
     assert said in result.err
 
 
-def test_a_schema_with_a_comma_in_its_name_is_refused(
+# --- names ---
+
+ODD = [
+    "odd",
+    "Odd",
+    " odd",
+    "odd ",
+    "odd,odd",
+    ",odd",
+    '"odd"',
+    'o"dd',
+    "o.dd",
+    "o'dd",
+    r"o\dd",
+    r"odd\ ",
+    "o\ndd",
+    "odd\t",
+    "o;dd--",
+    "odd$user",
+    '"$user"odd',
+    "öddé",
+    "odde\u0301",
+    "odd 🐘",
+    "odd".ljust(63, "x"),
+    "odd".ljust(63, "x")[:-1],
+    "odd" + "é" * 30,
+]
+
+
+def create_schemas(database: Database, names: list[str]) -> None:
+    database.execute(";".join(f"CREATE SCHEMA {quote_identifier(name)}" for name in names))
+
+
+def schemas_of(database: Database, table: str) -> list[str]:
+    """Those that have the *table*, one for each row in it."""
+    found = "SELECT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
+    return [name for (name,) in database.query(f"{found} WHERE relname = %s", [table])]
+
+
+def test_a_tenants_name_is_taken_as_it_is(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
-    database.execute('CREATE SCHEMA "odd,one"')
-    result = initmig("migrate", "--each-schema=odd%", url=database.url, folder=folder)
+    write(folder, FILES | {"0003_name.sql": "CREATE TABLE name AS SELECT current_schema() AS me"})
+    create_schemas(database, ODD)
+    flags = ("migrate", "--each-schema=%d%d%", "--json", "--log-level=debug")
+    flags = (*flags, "--parallel=2")
+    env = {"INITMIG_LOG_FORMAT": "json"}
+    result = initmig(*flags, url=database.url, folder=folder, env=env)
+    assert result.code == 0, result.err
+    assert sorted(outcomes(result)) == sorted(ODD)
+    told = [event["target"] for event in result.events if event["event"] == "migration_applied"]
+    assert sorted(told) == sorted(ODD * 3)
+    assert all(len(each["applied"]) == 3 for each in outcomes(result).values())
+    assert sorted(schemas_of(database, "name")) == sorted(ODD)
+    assert sorted(schemas_of(database, "_yoyo_migration")) == sorted(ODD)
+    for name in ODD:
+        assert database.query(f"SELECT me FROM {quote_identifier(name)}.name") == [(name,)]
+        assert len(database.query(f"SELECT FROM {quote_identifier(name)}._yoyo_migration")) == 3
+    again = initmig(*flags, url=database.url, folder=folder)
+    assert again.code == 0
+    assert [each["applied"] for each in outcomes(again).values()] == [[]] * len(ODD)
+    lines = initmig(*flags[:2], url=database.url, folder=folder)
+    assert len(lines.out.splitlines()) == len(ODD) + 1
+    assert "\no\\x0add " in lines.out
+    assert "[o\\x0add] nothing to do" in lines.err
+
+
+def test_a_tenant_that_no_search_path_can_name_fails_alone(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, FILES)
+    user = database.value("SELECT current_user")
+    create_schemas(database, ["$user", user, "other$user"])
+    env = {"INITMIG_LOG_FORMAT": "json"}
+    flags = ("migrate", "--each-schema=%$user", "--json")
+    result = initmig(*flags, url=database.url, folder=folder, env=env)
     assert result.code == 2
-    assert "the schema odd,one has a comma in its name" in result.err
+    assert {name: each["exit_code"] for name, each in outcomes(result).items()} == {
+        "$user": 2,
+        "other$user": 0,
+    }
+    assert outcomes(result)["$user"]["message"].startswith("the schema $user cannot be migrated")
+    failed = [event for event in result.events if event["event"] == "failed"]
+    assert [(event.get("target"), event["error"]) for event in failed] == [
+        ("$user", "invalid-schema-name"),
+        (None, "targets-failed"),
+    ]
+    assert schemas_of(database, "a") == ["other$user"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "schema"),
+    [
+        ('schema = "one, two"', "one"),
+        ("schema = '\"one, two\"'", "one, two"),
+        ('schema = ["one, two", "two"]', "one, two"),
+        ("schema = ['\"one\"']", '"one"'),
+        ('schema = ["one ", "two"]', "one "),
+    ],
+)
+def test_a_target_names_its_schemas_as_the_flag_does_or_one_by_one(
+    database: Database, initmig: Initmig, folder: Path, lines: str, schema: str
+) -> None:
+    write(folder, FILES)
+    create_schemas(database, ["one", "two", "one, two", '"one"', "one "])
+    targets = folder.parent / "targets.toml"
+    targets.write_text(f'[[target]]\nname = "x"\n{lines}\n')
+    result = initmig("migrate", "--targets", str(targets), url=database.url, folder=folder)
+    assert result.code == 0, result.err
+    assert schemas_of(database, "a") == [schema]
+
+
+def test_tenants_cannot_share_a_history(database: Database, initmig: Initmig, folder: Path) -> None:
+    for flags, env in [
+        (("--each-schema=x", "--history-schema=y"), {}),
+        (("--each-schema=x",), {"INITMIG_HISTORY_SCHEMA": "y"}),
+    ]:
+        result = initmig("migrate", *flags, url=database.url, folder=folder, env=env)
+        assert result.code == 2
+        assert "exclude each other: all schemas would share one history" in result.err
+        assert "[conflicting-flags]" in result.err

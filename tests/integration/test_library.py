@@ -130,3 +130,14 @@ def test_importing_it_imports_nothing_more() -> None:
     assert result.stdout.split() == ["initmig"]
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         initmig.nonsense  # noqa: B018
+
+
+def test_schemas_are_a_list_in_one_text_or_one_by_one(
+    given: dict[str, Any], database: Database
+) -> None:
+    database.execute('CREATE SCHEMA "a,b"; CREATE SCHEMA a; CREATE SCHEMA b')
+    for schema, home in [("a,b", "a"), (["a,b", "b"], "a,b"), (("b",), "b"), ('"a,b"', "a,b")]:
+        initmig.migrate(**given, schema=schema)
+        assert database.tables(home) >= {"a", "b", "_yoyo_migration"}
+        initmig.rollback(**given, schema=schema, all=True)
+        assert database.tables(home) & {"a", "b"} == set()

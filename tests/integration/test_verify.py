@@ -819,9 +819,9 @@ def test_schema_and_role_are_made_where_the_server_is_its_own(
     initmig: Initmig, folder: Path
 ) -> None:
     write(folder, TWO | {"0001_a.rollback.sql": "SELECT 1"})
-    result = initmig("verify", "--json", "--schema=app,more", "--role=app-owner", folder=folder)
+    result = initmig("verify", "--json", "--schema=$app,more", "--role=app-owner", folder=folder)
     assert result.code == 1, result.err
-    assert verdicts(result)["0001_a"]["difference"] == ['+ table app.a owner "app-owner"']
+    assert verdicts(result)["0001_a"]["difference"] == ['+ table "$app".a owner "app-owner"']
 
 
 def test_no_migrations_are_no_failure_where_the_folder_may_be_empty(

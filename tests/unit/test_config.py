@@ -6,14 +6,15 @@ from hypothesis import strategies as st
 
 from initmig.config import Config, parse_config, parse_reporting
 from initmig.errors import ConfigError, Problem
+from initmig.quoting import join_names, split_names
 from initmig.settings import COMMANDS, SETTINGS, Address, Option, Secret, Shard
 
 # A text for each setting, and what it has to become.
 GIVEN = {
     "--database-url": ("postgres://h/d", Secret("postgres://h/d")),
     "--migrations": (" a , b,,c ", ("a", "b", "c")),
-    "--schema": (" app , shared", ("app", "shared")),
-    "--history-schema": ("records", "records"),
+    "--schema": (' App one , "b,""c"" "', ("App one", 'b,"c" ')),
+    "--history-schema": ('"a, b"', "a, b"),
     "--history-table": ("app_migration", "app_migration"),
     "--role": ("owner", "owner"),
     "--wait-timeout": ("500ms", 0.5),
@@ -33,6 +34,8 @@ GIVEN = {
 WRONG = {
     "--database-url": "mysql://h/d",
     "--migrations": " , ",
+    "--schema": "a,,b",
+    "--history-schema": "a,b",
     "--history-table": "_yoyo_log",
     "--wait-timeout": "soon",
     "--queue-timeout": "-1",
@@ -171,6 +174,66 @@ def test_all_wrong_settings_are_told_together() -> None:
     messages = messages_of(["status", "--nonsense=1", *flags])
     told = {message.partition(": ")[0] for message in messages}
     assert told == {*WRONG, "unknown flag --nonsense"}
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a", ("a",)),
+        ("A b", ("A b",)),
+        ("a , b", ("a", "b")),
+        ('"a"', ("a",)),
+        ('"a,b"', ("a,b",)),
+        ('"a,b" , c', ("a,b", "c")),
+        ('" a "', (" a ",)),
+        ('"a""b"', ('a"b',)),
+        ('""""', ('"',)),
+        ('a"b', ('a"b',)),
+        ('a "b"', ('a "b"',)),
+        ('"$user", public', ("$user", "public")),
+        ("a\\", ("a\\",)),
+        ("a.b", ("a.b",)),
+        ('"a\nb"', ("a\nb",)),
+        ("🐘", ("🐘",)),
+        ("é" * 31 + "x", ("é" * 31 + "x",)),
+    ],
+)
+def test_schemas_are_a_list_in_which_quotes_hold_a_name_together(
+    text: str, names: tuple[str, ...]
+) -> None:
+    assert parse_config(["--schema", text], {}).schema == names
+    assert parse_config([], {"INITMIG_SCHEMA": f"{text}\n"}).schema == names
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (",", "has an empty name"),
+        ("a,", "has an empty name"),
+        (",a", "has an empty name"),
+        ("a, ,b", "has an empty name"),
+        ('""', "has an empty name"),
+        ('a, ""', "has an empty name"),
+        ('"', "has a double quote that is not closed"),
+        ('"a', "has a double quote that is not closed"),
+        ('"a""', "has a double quote that is not closed"),
+        ('"a""""', "has a double quote that is not closed"),
+        ('"a"b', "has something other than a comma after a name in quotes"),
+        ('"a" "b"', "has something other than a comma after a name in quotes"),
+        ("x" * 64, "is longer than 63 bytes"),
+        ("é" * 32, "is longer than 63 bytes"),
+    ],
+)
+def test_a_list_of_schemas_that_cannot_be_meant_is_refused(text: str, reason: str) -> None:
+    for flag in ("--schema", "--history-schema"):
+        [message] = messages_of([flag, text])
+        assert message.startswith(f"{flag}: ")
+        assert message.endswith(reason)
+
+
+@given(st.lists(st.text(min_size=1, max_size=15), min_size=1))
+def test_a_list_of_schemas_is_read_as_it_is_written(names: list[str]) -> None:
+    assert split_names(join_names(names)) == tuple(names)
 
 
 @pytest.mark.parametrize("name", ["lock", "statement"])
