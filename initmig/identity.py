@@ -7,6 +7,9 @@ import os
 from initmig import __version__
 from initmig.records import Record
 
+_LONGEST_RECORDED = 255
+"""Characters of the columns in yoyo's log."""
+
 
 class Identity(Record):
     """What is recorded beside each migration."""
@@ -17,8 +20,12 @@ class Identity(Record):
 
 
 def who_am_i() -> Identity:
-    """The user by name or as ``uid-N``, the host's own name for itself, initmig's version."""
-    user, host = (_as_unicode(each) for each in (_user(), os.uname().nodename))
+    """The user by name or as ``uid-N``, the host's own name for itself, initmig's version.
+
+    Names are cut off where they do not fit into the history.
+    """
+    names = (_user(), os.uname().nodename)
+    user, host = (_as_unicode(each)[:_LONGEST_RECORDED] for each in names)
     return Identity(user, host, __version__)
 
 

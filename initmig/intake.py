@@ -5,7 +5,7 @@ A start with nothing to do comes here only if it has no migrations at all.
 
 from __future__ import annotations
 
-from initmig.errors import ConfigError, PlanError, Problem
+from initmig.errors import ConfigError, Place, PlanError, Problem
 from initmig.events import FilesIgnored, NoStatements
 from initmig.records import TYPE_CHECKING
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from initmig.config import Config
-    from initmig.errors import Place
     from initmig.events import Emit
     from initmig.files import Contents
     from initmig.foreign import Marker
@@ -125,27 +124,89 @@ def refuse_unintended(
 def objections(
     pending: Sequence[Contents], applied: Iterable[str], listing: Listing, config: Config
 ) -> tuple[Problem, ...]:
-    """Why *pending* files must not run: they are another tool's, or nobody has written them.
+    """Why *pending* files must not run: another tool's, not written yet, or there under two names.
 
     :raises ConfigError: an applied file, which one is compared with, cannot be read
     """
+    done = frozenset(applied)
     return (
-        *_foreign_files(pending, frozenset(applied), listing, config),
+        *_spelled_otherwise([each.file for each in pending], done, listing),
+        *_foreign_files(pending, done, listing, config),
         *(problem for each in pending if (problem := _unwritten(each))),
     )
 
 
+def objections_to_undo(
+    chosen: Iterable[Contents], applied: Iterable[str], listing: Listing, config: Config
+) -> tuple[Problem, ...]:
+    """Why what rolls back *chosen* migrations must not run: it is another tool's.
+
+    :raises ConfigError: an applied file, which it is compared with, cannot be read
+    """
+    rollbacks = [
+        each._replace(file=each.file._replace(path=each.file.rollback_path), data=each.rollback)
+        for each in chosen
+        if each.file.rollback_path
+    ]
+    return tuple(_foreign_files(rollbacks, frozenset(applied), listing, config))
+
+
 def warn(plan: Iterable[Migration], config: Config, emit: Emit) -> None:
     """Emit what is unusual about the files of a *plan*, and what lies unused beside them."""
-    from initmig.files import look_beside
     from initmig.sql.scanner import octets, spans
 
-    if ignored := look_beside(config.migrations).ignored:
-        emit(FilesIgnored(ignored))
+    warn_of_ignored(config, emit)
     for migration in plan:
         steps = migration.steps if migration.file.is_sql else ()
         if steps and not any(any(spans(octets(step.data))) for step in steps):
             emit(NoStatements(migration.id, migration.file.path))
+
+
+def warn_of_ignored(config: Config, emit: Emit) -> None:
+    """Emit what lies unused in the folders."""
+    from initmig.files import look_beside
+
+    if ignored := look_beside(config.migrations).ignored:
+        emit(FilesIgnored(ignored))
+
+
+def _spelled_otherwise(
+    pending: Iterable[MigrationFile], applied: Collection[str], listing: Listing
+) -> Iterator[Problem]:
+    """A problem for each name that stands there, or is applied, in another Unicode spelling.
+
+    https://unicode.org/reports/tr15/ has what is one text in several spellings.
+    """
+    files = [file for file in (*pending, *listing.hooks) if not file.id.isascii()]
+    if not files:
+        return
+    from unicodedata import normalize
+
+    paths = {file.id: file.path for file in (*listing.migrations, *listing.hooks)}
+    spellings: dict[str, list[str]] = {}
+    for id in {**paths, **dict.fromkeys(applied)}:
+        spellings.setdefault(normalize("NFC", id), []).append(id)
+    told: set[str] = set()
+    for file in files:
+        others = [id for id in spellings[normalize("NFC", file.id)] if id != file.id]
+        if others and file.id not in told:
+            told.update(others)
+            yield _other_spelling(file, others[0], paths.get(others[0], ""))
+
+
+def _other_spelling(file: MigrationFile, other: str, path: str) -> Problem:
+    here, there = map(_code_points, (file.id, other))
+    if path:
+        message = f"{file.id} is in {path} as well, spelled {there} there and {here} here"
+        hint = "delete one of the files, or give the one that is not applied another name"
+    else:
+        message = f"{file.id} is applied, spelled {there}, and the file's name is spelled {here}"
+        hint = "rename the file to the spelling that is applied, or give it another name"
+    return Problem("other-spelling", message, hint=hint, place=Place(file.path))
+
+
+def _code_points(id: str) -> str:
+    return "".join(c if c.isascii() else f"<U+{ord(c):04X}>" for c in id)
 
 
 def _foreign_files(
@@ -215,7 +276,6 @@ def _marker_in(contents: Contents) -> Marker | None:
 
 def _unwritten(contents: Contents) -> Problem | None:
     """Why the file cannot be meant to run; None if it can."""
-    from initmig.errors import Place
     from initmig.scaffold import is_template
 
     file = contents.file

@@ -28,6 +28,15 @@ UNDOING = "rolling back "
 """What stands before an id in yoyo's table while that migration is half rolled back."""
 
 
+_LONGEST_RECORDED = 255
+"""Characters, not bytes, of the column in yoyo's table."""
+
+
+def longest_id(*, transactional: bool) -> int:
+    """So many characters an id can have, of which a part of a rollback is recorded, too."""
+    return _LONGEST_RECORDED - (0 if transactional else len(UNDOING))
+
+
 class MigrationFile(Record):
     """A migration as its folder lists it; nothing has been read yet."""
 

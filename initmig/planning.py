@@ -381,6 +381,14 @@ def still_applied(
     return tuple(each for each in chosen if (each.id, each.applied_at) in now)
 
 
+def kept_applied(
+    chosen: Iterable[AppliedMigration], applied: Iterable[AppliedMigration]
+) -> tuple[str, ...]:
+    """The ids of what is *applied* and not *chosen* to be rolled back, in the order applied."""
+    undone = {migration.id for migration in chosen}
+    return tuple(migration.id for migration in applied if migration.id not in undone)
+
+
 def refuse_irreversible(
     chosen: Iterable[AppliedMigration], migrations: Mapping[str, Migration]
 ) -> None:

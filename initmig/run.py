@@ -10,6 +10,7 @@ from initmig.model import (
     Listing,
     Migration,
     MigrationFile,
+    longest_id,
 )
 from initmig.records import TYPE_CHECKING, Record
 
@@ -260,10 +261,23 @@ def refuse_as_migrate_would(
         from initmig import intake
 
         intake.refuse_other_histories(session, run.config, applied, run.known)
-        intake.refuse_unintended(left.pending, applied, run.listing, run.config)
+        refuse_unintended(run, left.pending, applied)
     if run.config.out_of_order == "fail":
         files = placed_by_name(run, left.pending, applied)
         planning.refuse(planning.out_of_order(files, applied, run.listing))
+
+
+def refuse_unintended(run: Run, pending: Sequence[MigrationFile], applied: Sequence[str]) -> None:
+    """For who reads only: of files with a usual name, no more is read than there is to object to.
+
+    :raises ConfigError: there are objections to *pending* files, or one cannot be read
+    """
+    if any(len(file.id) > longest_id(transactional=False) for file in pending):
+        load_pending(run, pending, applied)  # else nothing tells whether they are transactional
+        return
+    from initmig import intake
+
+    intake.refuse_unintended(pending, applied, run.listing, run.config)
 
 
 def placed_by_name(
@@ -315,6 +329,18 @@ def changed(run: Run, applied: Iterable[AppliedMigration]) -> tuple[planning.Fin
     return planning.changed(run.listing, applied, checksums)
 
 
+def meet_changed(run: Run, applied: Sequence[AppliedMigration], work: Sequence[object]) -> None:
+    """Follow the policy for changed files, of which is told only if there is *work* to do.
+
+    :raises PlanError: the history is also another application's; under `--changed=fail` there are
+        any, with or without work
+    """
+    if work or run.config.changed == "fail":
+        findings = changed(run, applied)
+        refuse_shared(run, applied, findings)
+        follow(run.config.changed, findings, run.emit)
+
+
 def follow(policy: str, findings: Sequence[planning.Finding], emit: Emit) -> None:
     """:raises PlanError: there are *findings*, and *policy* says fail; warn emits them."""
     if policy == "fail":
@@ -341,9 +367,7 @@ def planned(
 
         intake.warn(plan, run.config, run.emit)
         follow(run.config.out_of_order, planning.out_of_order(files, ids, run.listing), run.emit)
-        findings = changed(run, applied)
-        refuse_shared(run, applied, findings)
-        follow(run.config.changed, findings, run.emit)
+    meet_changed(run, applied, plan)
     if run.config.transaction == "all":
         planning.refuse_transaction_of_all(plan)
     return plan

@@ -34,6 +34,7 @@ from initmig.run import (
     placed_by_name,
     planned,
     refuse_as_migrate_would,
+    refuse_unintended,
     shared,
     with_session,
     without_files,
@@ -182,7 +183,7 @@ def check(
         return
     ids = [row.id for row in rows if row.applied]
     files = planning.pending_files(run.listing, [row.id for row in rows if row.state != "pending"])
-    intake.refuse_unintended(files, ids, run.listing, config)
+    refuse_unintended(run, files, ids)
     if not ids:
         with_session(
             run,

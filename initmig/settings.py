@@ -335,7 +335,7 @@ SETTINGS = (
     Option(
         "--foreign",
         "foreign",
-        "when a pending file, or the schema's history, belongs to another migration tool",
+        "when a file to run, or the schema's history, belongs to another migration tool",
         env="INITMIG_FOREIGN",
         default="fail",
         metavar="fail|allow",

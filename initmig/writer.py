@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from initmig import engine, history, planning
+from initmig import engine, history, intake, planning
 from initmig.errors import MigrationFailed
 from initmig.events import (
     AlreadyApplied,
@@ -30,6 +30,7 @@ from initmig.run import (
     is_pending,
     load_pending,
     look_through,
+    meet_changed,
     meet_unknown,
     planned,
     with_session,
@@ -136,9 +137,14 @@ def _roll_back(session: Session, run: Run, decided: list[AppliedMigration]) -> N
         # `--steps 1` counts from the state in which the run found the database
         decided[:] = decided or _to_roll_back(run, applied)
         chosen = planning.still_applied(decided, applied)
+        kept = planning.kept_applied(chosen, applied)
+        meet_unknown(session, run, planning.left_to_do(run.listing, kept).unknown)
+        meet_changed(run, applied, chosen)
         migrations = _load_for_rollback(run, chosen, applied)
         planning.refuse_irreversible(chosen, migrations)
         go_on(run, history.unfinished_migrations(session), migrations, "rollback")
+        if chosen:
+            intake.warn_of_ignored(run.config, run.emit)
         if executor:
             executor.roll_back([migrations[applied.id] for applied in chosen])
 
@@ -157,8 +163,13 @@ def _load_for_rollback(
 ) -> dict[str, Migration]:
     wanted = {migration.id for migration in chosen}
     files = [file for file in run.listing.migrations if file.id in wanted]
-    known = {*run.known, *(migration.id for migration in applied)}
-    loaded = engine.load(files, known=known, emit=run.emit)
+    done = [migration.id for migration in applied]
+    loaded = engine.load(
+        files,
+        known={*run.known, *done},
+        emit=run.emit,
+        objections=lambda read: intake.objections_to_undo(read, done, run.listing, run.config),
+    )
     return {migration.id: migration for migration in loaded}
 
 
@@ -188,6 +199,7 @@ def _choose(session: Session, run: Run) -> Sequence[Migration]:
         run.emit(AlreadyApplied(there))
     pending = load_pending(run, left.pending, applied)
     chosen = planning.without_blocked(asked_for(run, pending), pending)
+    meet_changed(run, history.applied_migrations(session), chosen)
     for migration in chosen:
         run.emit(RecordPlanned(migration.id, migration.file.path))
     if not chosen:

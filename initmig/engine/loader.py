@@ -13,6 +13,7 @@ from initmig.engine.speech import telling_what_is_said
 from initmig.engine.sql_migration import SqlMigration
 from initmig.errors import ConfigError, Place, Problem
 from initmig.files import read_all
+from initmig.model import HOOK, longest_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -65,6 +66,7 @@ def load(
     ids = {file.id for file in files} | set(known)
     for migration in loaded:
         problems.extend(_missing_dependencies(migration, ids))
+        problems.extend(_too_long(migration))
     if problems:
         raise ConfigError.of(tuple(problems))
     return _in_dependency_order(loaded)
@@ -97,6 +99,19 @@ def _missing_dependencies(migration: Migration, ids: Collection[str]) -> Iterato
                 hint="correct the name, or add the migration",
                 place=Place(migration.file.path),
             )
+
+
+def _too_long(migration: Migration) -> Iterator[Problem]:
+    longest = longest_id(transactional=migration.transactional or migration.id.startswith(HOOK))
+    if len(migration.id) > longest:
+        kind = "" if migration.transactional else "non-transactional "
+        yield Problem(
+            "id-too-long",
+            f"{migration.id} has {len(migration.id)} characters, and the id of a {kind}migration"
+            f" can have {longest}",
+            hint="give the file a shorter name; what is applied already has to be undone by hand",
+            place=Place(migration.file.path),
+        )
 
 
 def _in_dependency_order(migrations: Sequence[Migration]) -> tuple[Migration, ...]:

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 from tests.support.command import Initmig
 from tests.support.databases import Database
 from tests.support.migrations import write
+from tests.support.namespaces import in_place_of
 
 FILES = {
     "0001_a.sql": "CREATE TABLE a ()",
@@ -31,6 +32,19 @@ def test_a_user_without_name_or_home_applies_and_is_recorded_by_number(
         "rollback", "--all", url=database.url, folder=folder, env=env, prefix=nameless_user
     )
     assert (undone.code, {"a", "b"} & database.tables()) == (0, set())
+
+
+def test_a_name_that_does_not_fit_into_the_history_is_cut_off(
+    initmig: Initmig, database: Database, folder: Path, tmp_path: Path
+) -> None:
+    passwd = tmp_path / "passwd"
+    passwd.write_text(f"{'u' * 300}:x:{os.getuid()}:0::/root:/bin/sh\n")
+    prefix = in_place_of("/etc/passwd", passwd)
+    result = initmig(url=database.url, folder=write(folder, FILES), prefix=prefix)
+    assert result.code == 0, result.err
+    recorded = "SELECT DISTINCT username::text FROM "
+    for table in ("_initmig_migration", "_yoyo_log"):
+        assert database.value(f"{recorded} {table}") == "u" * 255
 
 
 def test_a_user_without_name_that_the_url_does_not_name_either_is_told_so(

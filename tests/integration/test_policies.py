@@ -325,3 +325,184 @@ def test_an_older_image_that_stock_yoyo_was_ahead_of_runs(image: Image, yoyo: Yo
     image.remove("0002")
     kinds = [event["event"] for event in succeeded(image()).events]
     assert kinds == ["unknown_migrations", "nothing_pending"]
+
+
+# --- every policy, every command ---
+
+RUNNING = {
+    "migrate": ("migrate",),
+    "plan": ("plan",),
+    "rehearse": ("rehearse",),
+    "baseline": ("baseline", "--to=0003"),
+    "rollback": ("rollback", "--steps=1"),
+}
+READING = {"wait": ("wait", "--wait-timeout=0"), "status --check": ("status", "--check")}
+COMMANDS = RUNNING | READING
+ORDERING = ("migrate", "plan", "rehearse")
+"""What minds the order: a baseline and a rollback apply nothing."""
+
+
+def code_of(command: str) -> int:
+    """The exit code where no policy refuses, and migrations are pending."""
+    return 7 if command in READING else 0
+
+
+def errors_of(result: Result) -> list[str]:
+    return [event["error"] for event in result.events if event["event"] == "failed"]
+
+
+@pytest.fixture
+def everything(image: Image) -> Image:
+    """0001, which was written anew since, 0002 and 0004 are applied; 0003 and 0005 are pending."""
+    image.add("0001", "0002", "0004")
+    write(image.folder, {f"000{n}.rollback.sql": "SELECT 1" for n in (1, 2, 4)})
+    succeeded(image())
+    write(image.folder, {"0001.sql": "SELECT 2", "0003.sql": "SELECT 3", "0005.sql": "SELECT 5"})
+    return image
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_changed_file_is_a_matter_of_each_command(everything: Image, command: str) -> None:
+    allowed = everything(*COMMANDS[command], "--changed=fail")
+    assert (allowed.code, errors_of(allowed)) == (6, ["changed"])
+    assert everything.applied == ["0001", "0002", "0004"]
+    told = everything(*COMMANDS[command], "--changed=warn")
+    assert told.code == code_of(command)
+    assert named(told, "changed") == (["0001"] if command in RUNNING else [])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_changed_file_can_be_allowed_in_each_command(everything: Image, command: str) -> None:
+    result = everything(*COMMANDS[command], "--changed=allow")
+    assert (result.code, named(result, "changed")) == (code_of(command), [])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(("migrate",), ("plan",), ("rehearse",), ("wait",), ("status", "--check")),
+        ("baseline", "--to=0002"),
+        ("rollback", "--to=0002"),
+    ],
+    ids=" ".join,
+)
+def test_a_changed_file_is_refused_where_there_is_nothing_to_do(
+    changed: Image, command: tuple[str, ...]
+) -> None:
+    changed.remove("0003")
+    refused = changed(*command, "--changed=fail")
+    assert (refused.code, errors_of(refused)) == (6, ["changed"])
+    for policy in ("warn", "allow"):
+        result = succeeded(changed(*command, f"--changed={policy}"))
+        assert named(result, "changed") == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_order_is_a_matter_of_what_applies(everything: Image, command: str) -> None:
+    result = everything(*COMMANDS[command], "--out-of-order=fail")
+    if command in ORDERING or command in READING:
+        assert (result.code, errors_of(result)) == (6, ["out-of-order"])
+        told = everything(*COMMANDS[command], "--out-of-order=warn")
+        assert named(told, "out_of_order") == (["0003"] if command in ORDERING else [])
+    else:
+        assert (result.code, named(result, "out_of_order")) == (0, [])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_image_that_is_too_old_runs_no_command(everything: Image, command: str) -> None:
+    everything.database.execute(
+        "UPDATE _initmig_migration SET breaking = true WHERE migration_id = '0002'"
+    )
+    everything.remove("0002")
+    (everything.folder / "0002.rollback.sql").unlink()
+    result = everything(*COMMANDS[command])
+    assert (result.code, errors_of(result)) == (6, ["image-too-old"])
+    assert everything.applied == ["0001", "0002", "0004"]
+    everything.database.execute("UPDATE _initmig_migration SET breaking = false")
+    result = everything(*COMMANDS[command])
+    assert result.code == code_of(command)
+    told = [event["ids"] for event in result.events if event["event"] == "unknown_migrations"]
+    assert told == ([["0002"]] if command in RUNNING else [])
+
+
+def test_a_breaking_migration_that_only_a_newer_image_can_undo_is_told_as_that(
+    image: Image,
+) -> None:
+    image.add("0001")
+    write(
+        image.folder, {"0001.rollback.sql": "SELECT 1", "0002.sql": "-- breaking: true\nSELECT 1"}
+    )
+    succeeded(image())
+    image.remove("0002")
+    result = image("rollback", "--all")
+    assert (result.code, errors_of(result)) == (6, ["unknown-migration"])
+    assert image.applied == ["0001", "0002"]
+
+
+@pytest.mark.parametrize("policy", ["fail", "warn", "allow"])
+def test_a_rollback_minds_changes_as_migrate_does(image: Image, policy: str) -> None:
+    write(
+        image.folder,
+        {
+            "0001_a.sql": "CREATE TABLE a ()",
+            "0001_a.rollback.sql": "DROP TABLE a",
+            "0002_b.py": "step('CREATE TABLE b ()', 'DROP TABLE b')",
+        },
+    )
+    succeeded(image())
+    write(image.folder, {"0002_b.py": "step('CREATE TABLE b (i int)', 'DROP TABLE b')"})
+    result = image("rollback", "--all", f"--changed={policy}")
+    if policy == "fail":
+        assert (result.code, errors_of(result)) == (6, ["changed"])
+        assert image.database.tables() >= {"a", "b"}
+        assert image.applied == ["0001_a", "0002_b"]
+    else:
+        succeeded(result)
+        assert named(result, "changed") == (["0002_b"] if policy == "warn" else [])
+        assert image.database.tables() & {"a", "b"} == set()
+
+
+GOOSE = "-- +goose Up\nSELECT 1;\n-- +goose Down\nDROP TABLE a;\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "allowed"),
+    [
+        ({"0001_a.rollback.sql": GOOSE}, False),
+        ({"0001_a.rollback.sql": GOOSE, "0002_b.rollback.sql": "-- +goose Down\nSELECT 1"}, False),
+        ({"0001_a.rollback.sql": GOOSE, "0003_c.sql": "-- +goose Up\nSELECT 3"}, True),
+    ],
+    ids=["one", "two", "as applied"],
+)
+def test_a_rollback_file_of_another_tool_is_refused(
+    image: Image, files: dict[str, str], allowed: bool
+) -> None:
+    write(
+        image.folder,
+        {
+            "0001_a.sql": "CREATE TABLE a ()",
+            "0002_b.sql": "SELECT 1",
+            "0002_b.rollback.sql": "SELECT 1",
+            "0003_c.sql": "SELECT 1",
+            "0003_c.rollback.sql": "SELECT 1",
+            **files,
+        },
+    )
+    succeeded(image("--foreign=allow"))
+    result = image("rollback", "--all")
+    if not allowed:
+        assert (result.code, errors_of(result)) == (2, ["foreign-folder"])
+        assert f"{image.folder}/0001_a.rollback.sql" in result.err
+        assert len(image.applied) == 3
+        result = image("rollback", "--all", "--foreign=allow")
+    succeeded(result)
+    assert image.applied == []
+
+
+def test_a_rollback_names_what_lies_unused_beside_the_files(image: Image) -> None:
+    image.add("0001", "0002")
+    write(image.folder, {"0002.rollback.sql": "SELECT 1", "0001.rollback.SQL": "SELECT 1"})
+    succeeded(image())
+    result = succeeded(image("rollback", "--steps=1"))
+    [ignored] = [event["paths"] for event in result.events if event["event"] == "files_ignored"]
+    assert ignored == [f"{image.folder}/0001.rollback.SQL"]

@@ -439,3 +439,137 @@ def test_secret_that_a_pipe_gives_only_once_is_kept(
     writer.join()
     assert result.code == 0, result.err
     assert "a" in image.database.tables()
+
+
+# --- names in two spellings ---
+
+NFC, NFD = "0002_caf\u00e9", "0002_cafe\u0301"
+HANGUL = ("0002_\uac00", "0002_\u1100\u1161")
+KELVIN = ("0002_\u212a", "0002_K")  # of which Unicode says that they are one letter
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_two_files_whose_names_differ_in_spelling_alone_are_refused(
+    image: Image, command: tuple[str, ...]
+) -> None:
+    image.write(A | {f"{NFC}.sql": "SELECT 1", f"{NFD}.sql": "SELECT 1"})
+    [error] = image.errors(*command, code=2)
+    assert error["error"] == "other-spelling"
+    assert "0002_caf<U+00E9> there and 0002_cafe<U+0301> here" in error["message"]
+    assert error["next"].startswith("delete one of the files")
+    assert image.is_untouched
+
+
+@pytest.mark.parametrize(
+    ("applied", "pending", "command"),
+    [
+        *((NFC, NFD, name) for name in COMMANDS if name != "verify"),  # which has its own database
+        (NFD, NFC, "migrate"),
+        (*HANGUL, "migrate"),
+    ],
+    ids=ascii,
+)
+def test_a_file_whose_name_is_applied_in_another_spelling_is_refused(
+    image: Image, applied: str, pending: str, command: str
+) -> None:
+    image.write(A | {f"{applied}.sql": "CREATE TABLE b ()"})
+    assert image().code == 0
+    (image.folder / f"{applied}.sql").rename(image.folder / f"{pending}.sql")
+    words = [pending if word == "0001_a" else word for word in COMMANDS[command]]
+    [error] = image.errors(*words, code=2)
+    assert error["error"] == "other-spelling"
+    assert error["path"] == f"{image.folder}/{pending}.sql"
+    assert all(f"<U+{ord(c):04X}>" in error["message"] for c in applied + pending if c > "~")
+    assert error["next"].startswith("rename the file to the spelling that is applied")
+    (image.folder / f"{pending}.sql").rename(image.folder / f"{applied}.sql")
+    assert image("wait").code == 0
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        (f"{NFC}.sql", f"other/{NFD}.sql"),
+        (f"{NFC}.py", f"{NFD}.sql"),
+        tuple(f"{each}.sql" for each in KELVIN),
+        ("post-apply-\u00e9.sql", "post-apply-e\u0301.sql"),
+    ],
+    ids=["folders", "kinds", "one is ASCII", "hooks"],
+)
+def test_no_two_files_that_are_read_have_one_name(image: Image, files: tuple[str, ...]) -> None:
+    image.write(A)
+    (image.folder / "other").mkdir()
+    image.write(dict.fromkeys(files, "step('SELECT 1')"))
+    folders = f"{image.folder},{image.folder}/other"
+    result = image("migrate", INITMIG_MIGRATIONS=folders)
+    assert result.code == 2
+    assert [event["error"] for event in result.events] == ["other-spelling"]
+
+
+def test_what_is_applied_in_two_spellings_stays(image: Image, yoyo: Yoyo) -> None:
+    image.write(A | {f"{NFC}.sql": "SELECT 1", f"{NFD}.sql": "SELECT 1"})
+    assert yoyo("apply", database=image.database, folder=image.folder).code == 0
+    assert image().code == image("wait").code == image("status", "--check").code == 0
+    image.write({"0003_\u00e9.sql": "SELECT 1"})
+    assert image().code == 0
+
+
+@pytest.mark.parametrize("other", ["0002_\u00c9", "0002_e", "0002_\u0435"])
+def test_other_letters_are_other_names(image: Image, other: str) -> None:
+    image.write({"0002_\u00e9.sql": "SELECT 1", f"{other}.sql": "SELECT 1"})
+    assert image().code == 0
+
+
+# --- names that are too long ---
+
+ALONE = "__transactional__ = False\nstep('SELECT 1', 'SELECT 1')"
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_a_name_that_a_rollback_could_not_record_is_refused(
+    image: Image, command: tuple[str, ...]
+) -> None:
+    long = "0002_".ljust(243, "x")
+    image.write(A | {f"{long}.py": ALONE})
+    words = [long if word == "0001_a" else word for word in command]
+    [error] = image.errors(*words, code=2)
+    assert error["error"] == "id-too-long"
+    assert (
+        "has 243 characters, and the id of a non-transactional migration can have 242"
+        in (error["message"])
+    )
+    assert error["next"].startswith("give the file a shorter name")
+    assert image.is_untouched
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("0002_".ljust(242, "x") + ".py", ALONE),
+        ("0002_".ljust(242, "x") + ".sql", "-- transactional: false\nSELECT 1; SELECT 2"),
+        ("0002_".ljust(252, "x") + ".py", "step('SELECT 1', 'SELECT 1')"),
+        ("0002_" + "é" * 123 + ".py", ALONE),
+        ("post-apply".ljust(252, "x") + ".py", ALONE),
+    ],
+    ids=["python", "sql", "transactional", "bytes", "hook"],
+)
+def test_a_name_that_fits_is_applied_and_rolled_back(image: Image, name: str, text: str) -> None:
+    image.write(A | {name: text})
+    if name.endswith(".sql"):
+        image.write({name.replace(".sql", ".rollback.sql"): "SELECT 1; SELECT 2"})
+    assert image("wait").code == 7
+    for command in ("migrate", "rollback --all", "migrate"):
+        done = image(*command.split())
+        assert done.code == 0, done.err
+
+
+def test_a_name_too_long_to_be_rolled_back_is_refused_before_another_is(
+    image: Image, yoyo: Yoyo
+) -> None:
+    long = "0000_".ljust(243, "x")
+    image.write(A | {f"{long}.py": ALONE})
+    assert yoyo("apply", database=image.database, folder=image.folder).code == 0
+    [error] = image.errors("rollback", "--all", code=2)
+    assert error["error"] == "id-too-long"
+    assert "has to be undone by hand" in error["next"]
+    assert "a" in image.database.tables()
+    assert image("rollback", "--steps=1").code == 0

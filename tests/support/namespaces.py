@@ -30,14 +30,18 @@ def as_process_1() -> list[str]:
 @contextmanager
 def silent_name_server(folder: Path) -> Iterator[list[str]]:
     """The command to put before another, whose only name server never answers."""
-    if os.geteuid() != 0 or shutil.which("unshare") is None:
-        pytest.skip("needs root, and unshare of util-linux")
     conf = folder / "resolv.conf"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind((f"127.99.{os.getpid() % 250}.1", 53))
         conf.write_text(f"nameserver {server.getsockname()[0]}\n")
-        prefix = ["unshare", "--mount", "sh", "-c"]
-        prefix += ['mount --bind "$0" /etc/resolv.conf && exec "$@"', str(conf)]
-        if subprocess.run([*prefix, "true"], check=False).returncode:
-            pytest.skip("this kernel or container allows no new mount namespace")
-        yield prefix
+        yield in_place_of("/etc/resolv.conf", conf)
+
+
+def in_place_of(path: str, file: Path) -> list[str]:
+    """The command to put before another, for which *file* is in place of *path*."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("needs root, and unshare of util-linux")
+    prefix = ["unshare", "--mount", "sh", "-c", f'mount --bind "$0" {path} && exec "$@"', str(file)]
+    if subprocess.run([*prefix, "true"], check=False).returncode:
+        pytest.skip("this kernel or container allows no new mount namespace")
+    return prefix

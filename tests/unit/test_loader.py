@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from initmig.engine import load
+from initmig.errors import ConfigError
+from initmig.model import MigrationFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from initmig.events import Event
+
+SQL = "SELECT 1"
+ALONE = f"-- transactional: false\n{SQL}"
+
+
+def nobody(_: Event) -> None:
+    pass
+
+
+def file_of(folder: Path, id: str, text: str) -> MigrationFile:
+    path = folder / "x.sql"
+    path.write_text(text)
+    return MigrationFile(id, str(path), "", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("id", "text", "longest"),
+    [
+        ("x" * 256, SQL, 255),
+        ("é" * 256, SQL, 255),
+        ("x" * 243, ALONE, 242),
+        ("🐘" * 243, ALONE, 242),
+        ("post-apply".ljust(256, "x"), ALONE, 255),
+    ],
+    ids=["ascii", "letters", "alone", "elephants", "hook"],
+)
+def test_an_id_that_cannot_be_recorded_is_refused(
+    tmp_path: Path, id: str, text: str, longest: int
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load([file_of(tmp_path, id, text)], known=(), emit=nobody)
+    [problem] = caught.value.problems
+    assert problem.id == "id-too-long"
+    assert f"has {len(id)} characters" in problem.message
+    assert problem.message.endswith(f" can have {longest}")
+    fits = file_of(tmp_path, id[:longest], text)
+    assert [each.id for each in load([fits], known=(), emit=nobody)] == [fits.id]
