@@ -327,8 +327,8 @@ def test_a_tenants_name_is_taken_as_it_is(
 ) -> None:
     write(folder, FILES | {"0003_name.sql": "CREATE TABLE name AS SELECT current_schema() AS me"})
     create_schemas(database, ODD)
-    flags = ("migrate", "--each-schema=%d%d%", "--json", "--log-level=debug")
-    flags = (*flags, "--parallel=2")
+    command = ("migrate", "--each-schema=%d%d%")
+    flags = (*command, "--json", "--log-level=debug", "--parallel=2")
     env = {"INITMIG_LOG_FORMAT": "json"}
     result = initmig(*flags, url=database.url, folder=folder, env=env)
     assert result.code == 0, result.err
@@ -344,7 +344,7 @@ def test_a_tenants_name_is_taken_as_it_is(
     again = initmig(*flags, url=database.url, folder=folder)
     assert again.code == 0
     assert [each["applied"] for each in outcomes(again).values()] == [[]] * len(ODD)
-    lines = initmig(*flags[:2], url=database.url, folder=folder)
+    lines = initmig(*command, url=database.url, folder=folder)
     assert len(lines.out.splitlines()) == len(ODD) + 1
     assert "\no\\x0add " in lines.out
     assert "[o\\x0add] nothing to do" in lines.err
