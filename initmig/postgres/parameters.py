@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from initmig.home import DEFAULT_TABLE, Home
-from initmig.quoting import quote_identifier
+from initmig.quoting import USER_SCHEMA, quote_identifier
 from initmig.records import Record
 
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -53,9 +53,9 @@ class Settings(Record):
 
     @property
     def home(self) -> Home | None:
-        """Where the history is, if that is named."""
+        """Where the history is, if that is named and does not depend on the role."""
         schema = self.history_schema or next(iter(self.schema), "")
-        return Home(schema, self.table) if schema else None
+        return Home(schema, self.table) if schema not in ("", USER_SCHEMA) else None
 
     @property
     def table(self) -> str:
