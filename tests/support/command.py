@@ -31,9 +31,15 @@ class Options(TypedDict, total=False):
 class Initmig:
     """Runs `initmig`, e.g. `initmig("migrate", "--to", "x", url=database.url, folder=folder)`."""
 
-    def __init__(self, processes: Processes, fork: Start | None = None) -> None:
+    def __init__(
+        self,
+        processes: Processes,
+        fork: Start | None = None,
+        command: Sequence[str] = (str(COMMAND),),
+    ) -> None:
         """With *fork* (tests/support/forking.py) a run needs no program of its own."""
         self._processes = processes
+        self._command = command
         self._fork = fork
 
     def __call__(
@@ -48,7 +54,7 @@ class Initmig:
     def start(self, *arguments: str, **options: Unpack[Options]) -> Running:
         """Start it, for tests that signal it or look at it while it runs."""
         prefix = options.get("prefix", ())
-        argv = [*prefix, str(COMMAND), *arguments]
+        argv = [*prefix, *self._command, *arguments]
         env, cwd = _environment(options), options.get("cwd")
         if self._fork and not prefix:
             return self._processes.start(argv, env=env, cwd=cwd, start=self._fork)

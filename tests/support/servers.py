@@ -19,7 +19,7 @@ import pytest
 from psycopg import sql
 
 from dev.postgres import Server
-from dev.programs import find_debian_installation
+from dev.programs import find_debian_installation, find_installation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,10 +50,18 @@ class MakeStandby(Protocol):
 
 
 @contextmanager
-def running_server(cluster: Path, *, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+def running_server(
+    cluster: Path,
+    *,
+    settings: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
     """A started server that begins as a copy of *cluster*."""
+    installation = find_installation()._replace(environment=environment or {})
     with _server_folder() as root:
-        server = Server.create(root, settings=settings or {}, cluster=cluster)
+        server = Server.create(
+            root, settings=settings or {}, cluster=cluster, installation=installation
+        )
         with _kept(server):
             server.start()
             yield server
@@ -67,7 +75,7 @@ def debian_server(
     installation = find_debian_installation()
     if installation is None:
         pytest.skip("needs Debian's server: apt-get install postgresql")
-    speaking = installation._replace(language=language)
+    speaking = installation._replace(environment={"LANGUAGE": language})
     with _server_folder() as root:
         server = Server.create(root, installation=speaking, settings=settings or {})
         with _kept(server):

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from tests.support.databases import Database
@@ -23,13 +24,18 @@ class Yoyo:
         *arguments: str,
         database: Database | str,
         folder: Path | None = None,
+        env: Mapping[str, str] | None = None,
         timeout: float = 60,
     ) -> Result:
         """Run to the end. Raises AssertionError with the output after *timeout* seconds."""
-        return self.start(*arguments, database=database, folder=folder).result(timeout)
+        return self.start(*arguments, database=database, folder=folder, env=env).result(timeout)
 
     def start(
-        self, *arguments: str, database: Database | str, folder: Path | None = None
+        self,
+        *arguments: str,
+        database: Database | str,
+        folder: Path | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> Running:
         """Start it; *database* may be a URL of PostgreSQL's form."""
         url = database if isinstance(database, str) else database.url
@@ -37,7 +43,7 @@ class Yoyo:
         argv += ["--database", yoyo_url(url)]
         if folder is not None:
             argv.append(str(folder))
-        return self._processes.start(argv)
+        return self._processes.start(argv, env=env)
 
 
 def yoyo_url(url: str) -> str:
