@@ -1,0 +1,350 @@
+"""What is the order, and what is half way, is not for a clock to say: any of them may be set."""
+
+from __future__ import annotations
+
+import json
+from itertools import cycle
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from tests.support.command import Initmig
+from tests.support.migrations import write
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tests.support.clocks import SteppedClock
+    from tests.support.databases import Database
+    from tests.support.forking import Fork
+    from tests.support.processes import Processes, Result
+    from tests.support.yoyo import Yoyo
+
+STEPS = {
+    "back a second": (-1,),
+    "back an hour": (-3600,),
+    "forward a second": (1,),
+    "forward an hour": (3600,),
+    "in turn": (-3600, 1, 7200, -1),
+}
+# Not as the names are sorted, which would be an order without any clock.
+IDS = ("0003_c", "0001_a", "0004_d", "0002_b")
+
+all_steps = pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS)
+both_ways = pytest.mark.parametrize("ahead", [-3600, 3600], ids=["behind", "ahead"])
+
+
+class Image(NamedTuple):
+    """initmig and its files, on the database of a server whose clock can be stepped."""
+
+    initmig: Initmig
+    database: Database
+    folder: Path
+
+    def write(self, id: str, depends: str = "") -> None:
+        """A migration that makes a table of its name, and on which others can depend."""
+        head = f"-- depends: {depends}\n" if depends else ""
+        files = {
+            f"{id}.sql": f'{head}CREATE TABLE "{id}" ();',
+            f"{id}.rollback.sql": f'DROP TABLE IF EXISTS "{id}";',
+        }
+        write(self.folder, files)
+
+    def run(self, *arguments: str) -> Result:
+        env = {"INITMIG_LOG_FORMAT": "json"}
+        return self.initmig(*arguments, url=self.database.url, folder=self.folder, env=env)
+
+    def succeed(self, *arguments: str) -> Result:
+        result = self.run(*arguments)
+        assert result.code == 0, result.err
+        return result
+
+    def roll_back(self, *arguments: str) -> list[str]:
+        """The ids that were rolled back, in this order."""
+        events = self.succeed("rollback", *arguments).events
+        return [event["id"] for event in events if event["event"] == "migration_rolled_back"]
+
+    def states(self) -> dict[str, str]:
+        """Of each migration, in the order that `status` has them."""
+        rows = json.loads(self.succeed("status", "--json").out)["migrations"]
+        return {row["id"]: row["state"] for row in rows}
+
+    def applied(self) -> set[str]:
+        return {id for (id,) in self.database.query("SELECT migration_id FROM _yoyo_migration")}
+
+
+@pytest.fixture
+def image(clocked: Database, processes: Processes, fork: Fork, folder: Path) -> Image:
+    return Image(Initmig(processes, fork), clocked, folder)
+
+
+def apply_one_by_one(image: Image, clock: SteppedClock, steps: Sequence[int]) -> None:
+    for id, step in zip(IDS, cycle(steps), strict=False):
+        image.write(id)
+        image.succeed("migrate")
+        clock.step(step)
+
+
+# --- the order ---
+
+
+@all_steps
+@pytest.mark.parametrize(
+    ("arguments", "undone"),
+    [(["--steps", "1"], 1), (["--steps", "2"], 2), (["--to", IDS[0]], 3), (["--all"], 4)],
+    ids=["one", "two", "to", "all"],
+)
+def test_rollback_undoes_what_was_applied_last(
+    image: Image, clock: SteppedClock, steps: Sequence[int], arguments: list[str], undone: int
+) -> None:
+    apply_one_by_one(image, clock, steps)
+    assert image.roll_back(*arguments) == list(reversed(IDS))[:undone]
+    assert image.database.tables() & {*IDS} == image.applied() == {*IDS[: 4 - undone]}
+
+
+@all_steps
+def test_what_is_unknown_is_listed_as_it_was_applied(
+    image: Image, clock: SteppedClock, steps: Sequence[int], tmp_path: Path
+) -> None:
+    apply_one_by_one(image, clock, steps)
+    other = image._replace(folder=tmp_path / "other")
+    other.write("9999_other")
+    assert [id for id, state in other.states().items() if state == "unknown"] == [*IDS]
+
+
+@all_steps
+@pytest.mark.parametrize("transaction", ["each", "all"])
+def test_clock_that_is_set_during_a_run_changes_nothing(
+    image: Image, clock: SteppedClock, steps: Sequence[int], transaction: str
+) -> None:
+    for id in ("0001_a", "0002_b", "0003_c"):
+        image.write(id)
+    # not by pg_sleep, which sleeps until a time of the clock
+    write(image.folder, {"0002_b.sql": 'SELECT pg_advisory_xact_lock(7); CREATE TABLE "0002_b" ()'})
+    with image.database.connect() as gate:
+        gate.execute("SELECT pg_advisory_lock(7)")
+        argv = ["migrate", f"--transaction={transaction}", "--lock-timeout=0"]
+        running = image.initmig.start(*argv, url=image.database.url, folder=image.folder)
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        wait_until(lambda: image.database.value(waiting) == 1)
+        clock.step(steps[0])
+    assert running.result().code == 0, running.err
+    assert image.roll_back("--all") == ["0003_c", "0002_b", "0001_a"]
+
+
+# --- several tools, each with a clock of its own ---
+
+
+class Stock(NamedTuple):
+    """A stock yoyo with the files and the database of the image, and a clock of its own."""
+
+    yoyo: Yoyo
+    image: Image
+    clock: SteppedClock
+
+    def __call__(self, *arguments: str) -> None:
+        database, folder = self.image.database, self.image.folder
+        env = self.clock.environment
+        result = self.yoyo(*arguments, database=database, folder=folder, env=env)
+        assert result.code == 0, result.err
+
+
+@pytest.fixture
+def stock(yoyo: Yoyo, image: Image, third_clock: SteppedClock) -> Stock:
+    return Stock(yoyo, image, third_clock)
+
+
+def record(image: Image, stock: Stock, tool: str, id: str) -> None:
+    """Let yoyo, `migrate` or `baseline` record *id*, which is all that is pending."""
+    image.write(id)
+    if tool == "y":
+        stock("apply")
+    elif tool == "b":
+        image.succeed("baseline", "--to", id)
+    else:
+        image.succeed("migrate")
+    assert id in image.applied()
+
+
+@both_ways
+@pytest.mark.parametrize("step", [-1, 1], ids=["back", "forward"])
+@pytest.mark.parametrize("tools", ["ymym", "mymy", "yymm", "mmyy", "bymb"])
+def test_yoyo_before_between_and_after_on_another_clock(
+    stock: Stock, clock: SteppedClock, tools: str, step: int, ahead: int
+) -> None:
+    image = stock.image
+    stock.clock.set_to(ahead)
+    for tool, id in zip(tools, IDS, strict=True):
+        record(image, stock, tool, id)
+        clock.step(step)
+    assert image.roll_back("--steps", "1") == [IDS[3]]
+    assert image.roll_back("--all") == [IDS[2], IDS[1], IDS[0]]
+
+
+@both_ways
+def test_what_yoyo_has_applied_again_is_the_last(stock: Stock, ahead: int) -> None:
+    image = stock.image
+    for id in IDS:
+        image.write(id)
+        image.succeed("migrate")
+    stock.clock.set_to(ahead)
+    stock("rollback", "--revision", IDS[1])
+    assert image.applied() == {*IDS} - {IDS[1]}
+    stock("apply")
+    assert image.roll_back("--all") == [IDS[1], IDS[3], IDS[2], IDS[0]]
+
+
+# --- dependencies ---
+
+# Each depends on the one before it; by name, the first is the last.
+CHAIN = {"0003_table": "", "0001_view": "0003_table", "0002_view_of_it": "0001_view"}
+
+TIMES = {
+    "the same": "'2026-01-01'",
+    "the other way round": "'2026-01-01'::timestamp - (applied_at_utc - '2026-01-01'::timestamp)",
+    "as they were": "applied_at_utc",
+}
+
+
+@pytest.mark.parametrize("by", ["yoyo", "initmig"])
+@pytest.mark.parametrize("times", TIMES.values(), ids=TIMES)
+@pytest.mark.parametrize("undone", [1, 2, 3])
+def test_rollback_leaves_nothing_without_its_dependency(
+    stock: Stock, by: str, times: str, undone: int
+) -> None:
+    image = stock.image
+    for id, depends in CHAIN.items():
+        image.write(id, depends)
+    if by == "yoyo":
+        stock("apply")
+    else:
+        image.succeed("migrate")
+    image.database.execute(f"UPDATE _yoyo_migration SET applied_at_utc = {times}")
+    assert image.roll_back("--steps", str(undone)) == [*reversed(CHAIN)][:undone]
+    assert image.applied() == {*[*CHAIN][: 3 - undone]}
+
+
+@pytest.mark.parametrize("times", TIMES.values(), ids=TIMES)
+def test_rollback_to_a_migration_keeps_what_it_depends_on(stock: Stock, times: str) -> None:
+    for id, depends in CHAIN.items():
+        stock.image.write(id, depends)
+    stock("apply")
+    stock.image.database.execute(f"UPDATE _yoyo_migration SET applied_at_utc = {times}")
+    assert stock.image.roll_back("--to", "0001_view") == ["0002_view_of_it"]
+
+
+def test_dependency_that_a_file_got_later_wins_over_the_order_applied(image: Image) -> None:
+    for id in IDS:
+        image.write(id)
+        image.succeed("migrate")
+    image.write(IDS[0], depends=IDS[3])
+    assert image.roll_back("--steps", "1") == [IDS[0]]
+    assert image.roll_back("--steps", "1") == [IDS[3]]
+
+
+# --- the journal ---
+
+PARTS = {
+    "0001_a.sql": "-- transactional: false\nCREATE TABLE IF NOT EXISTS done (n int);\n"
+    "INSERT INTO done VALUES (1);\nINSERT INTO done SELECT 2 FROM needed;\n"
+    "INSERT INTO done VALUES (3);",
+    "0001_a.rollback.sql": "INSERT INTO done VALUES (-1);\nINSERT INTO done SELECT -2 FROM needed;"
+    "\nINSERT INTO done VALUES (-3);",
+}
+APPLIED, UNDONE = [1, 2, 3], [-1, -2, -3]
+PASTS = {
+    "no past": [],
+    "rolled back before": ["migrate", "rollback --all"],
+    "rolled back twice": ["migrate", "rollback --all"] * 2,
+}
+
+with_pasts = pytest.mark.parametrize("past", PASTS.values(), ids=PASTS)
+
+
+class HalfWay(NamedTuple):
+    """A migration in parts that stops at its third one where the table `needed` is missing."""
+
+    image: Image
+    clock: SteppedClock
+
+    def stop(self, command: str) -> None:
+        """Begin *command*, which fails half way."""
+        self.image.database.execute("DROP TABLE needed")
+        assert self.image.run(*command.split()).code == 1
+        self.image.database.execute("CREATE TABLE needed AS SELECT 1")
+
+    def done(self) -> list[int]:
+        """What the parts have written since this was asked for last, in the order written."""
+        rows = self.image.database.query("SELECT n FROM done ORDER BY ctid")
+        self.image.database.execute("TRUNCATE done")
+        return [n for (n,) in rows]
+
+
+@pytest.fixture
+def half_way(image: Image, clock: SteppedClock) -> HalfWay:
+    write(image.folder, PARTS)
+    image.database.execute("CREATE TABLE needed AS SELECT 1")
+    return HalfWay(image, clock)
+
+
+@all_steps
+@with_pasts
+@pytest.mark.parametrize("command", ["migrate", "rollback --all"])
+def test_no_part_runs_twice(
+    half_way: HalfWay, steps: Sequence[int], past: list[str], command: str
+) -> None:
+    image = half_way.image
+    for each in [*past, *(["migrate"] if command != "migrate" else [])]:
+        image.succeed(*each.split())
+    if image.database.tables() & {"done"}:
+        half_way.done()
+    every = cycle(steps)
+    half_way.clock.step(next(every))
+    half_way.stop(command)
+    half_way.clock.step(next(every))
+    state = "applying" if command == "migrate" else "rolling back"
+    assert image.states() == {"0001_a": state}
+    image.succeed(*command.split())
+    assert half_way.done() == (APPLIED if command == "migrate" else UNDONE)
+    assert image.states() == {"0001_a": "applied" if command == "migrate" else "pending"}
+
+
+@both_ways
+@with_pasts
+def test_what_yoyo_has_applied_or_rolled_back_is_not_half_way(
+    half_way: HalfWay, stock: Stock, past: list[str], ahead: int
+) -> None:
+    image = half_way.image
+    stock.clock.set_to(ahead)
+    for command in past:
+        image.succeed(*command.split())
+    half_way.stop("migrate")
+    stock("apply")
+    half_way.done()
+    assert image.states() == {"0001_a": "applied"}
+    image.succeed("migrate")
+    assert half_way.done() == []
+    half_way.stop("rollback --all")
+    assert half_way.done() == UNDONE[:1]
+    stock("rollback")
+    half_way.done()
+    assert image.states() == {"0001_a": "pending"}
+    image.succeed("migrate")
+    assert half_way.done() == APPLIED
+
+
+@both_ways
+def test_what_yoyo_has_applied_and_rolled_back_begins_anew(
+    half_way: HalfWay, stock: Stock, ahead: int
+) -> None:
+    image = half_way.image
+    stock.clock.set_to(ahead)
+    half_way.stop("migrate")
+    stock("apply")
+    stock("rollback")
+    half_way.done()
+    assert image.states() == {"0001_a": "pending"}
+    image.succeed("migrate")
+    assert half_way.done() == APPLIED
