@@ -78,7 +78,8 @@ _NO_LOG = "(SELECT '' AS migration_id, '' AS username, '' AS hostname, '' AS ope
 _COMMENT = "initmig: "
 
 # A migration is half way until its record says otherwise, and as long as nobody else has applied or
-# rolled it back: yoyo's log has a row more then. What 0.1.0 began has no count of them, but a time.
+# rolled it back: yoyo's log has more rows then. It has fewer where somebody has shortened it. What
+# 0.1.0 began has no count of them, but a time.
 _IS_HALF_WAY = """
 i.state <> 'applied' AND CASE
     WHEN starts_with(i.migration_id, '{hook}') THEN true
@@ -88,8 +89,8 @@ i.state <> 'applied' AND CASE
 AND {untouched}"""
 _BY_LOG = """
 CASE WHEN i.log_rows_at = i.started_at
-    THEN i.log_rows = (SELECT count(*) FROM {log} l
-                       WHERE l.migration_id = i.migration_id AND {ours})
+    THEN i.log_rows >= (SELECT count(*) FROM {log} l
+                        WHERE l.migration_id = i.migration_id AND {ours})
     ELSE {by_time} END"""
 _BY_TIME = """
 NOT EXISTS (SELECT FROM {log} l WHERE l.migration_id = i.migration_id AND {ours}

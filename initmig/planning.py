@@ -342,11 +342,11 @@ def newest_first(
         waiting = [id]
         while waiting:
             current = waiting[-1]
-            first = [each for each in dependents[current] if each not in seen]
-            seen |= {current, *first}
-            waiting.extend(first)
-            if not first:
+            if current in seen:
                 ordered.setdefault(current, by_id[waiting.pop()])
+            else:
+                seen.add(current)
+                waiting.extend(each for each in dependents[current] if each not in seen)
     return tuple(ordered.values())
 
 

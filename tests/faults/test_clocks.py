@@ -198,8 +198,23 @@ def test_what_yoyo_has_applied_again_is_the_last(stock: Stock, ahead: int) -> No
 
 # --- dependencies ---
 
-# Each depends on the one before it; by name, the first is the last.
-CHAIN = {"0003_table": "", "0001_view": "0003_table", "0002_view_of_it": "0001_view"}
+# Each depends on the one before it, the third on the first, too; by name, the first is the last.
+CHAIN = {
+    "0004_table": "",
+    "0003_view": "0004_table",
+    "0001_both": "0003_view 0004_table",
+    "0002_python": "0001_both",
+}
+
+
+def write_chain(image: Image) -> None:
+    *sql, (id, depends) = CHAIN.items()
+    for each in sql:
+        image.write(*each)
+    step = f"step('CREATE TABLE \"{id}\" ()', 'DROP TABLE \"{id}\"')"
+    text = f"from yoyo import step\n__depends__ = {{'{depends}'}}\n{step}\n"
+    write(image.folder, {f"{id}.py": text})
+
 
 TIMES = {
     "the same": "'2026-01-01'",
@@ -210,29 +225,27 @@ TIMES = {
 
 @pytest.mark.parametrize("by", ["yoyo", "initmig"])
 @pytest.mark.parametrize("times", TIMES.values(), ids=TIMES)
-@pytest.mark.parametrize("undone", [1, 2, 3])
+@pytest.mark.parametrize("undone", [1, 2, 3, 4])
 def test_rollback_leaves_nothing_without_its_dependency(
     stock: Stock, by: str, times: str, undone: int
 ) -> None:
     image = stock.image
-    for id, depends in CHAIN.items():
-        image.write(id, depends)
+    write_chain(image)
     if by == "yoyo":
         stock("apply")
     else:
         image.succeed("migrate")
     image.database.execute(f"UPDATE _yoyo_migration SET applied_at_utc = {times}")
     assert image.roll_back("--steps", str(undone)) == [*reversed(CHAIN)][:undone]
-    assert image.applied() == {*[*CHAIN][: 3 - undone]}
+    assert image.applied() == {*[*CHAIN][: 4 - undone]}
 
 
 @pytest.mark.parametrize("times", TIMES.values(), ids=TIMES)
 def test_rollback_to_a_migration_keeps_what_it_depends_on(stock: Stock, times: str) -> None:
-    for id, depends in CHAIN.items():
-        stock.image.write(id, depends)
+    write_chain(stock.image)
     stock("apply")
     stock.image.database.execute(f"UPDATE _yoyo_migration SET applied_at_utc = {times}")
-    assert stock.image.roll_back("--to", "0001_view") == ["0002_view_of_it"]
+    assert stock.image.roll_back("--to", "0003_view") == ["0002_python", "0001_both"]
 
 
 def test_dependency_that_a_file_got_later_wins_over_the_order_applied(image: Image) -> None:
@@ -348,3 +361,15 @@ def test_what_yoyo_has_applied_and_rolled_back_begins_anew(
     assert image.states() == {"0001_a": "pending"}
     image.succeed("migrate")
     assert half_way.done() == APPLIED
+
+
+@pytest.mark.parametrize("command", ["migrate", "rollback --all"])
+def test_no_part_runs_twice_where_the_log_was_emptied(half_way: HalfWay, command: str) -> None:
+    image = half_way.image
+    for each in ["migrate", "rollback --all", *(["migrate"] if command != "migrate" else [])]:
+        image.succeed(*each.split())
+    half_way.done()
+    half_way.stop(command)
+    image.database.execute("TRUNCATE _yoyo_log")
+    image.succeed(*command.split())
+    assert half_way.done() == (APPLIED if command == "migrate" else UNDONE)

@@ -48,6 +48,26 @@ def test_each_migration_is_either_pending_or_applied_and_keeps_its_order(
 
 
 @given(names=NAMES, data=st.data())
+def test_rollback_order_has_what_depends_first_and_else_the_last_first(
+    names: list[str], data: st.DataObject
+) -> None:
+    depends = {
+        name: data.draw(
+            st.lists(st.sampled_from(names[:place]), unique=True) if place else st.just([])
+        )
+        for place, name in enumerate(names)
+    }
+    newest_first = ids_of(planning.newest_first(applied(*names), depends))
+    assert newest_first == names[::-1]
+    shuffled = data.draw(st.permutations(names))
+    newest_first = ids_of(planning.newest_first(applied(*shuffled), depends))
+    assert sorted(newest_first) == sorted(names)
+    for name in names:
+        for dependency in depends[name]:
+            assert newest_first.index(name) < newest_first.index(dependency)
+
+
+@given(names=NAMES, data=st.data())
 def test_the_states_cover_every_file_and_every_record_once(
     names: list[str], data: st.DataObject
 ) -> None:
