@@ -1,0 +1,531 @@
+"""History rows that initmig did not write: by hand, by another version or tool, twice, or odd."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from psycopg import sql
+
+from initmig import runner
+from initmig.config import parse_config
+from initmig.errors import PlanError
+from initmig.files import list_files
+from tests.support.migrations import write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.databases import Database
+    from tests.support.forking import Forking
+    from tests.support.processes import Result
+
+IDS = ("0001_a", "0002_b", "0003_c")
+FILES = {
+    name: text
+    for id in IDS
+    for name, text in {
+        f"{id}.sql": f"CREATE TABLE {id[-1]} ();",
+        f"{id}.rollback.sql": f"DROP TABLE {id[-1]};",
+    }.items()
+}
+IN_PARTS = {
+    "0003_c.sql": "-- transactional: false\nCREATE TABLE c (n int);\n"
+    "INSERT INTO c SELECT 1 / count(*) FROM gate;\nCREATE INDEX CONCURRENTLY c_n ON c (n);\n"
+}
+ALL_READ = ("status", "status --check", "plan", "wait", "doctor", "rehearse")
+"""The commands that read, each of which prints JSON if it can."""
+
+
+class Odd(NamedTuple):
+    """What somebody does to the history where `0001_a` and `0002_b` are applied."""
+
+    script: str
+    applied: tuple[str, ...] = ("0001_a", "0002_b")
+    """Those of the folder that are applied now."""
+    unknown: tuple[str, ...] = ()
+    """What `status` shows besides the migrations of the folder."""
+    refused: tuple[str, ...] = ()
+    """The ids of the errors with which a command may exit instead of working as usual."""
+    states: tuple[str, ...] = ("applied",)
+    """What `status` may say of `0001_a`."""
+
+
+def row(
+    id: str | None, *, hash: str = "odd", at: str = "clock_timestamp() AT TIME ZONE 'UTC'"
+) -> str:
+    """The SQL that adds a row to yoyo's table, with *at* as an expression."""
+    insert = sql.SQL("INSERT INTO _yoyo_migration VALUES ({}, {}, {});")
+    return insert.format(sql.Literal(hash), sql.Literal(id), sql.SQL(at)).as_string()
+
+
+def own(id: str, **values: str) -> str:
+    """The SQL that adds a row to initmig's own table; *values* are expressions."""
+    given = {
+        "migration_id": sql.Literal(id).as_string(),
+        "checksum": "'x'",
+        "breaking": "false",
+        "state": "'applied'",
+        "statements_done": "1",
+        "started_at": "now()",
+        "username": "'u'",
+        "hostname": "'h'",
+        "image_version": "'1'",
+    } | values
+    return (
+        f"INSERT INTO _initmig_migration ({', '.join(given)}) VALUES ({', '.join(given.values())});"
+    )
+
+
+def dated(at: str) -> str:
+    return f"UPDATE _yoyo_migration SET applied_at_utc = {at} WHERE migration_id = '0001_a'"
+
+
+def logged(change: str) -> str:
+    return f"UPDATE _yoyo_log SET {change} WHERE migration_id = '0001_a'"
+
+
+def locked(pid: str, *, at: str = "'2020-01-01'", number: int = 1) -> str:
+    return f"INSERT INTO yoyo_lock (locked, ctime, pid) VALUES ({number}, {at}, {pid});"
+
+
+HALF_APPLIED = ("half-applied", "changed-half-applied")
+CHECKSUM_OF_C = sha256(FILES["0003_c.sql"].encode()).hexdigest()
+MADE_C = "CREATE TABLE c ();"
+ALL = IDS
+ODD_IDS = {
+    "empty": "",
+    "a slash": "0001_a/0003_c",
+    "a slash first": "/0003_c",
+    "a slash last": "0003_c/",
+    "only a slash": "/",
+    "a line end": "0003_c\n",
+    "a line end inside": "0003_c\n0004_d",
+    "a carriage return": "0003_c\r",
+    "a tab": "0003_c\t",
+    "an escape": "0003_c\x1b[2J",
+    "a control character": "\x01",
+    "quotes": 'it\'s "odd"',
+    "a backslash": "0003\\_c\\",
+    "percent": "%",
+    "percent and more": "0003_c%s%(id)s",
+    "braces": "{id}{0}{",
+    "a colon": ":id",
+    "an underscore": "0003__",
+    "an emoji": "0003_c_🦆",
+    "a letter that is two": "0003_c\u0308",
+    "a bidirectional mark": "\u202e0003_c",
+    "a byte order mark": "\ufeff0003_c",
+    "255 characters": "🦆" * 255,
+    "a leading blank": " 0003_c",
+    "a trailing blank": "0003_c ",
+    "blanks alone": "   ",
+    "another letter case": "0003_C",
+    "its suffix": "0003_c.sql",
+    "its rollback": "0003_c.rollback",
+    "a comma": "0001_a,0003_c",
+    "NULL as text": "NULL",
+}
+ODD_TIMES = {
+    "no time": "NULL",
+    "infinity": "'infinity'",
+    "before everything": "'-infinity'",
+    "before Christ": "'4713-01-01 BC'",
+    "the year 10000": "'10000-01-01'",
+    "the last year": "'294276-12-31 23:59:59.999999'",
+    "the epoch": "'1970-01-01'",
+}
+ODD = {
+    # --- one id and more rows than one, or another hash ---
+    "an id twice": Odd(row("0001_a")),
+    "an id twice, the other one older": Odd(row("0001_a", at="'2000-01-01'")),
+    "an id twice at the same time": Odd(
+        "INSERT INTO _yoyo_migration SELECT 'odd', migration_id, applied_at_utc"
+        " FROM _yoyo_migration WHERE migration_id = '0001_a'"
+    ),
+    "an id three times": Odd(row("0001_a") + row("0001_a", hash="")),
+    "each id twice": Odd(
+        "INSERT INTO _yoyo_migration SELECT migration_id, migration_id, applied_at_utc"
+        " FROM _yoyo_migration"
+    ),
+    "another hash": Odd("UPDATE _yoyo_migration SET migration_hash = migration_id"),
+    "the hash of another one": Odd(
+        "UPDATE _yoyo_migration a SET migration_hash = 'x' WHERE migration_id = '0001_a';"
+        "UPDATE _yoyo_migration SET migration_hash = encode(sha256('0001_a'), 'hex')"
+        " WHERE migration_id = '0002_b'"
+    ),
+    "an unknown one with the hash of a pending one": Odd(
+        row("0009_unknown").replace("'odd'", "encode(sha256('0003_c'), 'hex')"),
+        unknown=("0009_unknown",),
+        refused=("migration-failed", "statement-refused"),  # says which key there is already
+    ),
+    "a pending one by hand": Odd(MADE_C + row("0003_c"), applied=ALL),
+    "a pending one by hand, twice": Odd(
+        MADE_C + row("0003_c") + row("0003_c", hash="x", at="NULL"), applied=ALL
+    ),
+    "a pending one by hand, right hash": Odd(
+        MADE_C + row("0003_c").replace("'odd'", "encode(sha256('0003_c'), 'hex')"), applied=ALL
+    ),
+    "no row": Odd(
+        "DELETE FROM _yoyo_migration WHERE migration_id = '0002_b'; DROP TABLE b",
+        applied=("0001_a",),
+    ),
+    "no row at all": Odd("DELETE FROM _yoyo_migration; DROP TABLE a, b", applied=()),
+    # --- odd ids ---
+    "no id": Odd(row(None)),
+    "no id, twice": Odd(row(None) + row(None, hash="x", at="NULL")),
+    **{f"an id with {name}": Odd(row(id), unknown=(id,)) for name, id in ODD_IDS.items()},
+    "an unknown id twice": Odd(
+        row("0009_unknown") + row("0009_unknown", hash="x"), unknown=("0009_unknown",)
+    ),
+    # --- what looks like a debt ---
+    "a hook that nobody has": Odd(row("post-apply-nobody")),
+    "a hook alone": Odd(row("post-apply")),
+    "a hook twice": Odd(row("post-apply") + row("post-apply", hash="x")),
+    "a rollback that nobody has begun": Odd(row("rolling back 0001_a")),
+    "a rollback that nobody has begun, twice": Odd(
+        row("rolling back 0001_a") + row("rolling back 0001_a", hash="x")
+    ),
+    "a rollback of a pending one": Odd(row("rolling back 0003_c")),
+    "a rollback of an unknown one": Odd(row("rolling back 0009_unknown")),
+    "a rollback of nothing": Odd(row("rolling back ")),
+    "a rollback of a quote": Odd(row("rolling back it's / \n")),
+    # --- odd times ---
+    **{f"{name}, of an applied one": Odd(dated(at)) for name, at in ODD_TIMES.items()},
+    **{
+        f"{name}, of an unknown one": Odd(row("0009_unknown", at=at), unknown=("0009_unknown",))
+        for name, at in ODD_TIMES.items()
+    },
+    "no time anywhere": Odd("UPDATE _yoyo_migration SET applied_at_utc = NULL"),
+    "one time for all": Odd("UPDATE _yoyo_migration SET applied_at_utc = '2020-01-01'"),
+    # --- initmig's own rows ---
+    "our row alone": Odd(own("0003_c")),
+    "our row alone, with a time": Odd(own("0003_c", finished_at="now()")),
+    "our row of an unknown one": Odd(own("0009_unknown")),
+    "our row, half-applied, of one transaction": Odd(
+        own("0003_c", state="'applying'"), refused=HALF_APPLIED
+    ),
+    "our row, half-applied, of one transaction, the same file": Odd(
+        own("0003_c", state="'applying'", checksum=f"'{CHECKSUM_OF_C}'"), refused=HALF_APPLIED
+    ),
+    "our row, half-applied, of an applied one": Odd(
+        "UPDATE _initmig_migration SET state = 'applying' WHERE migration_id = '0001_a'",
+        refused=HALF_APPLIED,
+        states=("applied", "applying"),
+    ),
+    "our row, half rolled back": Odd(
+        "UPDATE _initmig_migration SET state = 'rolling back' WHERE migration_id = '0001_a'",
+        refused=HALF_APPLIED,
+        states=("applied", "rolling back"),
+    ),
+    "our row, in a state that nobody knows": Odd(
+        "ALTER TABLE _initmig_migration DROP CONSTRAINT _initmig_migration_state_check;"
+        "UPDATE _initmig_migration SET state = 'odd' WHERE migration_id = '0001_a'",
+        refused=HALF_APPLIED,
+        states=("applied", "rolling back"),
+    ),
+    "our row without a time": Odd("UPDATE _initmig_migration SET finished_at = NULL"),
+    "our row, of infinity": Odd(
+        "UPDATE _initmig_migration SET started_at = '-infinity', finished_at = 'infinity';"
+        "UPDATE _yoyo_migration SET applied_at_utc = 'infinity'"
+    ),
+    "our row, fewer statements than none": Odd(
+        "UPDATE _initmig_migration SET statements_done = -1"
+    ),
+    "our row, the most statements": Odd(
+        "UPDATE _initmig_migration SET statements_done = 2147483647"
+    ),
+    "our row without a checksum": Odd("UPDATE _initmig_migration SET checksum = ''"),
+    "our row with % as its checksum": Odd(
+        "UPDATE _initmig_migration SET checksum = '%' WHERE migration_id = '0001_a'",
+        states=("changed",),
+    ),
+    "our row in doubt": Odd("UPDATE _initmig_migration SET before = 'odd'"),
+    "none of our rows": Odd("DELETE FROM _initmig_migration"),
+    "no table of ours": Odd("DROP TABLE _initmig_migration"),
+    # --- the log ---
+    "a log of nobody": Odd(logged("username = NULL, hostname = NULL, comment = NULL")),
+    "a log of nothing": Odd(
+        logged("operation = NULL, created_at_utc = NULL, migration_hash = NULL")
+    ),
+    "a log of no id": Odd(logged("migration_id = NULL")),
+    "a log of another operation": Odd(logged("operation = 'odd'")),
+    "a log of infinity": Odd(logged("created_at_utc = 'infinity'")),
+    "a log of odd names": Odd(logged("username = E'\\n''\"%', hostname = '🦆'")),
+    "an empty log": Odd("DELETE FROM _yoyo_log"),
+    # --- the version of yoyo's tables ---
+    "no version": Odd("DELETE FROM _yoyo_version", refused=("history-version",)),
+    "two versions": Odd("INSERT INTO _yoyo_version VALUES (1, now())"),
+    "a version to come": Odd(
+        "INSERT INTO _yoyo_version VALUES (3, now())", refused=("history-version",)
+    ),
+    "NULL as its version": Odd(
+        "ALTER TABLE _yoyo_version DROP CONSTRAINT _yoyo_version_pkey;"
+        "ALTER TABLE _yoyo_version ALTER version DROP NOT NULL;"
+        "UPDATE _yoyo_version SET version = NULL",
+        refused=("history-version",),
+    ),
+    "a version without time": Odd("UPDATE _yoyo_version SET installed_at_utc = NULL"),
+    # --- yoyo's lock ---
+    "a lock of nobody": Odd(locked("0"), refused=("queue-timeout",)),
+    "a lock of a yoyo": Odd(locked("4711"), refused=("queue-timeout",)),
+    "a lock of a yoyo without time": Odd(locked("4711", at="NULL"), refused=("queue-timeout",)),
+    "a lock of a yoyo, of infinity": Odd(
+        locked("4711", at="'infinity'"), refused=("queue-timeout",)
+    ),
+    "a lock of an initmig that lives": Odd(
+        "INSERT INTO yoyo_lock SELECT 1, NULL, -min(pid) FROM pg_stat_activity"
+    ),
+    "a lock of a dead initmig": Odd(locked("-2147483647")),
+    "the lowest process id": Odd(locked("-2147483648")),
+    "two locks": Odd(locked("-4711") + locked("-4712", number=2)),
+    "a second lock alone": Odd(locked("4711", number=2)),
+    # --- tables of another shape ---
+    "more columns": Odd(
+        "ALTER TABLE _yoyo_migration ADD note text, ADD id text DEFAULT 'x', ADD ctime int;"
+        "ALTER TABLE _yoyo_log ADD note text; ALTER TABLE yoyo_lock ADD note text;"
+        "ALTER TABLE _initmig_migration ADD note text, ADD applied_at_utc timestamp"
+    ),
+    "text for varchar": Odd(
+        "ALTER TABLE _yoyo_migration ALTER migration_id TYPE text, ALTER migration_hash TYPE text;"
+        "ALTER TABLE _yoyo_log ALTER migration_id TYPE text, ALTER migration_hash TYPE text;"
+        "ALTER TABLE _initmig_migration ALTER migration_id TYPE text"
+    ),
+    "times to the second": Odd(
+        "ALTER TABLE _yoyo_migration ALTER applied_at_utc TYPE timestamp(0);"
+        "ALTER TABLE _yoyo_log ALTER created_at_utc TYPE timestamp(0)"
+    ),
+}
+
+
+class Scene:
+    """A history with an odd row, and the command."""
+
+    def __init__(self, odd: Odd, forking: Forking, database: Database, folder: Path) -> None:
+        self.odd = odd
+        self.database = database
+        self.folder = write(folder, FILES)
+        self._forking = forking
+        self.does("migrate", "--to=0002_b")
+        database.execute(odd.script)
+
+    @property
+    def pending(self) -> list[str]:
+        return [id for id in IDS if id not in self.odd.applied]
+
+    def run(self, *arguments: str) -> Result:
+        """What holds of every run: never a traceback, and JSON is JSON."""
+        result = self._forking.run(
+            *arguments,
+            "--log-format=json",
+            "--wait-timeout=0",
+            # PostgreSQL's own limits are not the subject
+            *(["--queue-timeout=1ms"] if "yoyo_lock" in self.odd.script else []),
+            url=self.database.url,
+            folder=self.folder,
+        )
+        assert result.code in (0, 1, 2, 4, 5, 6, 7), result.err
+        for text in (result.out, result.err):
+            assert "Traceback" not in text, text
+            assert "internal-error" not in text
+            assert "None" not in text
+        assert all(event["event"] for event in result.events)
+        return result
+
+    def does(self, *arguments: str, code: int = 0) -> Result:
+        """A run that ends with *code*, as it would without the odd row."""
+        result = self.run(*arguments)
+        assert result.code == code, result.err
+        return result
+
+    def may_refuse(self, *arguments: str, code: int = 0) -> bool:
+        """Whether a run ends with *code*; where it does not, it has said why, by its id."""
+        result = self.run(*arguments)
+        if result.code == code:
+            return True
+        errors = [event["error"] for event in result.events if event["event"] == "failed"]
+        assert {*errors} <= {*self.odd.refused} and errors, result.err
+        return False
+
+    def statuses(self) -> dict[str, str]:
+        rows = self.json("status", "--json")["migrations"]
+        states = {each["id"]: each["state"] for each in rows}
+        assert len(states) == len(rows)
+        return states
+
+    def json(self, *arguments: str, codes: tuple[int, ...] = (0,)) -> Any:
+        def refuse(constant: str) -> None:
+            raise AssertionError(f"{constant} is no JSON")
+
+        result = self.run(*arguments)
+        assert result.code in codes, result.err
+        return json.loads(result.out, parse_constant=refuse)
+
+    def history(self) -> list[list[tuple[Any, ...]]]:
+        tables = sorted(self.database.tables() & {"_yoyo_migration", "_initmig_migration"})
+        return [
+            self.database.query(f"SELECT t::text FROM {table} t ORDER BY 1") for table in tables
+        ]
+
+    def rows_of(self, *ids: str) -> list[tuple[Any, ...]]:
+        """What both tables have of *ids*."""
+        found = self.database.query(
+            "SELECT migration_id FROM _yoyo_migration WHERE migration_id = ANY (%s)", [list(ids)]
+        )
+        return found + self.database.query(
+            "SELECT migration_id FROM _initmig_migration WHERE migration_id = ANY (%s)", [list(ids)]
+        )
+
+    def forget_unknown(self) -> None:
+        """What nobody can roll back, because no file has it, stands in the way of `--all`."""
+        with self.database.connect() as connection:
+            connection.execute(
+                "DELETE FROM _yoyo_migration WHERE migration_id = ANY (%s)",
+                [list(self.odd.unknown)],
+            )
+
+    @property
+    def own_tables(self) -> set[str]:
+        return {table for table in self.database.tables() if len(table) == 1}
+
+
+@pytest.fixture
+def scene(
+    request: pytest.FixtureRequest, forking: Forking, database: Database, folder: Path
+) -> Scene:
+    return Scene(request.param, forking, database, folder)
+
+
+every_odd_row = pytest.mark.parametrize("scene", ODD.values(), ids=ODD, indirect=True)
+
+
+@every_odd_row
+def test_an_odd_row_is_read_and_shown_and_changes_nothing_else(scene: Scene) -> None:
+    odd, pending = scene.odd, scene.pending
+    before = scene.history()
+    states = scene.statuses()
+    assert states.pop("0001_a") in (odd.states if "0001_a" in odd.applied else ["pending"])
+    assert [id for id, state in states.items() if state == "unknown"] == [*odd.unknown]
+    if not odd.refused:
+        assert [id for id, state in states.items() if state == "pending"] == [
+            id for id in pending if id != "0001_a"
+        ]
+    scene.does("status")
+    left = 7 if pending else 0
+    scene.may_refuse("status", "--check", code=left)
+    scene.may_refuse("wait", code=7 if pending or "rolling back" in odd.script else 0)
+    if scene.may_refuse("plan", "--json"):
+        assert [each["id"] for each in scene.json("plan", "--json")["migrations"]] == pending
+    scene.json("doctor", "--json", codes=(0, 6) if odd.refused == HALF_APPLIED else (0,))
+    if scene.may_refuse("rehearse", "--json"):
+        rehearsed = scene.json("rehearse", "--json")["migrations"]
+        assert [each["id"] for each in rehearsed] == pending
+    try:
+        config = parse_config(["serve"], {"DATABASE_URL": scene.database.url})
+        runner.look(config, list_files((str(scene.folder),)), lambda _: None)
+    except PlanError as error:
+        assert error.id in odd.refused
+    scene.does("unlock")
+    assert scene.history() == before
+
+
+@every_odd_row
+def test_what_is_pending_beside_an_odd_row_is_applied_once(scene: Scene) -> None:
+    if not scene.may_refuse("migrate"):
+        assert scene.own_tables == {id[-1] for id in scene.odd.applied}
+        assert scene.may_refuse("migrate") is False
+        return
+    assert scene.own_tables == {"a", "b", "c"}
+    states = scene.statuses()
+    assert all(states[id] in ("applied", *scene.odd.states) for id in IDS)
+    assert [id for id in states if id not in IDS] == [*scene.odd.unknown]
+    scene.does("wait")
+    scene.does("status", "--check")
+    before = scene.history()
+    scene.does("migrate")
+    assert scene.history() == before
+
+
+@every_odd_row
+def test_beside_an_odd_row_a_baseline_records_what_is_pending(scene: Scene) -> None:
+    if scene.may_refuse("baseline", "--to=0003_c"):
+        states = scene.statuses()
+        assert all(states[id] in ("applied", *scene.odd.states) for id in IDS)
+        # what looks like the rest of a rollback is `migrate`'s to clear up
+        scene.does("wait", code=7 if "rolling back " in scene.odd.script else 0)
+
+
+@every_odd_row
+def test_whatever_row_a_migration_has_it_is_rolled_back_and_none_stays(scene: Scene) -> None:
+    if scene.odd.unknown:
+        result = scene.does("rollback", "--all", code=6)
+        errors = {event["error"] for event in result.events if event["event"] == "failed"}
+        assert errors == {"unknown-migration"}
+        assert scene.own_tables == {id[-1] for id in scene.odd.applied}
+        scene.forget_unknown()
+    if scene.odd.applied and scene.may_refuse("rollback", "--steps=1"):
+        left = [id for id in scene.odd.applied if id[-1] in scene.own_tables]
+        assert len(left) == len(scene.odd.applied) - 1
+        gone = {*scene.odd.applied} - {*left}
+        assert scene.rows_of(*gone) == []
+        assert scene.own_tables == {id[-1] for id in left}
+    if not scene.may_refuse("rollback", "--all"):
+        return
+    assert scene.own_tables == set()
+    assert scene.rows_of(*scene.odd.applied) == []
+    assert not {"applied", "changed", "unknown"} & {*scene.statuses().values()}
+    if scene.may_refuse("migrate"):
+        assert scene.own_tables == {"a", "b", "c"}
+        assert scene.statuses() == dict.fromkeys(IDS, "applied")
+
+
+# --- how far a migration has come that is not one transaction ---
+
+ODD_JOURNALS = {
+    "as it is": "",
+    "fewer parts than none": "statements_done = -1",
+    "far fewer parts than none": "statements_done = -2147483648",
+    "one part more than there are": "statements_done = 4",
+    "the most parts": "statements_done = 2147483647",
+    "no checksum": "checksum = ''",
+    "another checksum": "checksum = '%'",
+    "in doubt, of nothing": "before = ''",
+    "in doubt, of something odd": "before = E'it''s / \\n % 9'",
+    "begun at no time": "started_at = '-infinity'",
+    "begun at the end of time": "started_at = 'infinity'",
+    "finished": "finished_at = now()",
+    "going back": "state = 'rolling back'",
+    "done": "state = 'applied', finished_at = now()",
+}
+
+
+@pytest.mark.parametrize("change", ODD_JOURNALS.values(), ids=ODD_JOURNALS)
+def test_a_journal_with_odd_values_never_leaves_a_part_out(
+    change: str, forking: Forking, database: Database, folder: Path
+) -> None:
+    scene = Scene(Odd("CREATE TABLE gate ()"), forking, database, folder)
+    write(folder, IN_PARTS)
+    scene.does("migrate", code=1)
+    if change:
+        database.execute(f"UPDATE _initmig_migration SET {change} WHERE migration_id = '0003_c'")
+    database.execute("ALTER TABLE gate ADD n int; INSERT INTO gate VALUES (1)")
+    for command in ALL_READ:
+        scene.run(*command.split())
+    result = scene.run("migrate")
+    whole = [(1,)] == database.query("SELECT n FROM c") and "c_n" in {
+        name for (name,) in database.query("SELECT indexname FROM pg_indexes")
+    }
+    if result.code == 0:
+        assert whole
+        assert scene.statuses()["0003_c"] == "applied"
+        return
+    [error] = [event for event in result.events if event["event"] == "failed"]
+    assert (result.code, error["error"]) in [
+        (1, "migration-failed"),  # it runs from its start, over what is there
+        (6, "changed-half-applied"),
+        (6, "half-applied"),
+    ]
+    assert scene.rows_of("0003_c") in ([], [("0003_c",)])
+    assert scene.statuses()["0003_c"] != "applied"
