@@ -1,0 +1,642 @@
+"""Where the history is: one schema, whatever the search path, the role and the command."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote, urlsplit
+
+import pytest
+from psycopg import sql
+
+from tests.support.migrations import write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.databases import Database
+    from tests.support.forking import Forking
+    from tests.support.processes import Result
+    from tests.support.yoyo import Yoyo
+
+YOYOS = {"_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock"}
+HISTORY = YOYOS | {"_initmig_migration"}
+ODD_NAME = 'Odd, "one" $user'
+
+
+def table(id: str) -> dict[str, str]:
+    """A migration that makes a table, named as the id ends, and its rollback."""
+    name = id.rpartition("_")[2]
+    return {f"{id}.sql": f"CREATE TABLE {name} ();", f"{id}.rollback.sql": f"DROP TABLE {name};"}
+
+
+FIRST = table("0001_a")
+BOTH = FIRST | table("0002_b")
+
+
+class Site:
+    """A database with the schemas `one` and `two`, and the command."""
+
+    def __init__(self, forking: Forking, database: Database, folder: Path, yoyo: Yoyo) -> None:
+        self.database = database
+        self.folder = write(folder, BOTH)
+        self._forking = forking
+        self._yoyo = yoyo
+        self._first = write(folder.with_name("first"), FIRST)
+        self.url = database.url
+        with database.connect() as connection:
+            for name in ("one", "two", ODD_NAME):
+                connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
+
+    def set_path(self, path: str) -> None:
+        """Let *path* be the search path of everybody who connects from now on."""
+        self.database.execute(f"ALTER DATABASE {self.database.name} SET search_path = {path}")
+
+    def run(self, *arguments: str, url: str = "", folder: Path | None = None) -> Result:
+        result = self._forking.run(
+            *arguments,
+            "--log-format=json",
+            "--wait-timeout=0",
+            "--queue-timeout=10s",
+            url=url or self.url,
+            folder=folder or self.folder,
+        )
+        for text in (result.out, result.err):
+            assert "Traceback" not in text, text
+            assert "internal-error" not in text, text
+        return result
+
+    def does(self, *arguments: str, url: str = "", folder: Path | None = None) -> Result:
+        result = self.run(*arguments, url=url, folder=folder)
+        assert result.code == 0, result.err
+        return result
+
+    def error(
+        self, *arguments: str, code: int, url: str = "", folder: Path | None = None
+    ) -> dict[str, Any]:
+        """The only error of a run that ends with *code*."""
+        result = self.run(*arguments, url=url, folder=folder)
+        assert result.code == code, result.err
+        [error] = [event for event in result.events if event["event"] == "failed"]
+        return error
+
+    def make_history(self, schema: str, by: str) -> None:
+        """Let `0001_a` be applied in *schema*, *by* initmig or a stock yoyo."""
+        if by == "initmig":
+            self.does("migrate", f"--schema={_listed(schema)}", folder=self._first)
+            return
+        self.yoyo("apply", schema=schema, folder=self._first)
+
+    def yoyo(self, *arguments: str, schema: str, folder: Path | None = None) -> Result:
+        path = quote(f'-csearch_path="{schema.replace(chr(34), chr(34) * 2)}"'.replace(" ", r"\ "))
+        url = f"{self.database.url}?options={path}"
+        result = self._yoyo(*arguments, database=url, folder=folder or self.folder)
+        assert result.code == 0, result.err
+        return result
+
+    def tables(self, schema: str) -> set[str]:
+        return self.database.tables(schema)
+
+    def applied(self, schema: str, table: str = "_yoyo_migration") -> list[str]:
+        """The ids of a history, sorted."""
+        statement = sql.SQL("SELECT migration_id FROM {} ORDER BY 1")
+        with self.database.connect() as connection:
+            rows = connection.execute(statement.format(sql.Identifier(schema, table)))
+            return [id for (id,) in rows.fetchall()]
+
+    def everything(self, schema: str) -> dict[str, list[str]]:
+        """Every row of every table of *schema*."""
+        with self.database.connect() as connection:
+            return {
+                name: [
+                    text
+                    for (text,) in connection.execute(
+                        sql.SQL("SELECT t::text FROM {} t ORDER BY 1").format(
+                            sql.Identifier(schema, name)
+                        )
+                    )
+                ]
+                for name in self.tables(schema)
+            }
+
+    def states(self, *flags: str, url: str = "", folder: Path | None = None) -> dict[str, str]:
+        said = self.does("status", "--json", *flags, url=url, folder=folder).out
+        return {row["id"]: row["state"] for row in json.loads(said)["migrations"]}
+
+
+def _listed(schema: str) -> str:
+    """*schema* as a list of one, as in `search_path`."""
+    if schema.isalpha():
+        return schema
+    return '"' + schema.replace('"', '""') + '"'
+
+
+@pytest.fixture
+def site(forking: Forking, database: Database, folder: Path, yoyo: Yoyo) -> Site:
+    return Site(forking, database, folder, yoyo)
+
+
+class Case(NamedTuple):
+    """Where a history is looked for."""
+
+    path: str
+    home: str
+    flags: tuple[str, ...] = ()
+    there: tuple[str, ...] = ()
+    """The schemas that have a history already."""
+    works_in: str = ""
+    """Where a migration makes its tables, if that is not its home."""
+
+
+CASES = {
+    "nothing anywhere": Case("one, two", "one"),
+    "the first has it": Case("one, two", "one", there=("one",)),
+    "the second has it": Case("one, two", "two", there=("two",), works_in="one"),
+    "both have it": Case("one, two", "one", there=("one", "two")),
+    "behind a schema that is missing": Case("missing, one, two", "one"),
+    "behind one that is missing, the second has it": Case(
+        "missing, one, two", "two", there=("two",), works_in="one"
+    ),
+    "behind the role's own, which is missing": Case('"$user", two', "two", there=("two",)),
+    "an odd name": Case(_listed(ODD_NAME), ODD_NAME),
+    "an odd name has it": Case(
+        f"one, {_listed(ODD_NAME)}", ODD_NAME, there=(ODD_NAME,), works_in="one"
+    ),
+    "--schema": Case("one", "two", flags=("--schema=two",)),
+    "--schema, another one has it": Case("one", "two", flags=("--schema=two",), there=("one",)),
+    "the first of --schema, the second has it": Case(
+        "public", "one", flags=("--schema=one,two",), there=("two",)
+    ),
+    "--schema with an odd name": Case(
+        "one", ODD_NAME, flags=(f"--schema={_listed(ODD_NAME)}",), there=(ODD_NAME,)
+    ),
+    "--history-schema": Case("one", "two", flags=("--history-schema=two",), works_in="one"),
+    "--history-schema has it": Case(
+        "one", "two", flags=("--history-schema=two",), there=("two",), works_in="one"
+    ),
+    "--history-schema, another one has it": Case(
+        "one", "two", flags=("--history-schema=two",), there=("one",), works_in="one"
+    ),
+    "both flags": Case(
+        "public",
+        "two",
+        flags=("--schema=one", "--history-schema=two"),
+        there=("one",),
+        works_in="one",
+    ),
+}
+
+
+@pytest.mark.parametrize("before", ["initmig", "yoyo"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_the_history_is_in_one_schema_for_every_command(
+    site: Site, case: Case, before: str
+) -> None:
+    for schema in case.there:
+        site.make_history(schema, before)
+    site.set_path(case.path)
+    others = {schema: site.everything(schema) for schema in ("one", "two", ODD_NAME, "public")}
+    here = others.pop(case.home)
+    done = ["0001_a"] if case.home in case.there else []
+    works_in = case.works_in or case.home
+    # made where the search path begins, whoever has the history
+    redone = works_in != case.home and "a" in others.get(works_in, {})
+    if redone:
+        site.database.execute(f"DROP TABLE {works_in}.a")
+        del others[works_in]["a"]
+
+    def check(expected: list[str]) -> None:
+        assert site.states(*case.flags) == {
+            id: "applied" if id in expected else "pending" for id in ("0001_a", "0002_b")
+        }
+        planned = json.loads(site.does("plan", "--json", *case.flags).out)["migrations"]
+        assert [each["id"] for each in planned] == [
+            id for id in ("0001_a", "0002_b") if id not in expected
+        ]
+        left = 7 if len(expected) < 2 else 0
+        assert site.run("wait", *case.flags).code == left
+        assert site.run("status", "--check", *case.flags).code == left
+
+    check(done)
+    site.does("doctor", *case.flags)
+    site.does("rehearse", *case.flags)
+    assert site.everything(case.home) == here
+    site.does("migrate", *case.flags)
+    check(["0001_a", "0002_b"])
+    assert site.applied(case.home) == ["0001_a", "0002_b"]
+    assert site.tables(case.home) >= HISTORY
+    assert "b" in site.tables(works_in)
+    site.does("migrate", *case.flags)
+    for schema, rows in others.items():
+        there = site.everything(schema)
+        if schema == works_in:
+            there = {name: each for name, each in there.items() if name not in ("a", "b")}
+        assert there == {name: each for name, each in rows.items() if name in there}
+        assert {*there} == {*rows} - {"a"} if schema == works_in else {*there} == {*rows}
+    if done and works_in != case.home:
+        site.does("rollback", "--steps=1", *case.flags)
+        check(done)
+        return
+    site.does("rollback", "--all", *case.flags)
+    check([])
+    assert not {"a", "b"} & site.tables(works_in)
+    site.does("baseline", "--to=0002_b", *case.flags)
+    check(["0001_a", "0002_b"])
+    site.does("unlock", *case.flags)
+
+
+# --- privileges do not decide ---
+
+MAY_READ = (
+    "GRANT USAGE ON SCHEMA one, two TO {role}",
+    "GRANT SELECT ON ALL TABLES IN SCHEMA one, two TO {role}",
+)
+MAY_WRITE = (
+    "GRANT USAGE, CREATE ON SCHEMA one, two TO {role}",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA one, two TO {role}",
+)
+
+
+@pytest.mark.parametrize("before", ["initmig", "yoyo"])
+@pytest.mark.parametrize("grants", [MAY_READ, MAY_WRITE], ids=["SELECT only", "another owner"])
+@pytest.mark.parametrize(
+    ("path", "flags"),
+    [
+        ("one, two", ()),
+        ("two, one", ()),
+        ("public", ("--schema=two,one",)),
+        ("public", ("--schema=one", "--history-schema=two")),
+    ],
+)
+def test_every_role_finds_the_history_of_the_owner(
+    site: Site, path: str, flags: tuple[str, ...], grants: tuple[str, ...], before: str
+) -> None:
+    site.make_history("two", before)
+    site.set_path(path)
+    url = site.database.login_role(*grants)
+    before_it = site.everything("one"), site.everything("two")
+    assert site.states(*flags, url=url) == {"0001_a": "applied", "0002_b": "pending"}
+    planned = json.loads(site.does("plan", "--json", *flags, url=url).out)["migrations"]
+    assert [each["id"] for each in planned] == ["0002_b"]
+    assert site.run("wait", *flags, url=url).code == 7
+    assert site.run("status", "--check", *flags, url=url).code == 7
+    # the image that has no more than is applied
+    first = site.folder.with_name("first")
+    for command in (("migrate",), ("wait",), ("status", "--check")):
+        site.does(*command, *flags, url=url, folder=first)
+    assert (site.everything("one"), site.everything("two")) == before_it
+    if grants == MAY_READ:
+        assert site.error("migrate", *flags, url=url, code=4)["sqlstate"] == "42501"
+        assert (site.everything("one"), site.everything("two")) == before_it
+        return
+    site.does("migrate", *flags, url=url)
+    assert site.applied("two") == ["0001_a", "0002_b"]
+    assert site.tables("two") >= HISTORY
+    assert not HISTORY & site.tables("one")
+    site.does("rollback", "--steps=1", *flags, url=url)
+    assert site.applied("two") == ["0001_a"]
+
+
+@pytest.mark.parametrize(
+    "revoked",
+    [
+        "REVOKE USAGE ON SCHEMA one FROM {role}",
+        "REVOKE SELECT ON one._yoyo_migration FROM {role}",
+    ],
+)
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_history_that_the_role_may_not_read_is_not_passed_over(
+    site: Site, elsewhere: bool, revoked: str
+) -> None:
+    site.make_history("one", "initmig")
+    if elsewhere:
+        site.make_history("two", "initmig")
+    site.set_path("one, two")
+    before = site.everything("one"), site.everything("two")
+    url = site.database.login_role(*MAY_WRITE, revoked)
+    for command in (
+        ("migrate",),
+        ("status",),
+        ("wait",),
+        ("plan",),
+        ("rehearse",),
+        ("rollback", "--all"),
+        ("baseline", "--to=0001_a"),
+    ):
+        error = site.error(*command, url=url, code=4)
+        assert error["sqlstate"] == "42501"
+        assert "permission denied" in error["message"]
+    assert (site.everything("one"), site.everything("two")) == before
+
+
+@pytest.mark.parametrize("may_create_in", ["one", "two"])
+def test_no_table_of_the_history_is_made_elsewhere_where_home_is_closed(
+    site: Site, may_create_in: str
+) -> None:
+    site.make_history("two", "yoyo")
+    site.set_path("one, two")
+    url = site.database.login_role(
+        *MAY_WRITE,
+        "REVOKE CREATE ON SCHEMA one, two FROM {role}",
+        f"GRANT CREATE ON SCHEMA {may_create_in} TO {{role}}",
+    )
+    error = site.error("migrate", url=url, code=4 if may_create_in == "one" else 1)
+    assert error["sqlstate"] in ("42501", "3F000")
+    assert not HISTORY & site.tables("one")
+    assert site.applied("two") == ["0001_a"]
+    assert ("_initmig_migration" in site.tables("two")) == (may_create_in == "two")
+
+
+def test_roles_with_schemas_of_their_own_keep_one_journal(site: Site) -> None:
+    write(
+        site.folder,
+        {
+            "0002_b.sql": "-- transactional: false\nCREATE TABLE public.b (n int);\n"
+            "INSERT INTO public.b VALUES (1);\nSELECT 1 / count(*) FROM public.gate;\n"
+        },
+    )
+    site.database.execute("CREATE TABLE gate (); GRANT CREATE ON SCHEMA public TO PUBLIC")
+    site.make_history("public", "yoyo")
+    site.database.execute(
+        "GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC;"
+        "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC"
+    )
+    site.set_path('"$user", public')
+    urls = [site.database.login_role() for _ in range(2)]
+    for url in urls:
+        role = urlsplit(url).username
+        site.database.execute(f"CREATE SCHEMA {role} AUTHORIZATION {role}")
+    first, second = urls
+    for url in (first, first):
+        assert site.run("migrate", url=url).code == 1
+    site.database.execute(
+        f"GRANT {urlsplit(first).username} TO {urlsplit(second).username};"
+        "ALTER TABLE gate ADD n int; INSERT INTO gate VALUES (1)"
+    )
+    assert site.states(url=second) == {"0001_a": "applied", "0002_b": "applying"}
+    site.does("migrate", url=second)
+    assert site.database.query("SELECT n FROM b") == [(1,)]
+    for url in urls:
+        assert not HISTORY & site.tables(str(urlsplit(url).username))
+        site.does("wait", url=url)
+
+
+# --- a history elsewhere ---
+
+
+def test_a_tenant_without_history_is_migrated_beside_the_history_of_public(site: Site) -> None:
+    site.does("migrate")
+    public = site.everything("public")
+    assert {*public} == HISTORY | {"a", "b"}
+    flags = ("--schema=one,public",)
+    assert {*site.states(*flags).values()} == {"pending"}
+    site.does("migrate", *flags)
+    assert site.tables("one") == HISTORY | {"a", "b"}
+    site.does("rollback", "--all", *flags)
+    assert site.tables("one") == HISTORY
+    assert site.applied("one") == []
+    assert site.everything("public") == public
+
+
+@pytest.mark.parametrize("command", [("migrate",), ("baseline", "--to=0002_b")])
+@pytest.mark.parametrize("before", ["initmig", "yoyo"])
+def test_nothing_is_applied_twice_once_the_search_path_has_changed(
+    site: Site, before: str, command: tuple[str, ...]
+) -> None:
+    site.make_history("one", before)
+    one = site.everything("one")
+    site.set_path("two, public")
+    error = site.error(*command, code=6)
+    assert error["error"] == "history-elsewhere"
+    for word in ("one", "two"):
+        assert word in error["message"]
+    assert "--history-schema" in error["next"]
+    assert site.everything("one") == one
+    for schema in ("two", "public"):
+        assert site.tables(schema) == set()
+    for reading in (("rehearse",), ("plan",), ("doctor",), ("status", "--check"), ("wait",)):
+        site.run(*reading)
+        assert site.tables("two") == set()
+    site.does("migrate", "--history-schema=one")
+    assert site.applied("one") == ["0001_a", "0002_b"]
+    assert site.tables("two") == {"b"}
+
+
+@pytest.mark.parametrize("flag", ["--schema=two", "--history-schema=two"])
+def test_whoever_names_the_schema_is_not_asked_about_another_one(site: Site, flag: str) -> None:
+    site.make_history("one", "initmig")
+    site.set_path("two")
+    site.does("migrate", flag)
+    assert site.tables("two") == HISTORY | {"a", "b"}
+
+
+def test_equal_ids_in_schemas_of_tenants_are_normal(site: Site) -> None:
+    site.make_history("one", "initmig")
+    site.does("migrate", "--each-schema=t%")
+    assert site.tables("two") == HISTORY | {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    {
+        "another application's": {"0001_x.sql": "CREATE TABLE x ()"},
+        "one without a row": {},
+    }.values(),
+)
+def test_a_history_with_none_of_these_ids_is_no_obstacle(
+    site: Site, elsewhere: dict[str, str], tmp_path: Path
+) -> None:
+    if elsewhere:
+        other = write(tmp_path / "other", elsewhere)
+        site.does("migrate", "--schema=one", folder=other)
+    else:
+        site.make_history("one", "initmig")
+        site.does("rollback", "--all", "--schema=one")
+    site.set_path("two")
+    site.does("migrate")
+    assert site.tables("two") == HISTORY | {"a", "b"}
+
+
+@pytest.mark.parametrize("role", ["the owner", "one who may not read it"])
+def test_a_history_elsewhere_is_found_whoever_may_read_it(site: Site, role: str) -> None:
+    site.make_history("one", "initmig")
+    site.set_path("two")
+    url = site.database.login_role("GRANT USAGE, CREATE ON SCHEMA two TO {role}")
+    if role == "the owner":
+        assert site.error("migrate", code=6)["error"] == "history-elsewhere"
+        return
+    # what it cannot read may be anybody's
+    result = site.run("migrate", url=url)
+    assert result.code in (0, 6), result.err
+
+
+def test_once_there_is_a_history_no_other_one_is_looked_for(site: Site) -> None:
+    site.set_path("two")
+    site.does("migrate", folder=site.folder.with_name("first"))
+    site.make_history("one", "initmig")
+    site.does("migrate")
+    assert site.applied("two") == ["0001_a", "0002_b"]
+
+
+# --- one history for each application ---
+
+OURS = ("--history-table=app_b",)
+DEFAULT = ("--history-table=_yoyo_migration",)
+"""Said out loud, where the other one is there already."""
+
+
+@pytest.fixture
+def folder_b(site: Site, tmp_path: Path) -> Path:
+    """Another application, whose ids are those of the first."""
+    del site
+    return write(
+        tmp_path / "b",
+        {
+            "0001_a.sql": "CREATE TABLE x ();",
+            "0001_a.rollback.sql": "DROP TABLE x;",
+            "0002_b.sql": "CREATE TABLE y ();",
+            "0002_b.rollback.sql": "DROP TABLE y;",
+        },
+    )
+
+
+def test_another_history_table_has_its_own_and_shares_the_rest(site: Site, folder_b: Path) -> None:
+    site.does("migrate", *OURS, folder=folder_b)
+    assert site.tables("public") == {
+        "app_b", "app_b_initmig", "_yoyo_log", "_yoyo_version", "yoyo_lock", "x", "y",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("order", ["the default first", "the default last"])
+def test_two_applications_with_equal_ids_do_not_see_each_other(
+    site: Site, folder_b: Path, order: str
+) -> None:
+    runs: list[tuple[tuple[str, ...], Path]] = [((), site.folder), (OURS, folder_b)]
+    if order == "the default last":
+        runs = [(OURS, folder_b), (DEFAULT, site.folder)]
+    for flags, folder in runs:
+        assert {*site.states(*flags, folder=folder).values()} == {"pending"}
+        site.does("migrate", *flags, folder=folder)
+        assert {*site.states(*flags, folder=folder).values()} == {"applied"}
+    assert site.tables("public") >= HISTORY | {"app_b", "app_b_initmig", "a", "b", "x", "y"}
+    before = site.everything("public")
+    site.does("rollback", "--steps=1", *OURS, folder=folder_b)
+    assert site.applied("public", "app_b") == ["0001_a"]
+    assert site.states() == {"0001_a": "applied", "0002_b": "applied"}
+    site.does("rollback", "--all", *OURS, folder=folder_b)
+    after = site.everything("public")
+    for name in ("_yoyo_migration", "_initmig_migration", "a", "b"):
+        assert after[name] == before[name]
+    site.does("migrate")
+    site.does("wait")
+    site.does("rollback", "--all")
+    assert not {"a", "b"} & site.tables("public")
+    site.does("migrate", *OURS, folder=folder_b)
+    assert {*site.states().values()} == {"pending"}
+    assert {"x", "y"} <= site.tables("public")
+
+
+@pytest.mark.parametrize("direction", ["apply", "rollback"])
+@pytest.mark.parametrize("flags", [(), OURS], ids=["the default", "the other"])
+def test_half_way_is_one_application_alone(
+    site: Site, folder_b: Path, flags: tuple[str, ...], direction: str
+) -> None:
+    """The log of yoyo is theirs in common, and says of the same id that it was applied since."""
+    mine, other = (site.folder, folder_b) if flags == () else (folder_b, site.folder)
+    others = OURS if flags == () else DEFAULT
+    whole = "-- transactional: false\nINSERT INTO ran VALUES (1);\n"
+    stops = f"{whole}SELECT 1 / count(*) FROM gate;\n"
+    files = {"0002_b.sql": stops, "0002_b.rollback.sql": "SELECT 1;"}
+    if direction == "rollback":
+        files = {"0002_b.sql": "-- transactional: false\nSELECT 1;", "0002_b.rollback.sql": stops}
+    write(mine, files)
+    site.database.execute("CREATE TABLE ran (n int); CREATE TABLE gate ()")
+    command = ("migrate",) if direction == "apply" else ("rollback", "--steps=1")
+    if direction == "rollback":
+        site.does("migrate", *flags, folder=mine)
+    assert site.run(*command, *flags, folder=mine).code == 1
+    state = "applying" if direction == "apply" else "rolling back"
+    assert site.states(*flags, folder=mine)["0002_b"] == state
+    site.does("migrate", *others, folder=other)
+    assert site.states(*flags, folder=mine)["0002_b"] == state
+    site.does("rollback", "--steps=1", *others, folder=other)
+    assert site.states(*flags, folder=mine)["0002_b"] == state
+    site.database.execute("ALTER TABLE gate ADD n int; INSERT INTO gate VALUES (1)")
+    site.does(*command, *flags, folder=mine)
+    assert site.database.query("SELECT n FROM ran") == [(1,)]
+
+
+def test_two_applications_of_one_schema_do_not_wait_for_each_other(
+    site: Site, folder_b: Path, forking: Forking
+) -> None:
+    """Their keys differ, and what they share is no reason to fail."""
+    del forking
+    with site.database.connect() as connection:
+        site.does("migrate")
+        key = "hashtextextended('public', 20261122)"
+        connection.execute(f"SELECT pg_advisory_lock({key})".encode())
+        site.does("migrate", *OURS, folder=folder_b)
+
+
+# --- a stock yoyo with --migration-table ---
+
+
+def test_a_stock_yoyo_uses_another_history_table_before_and_after(
+    site: Site, folder_b: Path
+) -> None:
+    table = ("--migration-table", "app_b")
+    files = {path.name: path.read_text() for path in folder_b.glob("0001*")}
+    first = write(site.folder.with_name("first_b"), files)
+    site.yoyo("apply", *table, schema="public", folder=first)
+    assert site.states(*OURS, folder=folder_b) == {"0001_a": "applied", "0002_b": "pending"}
+    site.does("migrate", *OURS, folder=folder_b)
+    listed = site.yoyo("list", *table, schema="public", folder=folder_b).out
+    assert [line.split()[:2] for line in listed.splitlines()[2:]] == [
+        ["A", "0001_a"],
+        ["A", "0002_b"],
+    ]
+    site.yoyo("rollback", "--all", *table, schema="public", folder=folder_b)
+    assert {*site.states(*OURS, folder=folder_b).values()} == {"pending"}
+    site.does("migrate", *OURS, folder=folder_b)
+    site.does("rollback", "--all", *OURS, folder=folder_b)
+    assert site.applied("public", "app_b") == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("migrate",), ("baseline", "--to=0002_b"), ("rehearse",), ("plan",)],
+)
+@pytest.mark.parametrize("by", ["initmig", "yoyo"])
+def test_a_database_with_another_history_table_is_told_plainly(
+    site: Site, folder_b: Path, by: str, command: tuple[str, ...]
+) -> None:
+    if by == "yoyo":
+        site.yoyo("apply", "--migration-table", "app_b", schema="public", folder=folder_b)
+    else:
+        site.does("migrate", *OURS, folder=folder_b)
+    before = site.everything("public")
+    error = site.error(*command, code=6)
+    assert error["error"] == "other-history-table"
+    assert "app_b" in error["message"]
+    assert "app_b_initmig" not in error["message"]
+    assert "--history-table" in error["next"]
+    assert site.everything("public") == before
+    assert {*site.states().values()} == {"pending"}
+    assert site.run("wait").code in (6, 7)
+    assert site.run("rollback", "--all").code in (0, 6)
+    assert site.everything("public") == before
+
+
+def test_only_what_looks_like_a_history_is_named(site: Site, folder_b: Path) -> None:
+    site.database.execute(
+        "CREATE TABLE audit (migration_hash text, note text);"
+        "CREATE VIEW seen AS SELECT 1 AS migration_hash, 2 AS migration_id, 3 AS applied_at_utc"
+    )
+    for name in ("app_b", "Odd name"):
+        site.does("migrate", f"--history-table={name}", folder=write(folder_b, {}))
+        site.does("rollback", "--all", f"--history-table={name}", folder=folder_b)
+    error = site.error("migrate", code=6)
+    assert "app_b" in error["message"]
+    assert "Odd name" in error["message"]
+    assert "audit" not in error["message"]
+    assert "seen" not in error["message"]
