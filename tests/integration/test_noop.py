@@ -158,8 +158,10 @@ def test_noop_does_not_wait_for_whoever_holds_the_lock(
 
 
 def test_noop_imports_no_more_than_it_needs(
-    applied: Database, processes: Processes, folder: Path
+    applied: Database, initmig: Initmig, processes: Processes, folder: Path
 ) -> None:
+    write(folder, {"0003_\u00e9.sql": "SELECT 1", "post-apply.sql": "SELECT 1"})
+    assert initmig(url=applied.url, folder=folder).code == 0
     env = {"DATABASE_URL": applied.url, "INITMIG_MIGRATIONS": str(folder)}
     # without `site`, what stands in sys.modules is what was asked for
     path = f"import sys; sys.path[:] = {sys.path!r}"
@@ -177,6 +179,7 @@ def test_noop_imports_no_more_than_it_needs(
     # of the standard library, what takes a millisecond or more
     assert foreign & {"collections", "contextlib", "enum", "functools", "logging"} == set()
     assert foreign & {"datetime", "json", "random", "re", "signal", "typing"} == set()
+    assert "unicodedata" not in foreign
 
 
 def test_noop_lists_the_files_and_needs_none_of_them(
