@@ -66,6 +66,7 @@ FROM {history} ORDER BY ctime, id"""
 _OWN_COLUMNS = """
 CASE i.state WHEN 'applied' THEN i.checksum ELSE '' END, coalesce(i.breaking, false),
     CASE WHEN i.state = 'applied' AND i.statements_done > 0
+            AND isfinite(i.started_at) AND isfinite(i.finished_at)
         THEN extract(epoch FROM i.finished_at - i.started_at) END::float8"""
 _JOIN_OWN = """
 LEFT JOIN {own} i ON i.migration_id = y.migration_id
@@ -98,7 +99,7 @@ NOT EXISTS (SELECT FROM {log} l WHERE l.migration_id = i.migration_id AND {ours}
 
 _UNFINISHED = """
 SELECT i.migration_id, CASE i.state WHEN 'applying' THEN 'apply' ELSE 'rollback' END,
-    i.checksum, i.statements_done, i.before
+    i.checksum, greatest(i.statements_done, 0), i.before
 FROM {own} i WHERE {is_half_way} ORDER BY i.started_at, i.migration_id"""
 
 RECORDED_AT = "current_setting('initmig.recorded_at')::timestamp"

@@ -55,14 +55,20 @@ def refuse_other_histories(
     :raises PlanError: the history of this image's migrations, by their *known* ids, is in another
         schema or table, or the schema holds the history of another tool
     """
-    if applied:
-        return
-    _refuse_other_place(session, config, known)
-    if config.foreign != "allow":
+    refuse_other_place(session, config, applied, known)
+    if not applied and config.foreign != "allow":
         _refuse_other_tool(session)
 
 
-def _refuse_other_place(session: Session, config: Config, known: Collection[str]) -> None:
+def refuse_other_place(
+    session: Session, config: Config, applied: Collection[str], known: Collection[str]
+) -> None:
+    """The first half of `refuse_other_histories`, which holds where another tool's is adopted.
+
+    :raises PlanError: the history of this image's migrations is in another schema or table
+    """
+    if applied:
+        return
     from initmig import locating
     from initmig.home import LOG
 

@@ -92,7 +92,7 @@ def homes_elsewhere(session: Session, home: Home, ids: Iterable[str]) -> Sequenc
         schema
         for schema in schemas
         if session.query(
-            f"SELECT FROM {home._replace(schema=schema).history}"
+            f"SELECT 1 FROM {home._replace(schema=schema).history}"
             f" WHERE migration_id IN ({wanted}) LIMIT 1"
         )
     ]

@@ -42,6 +42,8 @@ _IN_PASSING = (
     " SET LOCAL synchronous_commit = local;"
 )
 
+_LOCKED_AT = "coalesce(ctime::text, 'an unknown time')"
+
 _SINCE = "to_char(l.ctime, 'YYYY-MM-DD HH24:MI:SS.US')"
 
 _GUARD = f"""
@@ -208,7 +210,7 @@ def remove_yoyo_row(session: Session) -> list[tuple[int, str]]:
         f"DELETE FROM {home.lock}"
         f" WHERE locked IN (SELECT locked FROM {home.lock} FOR UPDATE SKIP LOCKED)"
         f" AND (pid > 0 OR pg_try_advisory_xact_lock({read_facts(session).key}))"
-        " RETURNING abs(pid), ctime::text"
+        f" RETURNING abs(pid::bigint), {_LOCKED_AT}"
     )
     return [(pid, locked_at) for pid, locked_at in rows]
 
@@ -299,7 +301,7 @@ _AdvisoryLock = SessionLock | _TransactionLock
 
 def yoyo_holder(session: Session, waited: float) -> WaitingInQueue | WaitingForYoyo | None:
     """Whose row stands in ``yoyo_lock``, to one who has *waited* that many seconds."""
-    query = f"SELECT pid, ctime::text FROM {home_of(session).lock}"
+    query = f"SELECT pid, {_LOCKED_AT} FROM {home_of(session).lock}"
     for pid, since in session.query(query):
         if pid > 0:
             return WaitingForYoyo(pid, since, waited)

@@ -255,11 +255,14 @@ def refuse_half_way(
 def changed_half_way(
     unfinished: Iterable[Unfinished], migrations: Mapping[str, Migration]
 ) -> tuple[Finding, ...]:
-    """The half-way migrations whose file is not the one that was begun."""
+    """The half-way migrations whose file is not the one that was begun, or has fewer parts."""
     findings = []
     for each in unfinished:
         migration = migrations.get(each.id)
-        if migration and each.checksum != _begun(migration, each.direction)[0]:
+        if migration is None:
+            continue
+        checksum, _, parts = _begun(migration, each.direction)
+        if each.checksum != checksum or each.parts_done > len(parts):
             findings.append(_changed_half_way(migration, each))
     return tuple(findings)
 

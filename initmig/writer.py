@@ -21,6 +21,7 @@ from initmig.events import (
 )
 from initmig.executor import Limits, locked_executor
 from initmig.files import dependencies
+from initmig.intake import refuse_other_place
 from initmig.locating import home_of
 from initmig.lock import remove_yoyo_row
 from initmig.model import UNDOING
@@ -200,6 +201,8 @@ def _choose(session: Session, run: Run) -> Sequence[Migration]:
     pending = load_pending(run, left.pending, applied)
     chosen = planning.without_blocked(asked_for(run, pending), pending)
     meet_changed(run, history.applied_migrations(session), chosen)
+    if chosen:
+        refuse_other_place(session, run.config, applied, run.known)
     for migration in chosen:
         run.emit(RecordPlanned(migration.id, migration.file.path))
     if not chosen:

@@ -147,6 +147,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         self._formatted: dict[str, str] = {}
         self.home = home_of(session)
         self._position: int | None = None
+        self._half_way: frozenset[str] = frozenset()
         super().__init__(None, self.home.table)
 
     def __getattr__(self, name: str) -> Any:
@@ -197,6 +198,8 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         """
         self.make_tables(upgrades=upgrades)
         self._position = upkeep.put_in_order(self.session, self.home)
+        half_way = history.unfinished_migrations(self.session)
+        self._half_way = frozenset(each.id for each in half_way)
 
     def make_tables(self, *, upgrades: bool = True) -> None:
         """Make the history tables that are missing, or as an older yoyo made them.
@@ -351,7 +354,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             self.log_migration(migration, "apply")
             if mark:
                 self.mark_one(migration, log=False)
-                if not migration.use_transactions:
+                if not migration.use_transactions or migration.id in self._half_way:
                     self.record(history.forget(self.home, migration.id))  # what the journal kept
                 self.record(self._record_of(migration, seconds))
                 if self.owing:
