@@ -203,6 +203,8 @@ def _try_history(session: Session, there: Sequence[Found], worker: Worker) -> Ch
             session.query(_USE_HISTORY.format(home_of(session)))
     except (DatabaseRefused, StatementFailed) as error:
         return rights.of_history(there, worker, error.problems[0])
+    except PlanError as error:
+        return of_refusal("history", error.problems[0])._replace(exit_code=error.exit_code)
     return Check("history", "ok", "may be kept" if there else "may be made and kept")
 
 
