@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from tests.support.migrations import write
+from tests.support.pgbouncer import running_pgbouncer
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.command import Initmig
-    from tests.support.databases import Database
+    from tests.support.databases import Database, DatabaseServer
     from tests.support.processes import Result, Running
     from tests.support.yoyo import Yoyo
 
@@ -34,11 +36,11 @@ class Versions(NamedTuple):
     database: Database
     folder: Path
 
-    def start(self, version: str, *arguments: str) -> Running:
+    def start(self, version: str, *arguments: str, url: str = "") -> Running:
         """*version* is old or new."""
         env = {"INITMIG_LOG_FORMAT": "json", "INITMIG_LOG_LEVEL": "debug"}
         initmig = self.old if version == "old" else self.new
-        return initmig.start(*arguments, url=self.database.url, folder=self.folder, env=env)
+        return initmig.start(*arguments, url=url or self.database.url, folder=self.folder, env=env)
 
     def run(self, version: str, *arguments: str) -> Result:
         return self.start(version, *arguments).result()
@@ -108,20 +110,177 @@ def test_each_applies_again_what_the_other_has_rolled_back(versions: Versions) -
         assert len(versions.roll_back(other(version), "--all")) == len(IDS)
 
 
-def test_what_0_1_0_had_recorded_is_the_same_after_the_upgrade(versions: Versions) -> None:
-    rows = (
-        "SELECT migration_id, checksum, breaking, state, statements_done, started_at, finished_at,"
-        " username, hostname, image_version, before FROM _initmig_migration ORDER BY started_at"
-    )
+# --- what the upgrade does to the tables ---
+
+COLUMNS = """
+SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.atthasdef
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relnamespace = 'public'::regnamespace AND c.relname = ANY (%s)
+ORDER BY c.relname, a.attnum"""
+TABLES = ("_initmig_migration", "_yoyo_log", "_yoyo_migration", "_yoyo_version", "yoyo_lock")
+ADDED = {
+    ("_initmig_migration", "position", "bigint", False, False),
+    ("_initmig_migration", "log_rows", "integer", False, False),
+    ("_initmig_migration", "log_rows_at", "timestamp with time zone", False, False),
+}
+RECORDS = """
+SELECT migration_id, checksum, breaking, state, statements_done, started_at, finished_at, username,
+    hostname, image_version, before
+FROM _initmig_migration ORDER BY started_at"""
+
+
+def columns(database: Database) -> list[tuple[object, ...]]:
+    return database.query(COLUMNS, [list(TABLES)])
+
+
+def rows(database: Database) -> list[list[tuple[object, ...]]]:
+    return [database.query(f"SELECT * FROM {table} ORDER BY 1, 2") for table in TABLES]
+
+
+def apply_all_but_the_last(versions: Versions, version: str) -> None:
+    """One after the other, so that their order is known; the last one is pending then."""
     for id in IDS[:3]:
         versions.add(id)
-        versions.succeed("old", "migrate")
-    recorded = versions.database.query(rows)
+        versions.succeed(version, "migrate")
     versions.add(IDS[3])
+
+
+def test_first_run_that_writes_adds_three_columns_and_numbers_the_rows(versions: Versions) -> None:
+    database = versions.database
+    apply_all_but_the_last(versions, "old")
+    before, records = columns(database), database.query(RECORDS)
     versions.succeed("new", "migrate")
-    assert versions.database.query(rows)[:3] == recorded
+    assert {*columns(database)} - {*before} == ADDED
+    assert {*before} <= {*columns(database)}
+    assert database.query(RECORDS)[:3] == records
+    positions = database.query("SELECT migration_id, position FROM _initmig_migration ORDER BY 2")
+    assert positions == [*zip(IDS, range(1, 5), strict=True)]
+
+
+def test_change_of_what_0_1_0_applied_is_seen(versions: Versions) -> None:
+    apply_all_but_the_last(versions, "old")
+    versions.succeed("new", "migrate")
     write(versions.folder, {f"{IDS[0]}.sql": "SELECT 'another one'"})
     assert versions.states("new")[IDS[0]] == "changed"
+
+
+@pytest.mark.parametrize("made_by", ["old", "new"])
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("status --json", 0),
+        ("status --check", 7),
+        ("plan", 0),
+        ("wait --wait-timeout=0", 7),
+        ("doctor", 0),
+        ("rehearse", 0),
+        ("unlock", 0),
+    ],
+)
+def test_what_only_looks_works_on_the_tables_of_the_other_and_changes_none(
+    versions: Versions, made_by: str, command: str, code: int
+) -> None:
+    database = versions.database
+    apply_all_but_the_last(versions, made_by)
+    before = columns(database), rows(database)
+    for version in (made_by, other(made_by)):
+        result = versions.run(version, *command.split())
+        assert result.code == code, result.err
+    assert (columns(database), rows(database)) == before
+
+
+@pytest.mark.parametrize("made_by", ["old", "new"])
+def test_baseline_of_the_other_is_the_last(versions: Versions, made_by: str) -> None:
+    apply_all_but_the_last(versions, made_by)
+    versions.succeed(other(made_by), "baseline", "--to", IDS[3])
+    versions.database.execute(f'CREATE TABLE "{IDS[3]}" ()')
+    assert versions.roll_back("new", "--all") == [*reversed(IDS)]
+
+
+READ = "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"
+WRITE = (
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+    "GRANT CREATE ON SCHEMA public TO {role}",
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [("migrate", 0), ("status", 0), ("status --check", 0), ("wait --wait-timeout=0", 0)],
+)
+def test_nothing_to_do_needs_no_more_than_select_on_the_tables_of_0_1_0(
+    versions: Versions, command: str, code: int
+) -> None:
+    versions.add(IDS[0])
+    versions.succeed("old", "migrate")
+    url = versions.database.login_role(READ)
+    result = versions.new(*command.split(), url=url, folder=versions.folder)
+    assert result.code == code, result.err
+
+
+@pytest.mark.parametrize(
+    "command", ["migrate", "rollback --all", f"baseline --to {IDS[3]}", "migrate --transaction=all"]
+)
+def test_who_may_write_and_does_not_own_the_table_is_told_the_statement(
+    versions: Versions, command: str
+) -> None:
+    database = versions.database
+    apply_all_but_the_last(versions, "old")
+    if command.startswith("rollback"):
+        for id in IDS[:3]:
+            write(versions.folder, {f"{id}.rollback.sql": ""})
+    url = database.login_role(*WRITE)
+    before = columns(database), rows(database)
+    refused = versions.new(*command.split(), url=url, folder=versions.folder)
+    assert refused.code == 4, refused.err
+    assert (columns(database), rows(database)) == before
+    statement = re.search(r"ALTER TABLE [^;]+;", refused.err)
+    assert statement, refused.err
+    database.execute(statement[0])
+    done = versions.new(*command.split(), url=url, folder=versions.folder)
+    assert done.code == 0, done.err
+    assert {*columns(database)} - {*before[0]} == ADDED
+
+
+# --- one at a time ---
+
+
+@pytest.mark.any_version
+@pytest.mark.parametrize(
+    ("schema", "path", "there"),
+    [
+        ("public", "public", False),
+        ("public", "nowhere, public", True),
+        ("postgres", '"$user", public', False),
+        ("tenant", "tenant, public", True),
+        ("Odd Schema", '"Odd Schema"', False),
+        ('a"b', '"a""b"', True),
+        ("ähm", "ähm", False),
+    ],
+)
+@pytest.mark.parametrize("first", ["old", "new"])
+def test_one_waits_for_the_other(
+    versions: Versions, schema: str, path: str, there: bool, first: str
+) -> None:
+    database = versions.database
+    quoted = '"' + schema.replace('"', '""') + '"'
+    database.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted}")
+    database.execute(f"ALTER DATABASE {database.name} SET search_path = {path}")
+    if there:
+        versions.add(IDS[1])
+        versions.succeed(other(first), "migrate")
+    write(versions.folder, {"0009_waits.sql": "SELECT pg_advisory_xact_lock(7)"})
+    with database.connect() as gate:
+        gate.execute("SELECT pg_advisory_lock(7)")
+        at_work = versions.start(first, "migrate", "--lock-timeout=0")
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        wait_until(lambda: database.value(waiting) == 1)
+        queued = versions.run(other(first), "migrate", "--queue-timeout=300ms")
+        assert queued.code == 5, queued.err
+        assert "stale_lock_removed" not in queued.err
+    assert at_work.result().code == 0, at_work.err
+    versions.succeed(other(first), "migrate")
+    assert database.value(f"SELECT count(*) FROM {quoted}._yoyo_log") == 1 + there
 
 
 # --- a journal that one begins, and the other ends ---
@@ -206,7 +365,7 @@ PAUSE_SECONDS = 0.3
 """The longest before somebody is killed."""
 
 
-def write_crowd_files(folder: Path) -> set[int]:
+def write_crowd_files(folder: Path, *, in_parts: bool) -> set[int]:
     """Migrations that leave a row for each of their parts; gives what is to be there in the end."""
     rows = set()
     for number in range(1, MIGRATIONS + 1):
@@ -215,7 +374,7 @@ def write_crowd_files(folder: Path) -> set[int]:
         insert = "INSERT INTO done VALUES ({}); SELECT pg_sleep(0.05);\n"
         lines = [insert.format(first), insert.format(second)]
         undo = [insert.format(-second), insert.format(-first)]
-        if number % 3 == 0:
+        if in_parts and number % 3 == 0:
             lines = ["-- transactional: false\n", lines[0]]
             lines += [f"CREATE INDEX CONCURRENTLY i{number} ON done (n);\n", insert.format(second)]
             undo = [undo[0], f"DROP INDEX CONCURRENTLY i{number};\n", undo[1]]
@@ -230,27 +389,33 @@ def write_crowd_files(folder: Path) -> set[int]:
 class Crowd:
     """Copies of both versions that do the same *command*; those that are killed come again."""
 
-    def __init__(self, versions: Versions, command: str, random: random.Random) -> None:
+    def __init__(
+        self, versions: Versions, command: str, urls: Sequence[str], chance: random.Random
+    ) -> None:
+        """Each copy takes one of the *urls* of the database."""
         self._versions = versions
         self._command = command
-        self._random = random
+        self._urls = urls
+        self._chance = chance
         self._running: list[tuple[str, Running]] = []
 
     def add(self, version: str) -> None:
         self._running += [(version, self._start(version)) for _ in range(COPIES)]
 
     def _start(self, version: str) -> Running:
-        return self._versions.start(version, *self._command.split(), "--lock-retries=100")
+        return self._versions.start(
+            version, *self._command.split(), url=self._chance.choice(self._urls)
+        )
 
     def kill_one(self) -> bool:
         """After a pause, kill a copy and start it again; false where all have ended."""
-        time.sleep(self._random.uniform(0, PAUSE_SECONDS))
+        time.sleep(self._chance.uniform(0, PAUSE_SECONDS))
         alive = [place for place, (_, copy) in enumerate(self._running) if copy.is_running()]
         if not alive:
             return False
         at_work = [place for place in alive if '"lock_acquired"' in self._running[place][1].err]
         # half of the time the one that has something to lose
-        place = self._random.choice(at_work if at_work and self._random.random() < 0.5 else alive)
+        place = self._chance.choice(at_work if at_work and self._chance.random() < 0.5 else alive)
         version, copy = self._running[place]
         copy.kill()
         if copy.result().code < 0:
@@ -268,20 +433,24 @@ class Crowd:
 SEEDS = [1, 2, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 11))]
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("first", ["old", "new", ""], ids=["old first", "new first", "together"])
-def test_crowd_of_both_does_each_migration_once_whoever_is_killed(
-    versions: Versions, seed: int, first: str
+def let_a_crowd_do(
+    versions: Versions,
+    chance: random.Random,
+    *,
+    first: str = "old",
+    urls: Sequence[str] = ("",),
+    in_parts: bool = True,
 ) -> None:
+    """A crowd applies everything, and another one rolls it back; nothing is done twice."""
     database = versions.database
-    rows = write_crowd_files(versions.folder)
+    rows = write_crowd_files(versions.folder, in_parts=in_parts)
     database.execute("CREATE TABLE done (n int)")
-    chance = random.Random(seed)
     for command, done in (("migrate", rows), ("rollback --all", {-row for row in rows})):
-        crowd = Crowd(versions, command, chance)
+        crowd = Crowd(versions, command, urls, chance)
         if first:
             crowd.add(first)
-            wait_for_some(database)
+            # until it is at work
+            wait_until(lambda: database.value("SELECT count(*) FROM done") >= 2)
             crowd.add(other(first))
         else:
             crowd.add("old")
@@ -292,16 +461,28 @@ def test_crowd_of_both_does_each_migration_once_whoever_is_killed(
         crowd.end()
         found = sorted(n for (n,) in database.query("SELECT n FROM done"))
         assert found == sorted(done)
-        assert_recorded_once(database, command)
+        assert_recorded_once(database, command, in_parts=in_parts)
         database.execute("TRUNCATE done")
 
 
-def wait_for_some(database: Database) -> None:
-    """Until the crowd is at work."""
-    wait_until(lambda: database.value("SELECT count(*) FROM done") >= 2)
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("first", ["old", "new", ""], ids=["old first", "new first", "together"])
+def test_crowd_of_both_does_each_migration_once_whoever_is_killed(
+    versions: Versions, seed: int, first: str
+) -> None:
+    let_a_crowd_do(versions, random.Random(seed), first=first)
 
 
-def assert_recorded_once(database: Database, command: str) -> None:
+@pytest.mark.parametrize("seed", SEEDS)
+def test_crowd_of_both_partly_behind_a_pooler_does_each_migration_once_whoever_is_killed(
+    versions: Versions, server: DatabaseServer, seed: int
+) -> None:
+    with running_pgbouncer(server) as bouncer:
+        urls = [versions.database.url, bouncer.url(versions.database.name)]
+        let_a_crowd_do(versions, random.Random(seed), urls=urls, in_parts=False)
+
+
+def assert_recorded_once(database: Database, command: str, *, in_parts: bool) -> None:
     operation = "apply" if command == "migrate" else "rollback"
     ids = sorted(f"{number:04}_a" for number in range(1, MIGRATIONS + 1))
     logged = f"SELECT migration_id FROM _yoyo_log WHERE operation = '{operation}' ORDER BY 1"
@@ -310,6 +491,6 @@ def assert_recorded_once(database: Database, command: str) -> None:
         rows = database.query(f"SELECT migration_id FROM {table} ORDER BY 1")
         assert [id for (id,) in rows] == (ids if operation == "apply" else [])
     indexes = database.query("SELECT indisvalid FROM pg_index WHERE indrelid = 'done'::regclass")
-    assert indexes == ([(True,)] * (MIGRATIONS // 3) if operation == "apply" else [])
+    assert indexes == ([(True,)] * (MIGRATIONS // 3) if in_parts and operation == "apply" else [])
     # a dead initmig's row has a negative pid, and is in the way of no initmig
     assert database.query("SELECT pid FROM yoyo_lock WHERE pid > 0") == []
