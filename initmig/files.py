@@ -255,11 +255,12 @@ def _python_dependencies(data: bytes) -> frozenset[str]:
     import ast
 
     for node in ast.parse(data).body:
-        if isinstance(node, ast.Assign) and any(
-            isinstance(target, ast.Name) and target.id == "__depends__" for target in node.targets
-        ):
-            names = ast.literal_eval(node.value)
-            return frozenset([names] if isinstance(names, str) else names)
+        match node:
+            case ast.Assign([ast.Name("__depends__")], value) | ast.AnnAssign(
+                ast.Name("__depends__"), _, ast.expr() as value
+            ):
+                names = ast.literal_eval(value)
+                return frozenset([names] if isinstance(names, str) else names)
     return frozenset()
 
 

@@ -373,3 +373,19 @@ def test_no_part_runs_twice_where_the_log_was_emptied(half_way: HalfWay, command
     image.database.execute("TRUNCATE _yoyo_log")
     image.succeed(*command.split())
     assert half_way.done() == (APPLIED if command == "migrate" else UNDONE)
+
+
+@all_steps
+def test_no_part_of_a_hook_runs_twice(half_way: HalfWay, steps: Sequence[int]) -> None:
+    image = half_way.image
+    hook = PARTS["0001_a.sql"]
+    write(image.folder, {"0001_a.sql": "SELECT 1", "post-apply.sql": hook})
+    image.succeed("migrate")
+    half_way.done()
+    image.write("0002_b")
+    every = cycle(steps)
+    half_way.clock.step(next(every))
+    half_way.stop("migrate")
+    half_way.clock.step(next(every))
+    image.succeed("migrate")
+    assert half_way.done() == APPLIED

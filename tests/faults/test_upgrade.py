@@ -242,6 +242,17 @@ def test_who_may_write_and_does_not_own_the_table_is_told_the_statement(
     assert {*columns(database)} - {*before[0]} == ADDED
 
 
+def test_history_of_0_1_0_behind_the_first_of_several_schemas_is_named(versions: Versions) -> None:
+    versions.add(IDS[0])
+    versions.succeed("old", "migrate")
+    versions.database.execute("CREATE SCHEMA app")
+    schemas = "--schema=app,public"
+    versions.succeed("old", "wait", "--wait-timeout=0", schemas)
+    assert versions.run("new", "wait", "--wait-timeout=0", schemas).code == 7
+    versions.succeed("new", "wait", "--wait-timeout=0", schemas, "--history-schema=public")
+    assert versions.database.tables("app") == set()
+
+
 # --- one at a time ---
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from initmig.errors import ConfigError, Place, Problem
-from initmig.files import checksum, list_files, parse_sql, read
+from initmig.files import checksum, dependencies, list_files, parse_sql, read
 from initmig.model import MigrationFile
 from tests.support.migrations import write
 
@@ -270,3 +270,25 @@ def test_a_file_that_is_not_transactional_may_commit(tmp_path: Path) -> None:
     write(tmp_path, {"a.sql": "-- transactional: false\nBEGIN; SELECT 1; COMMIT;"})
     [file] = list_files([str(tmp_path)]).migrations
     assert not parse_sql(read(file)).header.transactional
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "depends"),
+    [
+        ("x.sql", "-- depends: a b\nSELECT 1", {"a", "b"}),
+        ("x.sql", "SELECT 1", set()),
+        ("x.py", "__depends__ = {'a', 'b'}", {"a", "b"}),
+        ("x.py", "__depends__: set[str] = {'a'}", {"a"}),
+        ("x.py", "__depends__: set[str]", set()),
+        ("x.py", "__depends__ = ['a']", {"a"}),
+        ("x.py", "__depends__ = 'a'", {"a"}),
+        ("x.py", "__depends__ = others()", set()),
+        ("x.py", "no Python", set()),
+    ],
+)
+def test_dependencies_are_read_without_running_the_file(
+    tmp_path: Path, name: str, text: str, depends: set[str]
+) -> None:
+    write(tmp_path, {name: text})
+    [file] = list_files([str(tmp_path)]).migrations
+    assert dependencies(file) == depends
