@@ -41,7 +41,8 @@ def scratch_database(run: Run) -> Iterator[Session]:
             _load(run.config.from_baseline, settings)
         session = postgres.connect(settings)
         try:
-            _create_schemas(session, settings.schema)
+            named = (*settings.schema, settings.history_schema)
+            _create_schemas(session, [name for name in named if name])
             yield session
         finally:
             session.close()
@@ -113,7 +114,7 @@ def _drop(run: Run, name: str) -> None:
 
 
 def _create_schemas(session: Session, schemas: Sequence[str]) -> None:
-    """What ``--schema`` names is there before the first migration, wherever that is run."""
+    """What ``--schema`` and ``--history-schema`` name is there before the first migration."""
     for name in schemas:
         if name != USER_SCHEMA and not name.startswith("pg_"):
             session.query(f"CREATE SCHEMA IF NOT EXISTS {quote_identifier(name)}")

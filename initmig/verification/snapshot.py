@@ -10,20 +10,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from initmig.locating import home_of
 from initmig.postgres import quote_literal
 
 if TYPE_CHECKING:
     from initmig.postgres import Session
     from initmig.verification.comparison import Snapshot
 
-_HISTORY = ("_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock", "_initmig_migration")
-
 _FIRST_USER_OID = 16384
 """What initdb makes is below: https://www.postgresql.org/docs/current/system-catalog-initial-data.html"""
 
 # What an extension has made comes and goes with it; so does what is a part of another object, as
 # the functions and casts of a range. But the sequence of an identity is told of.
-_SHARED = f"""
+_SHARED = """
 WITH member AS (
     SELECT classid, objid FROM pg_depend
     WHERE deptype = 'e' OR (deptype = 'i' AND classid <> 'pg_class'::regclass)
@@ -37,7 +36,7 @@ WITH member AS (
             WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence'
             WHEN 'c' THEN 'type' END AS kind
     FROM pg_class c JOIN namespace n ON n.oid = relnamespace
-    WHERE relname NOT IN ({", ".join(map(quote_literal, _HISTORY))})
+    WHERE relname NOT IN ({history})
         AND ('pg_class'::regclass, c.oid) NOT IN (SELECT classid, objid FROM member)
 ), type AS (
     SELECT t.*, n.name || '.' || quote_ident(typname) AS name
@@ -288,8 +287,10 @@ def take_snapshot(session: Session) -> Snapshot:
 
     :raises InitmigError: the database cannot be asked
     """
+    history = ", ".join(map(quote_literal, home_of(session).tables))
+    shared = _QUALIFIED + _SHARED.format(history=history)
     return {
         name: definition
         for query in _QUERIES
-        for name, definition in session.query(f"{_QUALIFIED}{_SHARED}{query}")
+        for name, definition in session.query(f"{shared}{query}")
     }

@@ -824,6 +824,16 @@ def test_schema_and_role_are_made_where_the_server_is_its_own(
     assert verdicts(result)["0001_a"]["difference"] == ['+ table "$app".a owner "app-owner"']
 
 
+def test_the_history_is_no_part_of_what_is_compared_wherever_it_is(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, {"0001_a.sql": "CREATE TABLE a ()", "0001_a.rollback.sql": "DROP TABLE a"})
+    flags = ("--history-schema=kept", "--history-table=of_app")
+    result = initmig("verify", "--json", *flags, url=database.url, folder=folder)
+    assert result.code == 0, result.err
+    assert verdicts(result)["0001_a"]["state"] == "ok"
+
+
 def test_no_migrations_are_no_failure_where_the_folder_may_be_empty(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
