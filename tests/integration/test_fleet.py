@@ -395,6 +395,29 @@ def test_a_target_names_its_schemas_as_the_flag_does_or_one_by_one(
     assert schemas_of(database, "a") == [schema]
 
 
+def test_a_target_has_its_history_where_it_says(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, FILES)
+    create_schemas(database, ["one", "two", "Records, all"])
+    targets = folder.parent / "targets.toml"
+    targets.write_text(
+        "".join(
+            f'[[target]]\nname = "{name}"\nschema = "{name}"\n'
+            f'history_schema = \'"Records, all"\'\nhistory_table = "{name}_history"\n'
+            for name in ("one", "two")
+        )
+    )
+    flags = ("migrate", "--targets", str(targets), "--json")
+    for applied in (["0001_a", "0002_b"], []):
+        result = initmig(*flags, url=database.url, folder=folder)
+        assert result.code == 0, result.err
+        assert [each["applied"] for each in outcomes(result).values()] == [applied, applied]
+    assert sorted(schemas_of(database, "a")) == ["one", "two"]
+    for table in ("one_history", "two_history"):
+        assert schemas_of(database, table) == ["Records, all"]
+
+
 def test_tenants_cannot_share_a_history(database: Database, initmig: Initmig, folder: Path) -> None:
     for flags, env in [
         (("--each-schema=x", "--history-schema=y"), {}),
