@@ -12,8 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# Debian's folders of libraries have the machine in their names.
-_LIBRARIES = "*/faketime/libfaketimeMT.so.1"
+# Debian's folders of libraries have the machine in their names, others' its width.
+_LIBRARIES = ("lib/*/faketime/libfaketimeMT.so.1", "lib*/faketime/libfaketimeMT.so.1")
 
 
 class SteppedClock:
@@ -54,10 +54,10 @@ def stepped_clock() -> Iterator[SteppedClock]:
 
     Skips the test where there is no libfaketime.
     """
-    library = next(Path("/usr/lib").glob(_LIBRARIES), None)
-    if library is None:
+    found = [library for pattern in _LIBRARIES for library in Path("/usr").glob(pattern)]
+    if not found:
         pytest.skip("needs libfaketime (apt-get install libfaketime)")
     with tempfile.TemporaryDirectory(prefix="initmig-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # PostgreSQL runs as another user
-        yield SteppedClock(library, folder)
+        yield SteppedClock(found[0], folder)
