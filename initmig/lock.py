@@ -20,6 +20,7 @@ from initmig.events import (
 )
 from initmig.home import LOCK
 from initmig.locating import columns_of, home_of
+from initmig.postgres import quote_literal
 from initmig.queue import Queue, SessionLock, holder_of, read_facts
 
 if TYPE_CHECKING:
@@ -47,13 +48,13 @@ _LOCKED_AT = "coalesce(ctime::text, 'an unknown time')"
 _SINCE = "to_char(l.ctime, 'YYYY-MM-DD HH24:MI:SS.US')"
 
 _GUARD = f"""
-DO $initmig$ BEGIN
+BEGIN
     PERFORM FROM {{table}} WHERE {{ours}} FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the one that held the migration lock; another migrator has taken over'
             USING ERRCODE = '{LOCK_LOST}';
     END IF;
-END $initmig$;"""
+END"""
 
 
 class Held(NamedTuple):
@@ -356,7 +357,8 @@ class _YoyoRow:
         return yoyo_holder(self._session, waited)
 
     def guard(self) -> str:
-        return _GUARD.format(table=self._table, ours=self._ours())
+        block = _GUARD.format(table=self._table, ours=self._ours())
+        return f"DO {quote_literal(block)};"
 
     def _ours(self) -> str:
         # with the time, because the pid may be another one's by now

@@ -32,10 +32,11 @@ from initmig.model import UNDOING
 from initmig.postgres import StatementFailed, quote_literal
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from initmig.engine.outbox import Script
     from initmig.events import Emit
+    from initmig.home import Home
     from initmig.model import Direction
     from initmig.postgres import Session
 
@@ -52,6 +53,15 @@ WHERE c.condeferrable AND NOT c.condeferred AND has_schema_privilege(n.oid, 'USA
 
 _CREATED_ELSEWHERE = ("42P07", "23505")
 """duplicate_table, or unique_violation in pg_type: another session created it just now."""
+
+
+_TABLES: Mapping[str, Callable[[Home], str]] = {
+    "migration_table_quoted": lambda home: home.history,
+    "log_table_quoted": lambda home: home.log,
+    "version_table_quoted": lambda home: home.version,
+    "lock_table_quoted": lambda home: home.lock,
+}
+"""By what yoyo calls them."""
 
 
 class _ReleasedSavepoint(SavepointTransactionManager):  # type: ignore[misc]
@@ -151,15 +161,12 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         super().__init__(None, self.home.table)
 
     def __getattr__(self, name: str) -> Any:
-        """The names of tables as yoyo asks for them, each in the home of the history."""
-        tables = {
-            "migration_table_quoted": self.home.history,
-            "log_table_quoted": self.home.log,
-            "version_table_quoted": self.home.version,
-            "lock_table_quoted": self.home.lock,
-        }
-        if name in tables:
-            return tables[name]
+        """What stands for a table in yoyo's SQL, as a parameter of `execute`.
+
+        A schema's name can have characters that yoyo's SQL takes for parameters.
+        """
+        if name in _TABLES:
+            return f":{name}"
         raise AttributeError(name)
 
     def connect(self, dburi: None) -> Any:  # noqa: ARG002 - yoyo's signature
@@ -182,6 +189,11 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         """For a step in SQL, behind all that waits."""
         self._outbox.send()
         return _StepCursor(self.session.connection)
+
+    @property
+    def lock_table_definition(self) -> str:
+        """The SQL that creates yoyo's lock table."""
+        return self._filled_in(self.format_sql(self.create_lock_table_sql), {})
 
     def copy(self) -> Backend:
         """This backend: a second connection could not commit together with the first."""
@@ -324,11 +336,18 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def execute(self, sql: str, params: Mapping[str, Any] | None = None) -> Any:
         """As yoyo does it; in a transaction, what has no rows waits."""
-        sql = _with_literals(sql, params or {})
+        sql = self._filled_in(sql, params or {})
         if self._in_transaction and not sql.startswith("SELECT"):
             self._outbox.put(sql)
             return None
         return _Rows(self._outbox.ask(sql))
+
+    def _filled_in(self, sql: str, params: Mapping[str, Any]) -> str:
+        """*sql* of yoyo's with the tables of the history and *params* in it."""
+        values = {name: table(self.home) for name, table in _TABLES.items() if f":{name}" in sql}
+        for name, value in params.items():
+            values[name] = "NULL" if value is None else quote_literal(str(value))
+        return _template(sql, tuple(values)) % values if values else sql
 
     def run(self, script: Script) -> None:
         """*script*, which waits for the COMMIT where the transaction is its own."""
@@ -505,15 +524,6 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         }
 
 
-def _with_literals(sql: str, params: Mapping[str, Any]) -> str:
-    """*sql* of yoyo's with *params* in it."""
-    literals = {
-        name: "NULL" if value is None else quote_literal(str(value))
-        for name, value in params.items()
-    }
-    return _template(sql, tuple(literals)) % literals if literals else sql
-
-
 @cache
 def _template(sql: str, names: Sequence[str]) -> str:
     return str(change_param_style("pyformat", sql, dict.fromkeys(names))[0])
@@ -525,7 +535,7 @@ def create_lock_table(session: Session) -> None:
         return
     backend = _without_migrations(session)
     try:
-        session.query(backend.format_sql(backend.create_lock_table_sql))
+        session.query(backend.lock_table_definition)
     except DatabaseRefused as error:
         if error.problems[0].server.sqlstate not in _CREATED_ELSEWHERE:
             raise

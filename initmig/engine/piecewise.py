@@ -13,7 +13,7 @@ from initmig.errors import MigrationFailed, PlanError
 from initmig.events import LeftOverRemoved, MigrationResumed, PartFoundDone
 from initmig.journal import Journal
 from initmig.model import UNDOING
-from initmig.postgres import StatementFailed
+from initmig.postgres import StatementFailed, quote_literal
 from initmig.sql.statements import EndsBlock, EndsItsBlocks, SetsSession, runs_alone
 
 if TYPE_CHECKING:
@@ -146,13 +146,9 @@ class Piecewise:
 
     def _run_committing(self, number: int, part: Part) -> None:
         """What commits by itself, with its place in the last transaction of its own."""
-        quote = "$initmig$"
-        while quote in part.sql:
-            quote = f"{quote[:-1]}_$"
+        block = f"BEGIN {part.sql}\n; {self._journal.done(number)}; END"
         try:
-            self._session.run(
-                f"DO {quote} BEGIN {part.sql}\n; {self._journal.done(number)}; END {quote}"
-            )
+            self._session.run(f"DO {quote_literal(block)}")
         except StatementFailed as error:
             if error.server.sqlstate != _SYNTAX_ERROR:
                 raise
