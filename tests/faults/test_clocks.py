@@ -156,8 +156,14 @@ def stock(yoyo: Yoyo, image: Image, third_clock: SteppedClock) -> Stock:
     return Stock(yoyo, image, third_clock)
 
 
+@pytest.fixture
+def old(image: Image, first_release: Initmig) -> Image:
+    """0.1.0 with the same files and on the same database."""
+    return image._replace(initmig=first_release)
+
+
 def record(image: Image, stock: Stock, tool: str, id: str) -> None:
-    """Let yoyo, `migrate` or `baseline` record *id*, which is all that is pending."""
+    """Let yoyo, `baseline` or `migrate` record *id*, which is all that is pending."""
     image.write(id)
     if tool == "y":
         stock("apply")
@@ -178,6 +184,20 @@ def test_yoyo_before_between_and_after_on_another_clock(
     stock.clock.set_to(ahead)
     for tool, id in zip(tools, IDS, strict=True):
         record(image, stock, tool, id)
+        clock.step(step)
+    assert image.roll_back("--steps", "1") == [IDS[3]]
+    assert image.roll_back("--all") == [IDS[2], IDS[1], IDS[0]]
+
+
+@pytest.mark.parametrize("step", [-1, 1], ids=["back", "forward"])
+@pytest.mark.parametrize("tools", ["omom", "momo", "omym", "ymom"])
+def test_0_1_0_before_between_and_after(
+    stock: Stock, old: Image, clock: SteppedClock, tools: str, step: int
+) -> None:
+    image = stock.image
+    stock.clock.set_to(-3600 * step)
+    for tool, id in zip(tools, IDS, strict=True):
+        record(old if tool == "o" else image, stock, tool, id)
         clock.step(step)
     assert image.roll_back("--steps", "1") == [IDS[3]]
     assert image.roll_back("--all") == [IDS[2], IDS[1], IDS[0]]
