@@ -265,6 +265,12 @@ class LockNotReleased(Record):
     reason: str
 
 
+class SessionNotEmptied(Record):
+    """A migration's outcome stands; what it left in the session could not be removed."""
+
+    reason: str
+
+
 class ServerNotice(Record):
     """PostgreSQL said something beside its answer."""
 
@@ -448,6 +454,7 @@ if TYPE_CHECKING:
         | StatementRunning
         | OwnStatementWaiting
         | LockNotReleased
+        | SessionNotEmptied
         | ServerNotice
         | ErrorIgnored
         | Printed

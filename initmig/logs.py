@@ -226,6 +226,13 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
             " something, or `initmig unlock`, removes it"
         ),
     ),
+    events.SessionNotEmptied: _Rendering(
+        "warning",
+        lambda e: (
+            f"could not remove what the migration left in its session: {e.reason}; the migration's"
+            " outcome stands, and what comes next gets a new session"
+        ),
+    ),
     events.ServerNotice: _Rendering("info", lambda e: f"{e.severity}: {e.text}"),
     events.ErrorIgnored: _Rendering("warning", lambda e: f"ignored, as the step says: {e.text}"),
     events.Printed: _Rendering("info", lambda e: e.text),

@@ -104,6 +104,8 @@ class SessionLock:
         """Whether it is taken now."""
         taken = self._session.query(f"SELECT pg_try_advisory_lock({self._key})")[0][0]
         self._taken = bool(taken)
+        if self._taken:
+            self._session.keep_lock(self._key)
         return self._taken
 
     def release(self) -> None:

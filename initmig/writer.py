@@ -79,12 +79,16 @@ def apply(session: Session, run: Run, loaded: Loaded) -> None:
             run.emit(AppliedElsewhere(run.seconds()))
             return
         owing = [hook.id for hook in loaded.hooks]
+        hooks = [hook for hook in loaded.hooks if plan or hook.file in owed]
+        in_one = run.config.transaction == "all"
+        executor.refuse_leftovers(plan, together=in_one)
+        executor.refuse_leftovers(hooks)
         with naming_baseline(loaded):
-            if plan and run.config.transaction == "all":
+            if plan and in_one:
                 executor.apply_all(plan, owing=owing)
             else:
                 executor.apply_each(plan, owing=owing)
-        executor.run_hooks([hook for hook in loaded.hooks if plan or hook.file in owed])
+        executor.run_hooks(hooks)
 
 
 @contextmanager
@@ -147,7 +151,9 @@ def _roll_back(session: Session, run: Run, decided: list[AppliedMigration]) -> N
         if chosen:
             intake.warn_of_ignored(run.config, run.emit)
         if executor:
-            executor.roll_back([migrations[applied.id] for applied in chosen])
+            undoing = [migrations[applied.id] for applied in chosen]
+            executor.refuse_leftovers(undoing, "rollback")
+            executor.roll_back(undoing)
 
 
 def _to_roll_back(run: Run, applied: Sequence[AppliedMigration]) -> tuple[AppliedMigration, ...]:

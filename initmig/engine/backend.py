@@ -24,12 +24,19 @@ from initmig.engine.transactions import (
     shows_another_transaction,
     transaction_ended,
 )
-from initmig.errors import DatabaseRefused, InitmigError, Place, PlanError
+from initmig.errors import (
+    DatabaseRefused,
+    DatabaseUnavailable,
+    InitmigError,
+    Place,
+    PlanError,
+)
+from initmig.events import SessionNotEmptied
 from initmig.home import LOCK, LOG, VERSION
 from initmig.identity import Identity
 from initmig.locating import columns_of, home_of
 from initmig.model import UNDOING
-from initmig.postgres import StatementFailed, quote_literal
+from initmig.postgres import AfterCommit, StatementFailed, committing, quote_literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -50,6 +57,12 @@ _IMMEDIATE_CONSTRAINTS = """
 SELECT string_agg(DISTINCT format('%I.%I', n.nspname, c.conname), ', ')
 FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
 WHERE c.condeferrable AND NOT c.condeferred AND has_schema_privilege(n.oid, 'USAGE')"""
+
+_TEMPORARY_CONSTRAINTS = """
+SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.conname), ', ')
+FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_namespace n
+    ON n.oid OPERATOR(pg_catalog.=) c.connamespace
+WHERE c.condeferrable AND n.oid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()"""
 
 _CREATED_ELSEWHERE = ("42P07", "23505")
 """duplicate_table, or unique_violation in pg_type: another session created it just now."""
@@ -154,6 +167,8 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         self._guard = guard
         self._guards_late = False
         self._shares = False
+        self._empties = False
+        self._left = ""
         self._formatted: dict[str, str] = {}
         self.home = home_of(session)
         self._position: int | None = None
@@ -261,7 +276,14 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         return kind(self, rollback_on_exit=rollback_on_exit)
 
     def begin(self) -> None:
-        """BEGIN with the settings, in one message with what follows."""
+        """BEGIN with the settings, in one message with what follows.
+
+        :raises DatabaseUnavailable: what a migration has left in the session is still there
+        """
+        if self._left:
+            raise DatabaseUnavailable(
+                "session-not-emptied", f"the session cannot be used again: {self._left}"
+            )
         self._outbox.put(f"BEGIN;{self.opening}".rstrip(";"))
         self._in_transaction = True
 
@@ -282,28 +304,62 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         if not self._shares:
             # the guard is a query, before which the level has to be set
             self._guards_late = any(each.sets_isolation for each in migrations)
+            self._empties = self.session.settled
         try:
-            with self.transaction():
+            with self._emptied_where_failed(), self.transaction():
                 yield
         finally:
             self._shares = False
             self._guards_late = self._guards_late and self._in_transaction
+            self._empties = self._empties and self._in_transaction
 
     @contextmanager
     def settings_of_session(self) -> Iterator[None]:
         """Inside, the settings last for the session, so that what runs there can change them."""
-        with cleaning_up(self._reset):
+        with cleaning_up(self._reset), self._emptied_where_failed():
             yield
 
     def _reset(self) -> None:
         if self.session.settled and self.session.usable:
             self.session.query(self.session.resetting)
 
-    def commit(self) -> None:
-        """COMMIT, in one message with all that waits for it; the server must confirm it."""
+    @contextmanager
+    def _emptied_where_failed(self) -> Iterator[None]:
+        """What fails inside leaves nothing in a session that is initmig's alone.
+
+        A ROLLBACK keeps prepared statements and advisory locks, which the next attempt would meet.
+        """
         try:
-            self._outbox.put(f"{self._guard if self._guards_late else ''}COMMIT")
-            self._outbox.send(commits=True)
+            yield
+        except Exception:
+            if self.session.settled and self.session.usable and not self._left:
+                with self._told_what_is_left(InitmigError):
+                    self.session.run(self.session.emptying)
+            raise
+
+    @contextmanager
+    def _told_what_is_left(self, kind: type[InitmigError]) -> Iterator[None]:
+        """An error of this *kind* inside is a warning: the migration's outcome stands.
+
+        The next transaction is begun in a new session.
+        """
+        try:
+            yield
+        except kind as error:
+            self._left = str(error)
+            self._roll_back_session()
+            self.emit(SessionNotEmptied(self._left))
+
+    def commit(self) -> None:
+        """COMMIT, in one message with all that waits for it; the server must confirm it.
+
+        What a migration has left in the session is gone then.
+        """
+        end = committing(self.session.emptying) if self._empties else "COMMIT"
+        try:
+            self._outbox.put(f"{self._guard if self._guards_late else ''}{end}")
+            with self._told_what_is_left(AfterCommit):
+                self._outbox.send(commits=True)
         except (StatementFailed, KeyboardInterrupt):  # the file, too, runs only now
             self.rollback()
             raise
@@ -438,15 +494,20 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def _run(self, migration: Any, direction: Direction) -> None:
         migration.run(self, direction)
-        if migration.sets_session:
-            self._forget_settings()
+        if self._shares and self.session.settled:
+            self._empty_transaction(migration)
+        elif migration.sets_session:
+            self._forget_settings(migration, direction)
 
-    def _forget_settings(self) -> None:
+    def _forget_settings(self, migration: Any, direction: Direction) -> None:
         """What a migration has set reaches neither its record nor what comes after it."""
         if self.session.settled:
             reset = self.session.resetting
         else:  # the rest is the pooler's, and of the connection's other users
-            reset = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET search_path"
+            from initmig.engine.leftovers import resets
+
+            made = resets(migration, direction)
+            reset = f"{made}RESET SESSION AUTHORIZATION; RESET ROLE; RESET search_path"
         self.record(f"{reset};{self.session.preamble}{self._settings}".rstrip(";"))
 
     @contextmanager
@@ -471,8 +532,22 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         ):
             yield
             if migration.sets_session:
-                self._forget_settings()
+                self._forget_settings(migration, "apply")
             self._check_deferred()
+            self._empty_transaction(migration)
+
+    def _empty_transaction(self, migration: Any) -> None:
+        """Let the next migration in this transaction meet nothing that a COMMIT would have left.
+
+        Advisory locks stay: the server does not tell a session's from a transaction's.
+        """
+        self._forget_settings(migration, "apply")
+        if self.session.settled:  # behind a pooler only what a ROLLBACK undoes
+            self.record("CLOSE ALL;DEALLOCATE ALL")
+        [(deferrable,)] = self.ask(_TEMPORARY_CONSTRAINTS)
+        if deferrable:  # the table would not be dropped while its triggers wait for the COMMIT
+            self.record(f"SET CONSTRAINTS {deferrable} IMMEDIATE")
+        self.record("UNLISTEN *;DISCARD TEMP")
 
     def _check_deferred(self) -> None:
         """Check the constraints that wait for a COMMIT; the next ones wait as they would then."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from initmig import catalog, history
 from initmig.engine.outbox import Script
 from initmig.engine.transactions import SAVEPOINT, cleaning_up, transaction_prepared
-from initmig.errors import MigrationFailed, PlanError
+from initmig.errors import MigrationFailed
 from initmig.events import LeftOverRemoved, MigrationResumed, PartFoundDone
 from initmig.journal import Journal
 from initmig.model import UNDOING
@@ -79,9 +79,7 @@ class Piecewise:
         """Run what is not done yet.
 
         :raises StatementFailed: what came before is kept, and the next run goes on with it
-        :raises PlanError: it needs a session of its own, and this one is pooled; nothing was done
         """
-        self._refuse_pooled()
         done, before = self._open()
         with self._backend.settings_of_session():
             for setting, _ in _settings_of(self._parts[:done]):
@@ -234,28 +232,6 @@ class Piecewise:
     def _names(self) -> set[str]:
         """Of what the parts set for the session."""
         return {name for _, name in _settings_of(self._parts)}
-
-    def _refuse_pooled(self) -> None:
-        if self._session.settled:
-            return
-        for part, name in _settings_of(self._parts):
-            raise PlanError(
-                "session-setting-behind-pooler",
-                f"{self._id} sets {name} for its session, and behind a pooler others would get"
-                " that session",
-                hint="write BEGIN; SET LOCAL ...; COMMIT; around the statements that need it,"
-                " or let initmig connect to the server itself",
-                place=part.place,
-            )
-        for part in self._parts:
-            if runs_alone(part.kind) and self._session.preamble:
-                raise PlanError(
-                    "session-setting-behind-pooler",
-                    f"{self._id} has a statement that cannot run in a transaction, and behind a"
-                    " pooler --schema and --role hold in transactions only",
-                    hint="let initmig connect to the server itself, or name the schema in the file",
-                    place=part.place,
-                )
 
 
 def _is_alone(part: Part) -> bool:

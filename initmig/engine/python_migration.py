@@ -92,15 +92,20 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         """All that is applied, as one: what a function sends is not to be seen from here."""
         return (Part(lambda backend: self.run(backend, "apply"), Place(self.path)),)
 
+    def readable(self, direction: Direction) -> Sequence[Part]:
+        """The steps that are run in the *direction*; of a function there is nothing to read."""
+        return [self._part(step, direction) for step in self._steps_in(direction)]
+
+    def _steps_in(self, direction: Direction) -> Sequence[Any]:
+        steps = list(_one_by_one(self.steps))
+        return steps if direction == "apply" else steps[::-1]
+
     def parts(self, direction: Direction) -> Sequence[Part]:
         """The steps, in the order run, as what the journal counts; empty in one transaction."""
         return self._parts[direction]
 
     def _parts_of(self, direction: Direction) -> Sequence[Part]:
-        steps = list(_one_by_one(self.steps))
-        if direction == "rollback":
-            steps.reverse()
-        return in_blocks([self._part(step, direction) for step in steps])
+        return in_blocks(self.readable(direction))
 
     def _part(self, step: Any, direction: Direction) -> Part:
         def run(backend: Backend) -> None:

@@ -78,9 +78,13 @@ class SqlMigration(YoyoMigration):  # type: ignore[misc]
 
     def statements(self) -> Sequence[Part]:
         """What is applied, one by one, to be run in a transaction that is open."""
+        return self.readable("apply")
+
+    def readable(self, direction: Direction) -> Sequence[Part]:
+        """The statements that are run in the *direction*, to be looked at."""
         from initmig.engine.sql_parts import statements_of
 
-        return statements_of(self._scripts["apply"])
+        return statements_of(self._scripts[direction])
 
     def parts(self, direction: Direction) -> Sequence[Part]:
         """What the journal counts, in the order run; empty where it is one transaction."""

@@ -8,6 +8,7 @@ from initmig.postgres.errors import (
     READ_ONLY,
     UNDEFINED_COLUMN,
     UNDEFINED_TABLE,
+    AfterCommit,
     ClientFailed,
     LoginRefused,
     NoAnswer,
@@ -19,6 +20,7 @@ from initmig.postgres.libpq import OPEN
 from initmig.postgres.parameters import (
     CONNECT_TIMEOUT_SECONDS,
     Settings,
+    committing,
     preamble,
 )
 from initmig.postgres.session import Session, connect
@@ -30,12 +32,14 @@ __all__ = [
     "READ_ONLY",
     "UNDEFINED_COLUMN",
     "UNDEFINED_TABLE",
+    "AfterCommit",
     "ClientFailed",
     "LoginRefused",
     "NoAnswer",
     "Session",
     "Settings",
     "StatementFailed",
+    "committing",
     "connect",
     "out_of_memory",
     "preamble",

@@ -79,10 +79,12 @@ class Connection(Protocol):
         takes no more memory than a few rows of it.
 
         Each COPY FROM STDIN in it gets the next of *copies*, and fails where there is none.
-        Where *message* *commits*, its last statement is a COMMIT, which the server must confirm.
+        Where *message* *commits*, its last statement is a COMMIT, which the server must confirm; or
+        it ends in what `parameters.committing` gives.
 
         A connection that ended raises the error that ended it again.
 
+        :raises AfterCommit: the COMMIT is confirmed, and what comes behind it failed
         :raises StatementFailed: the server refused it; what came before in *message* is counted
         :raises DatabaseUnavailable: the connection was lost, or the answer took too long
         :raises OutcomeUnknown: the client failed after it had sent a COMMIT

@@ -17,10 +17,11 @@ from psycopg.generators import fetch
 from psycopg.waiting import Ready, Wait
 
 from initmig.dsn import parse_dsn
-from initmig.errors import ConfigError, ServerMessage
+from initmig.errors import ConfigError, InitmigError, ServerMessage
 from initmig.postgres.errors import (
     NO_COPY_DATA,
     ROWS_AT_A_TIME,
+    AfterCommit,
     ClientFailed,
     StatementFailed,
     client_failed,
@@ -35,7 +36,7 @@ from initmig.postgres.errors import (
 )
 from initmig.postgres.libpq import OPEN
 from initmig.postgres.notices import Notices
-from initmig.postgres.parameters import IMPOSED, Settings, defaults
+from initmig.postgres.parameters import IMPOSED, MARK, Settings, defaults
 from initmig.signals import callback
 from initmig.sql.scanner import split
 
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
     from psycopg.abc import PQGen
 
-    from initmig.errors import InitmigError
     from initmig.postgres.connection import OnNotice
 
     _T = TypeVar("_T")
@@ -56,6 +56,8 @@ logging.getLogger("psycopg").addHandler(logging.NullHandler())
 # libpq calls these, and they call what is ours.
 callback(psycopg.Connection._notice_handler)  # noqa: SLF001
 callback(psycopg.Connection._notify_handler)  # noqa: SLF001
+
+_MARK = MARK.encode()
 
 _CHUNKED_SINCE = 170000
 """The version of libpq that has a chunked mode."""
@@ -237,7 +239,8 @@ class PsycopgConnection:
                     _receive_in_pieces(self.dbapi.pgconn)
                 limit = None if timeout == float("inf") else timeout
                 answer = self.dbapi.wait(
-                    self._observed(_answer(self.dbapi.pgconn, copies)), timeout=limit
+                    self._observed(_answer(self.dbapi.pgconn, copies, self._forget_prepared)),
+                    timeout=limit,
                 )
             return self._checked(answer, commits=commits)
         except ClientFailed as failed:
@@ -254,6 +257,13 @@ class PsycopgConnection:
                 raise self._lost(words) from error
             ours = client_failed(words.partition(":")[0], words)
             raise self._give_up(ours, committing=sent and commits) from error
+
+    def _forget_prepared(self, result: pq.abc.PGresult) -> None:
+        """Let psycopg not use a statement again that it has prepared, once *result* ended them."""
+        if result.command_status == b"DEALLOCATE ALL":
+            prepared = self.dbapi._prepared  # noqa: SLF001 - which sees only what psycopg sends
+            prepared.clear()
+            prepared._to_flush.clear()  # noqa: SLF001
 
     def _observed(self, answer: PQGen[_Answer]) -> PQGen[_Answer]:
         """*answer*, with `on_silence` called where the server says nothing for long."""
@@ -292,17 +302,30 @@ class PsycopgConnection:
 
     def _checked(self, answer: _Answer, *, commits: bool) -> list[tuple[Any, ...]]:
         """The rows of *answer*, which is what was asked for."""
-        tag = (answer.last.command_status or b"").decode()
-        if answer.failed:
-            error = error_from_result(answer.failed, encoding="utf-8")
-            if error.sqlstate or self.closed:
-                raise self._translate(error, completed=answer.completed) from error
-            # what the server has committed, it has done; libpq had only no room for its rows
-            if not (commits and tag == "COMMIT"):
-                raise client_failed("PQgetResult", one_line(str(error)))
-        if commits and tag != "COMMIT":
-            raise not_committed(tag, completed=answer.completed - 1)
+        answered = answer.ended or (answer.last.command_status or b"").decode()
+        try:
+            if answer.failed:
+                self._raise_failed(answer, is_committed=commits and answered == "COMMIT")
+            if answer.lost:
+                words = one_line(str(answer.lost))
+                ours = client_failed(words.partition(":")[0], words)
+                raise self._lost(words) if self.closed else self._give_up(ours, committing=False)
+        except InitmigError as error:
+            if answer.ended == "COMMIT":
+                raise AfterCommit.of(error.problems) from error
+            raise
+        if commits and answered != "COMMIT":
+            raise not_committed(answered, completed=answer.completed - 1)
         return self._rows(answer.last)
+
+    def _raise_failed(self, answer: _Answer, *, is_committed: bool) -> None:
+        assert answer.failed  # noqa: S101 - so it was found
+        error = error_from_result(answer.failed, encoding="utf-8")
+        if error.sqlstate or self.closed:
+            raise self._translate(error, completed=answer.completed) from error
+        # what the server has committed, it has done; libpq had only no room for its rows
+        if not is_committed:
+            raise client_failed("PQgetResult", one_line(str(error)))
 
     def _give_up(self, failed: ClientFailed, *, committing: bool) -> InitmigError:
         """Close the connection, whose state is not known any more; why."""
@@ -454,7 +477,11 @@ class _Answer(NamedTuple):
     failed: pq.abc.PGresult | None
     """The first one that reports a failure."""
     completed: int
-    """How many statements were completed before that."""
+    """How many statements were completed before that, and before what is sent behind a COMMIT."""
+    ended: str
+    """The command tag behind the `MARK`; empty where there was none."""
+    lost: psycopg.Error | None
+    """What ended the connection behind a COMMIT that was confirmed."""
 
 
 def _receive_in_pieces(pgconn: pq.abc.PGconn) -> None:
@@ -476,12 +503,14 @@ def _answer(
     """
     yield from _flush(pgconn)
     last, failed, completed = None, None, 0
+    marked, ended, lost = False, "", None
     while True:
         try:
             result = yield from _next_result(pgconn, copies)
-        except psycopg.DatabaseError:
-            if failed is None:
+        except psycopg.DatabaseError as error:
+            if failed is None and ended != "COMMIT":
                 raise
+            lost = error
             break  # the server has said why before it went
         if result is None:
             break
@@ -490,10 +519,13 @@ def _answer(
         if result.status == pq.ExecStatus.FATAL_ERROR:
             failed = failed or result
         elif failed is None and result.status not in _ROWS:
-            completed += 1
-    if last is None or pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+            completed += not ended
+            ended = ended or ((result.command_status or b"").decode() if marked else "")
+            # of a column that is not there, libpq says so in a notice
+            marked = result.nfields == 1 and result.fname(0) == _MARK
+    if last is None or (pgconn.transaction_status == pq.TransactionStatus.ACTIVE and not lost):
         raise psycopg.OperationalError("receiving a result failed: libpq has none where one is due")
-    return _Answer(last, failed, completed)
+    return _Answer(last, failed, completed, ended, lost)
 
 
 def _next_result(

@@ -68,6 +68,12 @@ class OutcomeUnknown(DatabaseUnavailable):
     """The client failed after it had sent a COMMIT: only the history shows what happened."""
 
 
+class AfterCommit(InitmigError):
+    """What was sent behind a COMMIT failed; the COMMIT itself is confirmed."""
+
+    exit_code = 1
+
+
 def client_failed(call: str, words: str) -> ClientFailed:
     """The failure of *call*, a function of libpq or what it is for, in libpq's *words*."""
     sending = call.startswith(("PQsend", "PQput", "PQflush", "sending", "flushing"))

@@ -14,10 +14,11 @@ from itertools import takewhile
 from select import POLLIN, POLLOUT, poll
 from time import monotonic
 
-from initmig.errors import ServerMessage
+from initmig.errors import InitmigError, ServerMessage
 from initmig.postgres.errors import (
     NO_COPY_DATA,
     ROWS_AT_A_TIME,
+    AfterCommit,
     ClientFailed,
     StatementFailed,
     client_failed,
@@ -30,15 +31,14 @@ from initmig.postgres.errors import (
     one_line,
     out_of_memory,
 )
-from initmig.postgres.parameters import RAW
-from initmig.records import TYPE_CHECKING
+from initmig.postgres.parameters import MARK, RAW
+from initmig.records import TYPE_CHECKING, Record
 from initmig.signals import callback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
-    from initmig.errors import InitmigError
     from initmig.postgres.connection import OnNotice
     from initmig.postgres.notices import Notices
 
@@ -48,6 +48,8 @@ _GOOD, _COPY_OUT, _COPY_IN = (0, 1, 2), 3, 4  # ExecStatusType
 _ROWS = 12  # PGRES_TUPLES_CHUNK, a part of a result
 _IDLE, _ACTIVE = 0, 1  # PGTransactionStatusType
 _TERSE, _VERBOSE = 0, 2  # PGVerbosity
+
+_MARK = MARK.encode()
 
 _FOR_EVER = float("inf")
 _CANCEL_SECONDS = 5.0
@@ -92,6 +94,19 @@ class _Option(Structure):
         *((name, c_char_p) for name in ("keyword", "env", "compiled", "value", "label", "show")),
         ("size", c_int),
     )
+
+
+class _Answer(Record):
+    """What the server answered to one message."""
+
+    last: c_void_p
+    """The last result, which is the caller's to clear."""
+    failed: StatementFailed | ClientFailed | None
+    """The first failure."""
+    completed: int
+    """How many statements were completed before that, and before what is sent behind a COMMIT."""
+    ended: str
+    """The command tag behind the `MARK`; empty where there was none."""
 
 
 class ConnectFailed(Exception):
@@ -233,16 +248,22 @@ class LibpqConnection:
     def _answer(
         self, deadline: float, copies: Iterator[Iterable[bytes]], *, commits: bool
     ) -> list[tuple[Any, ...]]:
-        last, failed, completed = self._receive(deadline, copies)
+        last, failed, completed, ended = self._receive(deadline, copies)
         try:
-            tag = _text(self._libpq.PQcmdStatus(last))
+            answered = ended or _text(self._libpq.PQcmdStatus(last))
             self._raise_lost(failed)
             # what the server has committed, it has done; libpq had only no room for its rows
-            if failed and not (isinstance(failed, ClientFailed) and commits and tag == "COMMIT"):
+            if failed and not (
+                isinstance(failed, ClientFailed) and commits and answered == "COMMIT"
+            ):
                 raise failed
-            if commits and tag != "COMMIT":
-                raise not_committed(tag, completed=completed - 1)
+            if commits and answered != "COMMIT":
+                raise not_committed(answered, completed=completed - 1)
             return self._rows(last)
+        except InitmigError as error:
+            if ended == "COMMIT":
+                raise AfterCommit.of(error.problems) from error
+            raise
         finally:
             self._libpq.PQclear(last)
 
@@ -291,14 +312,10 @@ class LibpqConnection:
             if not libpq.PQconsumeInput(self._connection):
                 break
 
-    def _receive(
-        self, deadline: float, copies: Iterator[Iterable[bytes]]
-    ) -> tuple[c_void_p, StatementFailed | ClientFailed | None, int]:
-        """The last result, which is the caller's to clear, the first failure, and how many passed.
-
-        :raises ClientFailed: libpq has no result where one is due
-        """
+    def _receive(self, deadline: float, copies: Iterator[Iterable[bytes]]) -> _Answer:
+        """:raises ClientFailed: libpq has no result where one is due."""
         last, completed, failed = c_void_p(), 0, None
+        marked, ended = False, ""
         while result := self._next_result(deadline):
             self._libpq.PQclear(last)
             last = result
@@ -308,13 +325,20 @@ class LibpqConnection:
             elif status == _COPY_OUT:
                 self._discard(deadline)
             elif status in _GOOD:
-                completed += 1
+                completed += not ended
+                ended = ended or (_text(self._libpq.PQcmdStatus(result)) if marked else "")
+                marked = self._is_mark(result)
             elif status != _ROWS:
                 failed = failed or self._failed(result, completed)
         self._tell()
         if not self.closed and (not last or self._transaction_status() == _ACTIVE):
             raise client_failed("PQgetResult", self._words())
-        return last, failed, completed
+        return _Answer(last, failed, completed, ended)
+
+    def _is_mark(self, result: c_void_p) -> bool:
+        # of a column that is not there, libpq says so in a notice
+        has_one = self._libpq.PQnfields(result) == 1
+        return bool(has_one and self._libpq.PQfname(result, 0) == _MARK)
 
     def _wait(self, events: int, deadline: float) -> int:
         self._tell()
@@ -466,7 +490,7 @@ def _declared(libpq: CDLL) -> CDLL:
         getattr(libpq, name).restype = c_void_p
     for name in ("PQerrorMessage", "PQgetvalue", "PQparameterStatus", "PQcmdStatus"):
         getattr(libpq, name).restype = c_char_p
-    for name in ("PQresultErrorField", "PQresultErrorMessage"):
+    for name in ("PQresultErrorField", "PQresultErrorMessage", "PQfname"):
         getattr(libpq, name).restype = c_char_p
     libpq.PQconninfo.restype = POINTER(_Option)
     for name in _NEVER_NULL:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from initmig.home import DEFAULT_TABLE, Home
 from initmig.quoting import USER_SCHEMA, quote_identifier
-from initmig.records import Record
+from initmig.records import TYPE_CHECKING, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 _CLIENT_CHECK_INTERVAL = "1s"
@@ -32,6 +37,9 @@ _SERVER_TRANSPORT = {
 IMPOSED = {"client_encoding": "UTF8"}
 """What no connection string can change."""
 
+
+MARK = f"initmig_{os.urandom(8).hex()}"
+"""The column of a result that only initmig can send: the answer to its COMMIT comes behind it."""
 
 RAW = "surrogateescape"
 """Lets what the server sends be sent back as it came."""
@@ -104,6 +112,27 @@ def staying(*, version: int, verb: str = "SET LOCAL") -> str:
         f"{verb} client_connection_check_interval = '{_CLIENT_CHECK_INTERVAL}';"
     )
     return said + (f"{verb} transaction_timeout = 0;" if version >= 170000 else "")
+
+
+def committing(after: str) -> str:
+    """COMMIT, and *after* it in the same message more SQL, whose failure is not the COMMIT's."""
+    return f"SELECT 1 AS {MARK} WHERE false;COMMIT;{after}"
+
+
+def emptying(resetting: str, own: Collection[int]) -> str:
+    """The SQL that leaves nothing of what ran in the session, once no transaction is open.
+
+    *resetting* resets its settings. Of its advisory locks, those with the keys *own* stay: the
+    transaction has them, too, until the session has them again.
+    """
+    keep = "".join(f"pg_catalog.pg_advisory_xact_lock({key})," for key in own)
+    again = "".join(f",pg_catalog.pg_advisory_lock({key})" for key in own)
+    return (
+        f"BEGIN;{resetting};CLOSE ALL;UNLISTEN *;DEALLOCATE ALL;"
+        f"SELECT {keep}pg_catalog.pg_advisory_unlock_all(){again};"
+        # last, and by itself: it waits where another session has locked a temporary table
+        "COMMIT;DISCARD TEMP"
+    )
 
 
 def _milliseconds(seconds: float) -> int:

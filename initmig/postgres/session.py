@@ -10,6 +10,7 @@ from initmig.postgres.errors import TIMEOUT_ID, StatementFailed, refused
 from initmig.postgres.parameters import (
     CONNECT_TIMEOUT_SECONDS,
     RAW,
+    emptying,
     lasting,
     preamble,
     staying,
@@ -67,6 +68,7 @@ class Session:
 
     def _begin(self) -> None:
         self._lasting = self._limits = ""
+        self._own_locks: set[int] = set()
         self.preamble = preamble(self._settings)
         self._listen()
 
@@ -145,6 +147,15 @@ class Session:
     def resetting(self) -> str:
         """The SQL that forgets what was set for the session since it was settled."""
         return f"RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; {self._lasting}"
+
+    def keep_lock(self, key: int) -> None:
+        """Keep the advisory lock *key* when the session is emptied: it is initmig's own."""
+        self._own_locks.add(key)
+
+    @property
+    def emptying(self) -> str:
+        """As `parameters.emptying`, for a settled session."""
+        return emptying(self.resetting, self._own_locks)
 
     @property
     def role(self) -> str:
@@ -241,9 +252,10 @@ class Session:
         """The rows of the last statement of *script*, which is sent as it is, in one message.
 
         Each COPY FROM STDIN in it gets the next of *copies*. A script that *commits* ends in
-        COMMIT, and the server must confirm that. With *discards* no rows are wanted, and none are
-        kept in memory.
+        COMMIT, or in `parameters.committing`, and the server must confirm that. With *discards* no
+        rows are wanted, and none are kept in memory.
 
+        :raises AfterCommit: the COMMIT is confirmed, and what comes behind it failed
         :raises StatementFailed: the server refused it, or answered COMMIT with ROLLBACK
         :raises DatabaseUnavailable: the connection was lost, or the answer took too long, or the
             client failed once a COMMIT was sent

@@ -10,7 +10,7 @@ from initmig import planning
 from initmig.causes import is_canceled, is_spoiled
 from initmig.errors import DatabaseRefused, MigrationFailed
 from initmig.events import AppliedElsewhere
-from initmig.executor import named, naming_blockers, watched_backend
+from initmig.executor import named, naming_blockers, refuse_leftovers, watched_backend
 from initmig.lock import lock_for_rehearsal
 from initmig.postgres import NoAnswer, StatementFailed
 from initmig.rehearsal.impact import Rehearsal, Rehearsed, StatementImpact
@@ -63,6 +63,7 @@ def rehearse(session: Session, run: Run) -> Rehearsal:
             with _held_up_is_no_refusal():
                 backend.prepare(upgrades=False)  # which would lock others out to the end
                 plan = _planned(session, run, loaded)
+            refuse_leftovers(session, plan, "apply")
             rehearsal = _Rehearsing(backend, watch).of(plan)
             if rehearsal.failure and loaded.nothing_applied:
                 problems = rehearsal.failure.problems

@@ -220,6 +220,117 @@ def test_pooler_that_ignores_no_startup_parameter_is_good_enough(
     assert_applied_once(database, 1)
 
 
+# --- what would stay in a session that others get next ---
+
+LEAVES = {
+    "the temporary table t": "CREATE TEMP TABLE t (a int)",
+    "the prepared statement p": "PREPARE p AS SELECT 1",
+    "the cursor c WITH HOLD": "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+    "LISTEN c": "LISTEN c",
+    "an advisory lock": "SELECT pg_advisory_lock(4712)",
+    "a setting": "SELECT set_config(name, setting, false) FROM pg_settings WHERE name = 'TimeZone'",
+}
+LEFT = """
+SELECT (SELECT count(*) FROM pg_class WHERE relpersistence = 't' AND relkind = 'r')
+    + (SELECT count(*) FROM pg_prepared_statements) + (SELECT count(*) FROM pg_cursors)
+    + (SELECT count(*) FROM pg_listening_channels())
+    + (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4712)
+    + (SELECT count(*) FROM pg_settings WHERE source = 'session' AND name IN ({settings}))
+"""
+
+
+def with_all(directive: str = "") -> dict[str, str]:
+    """A file for each of `LEAVES`, behind one that is good."""
+    files = {f"{n:04}_t.sql": f"{directive}\n{sql}" for n, sql in enumerate(LEAVES.values(), 2)}
+    return {"0001_t.sql": "CREATE TABLE t1 ()", **files}
+
+
+@pytest.mark.parametrize("directive", ["", "-- transactional: false"])
+def test_file_that_would_leave_something_to_others_is_refused_before_anything_runs(
+    database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path, directive: str
+) -> None:
+    write(folder, with_all(directive))
+    result = initmig(url=make_pooler().url(database.name), folder=folder)
+    assert result.code == 6, result.err
+    for n, words in enumerate(LEAVES, 2):
+        assert f"{n:04}_t.sql:" in result.err
+        assert f"{n:04}_t leaves {words} in its session" in result.err
+    assert result.err.count("[session-setting-behind-pooler]") == len(LEAVES)
+    assert "t1" not in database.tables()
+
+
+@pytest.mark.parametrize("name", ["0001_t.sql", "0001_t.py", "post-apply.sql"])
+def test_each_kind_of_file_is_refused(
+    database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path, name: str
+) -> None:
+    text = "LISTEN c" if name.endswith(".sql") else "from yoyo import step\nstep('LISTEN c')\n"
+    write(folder, {"0000_t.sql": "CREATE TABLE t1 ()", name: text})
+    url = make_pooler().url(database.name)
+    for command in ("migrate", "rehearse"):
+        result = initmig(command, url=url, folder=folder)
+        assert result.code == 6, result.err
+        assert f"{name}:" in result.err
+        assert " leaves LISTEN c in its session" in result.err
+        assert "t1" not in database.tables()
+
+
+def test_rollback_that_would_leave_something_to_others_is_refused(
+    database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path
+) -> None:
+    undo = {"0001_t.rollback.sql": "LISTEN c", "0002_t.rollback.sql": "DROP TABLE t2"}
+    write(
+        folder, {"0001_t.sql": "LISTEN c; UNLISTEN c", "0002_t.sql": "CREATE TABLE t2 ()", **undo}
+    )
+    url = make_pooler().url(database.name)
+    assert initmig(url=url, folder=folder).code == 0
+    result = initmig("rollback", "--all", url=url, folder=folder)
+    assert result.code == 6, result.err
+    assert "0001_t.rollback.sql:1:1: 0001_t leaves LISTEN c in its session" in result.err
+    assert "t2" in database.tables()
+
+
+def test_temporary_table_of_one_file_is_not_for_the_next_one_of_the_same_transaction(
+    database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, {"0001_t.sql": "CREATE TEMP TABLE t () ON COMMIT DROP"})
+    url = make_pooler().url(database.name)
+    result = initmig("--transaction=all", url=url, folder=folder)
+    assert result.code == 6, result.err
+    assert "0001_t leaves the temporary table t in its session" in result.err
+    assert initmig(url=url, folder=folder).code == 0
+
+
+GOOD = """
+CREATE TEMP TABLE t (a int) ON COMMIT DROP; CREATE TEMP TABLE u (a int); DROP TABLE u;
+PREPARE p AS SELECT 1; EXECUTE p; DEALLOCATE p;
+DECLARE c CURSOR WITH HOLD FOR SELECT 1; CLOSE c; LISTEN c; UNLISTEN *;
+SELECT pg_advisory_lock(4712); SELECT pg_advisory_unlock(4712);
+SET work_mem = '1234kB'; SET SESSION enable_seqscan = off;
+SELECT set_config('maintenance_work_mem', '2345kB', false);
+SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE;
+SET TRANSACTION READ WRITE;
+"""
+SET_BY_GOOD = (
+    "'work_mem', 'enable_seqscan', 'maintenance_work_mem', 'default_transaction_isolation'"
+)
+
+
+@pytest.mark.parametrize("mode", POOLED)
+def test_file_that_leaves_nothing_runs_and_its_settings_are_reset(
+    database: Database, server: DatabaseServer, initmig: Initmig, folder: Path, mode: str
+) -> None:
+    in_block = "-- transactional: false\nBEGIN; CREATE TEMP TABLE t () ON COMMIT DROP; COMMIT"
+    step = f'from yoyo import step\nstep("""{GOOD}""")\n'
+    write(folder, {"0001_t.sql": GOOD, "0002_t.py": step, "0003_t.sql": in_block})
+    with running_pgbouncer(server, pool_mode=mode, default_pool_size=2) as bouncer:
+        url = bouncer.url(database.name)
+        result = initmig(url=url, folder=folder)
+        assert result.code == 0, result.err
+        left = LEFT.format(settings=SET_BY_GOOD).encode()
+        with psycopg.connect(url) as one, psycopg.connect(url) as other:
+            assert [each.execute(left).fetchone() for each in (one, other)] == [(0,), (0,)]
+
+
 # --- many at once ---
 
 

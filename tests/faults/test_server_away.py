@@ -15,6 +15,7 @@ import pytest
 from tests.support.databases import ASLEEP, Database, create_database
 from tests.support.disks import SmallDisk, small_disk
 from tests.support.migrations import write
+from tests.support.proxy import commits
 from tests.support.servers import debian_server
 from tests.support.waiting import wait_until
 
@@ -220,7 +221,7 @@ class Strike:
 
 
 def _commits(id: str, query: str) -> bool:
-    return query.endswith("COMMIT") and f"'{id}'" in query
+    return commits(query) and f"'{id}'" in query
 
 
 def _runs_b(query: str) -> bool:

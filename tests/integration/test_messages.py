@@ -88,8 +88,8 @@ def counting_pooled(
         (EACH, "{n}.sql", "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SELECT {n}", 1),
         (EACH, "{n}.py", "from yoyo import step\nstep('CREATE TABLE t{n} ()')", 3),
         (EACH, "{n}.py", "from yoyo import step\nstep(lambda c: c.execute('SELECT {n}'))", 3),
-        (ALL, "{n}.sql", "CREATE TABLE t{n} ();", 3),
-        (ALL, "{n}.py", "from yoyo import step\nstep('CREATE TABLE t{n} ()')", 3),
+        (ALL, "{n}.sql", "CREATE TABLE t{n} ();", 4),
+        (ALL, "{n}.py", "from yoyo import step\nstep('CREATE TABLE t{n} ()')", 4),
     ],
     ids=["SQL", "settings", "isolation", "Python", "function", "all", "all in Python"],
 )

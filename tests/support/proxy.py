@@ -53,6 +53,11 @@ class Message:
         return self.payload.rstrip(b"\0").decode()
 
 
+def commits(query: str) -> bool:
+    """Whether *query* is a message whose transaction initmig ends with a COMMIT."""
+    return query.endswith("COMMIT") or ";COMMIT;BEGIN;RESET" in query
+
+
 def _forward(_: Message) -> Verdict:
     return "forward"
 
@@ -68,7 +73,8 @@ class Proxy:
     swallows the message, "cut" closes the connection. To kill a client before the server has seen
     a message, kill it in `before` and drop the message. `after` is called with each message once
     the server is ready for the next, before the client hears of it. It is not called for a message
-    that the server answers by closing the connection.
+    that the server answers by closing the connection. `passed` is called with each message of the
+    server once the client has got it, and may "cut".
     """
 
     def __init__(self, server: DatabaseServer) -> None:
@@ -77,6 +83,7 @@ class Proxy:
         self._server_address = (parts.hostname or "127.0.0.1", parts.port or 5432)
         self.before: Callable[[Message], Verdict] = _forward
         self.after: Callable[[Message], None] = _nothing
+        self.passed: Callable[[Message], Verdict] = _forward
         self.frontend: list[Message] = []
         self.backend: list[Message] = []
         self.frontend_delay_seconds = 0.0
@@ -332,12 +339,14 @@ class _Link:
         payload = _read(server, struct.unpack("!i", head)[0] - 4)
         proxy = self._proxy
         proxy._hold(proxy.backend_delay_seconds if kind in _AWAITED else 0)
-        proxy._note(proxy.backend, self._number, kind.decode(), payload)
+        noted = proxy._note(proxy.backend, self._number, kind.decode(), payload)
         if kind == _READY:
             answered, self._unanswered = self._unanswered, []
             for message in answered:
                 proxy.after(message)
         self._client.sendall(kind + head + payload)
+        if proxy.passed(noted) == "cut":
+            raise EOFError
 
 
 def _read(source: socket.socket, size: int) -> bytes:

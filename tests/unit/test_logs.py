@@ -62,6 +62,7 @@ EVENTS = (
     events.StatementRunning("0001_a", 20, "waits for Lock", ("pid 7 (app)",)),
     events.OwnStatementWaiting(10, 60, "waits for Lock: relation", ("pid 7 (app)",)),
     events.LockNotReleased("canceling statement due to lock timeout"),
+    events.SessionNotEmptied("canceling statement due to lock timeout"),
     events.ServerNotice("NOTICE", "table exists"),
     events.ErrorIgnored("DuplicateTable: t"),
     events.Printed("hello"),

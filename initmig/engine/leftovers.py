@@ -1,0 +1,102 @@
+"""What migrations would leave in a session that is not initmig's alone: refused, or reset."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from initmig.errors import PlanError, Problem
+from initmig.quoting import quote_identifier
+from initmig.sql.leftovers import SETTING, changes, left
+from initmig.sql.statements import runs_alone
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
+
+    from initmig.engine.piecewise import Part
+    from initmig.model import Direction, Migration
+    from initmig.sql.leftovers import Change
+
+_ID = "session-setting-behind-pooler"
+_RESET_ANYWAY = ("all", "role", "session_authorization", "search_path")
+
+
+def refuse_leftovers(
+    migrations: Iterable[Migration], direction: Direction, *, preamble: str, together: bool = False
+) -> None:
+    """Refuse what would stay in a session that a pooler gives to others next.
+
+    Those *together* are one transaction. *preamble* is what each transaction has to set.
+
+    :raises PlanError: with what each of *migrations* would leave
+    """
+    problems = tuple(
+        problem
+        for migration in migrations
+        for problem in _problems(migration, direction, preamble, together=together)
+    )
+    if problems:
+        raise PlanError.of(problems)
+
+
+def resets(migration: Any, direction: Direction) -> str:
+    """The SQL that resets, each by its name, the settings that *migration* makes."""
+    names = {
+        change.key: None
+        for unit in _units(migration, direction)
+        for _, change in _changes(unit)
+        if change.kind == SETTING and change.key not in ("", *_RESET_ANYWAY)
+    }
+    return "".join(f"RESET {'.'.join(map(quote_identifier, name.split('.')))};" for name in names)
+
+
+def _problems(
+    migration: Migration, direction: Direction, preamble: str, *, together: bool
+) -> Iterator[Problem]:
+    id, transactional = migration.id, migration.transactional
+    for unit in _units(migration.handle, direction):
+        for part, leaves in left(_changes(unit), commits=not together):
+            if leaves.kind == SETTING and transactional and leaves.key:
+                continue  # reset before the COMMIT
+            yield Problem(
+                _ID,
+                f"{id} leaves {leaves.words} in its session, and behind a pooler others would get"
+                " that session",
+                _NEXT_STEP if transactional else _NEXT_STEP_IN_PARTS,
+                part.place,
+            )
+        if preamble and not transactional and runs_alone(unit[0].kind):
+            yield Problem(
+                _ID,
+                f"{id} has a statement that cannot run in a transaction, and behind a pooler"
+                " --schema and --role hold in transactions only",
+                "let initmig connect to the server itself, or name the schema in the file",
+                unit[0].place,
+            )
+
+
+_DIRECTLY = "or let initmig connect to the server itself"
+_NEXT_STEP = (
+    "remove it in the same file, or write what ends with the transaction (ON COMMIT DROP,"
+    f" SET LOCAL, pg_advisory_xact_lock, a cursor WITHOUT HOLD), {_DIRECTLY}"
+)
+_NEXT_STEP_IN_PARTS = (
+    "write BEGIN; ... COMMIT; around the statements that need it, and in there what ends with"
+    f" the transaction (SET LOCAL, ON COMMIT DROP, pg_advisory_xact_lock), {_DIRECTLY}"
+)
+
+
+def _units(handle: Any, direction: Direction) -> Iterator[Sequence[Part]]:
+    """The parts of a migration that certainly have the same server connection behind a pooler."""
+    if handle.use_transactions:
+        yield handle.readable(direction)
+    else:
+        for part in handle.parts(direction):
+            yield (part, *part.body)
+
+
+def _changes(unit: Iterable[Part]) -> Iterator[tuple[Part, Change]]:
+    for part in unit:
+        sql = part.source if isinstance(part.source, str) else part.source.sql
+        for change in changes(sql.encode() if isinstance(sql, str) else sql):
+            yield part, change

@@ -1,0 +1,218 @@
+"""What statements leave in their session, as PostgreSQL's parser has it.
+
+What a function, a procedure or a DO block does is not to be read here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from initmig.sql.statements import Node, nodes, read_each
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+_T = TypeVar("_T")
+
+_WITH_HOLD = 0x20  # CURSOR_OPT_HOLD
+
+_TEMPORARY = "temporary object"
+_STATEMENT = "prepared statement"
+_CURSOR = "cursor"
+_CHANNEL = "channel"
+_LOCK = "advisory lock"
+SETTING = "setting"
+
+_OF_THE_TRANSACTION = {
+    *("transaction", "transaction snapshot", "transaction_isolation", "transaction_read_only"),
+    *("transaction_deferrable", "seed"),  # the last one cannot be reset
+}
+
+
+_WORDS = {"": "a setting", "all": "all settings"}
+
+
+class Leaves(NamedTuple):
+    """Something stays in the session."""
+
+    kind: str
+    key: str
+    """What tells it from others of its kind; of a setting its name, empty where that is unknown."""
+    words: str
+    """What it is, for a message."""
+    until_commit: bool = False
+
+
+class Removes(NamedTuple):
+    """Something of the *kind* is gone: what has this *key*, or without one all of the kind."""
+
+    kind: str
+    key: str = ""
+
+
+Change = Leaves | Removes
+
+
+def changes(data: bytes) -> Iterator[Change]:
+    """What the statements of *data* leave in the session, and remove from it, in order."""
+    for _, _, found in read_each(data, lambda tree: tuple(_changes(tree)) or None)[0]:
+        yield from found or ()
+
+
+def left(changes: Iterable[tuple[_T, Change]], *, commits: bool) -> Sequence[tuple[_T, Leaves]]:
+    """What is left in the end, each with what came with it in *changes*.
+
+    Where the transaction *commits* then, that removes what lasts until then.
+    """
+    kept: list[tuple[_T, Leaves]] = []
+    for at, change in changes:
+        if isinstance(change, Leaves):
+            kept.append((at, change))
+            continue
+        alike = [each for each in kept if each[1].kind == change.kind]
+        for each in [each for each in alike if each[1].key == change.key][-1:]:
+            kept.remove(each)
+        if not change.key:
+            kept = [each for each in kept if each not in alike]
+    return [each for each in kept if not (commits and each[1].until_commit)]
+
+
+def _changes(tree: Node) -> Iterator[Change]:
+    [(name, node)] = tree.items()
+    yield from _READ[name](node) if name in _READ else ()
+    calls = [call for key, call in nodes(tree) if key == "FuncCall"]
+    for call in sorted(calls, key=lambda call: call.get("location", 0)):
+        yield from _of_call(call)
+
+
+def _relation(node: Node, what: str, on_commit: str) -> Iterator[Change]:
+    if node.get("relpersistence") == "t" or node.get("schemaname") == "pg_temp":
+        name = node["relname"]
+        drops = on_commit == "ONCOMMIT_DROP"
+        yield Leaves(_TEMPORARY, name, f"the temporary {what} {name}", until_commit=drops)
+
+
+def _created_as(node: Node) -> Iterator[Change]:
+    return _relation(node["rel"], "table", node.get("onCommit", ""))
+
+
+def _named(name: list[Node], what: str) -> Iterator[Change]:
+    *schema, own = _strings(name)
+    if schema == ["pg_temp"]:
+        yield Leaves(_TEMPORARY, own, f"the temporary {what} {own}")
+
+
+def _drop(node: Node) -> Iterator[Change]:
+    for each in node["objects"]:
+        *schema, own = _strings(next(iter(each.values())))
+        if schema in ([], ["pg_temp"]):
+            yield Removes(_TEMPORARY, own)
+
+
+def _declare(node: Node) -> Iterator[Change]:
+    if node["options"] & _WITH_HOLD:
+        name = node["portalname"]
+        yield Leaves(_CURSOR, name, f"the cursor {name} WITH HOLD")
+
+
+def _listen(node: Node) -> Iterator[Change]:
+    yield Leaves(_CHANNEL, node["conditionname"], f"LISTEN {node['conditionname']}")
+
+
+def _prepare(node: Node) -> Iterator[Change]:
+    yield Leaves(_STATEMENT, node["name"], f"the prepared statement {node['name']}")
+
+
+def _removes(kind: str, key: str) -> Callable[[Node], Iterator[Change]]:
+    return lambda node: iter([Removes(kind, node.get(key, ""))])
+
+
+def _discard(node: Node) -> Iterator[Change]:
+    if node["target"] == "DISCARD_TEMP":
+        yield Removes(_TEMPORARY)
+
+
+def _strings(node: object) -> list[str]:
+    """The parts of a name, in order, in whatever the parser has put them."""
+    match node:
+        case {"String": {"sval": text}}:
+            return [text]
+        case {"items": inner} | {"objname": inner} | {"names": inner}:
+            return _strings(inner)
+        case list():
+            return [text for each in node for text in _strings(each)]
+    return [""]
+
+
+def _set(node: Node) -> Iterator[Change]:
+    if "is_local" not in node:
+        yield from map(_setting, _names(node))
+
+
+def _names(node: Node) -> Iterator[str]:
+    name = node.get("name", "all").lower()
+    if name == "session characteristics":
+        for each in node["args"]:
+            yield f"default_{each['DefElem']['defname']}"
+    elif name not in _OF_THE_TRANSACTION:
+        yield name
+
+
+def _setting(name: str) -> Leaves:
+    return Leaves(SETTING, name, _WORDS.get(name, f"the setting {name}"))
+
+
+def _of_call(node: Node) -> Iterator[Change]:
+    name = _strings(node["funcname"])[-1]
+    arguments = node.get("args", [])
+    if name == "set_config":
+        yield from _set_config(arguments)
+    elif name.startswith(("pg_advisory_lock", "pg_try_advisory_lock", "pg_advisory_unlock")):
+        key = f"{name.endswith('_shared')} {_without_places(arguments)}"
+        words = "an advisory lock"
+        yield Removes(_LOCK, key) if "unlock" in name else Leaves(_LOCK, key, words)
+
+
+def _set_config(arguments: Sequence[Node]) -> Iterator[Change]:
+    match arguments:
+        case [_, _, {"A_Const": {"boolval": {"boolval": True}}}]:
+            return
+        case [{"A_Const": {"sval": {"sval": name}}}, _, _]:
+            if name.lower() not in _OF_THE_TRANSACTION:
+                yield _setting(name.lower())
+        case _:
+            yield _setting("")
+
+
+def _without_places(node: object) -> object:
+    match node:
+        case dict():
+            return {key: _without_places(node[key]) for key in node if key != "location"}
+        case list():
+            return [_without_places(each) for each in node]
+    return node
+
+
+_READ: Mapping[str, Callable[[Node], Iterator[Change]]] = {
+    "CreateStmt": lambda node: _relation(node["relation"], "table", node.get("oncommit", "")),
+    "CreateTableAsStmt": lambda node: _created_as(node["into"]),
+    "SelectStmt": lambda node: (
+        _created_as(node["intoClause"]) if "intoClause" in node else iter(())
+    ),
+    "ViewStmt": lambda node: _relation(node["view"], "view", ""),
+    "CreateSeqStmt": lambda node: _relation(node["sequence"], "sequence", ""),
+    "CompositeTypeStmt": lambda node: _relation(node["typevar"], "type", ""),
+    "CreateFunctionStmt": lambda node: _named(node["funcname"], "function"),
+    "CreateEnumStmt": lambda node: _named(node["typeName"], "type"),
+    "CreateRangeStmt": lambda node: _named(node["typeName"], "type"),
+    "CreateDomainStmt": lambda node: _named(node["domainname"], "domain"),
+    "DropStmt": _drop,
+    "DiscardStmt": _discard,
+    "PrepareStmt": _prepare,
+    "DeallocateStmt": _removes(_STATEMENT, "name"),
+    "DeclareCursorStmt": _declare,
+    "ClosePortalStmt": _removes(_CURSOR, "portalname"),
+    "ListenStmt": _listen,
+    "UnlistenStmt": _removes(_CHANNEL, "conditionname"),
+    "VariableSetStmt": _set,
+}
