@@ -176,6 +176,7 @@ class Strike:
             write(folder, {"0002_b.py": IN_PYTHON})
         if moment == AFTER_COMMIT:
             proxy.after = self._after
+            proxy.withholds = True
         else:
             proxy.before = self._before
         self._is_due = {

@@ -74,7 +74,8 @@ class Proxy:
     a message, kill it in `before` and drop the message. `after` is called with each message once
     the server is ready for the next, before the client hears of it. It is not called for a message
     that the server answers by closing the connection. `passed` is called with each message of the
-    server once the client has got it, and may "cut".
+    server once the client has got it, and may "cut". With `withholds` the client hears nothing of
+    an answer before it is complete, as a server sends a short one.
     """
 
     def __init__(self, server: DatabaseServer) -> None:
@@ -84,6 +85,7 @@ class Proxy:
         self.before: Callable[[Message], Verdict] = _forward
         self.after: Callable[[Message], None] = _nothing
         self.passed: Callable[[Message], Verdict] = _forward
+        self.withholds = False
         self.frontend: list[Message] = []
         self.backend: list[Message] = []
         self.frontend_delay_seconds = 0.0
@@ -267,6 +269,7 @@ class _Link:
         self._client = client
         self._number = number
         self._unanswered: list[Message] = []
+        self._withheld = b""
 
     def serve(self) -> None:
         """Carry what the client sends, until either side ends."""
@@ -344,7 +347,11 @@ class _Link:
             answered, self._unanswered = self._unanswered, []
             for message in answered:
                 proxy.after(message)
-        self._client.sendall(kind + head + payload)
+        self._withheld += kind + head + payload
+        if proxy.withholds and kind not in _AWAITED:
+            return
+        withheld, self._withheld = self._withheld, b""
+        self._client.sendall(withheld)
         if proxy.passed(noted) == "cut":
             raise EOFError
 
