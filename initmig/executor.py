@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         Event,
     )
     from initmig.lock import Held
-    from initmig.model import Direction, Migration
+    from initmig.model import Migration
     from initmig.postgres import Session
 
 _T = TypeVar("_T")
@@ -72,19 +72,6 @@ class Executor:
         self._lock_retries = lock_retries
         self._clock = clock
         self._emit = emit
-
-    def refuse_leftovers(
-        self,
-        migrations: Sequence[Migration],
-        direction: Direction = "apply",
-        *,
-        together: bool = False,
-    ) -> None:
-        """As `engine.leftovers`, where the session is not initmig's alone.
-
-        :raises PlanError: nothing was run
-        """
-        refuse_leftovers(self._session, migrations, direction, together=together)
 
     def apply_each(self, migrations: Sequence[Migration], *, owing: Sequence[str] = ()) -> None:
         """Each of *migrations* in a transaction of its own, with its record.
@@ -262,22 +249,6 @@ class Executor:
             self._lock_retries,
             state.upcoming_sleep,
             self._watch.blockers_of(server),
-        )
-
-
-def refuse_leftovers(
-    session: Session,
-    migrations: Sequence[Migration],
-    direction: Direction,
-    *,
-    together: bool = False,
-) -> None:
-    """As `Executor.refuse_leftovers`."""
-    if not session.settled:
-        from initmig.engine import leftovers
-
-        leftovers.refuse_leftovers(
-            migrations, direction, preamble=session.preamble, together=together
         )
 
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from initmig.executor import Executor
-    from initmig.model import AppliedMigration, Migration, MigrationFile
+    from initmig.model import AppliedMigration, Direction, Migration, MigrationFile
     from initmig.postgres import Session
     from initmig.run import Run
 
@@ -81,8 +81,8 @@ def apply(session: Session, run: Run, loaded: Loaded) -> None:
         owing = [hook.id for hook in loaded.hooks]
         hooks = [hook for hook in loaded.hooks if plan or hook.file in owed]
         in_one = run.config.transaction == "all"
-        executor.refuse_leftovers(plan, together=in_one)
-        executor.refuse_leftovers(hooks)
+        refuse_leftovers(session, plan, together=in_one)
+        refuse_leftovers(session, hooks)
         with naming_baseline(loaded):
             if plan and in_one:
                 executor.apply_all(plan, owing=owing)
@@ -123,6 +123,25 @@ def read_and_plan(
     return planned(run, still, applied, unfinished), left.owed
 
 
+def refuse_leftovers(
+    session: Session,
+    migrations: Iterable[Migration],
+    direction: Direction = "apply",
+    *,
+    together: bool = False,
+) -> None:
+    """Refuse what would stay in a *session* that is not initmig's alone.
+
+    Those *together* are one transaction.
+
+    :raises PlanError: with what each of *migrations* would leave; nothing was run
+    """
+    if not session.settled:
+        from initmig.engine import leftovers  # which no other run needs
+
+        leftovers.refuse(session, migrations, direction, together=together)
+
+
 def roll_back(run: Run) -> None:
     """Undo what the configuration says, newest first.
 
@@ -152,7 +171,7 @@ def _roll_back(session: Session, run: Run, decided: list[AppliedMigration]) -> N
             intake.warn_of_ignored(run.config, run.emit)
         if executor:
             undoing = [migrations[applied.id] for applied in chosen]
-            executor.refuse_leftovers(undoing, "rollback")
+            refuse_leftovers(session, undoing, "rollback")
             executor.roll_back(undoing)
 
 

@@ -504,7 +504,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         if self.session.settled:
             reset = self.session.resetting
         else:  # the rest is the pooler's, and of the connection's other users
-            from initmig.engine.leftovers import resets
+            from initmig.engine.leftovers import resets  # which no other run needs
 
             made = resets(migration, direction)
             reset = f"{made}RESET SESSION AUTHORIZATION; RESET ROLE; RESET search_path"

@@ -15,25 +15,26 @@ if TYPE_CHECKING:
 
     from initmig.engine.piecewise import Part
     from initmig.model import Direction, Migration
+    from initmig.postgres import Session
     from initmig.sql.leftovers import Change
 
 _ID = "session-setting-behind-pooler"
 _RESET_ANYWAY = ("all", "role", "session_authorization", "search_path")
 
 
-def refuse_leftovers(
-    migrations: Iterable[Migration], direction: Direction, *, preamble: str, together: bool = False
+def refuse(
+    session: Session, migrations: Iterable[Migration], direction: Direction, *, together: bool
 ) -> None:
-    """Refuse what would stay in a session that a pooler gives to others next.
+    """Refuse what would stay in a *session* that a pooler gives to others next.
 
-    Those *together* are one transaction. *preamble* is what each transaction has to set.
+    Those *together* are one transaction.
 
     :raises PlanError: with what each of *migrations* would leave
     """
     problems = tuple(
         problem
         for migration in migrations
-        for problem in _problems(migration, direction, preamble, together=together)
+        for problem in _problems(migration, direction, session.preamble, together=together)
     )
     if problems:
         raise PlanError.of(problems)

@@ -10,13 +10,13 @@ from initmig import planning
 from initmig.causes import is_canceled, is_spoiled
 from initmig.errors import DatabaseRefused, MigrationFailed
 from initmig.events import AppliedElsewhere
-from initmig.executor import named, naming_blockers, refuse_leftovers, watched_backend
+from initmig.executor import named, naming_blockers, watched_backend
 from initmig.lock import lock_for_rehearsal
 from initmig.postgres import NoAnswer, StatementFailed
 from initmig.rehearsal.impact import Rehearsal, Rehearsed, StatementImpact
 from initmig.rehearsal.observing import Observer
 from initmig.run import glance, is_pending, left_to_apply
-from initmig.writer import get_ready, load, read_and_plan
+from initmig.writer import get_ready, load, read_and_plan, refuse_leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,7 +63,7 @@ def rehearse(session: Session, run: Run) -> Rehearsal:
             with _held_up_is_no_refusal():
                 backend.prepare(upgrades=False)  # which would lock others out to the end
                 plan = _planned(session, run, loaded)
-            refuse_leftovers(session, plan, "apply")
+            refuse_leftovers(session, plan)
             rehearsal = _Rehearsing(backend, watch).of(plan)
             if rehearsal.failure and loaded.nothing_applied:
                 problems = rehearsal.failure.problems
