@@ -1,10 +1,11 @@
-"""Any sequence of runs, kills, edits, older and newer images, against a model of what must hold."""
+"""Any sequence of runs, kills, edits, images, clock steps, and rows by hand, against a model."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import signal
+from collections import Counter
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from initmig.cli import main
-from tests.support.courses import Course, Migrate, Rollback, StockYoyo, statuses
+from tests.support.courses import ByHand, Course, Migrate, Rollback, StockYoyo, statuses
 from tests.support.forking import Blow, Forking
 from tests.support.migrations import write
 from tests.support.model import (
@@ -38,7 +39,34 @@ if TYPE_CHECKING:
     from tests.support.proxy import Proxy
     from tests.support.yoyo import Yoyo
 
-EMPTY = f"DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE {RAN} (n int)"
+EMPTY = f"""
+DROP SCHEMA public CASCADE; DROP SCHEMA IF EXISTS beside CASCADE;
+CREATE SCHEMA public; CREATE SCHEMA beside; CREATE TABLE {RAN} (n int)"""
+
+# All that a clock that steps leaves behind: what was written is as much older, or newer, than now.
+STEP = """
+UPDATE _yoyo_migration SET applied_at_utc = applied_at_utc + {by};
+UPDATE _yoyo_log SET created_at_utc = created_at_utc + {by};
+UPDATE yoyo_lock SET ctime = ctime + {by};
+UPDATE _initmig_migration SET started_at = started_at + {by}, finished_at = finished_at + {by},
+    log_rows_at = log_rows_at + {by};"""
+
+RIGHT_HASH = "encode(sha256(migration_id::bytea), 'hex')"
+
+NOT_NUMBERED = f"""
+SELECT FROM _yoyo_migration y LEFT JOIN _initmig_migration i USING (migration_id)
+WHERE (i.position IS NULL OR i.finished_at <> y.applied_at_utc AT TIME ZONE 'UTC'
+    OR migration_hash <> {RIGHT_HASH})
+    AND migration_id NOT LIKE 'post-apply%' AND migration_id NOT LIKE 'rolling back %'"""
+"""The rows that no run of initmig's that writes has seen yet."""
+
+
+OTHER_APPLICATION = {
+    "m_01.sql": "CREATE TABLE beside.m_01 (n int);",
+    "m_02.sql": "-- transactional: false\nCREATE TABLE beside.m_02 (n int);\nSELECT 1 / 0;\n",
+    "m_03.sql": "CREATE TABLE beside.m_03 (n int);",
+}
+"""It has stopped half way, at an id that is one of ours, too."""
 
 
 class Fault(NamedTuple):
@@ -115,7 +143,27 @@ class Yoyos(NamedTuple):
     direction: Literal["apply", "rollback"]
 
 
-Action = Ship | Hook | GoBack | Edit | Up | Down | Yoyos
+class ByHands(NamedTuple):
+    """Somebody writes a row, or deletes one, and does what it says; of those that there are."""
+
+    does: Literal["apply", "remove", "again"]
+    """`again`: one more row of an applied migration, with another hash."""
+    which: int
+
+
+class Step(NamedTuple):
+    """The server's clock steps."""
+
+    seconds: int
+
+
+class Beside(NamedTuple):
+    """Another application with the same ids comes: to another schema, or another table of ours."""
+
+    where: Literal["schema", "table"]
+
+
+Action = Ship | Hook | GoBack | Edit | Up | Down | Yoyos | ByHands | Step | Beside
 
 few = st.integers(0, 5)
 policies = st.sampled_from(["warn", "warn", "allow", "fail"])
@@ -135,7 +183,7 @@ def pieces(*kinds: Piece, most: int = 4) -> st.SearchStrategy[tuple[Piece, ...]]
 news = st.builds(
     New,
     kind=st.sampled_from(["sql", "piecewise sql", "python", "piecewise sql", "piecewise python"]),
-    pieces=pieces("row", "index", "rows", "vacuum", "function"),
+    pieces=pieces("row", "index", "rows", "vacuum", "function", "leftover"),
     early=rarely,
     depends=st.none() | few,
     breaking=rarely,
@@ -168,6 +216,9 @@ actions = st.one_of(
     edits,
     st.builds(GoBack, few),
     hooks,
+    st.builds(ByHands, st.sampled_from(["apply", "remove", "again"]), few),
+    st.builds(Step, st.sampled_from([-3600, -1, 1, 3600])),
+    st.builds(Beside, st.sampled_from(["schema", "table"])),
 )
 yoyos = st.builds(Yoyos, st.sampled_from(["apply", "rollback"]))
 
@@ -196,6 +247,8 @@ class World:
         self._ids: list[str] = []
         self._state = State()
         self._depends: dict[str, str] = {}
+        self._by_hand: Counter[str] = Counter()
+        self._beside: dict[str, object] | None = None
         self._revision = 0
         self._lay_out()
 
@@ -231,6 +284,8 @@ class World:
                 self._roll_back(action)
             case Yoyos(direction):
                 self._let_yoyo(direction)
+            case ByHands() | Step() | Beside():
+                self._let_others(action)
         self._lay_out()
 
     # --- images ---
@@ -271,13 +326,28 @@ class World:
     def _migrate(self, up: Up) -> None:
         to = self._id(up.to)
         argv = ["migrate", f"--changed={up.changed}", f"--transaction={up.transaction}"]
+        last_known = self._last_known()
         self._run(
             [*argv, *([f"--to={to}"] if to else [])],
             lambda state: Migrate(
-                state, self._image, to=to, changed=up.changed, transaction=up.transaction
+                state,
+                self._image,
+                to=to,
+                changed=up.changed,
+                transaction=up.transaction,
+                last_known=last_known,
             ),
             up.fault,
         )
+
+    def _last_known(self) -> str:
+        if not (self._image.migrations and "_initmig_migration" in self._database.tables()):
+            return ""
+        rows = self._database.query(
+            "SELECT checksum FROM _initmig_migration WHERE migration_id = %s AND state = 'applied'",
+            [self._image.migrations[-1].id],
+        )
+        return rows[0][0] if rows else ""
 
     def _roll_back(self, down: Down) -> None:
         to = "" if down.steps else self._id(down.to)
@@ -343,9 +413,11 @@ class World:
             for file in (*image.migrations, *image.hooks)
             if file.is_hook or state.has(file.id) == (direction == "rollback")
         ]
-        # a stock yoyo knows nothing of what is half way, and leaves what fails half done
+        # a stock yoyo knows nothing of what is half way, and leaves what fails half done; and it
+        # goes by hashes
         if (
             state.half_way
+            or self._has_odd_hashes()
             or any(file.unfit for file in image.files.values())
             or any(file.fails for file in touched)
             or (
@@ -365,6 +437,87 @@ class World:
         self._state = StockYoyo(state, image, direction).now
         self._check()
 
+    def _has_odd_hashes(self) -> bool:
+        odd = f"SELECT FROM _yoyo_migration WHERE migration_hash <> {RIGHT_HASH}"
+        return self._has_history() and self._database.query(odd) != []
+
+    def _has_history(self) -> bool:
+        return "_initmig_migration" in self._database.tables()
+
+    # --- what others do ---
+
+    def _let_others(self, action: ByHands | Step | Beside) -> None:
+        if not self._has_history():
+            return
+        match action:
+            case ByHands(does, which):
+                self._write_by_hand(does, which)
+            case Step(seconds):
+                self._step(seconds)
+            case Beside(where):
+                self._let_another_come(where)
+        self._check()
+
+    def _write_by_hand(self, does: Literal["apply", "remove", "again"], which: int) -> None:
+        fit = [file for file in self._image.migrations if self._can_be_done_by_hand(does, file)]
+        if not fit:
+            return
+        file = fit[-1 - which % len(fit)]
+        insert = f"INSERT INTO _yoyo_migration VALUES ('{self._next_revision()}', '{file.id}', "
+        if does == "again":
+            self._database.execute(f"{insert}'2000-01-01')")
+        elif does == "apply":
+            for part in file.parts("apply"):
+                self._database.execute(part.sql)
+            self._database.execute(f"{insert}clock_timestamp() AT TIME ZONE 'UTC')")
+            self._by_hand[file.id] += 1
+            self._state = ByHand(self._state, file, "apply").now
+        else:
+            delete = f"DELETE FROM _yoyo_migration WHERE migration_id = '{file.id}'"
+            self._database.execute(f"DROP TABLE {file.id}; {delete}")
+            self._by_hand[file.id] -= 1
+            self._state = ByHand(self._state, file, "rollback").now
+
+    def _can_be_done_by_hand(self, does: Literal["apply", "remove", "again"], file: File) -> bool:
+        """Whether somebody would who knows what is half way, and what depends on what."""
+        applied = [record.id for record in self._state.applied]
+        if file.id in self._state.half_way or (does == "apply") == (file.id in applied):
+            return False
+        if does == "apply":
+            fails = file.unfit or (file.fails and file.fails.direction == "apply")
+            return not fails and file.depends in ("", *applied)
+        return does == "again" or file.id not in [self._depends[id] for id in applied]
+
+    def _step(self, seconds: int) -> None:
+        # what has no place yet goes by the clock, as with yoyo
+        if self._database.query(NOT_NUMBERED) == []:
+            # a clock that goes back makes what there is newer
+            self._database.execute(STEP.format(by=f"interval '{-seconds} seconds'"))
+
+    def _let_another_come(self, where: Literal["schema", "table"]) -> None:
+        if self._beside is not None:
+            return
+        folder = self._folder.with_name("beside")
+        write(folder, OTHER_APPLICATION)
+        flags = ["--schema=beside"]
+        if where == "table":
+            flags = ["--history-table=app_b", "--history-schema=public"]
+        done = self._forking.run(
+            "migrate", *flags, "--lock-timeout=1m", url=self._database.url, folder=folder
+        )
+        assert done.code == 1, done.err
+        self._beside = self._look_beside()
+        assert "beside.m_02" in self._beside
+
+    def _look_beside(self) -> dict[str, object]:
+        """All rows of the other application's tables."""
+        tables = [f"beside.{name}" for name in self._database.tables("beside")]
+        tables += [f"public.app_b{end}" for end in ("", "_initmig")]
+        there = [name for name in tables if self._database.value("SELECT to_regclass(%s)", [name])]
+        return {
+            name: self._database.query(f"SELECT t::text FROM {name} t ORDER BY 1") for name in there
+        }
+
     # --- what must hold ---
 
     def _check(self) -> None:
@@ -376,7 +529,10 @@ class World:
             assert self._database.query(_HALF_UNDONE) == [(id,) for id in sorted(half_undone)]
         for id in self._ids:
             operations = [operation for operation, each in found.log if each == id]
-            assert operations.count("apply") - operations.count("rollback") == applied.count(id)
+            balance = operations.count("apply") - operations.count("rollback")
+            assert balance + self._by_hand[id] == applied.count(id)
+        if self._beside is not None:
+            assert self._look_beside() == self._beside
         for place, id in enumerate(applied):
             if depends := self._depends[id]:
                 assert depends in applied[:place]

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 from yoyo.topologicalsort import topological_sort
 
-from tests.support.model import Half, Record
+from tests.support.model import Half, Part, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tests.support.model import Direction, File, Image, Part, Policy, State
+    from tests.support.model import Direction, File, Image, Policy, State
 
 
 class _Ends(Exception):
@@ -44,7 +44,7 @@ class Course:
 
     def _apply(self, file: File, owing: Iterable[str] = ()) -> None:
         state = self._run(file, "apply").without_half(file.id)
-        state = state._replace(log=(*state.log, ("apply", file.id)))
+        state = state.logged("apply", file.id)
         if file.is_hook:
             state = state._replace(owed=state.owed - {file.id})
         else:
@@ -58,12 +58,7 @@ class Course:
 
     def _roll_back(self, file: File) -> None:
         state = self._run(file, "rollback").without_half(file.id)
-        self._go(
-            state._replace(
-                log=(*state.log, ("rollback", file.id)),
-                applied=tuple(record for record in state.applied if record.id != file.id),
-            )
-        )
+        self._go(state.logged("rollback", file.id).without(file.id))
 
     def _run(self, file: File, direction: Direction) -> State:
         """The state in which only the record is missing."""
@@ -130,6 +125,10 @@ class Course:
         if condition:
             raise _Ends(6)
 
+    def _refuse_changed(self, image: Image, policy: Policy) -> None:
+        self._refuse_if(policy != "allow" and seems_shared(self.now, image))
+        self._refuse_if(policy == "fail" and changed_ids(self.now, image))
+
     def _refuse_half_way(self, files: Sequence[File], direction: Direction, policy: Policy) -> None:
         by_id = {file.id: file for file in files}
         for id, half in self.now.half_way.items():
@@ -143,7 +142,7 @@ class Course:
 class Migrate(Course):
     """`migrate`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         state: State,
         image: Image,
@@ -151,9 +150,12 @@ class Migrate(Course):
         to: str = "",
         changed: Policy = "warn",
         transaction: Literal["each", "all"] = "each",
+        last_known: str = "",
     ) -> None:
+        """*last_known* is the checksum that initmig's table has of the image's last migration."""
         super().__init__(state)
         self._image = image
+        self._last_known = last_known
         self._to = to
         self._changed: Policy = changed
         self._transaction = transaction
@@ -166,8 +168,8 @@ class Migrate(Course):
         image, start = self._image, self.now
         unknown = [record for record in start.applied if record.id not in image.files]
         self._refuse_if(any(record.breaking for record in unknown))
-        if self._changed == "fail":
-            self._refuse_if(changed_ids(start, image))
+        if unknown or self._changed == "fail" or self._last_differs():
+            self._refuse_changed(image, self._changed)
         pending = [file for file in image.migrations if not start.has(file.id)]
         owed = [hook for hook in image.hooks if hook.id in start.owed]
         half_undone = [id for id, half in start.half_way.items() if half.direction == "rollback"]
@@ -180,6 +182,7 @@ class Migrate(Course):
         self._refuse_if(bool(half_undone))
         if plan:
             self._refuse_half_way(plan, "apply", self._changed)
+            self._refuse_changed(image, self._changed)
         if self._transaction == "all":
             self._refuse_if(any(file.is_piecewise for file in plan))
         self._apply_plan(plan)
@@ -197,6 +200,11 @@ class Migrate(Course):
                 # all of them, or nothing
                 whole = len(self.states) - begin == len(plan)
                 self.states[begin:] = self.states[-1:] if whole and plan else []
+
+    def _last_differs(self) -> bool:
+        """The one file that a start looks at."""
+        [*_, last] = [file.checksum() for file in self._image.migrations] or [""]
+        return bool(self._last_known) and self._last_known != last
 
     def _asked_for(self, pending: Sequence[File]) -> list[File]:
         ids = [file.id for file in pending]
@@ -241,6 +249,10 @@ class Rollback(Course):
             self._refuse_if(to not in newest_first)
             steps = newest_first.index(to)
         chosen = newest_first[:steps] if steps or to else newest_first
+        kept = [record for record in start.applied if record.id not in chosen]
+        self._refuse_if(any(each.breaking for each in kept if each.id not in image.files))
+        if chosen or changed == "fail":
+            self._refuse_changed(image, changed)
         files = [image.files[id] for id in chosen if id in image.files]
         if any(file.unfit for file in files):
             raise _Ends(2)
@@ -248,6 +260,20 @@ class Rollback(Course):
         self._refuse_half_way(files, "rollback", changed)
         for file in files:
             self._roll_back(file)
+
+
+class ByHand(Course):
+    """What somebody does who applies a migration, or undoes it, and writes no more than its row."""
+
+    def __init__(self, state: State, file: File, direction: Direction) -> None:
+        super().__init__(state)
+        for part in file.parts("apply") if direction == "apply" else (Part("", does="drop"),):
+            self._go(self.now.after(part, file.table))
+        if direction == "apply":
+            record = Record(file.id, "", breaking=False)
+            self._go(self.now._replace(applied=(*self.now.applied, record)))
+        else:
+            self._go(self.now.without(file.id))
 
 
 class StockYoyo(Course):
@@ -269,19 +295,14 @@ class StockYoyo(Course):
 
     def _apply_unrecorded(self, file: File) -> None:
         state = self._all_parts(file, "apply")
-        state = state._replace(log=(*state.log, ("apply", file.id)))
+        state = state.logged("apply", file.id)
         if not file.is_hook:
             state = state._replace(applied=(*state.applied, Record(file.id, "", False)))
         self._go(state)
 
     def _roll_back_without_journal(self, file: File) -> None:
         state = self._all_parts(file, "rollback")
-        self._go(
-            state._replace(
-                log=(*state.log, ("rollback", file.id)),
-                applied=tuple(record for record in state.applied if record.id != file.id),
-            )
-        )
+        self._go(state.logged("rollback", file.id).without(file.id))
 
     def _all_parts(self, file: File, direction: Direction) -> State:
         state = self.now
@@ -306,6 +327,15 @@ def changed_ids(state: State, image: Image) -> list[str]:
         and record.id in image.files
         and record.checksum != image.files[record.id].checksum()
     ]
+
+
+def seems_shared(state: State, image: Image) -> bool:
+    """Whether not one of the files is the one applied, as if these were another application's."""
+    known = [record for record in state.applied if record.id in image.files]
+    compared = [record for record in known if record.checksum]
+    others = len(known) < len(state.applied)
+    different = changed_ids(state, image)
+    return 0 < len(different) == len(compared) and (others or len(compared) > 1)
 
 
 def statuses(state: State, image: Image) -> dict[str, tuple[str, int | None]]:

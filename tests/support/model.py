@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tests.support.databases import Database
 
 Kind = Literal["sql", "piecewise sql", "python", "piecewise python"]
-Piece = Literal["row", "rows", "index", "vacuum", "function"]
+Piece = Literal["row", "rows", "index", "vacuum", "function", "leftover"]
 Direction = Literal["apply", "rollback"]
 Policy = Literal["warn", "allow", "fail"]
 
@@ -21,7 +21,10 @@ RAN = "ran"
 
 _T = TypeVar("_T")
 
-_BOOKKEEPING = ("_initmig_migration", "_yoyo_log", "_yoyo_migration", "_yoyo_version", "yoyo_lock")
+_BOOKKEEPING = (
+    *("_initmig_migration", "_yoyo_log", "_yoyo_migration", "_yoyo_version", "yoyo_lock"),
+    *("app_b", "app_b_initmig"),  # of the neighbour
+)
 
 
 class Failure(NamedTuple):
@@ -124,6 +127,11 @@ class File(NamedTuple):
             )
         if kind == "function" and self.is_python:
             return self._function(value), self._function(-value)
+        if kind == "leftover":
+            return self._leftover(place), self._leftover(-place)
+        return self._row_pair(kind, value)
+
+    def _row_pair(self, kind: str, value: int) -> tuple[Part, Part]:
         if kind == "rows":
             return self._rows(value, value + 1), self._rows(-value, -value - 1)
         return self._rows(value), self._rows(-value)
@@ -138,6 +146,14 @@ class File(NamedTuple):
         there = f"SELECT FROM {self.table} WHERE n = {value}"
         sql = f"INSERT INTO {self.table} SELECT {value} WHERE NOT EXISTS ({there})"
         return Part(sql, self.is_piecewise, rows=(value,), once=True)
+
+    def _leftover(self, place: int) -> Part:
+        """Something in the session, which has the name of what the next migration makes."""
+        number = self.id.rpartition("_")[2]
+        following = f"m_{int(number) + 1:02}"
+        if place % 2:
+            return Part(f"CREATE TEMP TABLE IF NOT EXISTS {following} (n int)")
+        return Part(f"PREPARE {following} AS SELECT {place}")
 
     def _failing(self, part: Part) -> Part:
         if part.on_index and part.does == "make":
@@ -247,7 +263,7 @@ class State(NamedTuple):
     owed: frozenset[str] = frozenset()
     half_way: Mapping[str, Half] = {}
     log: tuple[tuple[str, str], ...] = ()
-    """Operations and ids."""
+    """Operations and ids, sorted: their times are of a clock that may step."""
     rows: Mapping[str, tuple[int, ...]] = {RAN: ()}
     """The sorted rows of each table."""
     indexes: Mapping[str, bool] = {}
@@ -255,6 +271,13 @@ class State(NamedTuple):
 
     def has(self, id: str) -> bool:
         return any(record.id == id for record in self.applied)
+
+    def logged(self, operation: str, id: str) -> State:
+        return self._replace(log=tuple(sorted((*self.log, (operation, id)))))
+
+    def without(self, id: str) -> State:
+        """With *id* not applied."""
+        return self._replace(applied=tuple(each for each in self.applied if each.id != id))
 
     def with_half(self, file: File, half: Half) -> State:
         return self._replace(half_way={**self.half_way, file.id: half})
@@ -297,15 +320,18 @@ def _without(mapping: Mapping[str, _T], key: str) -> dict[str, _T]:
 
 
 # A record of initmig's own speaks of the application that yoyo's row tells of, or not at all.
+# What somebody has written twice is one; what has no position is the last.
 _APPLIED = """
 SELECT y.migration_id, CASE i.state WHEN 'applied' THEN i.checksum ELSE '' END,
     coalesce(i.breaking, false)
-FROM _yoyo_migration y LEFT JOIN _initmig_migration i
-    ON i.migration_id = y.migration_id AND i.finished_at = y.applied_at_utc AT TIME ZONE 'UTC'
+FROM (SELECT migration_id, max(applied_at_utc) AS at FROM _yoyo_migration GROUP BY 1) y
+LEFT JOIN _initmig_migration i
+    ON i.migration_id = y.migration_id AND i.finished_at = y.at AT TIME ZONE 'UTC'
 WHERE y.migration_id NOT LIKE 'post-apply%' AND y.migration_id NOT LIKE 'rolling back %'
-ORDER BY y.applied_at_utc"""
+ORDER BY i.position NULLS LAST, y.at"""
 
-_APPLIED_BY_YOYO = "SELECT migration_id, '', false FROM _yoyo_migration ORDER BY applied_at_utc"
+_APPLIED_BY_YOYO = """
+SELECT migration_id, '', false FROM _yoyo_migration GROUP BY 1 ORDER BY max(applied_at_utc)"""
 
 _OWED = "SELECT migration_id FROM _yoyo_migration WHERE migration_id LIKE 'post-apply%'"
 
@@ -317,7 +343,9 @@ SELECT migration_id, CASE state WHEN 'applying' THEN 'apply' ELSE 'rollback' END
          THEN 'there' ELSE 'new' END
 FROM _initmig_migration WHERE state <> 'applied'"""
 
-_LOG = "SELECT operation, migration_id FROM _yoyo_log ORDER BY created_at_utc"
+_LOG = """
+SELECT operation, migration_id FROM _yoyo_log
+WHERE comment IS DISTINCT FROM 'initmig: app_b' ORDER BY 1, 2"""
 
 _INDEXES = """
 SELECT c.relname, i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
