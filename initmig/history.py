@@ -46,7 +46,8 @@ _APPLIED = """
 SELECT y.migration_id, CASE WHEN applied_at BETWEEN '0002-01-01' AND '9998-12-31'
         THEN extract(epoch FROM applied_at)::float8 END,
     coalesce(l.username || '@' || l.hostname, ''), {columns}
-FROM (SELECT migration_id, max(applied_at_utc) AS applied_at FROM {history}
+FROM (SELECT migration_id, max(applied_at_utc) AS applied_at,
+          array_agg(applied_at_utc) AS times FROM {history}
       WHERE migration_id NOT LIKE ALL (ARRAY['{hook}%', '{undoing}%']) GROUP BY 1) y
 LEFT JOIN (SELECT DISTINCT ON (migration_id) migration_id, username, hostname
            FROM {log} l WHERE operation IN ('apply', 'mark') AND {ours}
@@ -62,7 +63,7 @@ FROM {history} ORDER BY ctime, id"""
 # What is owed has a row in yoyo's table, where the one query of a start sees it: a hook that has to
 # run, and the rest of a rollback that is no one transaction.
 # A row of ours counts only while it speaks of the same application as yoyo's: a stock yoyo that
-# rolls back and applies again does not touch it.
+# rolls back and applies again does not touch it. Somebody may have written a second one of yoyo's.
 _OWN_COLUMNS = """
 CASE i.state WHEN 'applied' THEN i.checksum ELSE '' END, coalesce(i.breaking, false),
     CASE WHEN i.state = 'applied' AND i.statements_done > 0
@@ -70,7 +71,8 @@ CASE i.state WHEN 'applied' THEN i.checksum ELSE '' END, coalesce(i.breaking, fa
         THEN extract(epoch FROM i.finished_at - i.started_at) END::float8"""
 _JOIN_OWN = """
 LEFT JOIN {own} i ON i.migration_id = y.migration_id
-    AND i.finished_at IS NOT DISTINCT FROM applied_at AT TIME ZONE 'UTC'"""
+    AND (i.finished_at AT TIME ZONE 'UTC' = ANY (times)
+        OR i.finished_at IS NULL AND array_position(times, NULL) IS NOT NULL)"""
 
 # A hand-made history may lack it.
 _NO_LOG = "(SELECT '' AS migration_id, '' AS username, '' AS hostname, '' AS operation,\

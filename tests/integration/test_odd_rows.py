@@ -306,7 +306,9 @@ class Scene:
     def __init__(self, odd: Odd, forking: Forking, database: Database, folder: Path) -> None:
         self.odd = odd
         self.database = database
-        self.folder = write(folder, FILES)
+        self.folder = write(
+            folder, FILES | {path.name: path.read_text() for path in folder.glob("*")}
+        )
         self._forking = forking
         self.does("migrate", "--to=0002_b")
         database.execute(odd.script)
@@ -480,6 +482,32 @@ def adopt_c(scene: Scene) -> None:
         scene.database.execute(f"CREATE TABLE {id[-1]} ()")
     assert all(scene.statuses()[id] in ("applied", *scene.odd.states) for id in IDS)
     scene.does("wait", code=7 if scene.odd.owed else 0)
+
+
+TWINS = {
+    "newer": row("0002_b"),
+    "older": row("0002_b", at="'2000-01-01'"),
+    "without a time": row("0002_b", at="NULL"),
+    "as old": "INSERT INTO _yoyo_migration SELECT 'odd', migration_id, applied_at_utc"
+    " FROM _yoyo_migration WHERE migration_id = '0002_b'",
+}
+
+
+@pytest.mark.parametrize("twin", TWINS.values(), ids=TWINS)
+def test_what_is_known_of_a_migration_stays_known_beside_a_second_row(
+    twin: str, forking: Forking, database: Database, folder: Path
+) -> None:
+    write(folder, {"0002_b.sql": "-- breaking: true\nCREATE TABLE b ();"})
+    scene = Scene(Odd(twin), forking, database, folder)
+    scene.does("status")
+    (folder / "0002_b.sql").write_text("-- breaking: true\nCREATE TABLE b (n int);")
+    assert scene.statuses()["0002_b"] == "changed"
+    for path in folder.glob("0002_b*"):
+        path.unlink()
+    for command in ("migrate", "wait", "plan", "status --check", "rehearse"):
+        result = scene.does(*command.split(), code=6)
+        assert "image-too-old" in [event.get("error") for event in result.events]
+    assert scene.made == {"a", "b"}
 
 
 # --- how far a migration has come that is not one transaction ---
