@@ -128,7 +128,7 @@ class File(NamedTuple):
         if kind == "function" and self.is_python:
             return self._function(value), self._function(-value)
         if kind == "leftover":
-            return self._leftover(place), self._leftover(-place)
+            return self._leftover(place), self._leftover(place)
         return self._row_pair(kind, value)
 
     def _row_pair(self, kind: str, value: int) -> tuple[Part, Part]:
@@ -148,12 +148,11 @@ class File(NamedTuple):
         return Part(sql, self.is_piecewise, rows=(value,), once=True)
 
     def _leftover(self, place: int) -> Part:
-        """Something in the session, which has the name of what the next migration makes."""
-        number = self.id.rpartition("_")[2]
-        following = f"m_{int(number) + 1:02}"
+        """Something in the session, which has the name of what another migration makes."""
         if place % 2:
-            return Part(f"CREATE TEMP TABLE IF NOT EXISTS {following} (n int)")
-        return Part(f"PREPARE {following} AS SELECT {place}")
+            number = int(self.id.rpartition("_")[2])
+            return Part(f"CREATE TEMP TABLE IF NOT EXISTS m_{number + 1:02} (n int)")
+        return Part(f"PREPARE left_{place} AS SELECT 1")
 
     def _failing(self, part: Part) -> Part:
         if part.on_index and part.does == "make":
