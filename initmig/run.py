@@ -248,16 +248,16 @@ def refuse_old_image(session: Session, unknown: Sequence[str]) -> None:
 
 def refuse_as_migrate_would(
     session: Session, run: Run, left: planning.LeftToDo, found: history.Glance
-) -> None:
-    """For who reads only: no further query or file where the policies do not ask for them.
+) -> Sequence[planning.Finding]:
+    """For who reads only, the applied migrations whose files changed.
+
+    They are looked for as in `judge_history`.
 
     :raises PlanError: `migrate` would refuse to start, with what is *left* of what was *found*
     """
     applied = found.ids
     findings = judge_history(session, run, found, left)
-    if not left.pending:
-        follow(run.config.changed, findings, run.emit)
-    else:
+    if left.pending:
         from initmig import intake
 
         intake.refuse_other_histories(session, run.config, applied, run.known)
@@ -265,6 +265,7 @@ def refuse_as_migrate_would(
     if run.config.out_of_order == "fail":
         files = placed_by_name(run, left.pending, applied)
         planning.refuse(planning.out_of_order(files, applied, run.listing))
+    return findings
 
 
 def refuse_unintended(run: Run, pending: Sequence[MigrationFile], applied: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ from initmig.records import TYPE_CHECKING
 from initmig.run import (
     begin,
     changed,
+    follow,
     glance,
     glance_so_far,
     is_pending,
@@ -277,13 +278,14 @@ def wait(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
 def _refuse_pending(session: Session, run: Run) -> None:
     found = glance_so_far(session, run)
     left = planning.left_to_do(run.listing, found.ids)
-    refuse_as_migrate_would(session, run, left, found)
+    findings = refuse_as_migrate_would(session, run, left, found)
     if left.ids:
         raise MigrationsPending(
             "migrations-pending",
             f"{len(left.ids)} pending: {', '.join(left.ids)}",
             hint="run `initmig migrate` for this database, or see why it does not get on",
         )
+    follow(run.config.changed, findings, run.emit)
     if left.unknown:
         run.emit(UnknownMigrations(left.unknown))
 
