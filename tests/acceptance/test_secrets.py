@@ -208,17 +208,16 @@ def test_a_migration_that_raises_its_database_url_does_not_show_it(
 def test_a_crash_is_one_event_with_its_traceback_and_no_secret(
     initmig: Initmig, database: Database, folder: Path, tmp_path: Path
 ) -> None:
-    # a history that neither yoyo nor initmig has written
+    # a journal that no initmig has written
+    write(folder, {"0001_a.sql": f"-- transactional: false\nSELECT 1;\nSELECT '{PROBE}'::int"})
+    initmig(url=database.url, folder=folder)
     database.execute(
-        "CREATE TABLE _yoyo_version (version int); CREATE TABLE _yoyo_migration"
-        " (migration_hash text, migration_id text, applied_at_utc timestamp);"
-        "CREATE TABLE _yoyo_log (migration_hash text, username text, hostname text,"
-        " operation text, created_at_utc text);"
-        f"INSERT INTO _yoyo_migration VALUES ('x', 'postgres://me:{PROBE}@h', 'infinity')"
+        "ALTER TABLE _initmig_migration ALTER statements_done TYPE numeric;"
+        "UPDATE _initmig_migration SET statements_done = 0.5"
     )
     outcome = tmp_path / "outcome"
     env = {"INITMIG_TERMINATION_LOG": str(outcome), **JSON}
-    result = initmig("status", url=database.url, folder=write(folder, FAILING), env=env)
+    result = initmig("status", url=database.url, folder=folder, env=env)
     assert_silent(result, outcome)
     [failed] = result.events
     assert failed["message"].startswith("a bug of initmig: Traceback")

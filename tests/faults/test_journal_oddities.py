@@ -138,6 +138,7 @@ def test_a_table_of_the_first_initmig_is_read_and_then_upgraded(image: Image) ->
     image.apply()
     image.database.execute(
         "ALTER TABLE _initmig_migration DROP before,"
+        " DROP position, DROP log_rows, DROP log_rows_at,"
         " DROP CONSTRAINT _initmig_migration_state_check,"
         " ADD CONSTRAINT _initmig_migration_state_check CHECK (state IN ('applying', 'applied'))"
     )

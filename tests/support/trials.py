@@ -165,4 +165,4 @@ class Trial:
 
 
 def _reads_history(message: Message) -> bool:
-    return message.type == "Q" and "FROM _yoyo_migration y" in message.query
+    return message.type == "Q" and "coalesce(l.username" in message.query
