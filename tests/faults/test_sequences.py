@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 EMPTY = f"""
 DROP SCHEMA public CASCADE; DROP SCHEMA IF EXISTS beside CASCADE;
-CREATE SCHEMA public; CREATE SCHEMA beside; CREATE TABLE {RAN} (n int)"""
+CREATE SCHEMA public; CREATE SCHEMA beside; CREATE TABLE {RAN} (n int);
+CREATE TABLE beside.gate (n int)"""
 
 # All that a clock that steps leaves behind: what was written is as much older, or newer, than now.
 STEP = """
@@ -62,11 +63,12 @@ WHERE (i.position IS NULL OR i.finished_at <> y.applied_at_utc AT TIME ZONE 'UTC
 
 
 OTHER_APPLICATION = {
-    "m_01.sql": "CREATE TABLE beside.m_01 (n int);",
-    "m_02.sql": "-- transactional: false\nCREATE TABLE beside.m_02 (n int);\nSELECT 1 / 0;\n",
-    "m_03.sql": "CREATE TABLE beside.m_03 (n int);",
+    **{f"m_0{n}.sql": f"CREATE TABLE beside.m_0{n} (n int);" for n in range(1, 5)},
+    **{f"m_0{n}.rollback.sql": f"DROP TABLE beside.m_0{n};" for n in range(1, 6)},
+    "m_05.sql": "-- transactional: false\nCREATE TABLE beside.m_05 (n int);\n"
+    "SELECT 1 / count(*) FROM beside.gate;\n",
 }
-"""It has stopped half way, at an id that is one of ours, too."""
+"""Its ids are ours, too. While its gate is closed, the last one stops half way."""
 
 
 class Fault(NamedTuple):
@@ -126,6 +128,8 @@ class Up(NamedTuple):
     changed: Policy = "warn"
     transaction: Literal["each", "all"] = "each"
     fault: Fault | None = None
+    step: int = 0
+    """By how many seconds the server's clock steps before."""
 
 
 class Down(NamedTuple):
@@ -135,6 +139,7 @@ class Down(NamedTuple):
     to: int | None = None
     changed: Policy = "warn"
     fault: Fault | None = None
+    step: int = 0
 
 
 class Yoyos(NamedTuple):
@@ -151,19 +156,16 @@ class ByHands(NamedTuple):
     which: int
 
 
-class Step(NamedTuple):
-    """The server's clock steps."""
-
-    seconds: int
-
-
 class Beside(NamedTuple):
-    """Another application with the same ids comes: to another schema, or another table of ours."""
+    """Another application with the same ids comes, or is there and migrates back and forth.
+
+    It has another schema, or another history table in ours.
+    """
 
     where: Literal["schema", "table"]
 
 
-Action = Ship | Hook | GoBack | Edit | Up | Down | Yoyos | ByHands | Step | Beside
+Action = Ship | Hook | GoBack | Edit | Up | Down | Yoyos | ByHands | Beside
 
 few = st.integers(0, 5)
 policies = st.sampled_from(["warn", "warn", "allow", "fail"])
@@ -173,6 +175,7 @@ faults = st.none() | st.builds(
 failures = st.none() | st.builds(
     Failure, st.sampled_from(["apply", "apply", "rollback"]), st.integers(1, 5)
 )
+steps = st.sampled_from([0, 0, 1, -1, 3600, -3600])
 rarely = st.sampled_from([False] * 7 + [True])
 
 
@@ -203,8 +206,16 @@ ups = st.builds(
     changed=policies,
     transaction=st.sampled_from(["each", "each", "each", "all"]),
     fault=faults,
+    step=steps,
 )
-downs = st.builds(Down, steps=st.integers(0, 3), to=st.none() | few, changed=policies, fault=faults)
+downs = st.builds(
+    Down,
+    steps=st.integers(0, 3),
+    to=st.none() | few,
+    changed=policies,
+    fault=faults,
+    step=steps,
+)
 edits = st.builds(Edit, few, fails=st.none() | failures, unfit=rarely)
 actions = st.one_of(
     ships,
@@ -217,7 +228,6 @@ actions = st.one_of(
     st.builds(GoBack, few),
     hooks,
     st.builds(ByHands, st.sampled_from(["apply", "remove", "again"]), few),
-    st.builds(Step, st.sampled_from([-3600, -1, 1, 3600])),
     st.builds(Beside, st.sampled_from(["schema", "table"])),
 )
 yoyos = st.builds(Yoyos, st.sampled_from(["apply", "rollback"]))
@@ -248,7 +258,7 @@ class World:
         self._state = State()
         self._depends: dict[str, str] = {}
         self._by_hand: Counter[str] = Counter()
-        self._beside: dict[str, object] | None = None
+        self._beside: dict[str, object] = {}
         self._revision = 0
         self._lay_out()
 
@@ -284,7 +294,7 @@ class World:
                 self._roll_back(action)
             case Yoyos(direction):
                 self._let_yoyo(direction)
-            case ByHands() | Step() | Beside():
+            case ByHands() | Beside():
                 self._let_others(action)
         self._lay_out()
 
@@ -326,6 +336,7 @@ class World:
     def _migrate(self, up: Up) -> None:
         to = self._id(up.to)
         argv = ["migrate", f"--changed={up.changed}", f"--transaction={up.transaction}"]
+        self._step(up.step)
         last_known = self._last_known()
         self._run(
             [*argv, *([f"--to={to}"] if to else [])],
@@ -350,6 +361,7 @@ class World:
         return rows[0][0] if rows else ""
 
     def _roll_back(self, down: Down) -> None:
+        self._step(down.step)
         to = "" if down.steps else self._id(down.to)
         how = f"--steps={down.steps}" if down.steps else f"--to={to}" if to else "--all"
         self._run(
@@ -446,16 +458,14 @@ class World:
 
     # --- what others do ---
 
-    def _let_others(self, action: ByHands | Step | Beside) -> None:
+    def _let_others(self, action: ByHands | Beside) -> None:
         if not self._has_history():
             return
         match action:
             case ByHands(does, which):
                 self._write_by_hand(does, which)
-            case Step(seconds):
-                self._step(seconds)
             case Beside(where):
-                self._let_another_come(where)
+                self._let_another_work(where)
         self._check()
 
     def _write_by_hand(self, does: Literal["apply", "remove", "again"], which: int) -> None:
@@ -490,24 +500,29 @@ class World:
 
     def _step(self, seconds: int) -> None:
         # what has no place yet goes by the clock, as with yoyo
-        if self._database.query(NOT_NUMBERED) == []:
+        if seconds and self._has_history() and self._database.query(NOT_NUMBERED) == []:
             # a clock that goes back makes what there is newer
             self._database.execute(STEP.format(by=f"interval '{-seconds} seconds'"))
 
-    def _let_another_come(self, where: Literal["schema", "table"]) -> None:
-        if self._beside is not None:
-            return
-        folder = self._folder.with_name("beside")
-        write(folder, OTHER_APPLICATION)
-        flags = ["--schema=beside"]
-        if where == "table":
-            flags = ["--history-table=app_b", "--history-schema=public"]
-        done = self._forking.run(
-            "migrate", *flags, "--lock-timeout=1m", url=self._database.url, folder=folder
-        )
-        assert done.code == 1, done.err
+    def _let_another_work(self, where: Literal["schema", "table"]) -> None:
+        if not self._beside:
+            write(self._folder.with_name("beside"), OTHER_APPLICATION)
+            self._flags_beside = ["--schema=beside"]
+            if where == "table":
+                self._flags_beside = ["--history-table=app_b", "--history-schema=public"]
+        else:
+            self._database.execute("INSERT INTO beside.gate VALUES (1)")
+            self._work_beside("migrate", code=0)
+            self._work_beside("rollback", "--all", code=0)
+            self._database.execute("TRUNCATE beside.gate")
+        self._work_beside("migrate", code=1)
         self._beside = self._look_beside()
-        assert "beside.m_02" in self._beside
+
+    def _work_beside(self, *argv: str, code: int) -> None:
+        flags = [*self._flags_beside, "--lock-timeout=1m", "--wait-timeout=20s"]
+        folder = self._folder.with_name("beside")
+        done = self._forking.run(*argv, *flags, url=self._database.url, folder=folder)
+        assert done.code == code, done.err
 
     def _look_beside(self) -> dict[str, object]:
         """All rows of the other application's tables."""
@@ -531,8 +546,7 @@ class World:
             operations = [operation for operation, each in found.log if each == id]
             balance = operations.count("apply") - operations.count("rollback")
             assert balance + self._by_hand[id] == applied.count(id)
-        if self._beside is not None:
-            assert self._look_beside() == self._beside
+        assert not self._beside or self._look_beside() == self._beside
         for place, id in enumerate(applied):
             if depends := self._depends[id]:
                 assert depends in applied[:place]
@@ -623,3 +637,34 @@ def test_file_changed_half_way_and_allowed_is_gone_on_with_after_a_kill(world: W
                 Up(changed="allow"),
             ]
         )
+
+
+@pytest.mark.parametrize("step", [-3600, -1, 1, 3600])
+def test_rollback_undoes_the_last_one_whatever_the_clock_has_said_since(
+    world: World, step: int
+) -> None:
+    more = Ship((New("sql", ("row",)),))
+    world.play([THREE, Up(), more, Up(step=step), Down(steps=1), Up(step=-step), Down(steps=2)])
+
+
+@pytest.mark.parametrize("where", ["schema", "table"])
+def test_half_way_stays_half_way_while_another_application_applies_the_same_id(
+    world: World, where: Literal["schema", "table"]
+) -> None:
+    new = New("piecewise sql", ("row", "row"), fails=Failure("apply", 3))
+    go_on: list[Action] = [Edit(0), Up(changed="allow"), Down(steps=1)]
+    world.play([THREE, Up(to=2), Ship((new,)), Up(), Beside(where), Beside(where), *go_on])
+
+
+@pytest.mark.parametrize("kind", ["sql", "piecewise sql", "python", "piecewise python"])
+def test_next_one_meets_nothing_of_what_the_one_before_left_in_the_session(
+    world: World, kind: Kind
+) -> None:
+    leaving, using = New(kind, ("leftover", "leftover")), New(kind, ("leftover", "rows"))
+    world.play([Ship((leaving, using)), Up(), Down(), Up()])
+
+
+def test_rows_by_hand_are_as_good_as_any(world: World) -> None:
+    twice, back = ByHands("again", 0), Down(steps=1)
+    by_hand: list[Action] = [twice, back, ByHands("apply", 0), twice, back, Up()]
+    world.play([THREE, Up(), *by_hand, ByHands("remove", 0), Up(), ByHands("remove", 1), Down()])
