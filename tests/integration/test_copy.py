@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -397,10 +396,8 @@ def test_file_without_data_is_one_message_and_restrictions_change_nothing(
     write(folder, {"0001_data.sql": f"\\restrict aB3\n\n{TABLE}\n\\unrestrict aB3\n"})
     proxy = make_proxy(server)
     assert initmig(url=proxy.url(database.name), folder=folder).code == 0
-    [message] = [
-        query for query in proxy.queries if re.match("BEGIN;.*'0001_data'", query, re.DOTALL)
-    ]
-    assert message.startswith("BEGIN;")
+    about_it = [query for query in proxy.queries if "'0001_data'" in query]
+    [message] = [query for query in about_it if query.startswith("BEGIN;")]
     assert TABLE in message
-    assert message.endswith("COMMIT")
+    assert ";COMMIT;" in message
     assert "restrict" not in message
