@@ -175,6 +175,7 @@ def record(image: Image, stock: Stock, tool: str, id: str) -> None:
 
 
 @both_ways
+@pytest.mark.any_version
 @pytest.mark.parametrize("step", [-1, 1], ids=["back", "forward"])
 @pytest.mark.parametrize("tools", ["ymym", "mymy", "yymm", "mmyy", "bymb"])
 def test_yoyo_before_between_and_after_on_another_clock(
@@ -189,6 +190,7 @@ def test_yoyo_before_between_and_after_on_another_clock(
     assert image.roll_back("--all") == [IDS[2], IDS[1], IDS[0]]
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("step", [-1, 1], ids=["back", "forward"])
 @pytest.mark.parametrize("tools", ["omom", "momo", "omym", "ymom"])
 def test_0_1_0_before_between_and_after(
@@ -243,6 +245,7 @@ TIMES = {
 }
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("by", ["yoyo", "initmig"])
 @pytest.mark.parametrize("times", TIMES.values(), ids=TIMES)
 @pytest.mark.parametrize("undone", [1, 2, 3, 4])

@@ -82,6 +82,7 @@ def other(version: str) -> str:
 # --- one after the other ---
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("by", ["old", "new"])
 @pytest.mark.parametrize("turns", ["ooon", "oonn", "onon", "nono", "nnoo", "nooo"])
 def test_what_both_applied_both_show_and_roll_back_in_its_order(
@@ -164,6 +165,7 @@ def test_change_of_what_0_1_0_applied_is_seen(versions: Versions) -> None:
     assert versions.states("new")[IDS[0]] == "changed"
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("made_by", ["old", "new"])
 @pytest.mark.parametrize(
     ("command", "code"),
@@ -331,6 +333,7 @@ def half_way(versions: Versions) -> HalfWay:
     return HalfWay(versions)
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("begun_by", [*product(["old", "new"], repeat=len(COURSE))], ids="-".join)
 def test_what_one_begins_the_other_ends(half_way: HalfWay, begun_by: Sequence[str]) -> None:
     versions = half_way.versions

@@ -194,6 +194,7 @@ MADE = [
 ]
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(("case", "before"), MADE)
 def test_the_history_is_in_one_schema_for_every_command(
     site: Site, case: Case, before: str
@@ -203,6 +204,7 @@ def test_the_history_is_in_one_schema_for_every_command(
     check_every_command(site, case)
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(
     "case", [pytest.param(case, id=name) for name, case in CASES.items() if "two" in case.there]
 )

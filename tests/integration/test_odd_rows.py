@@ -432,6 +432,7 @@ def check_reading(scene: Scene) -> None:
 
 
 @every_odd_row
+@pytest.mark.any_version
 def test_an_odd_row_is_shown_and_what_is_pending_beside_it_is_applied_once(scene: Scene) -> None:
     check_reading(scene)
     if not scene.may_refuse("migrate"):
@@ -450,6 +451,7 @@ def test_an_odd_row_is_shown_and_what_is_pending_beside_it_is_applied_once(scene
 
 
 @every_odd_row
+@pytest.mark.any_version
 def test_whatever_row_a_migration_has_it_is_rolled_back_and_none_stays(scene: Scene) -> None:
     adopt_c(scene)
     done = [*IDS] if scene.statuses()["0003_c"] == "applied" else [*scene.odd.applied]
