@@ -359,11 +359,11 @@ class PsycopgConnection:
 
     def _translate(self, error: psycopg.Error, *, completed: int = 0) -> InitmigError:
         words = one_line(str(error))
-        if not error.sqlstate and (
-            no_memory(words) or (words.startswith(_CLIENT_FAILED) and not self.closed)
-        ):
-            ours = client_failed(words.partition(":")[0], words)
-            return self._ended or self._give_up(ours, committing=False)
+        # a result that says nothing is libpq's own: what the server refuses has an SQLSTATE
+        of_libpq = words.startswith(_CLIENT_FAILED) or error.pgresult is not None
+        if not error.sqlstate and (no_memory(words) or (of_libpq and not self.closed)):
+            call = "PQgetResult" if error.pgresult else words.partition(":")[0]
+            return self._ended or self._give_up(client_failed(call, words), committing=False)
         failed = _statement_failed(error, completed=completed)
         # psycopg raises what the server said before it has seen that the connection is closed
         closed = self.closed or error.diag.severity_nonlocalized in ("FATAL", "PANIC")
