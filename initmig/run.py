@@ -262,6 +262,8 @@ def refuse_as_migrate_would(
 
         intake.refuse_other_histories(session, run.config, applied, run.known)
         refuse_unintended(run, left.pending, applied)
+        records = history.applied_migrations(session)
+        refuse_shared(run, records, changed(run, records))
     if run.config.out_of_order == "fail":
         files = placed_by_name(run, left.pending, applied)
         planning.refuse(planning.out_of_order(files, applied, run.listing))
