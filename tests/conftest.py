@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes minutes; runs in `make test-faults` alone")
     config.addinivalue_line("markers", "any_version: says the same whatever POSTGRES is")
     # tests/faults/test_sequences.py is in four parts then, that run at the same time
-    examples = 100 if config.getoption("--long") else 25
+    examples = 60 if config.getoption("--long") else 25
     settings.register_profile("faults", max_examples=examples, deadline=None, print_blob=True)
     beside_yoyo = 40 if config.getoption("--long") else 5
     settings.register_profile(
