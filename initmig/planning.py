@@ -220,8 +220,8 @@ def shared(
         return None
     return Problem(
         "id-used-twice",
-        f"{', '.join(different)}: applied, and not one of them from the file of this image; this is"
-        " the history of another application",
+        f"{', '.join(different)}: applied from other files than this image's; another application"
+        " keeps its history here",
         hint="give each application a history of its own with --history-table=NAME, or a schema"
         " of its own. If all of these files were edited, pass --changed=allow",
     )

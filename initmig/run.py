@@ -170,16 +170,27 @@ def left_to_apply(session: Session, run: Run, found: history.Glance) -> planning
 
 
 def judge_history(
-    session: Session, run: Run, found: history.Glance, left: planning.LeftToDo
+    session: Session,
+    run: Run,
+    found: history.Glance,
+    left: planning.LeftToDo,
+    *,
+    also_pending: bool = False,
 ) -> Sequence[planning.Finding]:
-    """The applied migrations whose files changed, looked for where there is a reason to.
+    """The applied migrations whose files changed, looked for only if something calls for it.
 
-    That is a second query, and reads the files.
+    That is a second query, and reads the files. Whoever will not plan what is left asks for it
+    *also_pending*: while something is pending.
 
     :raises PlanError: the image is too old for what is applied, the history is also another
         application's, or under `--changed=fail` a file has changed
     """
-    if not (left.unknown or run.config.changed == "fail" or _last_has_changed(run, found)):
+    if not (
+        left.unknown
+        or (also_pending and left.pending)
+        or run.config.changed == "fail"
+        or _last_has_changed(run, found)
+    ):
         return ()
     records = history.applied_migrations(session)
     planning.refuse_old_image(record for record in records if record.id in left.unknown)
@@ -191,7 +202,7 @@ def judge_history(
 
 
 def _last_has_changed(run: Run, found: history.Glance) -> bool:
-    """Whether that can be said: a start with nothing to do asks for nothing else of the files."""
+    """Whether the last file is not the one that was applied; False if it cannot be read."""
     if not found.checksum:
         return False
     try:
@@ -256,14 +267,12 @@ def refuse_as_migrate_would(
     :raises PlanError: `migrate` would refuse to start, with what is *left* of what was *found*
     """
     applied = found.ids
-    findings = judge_history(session, run, found, left)
+    findings = judge_history(session, run, found, left, also_pending=True)
     if left.pending:
         from initmig import intake
 
         intake.refuse_other_histories(session, run.config, applied, run.known)
         refuse_unintended(run, left.pending, applied)
-        records = history.applied_migrations(session)
-        refuse_shared(run, records, changed(run, records))
     if run.config.out_of_order == "fail":
         files = placed_by_name(run, left.pending, applied)
         planning.refuse(planning.out_of_order(files, applied, run.listing))
