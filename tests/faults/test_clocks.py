@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from tests.support.command import Initmig
+from tests.support.half_way import PARTS, missing, provide, take_done
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
 
@@ -282,13 +283,6 @@ def test_dependency_that_a_file_got_later_wins_over_the_order_applied(image: Ima
 
 # --- the journal ---
 
-PARTS = {
-    "0001_a.sql": "-- transactional: false\nCREATE TABLE IF NOT EXISTS done (n int);\n"
-    "INSERT INTO done VALUES (1);\nINSERT INTO done SELECT 2 FROM needed;\n"
-    "INSERT INTO done VALUES (3);",
-    "0001_a.rollback.sql": "INSERT INTO done VALUES (-1);\nINSERT INTO done SELECT -2 FROM needed;"
-    "\nINSERT INTO done VALUES (-3);",
-}
 APPLIED, UNDONE = [1, 2, 3], [-1, -2, -3]
 PASTS = {
     "no past": [],
@@ -307,21 +301,18 @@ class HalfWay(NamedTuple):
 
     def stop(self, command: str) -> None:
         """Begin *command*, which fails half way."""
-        self.image.database.execute("DROP TABLE needed")
-        assert self.image.run(*command.split()).code == 1
-        self.image.database.execute("CREATE TABLE needed AS SELECT 1")
+        with missing(self.image.database):
+            assert self.image.run(*command.split()).code == 1
 
     def done(self) -> list[int]:
         """What the parts have written since this was asked for last, in the order written."""
-        rows = self.image.database.query("SELECT n FROM done ORDER BY ctid")
-        self.image.database.execute("TRUNCATE done")
-        return [n for (n,) in rows]
+        return take_done(self.image.database)
 
 
 @pytest.fixture
 def half_way(image: Image, clock: SteppedClock) -> HalfWay:
     write(image.folder, PARTS)
-    image.database.execute("CREATE TABLE needed AS SELECT 1")
+    provide(image.database)
     return HalfWay(image, clock)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from tests.support.half_way import PARTS, missing, take_done
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer
 from tests.support.waiting import wait_until
@@ -298,13 +299,6 @@ def test_one_waits_for_the_other(
 
 # --- a journal that one begins, and the other ends ---
 
-PARTS = {
-    "0001_a.sql": "-- transactional: false\nCREATE TABLE IF NOT EXISTS done (n int);\n"
-    "INSERT INTO done VALUES (1);\nINSERT INTO done SELECT 2 FROM needed;\n"
-    "INSERT INTO done VALUES (3);",
-    "0001_a.rollback.sql": "INSERT INTO done VALUES (-1);\nINSERT INTO done SELECT -2 FROM needed;"
-    "\nINSERT INTO done VALUES (-3);",
-}
 COURSE = ("migrate", "rollback --all", "migrate")
 DONE = ([1, 2, 3], [-1, -2, -3], [1, 2, 3])
 
@@ -316,15 +310,12 @@ class HalfWay(NamedTuple):
 
     def stop(self, version: str, command: str) -> None:
         """Let *version* begin *command*, which fails half way."""
-        self.versions.database.execute("DROP TABLE IF EXISTS needed")
-        assert self.versions.run(version, *command.split()).code == 1
-        self.versions.database.execute("CREATE TABLE needed AS SELECT 1")
+        with missing(self.versions.database):
+            assert self.versions.run(version, *command.split()).code == 1
 
     def done(self) -> list[int]:
         """What the parts have written since this was asked for last, in the order written."""
-        rows = self.versions.database.query("SELECT n FROM done ORDER BY ctid")
-        self.versions.database.execute("TRUNCATE done")
-        return [n for (n,) in rows]
+        return take_done(self.versions.database)
 
 
 @pytest.fixture
