@@ -102,7 +102,7 @@ def _refuse_user(schema: str) -> None:
         raise ConfigError(
             "invalid-schema-name",
             f"the schema {schema} cannot be migrated: in a search path, this name stands for the"
-            " schema that is called like the role",
+            " schema that is named after the role",
             hint="rename the schema, or choose a pattern that leaves it out",
         )
 

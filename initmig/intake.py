@@ -90,8 +90,8 @@ def refuse_other_place(
     if schemas := locating.homes_elsewhere(session, home, known):
         raise PlanError(
             "history-elsewhere",
-            f"the history of these migrations is in the schema {', '.join(schemas)}, and the"
-            f" search path of this run leads to {home.schema or 'no schema'}, which has none",
+            f"the history of these migrations is in the schema {', '.join(schemas)}, but with its"
+            f" search path this run would begin another one in {home.schema or 'no schema'}",
             hint=f"name the schema: --schema={schemas[0]} to go on with that history, or"
             f" --schema={home.schema or 'NAME'} to begin another one; --history-schema leaves the"
             " search path as it is",

@@ -23,7 +23,7 @@ LONGEST_NAME_BYTES = 63
 """PostgreSQL cuts longer names off, so they would be those of something else."""
 
 USER_SCHEMA = "$user"
-"""In a search path, in quotes or not, this names the schema that is called like the role.
+"""In a search path, in quotes or not, this names the schema that is named after the role.
 
 https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-SEARCH-PATH
 """
