@@ -41,6 +41,7 @@ class Config(Record):
     to: str = ""
     steps: int = 0
     all: bool = False
+    irreversible: str = "fail"
     json: bool = False
     markdown: bool = False
     check: bool = False

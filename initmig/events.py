@@ -198,6 +198,15 @@ class MigrationRolledBack(Record):
     duration_seconds: float
 
 
+class RollbackSkipped(Record):
+    """``rollback`` will skip what has no rollback in the migration *id*, and remove its record."""
+
+    id: str
+    reason: str
+    places: tuple[str, ...]
+    """Of each Python step without a rollback, as ``file:line``; of SQL, the missing file."""
+
+
 class AlreadyApplied(Record):
     """``baseline`` leaves these alone: they are applied, and stay recorded as they are."""
 
@@ -446,6 +455,7 @@ if TYPE_CHECKING:
         | ParserFellBack
         | MigrationApplied
         | MigrationRolledBack
+        | RollbackSkipped
         | AlreadyApplied
         | RecordPlanned
         | MigrationRecorded

@@ -65,14 +65,17 @@ def rollback(
     to: str = "",
     steps: int = 0,
     all: bool = False,
+    irreversible: str = "",
     on_event: Emit = _nobody,
     **settings: Unpack[Settings],
 ) -> tuple[str, ...]:
     """Undo what was applied after *to*, the last *steps*, or *all*; the ids undone, in order.
 
+    *irreversible* is "fail" or "skip", as `initmig rollback --irreversible`.
+
     :raises InitmigError: as `initmig rollback`; what was undone before stays so
     """
-    config = _config("rollback", settings, to=to, steps=steps, all=all)
+    config = _config("rollback", settings, to=to, steps=steps, all=all, irreversible=irreversible)
     return _ids(MigrationRolledBack, runner.rollback, config, on_event)
 
 

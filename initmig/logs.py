@@ -191,6 +191,10 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.MigrationRolledBack: _Rendering(
         "info", lambda e: f"rolled back {e.id} in {format_duration(e.duration_seconds)}"
     ),
+    events.RollbackSkipped: _Rendering(
+        "warning",
+        lambda e: f"{e.reason} ({_list(e.places)}): skipped; the record of {e.id} will be removed",
+    ),
     events.AlreadyApplied: _Rendering(
         "info", lambda e: f"left as it is, applied already: {_list(e.ids)}"
     ),

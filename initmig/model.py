@@ -75,6 +75,8 @@ class Step(Record):
     applying: Sliceable
     undoing: Sliceable
     """Empty where the step cannot be rolled back."""
+    line: int = 0
+    """Where a Python file defines it, 1-based; 0 where that is not known, and in SQL."""
 
     @property
     def data(self) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from initmig.durations import counted
 from initmig.errors import Place, PlanError, Problem
-from initmig.events import Changed, OutOfOrder
+from initmig.events import Changed, OutOfOrder, RollbackSkipped
 from initmig.model import (
     HOOK,
     UNDOING,
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     _T = TypeVar("_T", MigrationFile, Migration)
 
+
+_SKIPPING = "--irreversible=skip to undo the rest and remove the record"
 
 _ALREADY_EXISTS = ("42P07", "42P06", "42710", "42723", "42701")
 """A relation, schema, other object, function or column of this name exists."""
@@ -392,45 +394,71 @@ def kept_applied(
     return tuple(migration.id for migration in applied if migration.id not in undone)
 
 
-def refuse_irreversible(
-    chosen: Iterable[AppliedMigration], migrations: Mapping[str, Migration]
-) -> None:
-    """:raises PlanError: one of *chosen* is not in this image or has no rollback; names all."""
+def skipped_in_rollback(
+    chosen: Iterable[AppliedMigration],
+    migrations: Mapping[str, Migration],
+    unfinished: Iterable[Unfinished],
+    *,
+    skip: bool,
+) -> tuple[RollbackSkipped, ...]:
+    """What the rollback of the *chosen* *migrations* leaves as it is, for want of a rollback.
+
+    Without *skip* that is only what belongs to a rollback that has begun: to finish it needs no
+    second decision.
+
+    :raises PlanError: one of *chosen* is not in this image, or has no rollback; names all
+    """
     problems: list[Problem] = []
+    skipped: list[RollbackSkipped] = []
+    begun = {(each.id, each.checksum) for each in unfinished if each.direction == "rollback"}
     for applied in chosen:
         migration = migrations.get(applied.id)
         if migration is None:
-            problems.append(
-                Problem(
-                    "unknown-migration",
-                    f"{applied.id} is applied, and not among this image's migrations",
-                    hint="roll back with the image that contains it",
-                )
-            )
+            problems.append(_not_in_image(applied.id))
         elif missing := without_rollback(migration):
-            problems.append(missing)
+            if skip or (migration.id, migration.rollback_checksum) in begun:
+                fact, places = _lacking(migration)
+                skipped.append(RollbackSkipped(migration.id, fact, tuple(map(str, places))))
+            else:
+                problems.append(missing._replace(hint=f"{missing.hint}; or pass {_SKIPPING}"))
     if problems:
         raise PlanError.of(tuple(problems))
+    return tuple(skipped)
+
+
+def _not_in_image(id: str) -> Problem:
+    return Problem(
+        "unknown-migration",
+        f"{id} is applied, and not among this image's migrations",
+        hint="roll back with the image that contains it",
+    )
 
 
 def without_rollback(migration: Migration) -> Problem | None:
     """Why *migration* cannot be rolled back; None where it can."""
-    if migration.file.is_sql:
-        if all(step.undoing for step in migration.steps):
-            return None
-        path = migration.file.path.removesuffix(".sql") + ".rollback.sql"
-        return Problem(
-            "no-rollback", f"{migration.id} has no rollback", hint=f"write the SQL for it in {path}"
-        )
-    missing = [n for n, step in enumerate(migration.steps, 1) if not step.undoing]
-    if not missing:
+    fact, places = _lacking(migration)
+    if not places:
         return None
+    if migration.file.is_sql:
+        hint = f"write the SQL for it in {places[0]}"
+        return Problem("no-rollback", fact, hint=hint, place=Place(migration.file.path))
+    lines = f", at lines {', '.join(str(each.line) for each in places)}" if places[1:] else ""
+    hint = "give the step one (`lambda connection: None` if there is nothing to undo)"
+    return Problem("no-rollback", f"{fact}{lines}", hint=hint, place=places[0])
+
+
+def _lacking(migration: Migration) -> tuple[str, tuple[Place, ...]]:
+    """What of *migration* has no rollback, and where: each step in Python, the file of SQL.
+
+    Nothing has a place where all can be rolled back.
+    """
+    fact, path = f"{migration.id} has no rollback", migration.file.path
+    missing = {n: step for n, step in enumerate(migration.steps, 1) if not step.undoing}
+    if migration.file.is_sql:
+        return fact, tuple(Place(path.removesuffix(".sql") + ".rollback.sql") for _ in missing)
     numbers = ", ".join(map(str, missing))
-    return Problem(
-        "no-rollback",
-        f"{migration.id} has no rollback in step {numbers} of {len(migration.steps)}",
-        hint="give the step one; `lambda connection: None` says that there is nothing to undo",
-    )
+    places = tuple(Place(path, step.line) for step in missing.values())
+    return f"{fact} in step {numbers} of {len(migration.steps)}", places
 
 
 def with_baseline(problem: Problem) -> Problem:

@@ -429,6 +429,16 @@ COMMANDS = {
             Option("--to", "to", "undo what was applied after this id", metavar="ID"),
             Option("--steps", "steps", "undo the last N", metavar="N", parse=_positive),
             Option("--all", "all", "undo everything"),
+            Option(
+                "--irreversible",
+                "irreversible",
+                "when a file or step has no rollback; skip, as yoyo does, undoes the rest and"
+                " removes the record",
+                env="INITMIG_IRREVERSIBLE",
+                default="fail",
+                metavar="fail|skip",
+                parse=_choice("fail", "skip"),
+            ),
         ),
     ),
     "status": Command(

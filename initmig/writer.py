@@ -165,13 +165,17 @@ def _roll_back(session: Session, run: Run, decided: list[AppliedMigration]) -> N
         meet_unknown(session, run, planning.left_to_do(run.listing, kept).unknown)
         meet_changed(run, applied, chosen)
         migrations = _load_for_rollback(run, chosen, applied)
-        planning.refuse_irreversible(chosen, migrations)
-        go_on(run, history.unfinished_migrations(session), migrations, "rollback")
+        unfinished = history.unfinished_migrations(session)
+        skip = run.config.irreversible == "skip"
+        skipped = planning.skipped_in_rollback(chosen, migrations, unfinished, skip=skip)
+        go_on(run, unfinished, migrations, "rollback")
         if chosen:
             intake.warn_of_ignored(run.config, run.emit)
         if executor:
             undoing = [migrations[applied.id] for applied in chosen]
             refuse_leftovers(session, undoing, "rollback")
+            for event in skipped:
+                run.emit(event)
             executor.roll_back(undoing)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import linecache
 import os
+import sys
 from importlib.machinery import SourceFileLoader
 from importlib.util import decode_source, module_from_spec, spec_from_file_location
 from types import FunctionType, SimpleNamespace
@@ -34,6 +35,7 @@ def load_as(migration: Any, data: bytes) -> None:
     )
     names = {
         **vars(yoyo.migrations),
+        "StepCollector": _PlacedSteps,
         "importlib": importlib,
         "open": lambda *_: io.StringIO(source),
     }
@@ -46,6 +48,32 @@ def _decoded(data: bytes) -> str:
         return decode_source(data)
     except (SyntaxError, UnicodeDecodeError):
         return ""
+
+
+class _PlacedSteps(yoyo.migrations.StepCollector):  # type: ignore[misc]
+    """yoyo's collector; each step it makes knows the line of the file that defines it."""
+
+    def add_step(self, *args: Any, **kwargs: Any) -> Any:
+        """As yoyo's; the step has its ``line``, 1-based, or 0 where the file is not at work."""
+        make = super().add_step(*args, **kwargs)
+        line = _line_at_work(os.path.abspath(self.migration.path))
+
+        def make_placed(use_transactions: Any) -> Any:
+            wrapper = make(use_transactions)
+            wrapper.step.line = line
+            return wrapper
+
+        del self.steps[make]
+        self.steps[make_placed] = 1
+        return make_placed
+
+
+def _line_at_work(path: str) -> int:
+    """The line of the file *path* that is being run, nearest to the call; 0 where none is."""
+    frame = sys._getframe(1)  # noqa: SLF001 - inspect, which has a public way, is slow to import
+    while frame and frame.f_code.co_filename != path:
+        frame = frame.f_back  # type: ignore[assignment]
+    return frame.f_lineno if frame else 0
 
 
 class _Read(SourceFileLoader):

@@ -327,7 +327,7 @@ def _steps(steps: Iterable[Any], path: str) -> Iterator[Step]:
         else:
             inner = wrapper.step
             apply, rollback = inner._apply, inner._rollback  # noqa: SLF001
-            yield Step(_shown(apply, path), _shown(rollback, path))
+            yield Step(_shown(apply, path), _shown(rollback, path), inner.line)
 
 
 def _shown(code: Any, path: str) -> bytes:

@@ -54,6 +54,7 @@ EVENTS = (
     events.ParserFellBack("m/0001_a.sql", "line 3: syntax error"),
     events.MigrationApplied("0001_a", 0.25),
     events.MigrationRolledBack("0001_a", 0.25),
+    events.RollbackSkipped("0001_a", "0001_a has no rollback", ("m/0001_a.rollback.sql",)),
     events.AlreadyApplied(("0001_a",)),
     events.RecordPlanned("0002_b", "m/0002_b.sql"),
     events.MigrationRecorded("0002_b"),

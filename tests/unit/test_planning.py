@@ -7,8 +7,15 @@ from hypothesis import strategies as st
 
 from initmig import planning
 from initmig.errors import PlanError, Problem
-from initmig.events import Changed, OutOfOrder
-from initmig.model import AppliedMigration, Listing, Migration, MigrationFile, Step
+from initmig.events import Changed, OutOfOrder, RollbackSkipped
+from initmig.model import (
+    AppliedMigration,
+    Listing,
+    Migration,
+    MigrationFile,
+    Step,
+    Unfinished,
+)
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 NAMES = st.lists(st.text("abc0_", min_size=1, max_size=4), unique=True, max_size=8)
@@ -29,7 +36,7 @@ def applied(*ids: str, checksum: str = "", breaking: bool = False) -> tuple[Appl
 def migration(
     id: str, *rollbacks: str, suffix: str = "sql", transactional: bool = True
 ) -> Migration:
-    steps = tuple(Step(b"SELECT 1", rollback.encode()) for rollback in rollbacks)
+    steps = tuple(Step(b"SELECT 1", each.encode(), line) for line, each in enumerate(rollbacks, 1))
     return Migration(file(id, "m", suffix), "", transactional, False, frozenset(), steps, None)
 
 
@@ -215,23 +222,61 @@ def test_what_stays_applied_and_what_is_rolled_back_are_all(
     assert [*stays, *reversed(undone)] == names
 
 
+IRREVERSIBLE = {
+    "sql": migration("sql", ""),
+    "python": migration("python", "DROP", "", "", suffix="py"),
+    "good": migration("good", "DROP"),
+}
+OR_SKIP = "or pass --irreversible=skip to undo the rest and remove the record"
+
+
 def test_all_that_cannot_be_rolled_back_is_told_before_anything_is() -> None:
-    migrations = {
-        "sql": migration("sql", ""),
-        "python": migration("python", "DROP", "", "", suffix="py"),
-        "good": migration("good", "DROP"),
-    }
+    chosen = applied("good", "gone", "sql", "python")
     with pytest.raises(PlanError) as caught:
-        planning.refuse_irreversible(applied("good", "gone", "sql", "python"), migrations)
-    assert [(problem.message, problem.hint) for problem in caught.value.problems] == [
+        planning.skipped_in_rollback(chosen, IRREVERSIBLE, (), skip=False)
+    assert [(str(each.place), each.message, each.hint) for each in caught.value.problems] == [
         (
+            "None",
             "gone is applied, and not among this image's migrations",
             "roll back with the image that contains it",
         ),
-        ("sql has no rollback", "write the SQL for it in m/sql.rollback.sql"),
         (
-            "python has no rollback in step 2, 3 of 3",
-            "give the step one; `lambda connection: None` says that there is nothing to undo",
+            "m/sql.sql",
+            "sql has no rollback",
+            f"write the SQL for it in m/sql.rollback.sql; {OR_SKIP}",
+        ),
+        (
+            "m/python.py:2",
+            "python has no rollback in step 2, 3 of 3, at lines 2, 3",
+            f"give the step one (`lambda connection: None` if there is nothing to undo); {OR_SKIP}",
         ),
     ]
-    planning.refuse_irreversible(applied("good"), migrations)
+
+
+def test_skipping_tells_what_is_skipped_and_still_refuses_what_is_not_in_the_image() -> None:
+    known, gone = applied("good", "sql", "python"), applied("gone")
+    assert planning.skipped_in_rollback(known, IRREVERSIBLE, (), skip=True) == (
+        RollbackSkipped("sql", "sql has no rollback", ("m/sql.rollback.sql",)),
+        RollbackSkipped(
+            "python",
+            "python has no rollback in step 2, 3 of 3",
+            ("m/python.py:2", "m/python.py:3"),
+        ),
+    )
+    with pytest.raises(PlanError, match="gone is applied, and not among"):
+        planning.skipped_in_rollback((*gone, *known), IRREVERSIBLE, (), skip=True)
+    assert planning.skipped_in_rollback(applied("good"), IRREVERSIBLE, (), skip=False) == ()
+
+
+def test_a_rollback_that_has_begun_is_finished_without_skipping() -> None:
+    migrations = {"sql": IRREVERSIBLE["sql"]._replace(rollback_checksum="as begun")}
+    begun = Unfinished("sql", "rollback", "as begun", 0, None)
+    [skipped] = planning.skipped_in_rollback(applied("sql"), migrations, (begun,), skip=False)
+    assert skipped.id == "sql"
+    for other in (
+        begun._replace(checksum="of another file"),
+        begun._replace(direction="apply"),
+        begun._replace(id="good"),
+    ):
+        with pytest.raises(PlanError, match="sql has no rollback"):
+            planning.skipped_in_rollback(applied("sql"), migrations, (other,), skip=False)
