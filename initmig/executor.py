@@ -282,7 +282,7 @@ def named(migration: Migration, next_step: Callable[[Migration, str], str]) -> I
         raise MigrationFailed(
             error.id,
             f"{migration.id} failed: {error}",
-            hint=next_step(migration, error.server.sqlstate),
+            hint=_advised(migration, error, next_step(migration, error.server.sqlstate)),
             place=error.problems[0].place or Place(migration.file.path),
             server=error.server,
         ) from error
@@ -293,6 +293,15 @@ def named(migration: Migration, next_step: Callable[[Migration, str], str]) -> I
     except MemoryError as error:
         problem = _of_client(migration, out_of_memory("Python could get no more").problems[0])
         raise ClientFailed.of((problem,)) from error
+
+
+def _advised(migration: Migration, error: StatementFailed, hint: str) -> str:
+    """*hint*, and what to change where the *error* is about a transaction."""
+    from initmig.sql.alone import advice_after  # which no run needs that succeeds
+
+    server = error.server
+    advice = advice_after(migration, server.sqlstate, error.routine, server.context)
+    return f"{hint}: {advice}" if advice else hint
 
 
 def _of_client(migration: Migration, problem: Problem) -> Problem:

@@ -77,6 +77,8 @@ class Step(Record):
     """Empty where the step cannot be rolled back."""
     line: int = 0
     """Where a Python file defines it, 1-based; 0 where that is not known, and in SQL."""
+    may_fail: frozenset[Direction] = frozenset()
+    """The directions in which its errors are ignored."""
 
     @property
     def data(self) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from initmig.durations import format_duration
 from initmig.quoting import in_one_line
 from initmig.records import TYPE_CHECKING
+from initmig.sql.alone import refused_in_transaction
 from initmig.sql.forecast import forecast_of
 from initmig.sql.locks import blocked_by
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from initmig.model import Migration, MigrationStatus, Outcome
+    from initmig.sql.alone import Refused
     from initmig.sql.forecast import Finding, Forecast
 
 _HEADINGS = ("migration", "state", "applied (UTC)", "by", "took")
@@ -120,7 +122,9 @@ def plan_sql(migrations: Sequence[Migration], findings: Sequence[Finding]) -> st
         return "-- nothing is pending"
     expected = forecast_of(migrations, findings)
     return "\n\n".join(
-        "\n".join((*_facts(each), *_expected(expected.get(each.id, ())), *_sql(each)))
+        "\n".join(
+            (*_facts(each), *_refused(each), *_expected(expected.get(each.id, ())), *_sql(each))
+        )
         for each in migrations
     )
 
@@ -134,6 +138,12 @@ def _facts(migration: Migration) -> Iterator[str]:
     if migration.depends:
         facts.append(f"after {', '.join(sorted(migration.depends))}")
     yield f"-- {migration.id} ({'; '.join(facts)})"
+
+
+def _refused(migration: Migration) -> Iterator[str]:
+    for each in refused_in_transaction([migration]):
+        yield f"-- {each.place}: {each.fact}"
+        yield f"--   {each.next_step}"
 
 
 def _expected(forecasts: Iterable[Forecast]) -> Iterator[str]:
@@ -167,10 +177,22 @@ def plan_json(migrations: Sequence[Migration], findings: Sequence[Finding]) -> s
             "depends": sorted(each.depends),
             "sql": _sql(each),
             "statements": [*map(_statement, expected.get(each.id, ()))],
+            "refused": [*map(_refusal, refused_in_transaction([each]))],
         }
         for each in migrations
     ]
     return dumps({"migrations": records}, indent=2, ensure_ascii=False)
+
+
+def _refusal(refused: Refused) -> dict[str, object]:
+    return {
+        "direction": refused.direction,
+        "path": refused.place.path,
+        "line": refused.place.line,
+        "column": refused.place.column,
+        "message": refused.fact,
+        "next": refused.next_step,
+    }
 
 
 def _statement(forecast: Forecast) -> dict[str, object]:

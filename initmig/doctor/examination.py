@@ -31,6 +31,7 @@ from initmig.run import (
     refuse_as_migrate_would,
     with_session,
 )
+from initmig.sql.alone import refused_in_transaction
 from initmig.sql.needs import Fills, Relation, Uses, outstanding, read_needs
 
 if TYPE_CHECKING:
@@ -249,6 +250,7 @@ def _look_at_migrations(
     ]
     ok = situation.of_migrations(len(run.listing.migrations), [each.id for each in pending])
     yield from checks or [ok]
+    yield from map(situation.of_refused, refused_in_transaction((*pending, *hooks)))
     yield from _look_at_needs(session, (*pending, *hooks), server, worker, home)
 
 

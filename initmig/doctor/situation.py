@@ -11,9 +11,11 @@ from initmig.errors import PlanError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from initmig.doctor.checks import Level
     from initmig.doctor.facts import Limit, Server, Timeout
     from initmig.errors import Problem
     from initmig.events import WaitingForYoyo
+    from initmig.sql.alone import Refused
 
 _OLDEST_MAJOR = 14
 _CLOCKS_APART_SECONDS = 5.0
@@ -75,6 +77,13 @@ def of_plan(problem: Problem) -> Check:
     return Check(
         "plan", "failure", problem.message, hint=problem.hint, exit_code=PlanError.exit_code
     )
+
+
+def of_refused(refused: Refused) -> Check:
+    """A statement that the server will refuse where it stands."""
+    level: Level = "failure" if refused.direction == "apply" else "warning"
+    found = f"{refused.place}: {refused.fact}"
+    return Check("pending", level, found, hint=refused.next_step)
 
 
 def of_writing(server: Server) -> Check:

@@ -56,6 +56,15 @@ withhold(OPEN)
 _DIRECTIVES = ("__transactional__", "__depends__", "__breaking__")
 
 
+_IGNORED: dict[str | None, frozenset[Direction]] = {
+    None: frozenset(),
+    "apply": frozenset({"apply"}),
+    "rollback": frozenset({"rollback"}),
+    "all": frozenset({"apply", "rollback"}),
+}
+"""By yoyo's ``ignore_errors``."""
+
+
 class PythonMigration(YoyoMigration):  # type: ignore[misc]
     """A yoyo migration in Python, imported and run by yoyo, with its errors told by their place.
 
@@ -319,15 +328,18 @@ def _functions(step: Any, direction: Direction) -> Iterator[Any]:
         yield code
 
 
-def _steps(steps: Iterable[Any], path: str) -> Iterator[Step]:
-    """The single steps inside yoyo's wrappers and groups."""
+def _steps(
+    steps: Iterable[Any], path: str, may_fail: frozenset[Direction] = frozenset()
+) -> Iterator[Step]:
+    """The single steps inside yoyo's wrappers and groups; errors in *may_fail* are ignored."""
     for wrapper in steps:
+        ignored = may_fail | _IGNORED[wrapper.ignore_errors]
         if isinstance(wrapper.step, StepGroup):
-            yield from _steps(wrapper.step.steps, path)
+            yield from _steps(wrapper.step.steps, path, ignored)
         else:
             inner = wrapper.step
             apply, rollback = inner._apply, inner._rollback  # noqa: SLF001
-            yield Step(_shown(apply, path), _shown(rollback, path), inner.line)
+            yield Step(_shown(apply, path), _shown(rollback, path), inner.line, ignored)
 
 
 def _shown(code: Any, path: str) -> bytes:

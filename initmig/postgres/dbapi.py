@@ -593,5 +593,6 @@ def _statement_failed(error: psycopg.Error, *, completed: int) -> StatementFaile
         server=ServerMessage(*(text or "" for text in beside)),
     )
     failed.position = int(said.statement_position or 0)
+    failed.routine = said.source_function or ""
     failed.completed = completed
     return failed

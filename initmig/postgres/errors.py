@@ -37,6 +37,9 @@ class StatementFailed(InitmigError):
     position = 0
     """1-based, in characters from the start of the message sent; 0 where the server named none."""
 
+    routine = ""
+    """The function of the server's source that raised it, whatever its language; or empty."""
+
     completed = 0
     """How many statements of the message had been completed before."""
 

@@ -369,14 +369,15 @@ class LibpqConnection:
                 return
 
     def _failed(self, result: c_void_p, completed: int) -> StatementFailed | ClientFailed:
-        said = (self._libpq.PQresultErrorField(result, ord(field)) for field in "MPCDHW")
-        message, position, *beside = (_text(each) for each in said)
+        said = (self._libpq.PQresultErrorField(result, ord(field)) for field in "MPRCDHW")
+        message, position, routine, *beside = (_text(each) for each in said)
         server = ServerMessage(*beside)
         words = message or one_line(_text(self._libpq.PQresultErrorMessage(result)))
         if not (server.sqlstate or self.closed):  # the server always gives one: this is libpq's
             return client_failed("PQgetResult", words)
         failed = StatementFailed("migration-failed", words, server=server)
         failed.position = int(position or 0)
+        failed.routine = routine
         failed.completed = completed
         return failed
 

@@ -335,10 +335,18 @@ def _set_config(args: list[Node]) -> Kind | None:
     return None
 
 
+def _create_subscription(node: Node) -> Kind | None:
+    options = options_of(node)
+    makes_slot = options.get("create_slot", options.get("connect", True))
+    return Creates("subscription", node["subname"]) if makes_slot else None
+
+
 def _alter_subscription(node: Node) -> Kind | None:
+    options = options_of(node)
     changes = node["kind"].endswith("_PUBLICATION")
-    refreshes = changes and options_of(node).get("refresh", True)
-    return Alone() if refreshes or node["kind"].endswith("_REFRESH") else None
+    refreshes = changes and options.get("refresh", True)
+    is_alone = refreshes or node["kind"].endswith("_REFRESH") or "failover" in options
+    return Alone() if is_alone else None
 
 
 def options_of(node: Node) -> dict[str, bool]:
@@ -390,7 +398,7 @@ _KINDS: dict[str, Callable[[Node], Kind | None]] = {
     "AlterTableStmt": _alter_table,
     "CreatedbStmt": lambda node: Creates("database", node["dbname"]),
     "CreateTableSpaceStmt": lambda node: Creates("tablespace", node["tablespacename"]),
-    "CreateSubscriptionStmt": lambda node: Creates("subscription", node["subname"]),
+    "CreateSubscriptionStmt": _create_subscription,
     "DropdbStmt": lambda node: Drops("database", node["dbname"]),
     "DropTableSpaceStmt": lambda node: Drops("tablespace", node["tablespacename"]),
     "DropSubscriptionStmt": lambda node: Drops("subscription", node["subname"]),
