@@ -32,6 +32,10 @@ class ServerMessage(Record):
     detail: str = ""
     hint: str = ""
     context: str = ""
+    schema: str = ""
+    """Of the table that a constraint is on."""
+    table: str = ""
+    constraint: str = ""
 
     @property
     def lacks_right(self) -> bool:

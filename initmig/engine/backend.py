@@ -54,15 +54,28 @@ _LARGE = 1 << 20
 """So many bytes cost more, copied into a message with others, than a message."""
 
 _IMMEDIATE_CONSTRAINTS = """
-SELECT string_agg(DISTINCT format('%I.%I', n.nspname, c.conname), ', ')
-FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
-WHERE c.condeferrable AND NOT c.condeferred AND has_schema_privilege(n.oid, 'USAGE')"""
+SELECT string_agg(name, ', ') FROM (
+    SELECT format('%I.%I', n.nspname, c.conname)
+    FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
+    WHERE c.condeferrable AND has_schema_privilege(n.oid, 'USAGE')
+    -- a name stands for all constraints that have it, and a late check fails nothing that is right
+    GROUP BY n.nspname, c.conname HAVING NOT bool_or(c.condeferred)
+) AS immediate (name)"""
 
 _TEMPORARY_CONSTRAINTS = """
 SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.conname), ', ')
 FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_namespace n
     ON n.oid OPERATOR(pg_catalog.=) c.connamespace
 WHERE c.condeferrable AND n.oid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()"""
+
+_CLOSE_CURSORS = """
+SELECT pg_catalog.string_agg(pg_catalog.format('CLOSE %I', name), ';')
+FROM pg_catalog.pg_cursors WHERE NOT is_holdable AND name OPERATOR(pg_catalog.<>) ''"""
+
+_SETTINGS_MADE = """
+SELECT name, setting, coalesce(reset_val, '') FROM pg_catalog.pg_settings
+WHERE source OPERATOR(pg_catalog.=) 'session'
+    AND NOT pg_catalog.starts_with(name, 'transaction_')"""
 
 _CREATED_ELSEWHERE = ("42P07", "23505")
 """duplicate_table, or unique_violation in pg_type: another session created it just now."""
@@ -169,6 +182,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         self._shares = False
         self._empties = False
         self._left = ""
+        self._begun_with: Mapping[str, tuple[str, str]] = {}
         self._formatted: dict[str, str] = {}
         self.home = home_of(session)
         self._position: int | None = None
@@ -426,17 +440,20 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         What is not to be marked is a hook, which is not owed any more.
         """
         with self._unit(migration, "apply") as seconds:
-            self.log_migration(migration, "apply")
-            if mark:
-                self.mark_one(migration, log=False)
-                if not migration.use_transactions or migration.id in self._half_way:
-                    self.record(history.forget(self.home, migration.id))  # what the journal kept
-                self.record(self._record_of(migration, seconds))
-                if self.owing:
-                    self.record(history.owe(self.home, self.owing))
-            else:
-                self.record(history.forget(self.home, migration.id))
-                self.record(history.unmark(self.home, migration.id))
+            self._record_applied(migration, seconds, mark=mark)
+
+    def _record_applied(self, migration: Any, seconds: float | None, *, mark: bool) -> None:
+        self.log_migration(migration, "apply")
+        if mark:
+            self.mark_one(migration, log=False)
+            if not migration.use_transactions or migration.id in self._half_way:
+                self.record(history.forget(self.home, migration.id))  # what the journal kept
+            self.record(self._record_of(migration, seconds))
+            if self.owing:
+                self.record(history.owe(self.home, self.owing))
+        else:
+            self.record(history.forget(self.home, migration.id))
+            self.record(history.unmark(self.home, migration.id))
 
     def rollback_one(self, migration: Any, force: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
         """Run the rollback steps and forget the migration, in one transaction where it has one."""
@@ -516,16 +533,18 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         self._in_transaction = True
         try:
             self.record(self.opening)
+            self._begun_with = self._settings_made()
             yield
         finally:
             self.rollback()
 
     @contextmanager
-    def rehearsing(self, migration: Any) -> Iterator[None]:
-        """Inside, *migration* is run; in the end all is checked that its COMMIT would check.
+    def rehearsing(self, migration: Any, *, mark: bool, commits: bool) -> Iterator[None]:
+        """Inside, *migration* is run; then it is recorded, and checked if it *commits* by itself.
 
-        What an error leaves of it is rolled back.
+        A hook is not marked. What an error leaves is rolled back.
         """
+        started = time.monotonic()
         with (
             self.ended_transaction_reported(migration.id, Place(migration.path)),
             self.transaction(),
@@ -533,8 +552,12 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             yield
             if migration.sets_session:
                 self._forget_settings(migration, "apply")
-            self._check_deferred()
-            self._empty_transaction(migration)
+            self.record(history.note_time())
+            self._record_applied(migration, time.monotonic() - started, mark=mark)
+            if commits:
+                self._check_deferred()
+            if commits or self.session.settled:
+                self._empty_transaction(migration)
 
     def _empty_transaction(self, migration: Any) -> None:
         """Let the next migration in this transaction meet nothing that a COMMIT would have left.
@@ -542,12 +565,34 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         Advisory locks stay: the server does not tell a session's from a transaction's.
         """
         self._forget_settings(migration, "apply")
-        if self.session.settled:  # behind a pooler only what a ROLLBACK undoes
+        if self.session.settled:
             self.record("CLOSE ALL;DEALLOCATE ALL")
+        else:  # behind a pooler only what a ROLLBACK undoes
+            self._close_cursors()
+            self._undo_set_local()
         [(deferrable,)] = self.ask(_TEMPORARY_CONSTRAINTS)
         if deferrable:  # the table would not be dropped while its triggers wait for the COMMIT
             self.record(f"SET CONSTRAINTS {deferrable} IMMEDIATE")
         self.record("UNLISTEN *;DISCARD TEMP")
+
+    def _close_cursors(self) -> None:
+        """Close the cursors that a COMMIT would close."""
+        [(close,)] = self.ask(_CLOSE_CURSORS)
+        if close:
+            self.record(close)
+
+    def _undo_set_local(self) -> None:
+        """Put the settings of a pooled session back to what they were before the migrations."""
+        for name, (value, default) in self._settings_made().items():
+            before, _ = self._begun_with.get(name, (default, ""))
+            if value != before:
+                made = f"{quote_literal(name)}, {quote_literal(before)}"
+                self.record(f"SELECT pg_catalog.set_config({made}, true)")
+
+    def _settings_made(self) -> dict[str, tuple[str, str]]:
+        """The settings that were changed in a pooled session: their values, and their defaults."""
+        made = () if self.session.settled else self.ask(_SETTINGS_MADE)
+        return {name: (value, default) for name, value, default in made}
 
     def _check_deferred(self) -> None:
         """Check the constraints that wait for a COMMIT; the next ones wait as they would then."""

@@ -586,7 +586,10 @@ def _flush(pgconn: pq.abc.PGconn) -> PQGen[None]:
 def _statement_failed(error: psycopg.Error, *, completed: int) -> StatementFailed:
     """*error* of a statement, *completed* ones of the same message before it."""
     said = error.diag
-    beside = (error.sqlstate, said.message_detail, said.message_hint, said.context)
+    beside = (
+        *(error.sqlstate, said.message_detail, said.message_hint, said.context),
+        *(said.schema_name, said.table_name, said.constraint_name),
+    )
     failed = StatementFailed(
         "migration-failed",
         said.message_primary or str(error),

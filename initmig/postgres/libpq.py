@@ -369,7 +369,7 @@ class LibpqConnection:
                 return
 
     def _failed(self, result: c_void_p, completed: int) -> StatementFailed | ClientFailed:
-        said = (self._libpq.PQresultErrorField(result, ord(field)) for field in "MPRCDHW")
+        said = (self._libpq.PQresultErrorField(result, ord(field)) for field in "MPRCDHWstn")
         message, position, routine, *beside = (_text(each) for each in said)
         server = ServerMessage(*beside)
         words = message or one_line(_text(self._libpq.PQresultErrorMessage(result)))

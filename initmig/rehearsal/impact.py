@@ -63,6 +63,14 @@ class StatementImpact(Record):
     tables: tuple[TableImpact, ...]
 
 
+class WhyNot(Record):
+    """Why a migration was not rehearsed, or not to its end."""
+
+    id: str
+    """Kebab case; docs/rehearsal.md lists them all. It stays the same when the words change."""
+    words: str
+
+
 class Rehearsed(Record):
     """What came of one migration."""
 
@@ -71,8 +79,10 @@ class Rehearsed(Record):
     statements: tuple[StatementImpact, ...] = ()
     held: tuple[tuple[str, str], ...] = ()
     """Tables that earlier ones keep locked, and the modes: these locks are not seen again."""
-    why_not: str = ""
-    """Why it was not rehearsed, or not to its end; empty where it was."""
+    why_not: WhyNot | None = None
+    """None where it was rehearsed to its end, or failed."""
+    note: str = ""
+    """What was done so that it could be rehearsed; mostly empty."""
 
 
 class Rehearsal(Record):

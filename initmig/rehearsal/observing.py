@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from initmig.quoting import quote_literal
 from initmig.rehearsal.impact import Footprint, Relation, TableImpact, impacts
 from initmig.sql.locks import LOCK_MODES, strongest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     Ask = Callable[[str], list[tuple[Any, ...]]]
 
@@ -24,6 +25,9 @@ FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.o
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'm', 'f', 'v', 'i', 'I')
     AND n.nspname NOT IN ('pg_catalog', 'pg_toast', 'information_schema')"""
+
+_OIDS = """
+SELECT pg_catalog.to_regclass(name)::oid::bigint FROM (VALUES {names}) AS given (name)"""
 
 _FOOTPRINTS = """
 SELECT relation::bigint, modes, pg_catalog.pg_relation_filenode(relation)::bigint,
@@ -44,14 +48,16 @@ _MODES = {f"{mode.title().replace(' ', '')}Lock": mode for mode in LOCK_MODES}
 class Observer:
     """Tells what happened to the tables that are there when it is made.
 
-    *ask* gives the rows of a query in the transaction that is observed.
+    *ask* gives the rows of a query in the transaction that is observed. The tables *besides*, as
+    SQL, are left out.
     """
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, *, besides: Collection[str]) -> None:
         self._ask = ask
         self._seen = self._look()
-        # what is locked by now are the tables of the history
-        rows = [row for row in ask(_RELATIONS) if row[0] not in self._seen]
+        names = ", ".join(f"({quote_literal(each)})" for each in besides)
+        left_out = {oid for (oid,) in ask(_OIDS.format(names=names))}
+        rows = [row for row in ask(_RELATIONS) if row[1] not in left_out]
         self._relations = {oid: Relation(*relation) for oid, *relation in rows}
         self._held: dict[int, str] = {}
 

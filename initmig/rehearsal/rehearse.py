@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from initmig import planning
 from initmig.causes import is_canceled, is_spoiled
@@ -12,8 +12,11 @@ from initmig.errors import DatabaseRefused, MigrationFailed
 from initmig.events import AppliedElsewhere
 from initmig.executor import named, naming_blockers, watched_backend
 from initmig.lock import lock_for_rehearsal
+from initmig.model import HOOK
 from initmig.postgres import NoAnswer, StatementFailed
-from initmig.rehearsal.impact import Rehearsal, Rehearsed, StatementImpact
+from initmig.rehearsal.aging import Aging
+from initmig.rehearsal.impact import Rehearsal, Rehearsed, StatementImpact, WhyNot
+from initmig.rehearsal.merging import Failure, only_here
 from initmig.rehearsal.observing import Observer
 from initmig.run import glance, is_pending, left_to_apply
 from initmig.writer import get_ready, load, read_and_plan, refuse_leftovers
@@ -23,16 +26,32 @@ if TYPE_CHECKING:
 
     from initmig.engine import Backend
     from initmig.engine.piecewise import Part
+    from initmig.errors import Problem
     from initmig.model import Migration
     from initmig.postgres import Session
     from initmig.run import Run
     from initmig.watching import Watch
     from initmig.writer import Loaded
 
-_NEEDS_ITS_OWN = "25001"
-"""active_sql_transaction: what sets the isolation level has to be the first of its transaction."""
-
 _SYNTAX_ERROR = "42601"
+
+_OF_DATA = ("22", "23", "P0")
+"""What begins the SQLSTATEs of data exceptions, of constraints, and of what PL/pgSQL raises."""
+
+_AGED = (
+    "rehearsed after the rows of earlier migrations got an earlier time, as each has its own"
+    " in `migrate`: with one now() for all, it fails"
+)
+
+
+class _Attempt(NamedTuple):
+    """One run of a migration."""
+
+    held: tuple[tuple[str, str], ...]
+    """As in `Rehearsed`."""
+    done: list[StatementImpact]
+    """Those that did not fail."""
+    failure: MigrationFailed | None = None
 
 
 def rehearse(session: Session, run: Run) -> Rehearsal:
@@ -64,7 +83,8 @@ def rehearse(session: Session, run: Run) -> Rehearsal:
                 backend.prepare(upgrades=False)  # which would lock others out to the end
                 plan = _planned(session, run, loaded)
             refuse_leftovers(session, plan)
-            rehearsal = _Rehearsing(backend, watch).of(plan)
+            in_one = run.config.transaction == "all"
+            rehearsal = _Rehearsing(backend, watch, in_one=in_one).of(plan)
             if rehearsal.failure and loaded.nothing_applied:
                 problems = rehearsal.failure.problems
                 rehearsal.failure.problems = tuple(map(planning.with_baseline, problems))
@@ -98,18 +118,30 @@ def _planned(session: Session, run: Run, loaded: Loaded) -> tuple[Migration, ...
 
 
 class _Rehearsing:
-    """Runs migrations in the transaction that is open, and remembers what could not be run."""
+    """Runs migrations in the transaction that is open, and remembers what could not be run.
 
-    def __init__(self, backend: Backend, watch: Watch) -> None:
+    *in_one* says that `migrate` would run them in one transaction, too.
+    """
+
+    def __init__(self, backend: Backend, watch: Watch, *, in_one: bool) -> None:
         self._backend = backend
         self._watch = watch
-        self._observer = Observer(backend.ask)
+        self._in_one = in_one
+        home = backend.home
+        history = (home.history, home.log, home.version, home.lock, home.own)
+        self._observer = Observer(backend.ask, besides=history)
+        self._aging = Aging(self._asked, log=home.log, besides=history)
         self._left_out: list[str] = []
+        # What runs now, in the transaction that `migrate` would run it in:
+        self._is_first = self._begins = self._commits = True
 
     def of(self, plan: Sequence[Migration]) -> Rehearsal:
         """All of *plan*, up to the first that fails."""
         done: list[Rehearsed] = []
-        for migration in plan:
+        for number, migration in enumerate(plan):
+            self._is_first = number == 0
+            self._begins = not self._in_one or self._is_first or _is_hook(migration)
+            self._commits = not self._in_one or all(map(_is_hook, plan[number + 1 :]))
             rehearsed, failure = self._rehearse(migration)
             done.append(rehearsed)
             if rehearsed.why_not:
@@ -119,40 +151,58 @@ class _Rehearsing:
         return Rehearsal(tuple(done))
 
     def _rehearse(self, migration: Migration) -> tuple[Rehearsed, MigrationFailed | None]:
-        rehearsed = Rehearsed(
-            migration.id,
-            migration.file.path,
-            held=self._observer.begin_migration(),
-            why_not=self._why_not(migration),
+        rehearsed = Rehearsed(migration.id, migration.file.path)
+        if why_not := self._why_not(migration):
+            return rehearsed._replace(why_not=why_not, held=self._observer.begin_migration()), None
+        attempt = self._attempt(migration)
+        aged = self._may_depend_on_time(attempt.failure) and self._aging.age()
+        if aged:
+            attempt = self._attempt(migration)
+        failure = attempt.failure
+        why_not = self._excuse(migration, attempt.done, failure) if failure else None
+        rehearsed = rehearsed._replace(
+            statements=tuple(attempt.done),
+            held=attempt.held,
+            why_not=why_not,
+            note=_AGED if aged and not failure else "",
         )
-        if rehearsed.why_not:
-            return rehearsed, None
-        statements: list[StatementImpact] = []
-        why_not, failure = "", None
+        return rehearsed, None if why_not else failure
+
+    def _attempt(self, migration: Migration) -> _Attempt:
+        attempt = _Attempt(self._observer.begin_migration(), [])
         try:
-            self._run(migration, statements)
+            self._run(migration, attempt.done)
         except MigrationFailed as error:
-            why_not = self._excuse(migration, error)
-            failure = None if why_not else error
-        return rehearsed._replace(statements=tuple(statements), why_not=why_not), failure
+            return attempt._replace(failure=error)
+        return attempt
 
-    def _why_not(self, migration: Migration) -> str:
-        """Why *migration* cannot be run here; empty where it can."""
+    def _may_depend_on_time(self, failure: MigrationFailed | None) -> bool:
+        """Whether *failure* is of a kind that one `now()` for all migrations can cause."""
+        if not failure or not self._begins or not self._backend.session.in_transaction:
+            return False
+        return failure.problems[0].server.sqlstate.startswith(_OF_DATA)
+
+    def _why_not(self, migration: Migration) -> WhyNot | None:
+        """Why *migration* cannot be run here; None where it can."""
         if not migration.transactional:
-            return "not transactional"
+            return WhyNot("not-transactional", "not transactional")
         missing = [id for id in self._left_out if id in migration.depends]
-        return f"depends on {', '.join(missing)}, not rehearsed" if missing else ""
+        if not missing:
+            return None
+        return WhyNot("depends-on-not-rehearsed", f"depends on {', '.join(missing)}, not rehearsed")
 
-    def _run(self, migration: Migration, statements: list[StatementImpact]) -> None:
+    def _run(self, migration: Migration, done: list[StatementImpact]) -> None:
         self._watch.works_on(migration.id)
         try:
             with (
                 naming_blockers(self._watch),
                 named(migration, _next_step),
-                self._backend.rehearsing(migration.handle),
+                self._backend.rehearsing(
+                    migration.handle, mark=not _is_hook(migration), commits=self._commits
+                ),
             ):
                 for statement in migration.handle.statements():
-                    statements.append(self._observed(statement))  # noqa: PERF401 - one may fail
+                    done.append(self._observed(statement))  # noqa: PERF401 - one may fail
         finally:
             self._watch.rests()
 
@@ -162,19 +212,66 @@ class _Rehearsing:
         seconds = time.monotonic() - started
         return StatementImpact(statement.place, statement.sql, seconds, self._observer.impacts())
 
-    def _excuse(self, migration: Migration, error: MigrationFailed) -> str:
-        """Why the *error* is the rehearsal's, and maybe not the migration's; else empty."""
+    def _excuse(
+        self, migration: Migration, done: Sequence[StatementImpact], error: MigrationFailed
+    ) -> WhyNot | None:
+        """Why `migrate` might not meet this *error*; None if it certainly would.
+
+        What the migration had *done* before is rolled back.
+        """
         [problem] = error.problems
-        sqlstate = problem.server.sqlstate
-        if sqlstate == _NEEDS_ITS_OWN and migration.handle.sets_isolation:
-            return "needs a transaction of its own, whose isolation level it sets"
-        of_others = is_canceled(sqlstate) or is_spoiled(sqlstate)
-        is_certain = of_others or sqlstate == _SYNTAX_ERROR
-        # a step may have committed: then there is nothing to go on in
-        if is_certain or not (self._left_out and self._backend.session.in_transaction):
-            return ""
+        # a step may have committed: then there is nothing to resume in
+        if _is_certain(problem.server.sqlstate) or not self._backend.session.in_transaction:
+            return None
+        why = self._only_here(migration, done, problem) or self._consequence()
         place = f"{problem.place}: " if problem.place else ""
-        return f"{place}{problem.message}; maybe for want of {', '.join(self._left_out)}"
+        return why and why._replace(words=f"{why.words}: {place}{problem.message}")
+
+    def _only_here(
+        self, migration: Migration, done: Sequence[StatementImpact], problem: Problem
+    ) -> WhyNot | None:
+        if not self._begins:
+            return None
+        failure = Failure(
+            problem,
+            _failed(migration, done),
+            [statement.sql for statement in done],
+            is_first=self._is_first,
+            is_python=not migration.file.is_sql,
+            # behind a pooler a query guards the lock, but waits where the level is set
+            may_set_transaction=migration.handle.sets_isolation or self._backend.session.settled,
+        )
+        return only_here(failure, self._asked)
+
+    def _consequence(self) -> WhyNot | None:
+        if not self._left_out:
+            return None
+        left_out = ", ".join(self._left_out)
+        return WhyNot("after-not-rehearsed", f"may need {left_out}, which was not rehearsed")
+
+    def _asked(self, sql: str) -> Sequence[tuple[Any, ...]]:
+        """The rows of *sql*; none where the server refuses it."""
+        try:
+            with self._backend.transaction():
+                return self._backend.ask(sql)
+        except StatementFailed:
+            return ()
+
+
+def _is_hook(migration: Migration) -> bool:
+    return migration.id.startswith(HOOK)
+
+
+def _is_certain(sqlstate: str) -> bool:
+    """Whether this is a failure whatever ran before, or did not."""
+    return is_canceled(sqlstate) or is_spoiled(sqlstate) or sqlstate == _SYNTAX_ERROR
+
+
+def _failed(migration: Migration, done: Sequence[StatementImpact]) -> str:
+    """The SQL of what comes after what is *done*; the whole file of Python, and at the COMMIT."""
+    statements = migration.handle.statements()
+    sql = statements[len(done)].sql if len(done) < len(statements) else ""
+    return sql or migration.handle.source or "\n".join(step.apply for step in migration.steps)
 
 
 def _next_step(_: Migration, sqlstate: str) -> str:

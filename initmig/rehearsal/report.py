@@ -139,7 +139,9 @@ def _summary(rehearsal: Rehearsal) -> Iterator[str]:
 def _remarks(rehearsal: Rehearsal) -> Iterator[str]:
     for migration in rehearsal.migrations:
         if migration.why_not:
-            yield f"not rehearsed: {migration.id}: {mask_secrets(migration.why_not)}"
+            yield f"not rehearsed: {migration.id}: {mask_secrets(migration.why_not.words)}"
+        if migration.note:
+            yield f"{migration.id}: {migration.note}"
         held = [
             f"{name} ({mode})"
             for name, mode in migration.held
@@ -177,7 +179,9 @@ def _record(migration: Rehearsed, rehearsal: Rehearsal) -> dict[str, object]:
         "id": migration.id,
         "path": migration.path,
         "state": _state(migration, rehearsal),
-        "why_not": mask_secrets(migration.why_not) or None,
+        "reason": migration.why_not and migration.why_not.id,
+        "why_not": migration.why_not and mask_secrets(migration.why_not.words),
+        "note": migration.note or None,
         "locked_before": [{"table": name, "lock": mode} for name, mode in migration.held],
         "statements": [_statement_record(each) for each in migration.statements],
     }

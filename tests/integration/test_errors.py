@@ -85,6 +85,9 @@ def test_says_the_same_in_json(failing: Failing) -> None:
         "detail": "Key (id)=(1) already exists.",
         "hint": "",
         "context": "",
+        "schema": "public",
+        "table": "a",
+        "constraint": "a_pkey",
         "next": "nothing of it was kept; mend it and run again",
         "exit_code": 1,
     }

@@ -461,6 +461,9 @@ def test_what_cannot_be_rehearsed_is_listed_with_what_depends_on_it(
     result = initmig("rehearse", "--json", url=begun.url, folder=folder)
     assert result.code == 0, result.err
     found = {id: each["why_not"] for id, each in rehearsed(result).items()}
+    reasons = [each["reason"] for each in rehearsed(result).values()]
+    after = "depends-on-not-rehearsed"
+    assert reasons == ["not-transactional", after, after, None, "not-transactional"]
     assert found == {
         "0002_index": "not transactional",
         "0003_after": "depends on 0002_index, not rehearsed",
@@ -490,9 +493,11 @@ def test_a_failure_behind_one_that_was_not_rehearsed_may_be_for_want_of_it(
     found = rehearsed(result)
     states = [each["state"] for each in found.values()]
     assert states == ["not rehearsed", "not rehearsed", "rehearsed", "not rehearsed"]
-    why = found["0003_rename"]["why_not"]
-    assert why.startswith(f"{folder}/0003_rename.sql:1:23: 0003_rename failed: relation")
-    assert why.endswith('"c" does not exist; maybe for want of 0002_index')
+    assert found["0003_rename"]["reason"] == "after-not-rehearsed"
+    assert found["0003_rename"]["why_not"] == (
+        f"may need 0002_index, which was not rehearsed: {folder}/0003_rename.sql:1:23:"
+        ' 0003_rename failed: relation "c" does not exist'
+    )
     assert len(found["0003_rename"]["statements"]) == 1
 
 

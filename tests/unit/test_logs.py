@@ -206,6 +206,9 @@ def test_a_failure_in_json_has_each_part_as_a_field() -> None:
         "detail": "the detail",
         "hint": "the hint",
         "context": "the context",
+        "schema": "",
+        "table": "",
+        "constraint": "",
         "next": "mend it",
         "exit_code": 1,
     }
