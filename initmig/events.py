@@ -38,6 +38,15 @@ class NoStatements(Record):
     path: str
 
 
+class DirectiveIgnored(Record):
+    """A line that reads as a directive, but stands where yoyo does not look for one."""
+
+    place: str
+    """``path:line:column``"""
+    line: str
+    """The text of the line."""
+
+
 class WaitingForDatabase(Record):
     """The database cannot be used yet; said once for each reason."""
 
@@ -433,6 +442,7 @@ if TYPE_CHECKING:
         | NoMigrationsFound
         | FilesIgnored
         | NoStatements
+        | DirectiveIgnored
         | WaitingForDatabase
         | Connected
         | WaitingForMigrations

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
+    from initmig.errors import Place
     from initmig.sql.source import Header
 
 _SUFFIXES = (".sql", ".py")
@@ -49,6 +50,8 @@ class SqlFiles(Record):
     checksum: str
     rollback_checksum: str
     header: Header
+    ignored: tuple[Place, ...]
+    """Where directives stand that yoyo does not read, nor does initmig."""
 
 
 def list_files(folders: Sequence[str]) -> Listing:
@@ -291,4 +294,6 @@ def parse_sql(contents: Contents) -> SqlFiles:
     rollback.check_transactions(transactional=header.transactional)
     if problems := (*apply.problems, *rollback.problems):
         raise ConfigError.of(problems)
-    return SqlFiles(apply.data, rollback.data, digest(data), digest(rollback_data), header)
+    return SqlFiles(
+        apply.data, rollback.data, digest(data), digest(rollback_data), header, apply.ignored
+    )

@@ -6,7 +6,7 @@ A start with nothing to do comes here only if it has no migrations at all.
 from __future__ import annotations
 
 from initmig.errors import ConfigError, Place, PlanError, Problem
-from initmig.events import FilesIgnored, NoStatements
+from initmig.events import DirectiveIgnored, FilesIgnored, NoStatements
 from initmig.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -163,8 +163,13 @@ def warn(plan: Iterable[Migration], config: Config, emit: Emit) -> None:
 
     warn_of_ignored(config, emit)
     for migration in plan:
-        steps = migration.steps if migration.file.is_sql else ()
-        if steps and not any(any(spans(octets(step.data))) for step in steps):
+        for place in migration.ignored:
+            emit(DirectiveIgnored(str(place), place.source.strip()))
+        # a step in Python cannot be looked into, so it counts as work
+        works = any(
+            not migration.file.is_sql or any(spans(octets(step.data))) for step in migration.steps
+        )
+        if not works:
             emit(NoStatements(migration.id, migration.file.path))
 
 

@@ -84,7 +84,18 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
         ),
     ),
     events.NoStatements: _Rendering(
-        "warning", lambda e: f"{e.path} has no statements: recording {e.id} as applied"
+        "warning",
+        lambda e: (
+            f"{e.path} has no {'steps' if e.path.endswith('.py') else 'statements'}:"
+            f" recording {e.id} as applied"
+        ),
+    ),
+    events.DirectiveIgnored: _Rendering(
+        "warning",
+        lambda e: (
+            f"{e.place}: ignored `{e.line}`: yoyo reads no directive below a /* */ comment."
+            " Move it to the top of the file"
+        ),
     ),
     events.WaitingForDatabase: _Rendering(
         "info",

@@ -115,6 +115,8 @@ class Migration(Record):
     rollback_parts: Sequence[Place] = ()
 
     @property
+    ignored: Sequence[Place] = ()
+    """Where directives stand that yoyo does not read, nor does initmig."""
     def id(self) -> str:
         """As its file's."""
         return self.file.id

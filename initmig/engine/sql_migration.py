@@ -67,6 +67,7 @@ class SqlMigration(YoyoMigration):  # type: ignore[misc]
             source.rollback_checksum,
             places_of(self._parts["apply"]),
             places_of(self._parts["rollback"]),
+            source.ignored,
         )
 
     def run(self, backend: Backend, direction: Direction) -> None:

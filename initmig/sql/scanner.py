@@ -70,6 +70,15 @@ _TRANSACTION_COMMAND = rf"""(?xia)
         (?!(?:{_BETWEEN}(?:WORK|TRANSACTION))?{_BETWEEN}(?:TO|PREPARED){_WORD_END})
     ) {_WORD_END}
 """
+# Those of them that say nothing else.
+_PLAIN_BEGIN = rf"""(?xia)
+    (?: BEGIN (?:{_BETWEEN}(?:WORK|TRANSACTION))? | START{_BETWEEN}TRANSACTION )
+    (?:{_BETWEEN})?
+"""
+_PLAIN_COMMIT = rf"""(?xia)
+    (?:COMMIT|END) (?:{_BETWEEN}(?:WORK|TRANSACTION))? (?:{_BETWEEN}AND{_BETWEEN}NO{_BETWEEN}CHAIN)?
+    (?:{_BETWEEN})?
+"""
 # Finds every such command, and a few words that are none: a first word stands at the start, or
 # after ";", a comment, or the end of a line.
 _MAYBE_FIRST = r"[ \t\f\v\ufeff]*+(?i:abort|begin|commit|end|prepare|rollback|start)\b"
@@ -133,6 +142,8 @@ class Directive(Record):
     name: str
     value: str
     offset: int
+    is_read: bool = True
+    """Whether yoyo reads it: only line comments and empty lines may stand above it."""
 
 
 class Position(Record):
@@ -189,6 +200,46 @@ def spans(text: str) -> Iterator[tuple[int, int]]:
 def forbidden_in_transaction(text: str) -> list[Finding]:
     """Statements of *text* that would begin or end a transaction."""
     return [_transaction_finding(command) for command in _transaction_commands(text)]
+
+
+def frame(text: str) -> list[tuple[int, int]]:
+    """The words of the BEGIN that *text* begins with and of the COMMIT that it ends with.
+
+    None unless both are there, say nothing else, and are its only transaction commands.
+    """
+    command = _compiled(_TRANSACTION_COMMAND).match(text, _after_gaps(text, 0))
+    if not (command and command["opens"]):
+        return []
+    commands, last = [], (0, 0)
+    for last in _pieces(text):
+        if _compiled(_TRANSACTION_COMMAND).match(text, *last):
+            commands.append(last)
+    if len(commands) != 2 or commands[1] != last:
+        return []
+    for pattern, piece in zip((_PLAIN_BEGIN, _PLAIN_COMMIT), commands, strict=True):
+        if not _compiled(pattern).fullmatch(text, *piece):
+            return []
+    return [word for start, end in commands for word in _words(text, start, end)]
+
+
+def _words(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Start and end of what is in no comment of a statement, and of its semicolon."""
+    for found in _compiled(rf"(?a){_BETWEEN}|(\w++)").finditer(text, start, end):
+        if found[1]:
+            yield found.span()
+    if text.startswith(";", end):
+        yield end, end + 1
+
+
+def blanked(data: bytes, spans: Iterable[tuple[int, int]]) -> bytes:
+    """*data* with blanks for what stands from the start to the end of each of *spans*."""
+    view = memoryview(data)  # for no more than one copy at a time
+    kept: list[bytes | memoryview] = []
+    after = 0
+    for start, end in spans:
+        kept += [view[after:start], b" " * (end - start)]
+        after = end
+    return b"".join([*kept, view[after:]])
 
 
 def preparing_transactions(text: str) -> list[Finding]:
@@ -256,21 +307,20 @@ def copy_data(text: str) -> list[CopyData]:
     return [data for data in found if data]
 
 
-def without_restrictions(text: str) -> str:
-    r"""*text* with blanks for each ``\restrict`` and ``\unrestrict``.
+def restrictions(text: str) -> list[tuple[int, int]]:
+    r"""Start and end of each ``\restrict`` and ``\unrestrict`` of *text*.
 
     pg_dump writes them for psql, which then refuses all other commands that begin with a backslash;
     so does initmig, always. https://www.postgresql.org/docs/current/app-psql.html
     """
     if not mentions(text, _RESTRICTIONS):
-        return text
-    kept, after = [], 0
-    for start, end in _pieces(text):
-        command = _compiled(_META_COMMAND).match(text, start, end)
-        if command and command[0] in _RESTRICTIONS:
-            kept += [text[after:start], " " * (end - start)]
-            after = end
-    return "".join([*kept, text[after:]])
+        return []
+    return [
+        (start, end)
+        for start, end in _pieces(text)
+        if (command := _compiled(_META_COMMAND).match(text, start, end))
+        and command[0] in _RESTRICTIONS
+    ]
 
 
 def header_end(text: str) -> int:
@@ -281,9 +331,11 @@ def header_end(text: str) -> int:
 def header_directives(text: str) -> list[Directive]:
     """Directives in the comments before the first statement, whatever their names."""
     directives = []
+    is_read = True
     for start, end in _gaps(text, 0):
+        is_read = is_read and not text.startswith("/*", start)
         if match := _compiled(_DIRECTIVE).match(text, start, end):
-            directives.append(Directive(match[1], match[2].strip(), match.start(1)))
+            directives.append(Directive(match[1], match[2].strip(), match.start(1), is_read))
     return directives
 
 
@@ -365,11 +417,16 @@ def _transaction_finding(command: re.Match[str]) -> Finding:
     name = command[0].upper()
     name = {"START": "START TRANSACTION", "PREPARE": "PREPARE TRANSACTION"}.get(name, name)
     effect = "begin a transaction in the one" if command["opens"] else "end the transaction"
+    remedy = "delete it"
+    if command["opens"] and not _compiled(_PLAIN_BEGIN).fullmatch(
+        command.string, command.start(), command.endpos
+    ):
+        remedy = "write SET TRANSACTION with its modes instead, and delete the COMMIT"
     return Finding(
         "transaction-command",
         command.start(),
         f"{name} would {effect} that initmig opened for this file",
-        "delete it: initmig runs each file in one transaction; "
+        f"{remedy}: initmig runs each file in one transaction; "
         'or put "-- transactional: false" at the top',
     )
 

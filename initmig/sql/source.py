@@ -6,7 +6,9 @@ from initmig.errors import Place, Problem
 from initmig.records import TYPE_CHECKING, Record
 from initmig.sql.scanner import (
     Finding,
+    blanked,
     forbidden_in_transaction,
+    frame,
     header_directives,
     header_end,
     in_characters,
@@ -16,17 +18,18 @@ from initmig.sql.scanner import (
     preparing_transactions,
     psql_only,
     releasing_locks,
-    without_restrictions,
+    restrictions,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from initmig.sql.scanner import (
         Directive,
     )
 
-_DIRECTIVES = ("transactional", "depends", "breaking")
+_BOOLEAN_DIRECTIVES = ("transactional", "breaking")
+_DIRECTIVES = (*_BOOLEAN_DIRECTIVES, "depends")
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -41,19 +44,20 @@ class Header(Record):
 class Source:
     """The text of *path*, as *data* in UTF-8, and the *problems* found in it so far.
 
-    A byte order mark is left out, and what pg_dump writes for psql alone; line ends stay as they
-    are, for one inside of a string is data.
+    `header` also finds the places of directives that are *ignored*.
+
+    A byte order mark is left out. Blanks stand for what pg_dump writes for psql alone. Line ends
+    stay as they are, for one inside of a string is data.
     """
 
     def __init__(self, path: str, data: bytes) -> None:
         self.path = path
         self.problems: list[Problem] = []
+        self.ignored: tuple[Place, ...] = ()
         self.data = self._checked(without_mark(data))
+        self._blank_out(restrictions(octets(self.data)))
         text = octets(self.data)
-        kept = without_restrictions(text)
-        if kept is not text:
-            self.data = kept.encode("latin-1")
-        self._object_to(*psql_only(kept), *releasing_locks(kept))
+        self._object_to(*psql_only(text), *releasing_locks(text))
 
     def _checked(self, data: bytes) -> bytes:
         """*data*; nothing where it is not UTF-8."""
@@ -79,6 +83,11 @@ class Source:
             )
         return data
 
+    def _blank_out(self, spans: Sequence[tuple[int, int]]) -> None:
+        """From here on, the data has blanks for the *spans*, so that all else keeps its place."""
+        if spans:
+            self.data = blanked(self.data, spans)
+
     def _object(self, finding: Finding) -> None:
         place = place_at(self.path, self.data, finding.offset)
         self.problems.append(Problem(finding.id, finding.message, finding.hint, place))
@@ -90,14 +99,23 @@ class Source:
             self._object(each._replace(message=message))
 
     def header(self) -> Header:
-        """The directives that initmig or yoyo act on; a near miss is a problem, a comment not."""
+        """The directives that initmig or yoyo act on, in the lines where yoyo looks for its own.
+
+        A near miss with the value of a directive is a problem; what reads as a comment is one.
+        """
         header = self.data[: header_end(octets(self.data))]
         directives = [
             each._replace(offset=offset_of(header, 0, each.offset))
             for each in header_directives(header.decode())
         ]
+        self.ignored = tuple(
+            place_at(self.path, self.data, each.offset)
+            for each in directives
+            if each.name in _DIRECTIVES and each.value and not (each.is_read or _is_prose(each))
+        )
+        directives = [each for each in directives if each.is_read and not _is_prose(each)]
         for directive in directives:
-            if directive.name not in _DIRECTIVES and (meant := _near_miss(directive.name)):
+            if meant := _near_miss(directive):
                 self._object(
                     Finding(
                         "unknown-directive",
@@ -128,15 +146,33 @@ class Source:
         return default
 
     def check_transactions(self, *, transactional: bool) -> None:
-        """Object to statements that would end initmig's transaction, or leave one prepared."""
-        find = forbidden_in_transaction if transactional else preparing_transactions
-        self._object_to(*find(octets(self.data)))
+        """Object to statements that would end initmig's transaction, or leave one prepared.
+
+        A BEGIN and a COMMIT around all that runs in initmig's transaction are left out, for they
+        say the same.
+        """
+        if transactional:
+            self._blank_out(frame(octets(self.data)))
+            self._object_to(*forbidden_in_transaction(octets(self.data)))
+        else:
+            self._object_to(*preparing_transactions(octets(self.data)))
 
 
-def _near_miss(name: str) -> str:
+def _near_miss(directive: Directive) -> str:
+    """The name that is meant by another one before ``true`` or ``false``; empty if none is."""
+    if directive.name in _DIRECTIVES or directive.value.lower() not in _BOOLEANS:
+        return ""
     from difflib import get_close_matches
 
-    return next(iter(get_close_matches(name.lower(), _DIRECTIVES, n=1, cutoff=0.75)), "")
+    name = directive.name.lower()
+    return next(iter(get_close_matches(name, _BOOLEAN_DIRECTIVES, n=1, cutoff=0.75)), "")
+
+
+def _is_prose(directive: Directive) -> bool:
+    """Whether it tells people what breaks: yoyo has no ``breaking``, and takes it for a comment."""
+    first, *others = directive.value.lower().split() or [""]
+    said = bool(others) and first.rstrip(".,;:") not in _BOOLEANS
+    return directive.name == "breaking" and (said or not first)
 
 
 def _not_utf8(data: bytes) -> int | None:

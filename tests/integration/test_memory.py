@@ -128,6 +128,7 @@ LARGE: dict[str, tuple[Callable[[], str | bytes], int]] = {
     "failure at its end": (lambda: f"{one_statement()}SELECT 1/0;", 1),
     "failure at its end, not transactional": (lambda: f"{ALONE}{one_statement()}SELECT 1/0;", 1),
     "LATIN1": (lambda: one_statement().encode() + b"SELECT '\xe9'", 2),
+    "BEGIN and COMMIT around it": (lambda: f"BEGIN;\n{one_statement()}COMMIT;\n", 0),
     "COMMIT at its end": (lambda: f"{one_statement()}COMMIT;", 2),
 }
 
@@ -135,6 +136,7 @@ LARGE: dict[str, tuple[Callable[[], str | bytes], int]] = {
 USUAL = [
     *("one statement", "one elephant", "short statements", "COPY of elephants"),
     *("not transactional", "not transactional, one statement", "failure at its end"),
+    "BEGIN and COMMIT around it",
 ]
 """The rest takes other ways through the scanner, and the same to the server."""
 BY_PSYCOPG = ["one statement", "COPY", "not transactional, one statement"]

@@ -252,7 +252,7 @@ def test_what_follows_by_intention_is_refused_by_nobody(image: Image) -> None:
 
 
 def test_status_shows_out_of_order_files_that_cannot_be_read(out_of_order: Image) -> None:
-    write(out_of_order.folder, {"0003.sql": "-- dpends: 0002\nSELECT 1"})
+    write(out_of_order.folder, {"0003.sql": "-- transactionel: false\nSELECT 1"})
     assert "behind 0004" in succeeded(out_of_order("status")).out
     assert out_of_order("wait", "--out-of-order=fail").code == 2
 

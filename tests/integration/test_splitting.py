@@ -164,13 +164,13 @@ def test_a_script_that_psql_runs_runs(
 @pytest.mark.parametrize(
     "header",
     [
-        "/* of the team; it's ours */\n" + DIRECTIVE,
-        "/* of /* the; */ team */ -- transactional: false\n",
+        "-- of the team; it's ours\n" + DIRECTIVE,
+        "\n--\n -- /* of the team\n" + DIRECTIVE,
         "\ufeff" + DIRECTIVE,
-        "\ufeff/* c */\r\n\r\n-- depends:\r\n" + DIRECTIVE,
+        "\ufeff-- c\r\n\r\n-- depends:\r\n" + DIRECTIVE,
         "-- transactional: false\r",
     ],
-    ids=["block comment", "nested", "byte order mark", "all", "return"],
+    ids=["comment", "comments", "byte order mark", "all", "return"],
 )
 def test_the_directive_is_found_behind_what_may_stand_before_it(
     script: Script, header: str

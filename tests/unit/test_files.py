@@ -172,7 +172,6 @@ def test_the_first_byte_that_is_not_utf8_is_placed(
             "unknown directive 'Transactional'",
             "write `-- transactional: false`",
         ),
-        ("-- depend: a", 4, "unknown directive 'depend'", "write `-- depends: a`"),
         ("-- braking: true", 4, "unknown directive 'braking'", "write `-- breaking: true`"),
         (
             "-- transactional: flase",
@@ -180,7 +179,7 @@ def test_the_first_byte_that_is_not_utf8_is_placed(
             "directive 'transactional' is 'flase', not true or false",
             "write `-- transactional: true` or `-- transactional: false`, once",
         ),
-        ("-- dépends: a", 4, "unknown directive 'dépends'", "write `-- depends: a`"),
+        ("-- bréaking: true", 4, "unknown directive 'bréaking'", "write `-- breaking: true`"),
         (
             "-- transactional: 漢🐘",
             4,
@@ -188,9 +187,9 @@ def test_the_first_byte_that_is_not_utf8_is_placed(
             "write `-- transactional: true` or `-- transactional: false`, once",
         ),
         (
-            "-- breaking:",
+            "-- breaking: yes",
             4,
-            "directive 'breaking' is '', not true or false",
+            "directive 'breaking' is 'yes', not true or false",
             "write `-- breaking: true` or `-- breaking: false`, once",
         ),
     ],

@@ -32,6 +32,8 @@ EVENTS = (
     events.NoMigrationsFound(("a", "b")),
     events.FilesIgnored(("m/0001_a.SQL", "m/more/")),
     events.NoStatements("0002_b", "m/0002_b.sql"),
+    events.NoStatements("helpers", "m/helpers.py"),
+    events.DirectiveIgnored("m/0002_b.sql:2:4", "-- breaking: true"),
     events.WaitingForDatabase("Connection refused", 60),
     events.Connected(1.5),
     events.WaitingForMigrations("2 pending", 60),

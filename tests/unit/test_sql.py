@@ -8,9 +8,11 @@ from initmig.sql.scanner import (
     Directive,
     Finding,
     Position,
+    blanked,
     characters,
     copy_data,
     forbidden_in_transaction,
+    frame,
     header_directives,
     in_characters,
     mentions,
@@ -18,8 +20,8 @@ from initmig.sql.scanner import (
     offset_of,
     position,
     psql_only,
+    restrictions,
     split,
-    without_restrictions,
 )
 
 ONE_STATEMENT = {
@@ -135,7 +137,7 @@ def test_joined_statements_are_split_again(statements: list[str]) -> None:
     ("text", "name", "effect"),
     [
         ("BEGIN;", "BEGIN", "begin a transaction in the one"),
-        ("start /* c */ transaction read only", "START TRANSACTION", "begin a transaction in the"),
+        ("start /* c */ transaction", "START TRANSACTION", "begin a transaction in the"),
         ("COMMIT", "COMMIT", "end the transaction"),
         ("COMMIT AND CHAIN", "COMMIT", "end the transaction"),
         ("End Work;", "END", "end the transaction"),
@@ -158,6 +160,76 @@ def test_a_command_that_begins_or_ends_a_transaction_is_found(
         "delete it: initmig runs each file in one transaction; "
         'or put "-- transactional: false" at the top'
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "BEGIN ISOLATION LEVEL SERIALIZABLE",
+        "begin work read only;",
+        "START TRANSACTION /* c */ DEFERRABLE",
+    ],
+)
+def test_a_transaction_with_modes_has_another_remedy(text: str) -> None:
+    (finding,) = forbidden_in_transaction(text)
+
+    assert finding.hint.startswith("write SET TRANSACTION with its modes instead, and delete the")
+
+
+LEFT_OUT = {
+    "plainly": ("BEGIN; a; COMMIT;", "       a;        "),
+    "without the last semicolon": ("BEGIN;\na;\nEND", "      \na;\n   "),
+    "in lower case": ("begin work;\na;\nend transaction;", "           \na;\n                "),
+    "with comments around": ("-- é\nBEGIN;a;COMMIT;\n/* 漢 */", "-- é\n      a;       \n/* 漢 */"),
+    "with comments between": (
+        "START/* 漢\n */TRANSACTION -- é\n; a; COMMIT AND NO CHAIN;;",
+        "     /* 漢\n */            -- é\n  a;                     ;",
+    ),
+    "with savepoints": (
+        "BEGIN; SAVEPOINT x; ROLLBACK TO x; END;",
+        "       SAVEPOINT x; ROLLBACK TO x;     ",
+    ),
+    "with nothing": ("BEGIN; COMMIT;", "              "),
+    "with functions": (
+        "BEGIN; CREATE FUNCTION f() AS $$BEGIN; COMMIT; END$$; COMMIT;",
+        "       CREATE FUNCTION f() AS $$BEGIN; COMMIT; END$$;        ",
+    ),
+    "with data": (
+        "BEGIN; COPY t FROM STDIN;\nCOMMIT\n\\.\nCOMMIT;",
+        "       COPY t FROM STDIN;\nCOMMIT\n\\.\n       ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "kept"), LEFT_OUT.values(), ids=LEFT_OUT)
+def test_a_frame_is_left_out_and_all_else_stays_where_it_is(text: str, kept: str) -> None:
+    left = blanked(text.encode(), frame(octets(text.encode())))
+
+    assert left.decode() == kept
+    assert len(left) == len(text.encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "BEGIN; a;",
+        "a; COMMIT;",
+        "BEGIN; a; ROLLBACK;",
+        "BEGIN; a; COMMIT; b;",
+        "a; BEGIN; b; COMMIT;",
+        "BEGIN; a; COMMIT; BEGIN; b; COMMIT;",
+        "BEGIN; a; COMMIT; COMMIT;",
+        "BEGIN; BEGIN; a; COMMIT;",
+        "BEGIN; a; COMMIT AND CHAIN;",
+        "BEGIN; a; PREPARE TRANSACTION 'x';",
+        "BEGIN READ ONLY; a; COMMIT;",
+        "START TRANSACTION ISOLATION LEVEL SERIALIZABLE; a; COMMIT;",
+        "BEGINS; a; COMMIT;",
+        "COMMIT; a; BEGIN;",
+    ],
+)
+def test_what_is_no_frame_stays(text: str) -> None:
+    assert frame(text) == []
 
 
 def test_every_such_command_is_found_once() -> None:
@@ -295,7 +367,7 @@ def test_data_of_copy_stands_between_statements(text: str) -> None:
     ],
 )
 def test_restrictions_become_blanks(text: str, expected: str) -> None:
-    assert without_restrictions(text) == expected
+    assert blanked(text.encode(), restrictions(text)).decode() == expected
 
 
 @pytest.mark.parametrize(
@@ -320,7 +392,7 @@ def test_what_the_server_understands_is_not_reported(text: str) -> None:
         ("-- depends: a b", [Directive("depends", "a b", 3)]),
         ("--transactional :false \r\nSELECT 1", [Directive("transactional", "false", 2)]),
         ("\ufeff  --\tbreaking:\nSELECT 1", [Directive("breaking", "", 6)]),
-        ("/* c\n-- no: x */\n-- yes: x", [Directive("yes", "x", 20)]),
+        ("/* c\n-- no: x */\n-- yes: x", [Directive("yes", "x", 20, False)]),
         ("-- a: 1\n\n-- two words: x\n-- a: 2", [Directive("a", "1", 3), Directive("a", "2", 28)]),
         ("-- see https://example.org\n-- b: x: y", [Directive("b", "x: y", 30)]),
         ("; -- depends: a", []),
