@@ -21,6 +21,32 @@ _SIGNS = ("://", "password", "oauth_client_secret", "scram_client_key", "scram_s
 """Where nothing of this is, there is nothing to mask."""
 
 
+_OF_OTHERS = {
+    "schema currentSchema search_path searchpath": (
+        "leave it out, and name the schema with --schema or INITMIG_SCHEMA"
+    ),
+    "role": "leave it out, and name the role with --role",
+    "lock_timeout": "leave it out, and set --lock-timeout",
+    "statement_timeout": "leave it out, and set --statement-timeout",
+    "database": "write the name behind the host and a slash instead",
+    "ssl sslaccept ssl_mode sslMode tls": "write sslmode instead, such as sslmode=require",
+    "sslidentity": "write sslcert and sslkey instead",
+    "timeout connection_timeout connectTimeout loginTimeout": "write connect_timeout instead",
+    "ApplicationName applicationName": "write application_name instead",
+    "encoding charset characterEncoding": "leave it out: initmig always talks UTF-8",
+    "autocommit driver connection_limit pgbouncer pool pool_timeout pool_size poolSize"
+    " pool_max_conns pool_min_conns pool_max_conn_lifetime pool_max_conn_idle_time max_connections"
+    " max_overflow max_pool_size maxPoolSize conn_max_age conn_health_checks socket_timeout"
+    " socketTimeout prepareThreshold prepare_threshold preparedStatements prepared_statements"
+    " prepared_statement_cache_size statement_cache_size statement_cache_capacity"
+    " statement_cache_mode default_query_exec_mode binary_parameters binaryTransfer stringtype"
+    " reWriteBatchedInserts x-migrations-table x-multi-statement x-statement-timeout": (
+        "leave it out: it is for another program"
+    ),
+}
+"""What applications and other tools put into a URL, and what to do without it."""
+
+
 _DIGITS = frozenset("0123456789")
 _HEX_DIGITS = _DIGITS | set("abcdefABCDEF")
 _SCHEME = _DIGITS | set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+.-")
@@ -152,6 +178,18 @@ def _check_url(rest: str) -> None:
             raise ValueError(
                 f"user name and password in the URL must be percent-encoded: write {remedy}"
             )
+    for each in parameters.split("&"):
+        if remedy := _remedy(each):
+            key = each.partition("=")[0]
+            raise ValueError(f"libpq does not know the parameter {key} of the URL: {remedy}")
+
+
+def _remedy(parameter: str) -> str:
+    """What to do without a *parameter* of applications and other tools; empty for all others."""
+    if parameter == "ssl=true":  # which libpq takes from the URLs of JDBC
+        return ""
+    key = parameter.partition("=")[0]
+    return next((remedy for keys, remedy in _OF_OTHERS.items() if key in keys.split()), "")
 
 
 def _is_escape(text: str) -> bool:
@@ -173,4 +211,5 @@ def _is_host(text: str) -> bool:
 def _is_parameter(text: str) -> bool:
     """Whether *text* is ``key=value``, or nothing."""
     key, equals, value = text.partition("=")
-    return not text or (bool(equals) and "=" not in value and len(key) > 2 and set(key) <= _KEYWORD)
+    is_key = (len(key) > 2 and set(key) <= _KEYWORD) or bool(_remedy(text))
+    return not text or (bool(equals) and "=" not in value and is_key)

@@ -277,9 +277,14 @@ def test_a_malformed_url_is_refused_without_showing_it(
 def test_a_url_with_a_parameter_that_libpq_does_not_know_names_it(
     initmig: Initmig, folder: Path
 ) -> None:
-    result = initmig(url="postgres://h/d?schema=app", folder=write(folder, GOOD))
-    assert 'invalid URI query parameter: "schema"' in result.err
-    assert result.code == 2
+    folder = write(folder, GOOD)
+    for parameter, told in (
+        ("schema", "DATABASE_URL: libpq does not know the parameter schema of the URL: leave it"),
+        ("shema", 'invalid URI query parameter: "shema"'),
+    ):
+        result = initmig(url=f"postgres://h/d?{parameter}=app", folder=folder)
+        assert told in result.err
+        assert result.code == 2
 
 
 def test_wrong_settings_are_told_all_together_and_nothing_is_applied(

@@ -117,6 +117,39 @@ def test_what_libpq_would_split_in_a_password_is_refused(text: str, remedy: str)
     assert "cr" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ("schema=app", "schema of the URL: leave it out, and name the schema with --schema"),
+        ("sslmode=require&schema=app", "schema of the URL: leave it out, and name the schema"),
+        ("schema=", "schema of the URL: leave it out, and name the schema with --schema"),
+        ("currentSchema=app", "currentSchema of the URL: leave it out, and name the schema"),
+        ("search_path=app,public", "search_path of the URL: leave it out, and name the schema"),
+        ("role=app", "role of the URL: leave it out, and name the role with --role"),
+        ("lock_timeout=5s", "lock_timeout of the URL: leave it out, and set --lock-timeout"),
+        ("ssl=require", "ssl of the URL: write sslmode instead, such as sslmode=require"),
+        ("sslaccept=strict", "sslaccept of the URL: write sslmode instead"),
+        ("connectTimeout=10", "connectTimeout of the URL: write connect_timeout instead"),
+        ("charset=utf8", "charset of the URL: leave it out: initmig always talks UTF-8"),
+        ("connection_limit=5", "connection_limit of the URL: leave it out: it is for another"),
+        ("pgbouncer=true", "pgbouncer of the URL: leave it out: it is for another program"),
+        ("pool_timeout=2", "pool_timeout of the URL: leave it out: it is for another program"),
+        ("driver=x", "driver of the URL: leave it out: it is for another program"),
+        ("x-migrations-table=m", "x-migrations-table of the URL: leave it out: it is for another"),
+    ],
+)
+def test_a_parameter_that_libpq_does_not_know_has_its_remedy(parameters: str, told: str) -> None:
+    text = f"postgresql+psycopg://me:s3cret@db/shop?{parameters}"
+    with pytest.raises(ProgrammingError, match="invalid URI query parameter"):
+        conninfo_to_dict(text.replace("+psycopg", ""))
+
+    with pytest.raises(ValueError, match="libpq does not know the parameter ") as caught:
+        parse_dsn(text)
+
+    assert told in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("scheme", ["mysql", "jdbc:postgresql", "http", "sqlite+x"])
 def test_another_scheme_is_refused_by_its_name(scheme: str) -> None:
     with pytest.raises(ValueError, match=r"write postgres://, postgresql://.*key=value") as caught:
