@@ -326,10 +326,10 @@ def _show_verdicts(config: Config, verdicts: Sequence[Verdict]) -> None:
 
 def _create(config: Config, emit: Emit) -> None:
     from initmig.scaffold import write_migration
+    from initmig.sources import to_write_in
 
-    paths = write_migration(
-        config.migrations[0], config.name, python=config.python, now=time.time()
-    )
+    folder = to_write_in(config.migrations)
+    paths = write_migration(folder, config.name, python=config.python, now=time.time())
     if failure := _write("\n".join(paths)):
         emit(OutputLost(str(failure)))
     emit(FilesCreated(paths))

@@ -32,7 +32,7 @@ class FilesIgnored(Record):
 
 
 class NoStatements(Record):
-    """The migration *id* has only comments: it is recorded as applied, and nothing runs."""
+    """The migration *id* has only comments, or no steps in Python: it is recorded, nothing runs."""
 
     id: str
     path: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from initmig.errors import ConfigError, Problem
-from initmig.model import HOOK, Listing, MigrationFile
+from initmig.model import HOOK, PACKAGE, Listing, MigrationFile
 from initmig.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".sql", ".py")
 _ROLLBACK = ".rollback.sql"
-_PYTHONS_OWN = ("__init__.py", "__pycache__")
 _LARGE = 1 << 16
 """So many bytes are worth OpenSSL."""
 _YOYO_TEMPORARY = "_tmp_yoyonew"
@@ -54,21 +53,33 @@ class SqlFiles(Record):
     """Where directives stand that yoyo does not read, nor does initmig."""
 
 
-def list_files(folders: Sequence[str]) -> Listing:
-    """The migrations of *folders* by their names alone; nothing is read.
+def list_files(sources: Sequence[str]) -> Listing:
+    """The migrations of the folders that *sources* name, by their names alone; nothing is read.
 
-    :raises ConfigError: a folder is not there or cannot be listed, two files have the same id, or
-        a rollback file has no migration
+    :raises ConfigError: a folder is not there or cannot be listed, a source names none, two files
+        have the same id, or a rollback file has no migration
     """
     problems: list[Problem] = []
-    files = [file for folder in folders for file in _list_folder(folder, problems)]
+    folders = _folders(sources, problems)
+    listed = [file for folder in folders for file in _list_folder(folder, problems)]
+    packages = [file for file in listed if file.id == PACKAGE and not file.is_sql]
+    files = [file for file in listed if file not in packages] if packages else listed
     found = dict(zip([file.id for file in files], files, strict=True))
     if len(found) < len(files):
         problems.extend(_same_ids(files))
     if problems:
         raise ConfigError.of(tuple(problems))
     hooks = tuple([found.pop(id) for id in list(found) if id.startswith(HOOK)])
-    return Listing(tuple(found.values()), hooks)
+    return Listing(tuple(found.values()), hooks, tuple(packages[:1]))
+
+
+def _folders(sources: Sequence[str], problems: list[Problem]) -> Sequence[str]:
+    """The folders that *sources* name, each once."""
+    if len(sources) == 1 and not any(sign in sources[0] for sign in "*?[:"):
+        return sources  # the usual case, which loads nothing more
+    from initmig.sources import expand
+
+    return expand(sources, problems)
 
 
 def _list_folder(folder: str, problems: list[Problem]) -> Iterator[MigrationFile]:
@@ -110,14 +121,17 @@ def _is_migration(entry: os.DirEntry[str]) -> bool:
 
 def _is_none_of_ours(name: str) -> bool:
     """Whether a file of this *name* is an editor's, the system's or Python's own."""
-    return name.startswith((".", _YOYO_TEMPORARY)) or name.endswith("~") or name in _PYTHONS_OWN
+    return name.startswith((".", _YOYO_TEMPORARY)) or name.endswith("~") or name == "__pycache__"
 
 
-def look_beside(folders: Iterable[str]) -> Beside:
-    """What *folders* hold that `list_files` leaves out; what cannot be listed is passed over."""
+def look_beside(sources: Sequence[str]) -> Beside:
+    """What lies in the same folders that `list_files` leaves out.
+
+    What cannot be listed is passed over.
+    """
     ignored: list[str] = []
     names: list[str] = []
-    for folder in folders:
+    for folder in _folders(sources, []):
         for entry in _entries(folder):
             if _is_migration(entry) or _is_none_of_ours(entry.name):
                 continue
@@ -252,6 +266,17 @@ def dependencies(file: MigrationFile) -> frozenset[str]:
         return _python_dependencies(data)
     except (ConfigError, SyntaxError, ValueError):
         return frozenset()
+
+
+def may_have_steps(file: MigrationFile) -> bool:
+    """Whether *file* may define steps: False for Python that has none of yoyo's words for it."""
+    if file.is_sql:
+        return True
+    try:
+        data = read_bytes(file.path)
+    except ConfigError:
+        return True
+    return any(word in data for word in (b"step", b"group", b"transaction"))
 
 
 def _python_dependencies(data: bytes) -> frozenset[str]:

@@ -24,6 +24,10 @@ HOOK = "post-apply"
 """What the name of a file begins with that runs after every run that applied something."""
 
 
+PACKAGE = "__init__"
+"""The id under which yoyo records an ``__init__.py`` as a migration, which it is not."""
+
+
 UNDOING = "rolling back "
 """What stands before an id in yoyo's table while that migration is half rolled back."""
 
@@ -59,6 +63,8 @@ class Listing(Record):
     migrations: tuple[MigrationFile, ...]
     hooks: tuple[MigrationFile, ...] = ()
     """The ``post-apply*`` files, run after every run that applied something."""
+    packages: tuple[MigrationFile, ...] = ()
+    """The ``__init__.py`` that has the id `PACKAGE`: never pending, nor unknown."""
 
     @property
     def has_python(self) -> bool:
@@ -113,10 +119,10 @@ class Migration(Record):
     parts: Sequence[Place] = ()
     """Where each part stands that the journal counts; empty where it is one transaction."""
     rollback_parts: Sequence[Place] = ()
-
-    @property
     ignored: Sequence[Place] = ()
     """Where directives stand that yoyo does not read, nor does initmig."""
+
+    @property
     def id(self) -> str:
         """As its file's."""
         return self.file.id

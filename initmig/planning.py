@@ -7,6 +7,7 @@ from initmig.errors import Place, PlanError, Problem
 from initmig.events import Changed, OutOfOrder, RollbackSkipped
 from initmig.model import (
     HOOK,
+    PACKAGE,
     UNDOING,
     Migration,
     MigrationFile,
@@ -68,13 +69,25 @@ def left_to_do(listing: Listing, applied: Collection[str]) -> LeftToDo:
     """What is left to do where yoyo's table has the ids *applied*."""
     known, done = {file.id for file in listing.migrations}, {*applied}
     # a start usually finds the same on both sides, of which there may be thousands
-    others = [] if done <= known else [id for id in applied if id not in known]
+    others = [] if done <= known else _unknown(applied, listing)
     return LeftToDo(
         () if known <= done else pending_files(listing, applied),
         tuple(hook for hook in listing.hooks if hook.id in applied),
         tuple(id.removeprefix(UNDOING) for id in others if id.startswith(UNDOING)),
         tuple(id for id in others if not id.startswith((HOOK, UNDOING))),
     )
+
+
+def _unknown(ids: Iterable[str], listing: Listing) -> list[str]:
+    """Those *ids* that no file has, and that are of migrations."""
+    known = {PACKAGE, *(file.id for file in listing.migrations)}
+    return [id for id in ids if id not in known]
+
+
+def recorded(applied: Iterable[AppliedMigration], listing: Listing) -> tuple[AppliedMigration, ...]:
+    """What is *applied*, without an ``__init__.py`` that this image does not have."""
+    there = [file.id for file in listing.packages]
+    return tuple(each for each in applied if each.id != PACKAGE or PACKAGE in there)
 
 
 def resolve_id(text: str, ids: Sequence[str]) -> str:
@@ -163,14 +176,15 @@ def behind(
 def placed_by_name(ordered: Iterable[Migration]) -> tuple[MigrationFile, ...]:
     """Those of the *ordered* pending migrations whose name says when they run.
 
-    The others depend on one that sorts after them, so that they follow it by intention.
+    The others depend on one that sorts after them, so that they follow it by intention; or they
+    are Python without steps, which may run at any time.
     """
     placed: list[MigrationFile] = []
     moved: set[str] = set()
     for migration in ordered:
         if any(id > migration.id or id in moved for id in migration.depends):
             moved.add(migration.id)
-        else:
+        elif migration.steps:
             placed.append(migration.file)
     return tuple(placed)
 
@@ -217,7 +231,7 @@ def shared(
     known = {file.id for file in listing.migrations}
     records = tuple(applied)
     compared = [record.id for record in records if record.checksum and record.id in known]
-    others = [record.id for record in records if record.id not in known]
+    others = _unknown((record.id for record in records), listing)
     if not different or len(different) < len(compared) or not (others or len(compared) > 1):
         return None
     return Problem(
@@ -483,8 +497,9 @@ def statuses(
 
     An unknown one that is half way is told as that.
     """
-    records = {migration.id: migration for migration in applied}
+    records = {migration.id: migration for migration in recorded(applied, listing)}
     half_way = {each.id: each for each in unfinished}
+    packages = [file for file in listing.packages if file.id in records]
     rows = [
         MigrationStatus(
             file.id,
@@ -493,7 +508,7 @@ def statuses(
             records.pop(file.id, None),
             half_way.pop(file.id, None),
         )
-        for file in (*listing.migrations, *owed)
+        for file in (*listing.migrations, *packages, *owed)
     ]
     for id in (*records, *(id for id in half_way if id not in records)):
         state = _state(id, records, changed_ids, half_way) if id in half_way else "unknown"

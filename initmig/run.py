@@ -5,7 +5,7 @@ from __future__ import annotations
 from initmig import history, planning, postgres, waiting
 from initmig.errors import ConfigError, PlanError
 from initmig.events import HistoryRead, NoMigrationsFound, NothingPending, UnknownMigrations
-from initmig.files import checksum, differs_in_line_ends, list_files
+from initmig.files import checksum, differs_in_line_ends, list_files, may_have_steps
 from initmig.model import (
     Listing,
     Migration,
@@ -275,7 +275,7 @@ def refuse_as_migrate_would(
         refuse_unintended(run, left.pending, applied)
     if run.config.out_of_order == "fail":
         files = placed_by_name(run, left.pending, applied)
-        planning.refuse(planning.out_of_order(files, applied, run.listing))
+        planning.refuse(planning.out_of_order(files, in_sequence(run, files, applied), run.listing))
     return findings
 
 
@@ -301,9 +301,23 @@ def placed_by_name(
 
     :raises ConfigError: with every problem of the files
     """
-    if not planning.behind(pending, applied, run.listing):
+    if not planning.behind(pending, in_sequence(run, pending, applied), run.listing):
         return pending
     return planning.placed_by_name(load_pending(run, pending, applied))
+
+
+def in_sequence(
+    run: Run, pending: Sequence[MigrationFile], applied: Sequence[str]
+) -> Sequence[str]:
+    """Those of the ids *applied* that *pending* files can come too late for.
+
+    That is all but modules without a step, such as `helpers.py`, which sorts behind all dates.
+    They are read only where a file is behind.
+    """
+    if not planning.behind(pending, applied, run.listing):
+        return applied
+    modules = {file.id for file in run.listing.migrations if not may_have_steps(file)}
+    return [id for id in applied if id not in modules]
 
 
 def load_pending(
@@ -378,7 +392,8 @@ def planned(
         from initmig import intake
 
         intake.warn(plan, run.config, run.emit)
-        follow(run.config.out_of_order, planning.out_of_order(files, ids, run.listing), run.emit)
+        findings = planning.out_of_order(files, in_sequence(run, files, ids), run.listing)
+        follow(run.config.out_of_order, findings, run.emit)
     meet_changed(run, applied, plan)
     if run.config.transaction == "all":
         planning.refuse_transaction_of_all(plan)

@@ -27,6 +27,7 @@ from initmig.run import (
     follow,
     glance,
     glance_so_far,
+    in_sequence,
     is_pending,
     left_to_apply,
     load_pending,
@@ -205,7 +206,7 @@ def _behind(
         files = placed_by_name(run, pending, applied)
     except ConfigError:
         files = pending  # `migrate` would tell of that first
-    return planning.behind(files, applied, run.listing)
+    return planning.behind(files, in_sequence(run, files, applied), run.listing)
 
 
 def _with_parts(run: Run, row: MigrationStatus) -> MigrationStatus:

@@ -215,7 +215,8 @@ SETTINGS = (
     Option(
         "--migrations",
         "migrations",
-        "the folders of the migrations, comma separated",
+        "the folders of the migrations, comma separated; a pattern, such as apps/*/migrations, and"
+        " package:NAME:FOLDER work, too",
         env="INITMIG_MIGRATIONS",
         default="migrations",
         metavar="DIRS",

@@ -157,7 +157,7 @@ def _roll_back(session: Session, run: Run, decided: list[AppliedMigration]) -> N
         planning.refuse_half_way(history.unfinished_migrations(session), {}, "rollback")
         return
     with locked(session, run, lambda: True) as executor:
-        applied = history.applied_migrations(session)
+        applied = planning.recorded(history.applied_migrations(session), run.listing)
         # `--steps 1` counts from the state in which the run found the database
         decided[:] = decided or _to_roll_back(run, applied)
         chosen = planning.still_applied(decided, applied)
@@ -192,7 +192,8 @@ def _load_for_rollback(
     run: Run, chosen: Iterable[AppliedMigration], applied: Iterable[AppliedMigration]
 ) -> dict[str, Migration]:
     wanted = {migration.id for migration in chosen}
-    files = [file for file in run.listing.migrations if file.id in wanted]
+    listed = (*run.listing.migrations, *run.listing.packages)
+    files = [file for file in listed if file.id in wanted]
     done = [migration.id for migration in applied]
     loaded = engine.load(
         files,

@@ -68,7 +68,7 @@ _IGNORED: dict[str | None, frozenset[Direction]] = {
 class PythonMigration(YoyoMigration):  # type: ignore[misc]
     """A yoyo migration in Python, imported and run by yoyo, with its errors told by their place.
 
-    :raises ConfigError: the file is not Python, raises, defines no steps, or is otherwise unfit
+    :raises ConfigError: the file is not Python, raises, or is otherwise unfit
     """
 
     def __init__(self, contents: Contents) -> None:
@@ -198,9 +198,6 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
 
     def _problems(self) -> Iterator[Problem]:
         place = Place(self.path)
-        if not self.description.steps:
-            hint = "call step() from yoyo at the top level of the file"
-            yield Problem("no-steps", f"{self.id} defines no steps", hint, place)
         for name in vars(self.module):
             if name.startswith("__") and name not in _DIRECTIVES:
                 for meant in get_close_matches(name, _DIRECTIVES, n=1, cutoff=0.8):

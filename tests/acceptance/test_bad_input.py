@@ -110,12 +110,6 @@ IN_FILES = {
         "0002_x.py:2",
         "raise SystemExit(0)",
     ),
-    "Python that defines no steps": Bad(
-        {"0002_x.py": "import yoyo\n"},
-        "0002_x defines no steps",
-        "call step() from yoyo at the top level of the file",
-        "0002_x.py",
-    ),
     "Python with a dependency that is none": Bad(
         {"0002_x.py": f"{PYTHON}__depends__ = 1\nstep('SELECT 1')"},
         "0002_x",
