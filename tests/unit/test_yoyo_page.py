@@ -5,15 +5,41 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+from yoyo.scripts.main import make_argparser
+
+from initmig.config import parse_config
+
 TESTS = Path(__file__).parents[1]
 PAGE = (TESTS.parent / "docs" / "yoyo.md").read_text()
-ROWS = [line for line in PAGE.splitlines() if re.match(r"\| [^|\s]", line)]
+COMMANDS, DIFFERENCES = (
+    [line for line in section.splitlines() if re.match(r"\| [^|\s]", line)]
+    for section in (
+        PAGE.partition("## The commands")[2].partition("## Every difference")[0],
+        PAGE.partition("## Every difference")[2],
+    )
+)
 
 
 def test_each_difference_names_a_test_that_exists() -> None:
-    assert ROWS
-    for row in ROWS:
+    assert DIFFERENCES
+    for row in DIFFERENCES:
         named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", row)
         assert named, row
         for path, name in named:
             assert re.search(rf"^def {name}\(", (TESTS / path).read_text(), re.MULTILINE), row
+
+
+def test_each_command_of_yoyo_is_in_the_table() -> None:
+    _, _, subparsers = make_argparser()
+
+    listed = {name for row in COMMANDS for name in re.findall(r"`yoyo ([\w-]+)", row)}
+
+    assert listed == set(subparsers.choices)
+
+
+@pytest.mark.parametrize("line", sorted(set(re.findall(r"`initmig ([^`]+)`", "".join(COMMANDS)))))
+def test_each_command_line_of_the_table_is_understood(line: str) -> None:
+    words = line.replace("ID", "0001_a").replace(" N", " 1").replace("NAME", "add_email").split()
+
+    assert parse_config(words, {}).command == words[0]
