@@ -36,6 +36,15 @@ def test_a_line_that_looks_like_a_mark_is_shown() -> None:
     assert compare({}, {"view v": "a\n? b"}) == ("+ view v a", "+     ? b")
 
 
+def test_a_secret_is_shown_as_a_number_and_a_changed_secret_as_another() -> None:
+    before = {"user mapping a": "password=\x02aaa\x03, user=\x02bbb\x03"}
+    after = {"user mapping a": "password=\x02ccc\x03, user=\x02bbb\x03"}
+    assert compare(before, after) == (
+        "- user mapping a password=(hidden 1), user=(hidden 2)",
+        "+ user mapping a password=(hidden 3), user=(hidden 2)",
+    )
+
+
 @given(SNAPSHOTS, SNAPSHOTS)
 def test_only_equal_snapshots_have_no_difference(
     before: dict[str, str], after: dict[str, str]

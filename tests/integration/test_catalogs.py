@@ -1,0 +1,146 @@
+"""What `verify` compares, column by column, agrees with the catalogs of each version."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+import pytest
+
+from initmig import postgres
+from initmig.verification.catalogs import SOURCES
+from initmig.verification.comparison import compare
+from initmig.verification.snapshot import take_snapshot
+from tests.support.changes import CHANGES, ROWS
+from tests.support.databases import Database
+from tests.support.everything import DROP_SUBSCRIPTIONS, everything
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from initmig.postgres import Session
+
+COLUMNS = """
+SELECT relname || '.' || attname FROM pg_class c JOIN pg_attribute a ON attrelid = c.oid
+WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind = 'r' AND attnum > 0
+    AND NOT attisdropped"""
+
+LISTED = {f"{source.catalog}.{column}" for source in SOURCES for column in source.columns}
+
+# Columns that only these versions have.
+NOT_EVERYWHERE = {
+    (14,): "pg_database.datlastsysoid",
+    (15, 16): "pg_collation.colliculocale pg_database.daticulocale",
+    (14, 15, 16, 17): "pg_attribute.attcacheoff",
+    (15, 16, 17, 18): "pg_constraint.confdelsetcols pg_database.datlocprovider"
+    " pg_database.datcollversion pg_index.indnullsnotdistinct pg_parameter_acl.oid"
+    " pg_parameter_acl.parname pg_parameter_acl.paracl pg_publication_namespace.oid"
+    " pg_publication_namespace.pnpubid pg_publication_namespace.pnnspid pg_publication_rel.prqual"
+    " pg_publication_rel.prattrs pg_statistic_ext_data.stxdinherit pg_subscription.subskiplsn"
+    " pg_subscription.subtwophasestate pg_subscription.subdisableonerr",
+    (16, 17, 18): "pg_auth_members.oid pg_auth_members.inherit_option pg_auth_members.set_option"
+    " pg_collation.collicurules pg_database.daticurules pg_subscription.subpasswordrequired"
+    " pg_subscription.subrunasowner pg_subscription.suborigin",
+    (17, 18): "pg_collation.colllocale pg_database.dathasloginevt pg_database.datlocale"
+    " pg_subscription.subfailover",
+    (18,): "pg_class.relallfrozen pg_constraint.conenforced pg_constraint.conperiod"
+    " pg_publication.pubgencols",
+}
+
+UNQUALIFIED = "SET LOCAL search_path = public, pg_catalog; "
+
+
+def version_of(session: Session) -> int:
+    return session.connection.server_version // 10000
+
+
+@contextmanager
+def session_in(database: Database) -> Iterator[Session]:
+    session = postgres.connect(postgres.Settings(database.url))
+    session.settle()
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+@pytest.fixture
+def furnished(database: Database) -> Iterator[Session]:
+    """A session in a transaction, in a database with the schema of `everything`."""
+    with session_in(database) as session:
+        session.query(everything(version_of(session)))
+        session.query("BEGIN")
+        yield session
+        session.query("ROLLBACK")
+        for statement in DROP_SUBSCRIPTIONS:
+            session.query(statement)
+
+
+@contextmanager
+def rolled_back(session: Session) -> Iterator[None]:
+    session.query("SAVEPOINT before")
+    yield
+    session.query("ROLLBACK TO before; RELEASE before")
+
+
+def test_the_table_lists_every_column_of_every_catalog_and_no_other(database: Database) -> None:
+    with session_in(database) as session:
+        version = version_of(session)
+        there = {name for (name,) in session.query(COLUMNS)}
+    assert there - LISTED == set()
+    assert LISTED - there == {
+        name
+        for versions, names in NOT_EVERYWHERE.items()
+        if version not in versions
+        for name in names.split()
+    }
+
+
+def test_each_change_is_reported_until_it_is_undone(furnished: Session) -> None:
+    version = version_of(furnished)
+    before = take_snapshot(furnished)
+    for change in CHANGES:
+        if version < change.since:
+            continue
+        with rolled_back(furnished) if not change.undo else nullcontext():
+            furnished.query(UNQUALIFIED + change.do)
+            difference = compare(before, take_snapshot(furnished))
+            assert difference, change
+            assert "tell-nobody" not in " ".join(difference)
+        if change.undo:
+            furnished.query(UNQUALIFIED + change.undo)
+    assert compare(before, take_snapshot(furnished)) == ()
+
+
+def test_a_change_of_a_single_column_is_reported(
+    furnished: Session,
+) -> None:
+    there = {name for (name,) in furnished.query(COLUMNS)}
+    before = take_snapshot(furnished)
+    for number in range(max(len(row.values) for row in ROWS)):
+        with rolled_back(furnished):
+            changed = [
+                (row, column)
+                for row in ROWS
+                for column in [*row.values][number : number + 1]
+                if f"{row.catalog}.{column}" in there
+            ]
+            for row, column in changed:
+                [_] = furnished.query(
+                    f"{UNQUALIFIED} UPDATE pg_catalog.{row.catalog}"
+                    f" SET {column} = {row.values[column]} WHERE {row.where} RETURNING true"
+                )
+            after = take_snapshot(furnished)
+            for row, column in changed:
+                assert row.object in before
+                assert before[row.object] != after.get(row.object), (row.catalog, column)
+
+
+def test_a_role_without_privileges_sees_everything_but_secrets(
+    furnished: Session, database: Database
+) -> None:
+    furnished.query("COMMIT")
+    with session_in(Database(database.login_role())) as session:
+        seen = take_snapshot(session)
+    difference = compare(take_snapshot(furnished), seen)
+    assert {line.split()[1] for line in difference} == {"subscription", "user"}
