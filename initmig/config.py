@@ -58,6 +58,7 @@ class Config(Record):
     parallel: int = 4
     shard: Shard | None = None
     fail_fast: bool = False
+    app_role: str = ""
 
 
 class _Words(Record):

@@ -453,7 +453,19 @@ COMMANDS = {
         "show what `migrate` would run, in order, with its SQL and locks; reads only", (_TO, _JSON)
     ),
     "doctor": Command(
-        "try the rights, look at what production checks too late; nothing remains", (_JSON,)
+        "try the rights, look at what production checks too late; nothing remains",
+        (
+            Option(
+                "--app-role",
+                "app_role",
+                "also check that the application, which logs in as this role, can use every table"
+                " and sequence that is there, and those that migrations will create",
+                env="INITMIG_APP_ROLE",
+                metavar="ROLE",
+                parse=_name,
+            ),
+            _JSON,
+        ),
     ),
     "rehearse": Command(
         "do what is pending and roll it back; show times, locks, rewrites",

@@ -12,3 +12,4 @@ GRANT USAGE ON SCHEMA public TO :"app";
 -- SELECT on whatever the migrations will create, initmig's history among it: all that `initmig wait` needs.
 -- An app that writes gets its INSERT, UPDATE and DELETE in a migration, table by table.
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT SELECT ON TABLES TO :"app";
+-- Or grant them by default, too: `initmig doctor --app-role app` prints the statements.

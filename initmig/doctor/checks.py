@@ -49,3 +49,8 @@ def of_refusal(subject: str, problem: Problem) -> Check:
 def or_superuser(role: str) -> str:
     """Who may do what *role* may."""
     return f"{role}, or {SUPERUSER}"
+
+
+def or_admin(role: str) -> str:
+    """Who may grant *role*, and since PostgreSQL 16 alter it."""
+    return f"{SUPERUSER}, or who has the ADMIN OPTION on {role}"

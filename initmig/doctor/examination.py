@@ -7,14 +7,15 @@ belong to is looked up.
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from initmig import engine, history, planning, postgres
 from initmig.clock import SYSTEM_CLOCK
-from initmig.doctor import rights, situation, survey
+from initmig.doctor import application, rights, situation, survey
 from initmig.doctor.checks import Check, of_refusal
 from initmig.doctor.facts import Schema
+from initmig.doctor.trial import trial
 from initmig.errors import DatabaseRefused, DatabaseUnavailable, PlanError
 from initmig.events import UnknownMigrations, WaitingForYoyo
 from initmig.home import LOCK
@@ -137,6 +138,8 @@ def _examine_rights(session: Session, run: Run, server: Server) -> Iterator[Chec
         yield from _try_rights(session, home, worker)
     yield from _look_for_others(session)
     yield from _look_at_migrations(session, run, server, worker, home)
+    if run.config.app_role:
+        yield from application.examine(session, run.config, server, worker, home)
 
 
 def _become(session: Session, run: Run, server: Server) -> Check | None:
@@ -150,17 +153,6 @@ def _become(session: Session, run: Run, server: Server) -> Check | None:
     return None
 
 
-@contextmanager
-def _trial(session: Session) -> Iterator[None]:
-    """Inside of it what is done, or fails, leaves nothing behind."""
-    session.query("SAVEPOINT trial")
-    try:
-        yield
-    finally:
-        if not session.connection.closed:
-            session.query("ROLLBACK TO SAVEPOINT trial; RELEASE SAVEPOINT trial")
-
-
 def _try_rights(session: Session, home: Schema, worker: Worker) -> Iterator[Check]:
     table = _try_table(session, home, worker)
     yield table
@@ -172,7 +164,7 @@ def _try_rights(session: Session, home: Schema, worker: Worker) -> Iterator[Chec
 def _try_table(session: Session, home: Schema, worker: Worker) -> Check:
     [(pid,)] = session.query("SELECT pg_backend_pid()")
     name = f"{home.name}._initmig_doctor_{pid}"
-    with _trial(session):
+    with trial(session):
         for verb, sql in _TABLE:
             try:
                 session.query(sql.format(table=name))
@@ -199,7 +191,7 @@ def _find_history(session: Session) -> Sequence[Found]:
 
 def _try_history(session: Session, there: Sequence[Found], worker: Worker) -> Check:
     try:
-        with _trial(session):
+        with trial(session):
             engine.try_tables(session)
             session.query(_USE_HISTORY.format(home_of(session)))
     except (DatabaseRefused, StatementFailed) as error:
@@ -213,7 +205,7 @@ def _look_for_others(session: Session) -> Iterator[Check]:
     """Who has the migration lock; who may not look has been told so by then."""
     holder = holder_of(session, ask_facts(session).key, 0)
     yoyo = None
-    with suppress(DatabaseRefused), _trial(session):
+    with suppress(DatabaseRefused), trial(session):
         home = home_of(session)
         if columns_of(session, home, (LOCK,)):
             yoyo = yoyo_holder(session, 0)
@@ -226,7 +218,7 @@ def _look_at_migrations(
     session: Session, run: Run, server: Server, worker: Worker, home: Schema
 ) -> Iterator[Check]:
     try:
-        with _trial(session):
+        with trial(session):
             applied = history.applied_migrations(session)
             found = glance_so_far(session, run)
             unfinished = history.unfinished_migrations(session)

@@ -95,3 +95,92 @@ class Extension(NamedTuple):
     available: bool
     superuser: bool
     trusted: bool
+
+
+class AppRole(NamedTuple):
+    """The application's role, and what a login as it would meet in this database."""
+
+    name: str
+    key: str
+    """The same, never quoted."""
+    superuser: bool
+    migrates: bool
+    """Whether it is also the role that migrates."""
+    logs_in: bool
+    login_member: bool
+    """Whether a role that may log in is a member of it, other than the one that migrates."""
+    connection_limit: int
+    """-1 for no limit."""
+    password_expires_seconds: float
+    """From now; negative once it has expired."""
+    connects: bool
+    """Whether it has CONNECT on the database."""
+    read_only: bool
+    """Whether its transactions are read-only by default."""
+    search_path: str
+    """That of its new sessions, as PostgreSQL shows it."""
+    becomes: str
+    """The role that its sessions switch to by themselves (ALTER ROLE ... SET role), unquoted."""
+
+
+class AppSchema(NamedTuple):
+    """A schema that the application may have to use."""
+
+    name: str
+    key: str
+    """The same, never quoted."""
+    owner: str
+    usable: bool
+    """By the application."""
+    creatable: bool
+    """By the role that migrates."""
+    filled: bool
+    """Whether the role that migrates owns a table there."""
+
+
+class AppObject(NamedTuple):
+    """A table, view or sequence, and the privileges that the application needs on it."""
+
+    name: str
+    """With its schema."""
+    schema: str
+    kind: Literal["table", "view", "sequence"]
+    owner: str
+    column: str
+    """One of its columns; empty where there is none."""
+    needed: str
+    """Privileges, separated by commas, as all below."""
+    lacking: str
+    partial: str
+    """Those of *lacking* that it has on some columns."""
+    hidden: str
+    """Those that it has, but row security lets them reach no row."""
+
+
+class AppFunction(NamedTuple):
+    """A function that the application may not execute, and what executes it for the application."""
+
+    name: str
+    """With its schema and arguments."""
+    owner: str
+    user: str
+    """In PostgreSQL's words."""
+
+
+class AppView(NamedTuple):
+    """A view that fails, because *reader* lacks SELECT on a *table* that it reads."""
+
+    name: str
+    table: str
+    table_owner: str
+    reader: str
+    """The view's owner, or the application for a view with security_invoker."""
+
+
+class HistoryGrant(NamedTuple):
+    """What lets the application write one of the history tables."""
+
+    table: str
+    owner: str
+    grantee: str
+    privileges: str

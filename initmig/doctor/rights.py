@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from initmig.doctor.checks import SUPERUSER, Check, of_refusal, or_superuser
+from initmig.doctor.checks import SUPERUSER, Check, of_refusal, or_admin, or_superuser
 from initmig.doctor.facts import Extension, Found, Schema
 from initmig.sql.needs import Creates, Fills, Obscures, Requires, Uses
 
@@ -32,7 +32,7 @@ def of_refused_role(server: Server, role: str, problem: Problem) -> Check:
         return refused._replace(hint="create it, or correct --role")
     options = " WITH SET TRUE" if server.major >= 16 else ""
     return refused._replace(
-        statement=f"GRANT {role} TO {server.login}{options};", by=_granter(role), hint=""
+        statement=f"GRANT {role} TO {server.login}{options};", by=or_admin(role), hint=""
     )
 
 
@@ -179,11 +179,7 @@ def _owning(found: Found, worker: Worker, server: Server) -> tuple[str, str, str
         return f"ALTER ROLE {worker.name} INHERIT;", SUPERUSER, hint
     else:
         statement = f"GRANT {found.owner} TO {worker.name};"
-    return statement, _granter(found.owner), hint
-
-
-def _granter(role: str) -> str:
-    return f"{SUPERUSER}, or who has the ADMIN OPTION on {role}"
+    return statement, or_admin(found.owner), hint
 
 
 def _of_creation(

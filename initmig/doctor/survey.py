@@ -53,13 +53,13 @@ SELECT quote_ident(rolname), rolsuper, rolcreatedb OR rolsuper, rolcreaterole OR
 FROM pg_roles WHERE rolname = current_user"""
 
 # Since PostgreSQL 15 `public` belongs to a role whose only member is the database's owner.
-_SCHEMA_OWNER = """
+SCHEMA_OWNER = """
 quote_ident(CASE pg_get_userbyid(s.nspowner) WHEN 'pg_database_owner'
     THEN (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database())
     ELSE pg_get_userbyid(s.nspowner) END)"""
 
 _SCHEMAS = f"""
-SELECT quote_ident(n.name), n.name, coalesce({_SCHEMA_OWNER}, ''),
+SELECT quote_ident(n.name), n.name, coalesce({SCHEMA_OWNER}, ''),
     coalesce(has_schema_privilege(s.oid, 'USAGE'), false),
     coalesce(has_schema_privilege(s.oid, 'CREATE'), false)
 FROM ({SEARCH_PATH}) AS n
@@ -67,7 +67,7 @@ LEFT JOIN pg_namespace s ON s.nspname = n.name
 WHERE n.name <> '' AND NOT (n.may_lack AND s.oid IS NULL) ORDER BY n.i"""
 
 _FILLED = f"""
-SELECT n.i, quote_ident(s.nspname), s.nspname, {_SCHEMA_OWNER},
+SELECT n.i, quote_ident(s.nspname), s.nspname, {SCHEMA_OWNER},
     has_schema_privilege(s.oid, 'USAGE'), has_schema_privilege(s.oid, 'CREATE')
 FROM (VALUES {{names}}) AS n (i, name) JOIN pg_namespace s ON s.nspname = n.name"""
 
@@ -80,7 +80,7 @@ SELECT n.i, format('%I.%I', s.nspname, t.relname), quote_ident(o.rolname), o.rol
          THEN has_any_column_privilege(c.oid, n.privilege)
          WHEN n.privilege <> '' THEN has_table_privilege(c.oid, n.privilege)
          ELSE true END,
-    quote_ident(s.nspname), {_SCHEMA_OWNER}, pg_has_role(s.nspowner, 'USAGE'),
+    quote_ident(s.nspname), {SCHEMA_OWNER}, pg_has_role(s.nspowner, 'USAGE'),
     has_schema_privilege(s.oid, 'USAGE'), has_schema_privilege(s.oid, 'CREATE')
 FROM (VALUES {{names}}) AS n (i, schema, name, privilege)
 JOIN pg_class c ON c.relname = n.name::name
