@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from initmig import engine, history, planning, postgres
@@ -19,6 +20,7 @@ from initmig.doctor.trial import trial
 from initmig.errors import DatabaseRefused, DatabaseUnavailable, PlanError
 from initmig.events import UnknownMigrations, WaitingForYoyo
 from initmig.home import LOCK
+from initmig.inventory import take_inventory
 from initmig.locating import columns_of, home_of
 from initmig.lock import open_transaction, yoyo_holder
 from initmig.logs import event_text
@@ -33,6 +35,7 @@ from initmig.run import (
     with_session,
 )
 from initmig.sql.alone import refused_in_transaction
+from initmig.sql.missing import find_missing
 from initmig.sql.needs import Fills, Relation, Uses, outstanding, read_needs
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
     from initmig.doctor.facts import Extension, Found, Server, Worker
     from initmig.errors import Problem
     from initmig.events import Emit, Event
-    from initmig.model import Migration
+    from initmig.model import Migration, Unfinished
     from initmig.postgres import Session
     from initmig.run import Run
     from initmig.sql.needs import Need, Stated
@@ -242,8 +245,30 @@ def _look_at_migrations(
     ]
     ok = situation.of_migrations(len(run.listing.migrations), [each.id for each in pending])
     yield from checks or [ok]
-    yield from map(situation.of_refused, refused_in_transaction((*pending, *hooks)))
-    yield from _look_at_needs(session, (*pending, *hooks), server, worker, home)
+    steps = (*pending, *hooks)
+    yield from map(situation.of_refused, refused_in_transaction(steps))
+    seen = list(takewhile(lambda step: _is_seen(step, unfinished), steps))
+    checks = [
+        *_look_for_tables(session, seen),
+        *_look_at_needs(session, steps, server, worker, home),
+    ]
+    unseen = [each.id for each in steps if not each.file.is_sql]
+    yield from checks or [rights.of_needs(unseen)]
+
+
+def _is_seen(migration: Migration, unfinished: Iterable[Unfinished]) -> bool:
+    """Whether SQL tells what *migration* will do: all of it, from its beginning on."""
+    return migration.file.is_sql and migration.id not in {each.id for each in unfinished}
+
+
+def _look_for_tables(session: Session, migrations: Sequence[Migration]) -> Iterator[Check]:
+    if migrations:
+        inventory = take_inventory(session.query)
+        watched = survey.has_event_triggers(session)
+        files = ((each.file.path, step.data) for each in migrations for step in each.steps)
+        history_tables = home_of(session).tables
+        for missing in find_missing(files, inventory, known=history_tables, watched=watched):
+            yield rights.of_missing(missing)
 
 
 def _refusals(decide: Callable[[], object]) -> Sequence[Problem]:
@@ -276,7 +301,7 @@ def _look_at_needs(
     }
     for each in wanted.values():
         checks.extend(rights.of_need(each, known.get(each.need), worker, server))
-    yield from checks or [rights.of_needs([each.id for each in migrations if not each.file.is_sql])]
+    yield from checks
 
 
 def _once(checks: Iterable[Check]) -> tuple[Check, ...]:

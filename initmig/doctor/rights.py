@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from initmig.doctor.checks import Level
     from initmig.doctor.facts import Server, Worker
     from initmig.errors import Place, Problem
+    from initmig.sql.missing import Missing
     from initmig.sql.needs import Right, Stated
 
 
@@ -230,6 +231,16 @@ def _lacking_create(what: str, worker: Worker, server: Server) -> Check:
 
 def _lacking(found: str, statement: str, by: str, hint: str = "") -> Check:
     return Check("pending", "failure", found, statement, by, hint)
+
+
+def of_missing(missing: Missing) -> Check:
+    """A table that a statement uses, and that is not there by then."""
+    found = f"{missing.place} uses {missing.name}, which neither exists nor is created before"
+    hint = f"did you mean {' or '.join(missing.nearest)}?" if missing.nearest else ""
+    if missing.gone:
+        found = f"{missing.place} uses {missing.name}, which is gone since {missing.gone}"
+        hint = ""
+    return Check("pending", "failure", found, hint=hint or "correct the migration")
 
 
 def of_unread(path: str, reason: str) -> Check:

@@ -100,6 +100,9 @@ LEFT JOIN pg_available_extension_versions v
     ON v.name = a.name AND v.version = coalesce(nullif(n.version, ''), a.default_version)"""
 
 
+_WATCHED = "SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtenabled <> 'D')"
+
+
 def ask_server(session: Session) -> Server:
     """What it says of itself, and of the connection to it."""
     return Server(*session.query(_SERVER)[0])
@@ -135,6 +138,11 @@ def ask_worker(session: Session) -> Worker:
 def ask_schemas(session: Session) -> tuple[Schema, ...]:
     """Those of the search path, in its order; without ``$user`` where there is none."""
     return tuple(Schema(*row) for row in session.query(_SCHEMAS))
+
+
+def has_event_triggers(session: Session) -> bool:
+    """Whether something runs that is not seen when a statement defines things."""
+    return bool(session.query(_WATCHED)[0][0])
 
 
 def find_relations(session: Session, needs: Iterable[Need]) -> Mapping[Need, Found]:

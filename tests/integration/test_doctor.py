@@ -379,6 +379,27 @@ CASES = {
         "ALTER DATABASE {db} CONNECTION LIMIT 2;",
         level="warning",
     ),
+    "a table that is misspelt": Case(
+        ("CREATE TABLE users ()",),
+        "pending",
+        "{file}:2:3 uses uesrs, which neither exists nor is created before",
+        hint="did you mean users?",
+        sql="TABLE\n  uesrs",
+    ),
+    "a table of another schema": Case(
+        ("CREATE SCHEMA s", 'CREATE TABLE s."T" ()'),
+        "pending",
+        '{file}:1:13 uses "T", which neither exists nor is created before',
+        hint='did you mean s."T"?',
+        sql='DELETE FROM "T"',
+    ),
+    "a table that has been renamed": Case(
+        ("CREATE TABLE t ()", "ALTER TABLE t OWNER TO {app}"),
+        "pending",
+        "{file}:2:17 uses t, which is gone since {file}:1:1",
+        hint="correct the migration",
+        sql="ALTER TABLE t RENAME TO u;\nCREATE INDEX ON t (a)",
+    ),
     "a file that becomes another role": Case(
         OTHERS_TABLE,
         "pending",
