@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from initmig.postgres import Session
 
 # By the setting and not by current_schemas(), which leaves out what the role may not use: then a
-# role without that right would find another history than its owner writes.
+# role without that right would find another history than its owner writes. No backslash, because
+# standard_conforming_strings may be off.
 SEARCH_PATH = """
 SELECT CASE name WHEN '$user' THEN current_user ELSE name END AS name, name = '$user' AS may_lack, i
 FROM (SELECT coalesce(replace(found[1], '""', '"'), lower(found[2])), i
-      FROM regexp_matches(current_setting('search_path'), '"((?:[^"]|"")*)"|([^",\\s]+)', 'g')
+      FROM regexp_matches(current_setting('search_path'), '"((?:[^"]|"")*)"|([^",[:space:]]+)', 'g')
           WITH ORDINALITY AS t (found, i)) AS t (name, i)"""
 """SQL for the names of the search path, in its order (i); `may_lack`: it is ``$user``."""
 

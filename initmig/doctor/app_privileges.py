@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from initmig.doctor.checks import SUPERUSER, Check, of_refusal, or_admin, or_superuser
-from initmig.durations import counted, format_duration
+from initmig.doctor.checks import SUPERUSER, Check, of_expiry, of_refusal, or_admin, or_superuser
+from initmig.durations import counted
 from initmig.quoting import USER_SCHEMA, split_names
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ ROLE, TABLES, NEW_TABLES, HISTORY = "app-role", "app-tables", "app-new-tables", 
 
 _SHOWN_NAMES = 3
 _NAMES_A_STATEMENT = 100
-_SOON_SECONDS = 14 * 86400.0
 _VERBS = {
     "SELECT": "select from",
     "INSERT": "insert into",
@@ -83,10 +82,7 @@ def _of_login(app: AppRole, server: Server) -> Iterator[Check]:
     if app.password_expires_seconds <= 0:
         found = f"the password of {app.name} has expired (VALID UNTIL)"
         yield _failed(ROLE, found, f"{alter} VALID UNTIL 'infinity';", by)
-    elif app.password_expires_seconds < _SOON_SECONDS:
-        left = format_duration(app.password_expires_seconds)
-        found = f"the password of {app.name} expires in {left} (VALID UNTIL)"
-        yield Check(ROLE, "warning", found, f"{alter} VALID UNTIL 'infinity';", by)
+    yield from of_expiry(ROLE, app.name, app.password_expires_seconds)
 
 
 def _of_settings(app: AppRole, server: Server, home: Schema) -> Iterator[Check]:

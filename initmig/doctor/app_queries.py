@@ -12,7 +12,7 @@ from initmig.doctor.facts import (
     AppView,
     HistoryGrant,
 )
-from initmig.doctor.survey import SCHEMA_OWNER
+from initmig.doctor.survey import EXPIRES_SECONDS, SCHEMA_OWNER
 from initmig.locating import SEARCH_PATH
 from initmig.postgres import quote_literal
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 # The settings of a new session, the strongest first:
 # https://www.postgresql.org/docs/current/config-setting.html#CONFIG-SETTING-SQL
 # What is set for this session, or for the role that migrates, does not hold for the application.
-_ROLE = """
-WITH app AS (SELECT * FROM pg_roles WHERE rolname = {role}),
+_ROLE = f"""
+WITH app AS (SELECT * FROM pg_roles WHERE rolname = {{role}}),
     setting AS (SELECT DISTINCT ON (1) split_part(line, '=', 1) AS name,
             substr(line, strpos(line, '=') + 1) AS value
         FROM app, pg_database d, pg_db_role_setting s, unnest(s.setconfig) AS line
@@ -37,8 +37,7 @@ SELECT quote_ident(rolname), rolname, rolsuper, rolname = current_user, rolcanlo
         WHERE m.roleid = app.oid AND r.rolcanlogin
         AND r.rolname NOT IN (session_user, current_user)),
     rolconnlimit,
-    CASE WHEN isfinite(rolvaliduntil) THEN extract(epoch FROM rolvaliduntil - now())::float8
-        ELSE 'Infinity' END,
+    {EXPIRES_SECONDS},
     has_database_privilege(app.oid, current_database(), 'CONNECT'),
     coalesce((SELECT value::bool FROM setting WHERE name = 'default_transaction_read_only'), false),
     coalesce((SELECT value FROM setting WHERE name = 'search_path'),

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from initmig.causes import cause_of, is_canceled, is_spoiled
 from initmig.dsn import mask_secrets
+from initmig.durations import counted
 from initmig.errors import DatabaseRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from initmig.errors import Problem
 
 Level = Literal["ok", "warning", "failure"]
 
 SUPERUSER = "a superuser"
+_DAY = 86400.0
+_SOON_SECONDS = 14 * _DAY
 
 
 class Check(NamedTuple):
@@ -44,6 +50,15 @@ def of_refusal(subject: str, problem: Problem) -> Check:
     message = mask_secrets(problem.message)
     found = f"{message} ({sqlstate})" if sqlstate else message
     return Check(subject, "failure", found, hint=problem.hint or problem.server.hint)
+
+
+def of_expiry(subject: str, role: str, seconds: float) -> Iterator[Check]:
+    """Whether the password of *role* expires so soon that somebody has to act: in *seconds*."""
+    if 0 < seconds < _SOON_SECONDS:
+        days = counted(ceil(seconds / _DAY), "day")
+        found = f"the password of {role} expires within {days} (VALID UNTIL)"
+        statement = f"ALTER ROLE {role} VALID UNTIL 'infinity';"
+        yield Check(subject, "warning", found, statement, or_admin(role))
 
 
 def or_superuser(role: str) -> str:

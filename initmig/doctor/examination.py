@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from initmig import engine, history, planning, postgres
 from initmig.clock import SYSTEM_CLOCK
 from initmig.doctor import application, rights, situation, survey
-from initmig.doctor.checks import Check, of_refusal
+from initmig.doctor.checks import Check, of_expiry, of_refusal
 from initmig.doctor.facts import Schema
 from initmig.doctor.trial import trial
 from initmig.errors import DatabaseRefused, DatabaseUnavailable, PlanError
@@ -107,6 +107,9 @@ def _examine(session: Session, run: Run, wall: Callable[[], float]) -> Iterator[
     yield situation.of_writing(server)
     pooled = ask_facts(session).pooled
     yield from situation.of_timeouts(server, survey.ask_timeouts(session), pooled=pooled)
+    settings, commits = survey.ask_settings(session, server), survey.ask_commits(session)
+    yield from situation.of_settings(server, settings, commits)
+    yield from of_expiry("login", server.login, survey.ask_expiry(session))
     yield from situation.of_limits(server, survey.ask_limits(session))
     try:
         # the rights are tried also where transactions are read-only by default

@@ -46,6 +46,28 @@ class Timeout(NamedTuple):
     """As in ``pg_settings``."""
 
 
+class Setting(NamedTuple):
+    """A setting of the session that a migration may fail by."""
+
+    name: str
+    value: str
+    source: str
+    """As in ``pg_settings``."""
+    set_by: str
+    """The same in words."""
+
+
+class Commits(NamedTuple):
+    """What a COMMIT waits for."""
+
+    names: str
+    """``synchronous_standby_names``"""
+    level: str
+    """``synchronous_commit``"""
+    standbys: int
+    """Those that are connected; where the role may know, those that confirm a COMMIT."""
+
+
 class Worker(NamedTuple):
     """The role that does the work, and what it may do in the database."""
 

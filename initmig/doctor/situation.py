@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from initmig.doctor.checks import SUPERUSER, Check, or_superuser
 from initmig.durations import format_duration
@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from initmig.doctor.checks import Level
-    from initmig.doctor.facts import Limit, Server, Timeout
+    from initmig.doctor.facts import Commits, Limit, Server, Setting, Timeout
     from initmig.errors import Problem
     from initmig.events import WaitingForYoyo
     from initmig.sql.alone import Refused
 
 _OLDEST_MAJOR = 14
 _CLOCKS_APART_SECONDS = 5.0
+_OF_CLIENT = "take it out of the URL, or PGOPTIONS"
 
 
 def of_version(server: Server) -> Check:
@@ -117,7 +118,7 @@ def of_timeouts(server: Server, timeouts: Iterable[Timeout], *, pooled: bool) ->
             f"{timeout.name} is {timeout.value}: {_ENDING[timeout.name]}",
             "" if by_client else _setting(server, timeout.name, "0"),
             "" if by_client else _setter(server),
-            hint="take it out of the URL, or PGOPTIONS" if by_client else "",
+            hint=_OF_CLIENT if by_client else "",
         )
     if not ending:
         yield Check("timeouts", "ok", "none that would end a migration")
@@ -130,6 +131,80 @@ _ENDING = {
     "transaction_timeout": "ends a non-transactional function in Python with a transaction of its"
     " own that takes so long",
 }
+
+
+class _Harm(NamedTuple):
+    """What a setting does to a migration."""
+
+    level: Level
+    effect: str
+    good: str
+    """The value with which it does not."""
+    by_superuser: bool = False
+
+
+# Each has ended a migration in tests/integration/test_doctor.py.
+_HARM = {
+    "exit_on_error": _Harm("failure", "each error ends the connection, also those expected", "off"),
+    "restrict_nonsystem_relation_kind": _Harm("warning", "a statement that uses one fails", "''"),
+    "row_security": _Harm(
+        "warning",
+        "a statement fails on a table with row security that is in force for the role",
+        "on",
+    ),
+    "standard_conforming_strings": _Harm(
+        "warning", "a backslash in a plain string escapes what follows it", "on"
+    ),
+    "temp_file_limit": _Harm(
+        "warning",
+        "a statement that sorts or indexes more than that on disk fails",
+        "-1",
+        by_superuser=True,
+    ),
+}
+
+
+def of_settings(server: Server, settings: Iterable[Setting], commits: Commits) -> Iterator[Check]:
+    """Which *settings* end a migration, and whether its COMMIT would wait for ever."""
+    checks = [_of_setting(server, each) for each in settings]
+    if not server.standby:
+        checks.extend(_of_commits(server, commits))
+    yield from checks or [Check("settings", "ok", "none that would end a migration")]
+
+
+def _of_setting(server: Server, setting: Setting) -> Check:
+    harm = _HARM[setting.name]
+    found = f"{setting.name} is {setting.value}, set by {setting.set_by}: {harm.effect}"
+    if setting.source == "client":
+        return Check("settings", harm.level, found, hint=_OF_CLIENT)
+    by = SUPERUSER if harm.by_superuser else _setter(server)
+    statement = _setting(server, setting.name, harm.good)
+    return Check("settings", harm.level, found, statement, by)
+
+
+def _of_commits(server: Server, commits: Commits) -> Iterator[Check]:
+    needed = _confirming(commits.names)
+    if commits.level in ("off", "local") or commits.standbys >= needed:
+        return
+    there = f"{commits.standbys} of {needed} synchronous standbys are connected"
+    yield Check(
+        "settings",
+        "failure",
+        f"each COMMIT waits without an end: {there} (synchronous_standby_names is {commits.names})",
+        hint="start the standby, or change synchronous_standby_names; or let migrations not wait:"
+        f" {_setting(server, 'synchronous_commit', 'local')}",
+    )
+
+
+def _confirming(names: str) -> int:
+    """How many standbys have to confirm a COMMIT: ``a, b``, ``2 (a, b)``, ``ANY 2 (a, b)``.
+
+    https://www.postgresql.org/docs/current/runtime-config-replication.html
+    """
+    if not names.strip():
+        return 0
+    words = names.partition("(")[0].split() if "(" in names else []
+    return int(words[-1]) if words and words[-1].isdigit() else 1
 
 
 def of_limits(server: Server, limits: Iterable[Limit]) -> Iterator[Check]:

@@ -5,9 +5,20 @@ from __future__ import annotations
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from initmig.doctor.facts import Extension, Found, Limit, Schema, Server, Timeout, Worker
+from initmig.doctor.facts import (
+    Commits,
+    Extension,
+    Found,
+    Limit,
+    Schema,
+    Server,
+    Setting,
+    Timeout,
+    Worker,
+)
 from initmig.locating import SEARCH_PATH
 from initmig.postgres import quote_literal
+from initmig.postgres.origins import setter_of
 from initmig.sql.needs import Creates, Fills, Uses
 
 if TYPE_CHECKING:
@@ -27,6 +38,28 @@ FROM pg_database WHERE datname = current_database()"""
 _TIMEOUTS = """
 SELECT name, current_setting(name), setting::float8 / 1000, source FROM pg_settings
 WHERE name LIKE '%timeout' AND unit = 'ms' ORDER BY name"""
+
+# Those that have ended a real migration, or made it fail; the timeouts are another matter. Row
+# security is turned off for nobody who may bypass it.
+_SETTINGS = """
+SELECT name, current_setting(name), source FROM pg_settings
+WHERE (name, setting) IN (('exit_on_error', 'on'), ('standard_conforming_strings', 'off'))
+    OR name = 'temp_file_limit' AND setting <> '-1'
+    OR name = 'restrict_nonsystem_relation_kind' AND setting <> ''
+    OR name = 'row_security' AND setting = 'off' AND NOT
+        (SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user)
+ORDER BY name"""
+
+EXPIRES_SECONDS = """
+CASE WHEN isfinite(rolvaliduntil) THEN extract(epoch FROM rolvaliduntil - now())::float8
+    ELSE 'Infinity' END"""
+"""SQL for the time that is left to the password of a row of pg_roles."""
+
+# Which of them are synchronous is only shown to a superuser, or a member of pg_read_all_stats.
+_COMMITS = """
+SELECT current_setting('synchronous_standby_names'), current_setting('synchronous_commit'),
+    (SELECT count(*)::int FROM pg_stat_replication
+     WHERE sync_state IN ('sync', 'quorum') OR NOT pg_has_role('pg_read_all_stats', 'USAGE'))"""
 
 # Of others' rows pg_stat_activity says hardly more than whose they are, in which database: what has
 # neither is the server's own, and an autovacuum worker has no user.
@@ -113,6 +146,25 @@ def ask_timeouts(session: Session) -> tuple[Timeout, ...]:
     return tuple(Timeout(*row) for row in session.query(_TIMEOUTS))
 
 
+def ask_settings(session: Session, server: Server) -> tuple[Setting, ...]:
+    """Those of the session that a migration may fail by."""
+    return tuple(
+        Setting(name, value, source, setter_of(source, server.login, server.database))
+        for name, value, source in session.query(_SETTINGS)
+    )
+
+
+def ask_expiry(session: Session) -> float:
+    """Seconds until the password of the login expires."""
+    query = f"SELECT {EXPIRES_SECONDS} FROM pg_roles WHERE rolname = session_user"
+    return float(session.query(query)[0][0])
+
+
+def ask_commits(session: Session) -> Commits:
+    """What a COMMIT of the session waits for."""
+    return Commits(*session.query(_COMMITS)[0])
+
+
 def ask_limits(session: Session) -> tuple[Limit, ...]:
     """The limits of connections that there are for this one."""
     return tuple(Limit(*row) for row in session.query(_LIMITS))
@@ -121,7 +173,7 @@ def ask_limits(session: Session) -> tuple[Limit, ...]:
 def ask_clock(session: Session, wall: Callable[[], float] = time) -> float:
     """So many seconds the server's clock is ahead of *wall*, as seen from half way there."""
     sent = wall()
-    [(server,)] = session.query("SELECT extract(epoch FROM clock_timestamp())::float8")
+    [(server,)] = session.query("SELECT extract(epoch FROM clock_timestamp())::text")
     return float(server) - (sent + wall()) / 2
 
 

@@ -36,5 +36,10 @@ def origin_of(name: str, query: Callable[[str], list[tuple[Any, ...]]]) -> str:
             f"{name} is off in a new session: what the migration runs has set it;"
             " remove that, or set it to 0"
         )
-    by = _SOURCES.get(source, source).format(role=role, database=database)
+    by = setter_of(source, role, database)
     return f"{name} is {value}, set by {by}: raise it there, or set it to 0"
+
+
+def setter_of(source: str, role: str, database: str) -> str:
+    """What *source*, as in ``pg_settings``, means for a session of *role* in *database*."""
+    return _SOURCES.get(source, source).format(role=role, database=database)

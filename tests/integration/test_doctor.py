@@ -27,8 +27,8 @@ HEALTHY = {
     " ALTER TABLE users RENAME TO people; DROP TABLE people",
 }
 SUBJECTS = {
-    *("server", "tls", "clock", "writing", "timeouts", "connections", "pooler", "role", "schema"),
-    *("table", "history", "lock", "plan", "pending"),
+    *("server", "tls", "clock", "writing", "timeouts", "settings", "connections", "pooler", "role"),
+    *("schema", "table", "history", "lock", "plan", "pending"),
 }
 # What a trial that was not rolled back would leave behind, in every catalog that it could reach.
 CATALOG = """
@@ -379,6 +379,54 @@ CASES = {
         "ALTER DATABASE {db} CONNECTION LIMIT 2;",
         level="warning",
     ),
+    "a password that expires soon": Case(
+        ("DO $$ BEGIN EXECUTE format('ALTER ROLE {app} VALID UNTIL %L', now() + '7 d'); END $$",),
+        "login",
+        "the password of {app} expires within 7 days (VALID UNTIL)",
+        "ALTER ROLE {app} VALID UNTIL 'infinity';",
+        level="warning",
+    ),
+    "little room for temporary files": Case(
+        (
+            "ALTER ROLE {app} SET temp_file_limit = '100kB'",
+            "ALTER ROLE {app} IN DATABASE {db} SET work_mem = '64kB'",
+        ),
+        "settings",
+        "temp_file_limit is 100kB, set by ALTER ROLE {app}: a statement that sorts or indexes more"
+        " than that on disk fails",
+        "ALTER ROLE {app} IN DATABASE {db} SET temp_file_limit = -1;",
+        level="warning",
+        sql="CREATE TABLE t AS SELECT md5(g::text) FROM generate_series(1, 20000) AS g ORDER BY 1",
+    ),
+    "strings in which a backslash escapes": Case(
+        ("ALTER DATABASE {db} SET standard_conforming_strings = off",),
+        "settings",
+        "standard_conforming_strings is off, set by ALTER DATABASE {db}: a backslash in a plain"
+        " string escapes what follows it",
+        "ALTER ROLE {app} IN DATABASE {db} SET standard_conforming_strings = on;",
+        by="app",
+        level="warning",
+        sql="SELECT 'C:\\'",
+    ),
+    "row security that is turned off": Case(
+        ("ALTER ROLE {app} IN DATABASE {db} SET row_security = off",),
+        "settings",
+        "row_security is off, set by ALTER ROLE {app} IN DATABASE {db}: a statement fails on a"
+        " table with row security that is in force for the role",
+        "ALTER ROLE {app} IN DATABASE {db} SET row_security = on;",
+        by="app",
+        level="warning",
+        sql="CREATE TABLE t (a int); ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL"
+        " SECURITY; CREATE POLICY p ON t USING (true); UPDATE t SET a = 1",
+    ),
+    "sessions that end with their first error": Case(
+        ("ALTER ROLE {app} SET exit_on_error = on",),
+        "settings",
+        "exit_on_error is on, set by ALTER ROLE {app}: each error ends the connection, also those"
+        " expected",
+        "ALTER ROLE {app} IN DATABASE {db} SET exit_on_error = off;",
+        by="app",
+    ),
     "a table that is misspelt": Case(
         ("CREATE TABLE users ()",),
         "pending",
@@ -484,6 +532,8 @@ def test_what_is_broken_is_told_and_the_statement_mends_it_so_that_migrate_succe
                 connection.execute(case.sql.encode())
             connection.rollback()
     assert database.value(CATALOG) == before
+    if case.subject == "settings":
+        assert initmig("--wait-timeout=0", url=roles.app, folder=folder).code in (1, 3)
     if not case.statement:
         return
 
@@ -520,8 +570,8 @@ def test_a_healthy_database_is_ok_in_every_line(
         lines = result.out.splitlines()
         assert {line.split()[0] for line in lines} == {"ok"}
         assert [line.split()[1] for line in lines if "next:" not in line] == [
-            *("server", "tls", "clock", "writing", "timeouts", "connections", "pooler", "role"),
-            *("schema", "table", "history", "lock", "plan", "pending"),
+            *("server", "tls", "clock", "writing", "timeouts", "settings", "connections", "pooler"),
+            *("role", "schema", "table", "history", "lock", "plan", "pending"),
         ]
         assert database.value(CATALOG) == before
     migrated = initmig(url=roles.app, folder=folder)

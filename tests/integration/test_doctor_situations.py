@@ -69,7 +69,7 @@ def test_text_has_the_statement_below_its_line_and_who_must_run_it(
     next_step = f"  next: GRANT CREATE ON SCHEMA public TO {name};  -- as postgres, or a superuser"
     assert lines[index + 1] == next_step
     assert (
-        "1 of 13 checks failed [checks-failed]\n  next: do what stands below each of them"
+        "1 of 14 checks failed [checks-failed]\n  next: do what stands below each of them"
         in result.err
     )
     assert result.code == 4
@@ -421,3 +421,68 @@ def test_rights_are_tried_where_the_whole_server_is_read_only_by_default(
     assert found(result, "history") == "may be made and kept"
     assert result.code == 4
     assert Database(server.url()).tables() == set()
+
+
+@pytest.mark.any_version
+def test_views_that_are_restricted_are_told(
+    initmig: Initmig, database: Database, one: Path
+) -> None:
+    app = database.login_role(
+        CREATES_IN_PUBLIC, "ALTER ROLE {role} SET restrict_nonsystem_relation_kind = 'view'"
+    )
+    write(one, {"0002_v.sql": "CREATE VIEW v AS SELECT 1; SELECT * FROM v"})
+    result = initmig("doctor", "--json", url=app, folder=one)
+    [(level, subject, said)] = not_ok(result)
+    assert (level, subject) == ("warning", "settings")
+    assert said.startswith("restrict_nonsystem_relation_kind is view, set by ALTER ROLE ")
+    failed = initmig(url=app, folder=one)
+    assert failed.code == 1
+    assert "access to non-system view" in failed.err
+    [statement] = [c["statement"] for c in json.loads(result.out)["checks"] if c["statement"]]
+    Database(app).execute(statement)
+    assert not_ok(initmig("doctor", "--json", url=app, folder=one)) == []
+    assert initmig(url=app, folder=one).code == 0
+
+
+@pytest.mark.any_version
+def test_commits_that_no_standby_confirms_are_a_failure(
+    make_server: MakeServer, make_standby: MakeStandby, initmig: Initmig, one: Path
+) -> None:
+    """The role of the migrations may not see which standbys are synchronous."""
+    server = make_server(synchronous_standby_names="ANY 1 (*)", synchronous_commit="local")
+    database = Database(server.url())
+    app = database.login_role(CREATES_IN_PUBLIC, "ALTER ROLE {role} SET synchronous_commit = on")
+    for url in (app, f"{database.url}?options=-csynchronous_commit%3Don"):
+        result = initmig("doctor", "--json", url=url, folder=one)
+        assert not_ok(result) == [
+            (
+                "failure",
+                "settings",
+                (
+                    "each COMMIT waits without an end: 0 of 1 synchronous standbys are connected"
+                    " (synchronous_standby_names is ANY 1 (*))"
+                ),
+            )
+        ]
+        assert result.code == 4
+    make_standby(server)
+    wait_until(lambda: not_ok(initmig("doctor", "--json", url=app, folder=one)) == [])
+    assert initmig(url=app, folder=one).code == 0
+
+
+@pytest.mark.any_version
+def test_a_history_is_found_also_where_a_backslash_escapes(
+    initmig: Initmig, database: Database, one: Path
+) -> None:
+    database.execute("CREATE SCHEMA sales")
+    app = database.login_role(
+        "GRANT USAGE, CREATE ON SCHEMA sales TO {role}",
+        "ALTER ROLE {role} SET search_path = sales, public",
+    )
+    assert initmig(url=app, folder=one).code == 0
+    database.execute(
+        f"ALTER ROLE {urlsplit(app).username} SET standard_conforming_strings = off;"
+        f" ALTER ROLE {urlsplit(app).username} SET search_path = public, sales"
+    )
+    result = initmig("status", "--check", url=app, folder=one)
+    assert result.code == 0, result.err

@@ -6,9 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from initmig.doctor.facts import Found, Limit, Server, Timeout, Worker
+from initmig.doctor.facts import Commits, Found, Limit, Server, Setting, Timeout, Worker
 from initmig.doctor.rights import of_need, of_refused_role
-from initmig.doctor.situation import of_clock, of_limits, of_timeouts, of_tls, of_version
+from initmig.doctor.situation import (
+    of_clock,
+    of_limits,
+    of_settings,
+    of_timeouts,
+    of_tls,
+    of_version,
+)
 from initmig.errors import Problem, ServerMessage
 from initmig.sql.needs import Need, Relation, Requires, Stated, Uses
 
@@ -162,3 +169,34 @@ def test_of_all_limits_the_one_with_the_fewest_left_counts() -> None:
     [server] = of_limits(SERVER, [Limit("the server", 7, 7)])
     assert (server.level, server.statement) == ("warning", "")
     assert "max_connections" in server.hint
+
+
+def test_a_setting_of_the_client_is_taken_out_where_it_is() -> None:
+    setting = Setting("exit_on_error", "on", "client", "the connection string or PGOPTIONS")
+    [check] = of_settings(SERVER, [setting], Commits("", "on", 0))
+    assert "set by the connection string or PGOPTIONS" in check.found
+    assert (check.level, check.statement, check.by) == ("failure", "", "")
+    assert check.hint == "take it out of the URL, or PGOPTIONS"
+
+
+@pytest.mark.parametrize(
+    ("names", "level", "standbys", "waits"),
+    [
+        ("", "on", 0, False),
+        ("a", "on", 0, True),
+        ("a, b", "on", 1, False),
+        ("*", "remote_apply", 0, True),
+        ("(a, b)", "on", 0, True),
+        ("2 (a, b)", "on", 1, True),
+        ("FIRST 2 (a, b)", "remote_write", 1, True),
+        ("ANY 2 (*)", "on", 2, False),
+        ('"2 (x"', "on", 0, True),
+        ("a", "local", 0, False),
+        ("a", "off", 0, False),
+    ],
+)
+def test_a_commit_waits_for_as_many_standbys_as_are_named(
+    names: str, level: str, standbys: int, waits: bool
+) -> None:
+    [check] = of_settings(SERVER, [], Commits(names, level, standbys))
+    assert check.level == ("failure" if waits else "ok")
