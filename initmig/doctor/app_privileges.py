@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from initmig.doctor.checks import SUPERUSER, Check, of_expiry, of_refusal, or_admin, or_superuser
+from initmig.doctor.checks import SUPERUSER, Check, of_expiry, of_refusal, or_alterer, or_superuser
 from initmig.durations import counted
 from initmig.quoting import USER_SCHEMA, split_names
 
@@ -51,7 +51,6 @@ def of_missing_role(role: str) -> Check:
 
 def of_role(app: AppRole, server: Server, home: Schema, *, tried: bool) -> Iterator[Check]:
     """Whether the application can log in and write; *home* is the schema of new tables."""
-    checks = [*_of_login(app, server), *_of_settings(app, server, home)]
     if app.superuser:
         found = f"{app.name} is a superuser, so it may do everything"
         hint = "let the application use a role that can do less"
@@ -59,14 +58,15 @@ def of_role(app: AppRole, server: Server, home: Schema, *, tried: bool) -> Itera
     elif app.migrates:
         hint = "let the application use a role that cannot change tables"
         yield Check(ROLE, "warning", f"{app.name} is also the role that migrates", hint=hint)
-    elif not checks:
+    else:
         how = "tried with SET ROLE" if tried else "looked up, because SET ROLE is not allowed"
         yield Check(ROLE, "ok", f"{app.name}: its privileges are {how}")
-    yield from checks
+    yield from _of_login(app, server)
+    yield from _of_settings(app, server, home)
 
 
 def _of_login(app: AppRole, server: Server) -> Iterator[Check]:
-    alter, by = f"ALTER ROLE {app.name}", or_admin(app.name)
+    alter, by = f"ALTER ROLE {app.name}", or_alterer(app.name)
     if not (app.logs_in or app.login_member):
         yield _failed(ROLE, f"{app.name} cannot log in (NOLOGIN)", f"{alter} LOGIN;", by)
     if app.connection_limit == 0:

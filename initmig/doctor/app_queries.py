@@ -130,10 +130,13 @@ FROM needed n JOIN pg_class c ON c.oid = n.oid JOIN pg_namespace s ON s.oid = c.
 GROUP BY c.oid, s.nspname, c.relname, c.relkind, c.relowner ORDER BY s.nspname, c.relname"""
 
 # They are executed as whoever uses the table. A trigger's function needs no EXECUTE when it fires.
+# What the table itself depends on is called by its partition key; in PostgreSQL 14 also by
+# generated columns.
 _FUNCTIONS = f"""
 WITH {_TABLES},
 users AS (
-    SELECT 'pg_attrdef'::regclass AS classid, e.oid FROM tables t
+    SELECT 'pg_class'::regclass AS classid, oid FROM tables
+    UNION ALL SELECT 'pg_attrdef'::regclass, e.oid FROM tables t
         JOIN pg_attrdef e ON e.adrelid = t.oid
     UNION ALL SELECT 'pg_constraint'::regclass, e.oid FROM tables t
         JOIN pg_constraint e ON e.conrelid = t.oid

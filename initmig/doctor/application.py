@@ -19,7 +19,7 @@ from initmig.home import own_table
 from initmig.locating import history_tables, home_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from initmig.config import Config
     from initmig.doctor.checks import Check
@@ -91,15 +91,20 @@ class _Application:
         objects = self._ask.objects([each.key for each in schemas])
         places = {home.name, *(each.schema for each in objects)}
         used = [each for each in schemas if each.name in places]
+        keys = [each.key for each in schemas]
+        called = [
+            *privileges.of_functions(self._ask.functions(keys), self._name),
+            *privileges.of_views(self._ask.views(keys)),
+        ]
         checks = [
             *privileges.of_schemas(used, self._name),
             *privileges.of_objects(objects, self._name),
-            *privileges.of_functions(self._ask.functions([s.key for s in schemas]), self._name),
-            *privileges.of_views(self._ask.views([s.key for s in schemas])),
+            *called,
             *privileges.of_hidden(objects, self._name),
         ]
-        if self.tried and not checks:
-            checks.extend(self._explain(_statements(objects)))
+        if self.tried and not called:
+            reached = {each.name for each in used if each.usable}
+            checks.extend(self._explain(_statements(o for o in objects if o.schema in reached)))
         yield from checks or [privileges.of_allowed(objects, used)]
 
     def use_new_tables(self, schemas: Sequence[AppSchema], home: Schema) -> Iterator[Check]:
@@ -156,10 +161,12 @@ class _Application:
         return None
 
 
-def _statements(objects: Sequence[AppObject]) -> Sequence[str]:
+def _statements(objects: Iterable[AppObject]) -> Sequence[str]:
+    """One for each privilege that the catalog says the application has."""
     return [
         _EXPLAINED[privilege].format(name=each.name, column=each.column)
         for each in objects
         for privilege in each.needed.split(", ")
-        if privilege in _EXPLAINED and (each.column or privilege != "UPDATE")
+        if privilege in _EXPLAINED and privilege not in each.lacking.split(", ")
+        if each.column or privilege != "UPDATE"
     ]

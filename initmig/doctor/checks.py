@@ -58,7 +58,7 @@ def of_expiry(subject: str, role: str, seconds: float) -> Iterator[Check]:
         days = counted(ceil(seconds / _DAY), "day")
         found = f"the password of {role} expires within {days} (VALID UNTIL)"
         statement = f"ALTER ROLE {role} VALID UNTIL 'infinity';"
-        yield Check(subject, "warning", found, statement, or_admin(role))
+        yield Check(subject, "warning", found, statement, or_alterer(role))
 
 
 def or_superuser(role: str) -> str:
@@ -67,5 +67,10 @@ def or_superuser(role: str) -> str:
 
 
 def or_admin(role: str) -> str:
-    """Who may grant *role*, and since PostgreSQL 16 alter it."""
+    """Who may grant *role*."""
     return f"{SUPERUSER}, or who has the ADMIN OPTION on {role}"
+
+
+def or_alterer(role: str) -> str:
+    """Who may alter *role*: since PostgreSQL 16, CREATEROLE alone is not enough."""
+    return f"{SUPERUSER}, or who has CREATEROLE and may alter {role}"

@@ -145,7 +145,10 @@ def _examine_rights(session: Session, run: Run, server: Server) -> Iterator[Chec
     yield from _look_for_others(session)
     yield from _look_at_migrations(session, run, server, worker, home)
     if run.config.app_role:
-        yield from application.examine(session, run.config, server, worker, home)
+        try:
+            yield from application.examine(session, run.config, server, worker, home)
+        except DatabaseRefused as error:  # of one of doctor's own questions
+            yield of_refusal("app-role", error.problems[0])
 
 
 def _become(session: Session, run: Run, server: Server) -> Check | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -13,8 +13,10 @@ import pytest
 from initmig.config import parse_config
 from initmig.doctor.examination import examine, refuse
 from initmig.errors import DatabaseRefused
+from initmig.library import migrate
 from tests.support.databases import Database
 from tests.support.migrations import write
+from tests.support.pgbouncer import running_pgbouncer
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from initmig.doctor.checks import Check
     from tests.support.command import Initmig
+    from tests.support.databases import DatabaseServer
     from tests.support.servers import MakeServer, MakeStandby
 
 MIGRATIONS = {
@@ -34,7 +37,7 @@ MIGRATIONS = {
         CREATE VIEW named AS SELECT note FROM users;
         CREATE SEQUENCE numbers""",
 }
-NEW = {"0002_b.sql": "CREATE TABLE added (id serial PRIMARY KEY, note text)"}
+ADDED = "CREATE TABLE public.added (id serial PRIMARY KEY, note text)"
 HEALTHY = (
     "GRANT SELECT, INSERT, UPDATE, DELETE ON users, orders, parted TO {app}",
     "GRANT SELECT ON named TO {app}",
@@ -225,7 +228,7 @@ CASES = {
         ("GRANT EXECUTE ON ROUTINE public.note_of(a integer, VARIADIC b text[]) TO {app};",),
         found="which is called by default value for column note of table users",
     ),
-    "a function that a constraint, an index, a domain and a generated column call": Case(
+    "functions of a constraint, an index, a domain, a generated column, a partition key": Case(
         (
             *(
                 f"CREATE FUNCTION {name}(text) RETURNS {type} IMMUTABLE LANGUAGE plpgsql"
@@ -235,6 +238,7 @@ CASES = {
                     ("folded", "text", "'x'"),
                     ("valid", "bool", "true"),
                     ("made", "text", "'y'"),
+                    ("part_of", "text", "'z'"),
                 )
             ),
             "ALTER TABLE users ADD CHECK (fits(note))",
@@ -242,12 +246,16 @@ CASES = {
             "CREATE DOMAIN phrase AS text CHECK (valid(value))",
             "ALTER TABLE users ADD said phrase",
             "ALTER TABLE orders ADD twice text GENERATED ALWAYS AS (made(note)) STORED",
-            "REVOKE EXECUTE ON FUNCTION fits, folded, valid, made FROM PUBLIC",
+            "CREATE TABLE shares (note text) PARTITION BY LIST (part_of(note))",
+            "CREATE TABLE share PARTITION OF shares DEFAULT",
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON shares TO {app}",
+            "REVOKE EXECUTE ON FUNCTION fits, folded, valid, made, part_of FROM PUBLIC",
         ),
         tuple(
             f"GRANT EXECUTE ON ROUTINE public.{name}(text) TO {{app}};"
-            for name in ("fits", "folded", "made", "valid")
+            for name in ("fits", "folded", "made", "part_of", "valid")
         ),
+        uses=("users", "orders", "shares"),
     ),
     "a function that a policy calls": Case(
         (
@@ -365,15 +373,14 @@ class Setup:
 
 
 @pytest.fixture
-def setup(database: Database, folder: Path, initmig: Initmig) -> Setup:
+def setup(database: Database, folder: Path) -> Setup:
     """A healthy one."""
     mig = database.login_role("GRANT USAGE, CREATE ON SCHEMA public TO {role}")
     app, other = database.login_role(), database.login_role()
     urls = {"mig": mig, "app": app, "other": other}
     names = {each: str(urlsplit(url).username) for each, url in urls.items()}
     write(folder, MIGRATIONS)
-    migrated = initmig(url=mig, folder=folder)
-    assert migrated.code == 0, migrated.err
+    migrate(database_url=mig, migrations=str(folder))
     made = Setup(database, folder, mig, app, {**names, "db": database.name})
     database.execute(";".join(made.filled(HEALTHY)))
     return made
@@ -410,9 +417,8 @@ def fix(setup: Setup, checks: Sequence[Check]) -> None:
 @pytest.mark.any_version
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_what_the_application_lacks_is_found_and_the_statements_fix_it(
-    setup: Setup, initmig: Initmig, case: Case
+    setup: Setup, case: Case
 ) -> None:
-    assert setup.found() == []
     setup.database.execute(";".join(setup.filled(case.breaks)))
     found = setup.found()
     assert [each.statement for each in found] == setup.filled(case.statements)
@@ -424,17 +430,15 @@ def test_what_the_application_lacks_is_found_and_the_statements_fix_it(
         with pytest.raises(DatabaseRefused) as refused:
             refuse(found)
         assert refused.value.exit_code == 4
-        Database(setup.mig).execute("CREATE TABLE added (id serial PRIMARY KEY, note text)")
+        Database(setup.mig).execute(ADDED)
         with pytest.raises(psycopg.Error):
             use(setup.app, in_public((*case.uses, "added")), case.reads)
         setup.database.execute("DROP TABLE added")
 
     fix(setup, found)
     assert setup.found() == []
-    write(setup.folder, NEW)
-    assert initmig(url=setup.mig, folder=setup.folder).code == 0
+    Database(setup.mig).execute(ADDED)
     use(setup.app, in_public((*case.uses, "added")), case.reads)
-    assert setup.found() == []
 
 
 def test_a_set_up_without_any_grant_is_fixed_by_what_is_printed(
@@ -449,19 +453,34 @@ def test_a_set_up_without_any_grant_is_fixed_by_what_is_printed(
     role = f"--app-role={setup.names['app']}"
     broken = initmig("doctor", "--json", role, url=setup.mig, folder=setup.folder)
     assert broken.code == 4
-    assert broken.err.rstrip().splitlines()[0].endswith("8 of 22 checks failed [checks-failed]")
+    assert " 8 of 24 checks failed [checks-failed]" in broken.err
     for check in json.loads(broken.out)["checks"]:
         if check["level"] != "ok":
             by_migrations = check["by"].startswith(f"{setup.names['mig']},")
             url = setup.mig if by_migrations else setup.database.url
             Database(url).execute(check["statement"])
-    write(setup.folder, NEW)
+    write(setup.folder, {"0002_b.sql": ADDED})
     assert initmig(url=setup.mig, folder=setup.folder).code == 0
     fixed = initmig("doctor", role, url=setup.mig, folder=setup.folder)
     assert fixed.code == 0, fixed.out
     name = setup.names["app"]
     assert f"{name}: its privileges are looked up, because SET ROLE is not allowed" in fixed.out
     use(setup.app, in_public(("users", "orders", "parted", "added")))
+
+
+@pytest.mark.any_version
+def test_a_healthy_set_up_is_ok_in_every_line(setup: Setup) -> None:
+    name = setup.names["app"]
+    assert [(each.level, each.subject, each.found) for each in setup.checks()] == [
+        (
+            "ok",
+            "app-role",
+            f"{name}: its privileges are looked up, because SET ROLE is not allowed",
+        ),
+        ("ok", "app-tables", "may use 3 tables, 1 view, 3 sequences in public"),
+        ("ok", "app-new-tables", f"may use one that {setup.names['mig']} makes in public"),
+    ]
+    assert setup.found() == []
 
 
 def test_each_way_to_become_the_application_is_used(setup: Setup) -> None:
@@ -573,7 +592,9 @@ def test_what_only_a_trial_finds_is_reported_with_the_statement_that_was_refused
     setup.database.execute("REVOKE EXECUTE ON FUNCTION random() FROM PUBLIC")
     assert setup.found() == []
     setup.may_become()
-    [check] = setup.found()
+    setup.database.execute("REVOKE DELETE ON users FROM {app}".format(**setup.names))
+    [lacking, check] = setup.found()
+    assert lacking.statement == "GRANT DELETE ON public.users TO {app};".format(**setup.names)
     refused = "permission denied for function random (42501)"
     name = setup.names["app"]
     assert check.found == f"{name} cannot INSERT INTO public.orders DEFAULT VALUES: {refused}"
@@ -636,3 +657,19 @@ def test_a_standby_is_looked_at_without_a_new_table(
         "GRANT INSERT, UPDATE, DELETE ON public.t TO app;",
     ]
     assert "app-new-tables" not in {each.subject for each in checks}
+
+
+@pytest.mark.any_version
+def test_nothing_of_the_role_is_left_with_a_pooler(setup: Setup, server: DatabaseServer) -> None:
+    setup.database.execute(
+        "REVOKE INSERT ON users FROM {app}; CREATE TABLE t ()".format(**setup.names)
+    )
+    with running_pgbouncer(server, default_pool_size=1) as pooler:
+        through = replace(setup, mig=pooler.url(setup.database.name))
+        found = [each for each in through.checks() if each.statement]
+        with psycopg.connect(through.mig) as connection:
+            rows = connection.execute("SELECT current_user, current_setting('lock_timeout')")
+            assert rows.fetchall() == [("postgres", "0")]
+    assert "GRANT INSERT ON public.users TO {app};".format(**setup.names) in [
+        each.statement for each in found
+    ]
