@@ -302,6 +302,18 @@ class ErrorIgnored(Record):
     text: str
 
 
+class CommitIgnored(Record):
+    """*call*, in a function of the migration *id*, did nothing: initmig commits the migration.
+
+    Emitted once for each migration.
+    """
+
+    id: str
+    call: str
+    path: str
+    line: int
+
+
 class Printed(Record):
     """A migration in Python wrote this line to stdout, which is kept for initmig's results."""
 
@@ -477,6 +489,7 @@ if TYPE_CHECKING:
         | SessionNotEmptied
         | ServerNotice
         | ErrorIgnored
+        | CommitIgnored
         | Printed
         | Finished
         | SquawkFailed

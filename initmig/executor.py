@@ -296,11 +296,13 @@ def named(migration: Migration, next_step: Callable[[Migration, str], str]) -> I
 
 
 def _advised(migration: Migration, error: StatementFailed, hint: str) -> str:
-    """*hint*, and what to change where the *error* is about a transaction."""
+    """*hint*, and what to change where the *error* says it, or is about a transaction."""
     from initmig.sql.alone import advice_after  # which no run needs that succeeds
 
     server = error.server
-    advice = advice_after(migration, server.sqlstate, error.routine, server.context)
+    advice = error.problems[0].hint or advice_after(
+        migration, server.sqlstate, error.routine, server.context
+    )
     return f"{hint}: {advice}" if advice else hint
 
 

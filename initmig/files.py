@@ -264,7 +264,7 @@ def dependencies(file: MigrationFile) -> frozenset[str]:
 
             return frozenset(Source(file.path, data).header().depends)
         return _python_dependencies(data)
-    except (ConfigError, SyntaxError, ValueError):
+    except (ConfigError, SyntaxError, ValueError, TypeError, RecursionError):
         return frozenset()
 
 

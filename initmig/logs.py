@@ -250,6 +250,13 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     ),
     events.ServerNotice: _Rendering("info", lambda e: f"{e.severity}: {e.text}"),
     events.ErrorIgnored: _Rendering("warning", lambda e: f"ignored, as the step says: {e.text}"),
+    events.CommitIgnored: _Rendering(
+        "warning",
+        lambda e: (
+            f"{e.path}:{e.line}: {e.call} has no effect: initmig commits {e.id} together with its"
+            " record"
+        ),
+    ),
     events.Printed: _Rendering("info", lambda e: e.text),
     events.Finished: _Rendering("info", _finished),
     events.SquawkFailed: _Rendering(

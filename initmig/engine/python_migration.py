@@ -6,14 +6,16 @@ import ast
 import os
 import sys
 import traceback
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from yoyo.exceptions import BadMigration
 from yoyo.migrations import Migration as YoyoMigration
 from yoyo.migrations import MigrationStep, StepGroup
 
+from initmig.engine.advice import advice
 from initmig.engine.blocks import in_blocks
 from initmig.engine.importing import load_as
 from initmig.engine.lazy import places_of
@@ -28,6 +30,7 @@ from initmig.errors import (
     Problem,
     ServerMessage,
 )
+from initmig.events import CommitIgnored
 from initmig.files import digest
 from initmig.forks import ending_children, withhold
 from initmig.model import Migration, Step
@@ -42,9 +45,10 @@ from initmig.sql.source import place_at
 from initmig.sql.statements import EndsBlock, EndsItsBlocks, OpensBlock, read_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from initmig.engine.backend import Backend
+    from initmig.events import Emit
     from initmig.files import Contents
     from initmig.model import Direction
     from initmig.postgres import Session
@@ -74,6 +78,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
     def __init__(self, contents: Contents) -> None:
         file = contents.file
         super().__init__(file.id, file.path, file.folder)
+        self._has_warned = False
         self._import(contents.data)
         checksum = digest(contents.data)
         self.sets_isolation = "isolation" in (self.source or "").lower()
@@ -150,9 +155,12 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             self._run_step(backend, step, direction)
 
     def _run_step(self, backend: Backend, step: Any, direction: Direction) -> None:
+        # its own, or that of the block which other steps begin and end
+        is_in_transaction = self.use_transactions or backend.session.in_transaction
+        ignored = partial(self._warn, backend.emit) if is_in_transaction else None
         with (
             telling_what_is_said(backend.emit),
-            self._errors_placed(backend.session),
+            self._errors_placed(backend.session, ignored),
             ending_children(),
         ):
             getattr(step, direction)(backend)
@@ -163,6 +171,15 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
                 "there is no transaction any more",
                 server=ServerMessage(NO_TRANSACTION),
             ).at(self._place_of_code(function))
+
+    def _warn(self, emit: Emit, call: str) -> None:
+        """Report the first *call* that would have committed, and where it stands."""
+        if self._has_warned:
+            return
+        self._has_warned = True
+        frames = traceback.walk_stack(None)
+        lines = (line for frame, line in frames if self._is_of(frame.f_code.co_filename))
+        emit(CommitIgnored(self.id, call, self.path, next(lines, 0)))
 
     def _import(self, data: bytes) -> None:
         """Let yoyo import *data* as the file; its log and bytecode are kept out of the way."""
@@ -188,6 +205,20 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             place = Place(self.path, error.lineno or 0, error.offset or 0, source)
             return ConfigError(
                 "invalid-python", f"{self.id} is not Python: {error.msg}", hint=hint, place=place
+            )
+        if isinstance(error, ImportError) and _is_relative(error):
+            return ConfigError(
+                "invalid-python",
+                f"{self.id} has a relative import, and is in no package",
+                hint="write the full name of the module; nothing was applied",
+                place=self._place_of(error),
+            )
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            return ConfigError(
+                "module-not-found",
+                f"{self.id} imports {error.name}, which is not installed",
+                hint="; ".join(filter(None, (advice(error), "nothing was applied"))),
+                place=self._place_of(error),
             )
         return ConfigError(
             "invalid-python",
@@ -215,32 +246,40 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         return find(sql)
 
     @contextmanager
-    def _errors_placed(self, session: Session) -> Iterator[None]:
+    def _errors_placed(
+        self, session: Session, ignored: Callable[[str], None] | None
+    ) -> Iterator[None]:
         """:raises StatementFailed: or MigrationFailed, for whatever a step raises."""
         from initmig.postgres.dbapi import PsycopgConnection
 
         connection = session.connection
         assert isinstance(connection, PsycopgConnection)  # noqa: S101 - as `Listing.has_python` says
-        with ExitStack() as stack:
-            if self.use_transactions:
-                stack.enter_context(connection.guarded())
-            try:
-                with connection.translating_errors():
-                    yield
-            except StatementFailed as error:
-                raise error.at(self._place_of(error)) from error
-            except InitmigError:
-                raise
-            except (Exception, SystemExit) as error:
-                raise MigrationFailed(
-                    "migration-failed",
-                    f"{self.id} raised {in_words(error)}",
-                    hint="nothing of it was kept"
-                    if self.use_transactions
-                    else "the steps before it are done and kept, and the next run begins with"
-                    " this one, from its start: let it look what it has done already",
-                    place=self._place_of(error),
-                ) from error
+        try:
+            with connection.lent(self.id, ignored), connection.translating_errors():
+                yield
+        except StatementFailed as error:
+            raise self._with_advice(error).at(self._place_of(error)) from error
+        except InitmigError:
+            raise
+        except (Exception, SystemExit) as error:
+            kept = (
+                "nothing of it was kept"
+                if self.use_transactions
+                else "the steps before it are done and kept, and the next run begins with"
+                " this one, from its start: let it look what it has done already"
+            )
+            raise MigrationFailed(
+                "migration-failed",
+                f"{self.id} raised {in_words(error)}",
+                hint=": ".join(filter(None, (kept, advice(error)))),
+                place=self._place_of(error),
+            ) from error
+
+    def _with_advice(self, error: StatementFailed) -> StatementFailed:
+        [problem] = error.problems
+        if error.__cause__ and not problem.hint:
+            error.problems = (problem._replace(hint=advice(error.__cause__)),)
+        return error
 
     def _place_of(self, error: BaseException) -> Place:
         """The last line of the file that took part, else where its SQL stands in the file."""
@@ -260,6 +299,11 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
     def _is_of(self, filename: str | None) -> bool:
         """Whether *filename*, which Python made absolute when it was imported, is this file."""
         return bool(filename == os.path.abspath(self.path))
+
+
+def _is_relative(error: ImportError) -> bool:
+    """Whether *error* is about a relative import: yoyo names the module by its path."""
+    return os.sep in (error.name or "") or "relative import" in str(error)
 
 
 def _sql_at_work(error: BaseException) -> str:

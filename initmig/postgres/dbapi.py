@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cached_property
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -14,10 +16,22 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import error_from_result
 from psycopg.generators import fetch
+from psycopg.rows import tuple_row
 from psycopg.waiting import Ready, Wait
 
 from initmig.dsn import parse_dsn
 from initmig.errors import ConfigError, InitmigError, ServerMessage
+from initmig.postgres.cursors import (
+    Cursor,
+    Refused,
+    ServerCursor,
+    closing,
+    commits,
+    ending,
+    has_failed,
+    rolled_back,
+    undoing,
+)
 from initmig.postgres.errors import (
     NO_COPY_DATA,
     ROWS_AT_A_TIME,
@@ -38,12 +52,14 @@ from initmig.postgres.libpq import OPEN
 from initmig.postgres.notices import Notices
 from initmig.postgres.parameters import IMPOSED, MARK, Settings, defaults
 from initmig.signals import callback
-from initmig.sql.scanner import split
+from initmig.sql.scanner import ending_transaction, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
     from typing import TypeVar
 
+    from psycopg._queries import PostgresQuery
     from psycopg.abc import PQGen
 
     from initmig.postgres.connection import OnNotice
@@ -78,36 +94,6 @@ _CLIENT_FAILED = (
 """How psycopg's words begin for a call of libpq that failed."""
 
 
-class _Cursor(psycopg.Cursor[Any]):
-    """Raises an error where the server answers a COMMIT with ROLLBACK."""
-
-    def execute(self, *arguments: Any, **options: Any) -> Self:
-        """As psycopg's.
-
-        :raises psycopg.errors.InFailedSqlTransaction: it was a COMMIT, and rolled back
-        """
-        failed = _has_failed(self.connection)
-        super().execute(*arguments, **options)
-        if failed and self._query and _commits(self._query.query.decode(errors="replace")):
-            raise _rolled_back()
-        return self
-
-
-def _has_failed(connection: psycopg.Connection[Any]) -> bool:
-    return connection.info.transaction_status == pq.TransactionStatus.INERROR
-
-
-def _commits(sql: str) -> bool:
-    """Whether *sql* begins with a COMMIT, under any of its names."""
-    return any(re.match(r"(?i)(COMMIT|END|PREPARE)\b", each.text) for each in split(sql)[:1])
-
-
-def _rolled_back() -> psycopg.Error:
-    return psycopg.errors.InFailedSqlTransaction(
-        not_committed("ROLLBACK", completed=0).problems[0].message
-    )
-
-
 class _Telling(Generator[Any, Any, Any]):
     """What psycopg waits for in *gen*, with the *notices* told at each step of it.
 
@@ -126,45 +112,141 @@ class _Telling(Generator[Any, Any, Any]):
         return self._gen.throw(*error)
 
 
-class _Guarded(psycopg.Connection[tuple[Any, ...]]):
-    """Refuses to end a transaction that is not its user's to end."""
+_AS_OPENED = {
+    "_autocommit": True,
+    "_isolation_level": None,
+    "_read_only": None,
+    "_deferrable": None,
+    "_begin_statement": b"",
+    "_adapters": None,
+    "row_factory": tuple_row,
+    "cursor_factory": Cursor,
+    "server_cursor_factory": ServerCursor,
+    "prepare_threshold": None,
+}
+"""What a migration may have changed of a connection, by its attributes."""
 
-    guarded = False
-    notices: Notices | None = None
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """Lent to a migration, it refuses to be closed, and keeps the transaction that initmig began.
+
+    What would commit that transaction has no effect, as in yoyo with psycopg2, and *on_ignored* is
+    called with its name. *on_ignored* is None while the borrower's transactions are its own.
+    """
+
+    lent_by = 0
+    """The process that has lent it; 0 while it is not lent."""
+    borrower = ""
+    on_ignored: Callable[[str], None] | None = None
+    teller: Notices | None = None
 
     def wait(self, gen: PQGen[_T], *arguments: Any, **options: Any) -> _T:
         """As psycopg's, and tell the notices that come meanwhile."""
-        if self.notices is None:
+        if self.teller is None:
             return super().wait(gen, *arguments, **options)
         try:
-            returned: _T = super().wait(_Telling(gen, self.notices), *arguments, **options)
+            returned: _T = super().wait(_Telling(gen, self.teller), *arguments, **options)
         except psycopg.Error:
-            self.notices.tell()
+            self.teller.tell()
             raise
-        self.notices.tell()
+        self.teller.tell()
         return returned
+
+    def be_as_opened(self) -> None:
+        """Forget what was set on it; yoyo opens a connection for each migration."""
+        for name, value in _AS_OPENED.items():
+            setattr(self, name, value)
+
+    @property
+    def encoding(self) -> str:
+        """PostgreSQL's name of the client's encoding; as psycopg2's."""
+        return self.info.parameter_status("client_encoding") or ""
 
     def commit(self) -> None:
         """Commit, unless that is initmig's to do.
 
         :raises psycopg.errors.InFailedSqlTransaction: the transaction was rolled back instead
         """
-        self._refuse("commit")
-        failed = _has_failed(self)
+        if self._ignores("commit()"):
+            return
+        failed = has_failed(self)
         super().commit()
         if failed:
-            raise _rolled_back()
+            raise rolled_back()
 
     def rollback(self) -> None:
-        """Roll back, unless that is initmig's to do."""
-        self._refuse("rollback")
+        """Roll back, unless that is initmig's to do.
+
+        :raises Refused: it is
+        """
+        if self.on_ignored:
+            raise undoing("rollback()")
         super().rollback()
 
-    def _refuse(self, method: str) -> None:
-        if self.guarded:
-            raise psycopg.ProgrammingError(
-                f"{method}() would end the transaction that initmig opened for this migration"
-            )
+    def set_autocommit(self, value: bool) -> None:  # noqa: FBT001 - psycopg's signature
+        """As psycopg's, outside of a transaction of initmig's."""
+        if not self._ignores(f"autocommit = {value}"):
+            super().set_autocommit(value)
+
+    def set_isolation_level(self, value: psycopg.IsolationLevel | None) -> None:
+        """As psycopg's; 0 stands for autocommit, as in psycopg2."""
+        if value == 0:
+            self.set_autocommit(True)
+        else:
+            super().set_isolation_level(value)
+
+    def __enter__(self) -> Self:
+        """Begin a block that is kept, or undone by an exception; as psycopg2's."""
+        block = self.transaction()
+        block.__enter__()
+        self._blocks.append(block)
+        return self
+
+    def __exit__(self, *error: Any) -> None:  # noqa: PYI036 - handed on as it is
+        """End the block; nothing is closed."""
+        self._blocks.pop().__exit__(*error)
+        if error[0] is None:
+            self._ignores("the commit of `with connection:`")
+
+    @cached_property
+    def _blocks(self) -> list[AbstractContextManager[object]]:
+        return []
+
+    def close(self) -> None:
+        """Close it, unless it is lent; what a child process has of it is closed.
+
+        :raises Refused: it is
+        """
+        if self.lent_by == os.getpid():
+            raise closing()
+        super().close()
+
+    def end(self) -> None:
+        """Close it, whoever has it."""
+        super().close()
+
+    def permitted(self, query: PostgresQuery) -> PostgresQuery:
+        """*query*, or an empty one in the place of a COMMIT that would do nothing.
+
+        :raises Refused: it would end the transaction that is not its sender's to end
+        """
+        if self.on_ignored is None:
+            return query
+        sql = query.query.decode(errors="replace")
+        ends = ending_transaction(sql)
+        if not ends:
+            return query
+        if len(split(sql)) > 1 or ends[0] not in ("COMMIT", "END"):
+            raise undoing(ends[0]) if ends[0] in ("ROLLBACK", "ABORT") else ending(ends[0])
+        self._ignores(ends[0])
+        query.query = b""
+        return query
+
+    def _ignores(self, what: str) -> bool:
+        if self.on_ignored is None:
+            return False
+        self.on_ignored(what)
+        return True
 
 
 class PsycopgConnection:
@@ -172,7 +254,7 @@ class PsycopgConnection:
 
     silence_seconds = float("inf")
 
-    def __init__(self, connection: _Guarded) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.dbapi = connection
         self.on_silence: Callable[[], None] = lambda: None
         OPEN.add(self)
@@ -206,7 +288,7 @@ class PsycopgConnection:
 
     def tell_notices(self, on_notice: OnNotice) -> None:
         """As in `connection.Connection`."""
-        notices = self.dbapi.notices = Notices(on_notice)
+        notices = self.dbapi.teller = Notices(on_notice)
 
         @callback
         def receive(said: psycopg.errors.Diagnostic) -> None:
@@ -288,15 +370,15 @@ class PsycopgConnection:
         :raises psycopg.Error: as from a cursor, whose users expect that
         """
         first = _FirstRows()
-        failed = _has_failed(self.dbapi)
+        failed = has_failed(self.dbapi)
         with self.dbapi.lock:
             self.dbapi.pgconn.send_query(sql.encode(self.dbapi.info.encoding))
             _receive_in_pieces(self.dbapi.pgconn)
             answer = self.dbapi.wait(_answer(self.dbapi.pgconn, iter(()), first.look))
         if answer.failed:
             raise error_from_result(answer.failed, encoding=self.dbapi.info.encoding)
-        if failed and _commits(sql):
-            raise _rolled_back()
+        if failed and commits(sql):
+            raise rolled_back()
         rows = tuple(row for result in first.results for row in self._rows(result))
         return Sample(first.columns(self.dbapi.info.encoding), rows, first.total)
 
@@ -374,13 +456,16 @@ class PsycopgConnection:
         return failed
 
     @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Inside, a migration that gets the connection can neither commit nor roll back."""
-        self.dbapi.guarded = True
+    def lent(self, to: str, on_ignored: Callable[[str], None] | None) -> Iterator[None]:
+        """Inside, the migration *to* has the connection; *on_ignored* is that of `Connection`."""
+        if self.dbapi.borrower != to:
+            self.dbapi.be_as_opened()
+        self.dbapi.borrower = to
+        self.dbapi.lent_by, self.dbapi.on_ignored = os.getpid(), on_ignored
         try:
             yield
         finally:
-            self.dbapi.guarded = False
+            self.dbapi.lent_by, self.dbapi.on_ignored = 0, None
 
     def fileno(self) -> int:
         """The socket; :raises psycopg.OperationalError: there is none."""
@@ -389,16 +474,14 @@ class PsycopgConnection:
     def close(self) -> None:
         """As in `connection.Connection`."""
         OPEN.discard(self)
-        self.dbapi.close()
+        self.dbapi.end()
 
 
 def open_by_psycopg(settings: Settings, timeout: float) -> PsycopgConnection:
     """A connection in autocommit; *timeout* and what is raised are those of `session.connect`."""
     params = _parameters(settings, timeout)
     try:
-        connection = _Guarded.connect(
-            **params, autocommit=True, prepare_threshold=None, cursor_factory=_Cursor
-        )
+        connection = Connection.connect(**params)
     except psycopg.Error as error:
         from initmig.postgres.refusals import connect_error
 
@@ -409,6 +492,7 @@ def open_by_psycopg(settings: Settings, timeout: float) -> PsycopgConnection:
             "a host name is not one that can be looked up",
             hint="check the host names in the connection string or in PGHOST",
         ) from error
+    connection.be_as_opened()
     return PsycopgConnection(connection)
 
 
@@ -590,9 +674,11 @@ def _statement_failed(error: psycopg.Error, *, completed: int) -> StatementFaile
         *(error.sqlstate, said.message_detail, said.message_hint, said.context),
         *(said.schema_name, said.table_name, said.constraint_name),
     )
+    refused = error if isinstance(error, Refused) else None
     failed = StatementFailed(
-        "migration-failed",
+        refused.id if refused else "migration-failed",
         said.message_primary or str(error),
+        hint=refused.hint if refused else "",
         server=ServerMessage(*(text or "" for text in beside)),
     )
     failed.position = int(said.statement_position or 0)

@@ -202,6 +202,11 @@ def forbidden_in_transaction(text: str) -> list[Finding]:
     return [_transaction_finding(command) for command in _transaction_commands(text)]
 
 
+def ending_transaction(text: str) -> list[str]:
+    """The first word, in upper case, of each statement of *text* that would end a transaction."""
+    return [each[0].upper() for each in _transaction_commands(text) if not each["opens"]]
+
+
 def frame(text: str) -> list[tuple[int, int]]:
     """The words of the BEGIN that *text* begins with and of the COMMIT that it ends with.
 

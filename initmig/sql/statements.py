@@ -213,6 +213,13 @@ def nodes(tree: Node) -> Iterator[tuple[str, Node]]:
             left.extend(value.items())
 
 
+def trees(sql: bytes) -> list[Node] | None:
+    """The tree of each statement of *sql*; None where PostgreSQL's parser does not read it."""
+    with suppress(_Refused):
+        return [each["stmt"] for each in _parse(sql)]
+    return None
+
+
 def runs_alone(kind: Kind | None) -> bool:
     """Whether the server refuses such a statement in a transaction block."""
     return isinstance(kind, _ALONE) or (isinstance(kind, CreateIndex) and kind.concurrently)

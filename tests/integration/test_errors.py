@@ -280,7 +280,7 @@ def test_the_sql_of_a_python_step_is_pointed_at(
         ),
         (
             "from yoyo import step\nimport no_such_module\n",
-            "migrations/0001_a.py:2: 0001_a raised ModuleNotFoundError: No module named 'no_such",
+            "migrations/0001_a.py:2: 0001_a imports no_such_module, which is not installed [module",
         ),
         (
             "def load():\n    raise SystemExit(0)\nload()\n",

@@ -240,7 +240,7 @@ from yoyo import step
 
 def commit(connection):
     connection.execute("CREATE TABLE a ()")
-    connection.execute("COMMIT")
+    connection.pgconn.exec_(b"COMMIT")
 
 def go_on(connection):
     connection.execute("CREATE TABLE b ()")

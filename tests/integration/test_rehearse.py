@@ -620,7 +620,7 @@ def test_constraints_wait_in_each_migration_as_they_would_in_its_own_transaction
 def test_a_step_that_commits_is_told_and_nothing_is_run_behind_it(
     begun: Database, initmig: Initmig, folder: Path, before: dict[str, str]
 ) -> None:
-    commits = "from yoyo import step\ndef f(c):\n    c.execute('COMMIT')\nstep(f)\n"
+    commits = "from yoyo import step\ndef f(c):\n    c.pgconn.exec_(b'COMMIT')\nstep(f)\n"
     write(folder, {**before, "0003_commits.py": commits, "0004_a.sql": "CREATE TABLE a ()"})
     result = initmig("rehearse", url=begun.url, folder=folder)
     assert result.code == 1

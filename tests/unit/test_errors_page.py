@@ -15,7 +15,7 @@ PAGE = (PROJECT / "docs" / "errors.md").read_text()
 TAKE_AN_ID = {
     *("ClientFailed", "ConfigError", "DatabaseRefused", "DatabaseUnavailable", "Finding"),
     *("LoginRefused", "NoAnswer", "OutcomeUnknown"),
-    *("MigrationFailed", "MigrationsPending", "PlanError", "Problem", "QueueTimeout"),
+    *("MigrationFailed", "MigrationsPending", "PlanError", "Problem", "QueueTimeout", "Refused"),
     *("StatementFailed", "EmptySecret", "kind", "_unknown", "__init__", "cls"),
 }
 

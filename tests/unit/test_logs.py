@@ -68,6 +68,7 @@ EVENTS = (
     events.SessionNotEmptied("canceling statement due to lock timeout"),
     events.ServerNotice("NOTICE", "table exists"),
     events.ErrorIgnored("DuplicateTable: t"),
+    events.CommitIgnored("0002_b", "commit()", "m/0002_b.py", 7),
     events.Printed("hello"),
     events.Finished("applied", ("0001_a", "0002_b"), 2),
     events.OutputLost("cannot write to stdout: No space left on device"),

@@ -1,0 +1,145 @@
+"""What to do about an error of a step in Python, most often because it was written for psycopg2.
+
+docs/psycopg2.md lists what to write instead. https://www.psycopg.org/psycopg3/docs/basic/from_pg2.html
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_PAGE = "docs/psycopg2.md"
+
+
+class _Advice(NamedTuple):
+    error: str
+    """The name of the exception's class, or the SQLSTATE, as a regular expression."""
+    said: str
+    """A regular expression, too; its groups go into *write*."""
+    write: str
+    page: str = _PAGE
+
+
+_NAMES = {
+    "callproc": 'cursor.execute("SELECT * FROM f(%s)", [x])',
+    "dsn": "connection.info.dsn",
+    "get_backend_pid": "connection.info.backend_pid",
+    "get_dsn_parameters": "connection.info.get_parameters()",
+    "get_parameter_status": "connection.info.parameter_status(name)",
+    "get_transaction_status": "connection.info.transaction_status",
+    "lobject": "the functions lo_from_bytea() and lo_get() in SQL",
+    "notices": "connection.add_notice_handler(function)",
+    "query": "cursor._query.query",
+    "reset": "RESET ALL in SQL",
+    "server_version": "connection.info.server_version",
+    "set_client_encoding": "SET client_encoding in SQL",
+    "set_session": "connection.autocommit or connection.isolation_level, in a migration with"
+    " __transactional__ = False",
+    "status": "connection.info.transaction_status",
+}
+"""Of what psycopg2's connections and cursors have, and psycopg's have not."""
+
+_TABLE = (
+    _Advice(
+        "ModuleNotFoundError",
+        r"'psycopg2\b",
+        "initmig gives steps a connection of psycopg 3: import psycopg instead",
+    ),
+    _Advice(
+        "ModuleNotFoundError",
+        r"No module named '(?P<module>\w+)",
+        "install {module} where initmig runs, or in an image FROM initmig",
+        page="docs/image.md",
+    ),
+    _Advice(
+        "TypeError",
+        r"unexpected keyword argument 'cursor_factory'",
+        "write connection.cursor(row_factory=psycopg.rows.dict_row), or namedtuple_row",
+    ),
+    _Advice(
+        "AttributeError|TypeError",
+        r"\bUUID\b",
+        "psycopg 3 returns uuid columns as uuid.UUID: write str(value), or id::text in the query",
+    ),
+    _Advice(
+        "AttributeError|TypeError",
+        r"\bIPv[46](Address|Network|Interface)\b",
+        "psycopg 3 returns inet and cidr columns as objects of ipaddress: write str(value)",
+    ),
+    _Advice(
+        "ProgrammingError",
+        r"cannot adapt type '(Json|Composed|SQL|Identifier|Literal|AsIs|Inet|\w+Range)'",
+        "the object is psycopg2's: use psycopg's own class",
+    ),
+    _Advice(
+        "AttributeError",
+        r"'(Composed|SQL|Identifier)' object has no attribute 'decode'",
+        "the query is psycopg2's: import its parts from psycopg.sql",
+    ),
+    _Advice(
+        "ProgrammingError",
+        r"cannot adapt type 'dict'",
+        "write psycopg.types.json.Jsonb(value)",
+    ),
+    _Advice(
+        "TypeError",
+        r"argument 2 must be a connection",
+        "the function is psycopg2's: use psycopg's own",
+    ),
+    _Advice(
+        "42601",
+        r'at or near "\$\d',
+        "a parameter stands for one value: write `= ANY(%s)` with a list in the place of IN,"
+        " and psycopg.sql.Identifier for a name",
+    ),
+    _Advice(
+        "42601",
+        r"cannot insert multiple commands into a prepared statement",
+        "execute each statement by itself, with its own parameters",
+    ),
+    _Advice(
+        "42P18|42804",
+        r"could not determine",
+        "psycopg 3 sends a string without a type: write a cast, as in %s::text",
+    ),
+    _Advice(
+        "42725|42883",
+        r"smallint|double precision",
+        "psycopg 3 sends a number as smallint, integer, bigint or double precision, whatever holds"
+        " it: write a cast, as in %s::int or %s::numeric",
+    ),
+    _Advice(
+        "0A000",
+        r"anonymous composite",
+        "write a parameter for each value, as in (a, b) = (%s, %s)",
+    ),
+    _Advice(
+        "22007|22P02|42P02|42P18|08P01",
+        r"\"\$\d|there is no parameter|could not determine|bind message",
+        "a parameter has no effect inside quotes: write make_interval(days => %s) for '%s days',"
+        " and put a value into the text of a function with psycopg.sql.Literal",
+    ),
+    _Advice(
+        "ProgrammingError",
+        r"can't change '(isolation_level|read_only|deferrable)' now",
+        "the transaction has begun: set __transactional__ = False, or write the migration in SQL"
+        " with SET TRANSACTION as its first statement",
+    ),
+)
+
+
+def advice(error: BaseException) -> str:
+    """What to write instead of what raised *error*; empty where nothing is known to help."""
+    if isinstance(error, AttributeError) and _is_of_psycopg(error.obj):
+        meant = _NAMES.get(error.name or "")
+        return f"psycopg 3 has no `{error.name}`: write {meant}; see {_PAGE}" if meant else ""
+    names = [getattr(error, "sqlstate", None) or "", *(each.__name__ for each in type(error).mro())]
+    for each in _TABLE:
+        said = re.search(each.said, str(error))
+        if said and any(re.fullmatch(each.error, name) for name in names):
+            return f"{each.write.format(**said.groupdict())}; see {each.page}"
+    return ""
+
+
+def _is_of_psycopg(thing: object) -> bool:
+    return any(each.__module__.partition(".")[0] == "psycopg" for each in type(thing).mro())

@@ -1,0 +1,39 @@
+"""What the errors say that come of psycopg2 beside psycopg 3; the rest is in docs/psycopg2.md."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from initmig.engine.advice import advice
+
+# as psycopg 3.3 and psycopg2 2.9 say it
+MIXED = {
+    "Json": psycopg.ProgrammingError("cannot adapt type 'Json' using placeholder '%s'"),
+    "range": psycopg.ProgrammingError("cannot adapt type 'DateTimeTZRange' using placeholder '%s'"),
+    "AsIs": psycopg.ProgrammingError("cannot adapt type 'AsIs' using placeholder '%s'"),
+    "as_string": TypeError("argument 2 must be a connection or a cursor"),
+    "register_uuid": TypeError("argument 2 must be a connection, cursor or None"),
+    "SQL": AttributeError("'Composed' object has no attribute 'decode'"),
+}
+OTHERS = [
+    psycopg.ProgrammingError("cannot adapt type 'Colour' using placeholder '%s'"),
+    psycopg.errors.UndefinedFunction("function f(integer) does not exist"),
+    psycopg.errors.SyntaxError('syntax error at or near "FORM"'),
+    psycopg.errors.InvalidTextRepresentation('invalid input syntax for type integer: "x"'),
+    TypeError("argument 1 must be str"),
+    AttributeError("'str' object has no attribute 'decode'"),
+    KeyError("UUID"),
+    ImportError("cannot import name 'psycopg2'"),
+]
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_an_object_of_psycopg2_is_named_as_such(name: str) -> None:
+    assert "is psycopg2's" in advice(MIXED[name])
+    assert "docs/psycopg2.md" in advice(MIXED[name])
+
+
+@pytest.mark.parametrize("error", OTHERS, ids=str)
+def test_what_has_nothing_to_do_with_psycopg2_gets_no_advice(error: Exception) -> None:
+    assert advice(error) == ""
