@@ -269,11 +269,13 @@ def _show(config: Config, emit: Emit) -> None:
 def _show_plan(config: Config, emit: Emit) -> None:
     from initmig import runner
     from initmig.output import plan_json, plan_sql
+    from initmig.sql.forecast import forecast_of
     from initmig.sql.squawk import ask_squawk
 
     plan = runner.plan(config, emit)
-    findings = ask_squawk([each.file.path for each in plan if each.file.is_sql], emit)
-    _print((plan_json if config.json else plan_sql)(plan, findings))
+    paths = [each.file.path for each in plan.migrations if each.file.is_sql]
+    forecast = forecast_of(plan.migrations, plan.inventory, ask_squawk(paths, emit))
+    _print((plan_json if config.json else plan_sql)(plan.migrations, forecast))
 
 
 def _show_status(config: Config, emit: Emit) -> None:

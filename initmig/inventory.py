@@ -27,6 +27,7 @@ coalesce((SELECT pg_catalog.json_agg(a.attname ORDER BY k.i)
 
 # No function that opens a relation, as pg_get_expr() may: it would wait for who has locked it.
 _FIELDS = {
+    "server": "SELECT pg_catalog.current_setting('server_version_num')::int",
     "path": f"SELECT name FROM ({SEARCH_PATH}) AS p WHERE name <> '' ORDER BY i",
     "schemas": f"SELECT nspname FROM pg_catalog.pg_namespace n WHERE {_SHOWN}",
     "relations": f"""
@@ -68,6 +69,10 @@ _FIELDS = {
         FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE r.ev_type <> '1' AND {_OURS}""",
+    "statistics": """
+        SELECT n.nspname, s.stxname, s.stxrelid::bigint
+        FROM pg_catalog.pg_statistic_ext s
+        JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace""",
     "functions": f"""
         SELECT DISTINCT n.nspname, p.proname
         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace

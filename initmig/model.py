@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from initmig.errors import Place
 from initmig.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
     from typing import Any, Literal, Protocol
-
-    from initmig.errors import Place
 
     Direction = Literal["apply", "rollback"]
 
@@ -72,6 +71,10 @@ class Listing(Record):
         return not all(file.is_sql for file in (*self.migrations, *self.hooks))
 
 
+def _nowhere(_: int) -> Place:
+    return Place("")
+
+
 class Step(Record):
     """One step as ``plan`` shows it: SQL, or where the Python function stands; in UTF-8.
 
@@ -85,6 +88,10 @@ class Step(Record):
     """Where a Python file defines it, 1-based; 0 where that is not known, and in SQL."""
     may_fail: frozenset[Direction] = frozenset()
     """The directions in which its errors are ignored."""
+    place_at: Callable[[int], Place] = _nowhere
+    """The place in the file of a byte of what applies it, from 0, without the text of the line."""
+    function: str = ""
+    """The name of the Python function that applies it; empty for SQL."""
 
     @property
     def data(self) -> bytes:

@@ -6,15 +6,14 @@ from initmig.durations import format_duration
 from initmig.quoting import in_one_line
 from initmig.records import TYPE_CHECKING
 from initmig.sql.alone import refused_in_transaction
-from initmig.sql.forecast import forecast_of
 from initmig.sql.locks import blocked_by
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from initmig.model import Migration, MigrationStatus, Outcome
     from initmig.sql.alone import Refused
-    from initmig.sql.forecast import Finding, Forecast
+    from initmig.sql.forecast import Forecast
 
 _HEADINGS = ("migration", "state", "applied (UTC)", "by", "took")
 
@@ -116,11 +115,10 @@ def outcome_json(outcome: Outcome) -> str:
     return dumps({**outcome._asdict(), "message": outcome.message or None}, ensure_ascii=False)
 
 
-def plan_sql(migrations: Sequence[Migration], findings: Sequence[Finding]) -> str:
+def plan_sql(migrations: Sequence[Migration], expected: Mapping[str, Sequence[Forecast]]) -> str:
     """What runs, in order, as SQL; above each migration, as comments, what is to be known of it."""
     if not migrations:
         return "-- nothing is pending"
-    expected = forecast_of(migrations, findings)
     return "\n\n".join(
         "\n".join(
             (*_facts(each), *_refused(each), *_expected(expected.get(each.id, ())), *_sql(each))
@@ -151,23 +149,24 @@ def _expected(forecasts: Iterable[Forecast]) -> Iterator[str]:
         for lock in each.locks:
             blocked = blocked_by(lock.mode)
             yield f"-- {_at(each)}: {lock.mode} on {lock.table}, which blocks {blocked}"
+        for what in each.not_analysed:
+            yield f"-- {_at(each)}: not analysed: {in_one_line(what)}"
         for advice in each.advice:
             yield f"--   {advice}"
 
 
 def _at(forecast: Forecast) -> str:
-    return f"{forecast.place.line}:{forecast.place.column}"
+    return str(forecast.place._replace(path="")).lstrip(":") or "in the file"
 
 
 def _sql(migration: Migration) -> list[str]:
     return [step.apply.strip("\ufeff\r\n") for step in migration.steps]
 
 
-def plan_json(migrations: Sequence[Migration], findings: Sequence[Finding]) -> str:
+def plan_json(migrations: Sequence[Migration], expected: Mapping[str, Sequence[Forecast]]) -> str:
     """A JSON document with every migration that runs, in order."""
     from json import dumps
 
-    expected = forecast_of(migrations, findings)
     records = [
         {
             "id": each.id,
@@ -197,11 +196,12 @@ def _refusal(refused: Refused) -> dict[str, object]:
 
 def _statement(forecast: Forecast) -> dict[str, object]:
     return {
-        "line": forecast.place.line,
-        "column": forecast.place.column,
+        "line": forecast.place.line or None,
+        "column": forecast.place.column or None,
         "locks": [
             {"table": lock.table, "lock": lock.mode, "blocks": blocked_by(lock.mode)}
             for lock in forecast.locks
         ],
         "advice": forecast.advice,
+        "not_analysed": forecast.not_analysed,
     }

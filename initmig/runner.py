@@ -20,7 +20,7 @@ from initmig.events import (
     NothingPending,
     UnknownMigrations,
 )
-from initmig.records import TYPE_CHECKING
+from initmig.records import TYPE_CHECKING, Record
 from initmig.run import (
     begin,
     changed,
@@ -64,7 +64,16 @@ if TYPE_CHECKING:
     from initmig.run import (
         Run,
     )
+    from initmig.sql.relations import Inventory
     from initmig.writer import Loaded
+
+
+class Plan(Record):
+    """What `migrate` would run, in order, and which relations the database has before it."""
+
+    migrations: tuple[Migration, ...]
+    inventory: Inventory
+
 
 _LOOK_SECONDS = 10.0
 """For an answer that takes no time: a server that takes longer is as good as away."""
@@ -236,29 +245,34 @@ def rehearse(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> Rehears
     return with_session(run, lambda session: rehearse_all(session, run))
 
 
-def plan(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Migration, ...]:
+def plan(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> Plan:
     """What `migrate` would run, in order; reads only.
 
     :raises InitmigError: whatever `migrate` would refuse before it runs anything
     """
     from initmig.intake import refuse_other_histories
+    from initmig.inventory import take_inventory
+    from initmig.sql.relations import Inventory
 
     run = begin(config, emit, clock)
 
-    def work(session: Session) -> tuple[Sequence[AppliedMigration], Sequence[Unfinished]]:
+    def work(
+        session: Session,
+    ) -> tuple[Sequence[AppliedMigration], Sequence[Unfinished], Inventory]:
         applied = history.applied_migrations(session)
         ids = [migration.id for migration in applied]
         left = planning.left_to_do(run.listing, ids)
         meet_unknown(session, run, left.unknown)
         if left.pending:
             refuse_other_histories(session, run.config, ids, run.known)
-        return applied, history.unfinished_migrations(session)
+        inventory = take_inventory(session.query) if left.pending else Inventory()
+        return applied, history.unfinished_migrations(session), inventory
 
-    applied, unfinished = with_session(run, work)
+    applied, unfinished, inventory = with_session(run, work)
     ids = [migration.id for migration in applied]
     pending = planning.pending_files(run.listing, ids)
     loaded = load_pending(run, pending, ids)
-    return planned(run, loaded, applied, unfinished)
+    return Plan(planned(run, loaded, applied, unfinished), inventory)
 
 
 def wait(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:

@@ -9,14 +9,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from initmig.postgres import ClientFailed, StatementFailed
-from initmig.sql.scanner import characters, copy_data, octets, offset_of, spans, split
-from initmig.sql.source import place_at
+from initmig.sql.scanner import Lines, characters, copy_data, octets, offset_of, spans, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from initmig.errors import Place
-    from initmig.model import Sliceable
     from initmig.postgres import Session
     from initmig.sql.scanner import CopyData
 
@@ -33,10 +31,10 @@ _COPY_CONTEXT = r"(?m)^COPY .*?, [^\d\n,:]*(\d+)"
 
 
 class Script(NamedTuple):
-    """SQL in the *file* at *path*, from the byte *start* to *end*."""
+    """SQL in a file, from the byte *start* to *end*."""
 
-    path: str
-    file: Sliceable
+    lines: Lines
+    """Of the file; all that is in it has the same."""
     start: int
     end: int
     data: Sequence[CopyData]
@@ -45,12 +43,12 @@ class Script(NamedTuple):
     @classmethod
     def of(cls, path: str, file: bytes) -> Script:
         """All of a *file*."""
-        return cls(path, file, 0, len(file), copy_data(octets(file)))
+        return cls(Lines(path, file), 0, len(file), copy_data(octets(file)))
 
     @property
     def sql(self) -> bytes:
         """All of it; no copy, if it is the whole file or a large statement."""
-        return self.file[self.start : self.end]
+        return self.lines.data[self.start : self.end]
 
     @property
     def size(self) -> int:
@@ -60,12 +58,12 @@ class Script(NamedTuple):
     @property
     def place(self) -> Place:
         """Where it begins."""
-        return self._place_at(self.start)
+        return self.lines.place(self.start)
 
     @property
     def message(self) -> bytes:
         """The SQL without the data."""
-        return b"".join([self.file[start:end] for start, end in self._sent()])
+        return b"".join([self.lines.data[start:end] for start, end in self._sent()])
 
     def _sent(self) -> Iterator[tuple[int, int]]:
         """Start and end of each piece of the message, in the file."""
@@ -79,19 +77,19 @@ class Script(NamedTuple):
         """The data of each COPY, in pieces."""
         for each in self.data:
             yield (
-                self.file[at : min(at + _PIECE, each.end)]
+                self.lines.data[at : min(at + _PIECE, each.end)]
                 for at in range(each.start, each.end, _PIECE)
             )
 
     def place_of(self, offset: int) -> Place:
         """The place of the character at *offset* of the message."""
         for start, end in self._sent():
-            sent = self.file[start:end]
+            sent = self.lines.data[start:end]
             size = characters(sent, 0, len(sent))
             if offset < size:
-                return self._place_at(start + offset_of(sent, 0, offset))
+                return self.lines.place(start + offset_of(sent, 0, offset))
             offset -= size
-        return self._place_at(self.end)
+        return self.lines.place(self.end)
 
     def place_of_statement(self, number: int, *, line: int = 0) -> Place:
         """The place of the statement *number*, from 0, or of the last one.
@@ -103,17 +101,14 @@ class Script(NamedTuple):
         for each in self.data:
             if line and each.statement == start:
                 start = self._line_of(each, line)
-        return self._place_at(start)
+        return self.lines.place(start)
 
     def _line_of(self, data: CopyData, line: int) -> int:
-        copied = self.file[data.start : data.end]
+        copied = self.lines.data[data.start : data.end]
         offset = 0
         for _ in range(line - 1):
             offset = copied.find(b"\n", offset) + 1 or len(copied)
         return data.start + offset
-
-    def _place_at(self, offset: int) -> Place:
-        return place_at(self.path, self.file[:], offset)
 
 
 class Outbox:

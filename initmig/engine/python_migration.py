@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import sys
 import traceback
 from contextlib import contextmanager
 from difflib import get_close_matches
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from yoyo.exceptions import BadMigration
@@ -20,6 +19,7 @@ from initmig.engine.blocks import in_blocks
 from initmig.engine.importing import load_as
 from initmig.engine.lazy import places_of
 from initmig.engine.piecewise import Part
+from initmig.engine.python_strings import PythonStrings
 from initmig.engine.speech import in_words, telling_what_is_said, yoyo_log
 from initmig.engine.transactions import NO_TRANSACTION
 from initmig.errors import (
@@ -39,9 +39,7 @@ from initmig.sql.scanner import (
     forbidden_in_transaction,
     preparing_transactions,
     releasing_locks,
-    split,
 )
-from initmig.sql.source import place_at
 from initmig.sql.statements import EndsBlock, EndsItsBlocks, OpensBlock, read_statements
 
 if TYPE_CHECKING:
@@ -83,7 +81,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         checksum = digest(contents.data)
         self.sets_isolation = "isolation" in (self.source or "").lower()
         self.sets_session = True  # whatever its functions call is not to be read here
-        steps = tuple(_steps(self.steps, file.path))
+        steps = tuple(self._shown(*each) for each in _steps(self.steps))
         self._parts: dict[Direction, Sequence[Part]] = {"apply": (), "rollback": ()}
         if not self.use_transactions:
             self._parts = {"apply": self._parts_of("apply"), "rollback": self._parts_of("rollback")}
@@ -138,13 +136,27 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             return Part(run, place, kind=kind if isinstance(kind, EndsItsBlocks) else None)
         return Part(run, place, code, kind)
 
+    def _shown(self, step: Any, may_fail: frozenset[Direction]) -> Step:
+        """A single *step* of yoyo's as `plan` shows it; errors in *may_fail* are ignored."""
+        apply, rollback = step._apply, step._rollback  # noqa: SLF001
+        texts = _shown(apply, self.path), _shown(rollback, self.path)
+        if callable(apply):
+            place = self._place_of_code(apply)
+            return Step(*texts, step.line, may_fail, lambda _: place, _name(apply))
+        place_at = partial(self._strings.place_at, apply or "")
+        return Step(*texts, step.line, may_fail, place_at)
+
     def _place_of_code(self, code: Any) -> Place:
         if isinstance(code, str):
             return self._place_of_sql(code)
         return Place(self.path, getattr(getattr(code, "__code__", None), "co_firstlineno", 0))
 
+    @cached_property
+    def _strings(self) -> PythonStrings:
+        return PythonStrings(self.path, self.source or "")
+
     def _place_of_sql(self, sql: str, position: int = 0) -> Place:
-        return _place_of_sql(self.path, self.source or "", sql, position)
+        return self._strings.place(sql, position)
 
     def run(self, backend: Backend, direction: Direction) -> None:
         """Run the steps.
@@ -314,32 +326,6 @@ def _sql_at_work(error: BaseException) -> str:
     return ""
 
 
-def _place_of_sql(path: str, source: str, sql: str, position: int) -> Place:
-    """Where the one string *sql* stands in *source*; *position* is the server's, 0 for none.
-
-    Only its first line where the string is not written as it reads, as with escapes in it.
-    """
-    if not sql:  # and the source may be no Python
-        return Place(path)
-    strings = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
-    found = [node for node in strings if node.value == sql]
-    if len(found) != 1:
-        return Place(path)
-    lines = source.splitlines(keepends=True)
-    start = sum(map(len, lines[: found[0].lineno - 1]))
-    statements = split(sql)
-    if sql not in (ast.get_source_segment(source, found[0]) or "") or not (
-        position or len(statements) == 1
-    ):
-        return _place_at(path, source, start)._replace(column=0)
-    offset = position - 1 if position else statements[0].start
-    return _place_at(path, source, source.index(sql, start) + offset)
-
-
-def _place_at(path: str, source: str, offset: int) -> Place:
-    return place_at(path, source.encode(), len(source[:offset].encode()))
-
-
 def _kind_of(sql: str, place: Place) -> Kind | None:
     """What the *sql* of one step does; :raises ConfigError: a block of it does not end in it."""
     statements = read_statements(sql.encode(errors="replace")).statements
@@ -370,17 +356,15 @@ def _functions(step: Any, direction: Direction) -> Iterator[Any]:
 
 
 def _steps(
-    steps: Iterable[Any], path: str, may_fail: frozenset[Direction] = frozenset()
-) -> Iterator[Step]:
-    """The single steps inside yoyo's wrappers and groups; errors in *may_fail* are ignored."""
+    steps: Iterable[Any], may_fail: frozenset[Direction] = frozenset()
+) -> Iterator[tuple[Any, frozenset[Direction]]]:
+    """The single steps inside yoyo's wrappers and groups, and where their errors are ignored."""
     for wrapper in steps:
         ignored = may_fail | _IGNORED[wrapper.ignore_errors]
         if isinstance(wrapper.step, StepGroup):
-            yield from _steps(wrapper.step.steps, path, ignored)
+            yield from _steps(wrapper.step.steps, ignored)
         else:
-            inner = wrapper.step
-            apply, rollback = inner._apply, inner._rollback  # noqa: SLF001
-            yield Step(_shown(apply, path), _shown(rollback, path), inner.line, ignored)
+            yield wrapper.step, ignored
 
 
 def _shown(code: Any, path: str) -> bytes:
@@ -388,8 +372,12 @@ def _shown(code: Any, path: str) -> bytes:
     text = code or ""
     if not isinstance(text, str):
         lines = getattr(getattr(code, "__code__", None), "co_firstlineno", "")
-        text = f"-- Python: {getattr(code, '__name__', repr(code))} at {path}:{lines}"
+        text = f"-- Python: {_name(code)} at {path}:{lines}"
     return text.encode(errors="replace")
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__name__", repr(function)))
 
 
 def _names(depends: Any) -> frozenset[str]:

@@ -11,7 +11,7 @@ from initmig.engine.outbox import Script
 from initmig.files import parse_sql
 from initmig.model import Migration, Step
 from initmig.scaffold import is_template
-from initmig.sql.scanner import mentions, octets, spans
+from initmig.sql.scanner import Lines, mentions, octets, spans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,8 @@ class SqlMigration(YoyoMigration):  # type: ignore[misc]
 
             self._parts["apply"], apply = parts_of(file.path, source.apply, emit)
             self._parts["rollback"], rollback = parts_of(file.rollback_path, source.rollback, emit)
-        shown = Step(apply, _shown_rollback(file, source.rollback, rollback))
+        undoing = _shown_rollback(file, source.rollback, rollback)
+        shown = Step(apply, undoing, place_at=Lines(file.path, apply).numbers)
         self.description = Migration(
             file,
             source.checksum,

@@ -10,14 +10,13 @@ from initmig.engine.outbox import Script
 from initmig.engine.pieces import Pieces
 from initmig.engine.piecewise import Part
 from initmig.events import ParserFellBack
-from initmig.sql.scanner import copy_data, octets, spans
+from initmig.sql.scanner import Lines, copy_data, octets, spans
 from initmig.sql.statements import Found, read_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from initmig.events import Emit
-    from initmig.model import Sliceable
     from initmig.sql.scanner import CopyData
     from initmig.sql.statements import Kind
 
@@ -31,24 +30,23 @@ def parts_of(path: str, file: bytes, emit: Emit) -> tuple[Sequence[Part], Pieces
     if fell_back:
         emit(ParserFellBack(path, fell_back))
     pieces = Pieces(file, ((start, end) for start, end, _ in statements))
-    return in_blocks(_parts(path, pieces, statements, copy_data(octets(file)))), pieces
+    lines = Lines(path, pieces)
+    return in_blocks(_parts(lines, statements, copy_data(octets(file)))), pieces
 
 
 def statements_of(script: Script) -> Sequence[Part]:
     """The statements of *script*, one by one, for a transaction that is open."""
     statements: Found[Kind] = Found((*span, None) for span in spans(octets(script.sql)))
-    return _parts(script.path, script.file, statements, script.data)
+    return _parts(script.lines, statements, script.data)
 
 
-def _parts(
-    path: str, file: Sliceable, statements: Found[Kind], copies: Sequence[CopyData]
-) -> Sequence[Part]:
+def _parts(lines: Lines, statements: Found[Kind], copies: Sequence[CopyData]) -> Sequence[Part]:
     data = {each.statement: each for each in copies}
 
     def part(number: int) -> Part:
         start, end, kind = statements[number]
         copied = (data[start],) if start in data else ()
-        script = Script(path, file, start, copied[0].after if copied else end, copied)
+        script = Script(lines, start, copied[0].after if copied else end, copied)
         sql = script if not copied else script._replace(end=end, data=())
         return Part(lambda backend: backend.run(script), script, sql, kind)
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from initmig.errors import Place
-from initmig.sql.scanner import mentions
-from initmig.sql.source import place_at
+from initmig.sql.scanner import Lines, mentions
 from initmig.sql.statements import Drops, EndsBlock, OpensBlock, read_kinds, runs_alone
 
 if TYPE_CHECKING:
@@ -51,12 +50,11 @@ class Refused(NamedTuple):
 
 
 class _Statement(NamedTuple):
-    """A statement whose kind is known, from the byte *start* to *end* of the *data*."""
+    """A statement whose kind is known, from the byte *start* to *end* of its file or step."""
 
-    path: str
+    lines: Lines
     line: int
     """Of the step in Python that has it; 0 in SQL."""
-    data: bytes
     start: int
     end: int
     kind: Kind
@@ -64,14 +62,14 @@ class _Statement(NamedTuple):
     @property
     def place(self) -> Place:
         """Where it stands, or where its step does."""
-        if self.path.endswith(".sql"):
-            return place_at(self.path, self.data, self.start)
-        return Place(self.path, self.line)
+        if self.lines.path.endswith(".sql"):
+            return self.lines.place(self.start)
+        return Place(self.lines.path, self.line)
 
     @property
     def text(self) -> str:
         """Its beginning, on one line."""
-        data = self.data[self.start : min(self.end, self.start + 4 * _SHOWN)]
+        data = self.lines.data[self.start : min(self.end, self.start + 4 * _SHOWN)]
         text = " ".join(data.decode(errors="ignore").split())
         return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
@@ -111,9 +109,10 @@ def _statements(migration: Migration, direction: Direction) -> Iterator[_Stateme
         data = (step.applying if applying else step.undoing)[:]
         if direction in step.may_fail or (migration.transactional and not mentions(data, _WORDS)):
             continue
+        lines = Lines(path, data)
         for start, end, kind in read_kinds(data)[0]:
             if kind is not None:
-                yield _Statement(path, step.line, data, start, end, kind)
+                yield _Statement(lines, step.line, start, end, kind)
 
 
 def _is_refused(kind: Kind) -> bool:

@@ -5,6 +5,7 @@ What a function, a procedure or a DO block does is not to be read here.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from initmig.sql.statements import Node, nodes, read_each
@@ -64,17 +65,22 @@ def left(changes: Iterable[tuple[_T, Change]], *, commits: bool) -> Sequence[tup
 
     Where the transaction *commits* then, that removes what lasts until then.
     """
-    kept: list[tuple[_T, Leaves]] = []
-    for at, change in changes:
+    kept: dict[int, tuple[_T, Leaves]] = {}
+    alike: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for number, (at, change) in enumerate(changes):
+        of_kind = alike[change.kind]
         if isinstance(change, Leaves):
-            kept.append((at, change))
-            continue
-        alike = [each for each in kept if each[1].kind == change.kind]
-        for each in [each for each in alike if each[1].key == change.key][-1:]:
-            kept.remove(each)
-        if not change.key:
-            kept = [each for each in kept if each not in alike]
-    return [each for each in kept if not (commits and each[1].until_commit)]
+            kept[number] = (at, change)
+            of_kind[change.key].append(number)
+        elif change.key:
+            for last in of_kind[change.key][-1:]:
+                of_kind[change.key].pop()
+                del kept[last]
+        else:
+            for each in (number for numbers in of_kind.values() for number in numbers):
+                del kept[each]
+            of_kind.clear()
+    return [each for each in kept.values() if not (commits and each[1].until_commit)]
 
 
 def _changes(tree: Node) -> Iterator[Change]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from initmig.sql.source import place_at
+from initmig.sql.scanner import Lines
 from initmig.sql.statements import nodes, read_each
 
 if TYPE_CHECKING:
@@ -77,23 +77,28 @@ Need = Uses | Makes | Fills | Creates | Requires | Obscures
 
 
 class Stated(NamedTuple):
-    """A need of a statement, which begins at the byte *start* of the *data* of *path*."""
+    """A need of a statement, which begins at the byte *start* of its file."""
 
-    path: str
-    data: bytes
+    lines: Lines
     start: int
     need: Need
 
     @property
+    def path(self) -> str:
+        """The path of the file."""
+        return self.lines.path
+
+    @property
     def place(self) -> Place:
         """The place of the statement."""
-        return place_at(self.path, self.data, self.start)
+        return self.lines.place(self.start)
 
 
 def read_needs(path: str, data: bytes) -> tuple[tuple[Stated, ...], str]:
     """What the *data* of *path* needs, in order; and why the parser did not read all of it."""
     found, fell_back = read_each(data, lambda tree: tuple(_needs(tree)))
-    stated = (Stated(path, data, start, need) for start, _, needs in found for need in needs or ())
+    lines = Lines(path, data)
+    stated = (Stated(lines, start, need) for start, _, needs in found for need in needs or ())
     return tuple(stated), fell_back
 
 

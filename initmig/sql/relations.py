@@ -7,9 +7,10 @@ PostgreSQL's own rules for names. What a function, a DO block or an extension ma
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from initmig.quoting import LONGEST_NAME_BYTES, quote_identifier
+from initmig.quoting import LONGEST_NAME_BYTES, quote_identifier, split_names
 from initmig.sql.statements import nodes
 
 if TYPE_CHECKING:
@@ -100,6 +101,10 @@ class Inventory(NamedTuple):
     programs: tuple[Program, ...] = ()
     functions: frozenset[tuple[str, str]] = frozenset()
     """Schema and name of each VOLATILE function outside of the server's own catalog."""
+    statistics: tuple[tuple[str, str, int], ...] = ()
+    """Schema, name and table of what CREATE STATISTICS has made."""
+    server: int = 18
+    """The major version of the server."""
 
 
 class Relations:
@@ -111,11 +116,12 @@ class Relations:
 
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
+        self.server = inventory.server
         self._path = inventory.path
         self._schemas = set(inventory.schemas)
         self._last_id = 0
         self._relations: dict[int, Relation] = {}
-        self._ids: dict[tuple[str, str], int] = {}
+        self._ids: defaultdict[str, dict[str, int]] = defaultdict(dict)  # by schema, by name
         self._indexes: defaultdict[int, dict[int, None]] = defaultdict(dict)
         self._children: defaultdict[int, dict[int, None]] = defaultdict(dict)
         self._parents: defaultdict[int, dict[int, None]] = defaultdict(dict)
@@ -125,8 +131,7 @@ class Relations:
         self._read_by: defaultdict[int, dict[int, None]] = defaultdict(dict)
         self._programs: defaultdict[int, dict[tuple[str, str], Program]] = defaultdict(dict)
         self._functions = set(inventory.functions)
-        self.is_complete = True
-        """False after a statement of which nobody sees what it makes, as a DO block."""
+        self._statistics = {each[:2]: each[2] for each in inventory.statistics}
         for relation in inventory.relations:
             self._add(relation)
         for child, parent in inventory.children:
@@ -143,7 +148,7 @@ class Relations:
     def find(self, schema: str, name: str) -> Relation | None:
         """The relation of this name now; None if there is none. Without *schema* the path tells."""
         for each in [schema] if schema else (_TEMPORARY, "pg_catalog", *self._path):
-            if (id := self._ids.get((each, name))) is not None:
+            if (id := self._ids[each].get(name)) is not None:
                 return self._relations[id]
         return None
 
@@ -179,6 +184,14 @@ class Relations:
     def table_of(self, relation: Relation) -> Relation:
         """The table of an index; else the relation itself."""
         return self._relations.get(relation.table, relation)
+
+    def of_statistics(self, items: Sequence[Node]) -> Relation | None:
+        """The table of the extended statistics that a list of names means."""
+        *schema, name = _strings(items)
+        for each in schema[-1:] or self._path:
+            if (table := self._statistics.get((each, name))) is not None:
+                return self._relations.get(table)
+        return None
 
     def indexes_of(self, relation: Relation) -> list[Relation]:
         """The indexes of a table."""
@@ -216,6 +229,12 @@ class Relations:
                 found[each.id] = each
         return list(found.values())
 
+    def whole_of(self, key: ForeignKey) -> ForeignKey:
+        """The foreign key that *key* is a partition's part of, or *key* itself."""
+        while key.parent in self._foreign_keys:
+            key = self._foreign_keys[key.parent]
+        return key
+
     def foreign_key(self, table: Relation, name: str) -> ForeignKey | None:
         """The foreign key *name* that *table* has."""
         keys = self.foreign_keys_of(table)
@@ -249,7 +268,7 @@ class Relations:
 
     def inside(self, schema: str) -> list[Relation]:
         """All relations of *schema*."""
-        return [each for each in self._relations.values() if each.schema == schema]
+        return [self._relations[id] for id in self._ids[schema].values()]
 
     def dropped_with(self, relations: Iterable[Relation], *, cascade: bool) -> list[Relation]:
         """What a DROP of *relations* drops, them first."""
@@ -288,17 +307,16 @@ class Relations:
         change = self._changes.get(kind)
         if change:
             change(self, node)
-        self.is_complete = self.is_complete and kind not in _OPAQUE
 
     def _add(self, relation: Relation) -> None:
         self._relations[relation.id] = relation
-        self._ids[relation.schema, relation.name] = relation.id
+        self._ids[relation.schema][relation.name] = relation.id
         if relation.table:
             self._indexes[relation.table][relation.id] = None
 
     def _replace(self, relation: Relation) -> None:
         old = self._relations[relation.id]
-        self._ids.pop((old.schema, old.name), None)
+        self._ids[old.schema].pop(old.name, None)
         self._add(relation)
 
     def _adopt(self, child: int, parent: int) -> None:
@@ -342,7 +360,7 @@ class Relations:
     def _drop(self, relations: Iterable[Relation], *, cascade: bool) -> None:
         for each in self.dropped_with(relations, cascade=cascade):
             for key in self.foreign_keys_of(each):
-                self._drop_key(key)
+                self._drop_key(self.whole_of(key) if key.referenced == each.id else key)
             for parent in self.parents_of(each):
                 self._disown(each, parent)
             for child in self.children_of(each):
@@ -351,8 +369,8 @@ class Relations:
             self._indexes[each.table].pop(each.id, None)
             self._programs.pop(each.id, None)
             del self._relations[each.id]
-            if self._ids.get((each.schema, each.name)) == each.id:
-                del self._ids[each.schema, each.name]
+            if self._ids[each.schema].get(each.name) == each.id:
+                del self._ids[each.schema][each.name]
 
     def _make(self, node: Node, kind: str, **more: Any) -> Relation | None:
         """A new relation for the RangeVar *node*; None where one of that name is there."""
@@ -363,7 +381,7 @@ class Relations:
 
     def _make_at(self, schema: str, name: str, kind: str, **more: Any) -> Relation | None:
         name = _cut(name)
-        if (schema, name) in self._ids:
+        if name in self._ids[schema]:
             return None
         made = Relation(self._new_id(), schema, name, kind)._replace(**more)
         self._add(made)
@@ -464,7 +482,7 @@ class Relations:
 
     def _free_relation(self, table: Relation, columns: str, label: str) -> str:
         def is_taken(name: str) -> bool:
-            return (table.schema, name) in self._ids
+            return name in self._ids[table.schema]
 
         return self._free_name(table.name, columns, label, is_taken)
 
@@ -484,6 +502,17 @@ class Relations:
     def _select(self, node: Node) -> None:
         if "intoClause" in node:
             self._make(node["intoClause"]["rel"], "r")
+        match node.get("targetList"):
+            case [{"ResTarget": {"val": {"FuncCall": {"funcname": [*_, name], "args": args}}}}]:
+                if name == {"String": {"sval": "set_config"}}:
+                    self._set_config(args)
+
+    def _set_config(self, args: Sequence[Node]) -> None:
+        match args:
+            case [{"A_Const": {"sval": {"sval": "search_path"}}}, {"A_Const": {"sval": value}}, _]:
+                text = value.get("sval", "")
+                with suppress(ValueError):  # the server refuses such a list
+                    self._path = split_names(text) if text else ()
 
     def _create_view(self, node: Node) -> None:
         made = self._make(node["view"], "v")
@@ -732,6 +761,12 @@ class Relations:
             *schema, name = _strings(node["funcname"])
             self._functions.add((schema[-1] if schema else self.home(), name))
 
+    def _create_statistics(self, node: Node) -> None:
+        *schema, name = _strings(node.get("defnames", ()))[-2:] or ("",)
+        table = self.named(node["relations"][0].get("RangeVar", {"relname": ""}))
+        if name and table:
+            self._statistics[schema[-1] if schema else self.home(), name] = table.id
+
     def _set(self, node: Node) -> None:
         if node.get("name") == "search_path":
             values = [each.get("A_Const", {}).get("sval", {}) for each in node.get("args", ())]
@@ -747,6 +782,7 @@ class Relations:
         "CreateFunctionStmt": _create_function,
         "CreateSchemaStmt": _create_schema,
         "CreateSeqStmt": _create_sequence,
+        "CreateStatsStmt": _create_statistics,
         "CreateStmt": _create_table,
         "CreateTableAsStmt": _create_table_as,
         "CreateTrigStmt": _create_trigger,
@@ -775,11 +811,6 @@ SERIAL = frozenset(("serial", "bigserial", "smallserial", "serial2", "serial4", 
 EVENTS = {4: "INSERT", 8: "DELETE", 16: "UPDATE", 32: "TRUNCATE"}
 """As pg_trigger.tgtype has them, and the parser."""
 _INSTEAD = 64
-
-_OPAQUE = (
-    *("CallStmt", "CreateExtensionStmt", "AlterExtensionStmt", "DoStmt", "ExecuteStmt"),
-    *("ImportForeignSchemaStmt", "DropOwnedStmt"),
-)
 
 
 def cascades(node: Node) -> bool:
@@ -850,6 +881,8 @@ def read_inventory(rows: Mapping[str, Collection[Sequence[object]]]) -> Inventor
         uses=tuple(map(Uses._make, records("uses"))),
         programs=tuple(map(_program, records("programs"))),
         functions=frozenset((str(a), str(b)) for a, b in records("functions")),
+        statistics=tuple((str(a), str(b), int(str(c))) for a, b, c in records("statistics")),
+        server=next((int(str(number)) // 10000 for (number,) in records("server")), 18),
     )
 
 

@@ -8,12 +8,16 @@ https://www.postgresql.org/docs/current/sql-syntax-lexical.html
 from __future__ import annotations
 
 import re
+from array import array
 from functools import cache
 
+from initmig.errors import Place
 from initmig.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from initmig.model import Sliceable
 
 # Every character beyond ASCII is a letter to PostgreSQL, and none of them is white space.
 _LETTER = r"(?:[A-Za-z_]|[^\x00-\x7f])"
@@ -93,6 +97,15 @@ _MAYBE_LOCK_RELEASE = ("discard", "pg_advisory_unlock_all")
 _PIECE = 1 << 16
 """So much of a text is copied at a time."""
 
+_BLOCK = 1 << 12
+"""In so many bytes the lines are counted again for each place in them."""
+
+_NEAR = 1 << 8
+"""So many bytes are enough to see most lines' ends."""
+
+_CONTINUATIONS = bytes(range(0x80, 0xC0))
+"""What in UTF-8 is not the first byte of a character."""
+
 _DIRECTIVE = r"--\s*(\w+)\s*:\s*(.*)"
 
 _META_COMMAND_HINTS = {
@@ -144,17 +157,6 @@ class Directive(Record):
     offset: int
     is_read: bool = True
     """Whether yoyo reads it: only line comments and empty lines may stand above it."""
-
-
-class Position(Record):
-    """A place in a text; *line* and *column* are 1-based and count characters."""
-
-    line: int
-    column: int
-    source: str
-    """The text of that line, without its end; of a very long one what is near."""
-    before: int = 0
-    """How many characters of the line stand before *source*."""
 
 
 def octets(data: bytes) -> str:
@@ -362,30 +364,99 @@ def _comments(text: str, start: int, end: int) -> Iterator[int]:
             start = _after_block_comment(text, start)
 
 
-def position(data: bytes, offset: int) -> Position:
-    r"""The place of the character at the byte *offset*; ``\n``, ``\r\n`` or ``\r`` ends a line."""
-    if data.startswith(b"\n", offset) and data.endswith(b"\r", 0, offset):
-        offset -= 1  # inside of one line end
-    line_feeds, returns, pairs = (data.count(end, 0, offset) for end in (b"\n", b"\r", b"\r\n"))
-    start = max(data.rfind(b"\n", 0, offset), data.rfind(b"\r", 0, offset)) + 1
-    found = _compiled_for_bytes(_LINE_END).search(data, offset)
-    end = found.start() if found else len(data)
-    first, last = start, end
-    if end - start > _PIECE:
-        first = max(start, _edge(data, max(0, offset - _PIECE // 2)))
-        last = min(end, _edge(data, offset + _PIECE // 2))
-    before = characters(data, start, first)
-    return Position(
-        line=line_feeds + returns - pairs + 1,
-        column=before + characters(data, first, offset) + 1,
-        source=_text(data[first:last]),
-        before=before,
-    )
-
-
 def characters(data: bytes, start: int, end: int) -> int:
     """How many characters *data* has from *start* to *end*."""
     return sum(len(_text(piece)) for _, piece in in_characters(data, start, end))
+
+
+class Lines:
+    r"""The places of characters in the *data* of a file; ``\n``, ``\r\n`` or ``\r`` ends a line.
+
+    Each place takes the same time, wherever it is: what stands before it is counted only once.
+    """
+
+    def __init__(self, path: str, data: Sliceable) -> None:
+        self.path = path
+        self.data = data
+        # At the beginning of each block: the lines up to there, the start of the one that it is in,
+        # and how many characters of that stand before it.
+        self._numbers, self._starts, self._before = (
+            array("Q", [1]),
+            array("Q", [0]),
+            array("Q", [0]),
+        )
+
+    def place(self, offset: int) -> Place:
+        """The place of the character at the byte *offset*, with the text of its line."""
+        offset = self._outside_of_line_end(offset)
+        place, start = self._place_and_start(offset)
+        end = self._line_end(offset)
+        if end - start <= _PIECE:
+            return place._replace(source=_text(self.data[start:end]))
+        first = max(start, self._edge(offset - _PIECE // 2))
+        last = min(end, self._edge(offset + _PIECE // 2))
+        before = place.column - 1 - _count(self.data[first:offset])
+        return place._replace(source=_text(self.data[first:last]), before=before)
+
+    def numbers(self, offset: int) -> Place:
+        """The same without the text of the line, of which a very long one makes much."""
+        return self._place_and_start(self._outside_of_line_end(offset))[0]
+
+    def _outside_of_line_end(self, offset: int) -> int:
+        around = self.data[max(0, offset - 1) : offset + 1]
+        return offset - 1 if around == b"\r\n" else offset
+
+    def _place_and_start(self, offset: int) -> tuple[Place, int]:
+        block = self._block_of(offset)
+        piece = self.data[block * _BLOCK : offset]
+        start = _last_start(piece)
+        column = _count(piece[start:]) + (0 if start else self._before[block]) + 1
+        place = Place(self.path, self._numbers[block] + _line_ends(piece), column)
+        return place, block * _BLOCK + start if start else self._starts[block]
+
+    def _line_end(self, offset: int) -> int:
+        """Where the line of *offset* ends; somewhere in it where it is very long."""
+        rest = b""
+        for size in (_NEAR, _PIECE + 1):
+            rest = self.data[offset : offset + size]
+            if found := _compiled_for_bytes(_LINE_END).search(rest):
+                return offset + found.start()
+        return offset + len(rest)
+
+    def _block_of(self, offset: int) -> int:
+        """The number of the block in which *offset* is; all before it are counted then."""
+        while len(self._numbers) <= offset // _BLOCK:
+            self._count_block(len(self._numbers) - 1)
+        return offset // _BLOCK
+
+    def _count_block(self, number: int) -> None:
+        first = number * _BLOCK
+        piece = self.data[first : first + _BLOCK + 1]
+        block, following = piece[:_BLOCK], piece[_BLOCK:]
+        ends = _line_ends(block) - (block.endswith(b"\r") and following == b"\n")
+        start = _last_start(block)
+        self._numbers.append(self._numbers[number] + ends)
+        self._starts.append(first + start if start else self._starts[number])
+        self._before.append(_count(block[start:]) + (0 if start else self._before[number]))
+
+    def _edge(self, offset: int) -> int:
+        """Where the character begins that the byte at *offset* is of."""
+        first = max(0, offset - 3)
+        return first + _edge(self.data[first : offset + 1], offset - first)
+
+
+def _line_ends(data: bytes) -> int:
+    return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
+
+
+def _last_start(data: bytes) -> int:
+    """Where the last line of *data* begins; 0 where it has no other."""
+    return max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+
+
+def _count(data: bytes) -> int:
+    """How many characters begin in *data*, which is UTF-8."""
+    return len(data.translate(None, _CONTINUATIONS))
 
 
 def _edge(data: bytes, offset: int) -> int:

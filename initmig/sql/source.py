@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from initmig.errors import Place, Problem
+from initmig.errors import Problem
 from initmig.records import TYPE_CHECKING, Record
 from initmig.sql.scanner import (
     Finding,
+    Lines,
     blanked,
     forbidden_in_transaction,
     frame,
@@ -14,7 +15,6 @@ from initmig.sql.scanner import (
     in_characters,
     octets,
     offset_of,
-    position,
     preparing_transactions,
     psql_only,
     releasing_locks,
@@ -24,6 +24,7 @@ from initmig.sql.scanner import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from initmig.errors import Place
     from initmig.sql.scanner import (
         Directive,
     )
@@ -57,18 +58,19 @@ class Source:
         self.data = self._checked(without_mark(data))
         self._blank_out(restrictions(octets(self.data)))
         text = octets(self.data)
+        self.lines = Lines(path, self.data)
         self._object_to(*psql_only(text), *releasing_locks(text))
 
     def _checked(self, data: bytes) -> bytes:
         """*data*; nothing where it is not UTF-8."""
         if (wrong := _not_utf8(data)) is not None:
-            line, column, *_ = position(data[:wrong], wrong)
+            place = Lines(self.path, data[:wrong]).numbers(wrong)
             self.problems.append(
                 Problem(
                     "not-utf8",
                     f"byte 0x{data[wrong]:02x} is not UTF-8",
                     f"save the file as UTF-8, for example: iconv -f LATIN1 -t UTF-8 {self.path}",
-                    Place(self.path, line, column),
+                    place,
                 )
             )
             return b""
@@ -89,7 +91,7 @@ class Source:
             self.data = blanked(self.data, spans)
 
     def _object(self, finding: Finding) -> None:
-        place = place_at(self.path, self.data, finding.offset)
+        place = self.lines.place(finding.offset)
         self.problems.append(Problem(finding.id, finding.message, finding.hint, place))
 
     def _object_to(self, *findings: Finding) -> None:
@@ -192,5 +194,4 @@ def without_mark(data: bytes) -> bytes:
 
 def place_at(path: str, data: bytes, offset: int) -> Place:
     """The place of the character at the byte *offset* (0-based) in the *data* of *path*."""
-    line, column, source, before = position(data, offset)
-    return Place(path, line, column, source, before)
+    return Lines(path, data).place(offset)

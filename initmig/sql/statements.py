@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
 
-from initmig.sql.scanner import copy_data, octets, offset_of, position, spans
+from initmig.sql.scanner import Lines, copy_data, octets, offset_of, spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -187,18 +187,34 @@ def read_each(data: bytes, read: Callable[[Node], _T | None]) -> tuple[Found[_T]
     """
     found: Found[_T] = Found()
     refused = ""
-    for start, end in spans(octets(data)):
-        what = None
-        try:
-            what = read(_only(_parse(data, start, end)))
-        except _Refused as error:
-            refused = refused or _placed(error, data, start)
-        found.append(start, end, what)
+    for start, end, tree, error in _parse_each(data):
+        found.append(start, end, None if tree is None else read(tree))
+        refused = refused or (_placed(error, data, start) if error else "")
     if refused and not copy_data(octets(data)):  # the parser would take the data for SQL
         with suppress(_Refused):
             return Found(_as_parsed(data, read)), ""
     # Where the parser reads each part as one statement, it has no other way to part them.
     return found, refused
+
+
+def parsed(data: bytes) -> Iterator[Parsed]:
+    """Each statement of *data* in order, parted as by `read_each`, and read one after the other."""
+    if len(data) > _MAX_LENGTH:  # which the parser does not part
+        yield from _parse_each(data)
+        return
+    found = list(_parse_each(data))
+    if any(each.error for each in found) and not copy_data(octets(data)):
+        with suppress(_Refused):
+            found = [Parsed(*each) for each in _as_parsed(data, lambda tree: tree)]
+    yield from found
+
+
+def _parse_each(data: bytes) -> Iterator[Parsed]:
+    for start, end in spans(octets(data)):
+        try:
+            yield Parsed(start, end, _only(_parse(data, start, end)))
+        except _Refused as error:
+            yield Parsed(start, end, None, error)
 
 
 def nodes(tree: Node) -> Iterator[tuple[str, Node]]:
@@ -233,6 +249,15 @@ class _Refused(Exception):
         self.offset = offset
 
 
+class Parsed(NamedTuple):
+    """One statement, by its offsets in bytes, and its tree; else why the parser has none."""
+
+    start: int
+    end: int
+    tree: Node | None
+    error: _Refused | None = None
+
+
 def _parse(data: bytes, start: int = 0, end: int | None = None) -> list[Node]:
     """What the parser has for each statement; :raises _Refused: it is no SQL to it."""
     from pgparse import PGQueryError, parse
@@ -252,7 +277,7 @@ def _parse(data: bytes, start: int = 0, end: int | None = None) -> list[Node]:
 
 def _placed(refused: _Refused, data: bytes, start: int) -> str:
     offset = offset_of(data, start, refused.offset)
-    return f"line {position(data, offset).line}: {refused}"
+    return f"line {Lines('', data).numbers(offset).line}: {refused}"
 
 
 def _only(parsed: list[Node]) -> Node:

@@ -1,4 +1,4 @@
-"""What `plan` says that a statement will lock is what PostgreSQL locks."""
+"""What `plan` shows: as text and as JSON, of files in SQL and in Python, and with squawk."""
 
 from __future__ import annotations
 
@@ -9,38 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.databases import Database, create_database
 from tests.support.migrations import write
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.support.command import Initmig
-    from tests.support.databases import Database
+    from tests.support.servers import MakeServer, MakeStandby
 
-TABLES = """
-CREATE TABLE users (id int PRIMARY KEY, name text, n int, remark varchar(20),
-    CONSTRAINT positive CHECK (n > 0) NOT VALID);
-CREATE TABLE orders (id int PRIMARY KEY, user_id int);
-CREATE TABLE events (day date) PARTITION BY RANGE (day);
-CREATE TABLE events_1 (day date);
-CREATE INDEX users_n ON users (n);
-CREATE MATERIALIZED VIEW totals AS SELECT user_id, count(*) FROM orders GROUP BY 1;
-CREATE UNIQUE INDEX totals_user ON totals (user_id);
-CREATE POLICY everybody ON users USING (true);
-CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
-CREATE TRIGGER quiet BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION nothing();
-INSERT INTO users SELECT i, 'x', i, '' FROM generate_series(1, 10) i;
-INSERT INTO orders SELECT i, i FROM generate_series(1, 10) i"""
-
-READING = {"ACCESS SHARE", "ROW SHARE"}
-"""What a statement takes on tables that it only reads, which `plan` leaves out."""
-
-OF_INDEX = {"users_n": "users", "totals_user": "totals"}
-
-
-@pytest.fixture
-def furnished(database: Database) -> Database:
-    database.execute(TABLES)
-    return database
-
+USERS = "CREATE TABLE users (id int PRIMARY KEY, name text, n int)"
 
 BARE = {"PATH": "/usr/bin:/bin"}
 WITH_SQUAWK = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
@@ -60,84 +37,10 @@ def asked(
     return statements
 
 
-@pytest.mark.parametrize(
-    ("sql", "advice"),
-    [
-        ("CREATE TABLE new (id int)", ""),
-        ("CREATE TABLE new (user_id int REFERENCES users)", ""),
-        ("CREATE TABLE events_2 PARTITION OF events DEFAULT", ""),
-        ("CREATE TABLE child () INHERITS (users)", ""),
-        ("ALTER TABLE users ADD note text DEFAULT now()", ""),
-        ("ALTER TABLE users ADD token float DEFAULT random()", "rewrites the table"),
-        ("ALTER TABLE users ADD number bigserial", "rewrites the table"),
-        ("ALTER TABLE users ADD twice int GENERATED ALWAYS AS (n * 2) STORED", "rewrites"),
-        ("ALTER TABLE users DROP COLUMN remark", "-- breaking: true"),
-        ("ALTER TABLE users ALTER n TYPE bigint", "rewrites the table"),
-        ("ALTER TABLE users ALTER name SET NOT NULL", "(... IS NOT NULL) NOT VALID"),
-        ("ALTER TABLE users ALTER name DROP NOT NULL", ""),
-        ("ALTER TABLE users ALTER name SET DEFAULT 'x'", ""),
-        ("ALTER TABLE users ALTER name SET STATISTICS 10", ""),
-        ("ALTER TABLE users SET (fillfactor = 80)", ""),
-        ("ALTER TABLE users ADD CHECK (n < 1000)", "add it NOT VALID"),
-        ("ALTER TABLE users ADD CHECK (n < 1000) NOT VALID", ""),
-        ("ALTER TABLE users VALIDATE CONSTRAINT positive", ""),
-        ("ALTER TABLE users ADD UNIQUE (n)", "ADD ... USING INDEX"),
-        ("ALTER TABLE orders ADD FOREIGN KEY (user_id) REFERENCES users", "add it NOT VALID"),
-        ("ALTER TABLE orders ADD FOREIGN KEY (user_id) REFERENCES users NOT VALID", ""),
-        ("ALTER TABLE orders DISABLE TRIGGER quiet", ""),
-        ("ALTER TABLE events ATTACH PARTITION events_1 DEFAULT", ""),
-        ("ALTER TABLE users RENAME TO people", "-- breaking: true"),
-        ("ALTER TABLE users RENAME name TO called", "-- breaking: true"),
-        ("ALTER INDEX users_n RENAME TO other", ""),
-        ("ALTER TABLE users ENABLE ROW LEVEL SECURITY", ""),
-        ("CREATE INDEX ON users (name)", "CREATE INDEX CONCURRENTLY"),
-        ("DROP INDEX users_n", "DROP INDEX CONCURRENTLY"),
-        ("REINDEX TABLE users", "REINDEX CONCURRENTLY"),
-        ("REINDEX (CONCURRENTLY FALSE) TABLE users", "REINDEX CONCURRENTLY"),
-        ("CREATE POLICY others ON users USING (true)", ""),
-        ("DROP POLICY everybody ON users", ""),
-        ("CREATE RULE none AS ON DELETE TO users DO INSTEAD NOTHING", ""),
-        ("DROP TRIGGER quiet ON orders", ""),
-        (
-            "CREATE TRIGGER t BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION nothing()",
-            "",
-        ),
-        ("INSERT INTO orders VALUES (11, 1)", ""),
-        ("UPDATE orders SET user_id = 1", "in portions"),
-        ("UPDATE orders SET user_id = 1 WHERE id = 1", ""),
-        ("DELETE FROM orders", "in portions"),
-        ("TRUNCATE orders", ""),
-        ("LOCK TABLE orders IN SHARE MODE", ""),
-        ("LOCK TABLE orders", ""),
-        ("ANALYZE orders", ""),
-        ("REFRESH MATERIALIZED VIEW totals", "blocks reads"),
-        ("REFRESH MATERIALIZED VIEW CONCURRENTLY totals", ""),
-        ("CLUSTER users USING users_n", ""),
-        ("DROP TABLE orders CASCADE", "-- breaking: true"),
-    ],
-    ids=lambda value: value[:60],
-)
-def test_the_locks_of_the_plan_are_those_that_the_server_takes(
-    furnished: Database, initmig: Initmig, folder: Path, sql: str, advice: str
-) -> None:
-    write(folder, {"0001_next.sql": f"-- what it is about\n{sql};"})
-    [planned] = asked("plan", initmig, furnished, folder)
-    assert (planned["line"], planned["column"]) == (2, 1)
-    expected = {OF_INDEX.get(each["table"], each["table"]): each for each in planned["locks"]}
-    [seen] = asked("rehearse", initmig, furnished, folder)
-    real = {
-        each["table"]: (each["lock"], each["blocks"])
-        for each in seen["tables"]
-        if each["lock"] not in READING
-    }
-    real.pop("totals", None) if "CASCADE" in sql else None  # the statement does not name it
-    assert {name: (each["lock"], each["blocks"]) for name, each in expected.items()} == real
-    assert any(advice in each for each in planned["advice"]) if advice else not planned["advice"]
-
-
 def test_the_plan_shows_them_above_the_sql(
-    furnished: Database, initmig: Initmig, folder: Path
+    database: Database, initmig: Initmig, folder: Path
 ) -> None:
+    database.execute(USERS)
     write(
         folder,
         {
@@ -147,7 +50,7 @@ def test_the_plan_shows_them_above_the_sql(
             "0003_c.py": "from yoyo import step\nstep('DROP TABLE users')",
         },
     )
-    result = initmig("plan", url=furnished.url, folder=folder, env=BARE)
+    result = initmig("plan", url=database.url, folder=folder, env=BARE)
     assert result.code == 0, result.err
     assert result.out.splitlines()[:4] == [
         f"-- 0001_a ({folder}/0001_a.sql)",
@@ -162,21 +65,28 @@ def test_the_plan_shows_them_above_the_sql(
     assert f"-- 0002_b ({folder}/0002_b.sql; after 0001_a)\n-- depends" in result.out
 
 
-def test_what_the_parser_does_not_read_is_left_out(
+@pytest.mark.any_version
+def test_what_the_parser_does_not_read_is_marked(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
+    database.execute(USERS)
     write(folder, {"0001_a.sql": "ALTER TABLE users FROBNICATE;\nLOCK TABLE users;"})
     result = initmig("plan", url=database.url, folder=folder)
     assert result.code == 0, result.err
-    assert result.out.splitlines()[1] == (
-        "-- 2:1: ACCESS EXCLUSIVE on users, which blocks reads and writes"
-    )
+    assert result.out.splitlines()[1:3] == [
+        (
+            "-- 1:1: not analysed: PostgreSQL 17's parser does not read it: syntax error at or near"
+            ' "FROBNICATE"'
+        ),
+        "-- 2:1: ACCESS EXCLUSIVE on users, which blocks reads and writes",
+    ]
 
 
 def test_the_findings_of_squawk_are_merged_in(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
-    write(folder, {"0001_a.sql": "-- why\nSELECT 1;\nALTER TABLE users ADD n int NOT NULL;"})
+    database.execute(USERS)
+    write(folder, {"0001_a.sql": "-- why\nSELECT 1;\nALTER TABLE users ADD m int NOT NULL;"})
     [one, two] = asked("plan", initmig, database, folder, WITH_SQUAWK)
     assert one["advice"] == []
     assert any("(squawk: adding-required-field)" in advice for advice in two["advice"])
@@ -187,6 +97,7 @@ def test_the_findings_of_squawk_are_merged_in(
 def test_without_squawk_there_are_the_rules_of_initmig(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
+    database.execute(USERS)
     write(folder, {"0001_a.sql": "ALTER TABLE users ALTER name SET NOT NULL"})
     result = initmig("plan", url=database.url, folder=folder, env=BARE)
     assert result.code == 0, result.err
@@ -205,3 +116,117 @@ def test_a_squawk_that_fails_is_told_and_the_plan_shown(
     assert result.code == 0, result.err
     assert "warning squawk could not be asked" in result.err
     assert "SELECT 1" in result.out
+
+
+STEPS = """\
+from yoyo import group, step
+
+__transactional__ = False
+
+def fill(connection):
+    pass
+
+step("ALTER TABLE users ADD m int")
+step(fill)
+group([
+    step(
+        \'\'\'
+        CREATE INDEX CONCURRENTLY
+            ON users (name);
+        \'\'\'
+    ),
+    step("CREATE TABLE é (id int); " "DROP TABLE users", "SELECT 1"),
+])
+step(f"UPDATE users SET n = {1 + 1} WHERE n = 1")
+step("DO $$ BEGIN END $$")
+"""
+
+
+@pytest.mark.any_version
+def test_the_sql_of_steps_in_python_is_looked_at_and_their_functions_are_marked(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    database.execute(USERS)
+    write(folder, {"0001_a.py": STEPS})
+    found = [
+        (
+            each["line"],
+            each["column"],
+            *(f"{lock['lock']} on {lock['table']}" for lock in each["locks"]),
+            *each["not_analysed"],
+        )
+        for each in asked("plan", initmig, database, folder)
+    ]
+    assert found == [
+        (8, 7, "ACCESS EXCLUSIVE on users"),
+        (5, None, "the Python function fill"),
+        (13, 9, "SHARE UPDATE EXCLUSIVE on users"),
+        (17, None),
+        (17, None, "ACCESS EXCLUSIVE on users"),
+        (None, None),
+        (20, 7, "the DO block"),
+    ]
+    result = initmig("plan", url=database.url, folder=folder, env=BARE)
+    assert "\n-- 5: not analysed: the Python function fill\n" in result.out
+
+
+@pytest.mark.any_version
+def test_a_role_that_may_only_read_the_history_sees_the_same(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, {"0001_a.sql": f"{USERS}; CREATE SCHEMA hidden; CREATE TABLE hidden.t (id int)"})
+    assert initmig("migrate", url=database.url, folder=folder).code == 0
+    write(folder, {"0002_b.sql": "DROP TABLE users; DROP TABLE hidden.t; DROP TABLE IF EXISTS u"})
+    reader = database.login_role(
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
+    )
+    expected = asked("plan", initmig, database, folder)
+    assert [[lock["table"] for lock in each["locks"]] for each in expected] == [
+        ["users"],
+        ["hidden.t"],
+        [],
+    ]
+    assert asked("plan", initmig, Database(reader), folder) == expected
+
+
+@pytest.mark.any_version
+def test_a_table_that_others_have_locked_does_not_hold_it_up(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    database.execute(f"{USERS}; CREATE VIEW names AS SELECT name FROM users")
+    write(folder, {"0001_a.sql": "DELETE FROM names; DROP TABLE users CASCADE"})
+    with database.connect(autocommit=False) as connection:
+        connection.execute("LOCK TABLE names, users")
+        found = asked("plan", initmig, database, folder)
+    assert [[lock["table"] for lock in each["locks"]] for each in found] == [
+        ["names", "users"],
+        ["users", "names"],
+    ]
+
+
+@pytest.mark.any_version
+def test_names_mean_what_the_search_path_of_the_settings_says(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
+    database.execute(f"{USERS}; CREATE SCHEMA app; CREATE TABLE app.orders (id int)")
+    write(folder, {"0001_a.sql": "DROP TABLE IF EXISTS users, orders, public.users"})
+    for schema, tables in {"public": ["users"], "app": ["orders", "public.users"]}.items():
+        result = initmig("plan", "--json", "--schema", schema, url=database.url, folder=folder)
+        [migration] = json.loads(result.out)["migrations"]
+        [statement] = migration["statements"]
+        assert [lock["table"] for lock in statement["locks"]] == tables
+
+
+@pytest.mark.any_version
+def test_a_standby_says_the_same(
+    make_server: MakeServer, make_standby: MakeStandby, initmig: Initmig, folder: Path
+) -> None:
+    primary = make_server()
+    database = create_database(primary)
+    database.execute(USERS)
+    write(folder, {"0001_a.sql": "ALTER TABLE users ADD m int; DROP TABLE IF EXISTS missing"})
+    copy = Database(make_standby(primary).url(database.name))
+    wait_until(lambda: "users" in copy.tables())
+    expected = asked("plan", initmig, database, folder)
+    assert [len(each["locks"]) for each in expected] == [1, 0]
+    assert asked("plan", initmig, copy, folder) == expected

@@ -111,6 +111,8 @@ CASES = [
     "CREATE TRIGGER t BEFORE INSERT OR UPDATE ON events FOR EACH ROW EXECUTE FUNCTION nothing()",
     "CREATE RULE r AS ON INSERT TO orders DO ALSO DELETE FROM notes",
     "SET search_path = app; CREATE TABLE a (id int); SET search_path = public",
+    "SELECT pg_catalog.set_config('search_path', 'app, public', true); CREATE TABLE a (id int)",
+    "SELECT pg_catalog.set_config('search_path', '', true); CREATE TABLE app.a (id int)",
     "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
     "CREATE FUNCTION f() RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1'",
 ]

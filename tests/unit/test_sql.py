@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from initmig.errors import Place
 from initmig.sql.scanner import (
     Directive,
     Finding,
-    Position,
+    Lines,
     blanked,
     characters,
     copy_data,
@@ -18,7 +19,6 @@ from initmig.sql.scanner import (
     mentions,
     octets,
     offset_of,
-    position,
     psql_only,
     restrictions,
     split,
@@ -407,30 +407,31 @@ def test_directives_are_read_from_the_comments_at_the_top(
 @pytest.mark.parametrize(
     ("text", "offset", "expected"),
     [
-        ("", 0, Position(1, 1, "")),
-        ("ab\ncd", 0, Position(1, 1, "ab")),
-        ("ab\ncd", 2, Position(1, 3, "ab")),
-        ("ab\ncd", 3, Position(2, 1, "cd")),
-        ("ab\ncd", 5, Position(2, 3, "cd")),
-        ("ab\r\ncd\r\nef", 9, Position(3, 2, "ef")),
-        ("ab\r\ncd", 2, Position(1, 3, "ab")),
-        ("ab\r\ncd", 3, Position(1, 3, "ab")),
-        ("ab\rcd\ref", 4, Position(2, 2, "cd")),
-        ("ab\r\r\ncd", 5, Position(3, 1, "cd")),
-        ("é漢\nü!", 4, Position(2, 2, "ü!")),
-        ("\n\n", 2, Position(3, 1, "")),
+        ("", 0, Place("f", 1, 1, "")),
+        ("ab\ncd", 0, Place("f", 1, 1, "ab")),
+        ("ab\ncd", 2, Place("f", 1, 3, "ab")),
+        ("ab\ncd", 3, Place("f", 2, 1, "cd")),
+        ("ab\ncd", 5, Place("f", 2, 3, "cd")),
+        ("ab\r\ncd\r\nef", 9, Place("f", 3, 2, "ef")),
+        ("ab\r\ncd", 2, Place("f", 1, 3, "ab")),
+        ("ab\r\ncd", 3, Place("f", 1, 3, "ab")),
+        ("ab\rcd\ref", 4, Place("f", 2, 2, "cd")),
+        ("ab\r\r\ncd", 5, Place("f", 3, 1, "cd")),
+        ("é漢\nü!", 4, Place("f", 2, 2, "ü!")),
+        ("\n\n", 2, Place("f", 3, 1, "")),
     ],
 )
-def test_a_position_is_a_line_and_a_column(text: str, offset: int, expected: Position) -> None:
-    assert position(text.encode(), len(text[:offset].encode())) == expected
+def test_a_position_is_a_line_and_a_column(text: str, offset: int, expected: Place) -> None:
+    assert Lines("f", text.encode()).place(len(text[:offset].encode())) == expected
 
 
 @given(st.text("ab\r\n"))
 def test_positions_go_through_the_lines_one_by_one(text: str) -> None:
     lines = f"{text}.".splitlines()
+    index = Lines("f", f"{text}.".encode())
 
     for offset in range(len(text) + 1):
-        line, column, source, _ = position(f"{text}.".encode(), offset)
+        _, line, column, source, _ = index.place(offset)
         assert source == lines[line - 1]
         assert 1 <= column <= len(source) + 1
         if column <= len(source):
@@ -487,12 +488,26 @@ def test_a_word_is_found_wherever_it_stands() -> None:
         assert not mentions(text, ["stdout", "tstdin"])
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("letter", ["x", "é", "漢", "🐘"])
+def test_places_go_on_where_a_block_of_lines_ends(letter: str, end: str) -> None:
+    for before in range(8):
+        text = f"{' ' * (4096 - before)}{letter}{end}{letter * 3}{end}{' ' * 5000}{letter}"
+        index = Lines("f", text.encode())
+        for offset in (4095 - before, 4096 - before, len(text) - 1, len(text) - 5003):
+            upto = len(text[:offset].encode())
+            ahead = text[:offset].replace("\r\n", "\n").replace("\r", "\n")
+            line, column = ahead.count("\n") + 1, len(ahead) - ahead.rfind("\n")
+            assert index.numbers(upto) == Place("f", line, column)
+            assert Lines("f", text.encode()).numbers(upto) == Place("f", line, column)
+
+
 @pytest.mark.parametrize("letter", ["x", "é", "漢", "🐘"])
 def test_of_a_very_long_line_what_is_near_is_shown(letter: str) -> None:
     line = f"a{letter}" * 100_000
     data = f"one\n{line}\nthree".encode()
     for column in (1, 2, 3, 50_000, 99_999, 199_998, 199_999, 200_000, 200_001):
-        found = position(data, len(f"one\n{line[: column - 1]}".encode()))
+        found = Lines("f", data).place(len(f"one\n{line[: column - 1]}".encode()))
         assert (found.line, found.column) == (2, column)
         assert len(found.source.encode()) < 70_000
         assert found.source == line[found.before : found.before + len(found.source)]
