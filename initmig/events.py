@@ -186,6 +186,13 @@ class LeftOverRemoved(Record):
     what: str
 
 
+class LargeFileRead(Record):
+    """A file is about to be read for what is in it, which takes a while."""
+
+    path: str
+    size_bytes: int
+
+
 class ParserFellBack(Record):
     """pgparse does not read this file; it is split by rules of initmig's own."""
 
@@ -474,6 +481,7 @@ if TYPE_CHECKING:
         | MigrationResumed
         | PartFoundDone
         | LeftOverRemoved
+        | LargeFileRead
         | ParserFellBack
         | MigrationApplied
         | MigrationRolledBack

@@ -192,6 +192,9 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.LeftOverRemoved: _Rendering(
         "warning", lambda e: f"{e.id}: removed {e.what}, left by an interrupted statement"
     ),
+    events.LargeFileRead: _Rendering(
+        "info", lambda e: f"reading {e.path} ({e.size_bytes / 1e6:.1f} MB)"
+    ),
     events.ParserFellBack: _Rendering(
         "info",
         lambda e: f"{e.path}: wrong, or newer than the parser ({e.reason}); split by simpler rules",

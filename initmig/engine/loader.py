@@ -12,6 +12,7 @@ from yoyo.topologicalsort import CycleError, topological_sort
 from initmig.engine.speech import telling_what_is_said
 from initmig.engine.sql_migration import SqlMigration
 from initmig.errors import ConfigError, Place, Problem
+from initmig.events import LargeFileRead
 from initmig.files import read_all
 from initmig.model import HOOK, longest_id
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 
 _M_MMAP_THRESHOLD = -3
+
+_LARGE = 1_000_000
+"""From so many bytes on, a container with little CPU is busy for seconds."""
 
 
 def accept_all(_: Sequence[Contents]) -> Sequence[Problem]:
@@ -83,6 +87,8 @@ def _give_back_large_blocks() -> None:
 
 
 def _loaded(contents: Contents, emit: Emit) -> Migration:
+    if len(contents.data) >= _LARGE:
+        emit(LargeFileRead(contents.file.path, len(contents.data)))
     if contents.file.is_sql:
         return SqlMigration(contents, emit).description
     from initmig.engine.python_migration import PythonMigration

@@ -6,6 +6,7 @@ import pytest
 
 from initmig.engine import load
 from initmig.errors import ConfigError
+from initmig.events import LargeFileRead
 from initmig.model import MigrationFile
 
 if TYPE_CHECKING:
@@ -49,3 +50,13 @@ def test_an_id_that_cannot_be_recorded_is_refused(
     assert problem.message.endswith(f" can have {longest}")
     fits = file_of(tmp_path, id[:longest], text)
     assert [each.id for each in load([fits], known=(), emit=nobody)] == [fits.id]
+
+
+@pytest.mark.parametrize("is_large", [True, False])
+def test_reading_a_large_file_is_announced(tmp_path: Path, *, is_large: bool) -> None:
+    heard: list[Event] = []
+    file = file_of(tmp_path, "a", f"{ALONE};".ljust(1_000_000 - (not is_large)))
+
+    load([file], known=(), emit=heard.append)
+
+    assert heard == ([LargeFileRead(file.path, 1_000_000)] if is_large else [])

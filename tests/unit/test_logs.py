@@ -53,6 +53,7 @@ EVENTS = (
     events.MigrationResumed("0001_a", 2, 5, in_doubt=True),
     events.PartFoundDone("0001_a", 3, 5),
     events.LeftOverRemoved("0001_a", "the invalid index public.i"),
+    events.LargeFileRead("m/0001_a.sql", 1_900_000),
     events.ParserFellBack("m/0001_a.sql", "line 3: syntax error"),
     events.MigrationApplied("0001_a", 0.25),
     events.MigrationRolledBack("0001_a", 0.25),
