@@ -93,6 +93,7 @@ def test_a_plan_is_the_sql_that_would_run_and_writes_nothing(
         f"-- 0002_b ({folder}/0002_b.sql; not transactional; after 0001_a)\n"
         "-- transactional: false\n-- depends: 0001_a\nCREATE TABLE b ();\n\n"
         f"-- 0003_c ({folder}/0003_c.py)\n"
+        "-- 2: not analysed: the Python function f\n"
         f"-- Python: f at {folder}/0003_c.py:2\nSELECT 3\n"
     )
     assert (result.code, database.tables()) == (0, set())

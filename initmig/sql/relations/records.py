@@ -1,0 +1,133 @@
+"""What the catalog has of relations, as records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+_SYSTEM = ("pg_catalog", "information_schema")
+
+EVENTS = {4: "INSERT", 8: "DELETE", 16: "UPDATE", 32: "TRUNCATE"}
+"""As pg_trigger.tgtype has them, and the parser."""
+
+
+class Relation(NamedTuple):
+    """A table, view, index or sequence, by its names in the catalog."""
+
+    id: int
+    """Its oid; below 0 where a pending statement makes it."""
+    schema: str
+    name: str
+    kind: str
+    """As pg_class.relkind: r table, p partitioned, v view, m materialized, f foreign, S, i, I."""
+    table: int = 0
+    """Of an index, the table that has it."""
+    partition: str = ""
+    """Of a partition ``partition``, or ``default``; else empty."""
+    columns: tuple[str, ...] = ()
+    """Of an index, those of its table that it has, without those in expressions."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether a pending statement makes it: nobody uses it before that is committed."""
+        return self.id < 0
+
+    @property
+    def is_system(self) -> bool:
+        """Whether it belongs to the server's own catalog."""
+        return self.schema in _SYSTEM
+
+
+class ForeignKey(NamedTuple):
+    """A foreign key, by the ids of what it connects; that of a partition is one more."""
+
+    id: int
+    name: str
+    table: int
+    columns: tuple[str, ...]
+    referenced: int
+    referenced_columns: tuple[str, ...]
+    unique: int
+    """The index of the key that it refers to; 0 where it is not known."""
+    parent: int
+    """The foreign key of the partitioned table that this is the part of; else 0."""
+    on_delete: str
+    """As pg_constraint.confdeltype: a, r, c (CASCADE), n (SET NULL) or d (SET DEFAULT)."""
+    on_update: str
+
+
+class Uses(NamedTuple):
+    """What a view reads: a relation's *columns*, or all of it where there are none."""
+
+    view: int
+    relation: int
+    columns: tuple[str, ...]
+
+
+class Program(NamedTuple):
+    """A user's trigger, or a rule: what runs with a statement on the *table*, and is not seen."""
+
+    table: int
+    kind: str
+    """``trigger`` or ``rule``."""
+    name: str
+    events: frozenset[str]
+    """Of INSERT, DELETE, UPDATE and TRUNCATE."""
+    instead: bool
+
+
+class Inventory(NamedTuple):
+    """What the catalog has, at one moment."""
+
+    path: tuple[str, ...] = ("public",)
+    """The names of the search path, also of schemas that there are not."""
+    schemas: tuple[str, ...] = ("public",)
+    relations: tuple[Relation, ...] = ()
+    children: tuple[tuple[int, int], ...] = ()
+    """Child and parent, of partitions and of tables that inherit."""
+    foreign_keys: tuple[ForeignKey, ...] = ()
+    uses: tuple[Uses, ...] = ()
+    programs: tuple[Program, ...] = ()
+    functions: frozenset[tuple[str, str]] = frozenset()
+    """Schema and name of each VOLATILE function outside of the server's own catalog."""
+    statistics: tuple[tuple[str, str, int], ...] = ()
+    """Schema, name and table of what CREATE STATISTICS has made."""
+    server: int = 18
+    """The major version of the server."""
+
+
+def read_inventory(rows: Mapping[str, Collection[Sequence[object]]]) -> Inventory:
+    """The `Inventory` of what the catalog has, by the names of its fields, as JSON gives it."""
+
+    def frozen(value: object) -> object:
+        return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+    def records(field: str) -> Iterator[tuple[object, ...]]:
+        return (tuple(map(frozen, row)) for row in rows.get(field) or ())
+
+    return Inventory(
+        path=tuple(str(name) for (name,) in records("path")),
+        schemas=tuple(str(name) for (name,) in records("schemas")),
+        relations=tuple(map(Relation._make, records("relations"))),
+        children=tuple((int(str(a)), int(str(b))) for a, b in records("children")),
+        foreign_keys=tuple(map(ForeignKey._make, records("foreign_keys"))),
+        uses=tuple(map(Uses._make, records("uses"))),
+        programs=tuple(map(_program, records("programs"))),
+        functions=frozenset((str(a), str(b)) for a, b in records("functions")),
+        statistics=tuple((str(a), str(b), int(str(c))) for a, b, c in records("statistics")),
+        server=next((int(str(number)) // 10000 for (number,) in records("server")), 18),
+    )
+
+
+def _program(row: tuple[object, ...]) -> Program:
+    table, kind, name, events, instead = row
+    bits = int(str(events))
+    return Program(
+        int(str(table)),
+        str(kind),
+        str(name),
+        frozenset(word for bit, word in EVENTS.items() if bits & bit),
+        bool(instead),
+    )
