@@ -78,6 +78,8 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         super().__init__(file.id, file.path, file.folder)
         self._has_warned = False
         self._import(contents.data)
+        if self.use_transactions:
+            self._drop_frames()
         checksum = digest(contents.data)
         self.sets_isolation = "isolation" in (self.source or "").lower()
         self.sets_session = True  # whatever its functions call is not to be read here
@@ -99,6 +101,13 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         )
         if problems := tuple(self._problems()):
             raise ConfigError.of(problems)
+
+    def _drop_frames(self) -> None:
+        """Let no step begin and end a transaction of its own around all of its SQL."""
+        for step, _ in _steps(self.steps):
+            for name in ("_apply", "_rollback"):
+                if isinstance(code := getattr(step, name), str):
+                    setattr(step, name, self._strings.without_frame(code))
 
     def statements(self) -> tuple[Part, ...]:
         """All that is applied, as one: what a function sends is not to be seen from here."""

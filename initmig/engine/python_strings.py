@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from initmig.errors import Place
-from initmig.sql.scanner import Lines, split
+from initmig.sql.scanner import Lines, frame, split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +20,17 @@ class PythonStrings:
     def __init__(self, path: str, source: str) -> None:
         self._path = path
         self._source = source
+        self._written: dict[str, str] = {}
+        """The string that stands in the file, by what is run of it."""
+
+    def without_frame(self, sql: str) -> str:
+        """*sql*, a string of the source, with blanks for a BEGIN and a COMMIT around all of it."""
+        kept = sql
+        for start, end in frame(sql):
+            kept = f"{kept[:start]}{' ' * (end - start)}{kept[end:]}"
+        if kept != sql:
+            self._written[kept] = sql
+        return kept
 
     def place(self, sql: str, position: int = 0) -> Place:
         """Where the one string *sql* stands; *position* is the server's, 0 for none.
@@ -36,7 +47,8 @@ class PythonStrings:
         """Where the byte *offset* of the one string *sql* stands, without the text of the line."""
         return self._place(sql, offset)._replace(source="", before=0)
 
-    def _place(self, sql: str, offset: int | None) -> Place:
+    def _place(self, run: str, offset: int | None) -> Place:
+        sql = self._written.get(run, run)
         spans = self._spans.get(sql, ()) if sql else ()  # without SQL it may be no Python
         if len(spans) != 1:
             return Place(self._path)

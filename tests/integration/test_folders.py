@@ -88,6 +88,11 @@ ALIKE: dict[str, dict[str, str]] = {
         "0001_a.sql": "-- transactional: false\nBEGIN;\nCREATE TABLE a (id int);\nCOMMIT;\n",
         "0001_a.rollback.sql": "BEGIN;\nDROP TABLE a;\nCOMMIT;\n",
     },
+    "BEGIN and COMMIT in a step": {
+        "0001_a.py": "from yoyo import step\n"
+        'step("BEGIN; CREATE TABLE a (id int); COMMIT", "START TRANSACTION; DROP TABLE a; END")\n',
+        **B,
+    },
     "prose in the header": {
         "0001_a.sql": "-- Breaking: drops x\n-- Depends: on y\n-- breaking: see there\n"
         "CREATE TABLE a (id int);",
@@ -325,6 +330,25 @@ def test_an_error_between_begin_and_commit_is_placed(
     assert result.code == 1
     assert f"{folder}/0001_a.sql:{place}: 0001_a failed" in result.err
     assert not database.query(SCHEMA), "all or nothing"
+
+
+@pytest.mark.parametrize(
+    ("step", "place"),
+    [
+        ('step("BEGIN; SELECT missing; COMMIT;")', "2:21"),
+        ('step("""\nBEGIN;\nSELECT \'é漢🐘\', missing;\nCOMMIT;\n""")', "4:15"),
+    ],
+    ids=["one line", "several lines"],
+)
+def test_an_error_between_begin_and_commit_of_a_step_is_placed(
+    forked: Initmig, database: Database, folder: Path, step: str, place: str
+) -> None:
+    write(folder, {"0001_a.py": f"from yoyo import step\n{step}\n"})
+
+    result = forked("migrate", url=database.url, folder=folder)
+
+    assert result.code == 1
+    assert f"{folder}/0001_a.py:{place}: 0001_a failed" in result.err
 
 
 def test_every_command_reads_a_folder_alike(
