@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from initmig.doctor.facts import Extension, Found, Server, Worker
     from initmig.errors import Problem
     from initmig.events import Emit, Event
-    from initmig.model import Migration, Unfinished
+    from initmig.model import Migration
     from initmig.postgres import Session
     from initmig.run import Run
     from initmig.sql.needs import Need, Stated
@@ -251,29 +251,25 @@ def _look_at_migrations(
     ]
     ok = situation.of_migrations(len(run.listing.migrations), [each.id for each in pending])
     yield from checks or [ok]
-    steps = (*pending, *hooks)
-    yield from map(situation.of_refused, refused_in_transaction(steps))
-    seen = list(takewhile(lambda step: _is_seen(step, unfinished), steps))
+    migrations = (*pending, *hooks)
+    yield from map(situation.of_refused, refused_in_transaction(migrations))
+    half_applied = {each.id for each in unfinished}
+    begun = takewhile(lambda each: each.id not in half_applied, migrations)
     checks = [
-        *_look_for_tables(session, seen),
-        *_look_at_needs(session, steps, server, worker, home),
+        *_look_for_tables(session, list(begun)),
+        *_look_at_needs(session, migrations, server, worker, home),
     ]
-    unseen = [each.id for each in steps if not each.file.is_sql]
+    unseen = [each.id for each in migrations if not each.file.is_sql]
     yield from checks or [rights.of_needs(unseen)]
-
-
-def _is_seen(migration: Migration, unfinished: Iterable[Unfinished]) -> bool:
-    """Whether SQL tells what *migration* will do: all of it, from its beginning on."""
-    return migration.file.is_sql and migration.id not in {each.id for each in unfinished}
 
 
 def _look_for_tables(session: Session, migrations: Sequence[Migration]) -> Iterator[Check]:
     if migrations:
         inventory = take_inventory(session.query)
         watched = survey.has_event_triggers(session)
-        files = ((each.file.path, step.data) for each in migrations for step in each.steps)
+        steps = (each.steps for each in migrations)
         history_tables = home_of(session).tables
-        for missing in find_missing(files, inventory, known=history_tables, watched=watched):
+        for missing in find_missing(steps, inventory, known=history_tables, watched=watched):
             yield rights.of_missing(missing)
 
 

@@ -1,8 +1,8 @@
 """Which tables and views the pending SQL uses that neither exist nor are created before.
 
-Only what is certain: nothing is said any more once something has run whose effect is not seen (a DO
-block, a function of the user's, a trigger, ROLLBACK, a file that is not SQL), because that may have
-created the table.
+Only what is certain: nothing is said any more once something has run whose effect is not seen, such
+as a DO block, a function of the user's or in Python, a trigger, or ROLLBACK. That may have created
+the table.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from initmig.quoting import quote_identifier
 from initmig.sql.relations import Relations
-from initmig.sql.source import place_at
 from initmig.sql.statements import nodes, read_each
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from initmig.errors import Place
+    from initmig.model import Step
     from initmig.sql.relations import Inventory
     from initmig.sql.statements import Node
 
@@ -65,20 +65,20 @@ class _Statement(NamedTuple):
 
 
 def find_missing(
-    files: Iterable[tuple[str, bytes]],
+    migrations: Iterable[Iterable[Step]],
     inventory: Inventory,
     *,
     known: Collection[str] = (),
     watched: bool = False,
 ) -> Iterator[Missing]:
-    """What the *files* (path and SQL, in their order) use, and is not there by then.
+    """What the steps of *migrations* use, in their order, and is not there by then.
 
     The *inventory* is that of the database before them. The names *known* are those of tables that
     initmig makes. With *watched*, event triggers see each statement that defines something.
     """
     search = _Search(inventory, known, watched=watched)
-    for path, data in files:
-        yield from search.in_file(path, data)
+    for steps in migrations:
+        yield from search.in_migration(steps)
         if search.is_over:
             return
 
@@ -90,43 +90,52 @@ class _Search:
         self._watched = watched
         self._ever = {(each.schema, each.name) for each in relations.all()}
         """All that has ever been there: where one is gone, only an explicit DROP is certain."""
-        self._gone: dict[tuple[str, str], tuple[str, bytes, int]] = {}
-        """Path, data and offset of what removed it: a place is counted from the file's start."""
+        self._gone: dict[tuple[str, str], tuple[Step, int]] = {}
+        """The step and the offset in it of what removed it: most places are never asked for."""
         self._functions = {name for _, name in inventory.functions}
         self._known = known
         self._told: set[tuple[str, ...]] = set()
         self._path_is_known = True
         self.is_over = False
 
-    def in_file(self, path: str, data: bytes) -> Iterator[Missing]:
-        """What is missing in the next file."""
+    def in_migration(self, steps: Iterable[Step]) -> Iterator[Missing]:
+        """What is missing in the next migration."""
         self._relations.begin_file()
         self._path_is_known = True
+        for step in steps:
+            # of a step whose errors are ignored, nobody knows what it will have done
+            self.is_over = bool(step.function) or "apply" in step.may_fail
+            if not self.is_over:
+                yield from self._in_step(step, step.data)
+            if self.is_over:
+                return
+
+    def _in_step(self, step: Step, data: bytes) -> Iterator[Missing]:
         found, _ = read_each(data, _read)
         for start, _, statement in found:
             if statement is None:
                 self.is_over = True
             else:
-                yield from self._in_statement(path, data, start, statement)
+                yield from self._in_statement(step, data, start, statement)
             if self.is_over:
                 return
 
     def _in_statement(
-        self, path: str, data: bytes, start: int, statement: _Statement
+        self, step: Step, data: bytes, start: int, statement: _Statement
     ) -> Iterator[Missing]:
         made = statement.makes
         if not (made and statement.only_if_new and self._may_be_there(made)):
             for each in filter(self._lacks, statement.uses):
                 self._told.add(each[:2])
-                place = place_at(path, data, _located(data, start, each))
+                place = step.place_at(_located(data, start, each))
                 yield self._missing(each, place)
         self.is_over = self._hides(statement)
-        self._follow(path, data, start, statement)
+        self._follow(step, start, statement)
 
-    def _follow(self, path: str, data: bytes, start: int, statement: _Statement) -> None:
+    def _follow(self, step: Step, start: int, statement: _Statement) -> None:
         for each in statement.removes:
             for key in ((each.schema, each.name), ("", each.name)):
-                self._gone[key] = (path, data, start)
+                self._gone[key] = (step, start)
         self._functions.update(statement.defines)
         if statement.moves_path:
             self._path_is_known = False
@@ -170,7 +179,7 @@ class _Search:
 
         name = ".".join(_shown(part) for part in (each.schema, each.name) if part)
         gone = self._gone.get((each.schema, each.name))
-        since = place_at(*gone) if gone else None
+        since = gone[0].place_at(gone[1]) if gone else None
         there = [other for other in self._relations.all() if other.kind in _USABLE]
         there = [other for other in there if not other.is_system]
         nearest = [self._relations.shown(other) for other in there if other.name == each.name]

@@ -345,10 +345,21 @@ def test_history_of_an_older_yoyo_and_of_an_older_initmig_is_tried_and_kept(
 def test_python_is_not_looked_into_and_that_is_said(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
-    write(folder, {"0001_p.py": "from yoyo import step\nstep('DROP TABLE no_such')"})
+    function = "from yoyo import step\nstep(lambda connection: connection.execute('TABLE no_such'))"
+    write(folder, {"0001_p.py": function})
     result = initmig("doctor", "--json", url=database.url, folder=folder)
     assert found(result, "pending").endswith("as far as SQL tells: 0001_p is Python")
     assert result.code == 0
+
+
+def test_sql_in_python_is_searched_for_tables(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, {"0001_p.py": "from yoyo import step\nstep('DROP TABLE no_such')"})
+    result = initmig("doctor", "--json", url=database.url, folder=folder)
+    place = f"{folder}/0001_p.py:2:7"
+    said = f"{place} uses no_such, which neither exists nor is created before"
+    assert (found(result, "pending"), result.code) == (said, 4)
 
 
 def test_a_pending_hook_is_looked_into(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from initmig.model import Step
 from initmig.sql.missing import Missing, find_missing
 from initmig.sql.relations import Inventory, Program, Relation
+from initmig.sql.scanner import Lines
 
 INVENTORY = Inventory(
     path=("public",),
@@ -25,9 +27,13 @@ INVENTORY = Inventory(
 
 
 def missing(*files: str, watched: bool = False) -> list[Missing]:
-    named = [(f"{number}.sql", text.encode()) for number, text in enumerate(files, 1)]
+    migrations = [[in_file(f"{number}.sql", text)] for number, text in enumerate(files, 1)]
     known = ("_yoyo_migration",)
-    return list(find_missing(named, INVENTORY, known=known, watched=watched))
+    return list(find_missing(migrations, INVENTORY, known=known, watched=watched))
+
+
+def in_file(path: str, text: str) -> Step:
+    return Step(text.encode(), b"", place_at=Lines(path, text.encode()).numbers)
 
 
 USES = {
@@ -185,6 +191,18 @@ def test_what_one_file_makes_the_next_one_has() -> None:
     assert [(each.name, each.place.path, each.nearest) for each in found] == [
         ("orders", "2.sql", ("app.orders",))
     ]
+
+
+def test_steps_are_searched_until_one_does_what_nobody_knows() -> None:
+    def names(*steps: Step) -> list[str]:
+        return [each.name for each in find_missing([steps], INVENTORY)]
+
+    makes, uses = in_file("1.py", "CREATE TABLE t ()"), in_file("1.py", "TABLE t; TABLE nope")
+    assert names(makes, uses) == ["nope"]
+    assert names(makes._replace(may_fail=frozenset({"rollback"})), uses) == ["nope"]
+    assert names(makes._replace(may_fail=frozenset({"apply"})), uses) == []
+    assert names(uses._replace(may_fail=frozenset({"apply"}))) == []
+    assert names(makes._replace(function="make_tables"), uses) == []
 
 
 def test_an_event_trigger_may_make_tables() -> None:
