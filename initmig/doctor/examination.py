@@ -259,7 +259,7 @@ def _look_at_migrations(
         *_look_for_tables(session, list(begun)),
         *_look_at_needs(session, migrations, server, worker, home),
     ]
-    unseen = [each.id for each in migrations if not each.file.is_sql]
+    unseen = [each.id for each in migrations if any(step.function for step in each.steps)]
     yield from checks or [rights.of_needs(unseen)]
 
 
@@ -287,9 +287,9 @@ def _look_at_needs(
 ) -> Iterator[Check]:
     stated: list[Stated] = []
     checks: list[Check] = []
-    for migration in (each for each in migrations if each.file.is_sql):
-        for step in migration.steps:
-            needs, unread = read_needs(migration.file.path, step.data)
+    for migration in migrations:
+        for step in (each for each in migration.steps if not each.function):
+            needs, unread = read_needs(migration.file.path, step)
             stated.extend(needs)
             checks.extend([rights.of_unread(migration.file.path, unread)] if unread else [])
     wanted: dict[tuple[type, Need], Stated] = {}  # with the type, as to tuples it is all the same

@@ -254,6 +254,6 @@ def of_unread(path: str, reason: str) -> Check:
 
 
 def of_needs(unseen: Sequence[str]) -> Check:
-    """That what is pending has all it needs, as far as was looked; the ids *unseen* are Python."""
-    words = f", as far as SQL tells: {', '.join(unseen)} is Python" if unseen else ""
-    return Check("pending", "ok", f"the rights for what is pending are there{words}")
+    """That nothing was found missing; the migrations *unseen*, by their ids, call functions."""
+    words = f"; not looked into: the Python functions of {', '.join(unseen)}" if unseen else ""
+    return Check("pending", "ok", f"no missing privilege was found for what is pending{words}")

@@ -220,7 +220,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             sys.dont_write_bytecode, yoyo_log.disabled = saved
 
     def _import_error(self, error: BaseException) -> ConfigError:
-        hint = "mend the file; nothing was applied"
+        hint = "mend the file; nothing was changed"
         if isinstance(error, SyntaxError) and self._is_of(error.filename):
             source = (error.text or "").rstrip("\n")
             place = Place(self.path, error.lineno or 0, error.offset or 0, source)
@@ -231,14 +231,14 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             return ConfigError(
                 "invalid-python",
                 f"{self.id} has a relative import, and is in no package",
-                hint="write the full name of the module; nothing was applied",
+                hint="write the full name of the module; nothing was changed",
                 place=self._place_of(error),
             )
         if isinstance(error, ModuleNotFoundError) and error.name:
             return ConfigError(
                 "module-not-found",
                 f"{self.id} imports {error.name}, which is not installed",
-                hint="; ".join(filter(None, (advice(error), "nothing was applied"))),
+                hint="; ".join(filter(None, (advice(error), "nothing was changed"))),
                 place=self._place_of(error),
             )
         return ConfigError(

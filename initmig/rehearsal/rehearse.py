@@ -19,6 +19,7 @@ from initmig.rehearsal.impact import Rehearsal, Rehearsed, StatementImpact, WhyN
 from initmig.rehearsal.merging import Failure, only_here
 from initmig.rehearsal.observing import Observer
 from initmig.run import glance, is_pending, left_to_apply
+from initmig.sql.alone import PREVENTING
 from initmig.writer import get_ready, load, read_and_plan, refuse_leftovers
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ class _Rehearsing:
         """
         [problem] = error.problems
         # a step may have committed: then there is nothing to resume in
-        if _is_certain(problem.server.sqlstate) or not self._backend.session.in_transaction:
+        if _is_certain(error) or not self._backend.session.in_transaction:
             return None
         why = self._only_here(migration, done, problem) or self._consequence()
         place = f"{problem.place}: " if problem.place else ""
@@ -262,9 +263,11 @@ def _is_hook(migration: Migration) -> bool:
     return migration.id.startswith(HOOK)
 
 
-def _is_certain(sqlstate: str) -> bool:
+def _is_certain(error: MigrationFailed) -> bool:
     """Whether this is a failure whatever ran before, or did not."""
-    return is_canceled(sqlstate) or is_spoiled(sqlstate) or sqlstate == _SYNTAX_ERROR
+    sqlstate, cause = error.problems[0].server.sqlstate, error.__cause__
+    never_runs = isinstance(cause, StatementFailed) and cause.routine == PREVENTING
+    return is_canceled(sqlstate) or is_spoiled(sqlstate) or sqlstate == _SYNTAX_ERROR or never_runs
 
 
 def _failed(migration: Migration, done: Sequence[StatementImpact]) -> str:

@@ -31,9 +31,12 @@ _SHOWN = 60
 _IN_TRANSACTION = "25001"
 """active_sql_transaction"""
 
-_REFUSING = ("PreventInTransactionBlock", "CreateInitDecodingContext")
-"""The functions of the server that raise that for a statement. Others raise it for a setting, as
-SET TRANSACTION, which is no better off without a transaction."""
+PREVENTING = "PreventInTransactionBlock"
+"""The function of the server that raises that for what never runs in a transaction."""
+
+_REFUSING = (PREVENTING, "CreateInitDecodingContext")
+"""The functions that raise it for a statement. Others raise it for a setting, as SET TRANSACTION,
+which is no better off without a transaction."""
 
 _COMMITS = "2D000"
 """invalid_transaction_termination: a procedure or DO block that commits by itself."""

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from initmig.sql.scanner import Lines
 from initmig.sql.statements import nodes, read_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from initmig.errors import Place
+    from initmig.model import Step
     from initmig.sql.statements import Node
 
 Right = Literal[
@@ -77,28 +77,28 @@ Need = Uses | Makes | Fills | Creates | Requires | Obscures
 
 
 class Stated(NamedTuple):
-    """A need of a statement, which begins at the byte *start* of its file."""
+    """A need of a statement, which begins at the byte *start* of a step in the file *path*."""
 
-    lines: Lines
+    path: str
+    step: Step
     start: int
     need: Need
 
     @property
-    def path(self) -> str:
-        """The path of the file."""
-        return self.lines.path
-
-    @property
     def place(self) -> Place:
         """The place of the statement."""
-        return self.lines.place(self.start)
+        return self.step.place_at(self.start)
 
 
-def read_needs(path: str, data: bytes) -> tuple[tuple[Stated, ...], str]:
-    """What the *data* of *path* needs, in order; and why the parser did not read all of it."""
-    found, fell_back = read_each(data, lambda tree: tuple(_needs(tree)))
-    lines = Lines(path, data)
-    stated = (Stated(lines, start, need) for start, _, needs in found for need in needs or ())
+def read_needs(path: str, step: Step) -> tuple[tuple[Stated, ...], str]:
+    """What a *step* in SQL needs, in order; and why the parser did not read all of it.
+
+    A step whose errors are ignored needs nothing.
+    """
+    if "apply" in step.may_fail:
+        return (), ""
+    found, fell_back = read_each(step.data, lambda tree: tuple(_needs(tree)))
+    stated = (Stated(path, step, start, need) for start, _, needs in found for need in needs or ())
     return tuple(stated), fell_back
 
 

@@ -72,7 +72,7 @@ IN_FILES = {
     "a Python file that is not UTF-8": Bad(
         {"0002_x.py": PYTHON.encode() + b"step('SELECT \xe9')\n"},
         "0002_x is not Python: (unicode error) 'utf-8' codec can't decode byte 0xe9",
-        "mend the file; nothing was applied",
+        "mend the file; nothing was changed",
         "0002_x.py",
     ),
     "a misspelt directive": Bad(
@@ -92,28 +92,28 @@ IN_FILES = {
     "Python that does not parse": Bad(
         {"0002_x.py": f"{PYTHON}step('SELECT 1'))\n"},
         "0002_x is not Python: unmatched ')'",
-        "mend the file; nothing was applied",
+        "mend the file; nothing was changed",
         "0002_x.py:2:17",
         "step('SELECT 1'))",
     ),
     "Python that raises at import": Bad(
         {"0002_x.py": f"{PYTHON}import os\nos.environ['NOT_SET']\nstep('SELECT 1')"},
         "0002_x raised KeyError: 'NOT_SET' when it was imported",
-        "mend the file; nothing was applied",
+        "mend the file; nothing was changed",
         "0002_x.py:3",
         "os.environ['NOT_SET']",
     ),
     "Python that exits at import": Bad(
         {"0002_x.py": f"{PYTHON}raise SystemExit(0)"},
         "0002_x raised SystemExit: 0 when it was imported",
-        "mend the file; nothing was applied",
+        "mend the file; nothing was changed",
         "0002_x.py:2",
         "raise SystemExit(0)",
     ),
     "Python with a dependency that is none": Bad(
         {"0002_x.py": f"{PYTHON}__depends__ = 1\nstep('SELECT 1')"},
         "0002_x",
-        "mend the file; nothing was applied",
+        "mend the file; nothing was changed",
         "0002_x.py",
     ),
     "COMMIT": Bad(

@@ -294,7 +294,7 @@ def test_python_that_cannot_be_imported_is_pointed_at(
 ) -> None:
     text = failing.text({"0000_first.sql": "CREATE TABLE no ()", "0001_a.py": source}, code=2)
     assert text.startswith(said)
-    assert "nothing was applied" in text
+    assert "nothing was changed" in text
     assert database.tables() == set()
 
 

@@ -522,6 +522,18 @@ FAILS: dict[str, tuple[str, ...]] = {
         "CREATE TABLE early (a int)",
         "DO $$ BEGIN EXECUTE 'CREATE INDEX CONCURRENTLY ON early (a)'; END $$",
     ),
+    "the same in a step in Python": (
+        "CREATE TABLE early (a int)",
+        f"{PYTHON}    pass\nstep('CREATE INDEX CONCURRENTLY ON early (a)')\n",
+    ),
+    "the same in a Python function": (
+        "CREATE TABLE early (a int)",
+        f"{PYTHON}    c.execute('CREATE INDEX CONCURRENTLY ON early (a)')\nstep(run)\n",
+    ),
+    "the same behind what is not rehearsed": (
+        "-- transactional: false\nCREATE TABLE early (a int)",
+        "CREATE INDEX CONCURRENTLY ON early (a)",
+    ),
     "a transaction that is read-only": ("SELECT 1", "SET TRANSACTION READ ONLY"),
     "a table that another migration made, to be frozen": (
         "CREATE TABLE frozen (a int)",
@@ -536,7 +548,7 @@ FAILS: dict[str, tuple[str, ...]] = {
 
 def failure_in(err: str) -> tuple[str, ...]:
     """Place and SQLSTATE of the failure that *err* tells."""
-    found = re.search(r" (\S+\.sql[\d:]*): \w+ failed: .*\((\w{5})\)", err)
+    found = re.search(r" (\S+\.(?:sql|py)[\d:]*): \w+ failed: .*\((\w{5})\)", err)
     assert found, err
     return found.groups()
 
@@ -553,7 +565,7 @@ def test_what_migrate_refuses_fails_at_the_same_place(
     real = initmig("migrate", url=database.url, folder=folder)
     assert (rehearsal.code, real.code) == (1, 1)
     assert failure_in(rehearsal.err) == failure_in(real.err)
-    assert f"/000{len(migrations)}_m.sql" in failure_in(real.err)[0]
+    assert f"/000{len(migrations)}_m." in failure_in(real.err)[0]
 
 
 @pytest.mark.any_version

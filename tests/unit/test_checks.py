@@ -18,7 +18,7 @@ from initmig.doctor.situation import (
 )
 from initmig.errors import Problem, ServerMessage
 from initmig.sql.needs import Need, Relation, Requires, Stated, Uses
-from initmig.sql.scanner import Lines
+from tests.support.steps import step_of
 
 if TYPE_CHECKING:
     from initmig.doctor.checks import Check
@@ -57,9 +57,8 @@ OTHERS = Found(
 
 
 def of(need: Need, known: Found | None = None, server: Server = SERVER) -> list[Check]:
-    return list(
-        of_need(Stated(Lines("a.sql", "-- é\nDROP".encode()), 6, need), known, WORKER, server)
-    )
+    stated = Stated("a.sql", step_of("a.sql", "-- é\nDROP".encode()), 6, need)
+    return list(of_need(stated, known, WORKER, server))
 
 
 @pytest.mark.parametrize(("number", "level"), [(130022, "failure"), (140000, "ok"), (190000, "ok")])

@@ -20,6 +20,7 @@ from initmig.sql.needs import outstanding, read_needs
 from initmig.sql.relations import Inventory, Relation
 from initmig.sql.scanner import Lines, octets, spans
 from initmig.sql.source import Source
+from tests.support.steps import step_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -142,7 +143,7 @@ def strings_in_python(number: int, work: Work) -> object:
 
 def needs(number: int, work: Work) -> object:
     text = "".join(f"CREATE TABLE t{i} (id int); DROP TABLE u{i};\n" for i in range(number))
-    stated, _ = read_needs("a.sql", Counted.of(text.encode(), work))
+    stated, _ = read_needs("a.sql", step_of("a.sql", Counted.of(text.encode(), work)))
     return [each.place for each in outstanding(stated, "public")]
 
 

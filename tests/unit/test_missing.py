@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from initmig.model import Step
 from initmig.sql.missing import Missing, find_missing
 from initmig.sql.relations import Inventory, Program, Relation
-from initmig.sql.scanner import Lines
+from tests.support.steps import step_of
+
+if TYPE_CHECKING:
+    from initmig.model import Step
 
 INVENTORY = Inventory(
     path=("public",),
@@ -33,7 +37,7 @@ def missing(*files: str, watched: bool = False) -> list[Missing]:
 
 
 def in_file(path: str, text: str) -> Step:
-    return Step(text.encode(), b"", place_at=Lines(path, text.encode()).numbers)
+    return step_of(path, text.encode())
 
 
 USES = {

@@ -16,12 +16,13 @@ from initmig.sql.needs import (
     outstanding,
     read_needs,
 )
+from tests.support.steps import step_of
 
 T = Relation("", "t")
 
 
 def needs(text: str) -> list[Need]:
-    stated, fell_back = read_needs("a.sql", text.encode())
+    stated, fell_back = read_needs("a.sql", step_of("a.sql", text.encode()))
     assert fell_back == ""
     return [each.need for each in stated]
 
@@ -29,7 +30,9 @@ def needs(text: str) -> list[Need]:
 def left(*texts: str, home: str = "public") -> list[Need]:
     """What is outstanding of files with these *texts*, one after another."""
     stated = [
-        each for i, text in enumerate(texts) for each in read_needs(f"{i}.sql", text.encode())[0]
+        each
+        for i, text in enumerate(texts)
+        for each in read_needs(f"{i}.sql", step_of(f"{i}.sql", text.encode()))[0]
     ]
     return [each.need for each in outstanding(stated, home)]
 
@@ -129,12 +132,13 @@ def test_what_every_supported_server_knows_requires_none() -> None:
 
 
 def test_a_statement_stands_at_its_place() -> None:
-    [stated] = read_needs("a.sql", "SELECT 1; -- é\n  DROP TABLE t;".encode())[0]
+    [stated] = read_needs("a.sql", step_of("a.sql", "SELECT 1; -- é\n  DROP TABLE t;".encode()))[0]
     assert str(stated.place) == "a.sql:2:3"
 
 
 def test_what_the_parser_does_not_read_is_said_and_the_rest_is_read() -> None:
-    stated, fell_back = read_needs("a.sql", b"DROP TABLE t;\nCREATE TABEL t ();\nDROP VIEW v")
+    unread = step_of("a.sql", b"DROP TABLE t;\nCREATE TABEL t ();\nDROP VIEW v")
+    stated, fell_back = read_needs("a.sql", unread)
     assert fell_back == 'line 2: syntax error at or near "TABEL"'
     assert [each.need for each in stated] == [
         Uses(T, "drop", "drops"),
