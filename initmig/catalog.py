@@ -45,7 +45,7 @@ SELECT oid FROM tables UNION SELECT reltoastrelid FROM pg_class JOIN tables USIN
 
 _DETACHED = """
 SELECT CASE WHEN inhdetachpending THEN 'pending' ELSE 'attached' END FROM pg_inherits
-WHERE inhparent = to_regclass({table}) AND inhrelid = to_regclass({partition})"""
+WHERE inhparent = {table} AND inhrelid = {partition}"""
 
 _OBJECTS = {
     "database": "SELECT oid::text FROM pg_database WHERE datname = {name}",
@@ -57,7 +57,7 @@ _OBJECTS = {
 # Who builds an index has this lock, and lets go of it just before the last commit.
 _WAIT = """
 BEGIN;{preamble} LOCK TABLE ONLY {table} IN SHARE UPDATE EXCLUSIVE MODE; COMMIT;
-SELECT pg_sleep(0.2)"""
+SELECT pg_catalog.pg_sleep(0.2)"""
 
 
 # Of this role: a migration's own are among them.
@@ -66,6 +66,9 @@ SELECT quote_literal(gid) FROM pg_prepared_xacts
 WHERE database = current_database() AND owner IN (current_user, session_user) AND {condition}
 ORDER BY prepared, gid"""
 _NEWER = "prepared > clock_timestamp() - {seconds} * interval '1 second'"
+_NONE = "0"
+"""No relation has this OID."""
+
 _NETWORK_SECONDS = 1.0
 _TIME_TO_END_SECONDS = 1.0
 
@@ -83,12 +86,12 @@ def look(session: Session, kind: Kind | None) -> str:
         case CreateIndex():
             return " ".join(str(index.oid) for index in _indexes_of(session, kind))
         case DropIndexConcurrently(names):
-            oids = ", ".join(f"to_regclass({quote_literal(name)})::oid" for name in names)
-            return _text(session, f"SELECT concat_ws(' ', {oids})")
+            oids = [oid for name in names if (oid := _oid(session, name)) != _NONE]
+            return " ".join(oids)
         case DetachConcurrently(table, partition):
             return _text(
                 session,
-                _DETACHED.format(table=quote_literal(table), partition=quote_literal(partition)),
+                _DETACHED.format(table=_oid(session, table), partition=_oid(session, partition)),
             )
         case Creates(what, name) | Drops(what, name):
             return _text(session, _OBJECTS[what].format(name=quote_literal(name)))
@@ -167,26 +170,27 @@ def _left_over_indexes(session: Session, kind: Kind | None, before: str | None) 
             found = _indexes_of(session, kind)
             return [each for each in found if not each.valid and str(each.oid) not in others]
         case ReindexConcurrently():
-            return _indexes_where(session, f"{_OF_REINDEX} AND {_target(kind)}")
+            return _indexes_where(session, f"{_OF_REINDEX} AND {_target(session, kind)}")
         case _:
             return []
 
 
 def _indexes_of(session: Session, kind: CreateIndex) -> list[_Index]:
     """Those with the statement's name on its table; all of the table where it has none."""
-    condition = f"i.indrelid = to_regclass({quote_literal(kind.table)})"
+    condition = f"i.indrelid = {_oid(session, kind.table)}"
     if kind.name:
         condition += f" AND c.relname = {quote_literal(kind.name)}"
     return _indexes_where(session, condition)
 
 
-def _target(kind: ReindexConcurrently) -> str:
-    name = quote_literal(kind.name)
+def _target(session: Session, kind: ReindexConcurrently) -> str:
     if kind.what == "index":
-        table = f"(SELECT indrelid FROM pg_index WHERE indexrelid = to_regclass({name}))"
+        index = _oid(session, kind.name)
+        table = f"(SELECT indrelid FROM pg_index WHERE indexrelid = {index})"
     elif kind.what == "table":
-        table = f"to_regclass({name})"
+        table = _oid(session, kind.name)
     elif kind.what == "schema":
+        name = quote_literal(kind.name)
         return f"coalesce(parent.relnamespace, c.relnamespace) = to_regnamespace({name})"
     else:
         return "true"
@@ -195,6 +199,13 @@ def _target(kind: ReindexConcurrently) -> str:
 
 def _indexes_where(session: Session, condition: str) -> list[_Index]:
     return [_Index(*row) for row in session.query(_INDEXES.format(condition=condition))]
+
+
+def _oid(session: Session, name: str) -> str:
+    """The OID of the relation that *name*, as SQL, means to a migration, or `_NONE`."""
+    query = f"SELECT pg_catalog.to_regclass({quote_literal(name)})::pg_catalog.oid"
+    [(oid,)] = session.query(query, by_path=True)
+    return str(oid or _NONE)
 
 
 def _text(session: Session, query: str) -> str:

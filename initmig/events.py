@@ -146,6 +146,14 @@ class HistoryShared(Record):
     next_step: str
 
 
+class RowSecurityActive(Record):
+    """To the *role*, rows of the history *table* look pending that its *policies* do not show."""
+
+    table: str
+    role: str
+    policies: tuple[str, ...]
+
+
 class UnknownMigrations(Record):
     """The database is ahead: these are applied, and not among this image's files."""
 
@@ -476,6 +484,7 @@ if TYPE_CHECKING:
         | OutOfOrder
         | Changed
         | HistoryShared
+        | RowSecurityActive
         | UnknownMigrations
         | MigrationStarted
         | MigrationResumed

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from initmig import trust
 from initmig.errors import DatabaseRefused
 from initmig.home import LOG, own_table
 from initmig.model import HOOK, UNDOING, AppliedMigration, Unfinished
 from initmig.postgres import UNDEFINED_COLUMN, UNDEFINED_TABLE, quote_identifier, quote_literal
+from initmig.postgres.names import USERS_PATH
 from initmig.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
@@ -19,26 +21,31 @@ if TYPE_CHECKING:
 # One value and not a row for each: for thousands that takes a third of the time. An id is the name
 # of a file, which has no slash: what has one is no migration's, and is seen where rows are read.
 _IDS = """
-SELECT string_agg(migration_id, '/') FILTER (WHERE strpos(migration_id, '/') = 0),
+SELECT pg_catalog.string_agg(migration_id, '/')
+        FILTER (WHERE pg_catalog.strpos(migration_id, '/') OPERATOR(pg_catalog.=) 0),
     {checksum}{hidden}
 FROM {history}"""
 
 # One message, though the table may not be there: only what is given to ts_stat() as text is not
 # looked up before it is needed.
 _CHECKSUM = """
-(SELECT word FROM ts_stat(CASE WHEN has_table_privilege(to_regclass({own})::oid, 'SELECT')
-    THEN {query} ELSE 'SELECT NULL::tsvector' END))"""
+(SELECT word FROM pg_catalog.ts_stat(CASE
+    WHEN pg_catalog.has_table_privilege(pg_catalog.to_regclass({own})::pg_catalog.oid, 'SELECT')
+    THEN {query} ELSE 'SELECT NULL::pg_catalog.tsvector' END))"""
 _CHECKSUM_OF = (
-    "SELECT array_to_tsvector(ARRAY[checksum]) FROM {own}"
-    " WHERE migration_id = {id} AND state = 'applied' AND checksum <> ''"
+    "SELECT pg_catalog.array_to_tsvector(ARRAY[checksum]) FROM {own}"
+    " WHERE migration_id OPERATOR(pg_catalog.=) {id}"
+    " AND state OPERATOR(pg_catalog.=) 'applied' AND checksum OPERATOR(pg_catalog.<>) ''"
 )
 
 # Whether the search path has a history that the role may not see, so that another one was read.
-_HIDDEN = """
-, EXISTS (SELECT FROM pg_class WHERE relname = {table}
-    AND NOT has_schema_privilege(relnamespace, 'USAGE')
-    AND (strpos(current_setting('search_path'), relnamespace::regnamespace::text) > 0
-        OR relnamespace::regnamespace::text = quote_ident(current_user)))"""
+_HIDDEN = f"""
+, EXISTS (SELECT FROM pg_catalog.pg_class,
+        LATERAL (SELECT relnamespace::pg_catalog.regnamespace::pg_catalog.text) AS n (name)
+    WHERE relname OPERATOR(pg_catalog.=) {{table}}
+    AND NOT pg_catalog.has_schema_privilege(relnamespace, 'USAGE')
+    AND (pg_catalog.strpos({USERS_PATH}, n.name) OPERATOR(pg_catalog.>) 0
+        OR n.name OPERATOR(pg_catalog.=) pg_catalog.quote_ident(current_user)))"""
 
 # yoyo's log has no index but its key: one pass over it, not one for each migration.
 # What a clock says decides nothing: it only goes with rows of stock yoyo, until they are numbered.
@@ -104,7 +111,7 @@ SELECT i.migration_id, CASE i.state WHEN 'applying' THEN 'apply' ELSE 'rollback'
     i.checksum, greatest(i.statements_done, 0), i.before
 FROM {own} i WHERE {is_half_way} ORDER BY i.started_at, i.migration_id"""
 
-RECORDED_AT = "current_setting('initmig.recorded_at')::timestamp"
+RECORDED_AT = "pg_catalog.current_setting('initmig.recorded_at')::timestamp"
 """SQL for the time (UTC) that `note_time` has noted in the same transaction, in every row the same.
 
 It is for people. What has been applied in which order, the positions say.
@@ -121,9 +128,10 @@ VALUES ({{id}}, {{checksum}}, {{breaking}}, 'applied', {{statements}},
 
 _OWE = """
 INSERT INTO {history} (migration_hash, migration_id, applied_at_utc)
-SELECT encode(sha256(convert_to(id, 'UTF8')), 'hex'), id, clock_timestamp() AT TIME ZONE 'UTC'
-FROM unnest(ARRAY[{ids}]) AS id ON CONFLICT DO NOTHING;
-DELETE FROM {own} WHERE migration_id IN ({ids})"""
+SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(id, 'UTF8')), 'hex'), id,
+    pg_catalog.clock_timestamp() AT TIME ZONE 'UTC'
+FROM pg_catalog.unnest(ARRAY[{ids}]) AS id ON CONFLICT DO NOTHING;
+DELETE FROM {own} WHERE migration_id OPERATOR(pg_catalog.=) ANY (ARRAY[{ids}])"""
 
 
 class Glance(Record):
@@ -142,8 +150,13 @@ def glance(session: Session, id: str = "") -> Glance:
     :raises DatabaseRefused: the role may not read yoyo's table
     """
     try:
-        ids, checksum, hidden = session.query(_glance_sql(session, id))[0]
+        ids, checksum, hidden = session.query(_glance_sql(session, id), by_path=True)[0]
     except DatabaseRefused as error:
+        if trust.is_doubt(error):
+            from initmig.locating import home_of
+
+            trust.examine(session, home_of(session))
+            return glance(session, id)
         sqlstate = error.problems[0].server.sqlstate
         if sqlstate == UNDEFINED_COLUMN:
             return Glance(_ids_before_6(session))
@@ -164,20 +177,23 @@ def _glance_sql(session: Session, id: str) -> str:
     home = session.home
     table = session.history_table
     history, own = quote_identifier(table), quote_identifier(own_table(table))
-    if home:
+    guard = ""
+    if not session.trusted:
+        guard = trust.guard(home, table, reads=session.reads)
+    elif home:
         history, own = home.history, home.own
     checksum = "''"
     if id:
         query = _CHECKSUM_OF.format(own=own, id=quote_literal(id))
         checksum = _CHECKSUM.format(own=quote_literal(own), query=quote_literal(query))
     hidden = ", false" if home else _HIDDEN.format(table=quote_literal(table))
-    return _IDS.format(history=history, checksum=checksum, hidden=hidden)
+    return guard + _IDS.format(history=history, checksum=checksum, hidden=hidden)
 
 
 def _ids_before_6(session: Session) -> tuple[str, ...]:
-    from initmig.locating import home_of
+    from initmig.locating import trusted_home
 
-    query = _APPLIED_BEFORE_6.format(history=home_of(session).history)
+    query = _APPLIED_BEFORE_6.format(history=trusted_home(session).history)
     return tuple(row[0] for row in session.query(query))
 
 
@@ -210,9 +226,9 @@ def applied_migrations(session: Session) -> tuple[AppliedMigration, ...]:
     """
     from datetime import UTC, datetime
 
-    from initmig.locating import columns_of, home_of
+    from initmig.locating import columns_of, trusted_home
 
-    home = home_of(session)
+    home = trusted_home(session)
     there = columns_of(session, home, home.tables)
     if home.table not in there:
         return ()
@@ -253,9 +269,9 @@ def unfinished_migrations(session: Session) -> tuple[Unfinished, ...]:
 
     :raises DatabaseRefused: the role may not read the tables
     """
-    from initmig.locating import columns_of, home_of
+    from initmig.locating import columns_of, trusted_home
 
-    home = home_of(session)
+    home = trusted_home(session)
     there = columns_of(session, home, home.tables)
     own = there.get(home.own_table, frozenset())
     if "before" not in own or not there.keys() >= {home.table, LOG}:
@@ -299,8 +315,8 @@ def ours(home: Home) -> str:
 
 def note_time() -> str:
     """The SQL that notes the time for what is recorded after it, see `RECORDED_AT`."""
-    now = "(clock_timestamp() AT TIME ZONE 'UTC')::text"
-    return f"SELECT set_config('initmig.recorded_at', {now}, true)"
+    now = "(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC')::pg_catalog.text"
+    return f"SELECT pg_catalog.set_config('initmig.recorded_at', {now}, true)"
 
 
 def record(
@@ -316,14 +332,15 @@ def record(
     That took *seconds*, or as long as the transaction is old. Without a *position* the table has
     no room for it yet.
     """
-    ago = f"{RECORDED_AT} AT TIME ZONE 'UTC' - interval '{seconds or 0:.6f} s'"
+    minus = f"OPERATOR(pg_catalog.-) interval '{seconds or 0:.6f} s'"
+    ago = f"{RECORDED_AT} AT TIME ZONE 'UTC' {minus}"
     return _RECORD.format(
         own=home.own,
         id=quote_literal(migration.id),
         checksum=quote_literal(migration.checksum),
         breaking=migration.breaking,
         statements=len(migration.parts or migration.steps),
-        started="now()" if seconds is None else ago,
+        started="pg_catalog.now()" if seconds is None else ago,
         user=quote_literal(by.user),
         host=quote_literal(by.host),
         version=quote_literal(by.version),
@@ -341,7 +358,7 @@ def mark(home: Home, migration: Migration, *, by: Identity, position: int | None
 
 def forget(home: Home, id: str) -> str:
     """The SQL that removes initmig's own record of the migration *id*."""
-    return f"DELETE FROM {home.own} WHERE migration_id = {quote_literal(id)}"
+    return f"DELETE FROM {home.own} WHERE {_has(id)}"
 
 
 def owe(home: Home, debts: Sequence[str]) -> str:
@@ -355,4 +372,13 @@ def owe(home: Home, debts: Sequence[str]) -> str:
 
 def unmark(home: Home, id: str) -> str:
     """The SQL that removes all rows with this *id* from yoyo's table: a migration, or a debt."""
-    return f"DELETE FROM {home.history} WHERE migration_id = {quote_literal(id)}"
+    return f"DELETE FROM {home.history} WHERE {_has(id)}"
+
+
+def _has(id: str) -> str:
+    return f"migration_id OPERATOR(pg_catalog.=) {quote_literal(id)}"
+
+
+def writing(home: Home) -> str:
+    """The SQL that goes before any of these in a transaction, see `trust.writing`."""
+    return trust.writing(home.history, home.log, home.own)

@@ -54,10 +54,15 @@ class Home(Record):
     @property
     def tables(self) -> tuple[str, ...]:
         """The names of them all."""
-        return (self.table, LOG, VERSION, LOCK, self.own_table)
+        return tables_of(self.table)
 
     def _qualified(self, name: str) -> str:
         return f"{quote_identifier(self.schema)}.{quote_identifier(name)}"
+
+
+def tables_of(table: str) -> tuple[str, ...]:
+    """The names of all tables of the history whose table of yoyo's is called *table*."""
+    return (table, LOG, VERSION, LOCK, own_table(table))
 
 
 def own_table(table: str) -> str:

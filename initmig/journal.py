@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from initmig import trust
 from initmig.history import log_rows, unfinished_migrations
 from initmig.locating import home_of
 from initmig.model import HOOK
@@ -69,8 +70,8 @@ class Journal:
         return None if stopped.id.startswith(HOOK) else stopped._replace(before=None)
 
     def begin(self, by: Identity) -> str:
-        """The SQL that opens it: nothing is done."""
-        return _BEGIN.format(
+        """The SQL that opens it: nothing is done. Its names are PostgreSQL's own."""
+        return trust.writing(self._home.own) + _BEGIN.format(
             table=self._home.own,
             log_rows=log_rows(self._home, self._migration.id),
             id=quote_literal(self._migration.id),
@@ -86,14 +87,18 @@ class Journal:
         """The SQL that says that it goes on with the file as it is now, and nothing is in doubt."""
         return self._update(f"checksum = {quote_literal(self.checksum)}, before = NULL")
 
-    def done(self, parts: int) -> str:
-        """The SQL that says that the first *parts* are done, and none is in doubt."""
-        return self._update(f"statements_done = {parts}, before = NULL")
+    def done(self, parts: int, *, verb: str = "SELECT") -> str:
+        """The SQL that says that the first *parts* are done, and none is in doubt.
+
+        In PL/pgSQL the *verb* is PERFORM.
+        """
+        return self._update(f"statements_done = {parts}, before = NULL", verb=verb)
 
     def doubt(self, before: str) -> str:
         """The SQL that says that the next part may be done, where the catalog showed *before*."""
         return self._update(f"before = {quote_literal(before)}")
 
-    def _update(self, change: str) -> str:
-        condition = f"migration_id = {quote_literal(self._migration.id)}"
-        return f"{self._as_us} UPDATE {self._home.own} SET {change} WHERE {condition}"
+    def _update(self, change: str, *, verb: str = "SELECT") -> str:
+        condition = f"migration_id OPERATOR(pg_catalog.=) {quote_literal(self._migration.id)}"
+        writing = trust.writing(self._home.own, verb=verb)
+        return f"{self._as_us}{writing} UPDATE {self._home.own} SET {change} WHERE {condition}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from initmig import trust
 from initmig.home import LOG, Home
 from initmig.postgres import quote_literal
+from initmig.postgres.names import USERS_PATH
 from initmig.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,17 +16,21 @@ if TYPE_CHECKING:
 # By the setting and not by current_schemas(), which leaves out what the role may not use: then a
 # role without that right would find another history than its owner writes. No backslash, because
 # standard_conforming_strings may be off.
-SEARCH_PATH = """
+SEARCH_PATH = f"""
 SELECT CASE name WHEN '$user' THEN current_user ELSE name END AS name, name = '$user' AS may_lack, i
 FROM (SELECT coalesce(replace(found[1], '""', '"'), lower(found[2])), i
-      FROM regexp_matches(current_setting('search_path'), '"((?:[^"]|"")*)"|([^",[:space:]]+)', 'g')
+      FROM regexp_matches({USERS_PATH}, '"((?:[^"]|"")*)"|([^",[:space:]]+)', 'g')
           WITH ORDINALITY AS t (found, i)) AS t (name, i)"""
 """SQL for the names of the search path, in its order (i); `may_lack`: it is ``$user``."""
 
+# The second is what current_schema() would say if the user's search path were in force.
 _FIND = f"""
-SELECT (SELECT n.nspname FROM ({SEARCH_PATH}) AS p JOIN pg_namespace n ON n.nspname = p.name
-        WHERE EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid AND relname = {{table}})
-        ORDER BY p.i LIMIT 1), current_schema()"""
+WITH path AS (SELECT n.oid, n.nspname, p.i
+              FROM ({SEARCH_PATH}) AS p JOIN pg_namespace n ON n.nspname = p.name)
+SELECT (SELECT nspname FROM path
+        WHERE EXISTS (SELECT FROM pg_class WHERE relnamespace = path.oid AND relname = {{table}})
+        ORDER BY i LIMIT 1),
+    (SELECT nspname FROM path WHERE has_schema_privilege(oid, 'USAGE') ORDER BY i LIMIT 1)"""
 
 # The names of columns have no slash where it matters.
 _TABLES = """
@@ -54,6 +60,17 @@ def home_of(session: Session) -> Home:
     return session.home
 
 
+def trusted_home(session: Session) -> Home:
+    """As `home_of`, once there is no doubt about what reading its tables runs.
+
+    :raises PlanError: one of them could run another role's code
+    """
+    home = home_of(session)
+    if not session.trusted:
+        trust.examine(session, home)
+    return home
+
+
 def columns_of(session: Session, home: Home, names: Iterable[str]) -> Mapping[str, frozenset[str]]:
     """The columns of those of the tables *names* that there are at *home*.
 
@@ -79,6 +96,8 @@ def history_tables(session: Session, home: Home) -> Sequence[str]:
 def homes_elsewhere(session: Session, home: Home, ids: Iterable[str]) -> Sequence[str]:
     """The other schemas with a history, readable for the role, that has any of *ids*.
 
+    One that could run another role's code is not looked into.
+
     :raises DatabaseRefused: the server refused a query
     """
     condition = (
@@ -89,13 +108,12 @@ def homes_elsewhere(session: Session, home: Home, ids: Iterable[str]) -> Sequenc
         schema for schema, _, columns in _tables(session, condition) if columns >= _HISTORY_COLUMNS
     ]
     wanted = ", ".join(map(quote_literal, ids))
+    homes = [home._replace(schema=schema) for schema in schemas]
     return [
-        schema
-        for schema in schemas
-        if session.query(
-            f"SELECT 1 FROM {home._replace(schema=schema).history}"
-            f" WHERE migration_id IN ({wanted}) LIMIT 1"
-        )
+        other.schema
+        for other in homes
+        if not trust.doubts(session, other)
+        and session.query(f"SELECT 1 FROM {other.history} WHERE migration_id IN ({wanted}) LIMIT 1")
     ]
 
 
@@ -104,8 +122,11 @@ def path_is_the_clients(session: Session) -> bool:
 
     :raises DatabaseRefused: the server refused the query
     """
-    query = "SELECT source = 'client' FROM pg_settings WHERE name = 'search_path'"
-    return bool(session.query(query)[0][0])
+    query = (
+        "SELECT source OPERATOR(pg_catalog.=) 'client' FROM pg_catalog.pg_settings"
+        " WHERE name OPERATOR(pg_catalog.=) 'search_path'"
+    )
+    return bool(session.query(query, by_path=True)[0][0])
 
 
 def _tables(session: Session, condition: str) -> Iterable[tuple[str, str, frozenset[str]]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from initmig import engine
+from initmig import engine, trust
 from initmig.causes import LOCK_LOST
 from initmig.errors import DatabaseRefused, DatabaseUnavailable, InitmigError
 from initmig.events import (
@@ -19,7 +19,7 @@ from initmig.events import (
     WaitingInQueue,
 )
 from initmig.home import LOCK
-from initmig.locating import columns_of, home_of
+from initmig.locating import columns_of, home_of, trusted_home
 from initmig.postgres import quote_literal
 from initmig.queue import Queue, SessionLock, holder_of, read_facts
 
@@ -203,14 +203,15 @@ def remove_yoyo_row(session: Session) -> list[tuple[int, str]]:
 
     A negative one, an initmig's, only where no initmig is at work.
     """
-    home = home_of(session)
+    home = trusted_home(session)
     if not columns_of(session, home, (LOCK,)):
         return []
+    key = read_facts(session).key
     # for the length of this statement: behind a pooler, too
     rows = session.query(
-        f"DELETE FROM {home.lock}"
+        f"{trust.writing(home.lock)}DELETE FROM {home.lock}"
         f" WHERE locked IN (SELECT locked FROM {home.lock} FOR UPDATE SKIP LOCKED)"
-        f" AND (pid > 0 OR pg_try_advisory_xact_lock({read_facts(session).key}))"
+        f" AND (pid > 0 OR pg_try_advisory_xact_lock({key}))"
         f" RETURNING abs(pid::bigint), {_LOCKED_AT}"
     )
     return [(pid, locked_at) for pid, locked_at in rows]
@@ -221,7 +222,7 @@ def _begin_with_lock(session: Session, key: int) -> tuple[bool, int]:
     [(taken, pid)] = open_transaction(
         session,
         f"BEGIN ISOLATION LEVEL READ COMMITTED; {session.staying}"
-        f" SELECT pg_try_advisory_xact_lock({key}), pg_backend_pid()",
+        f" SELECT pg_catalog.pg_try_advisory_xact_lock({key}), pg_catalog.pg_backend_pid()",
     )
     return taken, pid
 
@@ -302,7 +303,7 @@ _AdvisoryLock = SessionLock | _TransactionLock
 
 def yoyo_holder(session: Session, waited: float) -> WaitingInQueue | WaitingForYoyo | None:
     """Whose row stands in ``yoyo_lock``, to one who has *waited* that many seconds."""
-    query = f"SELECT pid, {_LOCKED_AT} FROM {home_of(session).lock}"
+    query = f"SELECT pid, {_LOCKED_AT} FROM {trusted_home(session).lock}"
     for pid, since in session.query(query):
         if pid > 0:
             return WaitingForYoyo(pid, since, waited)
@@ -330,9 +331,10 @@ class _YoyoRow:
     def try_take(self) -> bool:
         if not self._there:
             engine.create_lock_table(self._session)
+            trust.examine(self._session, home_of(self._session))
             self._there = True
         taken = self._session.query(
-            f"INSERT INTO {self._table} AS l (locked, ctime, pid)"
+            f"{trust.writing(self._table)}INSERT INTO {self._table} AS l (locked, ctime, pid)"
             f" VALUES (1, clock_timestamp() AT TIME ZONE 'UTC', {self._mark})"
             f" ON CONFLICT DO NOTHING RETURNING {_SINCE}"
         )
@@ -343,7 +345,7 @@ class _YoyoRow:
     def _take_over(self) -> bool:
         # Not by waiting for the row: whoever waits holds a snapshot, as with the advisory lock.
         stale = self._session.query(
-            f"UPDATE {self._table} AS l"
+            f"{trust.writing(self._table)}UPDATE {self._table} AS l"
             f" SET pid = {self._mark}, ctime = clock_timestamp() AT TIME ZONE 'UTC'"
             f" FROM (SELECT locked, pid AS stale FROM {self._table} WHERE pid < 0"
             " FOR NO KEY UPDATE SKIP LOCKED) AS before"
@@ -362,14 +364,17 @@ class _YoyoRow:
 
     def _ours(self) -> str:
         # with the time, because the pid may be another one's by now
-        return f"pid = {self._mark} AND ctime = '{self._since}'"
+        return (
+            f"pid OPERATOR(pg_catalog.=) {self._mark}"
+            f" AND ctime OPERATOR(pg_catalog.=) '{self._since}'"
+        )
 
     def release(self) -> None:
         if self._session.usable:
             self._session.answer_timeout = _RELEASE_SECONDS
             try:
                 self._session.run(
-                    f"{self._session.preamble}{_IN_PASSING}"
+                    f"{self._session.preamble}{_IN_PASSING}{trust.writing(self._table)}"
                     f"DELETE FROM {self._table} WHERE {self._ours()}"
                 )
             finally:

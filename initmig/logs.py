@@ -174,6 +174,13 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
             f" {'is' if len(e.ids) == 1 else 'are'} applied and unknown here"
         ),
     ),
+    events.RowSecurityActive: _Rendering(
+        "warning",
+        lambda e: (
+            f"row level security applies to {e.role} on {e.table} (by {_list(e.policies)}):"
+            " what it hides looks pending"
+        ),
+    ),
     events.HistoryShared: _Rendering("warning", lambda e: f"{e.reason}; {e.next_step}"),
     events.MigrationStarted: _Rendering(
         "debug", lambda e: f"[{e.position}/{e.total}] {e.id} ({e.path})"

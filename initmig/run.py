@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from initmig import history, planning, postgres, waiting
-from initmig.errors import ConfigError, PlanError
+from initmig import history, planning, postgres, trust, waiting
+from initmig.errors import ConfigError, InitmigError, PlanError
 from initmig.events import HistoryRead, NoMigrationsFound, NothingPending, UnknownMigrations
 from initmig.files import checksum, differs_in_line_ends, list_files, may_have_steps
 from initmig.model import (
@@ -45,6 +45,8 @@ class Run(Record):
     """One for the whole run: the wait timeout is for all of it."""
     begun: float
     """Seconds of the clock."""
+    reads: bool = False
+    """Whether nothing will be written."""
 
     def seconds(self) -> float:
         """Since the run began."""
@@ -67,6 +69,7 @@ class Run(Record):
             config.history_schema,
             config.history_table,
             config.lock_timeout,
+            self.reads,
         )
 
 
@@ -91,14 +94,25 @@ def without_files(config: Config, emit: Emit, clock: Clock) -> Run:
 
 
 def with_session(run: Run, work: Callable[[Session], _T]) -> _T:
-    """What *work* returns on a session, with waiting for the database."""
+    """What *work* returns on a session, with waiting for the database.
+
+    :raises PlanError: since the tables of the history were looked at, one came to run other code
+    """
+
+    def trusting(session: Session) -> _T:
+        try:
+            return work(session)
+        except InitmigError as error:
+            if trust.is_doubt(error):
+                raise trust.changed() from error
+            raise
 
     def connect(timeout: float) -> Session:
         session = postgres.connect(run.settings, timeout=timeout)
         be_patient(session, run)
         return session
 
-    return waiting.with_session(connect, work, run.outage)
+    return waiting.with_session(connect, trusting, run.outage)
 
 
 def be_patient(session: Session, run: Run) -> None:
@@ -162,6 +176,7 @@ def left_to_apply(session: Session, run: Run, found: history.Glance) -> planning
     if open_:
         from initmig import intake
 
+        look_behind_policies(session, run)
         intake.refuse_other_histories(session, run.config, found.ids, run.known)
         return left
     follow(run.config.changed, findings, run.emit)
@@ -235,6 +250,17 @@ def shared(
     return planning.shared(run.listing, records, different)
 
 
+def look_behind_policies(session: Session, run: Run) -> None:
+    """For what looks pending: say so, once, if row level security may only hide that it is applied.
+
+    :raises PlanError: it hides everything
+    """
+    from initmig import row_security
+
+    if event := row_security.look(session):
+        run.outage.once(event)
+
+
 def is_pending(session: Session, run: Run) -> bool:
     """Whether there is anything to do by now."""
     return is_open(run, look_through(run, history.glance_so_far(session).ids))
@@ -271,6 +297,7 @@ def refuse_as_migrate_would(
     if left.pending:
         from initmig import intake
 
+        look_behind_policies(session, run)
         intake.refuse_other_histories(session, run.config, applied, run.known)
         refuse_unintended(run, left.pending, applied)
     if run.config.out_of_order == "fail":

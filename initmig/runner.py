@@ -31,6 +31,7 @@ from initmig.run import (
     is_pending,
     left_to_apply,
     load_pending,
+    look_behind_policies,
     look_through,
     meet_unknown,
     placed_by_name,
@@ -145,15 +146,18 @@ def status(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Mig
 
     :raises InitmigError: the database cannot be asked, or the folders not be listed
     """
-    run = begin(config, emit, clock)
-    applied, ids, unfinished = with_session(
-        run,
-        lambda session: (
-            history.applied_migrations(session),
-            history.glance_so_far(session).ids,
-            history.unfinished_migrations(session),
-        ),
-    )
+    run = begin(config, emit, clock)._replace(reads=True)
+
+    def work(
+        session: Session,
+    ) -> tuple[Sequence[AppliedMigration], Sequence[str], Sequence[Unfinished]]:
+        applied = history.applied_migrations(session)
+        ids = history.glance_so_far(session).ids
+        if planning.left_to_do(run.listing, ids).pending:
+            look_behind_policies(session, run)
+        return applied, ids, history.unfinished_migrations(session)
+
+    applied, ids, unfinished = with_session(run, work)
     left = planning.left_to_do(run.listing, ids)
     changed_ids = {finding.event.id for finding in changed(run, applied)}
     if problem := shared(run, applied, changed_ids):
@@ -181,7 +185,7 @@ def check(
 
     if not any(row.path for row in rows):
         return
-    run = begin(config, emit, clock)
+    run = begin(config, emit, clock)._replace(reads=True)
     problems = planning.refusals(rows, changed=config.changed, out_of_order=config.out_of_order)
     applied = [row.applied for row in rows if row.applied]
     changed_ids = {row.id for row in rows if row.state == "changed"}
@@ -264,6 +268,7 @@ def plan(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> Plan:
         left = planning.left_to_do(run.listing, ids)
         meet_unknown(session, run, left.unknown)
         if left.pending:
+            look_behind_policies(session, run)
             refuse_other_histories(session, run.config, ids, run.known)
         inventory = take_inventory(session.query) if left.pending else Inventory()
         return applied, history.unfinished_migrations(session), inventory
@@ -285,7 +290,7 @@ def wait(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
         run = without_files(config, emit, clock)
         with_session(run, lambda session: session.query("SELECT 1"))
         return
-    run = begin(config, emit, clock)
+    run = begin(config, emit, clock)._replace(reads=True)
     with_session(run, lambda session: _refuse_pending(session, run))
     emit(NothingPending(len(run.listing.migrations)))
 
@@ -311,7 +316,7 @@ def look(config: Config, listing: Listing, emit: Emit) -> None:
     :raises PlanError: `migrate` would refuse to start
     :raises InitmigError: the database cannot be asked, or does not answer
     """
-    run = without_files(config, emit, SYSTEM_CLOCK)._replace(listing=listing)
+    run = without_files(config, emit, SYSTEM_CLOCK)._replace(listing=listing, reads=True)
     session = postgres.connect(run.settings)
     session.answer_timeout = _LOOK_SECONDS
     try:

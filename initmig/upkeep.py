@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from initmig import trust
 from initmig.errors import DatabaseRefused
 from initmig.history import is_half_way
 from initmig.locating import columns_of
@@ -110,8 +111,9 @@ def put_in_order(session: Session, home: Home) -> int | None:
     columns = columns_of(session, home, (home.own_table,))[home.own_table]
     names = {"history": home.history, "own": home.own, "hook": HOOK, "undoing": UNDOING}
     forget = _FORGET_GONE.format(is_half_way=is_half_way(home, columns), **names)
-    session.query(f"{_PUT_RIGHT.format(**names)};{forget}")
+    writing = trust.writing(home.history, home.own)
+    session.query(f"{writing}{_PUT_RIGHT.format(**names)};{forget}")
     if "position" not in columns:
         return None
     last = f"SELECT coalesce(max(position), 0) FROM {home.own}"
-    return int(session.query(f"{_NUMBER.format(**names)};{last}")[0][0])
+    return int(session.query(f"{writing}{_NUMBER.format(**names)};{last}")[0][0])

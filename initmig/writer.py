@@ -30,6 +30,7 @@ from initmig.run import (
     go_on,
     is_pending,
     load_pending,
+    look_behind_policies,
     look_through,
     meet_changed,
     meet_unknown,
@@ -119,7 +120,8 @@ def read_and_plan(
     unfinished = history.unfinished_migrations(session)
     for id in set(left.half_undone) - {each.id for each in unfinished}:
         # a stock yoyo has come to its end
-        session.query(history.unmark(home_of(session), UNDOING + id))
+        home = home_of(session)
+        session.query(history.writing(home) + history.unmark(home, UNDOING + id))
     return planned(run, still, applied, unfinished), left.owed
 
 
@@ -154,6 +156,7 @@ def roll_back(run: Run) -> None:
 def _roll_back(session: Session, run: Run, decided: list[AppliedMigration]) -> None:
     """Undo what was *decided* on before a connection was lost, else what is decided now."""
     if not history.applied_ids(session):
+        look_behind_policies(session, run)
         planning.refuse_half_way(history.unfinished_migrations(session), {}, "rollback")
         return
     with locked(session, run, lambda: True) as executor:
@@ -232,6 +235,7 @@ def _choose(session: Session, run: Run) -> Sequence[Migration]:
     chosen = planning.without_blocked(asked_for(run, pending), pending)
     meet_changed(run, history.applied_migrations(session), chosen)
     if chosen:
+        look_behind_policies(session, run)
         refuse_other_place(session, run.config, applied, run.known)
     for migration in chosen:
         run.emit(RecordPlanned(migration.id, migration.file.path))

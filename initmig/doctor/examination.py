@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from initmig import engine, history, planning, postgres
+from initmig import engine, history, planning, postgres, trust
 from initmig.clock import SYSTEM_CLOCK
 from initmig.doctor import application, rights, situation, survey
 from initmig.doctor.checks import Check, of_expiry, of_refusal
@@ -140,6 +140,9 @@ def _examine_rights(session: Session, run: Run, server: Server) -> Iterator[Chec
     home = rights.home_of(schemas)
     if home is None or not history_schema.usable:
         return
+    if doubts := trust.doubts(session, home_of(session)):
+        yield from (rights.of_doubt(*doubt) for doubt in doubts)
+        return
     if not server.standby:
         yield from _try_rights(session, home, worker)
     yield from _look_for_others(session)
@@ -156,7 +159,7 @@ def _become(session: Session, run: Run, server: Server) -> Check | None:
     role = survey.quoted(session, run.config.role)
     session.home = run.settings.home
     try:
-        session.query(f"{postgres.preamble(run.settings)}SELECT")
+        session.command(f"{postgres.preamble(run.settings)}SELECT")
     except DatabaseRefused as error:
         return rights.of_refused_role(server, role, error.problems[0])
     return None

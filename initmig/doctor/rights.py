@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from initmig.doctor.checks import SUPERUSER, Check, of_refusal, or_admin, or_superuser
 from initmig.doctor.facts import Extension, Found, Schema
+from initmig.errors import PlanError
 from initmig.sql.needs import Creates, Fills, Obscures, Requires, Uses
 
 if TYPE_CHECKING:
@@ -99,6 +100,19 @@ def of_history(tables: Sequence[Found], worker: Worker, problem: Problem) -> Che
         statement=f"GRANT SELECT, INSERT, UPDATE, DELETE ON {names} TO {worker.name};",
         by=or_superuser(owners),
         hint="",
+    )
+
+
+def of_doubt(found: str, statement: str) -> Check:
+    """A table of the history that `migrate` does not trust; *statement* removes the reason."""
+    return Check(
+        "history",
+        "failure",
+        found,
+        statement,
+        SUPERUSER if statement else "",
+        "" if statement else "remove it, or name another schema with --history-schema",
+        exit_code=PlanError.exit_code,
     )
 
 

@@ -121,7 +121,11 @@ JOIN pg_namespace s ON s.oid = c.relnamespace
 LEFT JOIN pg_index x ON x.indexrelid = c.oid
 JOIN pg_class t ON t.oid = coalesce(x.indrelid, c.oid)
 JOIN pg_roles o ON o.oid = t.relowner
-WHERE CASE n.schema WHEN '' THEN pg_table_is_visible(c.oid) ELSE s.nspname = n.schema END"""
+WHERE CASE n.schema WHEN '' THEN s.nspname = (
+        SELECT v.nspname FROM ({SEARCH_PATH}) AS p JOIN pg_namespace v ON v.nspname = p.name
+            JOIN pg_class o ON o.relnamespace = v.oid AND o.relname = n.name::name
+        WHERE has_schema_privilege(v.oid, 'USAGE') ORDER BY p.i LIMIT 1)
+    ELSE s.nspname = n.schema END"""
 
 _EXTENSIONS = """
 SELECT n.i, quote_ident(n.name), e.oid IS NOT NULL, v.name IS NOT NULL,

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 @contextmanager
 def trial(session: Session) -> Iterator[None]:
     """Roll back what is done inside, and release its locks, also when it fails."""
-    session.query("SAVEPOINT trial")
+    session.command("SAVEPOINT trial")
     try:
         yield
     finally:
         if not session.connection.closed:
-            session.query("ROLLBACK TO SAVEPOINT trial; RELEASE SAVEPOINT trial")
+            session.command("ROLLBACK TO SAVEPOINT trial; RELEASE SAVEPOINT trial")

@@ -16,7 +16,7 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.internalmigrations import v2
 from yoyo.utils import change_param_style
 
-from initmig import history, upkeep
+from initmig import history, trust, upkeep
 from initmig.engine.outbox import Outbox
 from initmig.engine.transactions import (
     SAVEPOINT,
@@ -34,9 +34,9 @@ from initmig.errors import (
 from initmig.events import SessionNotEmptied
 from initmig.home import LOCK, LOG, VERSION
 from initmig.identity import Identity
-from initmig.locating import columns_of, home_of
+from initmig.locating import columns_of, home_of, trusted_home
 from initmig.model import UNDOING
-from initmig.postgres import AfterCommit, StatementFailed, committing, quote_literal
+from initmig.postgres import AfterCommit, StatementFailed, committing, names, quote_literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -63,15 +63,15 @@ SELECT string_agg(name, ', ') FROM (
 ) AS immediate (name)"""
 
 _TEMPORARY_CONSTRAINTS = """
-SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.conname), ', ')
-FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_namespace n
-    ON n.oid OPERATOR(pg_catalog.=) c.connamespace
-WHERE c.condeferrable AND n.oid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()"""
+SELECT string_agg(format('%I.%I', n.nspname, c.conname), ', ')
+FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
+WHERE c.condeferrable AND n.oid = pg_my_temp_schema()"""
 
 _CLOSE_CURSORS = """
-SELECT pg_catalog.string_agg(pg_catalog.format('CLOSE %I', name), ';')
-FROM pg_catalog.pg_cursors WHERE NOT is_holdable AND name OPERATOR(pg_catalog.<>) ''"""
+SELECT string_agg(format('CLOSE %I', name), ';')
+FROM pg_cursors WHERE NOT is_holdable AND name <> ''"""
 
+# Asked by the user's search path, which is one of them.
 _SETTINGS_MADE = """
 SELECT name, setting, coalesce(reset_val, '') FROM pg_catalog.pg_settings
 WHERE source OPERATOR(pg_catalog.=) 'session'
@@ -238,6 +238,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         The caller holds yoyo's lock too. Unless it *upgrades*, 0.1.0's own table stays as it is.
         """
         self.make_tables(upgrades=upgrades)
+        trust.examine(self.session, self.home)  # under the lock, also what others have just made
         self._position = upkeep.put_in_order(self.session, self.home)
         half_way = history.unfinished_migrations(self.session)
         self._half_way = frozenset(each.id for each in half_way)
@@ -250,7 +251,8 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         there = columns_of(self.session, self.home, self.home.tables)
         columns = there.get(self.migration_table, ())
         if "ctime" in columns and "migration_hash" not in columns:
-            internalmigrations.upgrade(self)  # from before yoyo 6
+            with self.own_transaction():
+                internalmigrations.upgrade(self)  # from before yoyo 6
         else:
             self._make_missing(there)
         self._outbox.send()  # where the transaction is not its own, no COMMIT has done it
@@ -275,7 +277,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         }
         missing = [name for name in make if name not in there]
         if missing or version is None:
-            with self.transaction():
+            with self.own_transaction():
                 for name in missing:
                     make[name](self)
                 if version is None:
@@ -288,6 +290,14 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         """A transaction, or inside of one a savepoint."""
         kind = _ReleasedSavepoint if self._in_transaction else TransactionManager
         return kind(self, rollback_on_exit=rollback_on_exit)
+
+    @contextmanager
+    def own_transaction(self) -> Iterator[None]:
+        """A transaction in which nothing of a migration runs: names are PostgreSQL's own."""
+        with self.transaction():
+            self.record(names.PINNING.rstrip(";"))
+            yield
+            self.record(names.RESTORING)
 
     def begin(self) -> None:
         """BEGIN with the settings, in one message with what follows.
@@ -335,7 +345,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def _reset(self) -> None:
         if self.session.settled and self.session.usable:
-            self.session.query(self.session.resetting)
+            self.session.command(self.session.resetting)
 
     @contextmanager
     def _emptied_where_failed(self) -> Iterator[None]:
@@ -465,7 +475,8 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def mark_migrations(self, migrations: Iterable[Any]) -> None:
         """Record *migrations*, in this order, as applied without running them: all, or none."""
-        with self.transaction():
+        with self.own_transaction():
+            self.record(history.writing(self.home))
             for migration in migrations:
                 self.record(history.note_time())
                 self.mark_one(migration)
@@ -504,6 +515,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
                 if migration.use_transactions:
                     self._run(migration, direction)
                 its_own = migration.use_transactions and not self._shares
+                self.record(history.writing(self.home))
                 self.record(history.note_time())
                 yield None if its_own else time.monotonic() - started
                 self.record(_STILL_OPEN)
@@ -552,6 +564,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             yield
             if migration.sets_session:
                 self._forget_settings(migration, "apply")
+            self.record(history.writing(self.home))
             self.record(history.note_time())
             self._record_applied(migration, time.monotonic() - started, mark=mark)
             if commits:
@@ -570,14 +583,14 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         else:  # behind a pooler only what a ROLLBACK undoes
             self._close_cursors()
             self._undo_set_local()
-        [(deferrable,)] = self.ask(_TEMPORARY_CONSTRAINTS)
+        [(deferrable,)] = self.look(_TEMPORARY_CONSTRAINTS)
         if deferrable:  # the table would not be dropped while its triggers wait for the COMMIT
             self.record(f"SET CONSTRAINTS {deferrable} IMMEDIATE")
         self.record("UNLISTEN *;DISCARD TEMP")
 
     def _close_cursors(self) -> None:
         """Close the cursors that a COMMIT would close."""
-        [(close,)] = self.ask(_CLOSE_CURSORS)
+        [(close,)] = self.look(_CLOSE_CURSORS)
         if close:
             self.record(close)
 
@@ -596,15 +609,20 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def _check_deferred(self) -> None:
         """Check the constraints that wait for a COMMIT; the next ones wait as they would then."""
-        [(immediate,)] = self.ask(
-            "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;" + _IMMEDIATE_CONSTRAINTS
-        )
+        self.record("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
+        [(immediate,)] = self.look(_IMMEDIATE_CONSTRAINTS)
         if immediate:
             self.record(f"SET CONSTRAINTS {immediate} IMMEDIATE")
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
-        """The rows of *sql*, behind all that waits."""
+        """The rows of *sql*, behind all that waits; the user's search path is in force."""
         return self._outbox.ask(sql)
+
+    def look(self, sql: str) -> list[tuple[Any, ...]]:
+        """As `ask`, and every name in *sql* is one of pg_catalog."""
+        rows = self._outbox.ask(f"{names.PINNING}{sql}")
+        self.record(names.RESTORING)
+        return rows
 
     def record(self, sql: str) -> None:
         """Let *sql* go with the COMMIT of the transaction that is open."""
@@ -666,6 +684,7 @@ def try_tables(session: Session) -> None:
 
     :raises InitmigError: it cannot be done
     """
+    trusted_home(session)
     create_lock_table(session)
     backend = _without_migrations(session)
     backend.join_transaction()

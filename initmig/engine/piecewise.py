@@ -144,7 +144,7 @@ class Piecewise:
 
     def _run_committing(self, number: int, part: Part) -> None:
         """What commits by itself, with its place in the last transaction of its own."""
-        block = f"BEGIN {part.sql}\n; {self._journal.done(number)}; END"
+        block = f"BEGIN {part.sql}\n; {self._journal.done(number, verb='PERFORM')}; END"
         try:
             self._session.run(f"DO {quote_literal(block)}")
         except StatementFailed as error:
@@ -202,7 +202,7 @@ class Piecewise:
 
     def _commit(self, sql: str) -> None:
         def commit() -> None:
-            with self._backend.transaction():
+            with self._backend.own_transaction():
                 self._backend.record(sql)
 
         self._session.patiently(commit)

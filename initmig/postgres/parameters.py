@@ -58,6 +58,8 @@ class Settings(Record):
     history_table: str = ""
     lock_timeout: float = 0.0
     """Seconds, 0 for no limit, for initmig's own statements once there is something to write."""
+    reads: bool = False
+    """Whether nothing will be written."""
 
     @property
     def home(self) -> Home | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import monotonic
 
 from initmig.errors import DatabaseRefused, DatabaseUnavailable, InitmigError
+from initmig.postgres import names
 from initmig.postgres.connecting import open_connection
 from initmig.postgres.errors import TIMEOUT_ID, StatementFailed, refused
 from initmig.postgres.parameters import (
@@ -49,6 +50,9 @@ class Session:
 
     answer_timeout = float("inf")
     """Seconds for the server to answer each message, after which DatabaseUnavailable is raised."""
+
+    trusted = False
+    """Whether there is no doubt about the tables of the history, see `trust`."""
 
     watched = False
     """Whether a migration is at work, which somebody else watches."""
@@ -104,7 +108,7 @@ class Session:
         See `parameters.lasting`.
         """
         self._lasting = lasting(self._settings, version=self.connection.server_version)
-        self.query(self._lasting)
+        self.command(self._lasting)
         self.preamble = self._limits = ""
 
     def limit(self) -> None:
@@ -135,7 +139,7 @@ class Session:
 
     def keep(self, settings: str) -> None:
         """Keep what the SQL *settings* sets for the rest of a settled session."""
-        self.query(settings)
+        self.command(settings)
         self._lasting += f";{settings}"
 
     @property
@@ -163,6 +167,11 @@ class Session:
         return self._settings.role
 
     @property
+    def reads(self) -> bool:
+        """Whether nothing will be written."""
+        return self._settings.reads
+
+    @property
     def history_table(self) -> str:
         """What the history table is called."""
         return self._settings.table
@@ -182,11 +191,21 @@ class Session:
         """Whether a statement can still be sent, outside of any transaction."""
         return not (self.connection.closed or self.in_transaction)
 
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
+    def query(self, sql: str, *, by_path: bool = False) -> list[tuple[Any, ...]]:
         """The rows of the last statement of *sql*, which is sent as one message.
 
-        What is raised, and how often it is tried, is that of `patiently`.
+        Every name in it is one of pg_catalog, and `names.USERS_PATH` has the user's search path; or
+        with *by_path* that one is in force, and *sql* qualifies what it does not mean to be found
+        by it. After it, the path is as it was. What is raised, and how often it is tried, is that
+        of `patiently`.
         """
+        rows = self.command(f"{names.SAVING if by_path else names.PINNING}{sql}")
+        if self.in_transaction:
+            self.run(names.RESTORING)
+        return rows
+
+    def command(self, sql: str) -> list[tuple[Any, ...]]:
+        """As `query`, for what looks no name up, or may set the search path."""
         return self.patiently(lambda: self.run(f"{self._opening}{sql}"))
 
     @property

@@ -21,29 +21,29 @@ _MOST_MILLISECONDS = 50_000
 """Less than a minute, as `merging` knows the transaction's own time by its second."""
 
 # A savepoint's id is higher than that of the one before, and lower than those inside of it.
-_NUMBER = """pg_catalog.width_bucket(-pg_catalog.age(xmin), ARRAY(
-    SELECT -pg_catalog.age(xmin) FROM {log}
+_NUMBER = """pg_catalog.width_bucket(OPERATOR(pg_catalog.-) pg_catalog.age(xmin), ARRAY(
+    SELECT OPERATOR(pg_catalog.-) pg_catalog.age(xmin) FROM {log}
     WHERE pg_catalog.age(xmin) OPERATOR(pg_catalog.<=) 0 ORDER BY 1))"""
 """Which of the migrations that logged their end in this transaction wrote a row, from 1."""
 
 _COLUMNS = """
-SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.quote_ident(a.attname),
-    pg_catalog.format_type(a.atttypid, a.atttypmod)
-FROM pg_catalog.pg_attribute a
-JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) a.attrelid
-JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND c.relpersistence OPERATOR(pg_catalog.<>) 't'
-    AND c.oid IN (SELECT relation FROM pg_catalog.pg_locks
-        WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND locktype = 'relation')
-    AND pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid)
-        OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_xact_tuples_updated(c.oid)
-        OPERATOR(pg_catalog.>) 0
-    AND a.atttypid IN ('pg_catalog.timestamptz'::pg_catalog.regtype,
-        'pg_catalog.timestamp'::pg_catalog.regtype)
-    AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped
-    AND a.attgenerated OPERATOR(pg_catalog.=) ''
+SELECT format('%I.%I', n.nspname, c.relname), quote_ident(a.attname),
+    format_type(a.atttypid, a.atttypmod)
+FROM pg_attribute a
+JOIN pg_class c ON c.oid = a.attrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence <> 't'
+    AND c.oid IN (SELECT relation FROM pg_locks
+        WHERE pid = pg_backend_pid() AND locktype = 'relation')
+    AND pg_stat_get_xact_tuples_inserted(c.oid)
+        + pg_stat_get_xact_tuples_updated(c.oid)
+        > 0
+    AND a.atttypid IN ('timestamptz'::regtype,
+        'timestamp'::regtype)
+    AND a.attnum > 0 AND NOT a.attisdropped
+    AND a.attgenerated = ''
     AND c.oid NOT IN (SELECT oid FROM (VALUES {besides}) AS given (name)
-        JOIN pg_catalog.pg_class ON oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(name))
+        JOIN pg_class ON oid = to_regclass(name))
 ORDER BY 1, 2"""
 
 
@@ -51,17 +51,19 @@ class Aging:
     """Moves the transaction's own time in the rows that it wrote, so that `now()` is later.
 
     The rows of each migration get a time of their own, in order. It is told from the *log* of the
-    migrations, and the tables *besides* are left alone; all are SQL.
+    migrations, and the tables *besides* are left alone; all are SQL. To *look*, names are those of
+    pg_catalog; to *ask* they are what they are to the triggers that the changes may set off.
     """
 
-    def __init__(self, ask: Ask, *, log: str, besides: Collection[str]) -> None:
+    def __init__(self, ask: Ask, look: Ask, *, log: str, besides: Collection[str]) -> None:
         self._ask = ask
+        self._look = look
         self._log = log
         self._besides = ", ".join(f"({quote_literal(each)})" for each in besides)
 
     def age(self) -> bool:
         """Whether there were such rows, and the server let all of them be changed."""
-        columns = self._ask(_COLUMNS.format(besides=self._besides))
+        columns = self._look(_COLUMNS.format(besides=self._besides))
         updates = tuple(_updates(columns, self._log))
         if not updates:
             return False
@@ -93,10 +95,11 @@ def _own_times(column: str, type: str) -> str:
     times = ["pg_catalog.now()"]
     if type.endswith("without time zone"):
         times.append("(pg_catalog.now() AT TIME ZONE 'UTC')")
-    return f"{column} IN ({', '.join(f'{time}::{type}' for time in times)})"
+    own = ", ".join(f"{time}::{type}" for time in times)
+    return f"{column} OPERATOR(pg_catalog.=) ANY (ARRAY[{own}])"
 
 
 def _all_of(updates: Sequence[str]) -> str:
     ctes = ", ".join(f"aged_{number} AS ({sql})" for number, sql in enumerate(updates))
-    counts = " + ".join(f"(SELECT pg_catalog.count(*) FROM aged_{n})" for n in range(len(updates)))
-    return f"WITH {ctes} SELECT {counts}"
+    counts = [f"(SELECT pg_catalog.count(*) FROM aged_{n})" for n in range(len(updates))]
+    return f"WITH {ctes} SELECT {' OPERATOR(pg_catalog.+) '.join(counts)}"

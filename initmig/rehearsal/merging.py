@@ -58,20 +58,20 @@ _QUOTES = r"""\s*["'`«»„“”]\s*"""
 
 # Whatever is made in this transaction, or in a later one, is younger than its id.
 _NEW_ENUM_VALUES = """
-SELECT e.enumlabel::text, t.typname::text FROM pg_catalog.pg_enum e
-JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) e.enumtypid
-WHERE pg_catalog.age(e.xmin) OPERATOR(pg_catalog.<=) 0"""
+SELECT e.enumlabel::text, t.typname::text FROM pg_enum e
+JOIN pg_type t ON t.oid = e.enumtypid
+WHERE age(e.xmin) <= 0"""
 
 _TIME_AND_ID = """
-SELECT pg_catalog.to_char(pg_catalog.now(), 'SS'), pg_catalog.to_char(pg_catalog.now(), 'US'),
-    pg_catalog.floor(EXTRACT(epoch FROM pg_catalog.now()))::bigint::text,
-    pg_catalog.txid_current()::text"""
+SELECT to_char(now(), 'SS'), to_char(now(), 'US'),
+    floor(EXTRACT(epoch FROM now()))::bigint::text,
+    txid_current()::text"""
 
 _HOLDS_MANY_LOCKS = """
-SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks
-WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND NOT fastpath
-HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>)
-    pg_catalog.current_setting('max_locks_per_transaction')::int"""
+SELECT count(*) FROM pg_locks
+WHERE pid = pg_backend_pid() AND NOT fastpath
+HAVING count(*) >
+    current_setting('max_locks_per_transaction')::int"""
 
 _NAMES = {
     "pg_class": "relname",
@@ -151,11 +151,11 @@ def _same_key(failure: Failure, ask: Ask) -> WhyNot | None:
 def _where(constraint: str, table: str, value: str, ask: Ask) -> str:
     """The condition for the row whose key has this *value*; empty where it cannot be made."""
     keys = ask(
-        "SELECT pg_catalog.pg_get_indexdef(i.indexrelid, n, true) FROM pg_catalog.pg_index i"
-        " JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid,"
-        " pg_catalog.generate_series(1, i.indnkeyatts) AS n"
-        f" WHERE c.relname OPERATOR(pg_catalog.=) {quote_literal(constraint)}"
-        f" AND i.indrelid OPERATOR(pg_catalog.=) {quote_literal(table)}::pg_catalog.regclass"
+        "SELECT pg_get_indexdef(i.indexrelid, n, true) FROM pg_index i"
+        " JOIN pg_class c ON c.oid = i.indexrelid,"
+        " generate_series(1, i.indnkeyatts) AS n"
+        f" WHERE c.relname = {quote_literal(constraint)}"
+        f" AND i.indrelid = {quote_literal(table)}::regclass"
         " ORDER BY n"
     )
     values = value.split(", ")
@@ -173,22 +173,22 @@ def _may_use_clock(statement: str, table: str) -> str:
     By itself, by a default of the *table*, or in a trigger, view or function that it names.
     """
     words = quote_literal(" ".join(set(re.findall(r"\w+", statement[:_MOST_CHARACTERS]))))
-    oid = f"{quote_literal(table)}::pg_catalog.regclass"
+    oid = f"{quote_literal(table)}::regclass"
     clocks = quote_literal(_CLOCKS)
     return f"""
-        WITH word AS (SELECT pg_catalog.string_to_table({words}, ' ') AS word)
-        SELECT 1 WHERE {words} OPERATOR(pg_catalog.~*) {clocks}
-        UNION ALL SELECT 1 FROM pg_catalog.pg_event_trigger
-        UNION ALL SELECT 1 FROM pg_catalog.pg_attrdef
-            WHERE adrelid OPERATOR(pg_catalog.=) {oid}
-            AND pg_catalog.pg_get_expr(adbin, adrelid) OPERATOR(pg_catalog.~*) {clocks}
-        UNION ALL SELECT 1 FROM pg_catalog.pg_class c
-            WHERE (c.oid OPERATOR(pg_catalog.=) {oid} OR c.relname::text IN (TABLE word))
-            AND (c.relkind OPERATOR(pg_catalog.=) 'v' OR c.oid IN (
-                SELECT tgrelid FROM pg_catalog.pg_trigger WHERE NOT tgisinternal))
-        UNION ALL SELECT 1 FROM pg_catalog.pg_proc p
+        WITH word AS (SELECT string_to_table({words}, ' ') AS word)
+        SELECT 1 WHERE {words} ~* {clocks}
+        UNION ALL SELECT 1 FROM pg_event_trigger
+        UNION ALL SELECT 1 FROM pg_attrdef
+            WHERE adrelid = {oid}
+            AND pg_get_expr(adbin, adrelid) ~* {clocks}
+        UNION ALL SELECT 1 FROM pg_class c
+            WHERE (c.oid = {oid} OR c.relname::text IN (TABLE word))
+            AND (c.relkind = 'v' OR c.oid IN (
+                SELECT tgrelid FROM pg_trigger WHERE NOT tgisinternal))
+        UNION ALL SELECT 1 FROM pg_proc p
             WHERE p.proname::text IN (TABLE word)
-            AND p.pronamespace::pg_catalog.regnamespace::text
+            AND p.pronamespace::regnamespace::text
                 NOT IN ('pg_catalog', 'information_schema')
         LIMIT 1"""
 
@@ -197,8 +197,7 @@ def _same_name(failure: Failure, ask: Ask) -> WhyNot | None:
     marks = _marks(ask)
     names = [each for each in re.split(_QUOTES, failure.words) if re.search(marks, each)]
     looks = (
-        f"SELECT 1 FROM pg_catalog.{catalog} WHERE {column} OPERATOR(pg_catalog.=)"
-        f" {quote_literal(name)}"
+        f"SELECT 1 FROM {catalog} WHERE {column} = {quote_literal(name)}"
         for name in names
         for catalog, column in _NAMES.items()
     )

@@ -17,27 +17,31 @@ if TYPE_CHECKING:
 
     Ask = Callable[[str], list[tuple[Any, ...]]]
 
-# The names are written out: a migration may have set the search path.
+# By the user's search path, so that a table is shown as its owner writes it; each name in here is
+# qualified.
 _RELATIONS = """
-SELECT c.oid::bigint, coalesce(i.indrelid, c.oid)::bigint, c.oid::regclass::text,
-    pg_catalog.pg_relation_filenode(c.oid)::bigint
-FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p', 'm', 'f', 'v', 'i', 'I')
-    AND n.nspname NOT IN ('pg_catalog', 'pg_toast', 'information_schema')"""
+SELECT c.oid::bigint, coalesce(i.indrelid, c.oid)::bigint,
+    c.oid::pg_catalog.regclass::pg_catalog.text, pg_catalog.pg_relation_filenode(c.oid)::bigint
+FROM pg_catalog.pg_class c
+LEFT JOIN pg_catalog.pg_index i ON i.indexrelid OPERATOR(pg_catalog.=) c.oid
+JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+WHERE pg_catalog.strpos('rpmfviI', c.relkind::pg_catalog.text) OPERATOR(pg_catalog.>) 0
+    AND n.nspname OPERATOR(pg_catalog.<>) 'pg_catalog'
+    AND n.nspname OPERATOR(pg_catalog.<>) 'pg_toast'
+    AND n.nspname OPERATOR(pg_catalog.<>) 'information_schema'"""
 
 _OIDS = """
-SELECT pg_catalog.to_regclass(name)::oid::bigint FROM (VALUES {names}) AS given (name)"""
+SELECT to_regclass(name)::oid::bigint FROM (VALUES {names}) AS given (name)"""
 
 _FOOTPRINTS = """
-SELECT relation::bigint, modes, pg_catalog.pg_relation_filenode(relation)::bigint,
-    pg_catalog.pg_stat_get_xact_numscans(relation),
-    pg_catalog.pg_stat_get_xact_tuples_returned(relation),
-    pg_catalog.pg_stat_get_xact_tuples_inserted(relation)
-        + pg_catalog.pg_stat_get_xact_tuples_updated(relation)
-        + pg_catalog.pg_stat_get_xact_tuples_deleted(relation)
-FROM (SELECT relation, pg_catalog.string_agg(mode, ' ') AS modes FROM pg_catalog.pg_locks
-      WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'relation' AND granted
+SELECT relation::bigint, modes, pg_relation_filenode(relation)::bigint,
+    pg_stat_get_xact_numscans(relation),
+    pg_stat_get_xact_tuples_returned(relation),
+    pg_stat_get_xact_tuples_inserted(relation)
+        + pg_stat_get_xact_tuples_updated(relation)
+        + pg_stat_get_xact_tuples_deleted(relation)
+FROM (SELECT relation, string_agg(mode, ' ') AS modes FROM pg_locks
+      WHERE pid = pg_backend_pid() AND locktype = 'relation' AND granted
           AND database <> 0
       GROUP BY relation) AS locked"""
 
@@ -48,15 +52,15 @@ _MODES = {f"{mode.title().replace(' ', '')}Lock": mode for mode in LOCK_MODES}
 class Observer:
     """Tells what happened to the tables that are there when it is made.
 
-    *ask* gives the rows of a query in the transaction that is observed. The tables *besides*, as
-    SQL, are left out.
+    *ask* gives the rows of a query in the transaction that is observed, and *look* of one whose
+    names are those of pg_catalog. The tables *besides*, as SQL, are left out.
     """
 
-    def __init__(self, ask: Ask, *, besides: Collection[str]) -> None:
-        self._ask = ask
+    def __init__(self, ask: Ask, look: Ask, *, besides: Collection[str]) -> None:
+        self._look_up = look
         self._seen = self._look()
         names = ", ".join(f"({quote_literal(each)})" for each in besides)
-        left_out = {oid for (oid,) in ask(_OIDS.format(names=names))}
+        left_out = {oid for (oid,) in look(_OIDS.format(names=names))}
         rows = [row for row in ask(_RELATIONS) if row[1] not in left_out]
         self._relations = {oid: Relation(*relation) for oid, *relation in rows}
         self._held: dict[int, str] = {}
@@ -64,7 +68,7 @@ class Observer:
     def _look(self) -> dict[int, Footprint]:
         return {
             oid: Footprint(frozenset(_MODES[m] for m in modes.split() if m in _MODES), *rest)
-            for oid, modes, *rest in self._ask(_FOOTPRINTS)
+            for oid, modes, *rest in self._look_up(_FOOTPRINTS)
         }
 
     def begin_migration(self) -> tuple[tuple[str, str], ...]:

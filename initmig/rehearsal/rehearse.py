@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from initmig.errors import Problem
     from initmig.model import Migration
     from initmig.postgres import Session
+    from initmig.rehearsal.aging import Ask
     from initmig.run import Run
     from initmig.watching import Watch
     from initmig.writer import Loaded
@@ -130,8 +131,10 @@ class _Rehearsing:
         self._in_one = in_one
         home = backend.home
         history = (home.history, home.log, home.version, home.lock, home.own)
-        self._observer = Observer(backend.ask, besides=history)
-        self._aging = Aging(self._asked, log=home.log, besides=history)
+        self._observer = Observer(backend.ask, backend.look, besides=history)
+        asked, looked = self._answers(backend.ask), self._answers(backend.look)
+        self._look = looked
+        self._aging = Aging(asked, looked, log=home.log, besides=history)
         self._left_out: list[str] = []
         # What runs now, in the transaction that `migrate` would run it in:
         self._is_first = self._begins = self._commits = True
@@ -242,7 +245,7 @@ class _Rehearsing:
             # behind a pooler a query guards the lock, but waits where the level is set
             may_set_transaction=migration.handle.sets_isolation or self._backend.session.settled,
         )
-        return only_here(failure, self._asked)
+        return only_here(failure, self._look)
 
     def _consequence(self) -> WhyNot | None:
         if not self._left_out:
@@ -250,13 +253,17 @@ class _Rehearsing:
         left_out = ", ".join(self._left_out)
         return WhyNot("after-not-rehearsed", f"may need {left_out}, which was not rehearsed")
 
-    def _asked(self, sql: str) -> Sequence[tuple[Any, ...]]:
-        """The rows of *sql*; none where the server refuses it."""
-        try:
-            with self._backend.transaction():
-                return self._backend.ask(sql)
-        except StatementFailed:
-            return ()
+    def _answers(self, ask: Ask) -> Ask:
+        """As *ask*, and no rows where the server refuses the query."""
+
+        def answer(sql: str) -> Sequence[tuple[Any, ...]]:
+            try:
+                with self._backend.transaction():
+                    return ask(sql)
+            except StatementFailed:
+                return ()
+
+        return answer
 
 
 def _is_hook(migration: Migration) -> bool:

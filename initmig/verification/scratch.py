@@ -60,7 +60,7 @@ def _on_own_server(given: Settings) -> Iterator[Settings]:
 def _let_own_database(settings: Settings, role: str) -> None:
     session = postgres.connect(settings)
     try:
-        session.query(f"CREATE ROLE {role}; ALTER DATABASE postgres OWNER TO {role}")
+        session.command(f"CREATE ROLE {role}; ALTER DATABASE postgres OWNER TO {role}")
     finally:
         session.close()
 
@@ -86,7 +86,7 @@ def _on_given_server(run: Run) -> Iterator[Settings]:
 def _create(session: Session, name: str) -> None:
     session.settle()  # no database is made in a transaction, nor with a SET LOCAL in one message
     try:
-        session.query(f"CREATE DATABASE {quote_identifier(name)}")
+        session.command(f"CREATE DATABASE {quote_identifier(name)}")
     except DatabaseRefused as error:
         server = error.problems[0].server
         if not server.lacks_right:
@@ -106,7 +106,7 @@ def _drop(run: Run, name: str) -> None:
         session = postgres.connect(run.settings)
         try:
             session.settle()
-            session.query(f"DROP DATABASE IF EXISTS {quote_identifier(name)} WITH (FORCE)")
+            session.command(f"DROP DATABASE IF EXISTS {quote_identifier(name)} WITH (FORCE)")
         finally:
             session.close()
     except InitmigError as error:
@@ -117,7 +117,7 @@ def _create_schemas(session: Session, schemas: Sequence[str]) -> None:
     """What ``--schema`` and ``--history-schema`` name is there before the first migration."""
     for name in schemas:
         if name != USER_SCHEMA and not name.startswith("pg_"):
-            session.query(f"CREATE SCHEMA IF NOT EXISTS {quote_identifier(name)}")
+            session.command(f"CREATE SCHEMA IF NOT EXISTS {quote_identifier(name)}")
 
 
 def _load(path: str, settings: Settings) -> None:

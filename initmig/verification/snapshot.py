@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from initmig.verification.catalogs import Acl, Phrase, Source
     from initmig.verification.comparison import Snapshot
 
-# With an empty search path, the server qualifies every name, as for pg_dump. JIT compilation of so
-# long a query would take longer than the query.
-_SETTINGS = "SET LOCAL search_path = ''; SET LOCAL jit = off; "
+# JIT compilation of so long a query would take longer than the query.
+_SETTINGS = "SET LOCAL jit = off; "
 
 _READABLE = """
 SELECT relname || '.' || attname FROM pg_class c JOIN pg_attribute a ON attrelid = c.oid

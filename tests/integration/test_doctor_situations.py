@@ -366,6 +366,8 @@ def test_sql_in_python_is_looked_into(
     result = initmig("doctor", "--json", url=database.url, folder=folder)
     assert f"{folder}/0001_p.py:2:7" in found(result, "pending")
     assert (said in found(result, "pending"), result.code) == (True, 4)
+
+
 def test_a_pending_hook_is_looked_into(
     initmig: Initmig, database: Database, app: str, one: Path
 ) -> None:

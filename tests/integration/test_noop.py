@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from initmig.postgres.names import SAVING
 from tests.support.databases import Database, create_database
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
@@ -24,7 +25,10 @@ FILES = {
     "0002_b.py": "from yoyo import step\nstep('CREATE TABLE b ()')\n",
     "post-apply.sql": "CREATE TABLE never_again ()",
 }
-QUESTION = "\nSELECT string_agg(migration_id, '/')"
+GUARD = f"{SAVING}\nSELECT CASE WHEN pg_catalog.bool_or("
+"""Whether what answers the question can be trusted: it ends the message where there is a doubt."""
+
+QUESTION = "\nSELECT pg_catalog.string_agg(migration_id, '/')"
 READ_ALL = (
     "GRANT USAGE ON SCHEMA public TO {role}",
     "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
@@ -55,8 +59,10 @@ def asked(proxy: Proxy) -> list[tuple[str, str]]:
 def assert_one_question(proxy: Proxy, *, settings: str = "") -> None:
     question, leaving = asked(proxy)
     assert question[0] == "Q"
-    assert question[1].startswith(settings + QUESTION)
-    assert ";" not in question[1].removeprefix(settings)
+    assert question[1].startswith(settings + GUARD)
+    *guard, asks = question[1].removeprefix(settings).split(";")
+    assert len(guard) == 2
+    assert asks.startswith(QUESTION)
     assert leaving == ("X", "")
 
 
@@ -203,7 +209,7 @@ def test_second_question_is_asked_only_when_the_database_is_ahead(
     assert result.code == 0
     assert "0002_b is applied and unknown here" in result.err
     first, *more = asked(proxy)
-    assert first[1].startswith(QUESTION)
-    # where the history is, which tables it has, and what is in them
-    assert [kind for kind, _ in more] == ["Q", "Q", "Q", "X"]
+    assert first[1].startswith(GUARD)
+    # where the history is, whether it can be trusted, which tables it has, and what is in them
+    assert [kind for kind, _ in more] == ["Q", "Q", "Q", "Q", "X"]
     assert all(text.lstrip().startswith("SELECT") for kind, text in more if kind == "Q")
