@@ -15,6 +15,7 @@ from initmig.errors import InitmigError
 from initmig.events import NotWatched, StatementRunning
 from initmig.forks import CONNECTING
 from initmig.postgres import quote_literal
+from initmig.postgres.names import PINNING
 from initmig.queue import wait_in_words
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _LAST_LOOK_SECONDS = 0.5
 """For a look that is going on at the end: it may hang in a connection that nobody answers."""
 
 _LOOK_SECONDS = 2.0
-_ENOUGH_TO_FIND = 200
+_ENOUGH_TO_FIND = 600
 
 _DEADLOCK = "40P01"
 _MOST_BLOCKERS = 5
@@ -341,7 +342,7 @@ def _blocker(blocker: _Blocker) -> str:
     if blocker.query == _HIDDEN:
         return f"pid {blocker.pid} ({facts})"
     # masked before it is cut: half a secret is one, too
-    query = mask_secrets(" ".join(blocker.query.split()))
+    query = mask_secrets(" ".join(blocker.query.replace(PINNING, "").split()))
     return f"pid {blocker.pid} ({facts}): {query[:_LONGEST_QUERY]}"
 
 
