@@ -379,6 +379,6 @@ def _has(id: str) -> str:
     return f"migration_id OPERATOR(pg_catalog.=) {quote_literal(id)}"
 
 
-def writing(home: Home) -> str:
+def writing(session: Session, home: Home) -> str:
     """The SQL that goes before any of these in a transaction, see `trust.writing`."""
-    return trust.writing(home.history, home.log, home.own)
+    return trust.writing(session, home.history, home.log, home.own)

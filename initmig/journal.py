@@ -43,6 +43,7 @@ class Journal:
         self._migration = migration
         self._direction: Direction = direction
         self._home = home_of(session)
+        self._session = session
         # a migration may change the role for the statements after it
         role = quote_identifier(session.role) if session.role else "NONE"
         self._as_us = f"SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL ROLE {role};"
@@ -71,7 +72,7 @@ class Journal:
 
     def begin(self, by: Identity) -> str:
         """The SQL that opens it: nothing is done. Its names are PostgreSQL's own."""
-        return trust.writing(self._home.own) + _BEGIN.format(
+        return trust.writing(self._session, self._home.own) + _BEGIN.format(
             table=self._home.own,
             log_rows=log_rows(self._home, self._migration.id),
             id=quote_literal(self._migration.id),
@@ -100,5 +101,5 @@ class Journal:
 
     def _update(self, change: str, *, verb: str = "SELECT") -> str:
         condition = f"migration_id OPERATOR(pg_catalog.=) {quote_literal(self._migration.id)}"
-        writing = trust.writing(self._home.own, verb=verb)
+        writing = trust.writing(self._session, self._home.own, verb=verb)
         return f"{self._as_us}{writing} UPDATE {self._home.own} SET {change} WHERE {condition}"

@@ -111,7 +111,7 @@ def put_in_order(session: Session, home: Home) -> int | None:
     columns = columns_of(session, home, (home.own_table,))[home.own_table]
     names = {"history": home.history, "own": home.own, "hook": HOOK, "undoing": UNDOING}
     forget = _FORGET_GONE.format(is_half_way=is_half_way(home, columns), **names)
-    writing = trust.writing(home.history, home.own)
+    writing = trust.writing(session, home.history, home.own)
     session.query(f"{writing}{_PUT_RIGHT.format(**names)};{forget}")
     if "position" not in columns:
         return None

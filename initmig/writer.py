@@ -121,7 +121,7 @@ def read_and_plan(
     for id in set(left.half_undone) - {each.id for each in unfinished}:
         # a stock yoyo has come to its end
         home = home_of(session)
-        session.query(history.writing(home) + history.unmark(home, UNDOING + id))
+        session.query(history.writing(session, home) + history.unmark(home, UNDOING + id))
     return planned(run, still, applied, unfinished), left.owed
 
 

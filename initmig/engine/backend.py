@@ -476,13 +476,15 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
     def mark_migrations(self, migrations: Iterable[Any]) -> None:
         """Record *migrations*, in this order, as applied without running them: all, or none."""
         with self.own_transaction():
-            self.record(history.writing(self.home))
             for migration in migrations:
-                self.record(history.note_time())
+                self._begin_record()
                 self.mark_one(migration)
                 position = self._next_position()
                 mark = history.mark(self.home, migration.description, by=self.by, position=position)
                 self.record(mark)
+
+    def _begin_record(self) -> None:
+        self.record(history.writing(self.session, self.home) + history.note_time())
 
     def _record_of(self, migration: Any, seconds: float | None) -> str:
         return history.record(
@@ -515,8 +517,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
                 if migration.use_transactions:
                     self._run(migration, direction)
                 its_own = migration.use_transactions and not self._shares
-                self.record(history.writing(self.home))
-                self.record(history.note_time())
+                self._begin_record()
                 yield None if its_own else time.monotonic() - started
                 self.record(_STILL_OPEN)
             self._outbox.send()
@@ -564,8 +565,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             yield
             if migration.sets_session:
                 self._forget_settings(migration, "apply")
-            self.record(history.writing(self.home))
-            self.record(history.note_time())
+            self._begin_record()
             self._record_applied(migration, time.monotonic() - started, mark=mark)
             if commits:
                 self._check_deferred()

@@ -54,6 +54,9 @@ class Session:
     trusted = False
     """Whether there is no doubt about the tables of the history, see `trust`."""
 
+    others_may_add_triggers = True
+    """Whether a role that does not own the tables of the history may put a trigger on one."""
+
     watched = False
     """Whether a migration is at work, which somebody else watches."""
 

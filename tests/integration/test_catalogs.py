@@ -68,25 +68,25 @@ def session_in(database: Database) -> Iterator[Session]:
 def furnished(database: Database) -> Iterator[Session]:
     """A session in a transaction, in a database with the schema of `everything`."""
     with session_in(database) as session:
-        session.query(everything(version_of(session)))
-        session.query("BEGIN")
+        session.command(everything(version_of(session)))
+        session.command("BEGIN")
         yield session
-        session.query("ROLLBACK")
+        session.command("ROLLBACK")
         for statement in DROP_SUBSCRIPTIONS:
-            session.query(statement)
+            session.command(statement)
 
 
 @contextmanager
 def rolled_back(session: Session) -> Iterator[None]:
-    session.query("SAVEPOINT before")
+    session.command("SAVEPOINT before")
     yield
-    session.query("ROLLBACK TO before; RELEASE before")
+    session.command("ROLLBACK TO before; RELEASE before")
 
 
 def test_the_table_lists_every_column_of_every_catalog_and_no_other(database: Database) -> None:
     with session_in(database) as session:
         version = version_of(session)
-        there = {name for (name,) in session.query(COLUMNS)}
+        there = {name for (name,) in session.command(COLUMNS)}
     assert there - LISTED == set()
     assert LISTED - there == {
         name
@@ -103,19 +103,19 @@ def test_each_change_is_reported_until_it_is_undone(furnished: Session) -> None:
         if version < change.since:
             continue
         with rolled_back(furnished) if not change.undo else nullcontext():
-            furnished.query(UNQUALIFIED + change.do)
+            furnished.command(UNQUALIFIED + change.do)
             difference = compare(before, take_snapshot(furnished))
             assert difference, change
             assert "tell-nobody" not in " ".join(difference)
         if change.undo:
-            furnished.query(UNQUALIFIED + change.undo)
+            furnished.command(UNQUALIFIED + change.undo)
     assert compare(before, take_snapshot(furnished)) == ()
 
 
 def test_a_change_of_a_single_column_is_reported(
     furnished: Session,
 ) -> None:
-    there = {name for (name,) in furnished.query(COLUMNS)}
+    there = {name for (name,) in furnished.command(COLUMNS)}
     before = take_snapshot(furnished)
     for number in range(max(len(row.values) for row in ROWS)):
         with rolled_back(furnished):
@@ -126,7 +126,7 @@ def test_a_change_of_a_single_column_is_reported(
                 if f"{row.catalog}.{column}" in there
             ]
             for row, column in changed:
-                [_] = furnished.query(
+                [_] = furnished.command(
                     f"{UNQUALIFIED} UPDATE pg_catalog.{row.catalog}"
                     f" SET {column} = {row.values[column]} WHERE {row.where} RETURNING true"
                 )
@@ -139,7 +139,7 @@ def test_a_change_of_a_single_column_is_reported(
 def test_a_role_without_privileges_sees_everything_but_secrets(
     furnished: Session, database: Database
 ) -> None:
-    furnished.query("COMMIT")
+    furnished.command("COMMIT")
     with session_in(Database(database.login_role())) as session:
         seen = take_snapshot(session)
     difference = compare(take_snapshot(furnished), seen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -11,6 +11,7 @@ import pytest
 
 from initmig.inventory import take_inventory
 from initmig.model import Migration, MigrationFile, Step
+from initmig.postgres import Settings, connect
 from initmig.sql.forecast import Forecast, forecast_of
 from initmig.sql.locks import LOCK_MODES, strongest
 from initmig.sql.scanner import Lines
@@ -337,7 +338,8 @@ class Furnished:
         self.database = database
         database.execute(TABLES)
         self.tables = dict(database.query(TABLES_OF))
-        self.inventory: Inventory = take_inventory(database.query)
+        with closing(connect(Settings(database.url))) as session:
+            self.inventory: Inventory = take_inventory(session.query)
 
     def planned(self, sql: str) -> list[Forecast]:
         """What `plan` says of a file with this *sql*."""

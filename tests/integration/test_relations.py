@@ -118,6 +118,10 @@ CASES = [
 ]
 
 
+NOTE_PATH = "SELECT set_config('initmig.search_path', current_setting('search_path'), true)"
+"""As a session does before its queries."""
+
+
 @pytest.fixture(scope="module")
 def connection(server: DatabaseServer) -> Iterator[Connection]:
     """To a database with the tables of `BEFORE`; each test takes back what it does."""
@@ -129,6 +133,7 @@ def connection(server: DatabaseServer) -> Iterator[Connection]:
 
 
 def taken(connection: Connection) -> Inventory:
+    connection.execute(NOTE_PATH)
     return take_inventory(lambda sql: connection.execute(sql.encode()).fetchall())
 
 
