@@ -20,6 +20,7 @@ from initmig.logs import Log, discard, event_text
 from initmig.records import TYPE_CHECKING
 from initmig.signals import Stopped, restore_for_exec, stoppable
 from initmig.termination import write_outcome
+from initmig.visible import in_one_line, keeping_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,10 +41,7 @@ def run() -> None:
     # What modules and lists of files are made of is no garbage: to search it every 700 objects took
     # a twentieth of a start.
     gc.set_threshold(100_000)
-    if _is_usual():
-        # all that UTF-8 lacks is lone surrogates, whose escape is that of JSON
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    else:
+    if not _is_usual():
         from initmig import streams
 
         streams.use_utf8()
@@ -175,9 +173,9 @@ def _print(text: str, judge: Callable[[], object] = lambda: None) -> None:
 
 
 def _write(text: str) -> ConfigError | None:
-    """Write *text* and a line end to stdout; why that is impossible."""
+    """Write *text* and a line end to stdout, made visible; why that is impossible."""
     try:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(keeping_lines(text) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         discard(sys.stdout)  # the reader has what it wanted
@@ -332,7 +330,7 @@ def _create(config: Config, emit: Emit) -> None:
 
     folder = to_write_in(config.migrations)
     paths = write_migration(folder, config.name, python=config.python, now=time.time())
-    if failure := _write("\n".join(paths)):
+    if failure := _write("\n".join(map(in_one_line, paths))):
         emit(OutputLost(str(failure)))
     emit(FilesCreated(paths))
 

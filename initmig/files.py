@@ -7,6 +7,7 @@ import os
 from initmig.errors import ConfigError, Problem
 from initmig.model import HOOK, PACKAGE, Listing, MigrationFile
 from initmig.records import TYPE_CHECKING, Record
+from initmig.visible import in_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -164,10 +165,9 @@ def _is_unprintable(name: str) -> bool:
 
 
 def _unprintable(folder: str, name: str) -> Problem:
-    shown = repr(os.fsencode(_join(folder, name)))[2:-1]
     return Problem(
         "invalid-file-name",
-        f"the name of {shown} is not UTF-8, or has control characters",
+        f"the name of {in_one_line(_join(folder, name))} is not UTF-8, or has control characters",
         hint="rename it, with ASCII letters for the best",
     )
 

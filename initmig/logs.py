@@ -10,8 +10,8 @@ from initmig import events
 from initmig.dsn import mask_secrets
 from initmig.durations import counted, format_duration
 from initmig.errors import Place
-from initmig.quoting import in_one_line
 from initmig.records import TYPE_CHECKING, Record
+from initmig.visible import in_lines, in_one_line, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,7 @@ def _finished(event: events.Finished) -> str:
 def _targets_finished(event: events.TargetsFinished) -> str:
     parts = [f"applied something in {event.applied}"]
     if event.failed:
-        parts.append(f"{len(event.failed)} failed ({', '.join(map(in_one_line, event.failed))})")
+        parts.append(f"{len(event.failed)} failed ({_list(event.failed)})")
     if event.not_begun:
         parts.append(f"{event.not_begun} not begun")
     return f"{counted(event.targets, 'target')}: {', '.join(parts)}"
@@ -306,7 +306,7 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.ScratchDatabaseLeft: _Rendering(
         "warning", lambda e: f"the scratch database {e.name} could not be dropped: {e.reason}"
     ),
-    events.Failed: _Rendering("error", lambda e: problem_text(e.problem)),
+    events.Failed: _Rendering("error", lambda e: e.problem.message),
     events.StoppedBySignal: _Rendering(
         "error",
         lambda e: f"stopped by {e.signal}; what was not committed was rolled back, run again",
@@ -314,16 +314,26 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
 }
 
 
-def event_text(event: Event) -> str:
-    """*event* in words, without secrets."""
+def event_words(event: Event) -> str:
+    """*event* in words, without secrets; to be made visible where it is shown."""
     return mask_secrets(_RENDERINGS[type(event)].text(event))
 
 
+def event_text(event: Event) -> str:
+    """*event* in words, without secrets, as lines of which only the first can pass for an event."""
+    if isinstance(event, events.Failed):
+        return problem_text(event.problem)
+    return in_lines(event_words(event))
+
+
 def problem_text(problem: Problem) -> str:
-    """The fact with its place first, the line with a caret, the server's words, the next step."""
+    """The fact with its place first, the line with a caret, the server's words, the next step.
+
+    Without secrets, and nothing but its own lines can pass for one of these.
+    """
     where = f"{problem.place}: " if problem.place else ""
     code = f" ({problem.server.sqlstate})" if problem.server.sqlstate else ""
-    lines = [f"{where}{problem.message}{code} [{problem.id}]"]
+    lines = [_shown(f"{where}{problem.message}{code} [{problem.id}]")]
     if problem.place and problem.place.source:
         lines += _excerpt(problem.place)
     for label, text in (
@@ -333,8 +343,12 @@ def problem_text(problem: Problem) -> str:
         ("next", problem.hint),
     ):
         if text:
-            lines.append(f"  {label}: {text}")
+            lines.append(_shown(f"  {label}: {text}"))
     return "\n".join(lines)
+
+
+def _shown(text: str) -> str:
+    return in_lines(mask_secrets(text))
 
 
 _WIDEST = 160
@@ -345,13 +359,13 @@ def _excerpt(place: Place) -> list[str]:
     column = place.column - place.before
     start = max(0, column - _WIDEST // 2) if len(place.source) > _WIDEST else 0
     shown = place.source[start : start + _WIDEST]
-    margin = f"{place.line or '':>6} | "
+    line = f"{place.line or '':>6} | {_shown(shown)}"
     if not place.column:
-        return [margin + shown]
-    before = shown[: column - 1 - start]
+        return [line]
+    before = _shown(shown[: column - 1 - start])
     # a tab stays a tab, so that the caret stands under its character on any terminal
     indent = "".join(c if c == "\t" else " " for c in before)
-    return [margin + shown, f"{'':>6} | {indent}^"]
+    return [line, f"{'':>6} | {indent}^"]
 
 
 class Log:
@@ -421,17 +435,15 @@ def _text_line(event: Event, level: str, target: str) -> str:
 
 
 def _json_line(event: Event, level: str, target: str) -> str:
-    from json import dumps
-
     record = {
         "time": _now(),
         "level": level,
         **({"target": target} if target else {}),
         "event": _snake_case(type(event).__name__),
-        "message": event_text(event),
+        "message": event_words(event),
         **_fields(event),
     }
-    return dumps(_masked(record), ensure_ascii=False)
+    return to_json(_masked(record))
 
 
 def _masked(value: Any) -> Any:

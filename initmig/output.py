@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from initmig.durations import format_duration
-from initmig.quoting import in_one_line
 from initmig.records import TYPE_CHECKING
 from initmig.sql.alone import refused_in_transaction
 from initmig.sql.locks import blocked_by
+from initmig.visible import in_one_line, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -55,19 +55,18 @@ def _remarks(row: MigrationStatus) -> Iterator[str]:
 
 
 def table(lines: Sequence[tuple[str, ...]]) -> str:
-    """*lines* of cells, at least one, in columns."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    """*lines* of cells, at least one, in columns; each of them is one line, whatever is in it."""
+    shown = [[*map(in_one_line, line)] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
+        for line in shown
     )
 
 
 def status_json(rows: Iterable[MigrationStatus]) -> str:
     """A JSON document with every migration and what is known of it."""
-    from json import dumps
-
-    return dumps({"migrations": [_record(row) for row in rows]}, indent=2, ensure_ascii=False)
+    return to_json({"migrations": [_record(row) for row in rows]}, indent=2)
 
 
 def _record(row: MigrationStatus) -> dict[str, object]:
@@ -95,7 +94,7 @@ def _record(row: MigrationStatus) -> dict[str, object]:
 def outcomes_table(outcomes: Iterable[Outcome]) -> str:
     """One line for each target, under headings, by name."""
     rows = [
-        (in_one_line(each.target), _outcome(each), format_duration(each.duration_seconds))
+        (each.target, _outcome(each), format_duration(each.duration_seconds))
         for each in sorted(outcomes)
     ]
     return table([("target", "outcome", "took"), *rows])
@@ -110,9 +109,7 @@ def _outcome(outcome: Outcome) -> str:
 
 def outcome_json(outcome: Outcome) -> str:
     """One line of JSON."""
-    from json import dumps
-
-    return dumps({**outcome._asdict(), "message": outcome.message or None}, ensure_ascii=False)
+    return to_json({**outcome._asdict(), "message": outcome.message or None})
 
 
 def plan_sql(migrations: Sequence[Migration], expected: Mapping[str, Sequence[Forecast]]) -> str:
@@ -120,11 +117,14 @@ def plan_sql(migrations: Sequence[Migration], expected: Mapping[str, Sequence[Fo
     if not migrations:
         return "-- nothing is pending"
     return "\n\n".join(
-        "\n".join(
-            (*_facts(each), *_refused(each), *_expected(expected.get(each.id, ())), *_sql(each))
-        )
-        for each in migrations
+        "\n".join((*_comments(each, expected.get(each.id, ())), *_sql(each))) for each in migrations
     )
+
+
+def _comments(migration: Migration, expected: Iterable[Forecast]) -> Iterator[str]:
+    # what ended the line would end the comment, and the rest would be SQL
+    for line in (*_facts(migration), *_refused(migration), *_expected(expected)):
+        yield f"-- {in_one_line(line)}"
 
 
 def _facts(migration: Migration) -> Iterator[str]:
@@ -135,24 +135,24 @@ def _facts(migration: Migration) -> Iterator[str]:
         facts.append("breaking")
     if migration.depends:
         facts.append(f"after {', '.join(sorted(migration.depends))}")
-    yield f"-- {migration.id} ({'; '.join(facts)})"
+    yield f"{migration.id} ({'; '.join(facts)})"
 
 
 def _refused(migration: Migration) -> Iterator[str]:
     for each in refused_in_transaction([migration]):
-        yield f"-- {each.place}: {each.fact}"
-        yield f"--   {each.next_step}"
+        yield f"{each.place}: {each.fact}"
+        yield f"  {each.next_step}"
 
 
 def _expected(forecasts: Iterable[Forecast]) -> Iterator[str]:
     for each in forecasts:
         for lock in each.locks:
             blocked = blocked_by(lock.mode)
-            yield f"-- {_at(each)}: {lock.mode} on {lock.table}, which blocks {blocked}"
+            yield f"{_at(each)}: {lock.mode} on {lock.table}, which blocks {blocked}"
         for what in each.not_analysed:
-            yield f"-- {_at(each)}: not analysed: {in_one_line(what)}"
+            yield f"{_at(each)}: not analysed: {what}"
         for advice in each.advice:
-            yield f"--   {advice}"
+            yield f"  {advice}"
 
 
 def _at(forecast: Forecast) -> str:
@@ -165,8 +165,6 @@ def _sql(migration: Migration) -> list[str]:
 
 def plan_json(migrations: Sequence[Migration], expected: Mapping[str, Sequence[Forecast]]) -> str:
     """A JSON document with every migration that runs, in order."""
-    from json import dumps
-
     records = [
         {
             "id": each.id,
@@ -180,7 +178,7 @@ def plan_json(migrations: Sequence[Migration], expected: Mapping[str, Sequence[F
         }
         for each in migrations
     ]
-    return dumps({"migrations": records}, indent=2, ensure_ascii=False)
+    return to_json({"migrations": records}, indent=2)
 
 
 def _refusal(refused: Refused) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Names and strings as SQL, names in a list, and names in one line of text."""
+"""Names and strings as SQL, and names in a list."""
 
 from __future__ import annotations
 
@@ -67,8 +67,3 @@ def _split_first(text: str) -> tuple[str, str]:
 def join_names(names: Iterable[str]) -> str:
     """The list that `split_names` makes the same *names* of."""
     return ",".join(map(quote_identifier, names))
-
-
-def in_one_line(name: str) -> str:
-    """*name* with its line ends and other control characters as escapes."""
-    return "".join(f"\\x{ord(c):02x}" if c < " " or "\x7f" <= c < "\xa0" else c for c in name)

@@ -36,8 +36,9 @@ from initmig.events import (
 )
 from initmig.files import list_files
 from initmig.listener import Answer, listening, plain
-from initmig.logs import event_text
+from initmig.logs import event_words
 from initmig.signals import Stopped
+from initmig.visible import in_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -194,7 +195,7 @@ def _history_after(state: State, event: Event) -> State:
         case HistoryRead():
             return state._replace(history=event, trouble="")
         case MigrationStarted():
-            return state._replace(doing=event_text(event))
+            return state._replace(doing=event_words(event))
         case MigrationApplied():
             return state._replace(history=_with_applied(state.history, event.id))
     return state
@@ -203,12 +204,12 @@ def _history_after(state: State, event: Event) -> State:
 def _wait_after(state: State, event: Event) -> State:
     match event:
         case WaitingForDatabase():
-            return state._replace(trouble=event_text(event))
+            return state._replace(trouble=event_words(event))
         case Connected():
             return state._replace(trouble="", waited_for_database=event.waited_seconds)
         case WaitingInQueue() | WaitingForYoyo():
             waited = event.waited_seconds
-            return state._replace(doing=event_text(event), waited_for_migrator=waited)
+            return state._replace(doing=event_words(event), waited_for_migrator=waited)
         case LockAcquired():
             return state._replace(trouble="", doing="", waited_for_migrator=event.waited_seconds)
     return state
@@ -260,7 +261,9 @@ def answer(path: str, state: State, now: float) -> Answer:
 
 def _readiness(reasons: tuple[str, ...]) -> Answer:
     if reasons:
-        return plain(HTTPStatus.SERVICE_UNAVAILABLE, "\n".join(["not ready", *reasons]))
+        return plain(
+            HTTPStatus.SERVICE_UNAVAILABLE, "\n".join(["not ready", *map(in_lines, reasons)])
+        )
     return plain(HTTPStatus.OK, "ready")
 
 

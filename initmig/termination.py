@@ -18,7 +18,7 @@ def write_outcome(path: str, text: str) -> None:
     path = path or (KUBERNETES_PATH if os.path.exists(KUBERNETES_PATH) else "")
     if not path:
         return
-    data = text.encode(errors="backslashreplace")[:LIMIT_BYTES].decode(errors="ignore").encode()
+    data = text.encode()[:LIMIT_BYTES].decode(errors="ignore").encode()
     try:
         with open(path, "wb", opener=_open_at_once) as file:
             file.write(data)

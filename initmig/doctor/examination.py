@@ -23,7 +23,7 @@ from initmig.home import LOCK
 from initmig.inventory import take_inventory
 from initmig.locating import columns_of, home_of
 from initmig.lock import open_transaction, yoyo_holder
-from initmig.logs import event_text
+from initmig.logs import event_words
 from initmig.postgres import LoginRefused, StatementFailed
 from initmig.queue import ask_facts, holder_of
 from initmig.run import (
@@ -250,7 +250,7 @@ def _look_at_migrations(
     )
     checks = [
         *(situation.of_plan(problem) for decide in decisions for problem in _refusals(decide)),
-        *(Check("plan", "warning", event_text(event)) for event in heard),
+        *(Check("plan", "warning", event_words(event)) for event in heard),
     ]
     ok = situation.of_migrations(len(run.listing.migrations), [each.id for each in pending])
     yield from checks or [ok]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from initmig.output import table
+from initmig.visible import in_one_line, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
 
 def checks_text(checks: Sequence[Check]) -> str:
     """One line for each check; below a line, where there is one, the next step."""
-    # the server's words, or a name, may have line ends
-    cells = [(check.level, check.subject, " ".join(check.found.split())) for check in checks]
+    cells = [(check.level, check.subject, check.found) for check in checks]
     lines = zip(checks, table(cells).splitlines(), strict=True)
     return "\n".join(line for check, told in lines for line in (told, *_next_step(check)))
 
@@ -23,17 +23,15 @@ def checks_text(checks: Sequence[Check]) -> str:
 def _next_step(check: Check) -> Iterator[str]:
     comment = "; ".join(filter(None, [check.by and f"as {check.by}", check.hint]))
     if check.statement:
-        yield f"  next: {check.statement}  -- {comment}"
+        yield f"  next: {in_one_line(f'{check.statement}  -- {comment}')}"
     elif check.hint:
-        yield f"  next: {check.hint}"
+        yield f"  next: {in_one_line(check.hint)}"
 
 
 def checks_json(checks: Iterable[Check]) -> str:
     """A JSON document with every check."""
-    from json import dumps
-
     records = [{key: value or None for key, value in _shown(check)} for check in checks]
-    return dumps({"checks": records}, indent=2, ensure_ascii=False)
+    return to_json({"checks": records}, indent=2)
 
 
 def _shown(check: Check) -> Iterable[tuple[str, str]]:

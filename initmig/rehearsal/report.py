@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from initmig.dsn import mask_secrets
 from initmig.durations import counted, format_duration
+from initmig.markdown import code, prose, row
 from initmig.output import table
 from initmig.rehearsal.impact import TableImpact
 from initmig.sql.locks import READS_AND_WRITES, WRITES, blocked_by
+from initmig.visible import in_lines, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,7 +40,7 @@ def rehearsal_table(rehearsal: Rehearsal) -> str:
     if not rehearsal.migrations:
         return _NOTHING
     rows = [cells for line in _lines(rehearsal) for cells in _cells(line)]
-    said = "\n".join((*_summary(rehearsal), *_remarks(rehearsal)))
+    said = "\n".join(map(in_lines, (*_summary(rehearsal), *_remarks(rehearsal))))
     return f"{table([_HEADINGS, *rows])}\n\n{said}" if rows else said
 
 
@@ -46,28 +48,18 @@ def rehearsal_markdown(rehearsal: Rehearsal) -> str:
     """A short summary, then the table."""
     if not rehearsal.migrations:
         return _NOTHING
-    said = [f"- {_escaped(each)}" for each in (*_summary(rehearsal), *_remarks(rehearsal))]
+    said = [f"- {prose(each)}" for each in (*_summary(rehearsal), *_remarks(rehearsal))]
     rows = [cells for line in _lines(rehearsal) for cells in _cells(line)]
     lines = ["### Rehearsal of the pending migrations", "", *said]
     if rows:
         rules = ("---",) * len(_HEADINGS)
-        lines += ["", _row(_HEADINGS), _row(rules)]
-        lines += [_row((*map(_escaped, cells[:-1]), _code(cells[-1]))) for cells in rows]
+        lines += ["", row(_HEADINGS), row(rules), *(row(_in_markdown(cells)) for cells in rows)]
     return "\n".join(lines)
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _escaped(text: str) -> str:
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in " ".join(text.split()))
-
-
-def _code(text: str) -> str:
-    # in a table a bar ends the cell, also in a code span, unless it is escaped
-    shown = text.replace("`", "'").replace("|", r"\|")
-    return f"`{shown}`" if text else ""
+def _in_markdown(cells: Sequence[str]) -> list[str]:
+    name, took, relation, *words, sql = cells
+    return [code(name), prose(took), code(relation), *map(prose, words), code(sql)]
 
 
 def _lines(rehearsal: Rehearsal) -> Iterator[_Line]:
@@ -165,13 +157,11 @@ def _state(migration: Rehearsed, rehearsal: Rehearsal) -> str:
 
 def rehearsal_json(rehearsal: Rehearsal) -> str:
     """A JSON document with all that is known of each statement."""
-    from json import dumps
-
     record = {
         "migrations": [_record(each, rehearsal) for each in rehearsal.migrations],
         "error": mask_secrets(str(rehearsal.failure)) if rehearsal.failure else None,
     }
-    return dumps(record, indent=2, ensure_ascii=False)
+    return to_json(record, indent=2)
 
 
 def _record(migration: Rehearsed, rehearsal: Rehearsal) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from initmig.output import table
+from initmig.visible import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,8 +26,6 @@ def verdicts_text(verdicts: Sequence[Verdict]) -> str:
 
 def verdicts_json(verdicts: Iterable[Verdict]) -> str:
     """A JSON document with every verdict; the one about all of them has no path."""
-    from json import dumps
-
     records = [
         {
             "id": verdict.id,
@@ -37,4 +36,4 @@ def verdicts_json(verdicts: Iterable[Verdict]) -> str:
         }
         for verdict in verdicts
     ]
-    return dumps({"verdicts": records}, indent=2, ensure_ascii=False)
+    return to_json({"verdicts": records}, indent=2)

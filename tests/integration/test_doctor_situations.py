@@ -84,7 +84,7 @@ def test_one_line_is_one_line_whatever_the_server_says(
         CREATE EVENT TRIGGER forbidding ON ddl_command_start EXECUTE FUNCTION forbid()"""
     )
     result = initmig("doctor", url=app, folder=one)
-    said = "cannot create a table in public: ask postgresql://u:***@dba (P0001)"
+    said = "cannot create a table in public: ask\\n\\u2028postgresql://u:***@dba (P0001)"
     assert said in result.out
     assert result.code == 4
 

@@ -338,7 +338,7 @@ def test_markdown_has_the_summary_on_top_and_is_escaped(
     lines = result.out.splitlines()
     assert lines[0] == "### Rehearsal of the pending migrations"
     assert lines[2] == "- rehearsed 1 of 1 in one transaction, which was rolled back"
-    assert lines[3].startswith(r'- block reads and writes: 0002\_a:1:74 ("\<x\|y\>") for ')
+    assert lines[3].startswith('- block reads and writes: `0002_a:1:74 ("<x|y>")` for ')
     table = [line for line in lines if line.startswith("|")]
     assert lines.index(table[0]) > lines.index(lines[3])
     columns = {line.replace(r"\|", "").count("|") for line in table}

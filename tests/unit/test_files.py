@@ -113,10 +113,11 @@ def test_a_name_that_no_terminal_or_database_can_show_is_refused(
 ) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_text("")
     [problem] = problems_of_listing(tmp_path)
-    shown = repr(name)[2:-1]
+    shown = {0xE9: "\\udce9", 0x0A: "\\n", 0x1B: "\\x1b"}
+    seen = "".join(shown.get(byte, chr(byte)) for byte in name)
     assert problem == Problem(
         "invalid-file-name",
-        f"the name of {tmp_path}/{shown} is not UTF-8, or has control characters",
+        f"the name of {tmp_path}/{seen} is not UTF-8, or has control characters",
         hint="rename it, with ASCII letters for the best",
     )
 

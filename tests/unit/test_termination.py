@@ -27,10 +27,6 @@ def test_a_long_text_is_cut_between_two_characters(tmp_path: Path) -> None:
     assert outcome_of("漢" * 2000, tmp_path).decode() == "漢" * 1365
 
 
-def test_what_is_no_text_is_escaped(tmp_path: Path) -> None:
-    assert outcome_of("unknown command \udcff", tmp_path) == b"unknown command \\udcff"
-
-
 def test_a_file_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     write_outcome(str(tmp_path / "no" / "folder"), "text")
     write_outcome(str(tmp_path), "text")
