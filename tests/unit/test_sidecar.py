@@ -98,6 +98,18 @@ def test_a_statement_of_another_session_is_shown_to_nobody() -> None:
         assert b"4111" not in answer(path, state, 200.0).body
 
 
+def test_a_reason_is_one_reason_whatever_is_in_it() -> None:
+    reason = "server: x\nready\r\x1b[2J\u202e\udcff"
+    for state in (
+        BEGUN._replace(trouble=reason),
+        state_after(BEGUN, WaitingForDatabase(reason, 1)),
+    ):
+        body = answer("/readyz", state, 200.0).body.decode()
+        first, second, third, *_ = body.split("\n")
+        assert (first, third) == ("not ready", "    | ready\\r\\x1b[2J\\u202e\\udcff")
+        assert second.endswith("server: x")
+
+
 def test_counts_have_no_value_while_they_are_not_known() -> None:
     names = {name for name in values(BEGUN) if name.startswith("initmig_migrations")}
     assert names == set()
