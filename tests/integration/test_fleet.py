@@ -351,7 +351,7 @@ def test_a_tenants_name_is_taken_as_it_is(
     assert [each["applied"] for each in outcomes(again).values()] == [[]] * len(ODD)
     lines = initmig(*command, url=database.url, folder=folder)
     assert len(lines.out.splitlines()) == len(ODD) + 1
-    assert "\no\\x0add " in lines.out
+    assert "\no\\nadd " in lines.out
     assert "[o\\x0add] nothing to do" in lines.err
 
 
