@@ -88,7 +88,6 @@ SERVER = {
     "DETAIL and HINT": Source(
         {"1.sql": raising("EXCEPTION", f"DETAIL = {LITERAL}, HINT = {LITERAL}")}
     ),
-    "CONTEXT": Source({"1.sql": f"DO $do$ BEGIN EXECUTE {LITERAL}; END $do$"}),
     "the name of a function, in CONTEXT": Source(
         {"1.sql": f"SELECT {IDENTIFIER}()"},
         script=f"CREATE FUNCTION {IDENTIFIER}() RETURNS int LANGUAGE plpgsql AS"
@@ -319,7 +318,7 @@ def test_text_of_others_forges_no_line(
         database.execute(source.script.replace("{text}", IN_ROWS))
     folder = write(tmp_path / source.folder, source.files)
     for argv in source.commands:
-        shown = run(initmig, *argv, folder=folder, env=env | source.env)
+        shown = run(initmig, *argv, folder=folder, env={**env, **source.env})
         assert "FORGED" in "".join(shown), (argv, shown)
         assert "internal-error" not in shown.err, (argv, shown.err)
         (assert_is_json if form == "json" else assert_forges_nothing)(shown)

@@ -102,7 +102,7 @@ def test_a_reason_is_one_reason_whatever_is_in_it() -> None:
     reason = "server: x\nready\r\x1b[2J\u202e\udcff"
     for state in (
         BEGUN._replace(trouble=reason),
-        state_after(BEGUN, WaitingForDatabase(reason, 1)),
+        state_after(WaitingForDatabase(reason, 1)),
     ):
         body = answer("/readyz", state, 200.0).body.decode()
         first, second, third, *_ = body.split("\n")
