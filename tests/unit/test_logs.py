@@ -48,6 +48,7 @@ EVENTS = (
     events.OutOfOrder("0001_a", "0002_b"),
     events.Changed("0001_a", "m/0001_a.sql"),
     events.HistoryShared("0001_a: applied from another file", "use --history-table"),
+    events.RowSecurityActive("app._yoyo_migration", "reader", ("see_all",)),
     events.UnknownMigrations(("0003_c", "0004_d")),
     events.MigrationStarted("0001_a", "m/0001_a.sql", 1, 2),
     events.MigrationResumed("0001_a", 2, 5, in_doubt=True),
