@@ -1,0 +1,182 @@
+"""Whatever others have put into a schema of the search path, initmig's statements do not use it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.support.databases import Database, create_database
+from tests.support.pgbouncer import running_pgbouncer
+from tests.support.planted import plants_for, struck
+from tests.support.qualified import loose_names
+from tests.support.servers import running_server
+from tests.support.situations import SITUATIONS, Situation, Stage
+from tests.support.statement_log import SETTINGS, sent_by_initmig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from dev.postgres import Server
+    from tests.support.command import Initmig
+    from tests.support.pgbouncer import PgBouncer
+    from tests.support.yoyo import Yoyo
+
+pytestmark = pytest.mark.any_version
+
+_numbers = count()
+
+
+class Site:
+    """A server that logs each statement, and what is made there once and used by many tests."""
+
+    def __init__(self, server: Server, stack: ExitStack) -> None:
+        self.server = server
+        self._stack = stack
+        self._pooler: PgBouncer | None = None
+        self._template = ""
+
+    def pooled_url(self, database: str) -> str:
+        """The URL of *database* through a PgBouncer."""
+        if self._pooler is None:
+            self._pooler = self._stack.enter_context(running_pgbouncer(self.server))
+        return self._pooler.url(database)
+
+    def template(self) -> str:
+        """The name of a database whose schema `planted` has all that a role could put into it."""
+        if not self._template:
+            database = create_database(self.server)
+            with database.connect() as connection:
+                script = plants_for(connection, "planted")
+                connection.execute("CREATE ROLE attacker; CREATE ROLE owner")
+                connection.execute("CREATE SCHEMA planted AUTHORIZATION attacker")
+                connection.execute("GRANT USAGE ON SCHEMA planted TO PUBLIC")
+                connection.execute(f"SET ROLE attacker; {script}".encode())
+            self._template = database.name
+        return self._template
+
+
+@pytest.fixture(scope="session")
+def site(cluster: Path) -> Iterator[Site]:
+    with ExitStack() as stack:
+        yield Site(stack.enter_context(running_server(cluster, settings=SETTINGS)), stack)
+
+
+class Company(NamedTuple):
+    """What runs on a stage."""
+
+    initmig: Initmig
+    first_release: Initmig
+    yoyo: Yoyo
+    folder: Path
+
+
+@pytest.fixture
+def company(initmig: Initmig, first_release: Initmig, yoyo: Yoyo, folder: Path) -> Company:
+    folder.mkdir()
+    return Company(initmig, first_release, yoyo, folder)
+
+
+def stage_on(
+    site: Site,
+    company: Company,
+    situation: Situation,
+    *,
+    database: Database,
+    env: Mapping[str, str] = {},
+    schema: str = "public",
+) -> Stage:
+    # for what the test itself asks
+    pinned = Database(f"{database.url}?options=-csearch_path%3Dpg_catalog")
+    return Stage(
+        **company._asdict(),
+        database=pinned,
+        url=database.url,
+        pooled_url=site.pooled_url(database.name) if situation.pooled else "",
+        env=env,
+        schema=schema,
+    )
+
+
+@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda each: each.name)
+def test_statements_leave_no_name_to_the_search_path(
+    site: Site, company: Company, situation: Situation
+) -> None:
+    stage = stage_on(site, company, situation, database=create_database(site.server))
+    situation.prepare(stage)
+    since = site.server.log_size()
+    results = situation.act(stage)
+    assert [result.code for result in results] == list(situation.codes), [r.err for r in results]
+    sent = sent_by_initmig(site.server.log_text(since=since))
+    assert sent
+    loose = {
+        each.text: sorted(map(str, found))
+        for each in sent
+        if not each.pinned and (found := loose_names(each.tree))
+    }
+    assert loose == {}
+
+
+class Lie(NamedTuple):
+    """How the schema `planted` gets into the search path, before and besides PostgreSQL's own."""
+
+    name: str
+    script: str
+    """Run once the history is there."""
+    env: Mapping[str, str] = {}
+    schema: str = "public"
+
+
+LIES = (
+    Lie(
+        "before-pg_catalog",
+        "ALTER DATABASE {database} SET search_path = public, planted, pg_catalog",
+    ),
+    Lie("behind-pg_catalog", "ALTER DATABASE {database} SET search_path = public, planted"),
+    Lie("of-the-user", "ALTER SCHEMA planted RENAME TO postgres"),
+    Lie("schema", "SELECT", {"INITMIG_SCHEMA": "app,planted"}, "app"),
+    Lie("schema-before-pg_catalog", "SELECT", {"INITMIG_SCHEMA": "app,planted,pg_catalog"}, "app"),
+    Lie(
+        "role",
+        "ALTER DATABASE {database} SET search_path = public, planted, pg_catalog",
+        {"INITMIG_ROLE": "owner"},
+    ),
+)
+
+
+def cases() -> Iterator[Any]:
+    for lie in LIES:
+        for situation in SITUATIONS:
+            marks = [] if lie is LIES[0] else [pytest.mark.long]
+            yield pytest.param(lie, situation, id=f"{lie.name}-{situation.name}", marks=marks)
+
+
+@pytest.mark.parametrize(("lie", "situation"), list(cases()))
+def test_nothing_that_others_planted_runs(
+    site: Site, company: Company, lie: Lie, situation: Situation
+) -> None:
+    database = copy_of(site, site.template())
+    database.execute(
+        f"CREATE SCHEMA app; GRANT ALL ON SCHEMA app, public TO owner;"
+        f"GRANT CREATE ON DATABASE {database.name} TO owner"
+    )
+    stage = stage_on(site, company, situation, database=database, env=lie.env, schema=lie.schema)
+    situation.prepare(stage)
+    stage.execute(lie.script.replace("{database}", database.name))
+    since = site.server.log_size()
+    results = situation.act(stage)
+    assert struck(site.server.log_text(since=since)) == set()
+    assert [result.code for result in results] == list(situation.codes), [r.err for r in results]
+
+
+def copy_of(site: Site, template: str) -> Database:
+    name = f"{template}_{next(_numbers)}"
+    with psycopg.connect(site.server.url(), autocommit=True) as connection:
+        make = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        connection.execute(make.format(sql.Identifier(name), sql.Identifier(template)))
+    return Database(site.server.url(name))

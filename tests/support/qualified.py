@@ -1,0 +1,231 @@
+"""Whether every name in a statement says which schema it is of.
+
+A name that does not is looked up along the search path, where anybody may have put an object who
+may create some. That goes for operators too, also for those that SQL has words for.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from initmig.sql.statements import nodes, trees
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from initmig.sql.statements import Node
+
+
+class Loose(NamedTuple):
+    """A name without a schema: what it is the name of, and the name."""
+
+    what: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.name}"
+
+
+def loose_names(tree: Node) -> set[Loose]:
+    """The names without a schema in the statement *tree*, also in SQL that it has as text."""
+    common = {node["ctename"] for name, node in nodes(tree) if name == "CommonTableExpr"}
+    found = set()
+    for name, node in nodes(tree):
+        look = _LOOKS.get(name)
+        if look:
+            found.update(look(node))
+    return {each for each in found if each.what != "relation" or each.name not in common}
+
+
+def _names(parts: list[Node]) -> list[str]:
+    return [part["String"]["sval"] for part in parts if "String" in part]
+
+
+def _of(what: str, parts: list[Node]) -> Iterator[Loose]:
+    names = _names(parts)
+    if len(names) == 1:
+        yield Loose(what, names[0])
+
+
+def _relation(node: Node) -> Iterator[Loose]:
+    if "relname" in node and "schemaname" not in node:
+        yield Loose("relation", node["relname"])
+
+
+def _call(node: Node) -> Iterator[Loose]:
+    yield from _of("function", node["funcname"])
+    called = _names(node["funcname"])[-1]
+    for text in _texts(node.get("args", [])):
+        if called in _READS_NAMES:
+            yield from _name_in_text(text)
+        elif called in _RUNS_TEXT:
+            yield from _sql_in_text(text)
+
+
+# The text that they are given is looked up along the search path.
+_READS_NAMES = frozenset(
+    f"to_reg{kind}"
+    for kind in ("class", "type", "proc", "procedure", "oper", "operator", "collation")
+)
+# They run the text that they are given.
+_RUNS_TEXT = frozenset(
+    ("ts_stat", "ts_rewrite", "query_to_xml", "query_to_xmlschema", "query_to_xml_and_xmlschema")
+)
+_REG_TYPES = frozenset(name.removeprefix("to_") for name in _READS_NAMES)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    for each in value if isinstance(value, list) else [value]:
+        for name, node in nodes(each):
+            if name == "A_Const" and "sval" in node:
+                yield node["sval"].get("sval", "")
+
+
+def _name_in_text(text: str) -> Iterator[Loose]:
+    quoted = r'"(?:[^"]|"")*"'
+    if not re.match(rf"(?:{quoted}|\w+)\.", text):
+        yield Loose("name in a text", text)
+
+
+def _sql_in_text(text: str) -> Iterator[Loose]:
+    if not re.match(r"\s*(?:SELECT|WITH|TABLE|VALUES)\b", text, re.IGNORECASE):
+        return
+    inside = trees(text.encode())
+    if inside is None:
+        yield Loose("text that no parser reads", text)
+    for tree in inside or ():
+        yield from loose_names(tree)
+
+
+def _expression(node: Node) -> Iterator[Loose]:
+    yield from _of("operator", node["name"])
+
+
+def _type(node: Node) -> Iterator[Loose]:
+    yield from _of("type", node.get("names", []))
+
+
+def _cast(node: Node) -> Iterator[Loose]:
+    names = _names(node["typeName"].get("names", []))
+    if names and names[-1] in _REG_TYPES:
+        for text in _texts(node["arg"]):
+            yield from _name_in_text(text)
+
+
+def _case(node: Node) -> Iterator[Loose]:
+    if "arg" in node:
+        yield Loose("operator", "= of CASE")
+
+
+def _join(node: Node) -> Iterator[Loose]:
+    if "usingClause" in node or "isNatural" in node:
+        yield Loose("operator", "= of JOIN USING")
+
+
+def _sublink(node: Node) -> Iterator[Loose]:
+    if "operName" in node:
+        yield from _of("operator", node["operName"])
+    elif "testexpr" in node:
+        yield Loose("operator", "= of IN (SELECT)")
+
+
+def _collation(node: Node) -> Iterator[Loose]:
+    yield from _of("collation", node["collname"])
+
+
+def _sort(node: Node) -> Iterator[Loose]:
+    yield from _of("operator", node.get("useOp", []))
+
+
+def _index_element(node: Node) -> Iterator[Loose]:
+    yield from _of("operator class", node.get("opclass", []))
+    yield from _of("collation", node.get("collation", []))
+
+
+def _sample(node: Node) -> Iterator[Loose]:
+    yield from _of("function", node["method"])
+
+
+# Of these the names stand as lists; schemas, databases and such have none to say.
+_IN_SCHEMAS = re.compile(
+    r"OBJECT_(?:TABLE|VIEW|MATVIEW|INDEX|SEQUENCE|TYPE|DOMAIN|FUNCTION|COLLATION)$"
+)
+
+
+def _drop(node: Node) -> Iterator[Loose]:
+    if _IN_SCHEMAS.match(node["removeType"]):
+        for each in node["objects"]:
+            yield from _of("object", each.get("List", {}).get("items", []))
+
+
+def _constraints(node: Node) -> Iterator[Loose]:
+    for each in node.get("constraints", []):
+        yield from _relation(each["RangeVar"])
+
+
+def _do(node: Node) -> Iterator[Loose]:
+    for each in node["args"]:
+        argument = each["DefElem"]
+        if argument["defname"] == "as":
+            yield from _plpgsql(argument["arg"]["String"]["sval"])
+
+
+# As much of PL/pgSQL as initmig speaks; all else is reported.
+_PLPGSQL: dict[str, Callable[[re.Match[str]], str]] = {
+    r"BEGIN|END|END IF|ELSE": lambda _: "",
+    r"PERFORM (.*)": lambda found: f"SELECT {found[1]}",
+    r"(?:IF|ELSIF) (.*)": lambda found: f"SELECT {found[1]}",
+    r"RAISE (?:LOG|NOTICE|WARNING|EXCEPTION) '[^']*'(?: USING ERRCODE = '\w+')?": lambda _: "",
+}
+
+
+def _plpgsql(body: str) -> Iterator[Loose]:
+    flat = " ".join(body.split())
+    for part in re.split(r";|\bTHEN\b|(?<=\bBEGIN\b)|(?<=\bELSE\b)", flat):
+        sql = _sql_of(part.strip())
+        inside = None if sql is None else trees(sql.replace("NOT FOUND", "true").encode())
+        if inside is None:
+            yield Loose("PL/pgSQL that is not understood", part)
+        for tree in inside or ():
+            yield from loose_names(tree)
+
+
+def _sql_of(part: str) -> str | None:
+    if not part:
+        return ""
+    for pattern, sql in _PLPGSQL.items():
+        if found := re.fullmatch(pattern, part):
+            return sql(found)
+    return None
+
+
+def _all_of(*looks: Callable[[Node], Iterator[Loose]]) -> Callable[[Node], Iterator[Loose]]:
+    def look(node: Node) -> Iterator[Loose]:
+        for each in looks:
+            yield from each(node)
+
+    return look
+
+
+_LOOKS: dict[str, Callable[[Node], Iterator[Loose]]] = {
+    "RangeVar": _relation,
+    # where the grammar allows nothing else, the parser leaves its name out
+    "relation": _relation,
+    "typeName": _type,
+    "TypeName": _type,
+    "FuncCall": _call,
+    "A_Expr": _expression,
+    "TypeCast": _cast,
+    "CaseExpr": _case,
+    "JoinExpr": _join,
+    "SubLink": _sublink,
+    "CollateClause": _collation,
+    "collClause": _collation,
+    "SortBy": _sort,
+    "IndexElem": _index_element,
+    "RangeTableSample": _sample,
+    "DropStmt": _drop,
+    "ConstraintsSetStmt": _constraints,
+    "DoStmt": _do,
+}

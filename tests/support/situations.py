@@ -1,0 +1,469 @@
+"""Each command in each situation in which it sends statements of its own."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from initmig import catalog
+from initmig.postgres import Settings, connect
+from initmig.postgres.origins import origin_of
+from initmig.sql.statements import (
+    CreateIndex,
+    Creates,
+    DetachConcurrently,
+    DropIndexConcurrently,
+    ReindexConcurrently,
+)
+from tests.support.migrations import write
+from tests.support.statement_log import THEIRS
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    import psycopg
+
+    from tests.support.command import Initmig
+    from tests.support.databases import Database
+    from tests.support.processes import Result, Running
+    from tests.support.yoyo import Yoyo
+
+
+class Stage(NamedTuple):
+    """Where a situation takes place."""
+
+    initmig: Initmig
+    first_release: Initmig
+    yoyo: Yoyo
+    database: Database
+    folder: Path
+    url: str
+    """The migrator's."""
+    pooled_url: str
+    env: Mapping[str, str]
+    """Settings of initmig's that hold throughout."""
+    schema: str
+    """Where the history is."""
+
+    def start(self, *arguments: str, url: str = "") -> Running:
+        """Start initmig, as the migrator does."""
+        return self.initmig.start(
+            *arguments, url=url or self.url, folder=self.folder, env=self.env
+        )
+
+    def run(self, *arguments: str, url: str = "") -> Result:
+        """Run it to the end."""
+        return self.start(*arguments, url=url).result()
+
+    def succeed(self, *arguments: str) -> None:
+        """Run it, and see that it exits with 0."""
+        result = self.run(*arguments)
+        assert result.code == 0, result.err
+
+    def write(self, files: Mapping[str, str]) -> None:
+        """Put *files* into the folder."""
+        write(self.folder, files)
+
+    def execute(self, script: str) -> None:
+        """Run *script* as superuser, who says which schema everything is in: ``{home}``."""
+        self.database.execute(script.replace("{home}", self.schema))
+
+
+class Situation(NamedTuple):
+    """*prepare* is what has come before; *act* is what initmig does then."""
+
+    name: str
+    act: Callable[[Stage], list[Result]]
+    prepare: Callable[[Stage], None]
+    codes: tuple[int, ...] = (0,)
+    """What the runs of *act* exit with."""
+    pooled: bool = False
+
+
+def _theirs(sql: str) -> str:
+    """*sql* with the mark of a migration in each statement."""
+    return sql.replace("!", THEIRS)
+
+
+FIRST = {
+    "0001_a.sql": _theirs("CREATE TABLE ! a ();"),
+    "0001_a.rollback.sql": _theirs("DROP TABLE ! a;"),
+}
+SECOND = {"0002_b.sql": _theirs("CREATE TABLE ! b ();\nCREATE TABLE ! b_2 ();")}
+ISOLATED = {
+    "0002_b.sql": _theirs(
+        "SET ! TRANSACTION ISOLATION LEVEL SERIALIZABLE;\nCREATE TABLE ! b ();\nSET ! DateStyle = 'SQL'"
+    )
+}
+PYTHON = {
+    "0002_b.py": _theirs(
+        "from yoyo import step\n"
+        "def apply(connection):\n"
+        "    connection.cursor().execute('CREATE TABLE ! c ()')\n"
+        "step('CREATE TABLE ! b ()', 'DROP TABLE ! b')\n"
+        "step(apply, 'DROP TABLE ! c')\n"
+    )
+}
+IN_PARTS = {
+    "0002_b.sql": _theirs(
+        "-- transactional: false\nCREATE TABLE ! b (n int);\n"
+        "CREATE INDEX CONCURRENTLY ! b_n ON b (n);\nVACUUM ! b;\n"
+        "REINDEX TABLE ! CONCURRENTLY b;\nDROP INDEX CONCURRENTLY ! b_n;"
+    ),
+    "0002_b.rollback.sql": _theirs("DROP TABLE ! b;"),
+}
+COPY = {
+    "0002_b.sql": _theirs("CREATE TABLE ! b (n int);\nCOPY ! b (n) FROM STDIN;\n1\n2\n\\.\n")
+}
+HOOK = {"post-apply.sql": _theirs("CREATE TABLE ! IF NOT EXISTS hooked ();")}
+HALF_WAY = {
+    "0002_b.sql": _theirs(
+        "-- transactional: false\nCREATE TABLE ! b (n int);\nINSERT INTO ! b VALUES (1), (1);\n"
+        "CREATE UNIQUE INDEX CONCURRENTLY ! b_n ON b (n);"
+    )
+}
+HALF_BACK = {
+    "0002_b.sql": _theirs("-- transactional: false\nCREATE TABLE ! b ();"),
+    "0002_b.rollback.sql": _theirs("DROP TABLE ! b;\nDROP TABLE ! missing;"),
+}
+BROKEN = {"0002_b.sql": _theirs("CREATE TABLE ! b ();\nDROP TABLE ! missing;")}
+BLOCKED = {"0002_b.sql": _theirs("DROP TABLE ! a;")}
+PREPARED = {
+    "0002_b.sql": _theirs(
+        "-- transactional: false\nBEGIN !;\nCREATE TABLE ! b ();\nROLLBACK !;"
+    )
+}
+EXTENSION = {"0002_b.sql": _theirs("CREATE EXTENSION ! plpgsql;")}
+CLOCK = {
+    "0002_b.sql": _theirs(
+        "CREATE TABLE ! b (at timestamp with time zone PRIMARY KEY);\n"
+        "INSERT INTO ! b VALUES (current_timestamp);"
+    ),
+    "0003_c.sql": _theirs("INSERT INTO ! b VALUES (current_timestamp);"),
+}
+ENUM = {
+    "0002_b.sql": _theirs("ALTER TYPE ! mood ADD VALUE 'b';"),
+    "0003_c.sql": _theirs("CREATE TABLE ! c (m mood DEFAULT 'b');\nINSERT INTO ! c VALUES ('b');"),
+}
+TWICE = {
+    "0002_b.sql": _theirs("CREATE TABLE ! b ();"),
+    "0003_c.sql": _theirs("CREATE TABLE ! b ();"),
+}
+# For the session, behind a pooler.
+LEAVES = {
+    "0002_b.sql": _theirs(
+        "SET LOCAL ! DateStyle = 'SQL';\nDECLARE ! c CURSOR FOR SELECT 1;\nCREATE TABLE ! b ();"
+    ),
+    "0003_c.sql": _theirs("CREATE TABLE ! c ();"),
+}
+BEFORE_6 = """
+CREATE TABLE {home}._yoyo_migration (
+    id pg_catalog.varchar(255) NOT NULL PRIMARY KEY, ctime pg_catalog.timestamp);
+INSERT INTO {home}._yoyo_migration VALUES ('0001_a', '2019-01-01');
+CREATE TABLE {home}.a ();
+"""
+ROW_OF_YOYO = """
+CREATE TABLE IF NOT EXISTS {home}.yoyo_lock (
+    locked int DEFAULT 1, ctime timestamp, pid int NOT NULL, PRIMARY KEY (locked));
+INSERT INTO {home}.yoyo_lock (ctime, pid) VALUES ('2020-01-01', {pid});
+"""
+OTHER_TOOL = "CREATE TABLE {home}.schema_migrations (version bigint PRIMARY KEY, dirty boolean)"
+# As somebody's scripts have left them.
+ODD_ROWS = """
+UPDATE {home}._yoyo_migration SET migration_hash = 'odd';
+INSERT INTO {home}._yoyo_migration (migration_hash) VALUES ('none');
+DELETE FROM {home}._yoyo_log;
+"""
+
+
+def _nothing(stage: Stage) -> None:
+    del stage
+
+
+def _applied(stage: Stage) -> None:
+    stage.write(FIRST)
+    stage.succeed("migrate")
+
+
+def _after(*parts: Mapping[str, str], script: str = "") -> Callable[[Stage], None]:
+    """The first migration is applied, then *script* is run, and more files are there."""
+
+    def prepare(stage: Stage) -> None:
+        _applied(stage)
+        for files in parts:
+            stage.write(files)
+        stage.execute(script or "SELECT")
+
+    return prepare
+
+
+def _both(*parts: Mapping[str, str]) -> Callable[[Stage], None]:
+    """All of it is applied."""
+
+    def prepare(stage: Stage) -> None:
+        _after(*parts)(stage)
+        stage.succeed("migrate")
+
+    return prepare
+
+
+def _run(*runs: str) -> Callable[[Stage], list[Result]]:
+    """Each of *runs* is a command line."""
+    return lambda stage: [stage.run(*run.split()) for run in runs]
+
+
+def _run_pooled(*runs: str) -> Callable[[Stage], list[Result]]:
+    return lambda stage: [stage.run(*run.split(), url=stage.pooled_url) for run in runs]
+
+
+# --- what has come before ---
+
+
+def _first_is_written(stage: Stage) -> None:
+    stage.write(FIRST)
+
+
+def _stock_yoyo(stage: Stage) -> None:
+    stage.write(FIRST)
+    # yoyo has no settings for the schema and the role
+    options = f"-csearch_path%3D{stage.schema}"
+    if role := stage.env.get("INITMIG_ROLE"):
+        options += f"%20-crole%3D{role}"
+    url = f"{stage.url}?options={options}"
+    done = stage.yoyo("apply", database=url, folder=stage.folder)
+    assert done.code == 0, done.err
+    stage.write(SECOND)
+
+
+def _yoyo_before_6(stage: Stage) -> None:
+    stage.execute(BEFORE_6)
+    stage.write(FIRST | SECOND)
+
+
+def _release_0_1_0(stage: Stage) -> None:
+    stage.write(FIRST)
+    done = stage.first_release(url=stage.url, folder=stage.folder, env=stage.env)
+    assert done.code == 0, done.err
+    stage.write(SECOND)
+
+
+def _stopped(*files: Mapping[str, str]) -> Callable[[Stage], None]:
+    def prepare(stage: Stage) -> None:
+        _after(*files)(stage)
+        assert stage.run("migrate").code == 1
+
+    return prepare
+
+
+def _stopped_in_rollback(stage: Stage) -> None:
+    _both(HALF_BACK)(stage)
+    assert stage.run("rollback", "--steps=1").code == 1
+
+
+def _history_elsewhere(stage: Stage) -> None:
+    _applied(stage)
+    stage.execute(
+        "CREATE SCHEMA elsewhere;"
+        "ALTER TABLE {home}._yoyo_migration SET SCHEMA elsewhere;"
+        "ALTER TABLE {home}._yoyo_log SET SCHEMA elsewhere;"
+        "ALTER TABLE {home}._initmig_migration SET SCHEMA elsewhere;"
+    )
+
+
+def _other_tool(stage: Stage) -> None:
+    stage.write(FIRST)
+    stage.execute(OTHER_TOOL)
+
+
+def _tenants(stage: Stage) -> None:
+    stage.write(FIRST)
+    stage.execute(
+        "CREATE SCHEMA tenant_1; CREATE SCHEMA tenant_2;"
+        "GRANT ALL ON SCHEMA tenant_1, tenant_2 TO PUBLIC"
+    )
+
+
+# --- what initmig does ---
+
+
+@contextmanager
+def _locked(stage: Stage, table: str) -> Iterator[psycopg.Connection]:
+    with closing(stage.database.connect(autocommit=False)) as connection:
+        connection.execute(f"LOCK TABLE {stage.schema}.{table} IN ACCESS EXCLUSIVE MODE".encode())
+        yield connection
+
+
+_BLOCKED_SECONDS = 1.2
+
+
+def _blocked(
+    table: str, *arguments: str, pooled: bool = False
+) -> Callable[[Stage], list[Result]]:
+    """*arguments* run while another session has locked *table*."""
+
+    def act(stage: Stage) -> list[Result]:
+        with _locked(stage, table):
+            running = stage.start(*arguments, url=stage.pooled_url if pooled else "")
+            _wait_until_held_up(stage)
+            time.sleep(_BLOCKED_SECONDS)
+        return [running.result()]
+
+    return act
+
+
+def _wait_until_held_up(stage: Stage) -> None:
+    held_up = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    held_up += " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    wait_until(lambda: stage.database.value(held_up) > 0)
+
+
+def _queue(stage: Stage) -> list[Result]:
+    with _locked(stage, "a"):
+        first = stage.start("migrate", "--lock-timeout=0")
+        _wait_until_held_up(stage)
+        second = stage.start("migrate")
+        second.wait_for_line("waiting for another migrator")
+        time.sleep(_BLOCKED_SECONDS)
+    return [first.result(), second.result()]
+
+
+def _blocked_by_prepared(stage: Stage) -> list[Result]:
+    gid = f"of_{stage.database.name}"
+    stage.execute(f"BEGIN; LOCK TABLE {{home}}.a; PREPARE TRANSACTION '{gid}'")
+    running = stage.start("migrate", "--lock-timeout=300ms")
+    _wait_until_held_up(stage)
+    time.sleep(_BLOCKED_SECONDS)
+    stage.execute(f"COMMIT PREPARED '{gid}'")
+    return [running.result()]
+
+
+def _behind_yoyo(stage: Stage) -> list[Result]:
+    running = stage.start("migrate")
+    running.wait_for_line("waiting for")
+    stage.execute("DELETE FROM {home}.yoyo_lock")
+    return [running.result()]
+
+
+def _serve(stage: Stage) -> list[Result]:
+    running = stage.start("serve", "--listen=127.0.0.1:0", "--log-level=debug")
+    running.wait_for_line("listening")
+    wait_until(lambda: "up to date" in running.err or "applied" in running.err)
+    running.send_signal(signal.SIGTERM)
+    return [running.result()]
+
+
+def _app_role(stage: Stage) -> None:
+    _both(IN_PARTS)(stage)
+    stage.execute(
+        f"CREATE ROLE app_of_{stage.database.name} LOGIN;"
+        "CREATE VIEW {home}.seen AS SELECT * FROM {home}.a;"
+        f"GRANT ALL ON ALL TABLES IN SCHEMA {{home}} TO app_of_{stage.database.name}"
+    )
+    stage.write({"0003_c.sql": _theirs("CREATE TABLE ! c (id bigint);")})
+
+
+def _doctor_of_role(stage: Stage) -> list[Result]:
+    return [stage.run("doctor", f"--app-role=app_of_{stage.database.name}")]
+
+
+def _look_in_catalog(stage: Stage) -> list[Result]:
+    """What is asked about statements that were interrupted, of each kind."""
+    kinds = (
+        CreateIndex("b_n", "b", concurrently=True),
+        CreateIndex("", "b", concurrently=True),
+        DropIndexConcurrently(("b_n",)),
+        *(ReindexConcurrently(what, "b") for what in ("index", "table", "schema", "database")),
+        DetachConcurrently("b", "b_1"),
+        *(Creates(what, "b") for what in ("database", "tablespace", "subscription")),
+    )
+    schemas = stage.env.get("INITMIG_SCHEMA", "")
+    settings = Settings(
+        stage.url,
+        schema=tuple(schemas.split(",")) if schemas else (),
+        role=stage.env.get("INITMIG_ROLE", ""),
+    )
+    with closing(connect(settings)) as session:
+        for kind in kinds:
+            before = catalog.look(session, kind)
+            catalog.was_done(session, kind, before)
+            list(catalog.clear(session, kind, before))
+        catalog.prepared_transactions(session)
+        catalog.prepared_lately(session, 1)
+        origin_of("idle_session_timeout", session.query)
+    return []
+
+
+_BOTH_KINDS = (SECOND, HOOK)
+
+SITUATIONS = (
+    Situation("no-op", _run("migrate"), _applied),
+    Situation("no-op-json", _run("migrate --log-format=json --log-level=debug"), _applied),
+    Situation("first-run", _run("migrate"), _first_is_written),
+    Situation("pending", _run("migrate"), _after(SECOND)),
+    Situation("isolated", _run("migrate"), _after(ISOLATED)),
+    Situation("python", _run("migrate"), _after(PYTHON)),
+    Situation("non-transactional", _run("migrate"), _after(IN_PARTS)),
+    Situation("copy", _run("migrate"), _after(COPY)),
+    Situation("hook", _run("migrate"), _after(*_BOTH_KINDS)),
+    Situation("all", _run("migrate --transaction=all"), _after(*_BOTH_KINDS)),
+    Situation("failing", _run("migrate"), _after(BROKEN), (1,)),
+    Situation("before-yoyo-6", _run("status", "migrate"), _yoyo_before_6, (0, 0)),
+    Situation("stock-yoyo", _run("status", "migrate"), _stock_yoyo, (0, 0)),
+    Situation("0.1.0", _run("status", "migrate"), _release_0_1_0, (0, 0)),
+    Situation("odd-rows", _run("status", "migrate"), _after(SECOND, script=ODD_ROWS), (0, 0)),
+    Situation("no-log", _run("status", "migrate"), _after(SECOND, script="DROP TABLE {home}._yoyo_log"), (0, 0)),
+    Situation("half-way", _run("status", "migrate"), _stopped(HALF_WAY), (0, 1)),
+    Situation("stale-row", _run("migrate"), _after(SECOND, script=ROW_OF_YOYO.replace("{pid}", "-7"))),
+    Situation("behind-yoyo", _behind_yoyo, _after(SECOND, script=ROW_OF_YOYO.replace("{pid}", "7"))),
+    Situation("queue", _queue, _after(BLOCKED), (0, 0)),
+    Situation("blocked-by-prepared", _blocked_by_prepared, _after(BLOCKED)),
+    Situation(
+        "pooled-blocked",
+        _blocked("a", "migrate", "--lock-timeout=300ms", pooled=True),
+        _after(BLOCKED),
+        pooled=True,
+    ),
+    Situation("blocked", _blocked("a", "migrate", "--lock-timeout=300ms"), _after(BLOCKED)),
+    Situation(
+        "held-up", _blocked("_yoyo_migration", "migrate", "--lock-timeout=300ms"), _after(SECOND)
+    ),
+    Situation("foreign", _run("migrate", "plan", "doctor"), _other_tool, (6, 6, 6)),
+    Situation("elsewhere", _run("migrate", "status"), _history_elsewhere, (6, 0)),
+    Situation("pooled", _run_pooled("migrate", "migrate"), _after(SECOND, HOOK), (0, 0), pooled=True),
+    Situation("pooled-python", _run_pooled("migrate"), _after(PYTHON), pooled=True),
+    Situation("pooled-in-parts", _run_pooled("migrate"), _after(IN_PARTS), pooled=True),
+    Situation("pooled-isolated", _run_pooled("migrate"), _after(ISOLATED), pooled=True),
+    Situation("pooled-rehearse", _run_pooled("rehearse"), _after(LEAVES, HOOK), pooled=True),
+    Situation("rollback", _run("rollback --steps=1"), _applied),
+    Situation("rollback-python", _run("rollback --all"), _both(PYTHON)),
+    Situation("rollback-in-parts", _run("rollback --all"), _both(IN_PARTS)),
+    Situation("rollback-half-way", _run("rollback --steps=1"), _stopped_in_rollback, (1,)),
+    Situation("status", _run("status", "status --json"), _after(SECOND), (0, 0)),
+    Situation("status-check", _run("status --check"), _after(SECOND), (7,)),
+    Situation("status-empty", _run("status"), _first_is_written),
+    Situation("plan", _run("plan", "plan --json"), _after(SECOND, HOOK), (0, 0)),
+    Situation("rehearse", _run("rehearse"), _after(SECOND, HOOK)),
+    Situation("rehearse-python", _run("rehearse"), _after(PYTHON)),
+    Situation("rehearse-in-parts", _run("rehearse --json"), _after(IN_PARTS)),
+    Situation("rehearse-blocked", _blocked("a", "rehearse", "--lock-timeout=300ms"), _after(BLOCKED)),
+    Situation("rehearse-clock", _run("rehearse"), _after(CLOCK)),
+    Situation("rehearse-enum", _run("rehearse"), _after(ENUM, script="CREATE TYPE {home}.mood AS ENUM ('a')")),
+    Situation("rehearse-twice", _run("rehearse"), _after(TWICE), (1,)),
+    Situation("rehearse-first", _run("rehearse"), _first_is_written),
+    Situation("wait", _run("wait"), _applied),
+    Situation("wait-for-database", _run("wait --for=database"), _nothing),
+    Situation("doctor", _run("doctor", "doctor --json"), _after(SECOND), (0, 0)),
+    Situation("doctor-extension", _run("doctor"), _after(EXTENSION)),
+    Situation("doctor-first", _run("doctor"), _first_is_written),
+    Situation("doctor-app-role", _doctor_of_role, _app_role),
+    Situation("baseline", _run("baseline"), _after(SECOND)),
+    Situation("baseline-first", _run("baseline"), _first_is_written),
+    Situation("unlock", _run("unlock"), _after(script=ROW_OF_YOYO.replace("{pid}", "7"))),
+    Situation("serve", _serve, _applied),
+    Situation("each-schema", _run(r"migrate --each-schema=tenant\_%"), _tenants),
+    Situation("catalog", _look_in_catalog, _nothing, ()),
+)
