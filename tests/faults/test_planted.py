@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from tests.support.pgbouncer import PgBouncer
     from tests.support.yoyo import Yoyo
 
-pytestmark = pytest.mark.any_version
-
 _numbers = count()
 
 

@@ -29,12 +29,49 @@ LANGUAGE plpgsql AS $$ BEGIN RAISE LOG '{MARK} % ran as %', what, current_user; 
 """
 
 # What the values are of in initmig's statements, in the tables that they read and in literals.
-_TYPES: Final = (
-    "text varchar name char bpchar oid regclass regtype regnamespace regproc regrole int2 int4 int8"
-    " float4 float8 numeric bool timestamp timestamptz date interval inet xid bytea aclitem"
-    " pg_node_tree int2vector oidvector _text _name _oid _int2 _int4 _int8 _aclitem _char _varchar"
-    " _timestamp tsvector jsonb"
-).split()
+_TYPES: Final = [
+    "text",
+    "varchar",
+    "name",
+    "char",
+    "bpchar",
+    "oid",
+    "regclass",
+    "regtype",
+    "regnamespace",
+    "regproc",
+    "regrole",
+    "int2",
+    "int4",
+    "int8",
+    "float4",
+    "float8",
+    "numeric",
+    "bool",
+    "timestamp",
+    "timestamptz",
+    "date",
+    "interval",
+    "inet",
+    "xid",
+    "bytea",
+    "aclitem",
+    "pg_node_tree",
+    "int2vector",
+    "oidvector",
+    "_text",
+    "_name",
+    "_oid",
+    "_int2",
+    "_int4",
+    "_int8",
+    "_aclitem",
+    "_char",
+    "_varchar",
+    "_timestamp",
+    "tsvector",
+    "jsonb",
+]
 _FOR_ANY: Final = ("text", "varchar", "name", "oid", "int4", "int8", "timestamp")
 _ELEMENTS: Final = {"anyelement", "anynonarray", "anycompatible", "anycompatiblenonarray"}
 _ARRAYS: Final = {"anyarray", "anycompatiblearray"}
@@ -170,14 +207,12 @@ def _signatures(
         yield from ((each, {}) for each in islice(closest, _MOST_OVERLOADS))
         return
     for element in _FOR_ANY:
-        stands = {each: element for each in _ELEMENTS | {"any"}}
+        stands = dict.fromkeys(_ELEMENTS | {"any"}, element)
         stands |= dict.fromkeys(_ARRAYS, f"_{element}")
         yield tuple(stands.get(each, each) for each in takes), stands
 
 
-def _overloads(
-    function: _Function, casts: _Casts, seen: set[tuple[str, ...]]
-) -> Iterator[str]:
+def _overloads(function: _Function, casts: _Casts, seen: set[tuple[str, ...]]) -> Iterator[str]:
     takes = list(function.takes)
     if function.variadic and takes[-1] == "any":
         forms = [[*takes[:-1], *["any"] * count] for count in (1, 2, 3)]

@@ -171,33 +171,33 @@ def _do(node: Node) -> Iterator[Loose]:
             yield from _plpgsql(argument["arg"]["String"]["sval"])
 
 
-# As much of PL/pgSQL as initmig speaks; all else is reported.
-_PLPGSQL: dict[str, Callable[[re.Match[str]], str]] = {
-    r"BEGIN|END|END IF|ELSE": lambda _: "",
-    r"PERFORM (.*)": lambda found: f"SELECT {found[1]}",
-    r"(?:IF|ELSIF) (.*)": lambda found: f"SELECT {found[1]}",
-    r"RAISE (?:LOG|NOTICE|WARNING|EXCEPTION) '[^']*'(?: USING ERRCODE = '\w+')?": lambda _: "",
-}
+# As much of PL/pgSQL as initmig speaks, with what has to be read as SQL; all else is reported.
+_PLPGSQL = (
+    r"(?:BEGIN|ELSE|END IF|END)\b",
+    r"PERFORM (?P<sql>[^;]+)",
+    r"(?:IF|ELSIF) (?P<sql>.+?) THEN\b",
+    r"RAISE (?:LOG|NOTICE|WARNING|EXCEPTION) '[^']*'(?: USING ERRCODE = '\w+')?",
+    r"(?P<sql>(?:LOCK|SELECT|INSERT|UPDATE|DELETE) [^;]+)",
+)
 
 
 def _plpgsql(body: str) -> Iterator[Loose]:
-    flat = " ".join(body.split())
-    for part in re.split(r";|\bTHEN\b|(?<=\bBEGIN\b)|(?<=\bELSE\b)", flat):
-        sql = _sql_of(part.strip())
-        inside = None if sql is None else trees(sql.replace("NOT FOUND", "true").encode())
-        if inside is None:
-            yield Loose("PL/pgSQL that is not understood", part)
-        for tree in inside or ():
+    left = " ".join(body.split())
+    while left := left.lstrip("; "):
+        found = next(filter(None, (re.match(pattern, left) for pattern in _PLPGSQL)), None)
+        inside = trees(_sql_of(found).encode()) if found else None
+        if found is None or inside is None:
+            yield Loose("PL/pgSQL that is not understood", left)
+            return
+        for tree in inside:
             yield from loose_names(tree)
+        left = left[found.end() :]
 
 
-def _sql_of(part: str) -> str | None:
-    if not part:
-        return ""
-    for pattern, sql in _PLPGSQL.items():
-        if found := re.fullmatch(pattern, part):
-            return sql(found)
-    return None
+def _sql_of(found: re.Match[str]) -> str:
+    sql = found.groupdict().get("sql") or ""
+    plain = re.match(r"(?:LOCK|SELECT|INSERT|UPDATE|DELETE)\b", found[0])
+    return sql if plain or not sql else f"SELECT {sql.replace('NOT FOUND', 'true')}"
 
 
 def _all_of(*looks: Callable[[Node], Iterator[Loose]]) -> Callable[[Node], Iterator[Loose]]:

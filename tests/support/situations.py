@@ -51,9 +51,7 @@ class Stage(NamedTuple):
 
     def start(self, *arguments: str, url: str = "") -> Running:
         """Start initmig, as the migrator does."""
-        return self.initmig.start(
-            *arguments, url=url or self.url, folder=self.folder, env=self.env
-        )
+        return self.initmig.start(*arguments, url=url or self.url, folder=self.folder, env=self.env)
 
     def run(self, *arguments: str, url: str = "") -> Result:
         """Run it to the end."""
@@ -116,9 +114,7 @@ IN_PARTS = {
     ),
     "0002_b.rollback.sql": _theirs("DROP TABLE ! b;"),
 }
-COPY = {
-    "0002_b.sql": _theirs("CREATE TABLE ! b (n int);\nCOPY ! b (n) FROM STDIN;\n1\n2\n\\.\n")
-}
+COPY = {"0002_b.sql": _theirs("CREATE TABLE ! b (n int);\nCOPY ! b (n) FROM STDIN;\n1\n2\n\\.\n")}
 HOOK = {"post-apply.sql": _theirs("CREATE TABLE ! IF NOT EXISTS hooked ();")}
 HALF_WAY = {
     "0002_b.sql": _theirs(
@@ -133,9 +129,7 @@ HALF_BACK = {
 BROKEN = {"0002_b.sql": _theirs("CREATE TABLE ! b ();\nDROP TABLE ! missing;")}
 BLOCKED = {"0002_b.sql": _theirs("DROP TABLE ! a;")}
 PREPARED = {
-    "0002_b.sql": _theirs(
-        "-- transactional: false\nBEGIN !;\nCREATE TABLE ! b ();\nROLLBACK !;"
-    )
+    "0002_b.sql": _theirs("-- transactional: false\nBEGIN !;\nCREATE TABLE ! b ();\nROLLBACK !;")
 }
 EXTENSION = {"0002_b.sql": _theirs("CREATE EXTENSION ! plpgsql;")}
 CLOCK = {
@@ -145,6 +139,22 @@ CLOCK = {
     ),
     "0003_c.sql": _theirs("INSERT INTO ! b VALUES (current_timestamp);"),
 }
+_NOW = "pg_catalog.to_char(pg_catalog.now(), 'YYYYMMDDHH24MISSUS')"
+KEY_OF_CLOCK = {
+    "0002_b.sql": _theirs(
+        f"CREATE TABLE ! b (at varchar(99) PRIMARY KEY);\nINSERT INTO ! b VALUES ({_NOW});"
+    ),
+    "0003_c.sql": _theirs(f"INSERT INTO ! b VALUES ({_NOW});"),
+}
+_MAKE_BY_CLOCK = _theirs(
+    "from yoyo import step\n"
+    "def apply(connection):\n"
+    "    cursor = connection.cursor()\n"
+    f'    cursor.execute("SELECT ! {_NOW}")\n'
+    "    cursor.execute(f'CREATE TABLE ! b_{cursor.fetchone()[0]} ()')\n"
+    "step(apply)\n"
+)
+NAME_OF_CLOCK = {"0002_b.py": _MAKE_BY_CLOCK, "0003_c.py": _MAKE_BY_CLOCK}
 ENUM = {
     "0002_b.sql": _theirs("ALTER TYPE ! mood ADD VALUE 'b';"),
     "0003_c.sql": _theirs("CREATE TABLE ! c (m mood DEFAULT 'b');\nINSERT INTO ! c VALUES ('b');"),
@@ -300,9 +310,7 @@ def _locked(stage: Stage, table: str) -> Iterator[psycopg.Connection]:
 _BLOCKED_SECONDS = 1.2
 
 
-def _blocked(
-    table: str, *arguments: str, pooled: bool = False
-) -> Callable[[Stage], list[Result]]:
+def _blocked(table: str, *arguments: str, pooled: bool = False) -> Callable[[Stage], list[Result]]:
     """*arguments* run while another session has locked *table*."""
 
     def act(stage: Stage) -> list[Result]:
@@ -415,10 +423,19 @@ SITUATIONS = (
     Situation("stock-yoyo", _run("status", "migrate"), _stock_yoyo, (0, 0)),
     Situation("0.1.0", _run("status", "migrate"), _release_0_1_0, (0, 0)),
     Situation("odd-rows", _run("status", "migrate"), _after(SECOND, script=ODD_ROWS), (0, 0)),
-    Situation("no-log", _run("status", "migrate"), _after(SECOND, script="DROP TABLE {home}._yoyo_log"), (0, 0)),
+    Situation(
+        "no-log",
+        _run("status", "migrate"),
+        _after(SECOND, script="DROP TABLE {home}._yoyo_log"),
+        (0, 0),
+    ),
     Situation("half-way", _run("status", "migrate"), _stopped(HALF_WAY), (0, 1)),
-    Situation("stale-row", _run("migrate"), _after(SECOND, script=ROW_OF_YOYO.replace("{pid}", "-7"))),
-    Situation("behind-yoyo", _behind_yoyo, _after(SECOND, script=ROW_OF_YOYO.replace("{pid}", "7"))),
+    Situation(
+        "stale-row", _run("migrate"), _after(SECOND, script=ROW_OF_YOYO.replace("{pid}", "-7"))
+    ),
+    Situation(
+        "behind-yoyo", _behind_yoyo, _after(SECOND, script=ROW_OF_YOYO.replace("{pid}", "7"))
+    ),
     Situation("queue", _queue, _after(BLOCKED), (0, 0)),
     Situation("blocked-by-prepared", _blocked_by_prepared, _after(BLOCKED)),
     Situation(
@@ -433,7 +450,9 @@ SITUATIONS = (
     ),
     Situation("foreign", _run("migrate", "plan", "doctor"), _other_tool, (6, 6, 6)),
     Situation("elsewhere", _run("migrate", "status"), _history_elsewhere, (6, 0)),
-    Situation("pooled", _run_pooled("migrate", "migrate"), _after(SECOND, HOOK), (0, 0), pooled=True),
+    Situation(
+        "pooled", _run_pooled("migrate", "migrate"), _after(SECOND, HOOK), (0, 0), pooled=True
+    ),
     Situation("pooled-python", _run_pooled("migrate"), _after(PYTHON), pooled=True),
     Situation("pooled-in-parts", _run_pooled("migrate"), _after(IN_PARTS), pooled=True),
     Situation("pooled-isolated", _run_pooled("migrate"), _after(ISOLATED), pooled=True),
@@ -449,9 +468,17 @@ SITUATIONS = (
     Situation("rehearse", _run("rehearse"), _after(SECOND, HOOK)),
     Situation("rehearse-python", _run("rehearse"), _after(PYTHON)),
     Situation("rehearse-in-parts", _run("rehearse --json"), _after(IN_PARTS)),
-    Situation("rehearse-blocked", _blocked("a", "rehearse", "--lock-timeout=300ms"), _after(BLOCKED)),
+    Situation(
+        "rehearse-blocked", _blocked("a", "rehearse", "--lock-timeout=300ms"), _after(BLOCKED)
+    ),
     Situation("rehearse-clock", _run("rehearse"), _after(CLOCK)),
-    Situation("rehearse-enum", _run("rehearse"), _after(ENUM, script="CREATE TYPE {home}.mood AS ENUM ('a')")),
+    Situation("rehearse-key-of-clock", _run("rehearse"), _after(KEY_OF_CLOCK)),
+    Situation("rehearse-name-of-clock", _run("rehearse"), _after(NAME_OF_CLOCK)),
+    Situation(
+        "rehearse-enum",
+        _run("rehearse"),
+        _after(ENUM, script="CREATE TYPE {home}.mood AS ENUM ('a')"),
+    ),
     Situation("rehearse-twice", _run("rehearse"), _after(TWICE), (1,)),
     Situation("rehearse-first", _run("rehearse"), _first_is_written),
     Situation("wait", _run("wait"), _applied),
@@ -459,7 +486,7 @@ SITUATIONS = (
     Situation("doctor", _run("doctor", "doctor --json"), _after(SECOND), (0, 0)),
     Situation("doctor-extension", _run("doctor"), _after(EXTENSION)),
     Situation("doctor-first", _run("doctor"), _first_is_written),
-    Situation("doctor-app-role", _doctor_of_role, _app_role),
+    Situation("doctor-app-role", _doctor_of_role, _app_role, (4,)),
     Situation("baseline", _run("baseline"), _after(SECOND)),
     Situation("baseline-first", _run("baseline"), _first_is_written),
     Situation("unlock", _run("unlock"), _after(script=ROW_OF_YOYO.replace("{pid}", "7"))),

@@ -116,8 +116,19 @@ class _Transaction:
             elif kind == "ROLLBACK_TO":
                 self._pinned = False
         elif name == "VariableSetStmt" and node.get("name", "search_path") == "search_path":
-            values = tuple(word["sval"] for key, word in _strings(node) if key == "sval")
+            values = tuple(_texts(node))
             self._pinned = values == PINNED and "is_local" in node
+        elif any(_sets_path(call) for key, call in nodes(node) if key == "FuncCall"):
+            self._pinned = False
+
+
+def _sets_path(call: Node) -> bool:
+    name = call["funcname"][-1]["String"]["sval"]
+    return name == "set_config" and any(text == "search_path" for text in _texts(call))
+
+
+def _texts(node: Node) -> Iterator[str]:
+    return (each["sval"] for _, each in _strings(node))
 
 
 def _strings(node: Node) -> Iterator[tuple[str, Node]]:

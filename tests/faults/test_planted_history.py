@@ -1,0 +1,184 @@
+"""A history whose tables could run another role's code is refused, and any other is not."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.support.command import Initmig
+from tests.support.databases import create_database
+from tests.support.migrations import write
+from tests.support.planted import struck
+from tests.support.planted_history import (
+    HARMLESS,
+    IN_ITS_PLACE,
+    ON_TRUE_TABLE,
+    TABLES,
+    WITH_CODE,
+    add,
+    change,
+    replace,
+)
+from tests.support.servers import running_server
+from tests.support.statement_log import SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from dev.postgres import Server
+    from tests.support.databases import Database
+    from tests.support.forking import Fork
+    from tests.support.processes import Processes, Result
+
+FIRST = {"0001_a.sql": "CREATE TABLE a ();", "0001_a.rollback.sql": "DROP TABLE a;"}
+SECOND = {"0002_b.sql": "CREATE TABLE b ();", "0002_b.rollback.sql": "DROP TABLE b;"}
+
+WRITING = (
+    ("migrate",),
+    ("migrate", "--transaction=all"),
+    ("rollback", "--all"),
+    ("baseline",),
+    ("rehearse",),
+    ("plan",),
+    ("unlock",),
+)
+READING = (("status",), ("status", "--check"), ("wait",))
+REFUSED = 6
+ID = "[untrusted-history]"
+
+
+@pytest.fixture(scope="session")
+def logging(cluster: Path) -> Iterator[Server]:
+    with running_server(cluster, settings=SETTINGS) as server:
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            connection.execute("CREATE ROLE attacker")
+        yield server
+
+
+class Town:
+    """A database on which the first migration is applied, and the command."""
+
+    def __init__(self, server: Server, initmig: Initmig, folder: Path) -> None:
+        self.database: Database = create_database(server)
+        self._server = server
+        self._initmig = initmig
+        self._folder = write(folder, FIRST)
+        assert self.run("migrate").code == 0
+        self._since = 0
+
+    def run(self, *arguments: str) -> Result:
+        env = {"INITMIG_WAIT_TIMEOUT": "10s", "INITMIG_QUEUE_TIMEOUT": "10s"}
+        return self._initmig(*arguments, url=self.database.url, folder=self._folder, env=env)
+
+    def add_migration(self) -> None:
+        write(self._folder, SECOND)
+
+    def plant(self, how: Callable[[Database, str, str], None], table: str, script: str) -> None:
+        how(self.database, table, script)
+        self._since = self._server.log_size()
+
+    def struck(self) -> set[str]:
+        return struck(self._server.log_text(since=self._since))
+
+
+@pytest.fixture
+def town(logging: Server, processes: Processes, fork: Fork, folder: Path) -> Town:
+    return Town(logging, Initmig(processes, fork), folder)
+
+
+def _in_each_table(scripts: dict[str, str]) -> list[object]:
+    """Each of *scripts* in one table, and in the others in the long form."""
+    return [
+        pytest.param(
+            table,
+            script,
+            id=f"{table}-{name}",
+            marks=[] if table == TABLES[number % len(TABLES)] else [pytest.mark.long],
+        )
+        for table, (number, (name, script)) in product(TABLES, enumerate(scripts.items()))
+    ]
+
+
+def _refusals(town: Town, *commands: tuple[str, ...]) -> dict[str, tuple[int, str]]:
+    """What *commands* came to that did not refuse the history."""
+    results = {" ".join(command): town.run(*command) for command in commands}
+    return {
+        command: (result.code, result.err)
+        for command, result in results.items()
+        if result.code != REFUSED or ID not in result.err
+    }
+
+
+@pytest.mark.parametrize(("table", "script"), _in_each_table(IN_ITS_PLACE))
+def test_what_is_no_plain_table_is_refused_by_all_commands(
+    town: Town, table: str, script: str
+) -> None:
+    town.plant(replace, table, script)
+    others = _refusals(town, ("migrate",))
+    town.add_migration()
+    others |= _refusals(town, *WRITING, *READING)
+    assert (others, town.struck()) == ({}, set())
+
+
+@pytest.mark.parametrize(("table", "script"), _in_each_table(WITH_CODE))
+def test_table_of_another_role_is_refused_by_all_that_write(
+    town: Town, table: str, script: str
+) -> None:
+    town.plant(replace, table, script)
+    others = _refusals(town, ("migrate",))
+    for command in READING:
+        town.run(*command)
+    town.add_migration()
+    others |= _refusals(town, *WRITING)
+    assert (others, town.struck()) == ({}, set())
+
+
+@pytest.mark.parametrize(
+    ("table", "script"),
+    _in_each_table({name: script for name, script in WITH_CODE.items() if name != "plain"}),
+)
+def test_table_with_code_is_refused_whoever_owns_it(town: Town, table: str, script: str) -> None:
+    town.plant(replace, table, script)
+    town.database.execute(f"ALTER TABLE public.{table} OWNER TO postgres")
+    others = _refusals(town, ("migrate",))
+    for command in READING:
+        town.run(*command)
+    town.add_migration()
+    others |= _refusals(town, *WRITING)
+    assert (others, town.struck()) == ({}, set())
+
+
+@pytest.mark.parametrize(("table", "script"), _in_each_table(ON_TRUE_TABLE))
+def test_what_privileges_on_the_table_allow_does_not_run(
+    town: Town, table: str, script: str
+) -> None:
+    town.plant(add, table, script)
+    for command in (*READING, ("migrate",)):
+        town.run(*command)
+    town.add_migration()
+    for command in (("rehearse",), ("migrate",), ("rollback", "--all")):
+        town.run(*command)
+    assert town.struck() == set()
+
+
+@pytest.mark.parametrize(("table", "script"), _in_each_table(HARMLESS))
+def test_history_that_runs_nobodys_code_is_accepted(town: Town, table: str, script: str) -> None:
+    town.plant(change, table, script)
+    assert town.run("migrate").code == 0
+    town.add_migration()
+    others = {}
+    for command in (
+        ("rehearse",),
+        ("migrate",),
+        ("status", "--check"),
+        ("wait",),
+        ("rollback", "--all"),
+    ):
+        result = town.run(*command)
+        if result.code != 0:
+            others[command] = result.err
+    assert others == {}

@@ -1,0 +1,193 @@
+"""What can stand where a table of the history should be: other roles' doing, and what is harmless.
+
+Scripts are of two roles: what a superuser has to do first, and what the role `attacker` does, who
+may create objects in the schema. ``{t}`` is the table, ``{columns}`` its columns with their types,
+``{first}`` the first one's name, ``{others}`` the rest. ``truth`` has the true tables.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tests.support.planted import MARK
+
+if TYPE_CHECKING:
+    from tests.support.databases import Database
+
+TABLES: Final = ("_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock", "_initmig_migration")
+
+_STRIKE = f"""
+CREATE FUNCTION public.strike(what text) RETURNS bool LANGUAGE plpgsql
+    AS $$ BEGIN RAISE LOG '{MARK} % ran as %', what, current_user; RETURN true; END $$;
+CREATE FUNCTION public.calmly(what text) RETURNS bool LANGUAGE plpgsql IMMUTABLE
+    AS $$ BEGIN RAISE LOG '{MARK} % ran as %', what, current_user; RETURN true; END $$;
+CREATE FUNCTION public.calmly(what text, value anyelement) RETURNS bool LANGUAGE plpgsql IMMUTABLE
+    AS $$ BEGIN RAISE LOG '{MARK} % ran as %', what, current_user; RETURN true; END $$;
+CREATE FUNCTION public.pull() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    RAISE LOG '{MARK} % ran as %', TG_NAME, current_user; RETURN coalesce(NEW, OLD); END $$;
+CREATE TYPE public.own AS (v text);
+CREATE FUNCTION public.as_text(o public.own) RETURNS text LANGUAGE plpgsql IMMUTABLE
+    AS $$ BEGIN RAISE LOG '{MARK} cast ran as %', current_user; RETURN o.v; END $$;
+CREATE CAST (public.own AS text) WITH FUNCTION public.as_text(public.own) AS IMPLICIT;
+CREATE DOMAIN public.checked AS text CHECK (public.strike('domain'));
+"""
+
+_COPY = "CREATE TABLE public.{t} (LIKE truth.{t} INCLUDING ALL); INSERT INTO public.{t} SELECT * FROM truth.{t};"
+_BARE = "CREATE TABLE public.{t} (LIKE truth.{t}); INSERT INTO public.{t} SELECT * FROM truth.{t};"
+
+IN_ITS_PLACE: Final = {
+    "view": "CREATE VIEW public.{t} AS SELECT * FROM truth.{t} WHERE public.strike('view')",
+    "rule-view": "CREATE VIEW public.{t} AS SELECT * FROM truth.{t};"
+    "CREATE RULE r AS ON INSERT TO public.{t} DO INSTEAD SELECT public.strike('rule')",
+    "materialized-view": "CREATE MATERIALIZED VIEW public.{t} AS SELECT * FROM truth.{t}",
+    "foreign-table": "CREATE FOREIGN TABLE public.{t} ({columns}) SERVER far",
+    "partitioned": "CREATE TABLE public.{t} ({columns}) PARTITION BY LIST ({first});"
+    "CREATE TABLE public.part PARTITION OF public.{t} DEFAULT;"
+    "INSERT INTO public.{t} SELECT * FROM truth.{t}",
+    "partition": "CREATE TABLE public.whole ({columns}) PARTITION BY LIST ({first});"
+    "CREATE TABLE public.{t} PARTITION OF public.whole DEFAULT;"
+    "INSERT INTO public.{t} SELECT * FROM truth.{t}",
+    "parent": _BARE
+    + "CREATE TABLE public.child (CHECK (public.strike('child'))) INHERITS (public.{t})",
+    "sequence": "CREATE SEQUENCE public.{t}",
+    "type": "CREATE TYPE public.{t} AS ({columns})",
+}
+"""What is no plain table. Whoever only reads refuses it too."""
+
+WITH_CODE: Final = {
+    "plain": _COPY,
+    "trigger": _COPY + "CREATE TRIGGER pulled BEFORE INSERT OR UPDATE OR DELETE ON public.{t}"
+    " FOR EACH ROW EXECUTE FUNCTION public.pull()",
+    "statement-trigger": _COPY + "CREATE TRIGGER pulled AFTER INSERT OR UPDATE OR DELETE"
+    " ON public.{t} EXECUTE FUNCTION public.pull()",
+    "deferred-trigger": _COPY + "CREATE CONSTRAINT TRIGGER pulled AFTER INSERT OR UPDATE OR DELETE"
+    " ON public.{t} INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.pull()",
+    "rule": _COPY + "CREATE RULE r AS ON INSERT TO public.{t} DO ALSO SELECT public.strike('rule');"
+    "CREATE RULE s AS ON DELETE TO public.{t} DO ALSO SELECT public.strike('rule')",
+    "policy": _COPY + "ALTER TABLE public.{t} ENABLE ROW LEVEL SECURITY;"
+    "CREATE POLICY p ON public.{t} USING (public.strike('policy'))",
+    "forced-policy": _COPY + "ALTER TABLE public.{t} FORCE ROW LEVEL SECURITY;"
+    "ALTER TABLE public.{t} ENABLE ROW LEVEL SECURITY;"
+    "CREATE POLICY p ON public.{t} USING (public.strike('policy'))",
+    "check": _COPY + "ALTER TABLE public.{t} ADD CHECK (public.strike('check'))",
+    "default": _COPY + "ALTER TABLE public.{t} ADD extra bool DEFAULT public.strike('default')",
+    "default-of-ours": _COPY
+    + "ALTER TABLE public.{t} ALTER {first} SET DEFAULT public.strike('default')::text::{first_type}",
+    "generated": _COPY
+    + "ALTER TABLE public.{t} ADD extra bool GENERATED ALWAYS AS (public.calmly('generated')) STORED",
+    "index": _COPY + "CREATE INDEX ON public.{t} (public.calmly('index', {first}))",
+    "partial-index": _COPY
+    + "CREATE INDEX ON public.{t} ({first}) WHERE public.calmly('partial', {first})",
+    "constant-index": _COPY + "CREATE INDEX ON public.{t} ((public.calmly('constant')))",
+    "statistics": _COPY
+    + "CREATE STATISTICS public.s ON (public.calmly('statistics', {first})), {first} FROM public.{t}",
+    "domain": _COPY + "ALTER TABLE public.{t} ADD extra public.checked",
+    "own-type": _COPY + "ALTER TABLE public.{t} ADD extra public.own",
+    "exclusion": _COPY + "ALTER TABLE public.{t} ADD EXCLUDE (public.calmly('exclusion', {first})"
+    " WITH =) WHERE (false)",
+}
+"""What is a plain table, and runs code of the role that made it."""
+
+ON_TRUE_TABLE: Final = {
+    "trigger": "CREATE TRIGGER pulled BEFORE INSERT OR UPDATE OR DELETE ON public.{t}"
+    " FOR EACH ROW EXECUTE FUNCTION public.pull()",
+    "truncate-trigger": "CREATE TRIGGER pulled BEFORE TRUNCATE ON public.{t}"
+    " EXECUTE FUNCTION public.pull()",
+    "deferred-trigger": "CREATE CONSTRAINT TRIGGER pulled AFTER INSERT OR UPDATE OR DELETE"
+    " ON public.{t} INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.pull()",
+    # what cascades into a table of the attacker's fires that one's triggers, deferred ones at COMMIT
+    "cascade": "CREATE TABLE public.mine (r {first_type} REFERENCES public.{t} ON DELETE CASCADE);"
+    "INSERT INTO public.mine SELECT {first} FROM public.{t};"
+    "CREATE CONSTRAINT TRIGGER pulled AFTER DELETE ON public.mine"
+    " INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.pull()",
+}
+"""What a role can do that was granted ALL on the table, as many an application's role."""
+
+HARMLESS: Final = {
+    "nothing": "SELECT",
+    "owner-of-database": "CREATE ROLE o_{db}; GRANT ALL ON SCHEMA public TO o_{db};"
+    "ALTER DATABASE {db} OWNER TO o_{db}; ALTER TABLE public.{t} OWNER TO o_{db}",
+    "owner-of-schema": "CREATE ROLE o_{db}; ALTER SCHEMA public OWNER TO o_{db};"
+    "ALTER TABLE public.{t} OWNER TO o_{db}",
+    "another-superuser": "CREATE ROLE o_{db} SUPERUSER; ALTER TABLE public.{t} OWNER TO o_{db}",
+    "granted-role": "CREATE ROLE o_{db}; GRANT ALL ON SCHEMA public TO o_{db};"
+    "GRANT o_{db} TO postgres; ALTER TABLE public.{t} OWNER TO o_{db}",
+    "row-security": "ALTER TABLE public.{t} ENABLE ROW LEVEL SECURITY",
+    "comments": "COMMENT ON TABLE public.{t} IS 'x'; COMMENT ON COLUMN public.{t}.{first} IS 'x'",
+    "privileges": "GRANT ALL ON public.{t} TO attacker WITH GRANT OPTION; GRANT SELECT ON public.{t}"
+    " TO PUBLIC",
+    "replica-identity": "ALTER TABLE public.{t} REPLICA IDENTITY FULL",
+    "index": "CREATE INDEX extra ON public.{t} ({first}); CLUSTER public.{t} USING extra",
+    "unique-index": "CREATE UNIQUE INDEX extra ON public.{t} ({first} DESC)",
+    "publication": "CREATE PUBLICATION p_{db} FOR TABLE public.{t}",
+    "all-tables": "CREATE PUBLICATION p_{db} FOR ALL TABLES",
+    "statistics": "ALTER TABLE public.{t} ALTER {first} SET STATISTICS 500; ANALYZE public.{t}",
+    "options": "ALTER TABLE public.{t} SET (autovacuum_enabled = off, fillfactor = 70)",
+    "storage": "ALTER TABLE public.{t} ALTER {first} SET STORAGE PLAIN",
+    "unlogged": "ALTER TABLE public.{t} SET UNLOGGED",
+    "referenced": "CREATE TABLE public.mine (r {first_type} REFERENCES public.{t})",
+    "another-column": "ALTER TABLE public.{t} ADD note text",
+    "event-trigger-elsewhere": "CREATE TABLE public.other (n int);"
+    "CREATE TRIGGER pulled BEFORE INSERT ON public.other EXECUTE FUNCTION"
+    " suppress_redundant_updates_trigger()",
+}
+"""What others do to such tables without any ill will, as superuser."""
+
+
+class Columns(NamedTuple):
+    """What a script says of a table's columns."""
+
+    columns: str
+    first: str
+    first_type: str
+
+
+def columns_of(database: Database, table: str) -> Columns:
+    """Those of the *table* in public; of a table without a key, the first one."""
+    rows = database.query(
+        "SELECT quote_ident(attname), format_type(atttypid, atttypmod) FROM pg_attribute"
+        " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+        [f"public.{table}"],
+    )
+    listed = ", ".join(f"{name} {type}" for name, type in rows)
+    keys = database.query(
+        "SELECT quote_ident(attname), format_type(atttypid, atttypmod) FROM pg_index"
+        " JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]"
+        " WHERE indrelid = %s::regclass AND indisprimary",
+        [f"public.{table}"],
+    )
+    [first, first_type] = (keys or rows)[0]
+    return Columns(listed, first, first_type)
+
+
+def replace(database: Database, table: str, script: str) -> None:
+    """Let `attacker` put what *script* makes in the place of the *table* in public."""
+    filled = _filled(database, table, script)
+    database.execute(
+        "CREATE SCHEMA truth; GRANT USAGE ON SCHEMA truth TO PUBLIC;"
+        f"ALTER TABLE public.{table} SET SCHEMA truth; GRANT SELECT ON truth.{table} TO PUBLIC;"
+        f"GRANT CREATE ON SCHEMA public TO attacker;"
+        "CREATE FOREIGN DATA WRAPPER wrapper; CREATE SERVER far FOREIGN DATA WRAPPER wrapper;"
+        "GRANT USAGE ON FOREIGN SERVER far TO attacker;"
+        f"SET ROLE attacker; {_STRIKE}; {filled}"
+    )
+
+
+def add(database: Database, table: str, script: str) -> None:
+    """Let `attacker`, who has all privileges on the *table* in public, add what *script* makes."""
+    filled = _filled(database, table, script)
+    database.execute(
+        f"GRANT ALL ON public.{table} TO attacker; GRANT CREATE ON SCHEMA public TO attacker;"
+        f"SET ROLE attacker; {_STRIKE}; {filled}"
+    )
+
+
+def change(database: Database, table: str, script: str) -> None:
+    """Do *script* to the *table* in public, as superuser."""
+    for statement in _filled(database, table, script).split(";"):
+        database.execute(statement)
+
+
+def _filled(database: Database, table: str, script: str) -> str:
+    columns = columns_of(database, table)
+    return script.format(t=table, db=database.name, **columns._asdict())
