@@ -13,6 +13,7 @@ from psycopg import sql
 from tests.support.databases import Database, create_database
 from tests.support.pgbouncer import running_pgbouncer
 from tests.support.planted import plants_for, struck
+from tests.support.planted_history import TABLES
 from tests.support.qualified import loose_names
 from tests.support.servers import running_server
 from tests.support.situations import SITUATIONS, Situation, Stage
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dev.postgres import Server
     from tests.support.command import Initmig
     from tests.support.pgbouncer import PgBouncer
+    from tests.support.qualified import Loose
     from tests.support.yoyo import Yoyo
 
 _numbers = count()
@@ -80,46 +82,6 @@ def company(initmig: Initmig, first_release: Initmig, yoyo: Yoyo, folder: Path) 
     return Company(initmig, first_release, yoyo, folder)
 
 
-def stage_on(
-    site: Site,
-    company: Company,
-    situation: Situation,
-    *,
-    database: Database,
-    env: Mapping[str, str] = {},
-    schema: str = "public",
-) -> Stage:
-    # for what the test itself asks
-    pinned = Database(f"{database.url}?options=-csearch_path%3Dpg_catalog")
-    return Stage(
-        **company._asdict(),
-        database=pinned,
-        url=database.url,
-        pooled_url=site.pooled_url(database.name) if situation.pooled else "",
-        env=env,
-        schema=schema,
-    )
-
-
-@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda each: each.name)
-def test_statements_leave_no_name_to_the_search_path(
-    site: Site, company: Company, situation: Situation
-) -> None:
-    stage = stage_on(site, company, situation, database=create_database(site.server))
-    situation.prepare(stage)
-    since = site.server.log_size()
-    results = situation.act(stage)
-    assert [result.code for result in results] == list(situation.codes), [r.err for r in results]
-    sent = sent_by_initmig(site.server.log_text(since=since))
-    assert sent
-    loose = {
-        each.text: sorted(map(str, found))
-        for each in sent
-        if not each.pinned and (found := loose_names(each.tree))
-    }
-    assert loose == {}
-
-
 class Lie(NamedTuple):
     """How the schema `planted` gets into the search path, before and besides PostgreSQL's own."""
 
@@ -128,6 +90,61 @@ class Lie(NamedTuple):
     """Run once the history is there."""
     env: Mapping[str, str] = {}
     schema: str = "public"
+
+
+NO_LIE = Lie("none", "SELECT")
+
+
+def stage_on(
+    site: Site, company: Company, situation: Situation, database: Database, lie: Lie
+) -> Stage:
+    # for what the test itself asks
+    pinned = Database(f"{database.url}?options=-csearch_path%3Dpg_catalog")
+    return Stage(
+        **company._asdict(),
+        database=pinned,
+        url=database.url,
+        pooled_url=site.pooled_url(database.name) if situation.pooled else "",
+        env=lie.env,
+        schema=lie.schema,
+    )
+
+
+# Names of tables and indexes that the search path is to give a meaning. None of them is code.
+BY_PATH = {
+    # which history is meant where no schema is named; see test_planted_history.py
+    *TABLES,
+    # what a statement of a migration is about, which PostgreSQL looks up for that statement, too
+    *("a", "b", "b_n", "b_1"),
+}
+
+
+def _not_meant(loose: set[Loose]) -> set[Loose]:
+    return {
+        each
+        for each in loose
+        if each.what not in ("relation", "name in a text") or each.name.strip('"') not in BY_PATH
+    }
+
+
+@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda each: each.name)
+def test_statements_leave_no_name_to_the_search_path(
+    site: Site, company: Company, situation: Situation
+) -> None:
+    stage = stage_on(site, company, situation, create_database(site.server), NO_LIE)
+    situation.prepare(stage)
+    since = site.server.log_size()
+    results = situation.act(stage)
+    assert [result.code for result in results] == list(situation.codes), [r.err for r in results]
+    sent = sent_by_initmig(site.server.log_text(since=since))
+    assert sent
+    assert [each.text for each in sent if each.tree is None] == []
+    loose = {
+        each.text: sorted(map(str, found))
+        for each in sent
+        if each.tree and not each.pinned and (found := _not_meant(loose_names(each.tree)))
+    }
+    assert loose == {}
 
 
 LIES = (
@@ -163,7 +180,7 @@ def test_nothing_that_others_planted_runs(
         f"CREATE SCHEMA app; GRANT ALL ON SCHEMA app, public TO owner;"
         f"GRANT CREATE ON DATABASE {database.name} TO owner"
     )
-    stage = stage_on(site, company, situation, database=database, env=lie.env, schema=lie.schema)
+    stage = stage_on(site, company, situation, database, lie)
     situation.prepare(stage)
     stage.execute(lie.script.replace("{database}", database.name))
     since = site.server.log_size()

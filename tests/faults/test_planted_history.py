@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -99,7 +98,8 @@ def _in_each_table(scripts: dict[str, str]) -> list[object]:
             id=f"{table}-{name}",
             marks=[] if table == TABLES[number % len(TABLES)] else [pytest.mark.long],
         )
-        for table, (number, (name, script)) in product(TABLES, enumerate(scripts.items()))
+        for number, (name, script) in enumerate(scripts.items())
+        for table in TABLES
     ]
 
 

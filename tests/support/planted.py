@@ -101,7 +101,8 @@ _OPERATORS_OF = r"""
 SELECT oprname, coalesce(l.typname, ''), r.typname, res.typname FROM pg_operator
 LEFT JOIN pg_type l ON l.oid = oprleft JOIN pg_type r ON r.oid = oprright
 JOIN pg_type res ON res.oid = oprresult WHERE oprname = ANY (%s)
-    AND NOT ARRAY[l.typname, r.typname] && ARRAY['record', 'anyenum', 'anyrange', 'anymultirange']::name[]
+    AND NOT ARRAY[l.typname, r.typname]
+        && ARRAY['record', 'anyenum', 'anyrange', 'anymultirange']::name[]
 ORDER BY pg_operator.oid"""
 
 _CASTS = """

@@ -32,8 +32,9 @@ CREATE CAST (public.own AS text) WITH FUNCTION public.as_text(public.own) AS IMP
 CREATE DOMAIN public.checked AS text CHECK (public.strike('domain'));
 """
 
-_COPY = "CREATE TABLE public.{t} (LIKE truth.{t} INCLUDING ALL); INSERT INTO public.{t} SELECT * FROM truth.{t};"
-_BARE = "CREATE TABLE public.{t} (LIKE truth.{t}); INSERT INTO public.{t} SELECT * FROM truth.{t};"
+_ROWS = "INSERT INTO public.{t} SELECT * FROM truth.{t};"
+_COPY = f"CREATE TABLE public.{{t}} (LIKE truth.{{t}} INCLUDING ALL); {_ROWS}"
+_BARE = f"CREATE TABLE public.{{t}} (LIKE truth.{{t}}); {_ROWS}"
 
 IN_ITS_PLACE: Final = {
     "view": "CREATE VIEW public.{t} AS SELECT * FROM truth.{t} WHERE public.strike('view')",
@@ -71,16 +72,17 @@ WITH_CODE: Final = {
     "CREATE POLICY p ON public.{t} USING (public.strike('policy'))",
     "check": _COPY + "ALTER TABLE public.{t} ADD CHECK (public.strike('check'))",
     "default": _COPY + "ALTER TABLE public.{t} ADD extra bool DEFAULT public.strike('default')",
-    "default-of-ours": _COPY
-    + "ALTER TABLE public.{t} ALTER {first} SET DEFAULT public.strike('default')::text::{first_type}",
-    "generated": _COPY
-    + "ALTER TABLE public.{t} ADD extra bool GENERATED ALWAYS AS (public.calmly('generated')) STORED",
+    "default-of-ours": _COPY + "ALTER TABLE public.{t} ALTER {first}"
+    " SET DEFAULT public.strike('default')::text::{first_type}",
+    "generated": _COPY + "ALTER TABLE public.{t} ADD extra bool"
+    " GENERATED ALWAYS AS (public.calmly('generated')) STORED",
     "index": _COPY + "CREATE INDEX ON public.{t} (public.calmly('index', {first}))",
     "partial-index": _COPY
     + "CREATE INDEX ON public.{t} ({first}) WHERE public.calmly('partial', {first})",
     "constant-index": _COPY + "CREATE INDEX ON public.{t} ((public.calmly('constant')))",
     "statistics": _COPY
-    + "CREATE STATISTICS public.s ON (public.calmly('statistics', {first})), {first} FROM public.{t}",
+    + "CREATE STATISTICS public.s ON (public.calmly('statistics', {first})), {first}"
+    " FROM public.{t}",
     "domain": _COPY + "ALTER TABLE public.{t} ADD extra public.checked",
     "own-type": _COPY + "ALTER TABLE public.{t} ADD extra public.own",
     "exclusion": _COPY + "ALTER TABLE public.{t} ADD EXCLUDE (public.calmly('exclusion', {first})"
@@ -95,7 +97,7 @@ ON_TRUE_TABLE: Final = {
     " EXECUTE FUNCTION public.pull()",
     "deferred-trigger": "CREATE CONSTRAINT TRIGGER pulled AFTER INSERT OR UPDATE OR DELETE"
     " ON public.{t} INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.pull()",
-    # what cascades into a table of the attacker's fires that one's triggers, deferred ones at COMMIT
+    # what cascades into the attacker's table fires that one's triggers, deferred ones at COMMIT
     "cascade": "CREATE TABLE public.mine (r {first_type} REFERENCES public.{t} ON DELETE CASCADE);"
     "INSERT INTO public.mine SELECT {first} FROM public.{t};"
     "CREATE CONSTRAINT TRIGGER pulled AFTER DELETE ON public.mine"
@@ -114,8 +116,8 @@ HARMLESS: Final = {
     "GRANT o_{db} TO postgres; ALTER TABLE public.{t} OWNER TO o_{db}",
     "row-security": "ALTER TABLE public.{t} ENABLE ROW LEVEL SECURITY",
     "comments": "COMMENT ON TABLE public.{t} IS 'x'; COMMENT ON COLUMN public.{t}.{first} IS 'x'",
-    "privileges": "GRANT ALL ON public.{t} TO attacker WITH GRANT OPTION; GRANT SELECT ON public.{t}"
-    " TO PUBLIC",
+    "privileges": "GRANT ALL ON public.{t} TO attacker WITH GRANT OPTION;"
+    "GRANT SELECT ON public.{t} TO PUBLIC",
     "replica-identity": "ALTER TABLE public.{t} REPLICA IDENTITY FULL",
     "index": "CREATE INDEX extra ON public.{t} ({first}); CLUSTER public.{t} USING extra",
     "unique-index": "CREATE UNIQUE INDEX extra ON public.{t} ({first} DESC)",

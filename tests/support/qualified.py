@@ -30,7 +30,7 @@ class Loose(NamedTuple):
 def loose_names(tree: Node) -> set[Loose]:
     """The names without a schema in the statement *tree*, also in SQL that it has as text."""
     common = {node["ctename"] for name, node in nodes(tree) if name == "CommonTableExpr"}
-    found = set()
+    found: set[Loose] = set()
     for name, node in nodes(tree):
         look = _LOOKS.get(name)
         if look:

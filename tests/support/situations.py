@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from initmig.sql.statements import Kind
     from tests.support.command import Initmig
     from tests.support.databases import Database
     from tests.support.processes import Result, Running
@@ -94,7 +94,8 @@ FIRST = {
 SECOND = {"0002_b.sql": _theirs("CREATE TABLE ! b ();\nCREATE TABLE ! b_2 ();")}
 ISOLATED = {
     "0002_b.sql": _theirs(
-        "SET ! TRANSACTION ISOLATION LEVEL SERIALIZABLE;\nCREATE TABLE ! b ();\nSET ! DateStyle = 'SQL'"
+        "SET ! TRANSACTION ISOLATION LEVEL SERIALIZABLE;\nCREATE TABLE ! b ();\n"
+        "SET ! DateStyle = 'SQL'"
     )
 }
 PYTHON = {
@@ -155,6 +156,7 @@ _MAKE_BY_CLOCK = _theirs(
     "step(apply)\n"
 )
 NAME_OF_CLOCK = {"0002_b.py": _MAKE_BY_CLOCK, "0003_c.py": _MAKE_BY_CLOCK}
+MOOD = "CREATE TYPE {home}.mood AS ENUM ('a')"
 ENUM = {
     "0002_b.sql": _theirs("ALTER TYPE ! mood ADD VALUE 'b';"),
     "0003_c.sql": _theirs("CREATE TABLE ! c (m mood DEFAULT 'b');\nINSERT INTO ! c VALUES ('b');"),
@@ -179,9 +181,11 @@ CREATE TABLE {home}.a ();
 ROW_OF_YOYO = """
 CREATE TABLE IF NOT EXISTS {home}.yoyo_lock (
     locked int DEFAULT 1, ctime timestamp, pid int NOT NULL, PRIMARY KEY (locked));
-INSERT INTO {home}.yoyo_lock (ctime, pid) VALUES ('2020-01-01', {pid});
+INSERT INTO {home}.yoyo_lock (ctime, pid) VALUES ('2020-01-01', 7);
 """
+STALE_ROW = ROW_OF_YOYO.replace("7)", "-7)")
 OTHER_TOOL = "CREATE TABLE {home}.schema_migrations (version bigint PRIMARY KEY, dirty boolean)"
+NO_LOG = "DROP TABLE {home}._yoyo_log"
 # As somebody's scripts have left them.
 ODD_ROWS = """
 UPDATE {home}._yoyo_migration SET migration_hash = 'odd';
@@ -360,7 +364,7 @@ def _serve(stage: Stage) -> list[Result]:
     running = stage.start("serve", "--listen=127.0.0.1:0", "--log-level=debug")
     running.wait_for_line("listening")
     wait_until(lambda: "up to date" in running.err or "applied" in running.err)
-    running.send_signal(signal.SIGTERM)
+    running.terminate()
     return [running.result()]
 
 
@@ -380,13 +384,18 @@ def _doctor_of_role(stage: Stage) -> list[Result]:
 
 def _look_in_catalog(stage: Stage) -> list[Result]:
     """What is asked about statements that were interrupted, of each kind."""
-    kinds = (
+    kinds: tuple[Kind, ...] = (
         CreateIndex("b_n", "b", concurrently=True),
         CreateIndex("", "b", concurrently=True),
         DropIndexConcurrently(("b_n",)),
-        *(ReindexConcurrently(what, "b") for what in ("index", "table", "schema", "database")),
+        ReindexConcurrently("index", "b"),
+        ReindexConcurrently("table", "b"),
+        ReindexConcurrently("schema", "b"),
+        ReindexConcurrently("database", "b"),
         DetachConcurrently("b", "b_1"),
-        *(Creates(what, "b") for what in ("database", "tablespace", "subscription")),
+        Creates("database", "b"),
+        Creates("tablespace", "b"),
+        Creates("subscription", "b"),
     )
     schemas = stage.env.get("INITMIG_SCHEMA", "")
     settings = Settings(
@@ -426,16 +435,12 @@ SITUATIONS = (
     Situation(
         "no-log",
         _run("status", "migrate"),
-        _after(SECOND, script="DROP TABLE {home}._yoyo_log"),
+        _after(SECOND, script=NO_LOG),
         (0, 0),
     ),
     Situation("half-way", _run("status", "migrate"), _stopped(HALF_WAY), (0, 1)),
-    Situation(
-        "stale-row", _run("migrate"), _after(SECOND, script=ROW_OF_YOYO.replace("{pid}", "-7"))
-    ),
-    Situation(
-        "behind-yoyo", _behind_yoyo, _after(SECOND, script=ROW_OF_YOYO.replace("{pid}", "7"))
-    ),
+    Situation("stale-row", _run("migrate"), _after(SECOND, script=STALE_ROW)),
+    Situation("behind-yoyo", _behind_yoyo, _after(SECOND, script=ROW_OF_YOYO)),
     Situation("queue", _queue, _after(BLOCKED), (0, 0)),
     Situation("blocked-by-prepared", _blocked_by_prepared, _after(BLOCKED)),
     Situation(
@@ -477,7 +482,7 @@ SITUATIONS = (
     Situation(
         "rehearse-enum",
         _run("rehearse"),
-        _after(ENUM, script="CREATE TYPE {home}.mood AS ENUM ('a')"),
+        _after(ENUM, script=MOOD),
     ),
     Situation("rehearse-twice", _run("rehearse"), _after(TWICE), (1,)),
     Situation("rehearse-first", _run("rehearse"), _first_is_written),
@@ -487,9 +492,9 @@ SITUATIONS = (
     Situation("doctor-extension", _run("doctor"), _after(EXTENSION)),
     Situation("doctor-first", _run("doctor"), _first_is_written),
     Situation("doctor-app-role", _doctor_of_role, _app_role, (4,)),
-    Situation("baseline", _run("baseline"), _after(SECOND)),
-    Situation("baseline-first", _run("baseline"), _first_is_written),
-    Situation("unlock", _run("unlock"), _after(script=ROW_OF_YOYO.replace("{pid}", "7"))),
+    Situation("baseline", _run("baseline --to=0002_b"), _after(SECOND)),
+    Situation("baseline-first", _run("baseline --to=0001_a"), _first_is_written),
+    Situation("unlock", _run("unlock"), _after(script=ROW_OF_YOYO)),
     Situation("serve", _serve, _applied),
     Situation("each-schema", _run(r"migrate --each-schema=tenant\_%"), _tenants),
     Situation("catalog", _look_in_catalog, _nothing, ()),

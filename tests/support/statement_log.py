@@ -79,7 +79,7 @@ def _entry(lines: list[str]) -> Iterator[Entry]:
 def sent_by_initmig(log: str) -> list[Sent]:
     """initmig's own statements in *log*, without those of migrations, which have `THEIRS`."""
     transactions: dict[int, _Transaction] = {}
-    sent = []
+    sent: list[Sent] = []
     for entry in entries(log):
         message = _MESSAGE.match(entry.text) if entry.level == "LOG" else None
         if message and entry.application.startswith("initmig"):
