@@ -40,7 +40,7 @@ WRITING = (
     ("migrate",),
     ("migrate", "--transaction=all"),
     ("rollback", "--all"),
-    ("baseline",),
+    ("baseline", "--to=0002_b"),
     ("rehearse",),
     ("plan",),
     ("unlock",),
@@ -144,11 +144,11 @@ def test_table_of_another_role_is_refused_by_all_that_write(
 def test_table_with_code_is_refused_whoever_owns_it(town: Town, table: str, script: str) -> None:
     town.plant(replace, table, script)
     town.database.execute(f"ALTER TABLE public.{table} OWNER TO postgres")
-    others = _refusals(town, ("migrate",))
-    for command in READING:
+    # with nothing to do, it only has to run nothing of it
+    for command in (("migrate",), *READING):
         town.run(*command)
     town.add_migration()
-    others |= _refusals(town, *WRITING)
+    others = _refusals(town, *WRITING)
     assert (others, town.struck()) == ({}, set())
 
 

@@ -474,7 +474,7 @@ SITUATIONS = (
     Situation("rehearse-python", _run("rehearse"), _after(PYTHON)),
     Situation("rehearse-in-parts", _run("rehearse --json"), _after(IN_PARTS)),
     Situation(
-        "rehearse-blocked", _blocked("a", "rehearse", "--lock-timeout=300ms"), _after(BLOCKED)
+        "rehearse-blocked", _blocked("a", "rehearse", "--lock-timeout=1s"), _after(BLOCKED), (1,)
     ),
     Situation("rehearse-clock", _run("rehearse"), _after(CLOCK)),
     Situation("rehearse-key-of-clock", _run("rehearse"), _after(KEY_OF_CLOCK)),
