@@ -1,7 +1,7 @@
 """`serve`: migrates, then stays and answers whether every migration of this image is applied.
 
-The main thread migrates and looks. A request gets its answer in a thread of its own, from what is
-known at that moment, so that no request waits for the database.
+The main thread migrates and looks. Requests get their answers in another one, from what is known at
+that moment, so that no request waits for the database.
 """
 
 from __future__ import annotations
@@ -55,6 +55,9 @@ LOOK_EVERY_SECONDS = 30.0
 
 _NAP_SECONDS = 0.1
 """Python sees a signal that comes just before it falls asleep only when it wakes up."""
+
+_MOST_SHOWN = 20
+"""Pending migrations that an answer names: clients that never read it have it in memory."""
 
 _OUTCOMES = ("running", "applied", "applied_elsewhere", "nothing_pending")
 
@@ -242,7 +245,9 @@ def obstacles(state: State) -> tuple[str, ...]:
         reasons.append(state.doing or "the run is not over yet")
     if state.history and state.history.pending:
         pending = state.history.pending
-        reasons.append(f"{len(pending)} pending: {', '.join(pending)}")
+        shown = ", ".join(pending[:_MOST_SHOWN])
+        more = len(pending) - _MOST_SHOWN
+        reasons.append(f"{len(pending)} pending: {shown}{f' and {more} more' if more > 0 else ''}")
     return tuple(filter(None, reasons))
 
 

@@ -57,6 +57,13 @@ def test_what_is_pending_gets_less_with_each_migration_applied() -> None:
     assert later.history == HistoryRead(applied=2, pending=("0003_c",), unknown=0)
 
 
+def test_an_answer_names_20_of_those_that_are_pending() -> None:
+    many = tuple(f"{number:04}_x" for number in range(1, 1001))
+    told = obstacles(state_after(HistoryRead(applied=0, pending=many, unknown=0)))[-1]
+    assert told.startswith("1000 pending: 0001_x, 0002_x, ")
+    assert told.endswith(", 0020_x and 980 more")
+
+
 def test_nothing_is_ready_before_the_hooks_have_run() -> None:
     running = state_after(NONE_PENDING)
     assert obstacles(running) == ("the run is not over yet",)
