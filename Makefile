@@ -53,6 +53,11 @@ lock: ## resolve the dependencies again, with hashes (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --group build -o requirements-build.lock
 
+pin-base: ## write the digest of the base image that the registry has now into the Dockerfile
+	docker pull --quiet debian:trixie-slim
+	digest=$$(docker image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' debian:trixie-slim | sed -n 's/^debian@//p') && \
+	  test -n "$$digest" && sed -i "s|^ARG BASE_IMAGE=.*|ARG BASE_IMAGE=debian:trixie-slim@$$digest|" Dockerfile
+
 clean: db-stop ## remove what the other targets made
 	rm -rf $(VENV) .run .bench dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
@@ -63,4 +68,4 @@ $(VENV)/ready: requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help run test test-faults bench bench-smoke check format db db-stop lock clean
+.PHONY: help run test test-faults bench bench-smoke check format db db-stop lock pin-base clean

@@ -12,9 +12,9 @@ import pytest
 from tests.support.docker import (
     IMAGE,
     POSTGRES_IMAGE,
-    REPOSITORY,
     Containers,
     Postgres,
+    build_repository,
     docker,
     docker_out,
     running_network,
@@ -55,7 +55,7 @@ def image(docker_engine: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     with once.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not once.exists():
-            docker_out("build", "--pull=false", f"--tag={IMAGE}", REPOSITORY, timeout=600)
+            build_repository(IMAGE)
             once.touch()
     return IMAGE
 

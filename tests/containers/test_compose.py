@@ -174,9 +174,13 @@ def test_migrations_and_app_have_no_rights_and_no_password_in_their_environment(
     for service in ("migrate", "app"):
         host = project.inspect(service)["HostConfig"]
         assert host["ReadonlyRootfs"] is True
+        assert not host["CapAdd"]
+    for service in ("db", "migrate", "app"):
+        host = project.inspect(service)["HostConfig"]
         assert host["CapDrop"] == ["ALL"]
         assert host["SecurityOpt"] == ["no-new-privileges:true"]
-    for service in ("db", "migrate", "app"):
+        assert host["Memory"] > 0
+        assert host["PidsLimit"] > 0
         inspected = json.dumps(project.inspect(service))
         assert "/run/secrets/db_password" in inspected
         assert password not in inspected

@@ -21,6 +21,8 @@ from initmig import __version__
 from tests.support.docker import (
     REPOSITORY,
     Postgres,
+    build_arguments,
+    build_repository,
     docker,
     docker_out,
     exit_code,
@@ -362,7 +364,7 @@ def test_keeps_the_licence_of_everything_inside(files: Files, bill: dict[str, An
 @pytest.fixture(scope="module")
 def build_stage(image: str) -> Iterator[str]:  # noqa: ARG001 its cache
     name = unique("build")
-    docker_out("build", "--pull=false", "--target=build", f"--tag={name}", REPOSITORY, timeout=600)
+    build_repository(name, "--target=build")
     yield name
     docker("rmi", "--no-prune", name)
 
@@ -409,7 +411,7 @@ def test_without_and_with_buildkit_it_has_the_same_bytes(
         build_with(client, name)
         built = files_of(save(name, tmp_path))
         if built[SBOM] != files[SBOM]:  # Debian has changed since one of them was cached
-            docker_out("build", "--no-cache", "--pull=false", f"--tag={image}", REPOSITORY)
+            build_repository(image, "--no-cache")
             build_with(client, name, "--no-cache")
             files, built = files_of(save(image, tmp_path)), files_of(save(name, tmp_path))
         assert built == files
@@ -429,7 +431,7 @@ def client_with_buildkit(folder: Path) -> str:
 
 
 def build_with(client: str, name: str, *options: str) -> None:
-    done = _buildkit(client, "--pull=false", f"--tag={name}", *options, str(REPOSITORY))
+    done = _buildkit(client, *build_arguments(name, *options))
     assert done.returncode == 0, done.stderr
 
 

@@ -197,7 +197,7 @@ def test_same_deploy_again_changes_nothing(shop: Stack, images: Images) -> None:
     assert shop.logs("migrate").count("applied 0001_users") == 1
 
 
-def test_password_is_in_no_service_and_the_root_of_migrations_and_app_is_read_only(
+def test_password_is_in_no_service_and_every_service_is_restricted(
     shop: Stack,
 ) -> None:
     for service in ("db", "migrate", "gate", "app"):
@@ -205,9 +205,10 @@ def test_password_is_in_no_service_and_the_root_of_migrations_and_app_is_read_on
         assert PASSWORD not in json.dumps(inspected)
         container = inspected["Spec"]["TaskTemplate"]["ContainerSpec"]
         assert [each["SecretName"] for each in container["Secrets"]] == [shop.secret]
-        if service != "db":
-            assert container["ReadOnly"] is True
-            assert container["CapabilityDrop"] == ["ALL"]
+        assert container["CapabilityDrop"] == ["ALL"]
+        assert container.get("ReadOnly", False) == (service != "db")
+        limits = inspected["Spec"]["TaskTemplate"]["Resources"]["Limits"]
+        assert {"MemoryBytes", "Pids"} <= limits.keys()
 
 
 def test_update_applies_the_new_migration_before_the_new_app_starts(

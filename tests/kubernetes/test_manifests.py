@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl")
 
 FOLDERS = ("app", "base", "configmap", "job", "many", "sidecar")
+COMPONENTS = ("component", "networkpolicy")
 OLDEST = "1.29.0"
 NEWEST = kubernetes_validate.latest_version()
 # What lies between has what the oldest has, and nothing that the newest has not.
@@ -59,7 +60,7 @@ def test_every_folder_that_can_be_rendered_is_looked_at() -> None:
         path.parent.name: yaml.safe_load(path.read_text())["kind"]
         for path in MANIFESTS.glob("*/kustomization.yaml")
     }
-    assert kinds == {"component": "Component"} | dict.fromkeys(FOLDERS, "Kustomization")
+    assert kinds == dict.fromkeys(COMPONENTS, "Component") | dict.fromkeys(FOLDERS, "Kustomization")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -95,6 +96,14 @@ def test_pods_meet_the_restricted_pod_security_standard(folder: str) -> None:
             assert context["readOnlyRootFilesystem"] is True
             assert context.get("runAsUser") in (None, 65532)
             assert not any("hostPort" in port for port in container.get("ports", ()))
+
+
+def test_every_image_of_a_release_has_a_tag_and_none_is_latest() -> None:
+    for folder in FOLDERS:
+        for spec in pod_specs(folder):
+            for container in containers(spec):
+                _, _, tag = container["image"].partition(":")
+                assert tag not in {"", "latest"}, container["image"]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -195,6 +204,63 @@ def test_the_app_starts_after_the_sidecar_has_migrated() -> None:
     [port] = [port for port in sidecar["ports"] if port["name"] == "initmig"]
     env = {variable["name"]: variable["value"] for variable in sidecar["env"]}
     assert env["INITMIG_LISTEN"] == f":{port['containerPort']}"
+
+
+# --- network policies ---
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_with_policies_a_pod_reaches_dns_and_the_database_and_nothing_else(
+    folder: str, version: str, tmp_path: Path
+) -> None:
+    manifests = render_with_policies(folder, tmp_path)
+    policies = [one for one in manifests if one["kind"] == "NetworkPolicy"]
+    for policy in policies:
+        kubernetes_validate.validate(policy, version, strict=True)
+    pods = [one["spec"]["template"] for one in manifests if "template" in one.get("spec", {})]
+    assert pods
+    for pod in pods:
+        [policy] = [one for one in policies if selects(one, pod["metadata"]["labels"])]
+        spec = policy["spec"]
+        assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
+        assert all(rule["to"] for rule in spec["egress"])
+        assert [ports_of(rule) for rule in spec["egress"]] == [
+            {("UDP", 53), ("TCP", 53)},
+            {("TCP", 5432)},
+        ]
+        served = {
+            ("TCP", port["containerPort"])
+            for container in containers(pod["spec"])
+            for port in container.get("ports", ())
+        }
+        allowed = set().union(*(ports_of(rule) for rule in spec["ingress"]))
+        assert served <= allowed <= {("TCP", 8080)}
+        assert all(rule["from"] for rule in spec["ingress"])
+
+
+def ports_of(rule: Json) -> set[tuple[str, int]]:
+    return {(port["protocol"], port["port"]) for port in rule["ports"]}
+
+
+def selects(policy: Json, labels: dict[str, str]) -> bool:
+    selector = policy["spec"]["podSelector"]
+    return all(
+        labels.get(key) == value for key, value in selector.get("matchLabels", {}).items()
+    ) and all(
+        expression["operator"] == "In" and labels.get(expression["key"]) in expression["values"]
+        for expression in selector.get("matchExpressions", ())
+    )
+
+
+def render_with_policies(name: str, folder: Path) -> list[Json]:
+    folder = folder / "restricted"
+    write_kustomization(
+        folder,
+        resources=[manifests_from(folder, name)],
+        components=[manifests_from(folder, "networkpolicy")],
+    )
+    return list(yaml.safe_load_all(kubectl_out("kustomize", str(folder))))
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 import time
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE = "initmig:test"
 POSTGRES_IMAGE = "postgres:17"
+BASE_IMAGE = os.environ.get("BASE_IMAGE", "debian:trixie-slim")
+"""By its tag: a base image that was made on this machine does not have the Dockerfile's digest."""
 
 
 def docker(
@@ -50,6 +53,17 @@ def docker_out(*arguments: str | Path, timeout: float = 120) -> str:
     done = docker(*arguments, timeout=timeout)
     assert done.code == 0, f"docker {' '.join(map(str, arguments))}\n{done.out}{done.err}"
     return done.out.strip()
+
+
+def build_repository(name: str, *options: str) -> None:
+    """Build the image, or a stage of it, as *name*. Raises AssertionError with what it said."""
+    docker_out("build", *build_arguments(name, *options), timeout=600)
+
+
+def build_arguments(name: str, *options: str) -> list[str]:
+    """What follows `docker build`."""
+    base = f"--build-arg=BASE_IMAGE={BASE_IMAGE}"
+    return ["--pull=false", base, f"--tag={name}", *options, str(REPOSITORY)]
 
 
 def why_no_docker() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -135,12 +135,13 @@ def test_an_idle_client_makes_room_where_the_process_has_no_descriptor_left(
 def no_descriptors() -> Iterator[None]:
     """Inside, this process can open no file."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # the numbers that are free between those in use come first
+    highest = max(map(int, os.listdir("/proc/self/fd")))
     taken = [os.open(os.devnull, os.O_RDONLY)]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 1, before[1]))
     try:
-        with suppress(OSError):
-            while True:
-                taken.append(os.dup(taken[0]))
+        while taken[-1] <= highest:
+            taken.append(os.dup(taken[0]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken[-1] + 1, before[1]))
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)

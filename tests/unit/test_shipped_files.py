@@ -1,0 +1,129 @@
+"""What strict platforms ask of the files that users copy or build from."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+WORKFLOWS = [
+    path
+    for folder in (REPOSITORY / ".github", REPOSITORY / "examples")
+    for path in sorted(folder.rglob("*.y*ml"))
+]
+COMPOSE = [REPOSITORY / "compose.yaml"]
+STACKS = sorted((REPOSITORY / "swarm").glob("*.yaml"))
+PINNED_ACTION = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} +# v\d+\.\d+\.\d+")
+BLOCK = re.compile(r"```ya?ml\n(.*?)```", re.DOTALL)
+
+
+def test_every_action_is_pinned_by_its_commit_with_its_version_beside_it() -> None:
+    texts = [path.read_text() for path in (*WORKFLOWS, *PAGES)]
+    used = [
+        line for text in texts for line in re.findall(r"^[ -]*uses: *(.+)$", text, re.MULTILINE)
+    ]
+    assert len(used) >= 2
+    assert [line for line in used if not PINNED_ACTION.fullmatch(line)] == []
+
+
+def test_the_base_image_is_pinned_by_its_digest() -> None:
+    lines = (REPOSITORY / "Dockerfile").read_text().splitlines()
+    [default] = [line for line in lines if line.startswith("ARG BASE_IMAGE=")]
+    assert re.fullmatch(r"ARG BASE_IMAGE=debian:trixie-slim@sha256:[0-9a-f]{64}", default)
+    bases = [line.split()[1] for line in lines if line.startswith("FROM ")]
+    assert bases == ["${BASE_IMAGE}", "scratch"]
+
+
+# --- Compose and Swarm ---
+
+
+def services(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    return list(yaml.safe_load(path.read_text())["services"].items())
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "service"),
+    [
+        pytest.param(path.name, name, service, id=f"{path.name} {name}")
+        for path in (*COMPOSE, *STACKS)
+        for name, service in services(path)
+    ],
+)
+def test_a_service_has_limits_and_no_capability_that_it_does_not_need(
+    file: str, name: str, service: dict[str, Any]
+) -> None:
+    limits = service["deploy"]["resources"]["limits"]
+    assert {"memory", "pids"} <= limits.keys()
+    # a migration that is throttled holds its locks for longer
+    assert ("cpus" in limits) == (name not in {"migrate", "gate"})
+    assert service["cap_drop"] == ["ALL"]
+    if name == "db":
+        assert set(service["cap_add"]) == {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
+    else:
+        assert "cap_add" not in service
+        assert service["read_only"] is True
+    # Swarm ignores security_opt, so that it would promise what nobody does
+    expected = ["no-new-privileges:true"] if file == "compose.yaml" else None
+    assert service.get("security_opt") == expected
+
+
+# --- Kubernetes ---
+
+
+def containers_in(value: Any) -> Iterator[dict[str, Any]]:
+    """All containers of pods in *value*, also in patches that are text."""
+    if isinstance(value, str) and "image:" in value:
+        value = yaml.safe_load(value)
+    if isinstance(value, dict):
+        if {"name", "image"} <= value.keys():
+            yield value
+        for each in value.values():
+            yield from containers_in(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from containers_in(each)
+
+
+PODS = {
+    **{f"docs of {page.name}": BLOCK.findall(page.read_text()) for page in PAGES},
+    **{
+        str(path.relative_to(REPOSITORY)): [path.read_text()]
+        for folder in ("k8s", "examples")
+        for path in sorted((REPOSITORY / folder).rglob("*.yaml"))
+    },
+}
+CONTAINERS = [
+    pytest.param(container, id=f"{name}: {container['name']}")
+    for name, texts in PODS.items()
+    for text in texts
+    for document in yaml.safe_load_all(text)
+    for container in containers_in(document)
+]
+
+
+def test_containers_are_found_in_the_manifests_and_in_the_docs() -> None:
+    places = {str(each.id).partition(":")[0] for each in CONTAINERS}
+    assert {"k8s/app/app.yaml", "k8s/component/init-container.yaml"} <= places
+    assert {"k8s/sidecar/sidecar.yaml", "docs of kubernetes.md"} <= places
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_container_is_restricted_and_has_requests_and_a_limit_of_memory(
+    container: dict[str, Any],
+) -> None:
+    context = container["securityContext"]
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert context["readOnlyRootFilesystem"] is True
+    assert "privileged" not in context
+    assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+    assert "memory" in container["resources"]["limits"]
+    assert not container["image"].endswith(":latest")
