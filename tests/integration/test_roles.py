@@ -79,7 +79,7 @@ def run_script(url: str, variables: dict[str, str]) -> None:
     script = REPOSITORY / "k8s" / "roles.sql"
     options = [f"--set={name}={value}" for name, value in variables.items()]
     command = [
-        clients_of(find_installation()).programs / "psql",
+        str(clients_of(find_installation()).programs / "psql"),
         "-Xq",
         f"--dbname={url}",
         *options,
