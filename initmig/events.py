@@ -68,14 +68,21 @@ class WaitingForMigrations(Record):
 
 
 class WaitingInQueue(Record):
-    """Another migrator holds the migration lock."""
+    """Another session holds the migration lock."""
 
     holder: str
     """Who, since when and what it is doing, in words."""
     holder_pid: int
+    """Its server process id; 0 for a prepared transaction."""
     blocked_by: tuple[int, ...]
     """Server process ids that the holder itself waits for, from ``pg_blocking_pids``."""
     waited_seconds: float
+    holder_role: str = ""
+    """The role that the holder logged in as."""
+    is_migrator: bool = True
+    """Whether the holder calls itself an initmig, or has the lock row of one."""
+    next_step: str = ""
+    """How to end it, where nothing is known to run there, or it is no initmig."""
 
 
 class WaitingForYoyo(Record):

@@ -64,6 +64,9 @@ def _retried(event: events.MigrationRetried) -> str:
     )
 
 
+_NO_MIGRATOR = "a session that holds the migration lock and is not an initmig"
+
+
 _RENDERINGS: dict[type[Event], _Rendering] = {
     events.NothingPending: _Rendering(
         "info",
@@ -113,7 +116,9 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.WaitingInQueue: _Rendering(
         "info",
         lambda e: (
-            f"waiting for another migrator ({format_duration(e.waited_seconds)} so far): {e.holder}"
+            f"waiting for {'another migrator' if e.is_migrator else _NO_MIGRATOR}"
+            f" ({format_duration(e.waited_seconds)} so far): {e.holder}"
+            + (f"; {e.next_step}" if e.next_step else "")
         ),
     ),
     events.WaitingForYoyo: _Rendering(

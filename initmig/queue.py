@@ -9,12 +9,13 @@ from __future__ import annotations
 from initmig.durations import format_duration
 from initmig.errors import DatabaseRefused, DatabaseUnavailable, QueueTimeout
 from initmig.events import WaitingForYoyo, WaitingInQueue
-from initmig.locating import home_of
-from initmig.postgres import quote_literal
+from initmig.home import LOCK
+from initmig.locating import columns_of, home_of
+from initmig.postgres import StatementFailed, quote_literal
 from initmig.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from initmig.clock import Clock
     from initmig.events import Emit, Event
@@ -34,16 +35,38 @@ SELECT pg_backend_pid(), pg_is_in_recovery(), current_setting('transaction_read_
              false),
     hashtextextended(quote_ident({schema}), 20261122)"""
 
-_HOLDER = """
-SELECT a.pid, coalesce(a.usename, ''), a.application_name, coalesce(host(a.client_addr), ''),
-    extract(epoch FROM clock_timestamp() - a.backend_start)::float8,
-    coalesce(a.state, ''), pg_blocking_pids(a.pid),
-    CASE WHEN a.state NOT LIKE 'idle%' THEN coalesce(wait_event_type || ': ' || wait_event, '')
-        ELSE '' END
-FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND (l.classid::bigint << 32 | l.objid::bigint) = {key}"""
+# Any role that may connect can take the key, in either mode, and also leave it with a transaction
+# that is prepared, which has no process. Who calls itself as this session does is an initmig, too.
+_HOLDERS = """
+SELECT coalesce(l.pid, 0), coalesce(a.usename, p.owner, ''), coalesce(a.application_name, ''),
+    coalesce(pg_catalog.host(a.client_addr), ''),
+    extract(epoch FROM pg_catalog.clock_timestamp()
+        OPERATOR(pg_catalog.-) coalesce(a.backend_start, p.prepared))::pg_catalog.float8,
+    coalesce(a.state, ''), coalesce(pg_catalog.pg_blocking_pids(a.pid), '{{}}'),
+    CASE WHEN NOT pg_catalog.starts_with(a.state, 'idle')
+        THEN pg_catalog.concat_ws(': ', a.wait_event_type, a.wait_event) ELSE '' END,
+    coalesce(p.gid, ''), coalesce(a.application_name OPERATOR(pg_catalog.=) ANY (
+        ARRAY['initmig', pg_catalog.current_setting('application_name')]), false)
+FROM pg_catalog.pg_locks l
+LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) l.pid
+LEFT JOIN pg_catalog.pg_locks t ON l.pid IS NULL AND t.pid IS NULL AND t.granted
+    AND t.virtualtransaction OPERATOR(pg_catalog.=) l.virtualtransaction
+    AND t.locktype OPERATOR(pg_catalog.=) 'transactionid'
+LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction OPERATOR(pg_catalog.=) t.transactionid
+WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.granted
+    AND l.objsubid OPERATOR(pg_catalog.=) 1
+    AND l.database OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_database
+        WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+    AND (l.classid::pg_catalog.int8 OPERATOR(pg_catalog.<<) 32 OPERATOR(pg_catalog.|)
+        l.objid::pg_catalog.int8) OPERATOR(pg_catalog.=) {key}
+ORDER BY l.mode OPERATOR(pg_catalog.=) 'ExclusiveLock' DESC, 1"""
+
+# One short try: it only tells whom one waits for.
+_HAS_ROW = """
+SET LOCAL lock_timeout = 100;
+SELECT 1 FROM {lock} WHERE pid OPERATOR(pg_catalog.=) -{pid}"""
+
+_SHOWN_HOLDERS = 3
 
 
 class Facts(Record):
@@ -218,34 +241,98 @@ class Queue:
 
 
 def _queue_timeout(event: Event | None, timeout: float) -> QueueTimeout:
-    waited = f"another migrator was still at it after {format_duration(timeout)}"
+    after = f"after {format_duration(timeout)}"
+    waited, hint = (
+        f"another migrator was still at it {after}",
+        "let it finish, or raise --queue-timeout",
+    )
     if isinstance(event, WaitingForYoyo):
-        return QueueTimeout(
-            "queue-timeout",
-            f"{waited}: a yoyo with process id {event.pid}, since {event.locked_at_utc} UTC",
-            hint="if that yoyo is no more, remove its lock row with `initmig unlock`",
-        )
+        waited += f": a yoyo with process id {event.pid}, since {event.locked_at_utc} UTC"
+        hint = "if that yoyo is no more, remove its lock row with `initmig unlock`"
     if isinstance(event, WaitingInQueue):
+        if not event.is_migrator:
+            waited = f"the migration lock was still held {after}, and not by an initmig"
         waited += f": {event.holder}"
-    return QueueTimeout("queue-timeout", waited, hint="let it finish, or raise --queue-timeout")
+        hint += f"; {event.next_step}" if event.next_step else ""
+    return QueueTimeout("queue-timeout", waited, hint=hint)
+
+
+class _Holder(Record):
+    """A session, or a prepared transaction, that has the lock."""
+
+    pid: int
+    """0 for a prepared transaction."""
+    role: str
+    """The one that logged in."""
+    application: str
+    address: str
+    seconds: float | None
+    """Since it connected, or was prepared; None where the role may not see that."""
+    state: str
+    blocked_by: Sequence[int]
+    waits_for: str
+    gid: str
+    """Of a prepared transaction; empty for a session."""
+    is_migrator: bool
+
+    @property
+    def words(self) -> str:
+        """Who it is, since when, and what it is doing."""
+        role = f"user {self.role or 'unknown'}"
+        since = "" if self.seconds is None else format_duration(self.seconds)
+        if not self.pid:
+            return f"prepared transaction {quote_literal(self.gid)} ({role}), since {since}"
+        words = f"pid {self.pid} ({self.application or 'no application name'}, {role}"
+        words += f", from {self.address})" if self.address else ")"
+        words += f", connected {since}" if since else ""
+        words += f", {self.state or 'state unknown'}"
+        words += f", {wait_in_words(self.waits_for)}" if self.waits_for else ""
+        if self.blocked_by:
+            words += f", itself blocked by pid {', '.join(map(str, self.blocked_by))}"
+        return words
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing is known to run there, so that it might have been forgotten."""
+        return not self.pid or self.state.startswith("idle")
+
+    @property
+    def ending(self) -> str:
+        """The statement that ends it, and with it the lock."""
+        if self.pid:
+            return f"SELECT pg_terminate_backend({self.pid});"
+        return f"ROLLBACK PREPARED {quote_literal(self.gid)};"
 
 
 def holder_of(session: Session, key: int, waited: float) -> WaitingInQueue | None:
     """Who has the lock with this *key*, to one who has *waited* that many seconds."""
-    rows = session.query(_HOLDER.format(key=key))
-    if not rows:
+    rows = [_Holder(*row) for row in session.query(_HOLDERS.format(key=key))]
+    # a session may have it twice: for itself, and shared
+    holders = list({(row.pid, row.gid): row for row in rows}.values())
+    if not holders:
         return None
-    pid, user, application, address, seconds, state, blocked_by, waits_for = rows[0]
-    words = f"pid {pid} ({application or 'no application name'}, user {user or 'unknown'}"
-    words += f", from {address})" if address else ")"
-    if seconds is not None:  # else the role may not see that of another
-        words += f", connected {format_duration(seconds)}"
-    words += f", {state or 'state unknown'}"
-    if waits_for:
-        words += f", {wait_in_words(waits_for)}"
-    if blocked_by:
-        words += f", itself blocked by pid {', '.join(map(str, blocked_by))}"
-    return WaitingInQueue(words, pid, tuple(blocked_by), waited)
+    first = holders[0]
+    is_migrator = first.is_migrator or _has_row(session, first.pid)
+    shown, more = holders[:_SHOWN_HOLDERS], len(holders) - _SHOWN_HOLDERS
+    words = "; ".join(each.words for each in shown) + (f"; and {more} more" if more > 0 else "")
+    next_step = ""
+    if first.is_at_rest or not is_migrator:
+        ending = " ".join(each.ending for each in shown)
+        next_step = f"{'if it was forgotten' if is_migrator else 'if it has no business there'},"
+        next_step += f" end it: {ending}"
+    blocked_by = tuple(first.blocked_by)
+    return WaitingInQueue(words, first.pid, blocked_by, waited, first.role, is_migrator, next_step)
+
+
+def _has_row(session: Session, pid: int) -> bool:
+    """Whether the row of ``yoyo_lock`` is that of the server process *pid*."""
+    home = home_of(session)
+    if not (pid and columns_of(session, home, (LOCK,))):
+        return False
+    try:
+        return bool(session.run(session.preamble + _HAS_ROW.format(lock=home.lock, pid=pid)))
+    except StatementFailed:  # no privilege, or somebody has locked it
+        return False
 
 
 def wait_in_words(event: str) -> str:

@@ -18,14 +18,13 @@ if TYPE_CHECKING:
         AppRole,
         AppSchema,
         AppView,
-        HistoryGrant,
         Schema,
         Server,
         Worker,
     )
     from initmig.errors import Problem
 
-ROLE, TABLES, NEW_TABLES, HISTORY = "app-role", "app-tables", "app-new-tables", "app-history"
+ROLE, TABLES, NEW_TABLES = "app-role", "app-tables", "app-new-tables"
 
 _SHOWN_NAMES = 3
 _NAMES_A_STATEMENT = 100
@@ -228,18 +227,6 @@ def of_new_tables(schemas: Sequence[str], worker: Worker) -> Check:
         return Check(NEW_TABLES, "warning", "not tried: no table can be made")
     found = f"may use one that {worker.name} makes in {', '.join(schemas)}"
     return Check(NEW_TABLES, "ok", found)
-
-
-def of_history(grants: Sequence[HistoryGrant], role: str) -> Iterator[Check]:
-    """Whether *role* could change the history."""
-    for each in grants:
-        yield Check(
-            HISTORY,
-            "warning",
-            f"{role} has {each.privileges} on {each.table}: it could change the history",
-            f"REVOKE {each.privileges} ON {each.table} FROM {each.grantee};",
-            or_superuser(each.owner),
-        )
 
 
 def _failed(subject: str, found: str, statement: str, by: str) -> Check:

@@ -10,7 +10,6 @@ from initmig.doctor.facts import (
     AppRole,
     AppSchema,
     AppView,
-    HistoryGrant,
 )
 from initmig.doctor.survey import EXPIRES_SECONDS, SCHEMA_OWNER
 from initmig.locating import SEARCH_PATH
@@ -175,19 +174,6 @@ JOIN pg_roles r ON r.oid = CASE WHEN EXISTS (
 WHERE t.relkind = 'v' AND NOT has_any_column_privilege(r.oid, b.oid, 'SELECT')
     AND NOT (r.oid = app.oid AND b.oid IN (SELECT oid FROM tables)) ORDER BY 1, 2"""
 
-_HISTORY_GRANTS = """
-SELECT format('%I.%I', s.nspname, c.relname), quote_ident(pg_get_userbyid(c.relowner)),
-    CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
-    string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type)
-FROM pg_roles app, pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace,
-    aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS a
-WHERE app.rolname = {role} AND s.nspname IN ({schemas}) AND c.relname IN ({history})
-    AND c.relkind IN ('r', 'p')
-    AND a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
-    AND NOT pg_has_role(app.oid, c.relowner, 'USAGE')
-    AND CASE a.grantee WHEN 0 THEN true ELSE pg_has_role(app.oid, a.grantee, 'USAGE') END
-GROUP BY 1, 2, 3 ORDER BY 1"""
-
 _NEW_TABLE = """
 SELECT coalesce(string_agg(p, ', ' ORDER BY i) FILTER (WHERE NOT has_table_privilege(
         {role}, {table}::regclass, p)), ''),
@@ -224,10 +210,6 @@ class AppQueries:
     def views(self, schemas: Collection[str]) -> Sequence[AppView]:
         """The views that cannot be read, whoever reads them."""
         return [AppView(*row) for row in self._ask(_VIEWS, schemas)]
-
-    def history_grants(self, schemas: Collection[str]) -> Sequence[HistoryGrant]:
-        """What lets the application write a history."""
-        return [HistoryGrant(*row) for row in self._ask(_HISTORY_GRANTS, schemas)]
 
     def lacking_on(self, table: str) -> tuple[str, bool]:
         """The privileges that are lacking on a new *table*; whether its sequence can be used."""

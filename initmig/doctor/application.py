@@ -15,8 +15,6 @@ from initmig.doctor.app_queries import AppQueries
 from initmig.doctor.checks import of_refusal
 from initmig.doctor.trial import trial
 from initmig.errors import DatabaseRefused
-from initmig.home import own_table
-from initmig.locating import history_tables, home_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -49,7 +47,7 @@ def examine(
 
     If that is the server's, also in others where the role that migrates owns a table.
     """
-    history = _history_names(session)
+    history = survey.history_names(session)
     ask = AppQueries(session, config.app_role, history)
     app = ask.role()
     if app is None:
@@ -66,13 +64,6 @@ def examine(
     yield from application.use_tables(schemas, home)
     if not server.standby:
         yield from application.use_new_tables(schemas, home)
-    yield from privileges.of_history(ask.history_grants([each.key for each in schemas]), name)
-
-
-def _history_names(session: Session) -> Sequence[str]:
-    home = home_of(session)
-    tables = history_tables(session, home)
-    return (*home.tables, *tables, *map(own_table, tables))
 
 
 class _Application:

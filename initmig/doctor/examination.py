@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from initmig import engine, history, planning, postgres, trust
 from initmig.clock import SYSTEM_CLOCK
-from initmig.doctor import application, rights, situation, survey
+from initmig.doctor import application, rights, situation, survey, trust, trust_queries
 from initmig.doctor.checks import Check, of_expiry, of_refusal
 from initmig.doctor.facts import Schema
 from initmig.doctor.trial import trial
@@ -145,6 +145,7 @@ def _examine_rights(session: Session, run: Run, server: Server) -> Iterator[Chec
         return
     if not server.standby:
         yield from _try_rights(session, home, worker)
+    yield from _look_for_outsiders(session, server, worker)
     yield from _look_for_others(session)
     yield from _look_at_migrations(session, run, server, worker, home)
     if run.config.app_role:
@@ -213,9 +214,18 @@ def _try_history(session: Session, there: Sequence[Found], worker: Worker) -> Ch
     return Check("history", "ok", "may be kept" if there else "may be made and kept")
 
 
+def _look_for_outsiders(session: Session, server: Server, worker: Worker) -> Iterator[Check]:
+    path = trust_queries.ask_path(session)
+    grants = trust_queries.ask_grants(session, path)
+    yield from trust.of_path(path, grants, worker)
+    yield from trust.of_history(grants)
+    yield trust.of_connecting(trust_queries.ask_connecting(session), server)
+
+
 def _look_for_others(session: Session) -> Iterator[Check]:
     """Who has the migration lock; who may not look has been told so by then."""
-    holder = holder_of(session, ask_facts(session).key, 0)
+    with trial(session):
+        holder = holder_of(session, ask_facts(session).key, 0)
     yoyo = None
     with suppress(DatabaseRefused), trial(session):
         home = home_of(session)
@@ -223,7 +233,7 @@ def _look_for_others(session: Session) -> Iterator[Check]:
             yoyo = yoyo_holder(session, 0)
     # a row of an initmig's own without the lock is no obstacle: the next one removes it
     theirs = yoyo if isinstance(yoyo, WaitingForYoyo) else None
-    yield situation.of_others(holder.holder if holder else "", theirs)
+    yield situation.of_others(holder, theirs)
 
 
 def _look_at_migrations(

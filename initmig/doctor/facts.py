@@ -199,10 +199,39 @@ class AppView(NamedTuple):
     """The view's owner, or the application for a view with security_invoker."""
 
 
-class HistoryGrant(NamedTuple):
-    """What lets the application write one of the history tables."""
+class PathSchema(NamedTuple):
+    """A schema in which names of a migration, or of the history, are looked up."""
 
-    table: str
+    key: str
+    """The name, never quoted."""
+    name: str
+    exists: bool
+    foreign_owner: str
+    """The role that owns it, where initmig has no reason to trust that; else empty."""
+    of_user: bool
+    """Whether it is ``$user`` of the search path."""
+
+
+class Grant(NamedTuple):
+    """What lets a role do something with an object, whom initmig has no reason to trust."""
+
+    kind: Literal["SCHEMA", "DATABASE", "TABLE"]
+    name: str
     owner: str
+    grantor: str
     grantee: str
+    """``PUBLIC``, or a role."""
+    member: str
+    """Whom initmig does not trust; empty where that is the *grantee* itself."""
     privileges: str
+    """Separated by commas."""
+
+
+class Connecting(NamedTuple):
+    """The roles that may log in to the database, and that initmig has no reason to trust."""
+
+    roles: tuple[str, ...]
+    by_public: tuple[str, ...]
+    """Those of *roles* that may because everybody may."""
+    login_granted: bool
+    """Whether initmig's own login would still be let in, without what everybody may."""

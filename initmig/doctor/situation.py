@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from initmig.doctor.checks import Level
     from initmig.doctor.facts import Commits, Limit, Server, Setting, Timeout
     from initmig.errors import Problem
-    from initmig.events import WaitingForYoyo
+    from initmig.events import WaitingForYoyo, WaitingInQueue
     from initmig.sql.alone import Refused
 
 _OLDEST_MAJOR = 14
@@ -249,8 +249,8 @@ def of_migrations(total: int, pending: Sequence[str]) -> Check:
     return Check("plan", "ok", f"{len(pending)} of {total} migrations pending{ids}")
 
 
-def of_others(holder: str, yoyo: WaitingForYoyo | None) -> Check:
-    """Whether `migrate` would have to wait for another migrator; *holder* is one in words."""
+def of_others(holder: WaitingInQueue | None, yoyo: WaitingForYoyo | None) -> Check:
+    """Whether `migrate` would have to wait for another migrator, or for who is in its place."""
     if yoyo:
         return Check(
             "lock",
@@ -258,6 +258,10 @@ def of_others(holder: str, yoyo: WaitingForYoyo | None) -> Check:
             f"the lock row of a yoyo with process id {yoyo.pid}, since {yoyo.locked_at_utc} UTC",
             hint="if that yoyo is no more, remove it with `initmig unlock`",
         )
+    if holder and holder.is_migrator:
+        found = f"another migrator is at work: {holder.holder}"
+        return Check("lock", "warning", found, hint=holder.next_step)
     if holder:
-        return Check("lock", "warning", f"another migrator is at work: {holder}")
+        found = f"a session that is not an initmig holds the migration lock: {holder.holder}"
+        return Check("lock", "warning", found, hint=holder.next_step)
     return Check("lock", "ok", "free")

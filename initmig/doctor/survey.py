@@ -16,7 +16,8 @@ from initmig.doctor.facts import (
     Timeout,
     Worker,
 )
-from initmig.locating import SEARCH_PATH
+from initmig.home import own_table
+from initmig.locating import SEARCH_PATH, history_tables, home_of
 from initmig.postgres import quote_literal
 from initmig.postgres.origins import setter_of
 from initmig.sql.needs import Creates, Fills, Uses
@@ -194,6 +195,13 @@ def ask_worker(session: Session) -> Worker:
 def ask_schemas(session: Session) -> tuple[Schema, ...]:
     """Those of the search path, in its order; without ``$user`` where there is none."""
     return tuple(Schema(*row) for row in session.query(_SCHEMAS))
+
+
+def history_names(session: Session) -> Sequence[str]:
+    """The tables of every history at home, initmig's own beside them; not all have to be there."""
+    home = home_of(session)
+    tables = history_tables(session, home)
+    return (*home.tables, *tables, *map(own_table, tables))
 
 
 def has_event_triggers(session: Session) -> bool:
