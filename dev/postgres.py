@@ -261,7 +261,7 @@ def _initdb(root: Path, installation: Installation) -> None:
     installation.run(
         *("initdb", "-D", root / "data", "-U", "postgres", "--pwfile", root / "password"),
         *("--auth-local=trust", "--auth-host=scram-sha-256"),
-        *("-E", "UTF8", "--locale=C", "--wal-segsize=1", "--no-sync", "--no-instructions"),
+        *("-E", "UTF8", "--locale=C", "--wal-segsize=1", "--no-sync"),
     )
 
 

@@ -369,6 +369,14 @@ class FewerProcesses(Record):
     reason: str
 
 
+class SettingLeftOut(Record):
+    """The server cannot set one of initmig's own settings; said once for each."""
+
+    name: str
+    reason: str
+    effect: str
+
+
 class NotWatched(Record):
     """No thread could be started that reports on long statements and on who blocks them."""
 
@@ -520,6 +528,7 @@ if TYPE_CHECKING:
         | NoTargets
         | OutputLost
         | FewerProcesses
+        | SettingLeftOut
         | NotWatched
         | TargetsFinished
         | FilesCreated

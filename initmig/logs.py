@@ -285,6 +285,9 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
         "warning",
         lambda e: f"migrating with {e.processes} processes instead of {e.asked}: {e.reason}",
     ),
+    events.SettingLeftOut: _Rendering(
+        "warning", lambda e: f"went on without setting {e.name} ({e.reason}): {e.effect}"
+    ),
     events.NotWatched: _Rendering(
         "warning",
         lambda e: f"long statements and who blocks them will not be reported: {e.reason}",

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from initmig import history, planning, postgres, trust, waiting
 from initmig.errors import ConfigError, InitmigError, PlanError
-from initmig.events import HistoryRead, NoMigrationsFound, NothingPending, UnknownMigrations
+from initmig.events import (
+    HistoryRead,
+    NoMigrationsFound,
+    NothingPending,
+    SettingLeftOut,
+    UnknownMigrations,
+)
 from initmig.files import checksum, differs_in_line_ends, list_files, may_have_steps
 from initmig.model import (
     Listing,
@@ -21,7 +27,7 @@ if TYPE_CHECKING:
     from initmig.clock import Clock
     from initmig.config import Config
     from initmig.errors import Problem
-    from initmig.events import Emit
+    from initmig.events import Emit, Event
     from initmig.model import (
         AppliedMigration,
         Direction,
@@ -45,6 +51,8 @@ class Run(Record):
     """One for the whole run: the wait timeout is for all of it."""
     begun: float
     """Seconds of the clock."""
+    emit_once: Emit
+    """For what each new connection would tell again."""
     reads: bool = False
     """Whether nothing will be written."""
 
@@ -90,7 +98,20 @@ def begin(config: Config, emit: Emit, clock: Clock) -> Run:
 def without_files(config: Config, emit: Emit, clock: Clock) -> Run:
     """A run that is not about this image's migrations."""
     outage = waiting.Outage(config.wait_timeout, clock, emit)
-    return Run(config, Listing(()), emit, clock, outage, clock.now())
+    return Run(config, Listing(()), emit, clock, outage, clock.now(), _Once(emit))
+
+
+class _Once:
+    """Emits each event the first time."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._told: set[Event] = set()
+
+    def __call__(self, event: Event) -> None:
+        if event not in self._told:
+            self._told.add(event)
+            self._emit(event)
 
 
 def with_session(run: Run, work: Callable[[Session], _T]) -> _T:
@@ -109,6 +130,7 @@ def with_session(run: Run, work: Callable[[Session], _T]) -> _T:
 
     def connect(timeout: float) -> Session:
         session = postgres.connect(run.settings, timeout=timeout)
+        session.tell_left_out(lambda *left_out: run.emit_once(SettingLeftOut(*left_out)))
         be_patient(session, run)
         return session
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from itertools import takewhile
+from itertools import starmap, takewhile
 from typing import TYPE_CHECKING
 
 from initmig import engine, history, planning, postgres, trust
@@ -111,6 +111,10 @@ def _examine(session: Session, run: Run, wall: Callable[[], float]) -> Iterator[
     yield from situation.of_settings(server, settings, commits)
     yield from of_expiry("login", server.login, survey.ask_expiry(session))
     yield from situation.of_limits(server, survey.ask_limits(session))
+    left_out: list[tuple[str, str, str]] = []
+    session.tell_left_out(lambda *each: left_out.append(each))
+    session.limit()
+    yield from starmap(situation.of_left_out, left_out)
     try:
         # the rights are tried also where transactions are read-only by default
         mode = "" if server.standby else " READ WRITE"

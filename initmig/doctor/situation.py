@@ -172,6 +172,11 @@ def of_settings(server: Server, settings: Iterable[Setting], commits: Commits) -
     yield from checks or [Check("settings", "ok", "none that would end a migration")]
 
 
+def of_left_out(name: str, reason: str, effect: str) -> Check:
+    """That initmig has to go on without a setting of its own."""
+    return Check("settings", "warning", f"{name} cannot be set ({reason}): {effect}")
+
+
 def _of_setting(server: Server, setting: Setting) -> Check:
     harm = _HARM[setting.name]
     found = f"{setting.name} is {setting.value}, set by {setting.set_by}: {harm.effect}"

@@ -9,7 +9,7 @@ from initmig.quoting import USER_SCHEMA, quote_identifier
 from initmig.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable, Sequence
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 _CLIENT_CHECK_INTERVAL = "1s"
@@ -38,6 +38,62 @@ IMPOSED = {"client_encoding": "UTF8"}
 """What no connection string can change."""
 
 
+class Wanted(Record):
+    """A setting that initmig wants for its session, and goes on without where it cannot have it."""
+
+    name: str
+    value: str
+    since: int
+    """The first version of PostgreSQL that has it, as ``server_version_num``."""
+    effect: str
+    """Of going on without it."""
+    matters: bool = False
+    """Whether that is so where the server does not have it, too; a timeout cannot strike there."""
+
+
+_ENDS = "one that is set for the role, the database or the server may end a migration"
+_DEAD_LINK = (
+    "the server notices a dead link only by its own settings, and keeps the migration lock until"
+    " then"
+)
+
+_STAYING = (
+    Wanted("idle_in_transaction_session_timeout", "0", 90600, _ENDS),
+    Wanted(
+        "client_connection_check_interval",
+        f"'{_CLIENT_CHECK_INTERVAL}'",
+        140000,
+        "when a client is killed, its statement runs to the end, and the migration lock is held"
+        " until then",
+        matters=True,
+    ),
+    Wanted("transaction_timeout", "0", 170000, _ENDS),
+)
+_LASTING = (
+    Wanted("idle_session_timeout", "0", 140000, _ENDS),
+    *(
+        Wanted(name, f"'{value}'", 120000, _DEAD_LINK, matters=True)
+        for name, value in _SERVER_TRANSPORT.items()
+    ),
+)
+
+WANTED = (*_STAYING, *_LASTING)
+"""All that initmig sets beside the search path, the role, lock and statement timeout."""
+
+
+def absent(version: int) -> Sequence[Wanted]:
+    """Those that matter, and that PostgreSQL does not have in the *version*."""
+    return [each for each in WANTED if each.matters and each.since > version]
+
+
+def _set(wanted: Iterable[Wanted], verb: str, *, version: int, refused: Collection[str]) -> str:
+    return "".join(
+        f"{verb} {each.name} = {each.value};"
+        for each in wanted
+        if each.since <= version and each.name not in refused
+    )
+
+
 MARK = f"initmig_{os.urandom(8).hex()}"
 """The column of a result that only initmig can send: the answer to its COMMIT comes behind it."""
 
@@ -60,6 +116,8 @@ class Settings(Record):
     """Seconds, 0 for no limit, for initmig's own statements once there is something to write."""
     reads: bool = False
     """Whether nothing will be written."""
+    refused: frozenset[str] = frozenset()
+    """The names of `WANTED` that this server has refused to set."""
 
     @property
     def home(self) -> Home | None:
@@ -90,30 +148,32 @@ def preamble(settings: Settings) -> str:
 
 
 def timeouts(
-    lock_timeout: float, *, version: int, statement_timeout: float = 0.0, local: bool = False
+    lock_timeout: float,
+    *,
+    version: int,
+    refused: Collection[str],
+    statement_timeout: float = 0.0,
+    local: bool = False,
 ) -> str:
     """The SQL that puts these timeouts (seconds, 0 for no limit) in place of the role's.
 
-    *version* is the server's. It is no query, so the isolation level can still be set after it.
+    *version* is the server's, *refused* as in `Settings`. It is no query, so the isolation level
+    can still be set after it.
     """
     verb = "SET LOCAL" if local else "SET"
     return (
         f"{verb} lock_timeout = {_milliseconds(lock_timeout)};"
         f"{verb} statement_timeout = {_milliseconds(statement_timeout)};"
-        f"{staying(version=version, verb=verb)}"
+        f"{staying(version=version, refused=refused, verb=verb)}"
     )
 
 
-def staying(*, version: int, verb: str = "SET LOCAL") -> str:
+def staying(*, version: int, refused: Collection[str], verb: str = "SET LOCAL") -> str:
     """The SQL after which the server ends no transaction, however long it is open.
 
     It ends that of a client that is gone, also while a statement runs.
     """
-    said = (
-        f"{verb} idle_in_transaction_session_timeout = 0;"
-        f"{verb} client_connection_check_interval = '{_CLIENT_CHECK_INTERVAL}';"
-    )
-    return said + (f"{verb} transaction_timeout = 0;" if version >= 170000 else "")
+    return _set(_STAYING, verb, version=version, refused=refused)
 
 
 def committing(after: str) -> str:
@@ -150,9 +210,7 @@ def lasting(settings: Settings, *, version: int) -> str:
     session that computes, or waits in the queue, for long.
     https://www.postgresql.org/docs/current/runtime-config-connection.html
     """
-    transport = ";".join(f"SET {name} = '{value}'" for name, value in _SERVER_TRANSPORT.items())
-    patient = timeouts(settings.lock_timeout, version=version)
-    return (
-        f"{preamble(settings).replace('SET LOCAL', 'SET')}{patient}"
-        f"SET idle_session_timeout = 0;{transport}"
-    )
+    refused = settings.refused
+    patient = timeouts(settings.lock_timeout, version=version, refused=refused)
+    rest = _set(_LASTING, "SET", version=version, refused=refused)
+    return f"{preamble(settings).replace('SET LOCAL', 'SET')}{patient}{rest}"

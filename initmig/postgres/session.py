@@ -7,10 +7,12 @@ from time import monotonic
 from initmig.errors import DatabaseRefused, DatabaseUnavailable, InitmigError
 from initmig.postgres import names
 from initmig.postgres.connecting import open_connection
-from initmig.postgres.errors import TIMEOUT_ID, StatementFailed, refused
+from initmig.postgres.errors import TIMEOUT_ID, UNDEFINED_OBJECT, StatementFailed, refused
 from initmig.postgres.parameters import (
     CONNECT_TIMEOUT_SECONDS,
     RAW,
+    WANTED,
+    absent,
     emptying,
     lasting,
     preamble,
@@ -24,10 +26,11 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias, TypeVar
 
     from initmig.postgres.connection import Connection, Copies, OnNotice, Patience
-    from initmig.postgres.parameters import Settings
+    from initmig.postgres.parameters import Settings, Wanted
 
     _T = TypeVar("_T")
     MakePatience: TypeAlias = Callable[["Session"], Patience]
+    OnLeftOut: TypeAlias = Callable[[str, str, str], None]
 
 _LONGEST_SILENCE_SECONDS = 10.0
 _SHORTEST_SILENCE_SECONDS = 0.5
@@ -66,6 +69,9 @@ class Session:
         self.home = settings.home
         """Where the history is; None until that is found out."""
         self._on_notice: OnNotice | None = None
+        self._on_left_out: OnLeftOut | None = None
+        self._agreed = False
+        """Whether the server has accepted initmig's own settings."""
         self._make_patience: MakePatience | None = None
         self._patience: Patience | None = None
         self._limit = self._deadline = float("inf")
@@ -110,13 +116,63 @@ class Session:
 
         See `parameters.lasting`.
         """
-        self._lasting = lasting(self._settings, version=self.connection.server_version)
-        self.command(self._lasting)
+        self._lasting = self._accepted(
+            lambda: lasting(self._settings, version=self.connection.server_version)
+        )
         self.preamble = self._limits = ""
 
     def limit(self) -> None:
         """Let timeouts of initmig's own hold for its statements on a session that is pooled."""
-        self._limits = self._own_timeouts()
+        own = self._own_timeouts
+        self._limits = own() if self._agreed else self._accepted(own)
+
+    def tell_left_out(self, on_left_out: OnLeftOut) -> None:
+        """Let *on_left_out* have name, reason and effect of a setting that cannot be had here.
+
+        More than once for the same one, if it is found more than once.
+        """
+        self._on_left_out = on_left_out
+
+    def _accepted(self, settings: Callable[[], str]) -> str:
+        """What *settings* gives, once the server accepts it: without what it refuses to set.
+
+        :raises DatabaseRefused: it refuses something else
+        """
+        try:
+            self.command(settings())
+        except DatabaseRefused:
+            if not self._leave_out_refused():
+                raise
+            self.command(settings())
+        self._agreed = True
+        for each in absent(self.connection.server_version):
+            self._left_out(each, "this server does not have it")
+        return settings()
+
+    def _leave_out_refused(self) -> bool:
+        """Whether the server refuses any of the settings that initmig can do without."""
+        before = self._settings.refused
+        for each in WANTED:
+            if each.since <= self.connection.server_version and each.name not in before:
+                self._try(each)
+        return self._settings.refused != before
+
+    def _try(self, wanted: Wanted) -> None:
+        from initmig.causes import cause_of
+
+        try:
+            self.run(f"SET LOCAL {wanted.name} = {wanted.value}; SELECT")
+        except StatementFailed as error:
+            if cause_of(error.server.sqlstate).kind != "own":
+                raise refused(error) from error
+            names = self._settings.refused | {wanted.name}
+            self._settings = self._settings._replace(refused=names)
+            if wanted.matters or error.server.sqlstate != UNDEFINED_OBJECT:
+                self._left_out(wanted, str(error))
+
+    def _left_out(self, wanted: Wanted, reason: str) -> None:
+        if self._on_left_out:
+            self._on_left_out(wanted.name, reason, wanted.effect)
 
     def _own_timeouts(self) -> str:
         """What keeps out timeouts that are the role's, or meant for migrations."""
@@ -131,6 +187,7 @@ class Session:
         return timeouts(
             lock_timeout,
             version=self.connection.server_version,
+            refused=self._settings.refused,
             statement_timeout=statement_timeout,
             local=local,
         )
@@ -138,7 +195,7 @@ class Session:
     @property
     def staying(self) -> str:
         """As `parameters.staying`, for the transaction."""
-        return staying(version=self.connection.server_version)
+        return staying(version=self.connection.server_version, refused=self._settings.refused)
 
     def keep(self, settings: str) -> None:
         """Keep what the SQL *settings* sets for the rest of a settled session."""
@@ -254,7 +311,8 @@ class Session:
                 waited = monotonic() - self._begun
                 if not (self.usable and self._held_up(make).pause(error, waited)):
                     raise
-                self._limits = self._limits or self._own_timeouts()
+                if not self._limits:
+                    self.limit()
 
     def _or_refused(self, work: Callable[[], _T]) -> _T:
         try:

@@ -66,6 +66,10 @@ def _nothing(_: Message) -> None:
     pass
 
 
+def _as_it_is(query: str) -> str:
+    return query
+
+
 class Proxy:
     """Stands between clients and a server; to use in `with`.
 
@@ -75,7 +79,8 @@ class Proxy:
     the server is ready for the next, before the client hears of it. It is not called for a message
     that the server answers by closing the connection. `passed` is called with each message of the
     server once the client has got it, and may "cut". With `withholds` the client hears nothing of
-    an answer before it is complete, as a server sends a short one.
+    an answer before it is complete, as a server sends a short one. `rewrite` gets the text of each
+    simple query, and the server gets what it returns.
     """
 
     def __init__(self, server: DatabaseServer) -> None:
@@ -85,6 +90,7 @@ class Proxy:
         self.before: Callable[[Message], Verdict] = _forward
         self.after: Callable[[Message], None] = _nothing
         self.passed: Callable[[Message], Verdict] = _forward
+        self.rewrite: Callable[[str], str] = _as_it_is
         self.withholds = False
         self.frontend: list[Message] = []
         self.backend: list[Message] = []
@@ -318,12 +324,17 @@ class _Link:
         verdict = proxy.before(message)
         if verdict == "forward":
             self._unanswered.append(message)
-            server.sendall(packet)
+            server.sendall(self._rewritten(message) if kind == "Q" else packet)
         elif verdict == "cut":
             self._unanswered.clear()
             _shut(server)
             _shut(self._client)
         return verdict != "cut"
+
+    def _rewritten(self, message: Message) -> bytes:
+        text = message.payload.decode(errors="surrogateescape")
+        payload = self._proxy.rewrite(text).encode(errors="surrogateescape")
+        return b"Q" + struct.pack("!i", len(payload) + 4) + payload
 
     def _carry_answers(self, server: socket.socket) -> None:
         """Carry what the server sends, until either side ends."""

@@ -19,7 +19,13 @@ import pytest
 from psycopg import sql
 
 from dev.postgres import Server
-from dev.programs import find_debian_installation, find_installation
+from dev.programs import (
+    find_debian_installation,
+    find_installation,
+    installation_for,
+    programs_of,
+)
+from initmig.verification.embedded import PostgresError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -78,6 +84,20 @@ def debian_server(
     speaking = installation._replace(environment={"LANGUAGE": language})
     with _server_folder() as root:
         server = Server.create(root, installation=speaking, settings=settings or {})
+        with _kept(server):
+            server.start()
+            yield server
+
+
+@contextmanager
+def server_of(version: str) -> Iterator[Server]:
+    """A started server of the major *version*, whatever the run is for; skips if there is none."""
+    try:
+        installation = installation_for(programs_of(version))
+    except PostgresError as error:
+        pytest.skip(str(error))
+    with _server_folder() as root:
+        server = Server.create(root, installation=installation)
         with _kept(server):
             server.start()
             yield server

@@ -76,6 +76,7 @@ EVENTS = (
     events.Finished("applied", ("0001_a", "0002_b"), 2),
     events.OutputLost("cannot write to stdout: No space left on device"),
     events.FewerProcesses(3, 8, "Too many open files"),
+    events.SettingLeftOut("idle_session_timeout", "permission denied", "it may strike"),
     events.NotWatched("can't start new thread"),
     events.TargetsFinished(5, 2, ("shop",), 1),
     events.NoTargets("targets.toml"),
