@@ -327,7 +327,11 @@ def test_history_of_another_is_mended_by_its_owner(
     assert initmig(url=owner, folder=one).code == 0
     result = initmig("doctor", "--json", url=app, folder=one)
     assert [check[:2] for check in not_ok(result)] == [("failure", "history"), ("warning", "plan")]
-    [statement] = [c["statement"] for c in json.loads(result.out)["checks"] if c["statement"]]
+    [statement] = [
+        check["statement"]
+        for check in json.loads(result.out)["checks"]
+        if check["statement"] and check["subject"] not in trust.SUBJECTS
+    ]
     Database(owner).execute(statement)
     write(one, {"0002_u.sql": "CREATE TABLE u ()"})
     mended = initmig("doctor", "--json", url=app, folder=one)

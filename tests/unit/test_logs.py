@@ -38,7 +38,9 @@ EVENTS = (
     events.Connected(1.5),
     events.WaitingForMigrations("2 pending", 60),
     events.WaitingInQueue("pid 7 (app)", 7, (8, 9), 3.4, "app"),
-    events.WaitingInQueue("pid 7 (psql)", 7, (), 3.4, "eve", is_migrator=False, next_step="end it"),
+    events.WaitingInQueue(
+        "pid 7 (psql, user eve)", 7, (), 3.4, "eve", is_migrator=False, next_step="end it"
+    ),
     events.WaitingForYoyo(42, "2026-01-02 03:04:05", 3.4),
     events.LockAcquired(0.1, pooled=True),
     events.AppliedElsewhere(2),
