@@ -59,7 +59,7 @@ WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.granted
         WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
     AND (l.classid::pg_catalog.int8 OPERATOR(pg_catalog.<<) 32 OPERATOR(pg_catalog.|)
         l.objid::pg_catalog.int8) OPERATOR(pg_catalog.=) {key}
-ORDER BY l.mode OPERATOR(pg_catalog.=) 'ExclusiveLock' DESC, 1"""
+ORDER BY l.mode OPERATOR(pg_catalog.=) 'ExclusiveLock' DESC, 10, 1"""
 
 # One short try: it only tells whom one waits for.
 _HAS_ROW = """

@@ -109,6 +109,20 @@ def test_holder_is_named_with_its_role_and_the_statement_that_ends_it(
     assert initmig(url=database.url, folder=folder).code == 0
 
 
+def test_who_is_no_initmig_is_named_before_one_that_looks_whether_the_lock_is_free(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, {"0001_a.sql": "CREATE TABLE a ()"})
+    with database.connect() as looking, database.connect() as other:
+        looking.execute(f"SET application_name = 'initmig'; SELECT {SHARE}".encode())
+        other.execute(f"SELECT {SHARE}".encode())
+        result = initmig("--queue-timeout=500ms", url=database.url, folder=folder)
+        pids = other.info.backend_pid, looking.info.backend_pid
+    assert result.code == 5
+    assert f"{NOT_BY_AN_INITMIG}: pid {pids[0]} (no application name" in result.err
+    assert f"; pid {pids[1]} (initmig" in result.err
+
+
 @pytest.mark.parametrize(
     "script",
     [
