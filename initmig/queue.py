@@ -37,29 +37,25 @@ SELECT pg_backend_pid(), pg_is_in_recovery(), current_setting('transaction_read_
 
 # Any role that may connect can take the key, in either mode, and also leave it with a transaction
 # that is prepared, which has no process. Who calls itself as this session does is an initmig, too.
+# One that waits has the key, shared, for a moment: initmigs come last.
 _HOLDERS = """
 SELECT coalesce(l.pid, 0), coalesce(a.usename, p.owner, ''), coalesce(a.application_name, ''),
-    coalesce(pg_catalog.host(a.client_addr), ''),
-    extract(epoch FROM pg_catalog.clock_timestamp()
-        OPERATOR(pg_catalog.-) coalesce(a.backend_start, p.prepared))::pg_catalog.float8,
-    coalesce(a.state, ''), coalesce(pg_catalog.pg_blocking_pids(a.pid), '{{}}'),
-    CASE WHEN NOT pg_catalog.starts_with(a.state, 'idle')
-        THEN pg_catalog.concat_ws(': ', a.wait_event_type, a.wait_event) ELSE '' END,
-    coalesce(p.gid, ''), coalesce(a.application_name OPERATOR(pg_catalog.=) ANY (
-        ARRAY['initmig', pg_catalog.current_setting('application_name')]), false)
-FROM pg_catalog.pg_locks l
-LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) l.pid
-LEFT JOIN pg_catalog.pg_locks t ON l.pid IS NULL AND t.pid IS NULL AND t.granted
-    AND t.virtualtransaction OPERATOR(pg_catalog.=) l.virtualtransaction
-    AND t.locktype OPERATOR(pg_catalog.=) 'transactionid'
-LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction OPERATOR(pg_catalog.=) t.transactionid
-WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.granted
-    AND l.objsubid OPERATOR(pg_catalog.=) 1
-    AND l.database OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_database
-        WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
-    AND (l.classid::pg_catalog.int8 OPERATOR(pg_catalog.<<) 32 OPERATOR(pg_catalog.|)
-        l.objid::pg_catalog.int8) OPERATOR(pg_catalog.=) {key}
-ORDER BY l.mode OPERATOR(pg_catalog.=) 'ExclusiveLock' DESC, 10, 1"""
+    coalesce(host(a.client_addr), ''),
+    extract(epoch FROM clock_timestamp() - coalesce(a.backend_start, p.prepared))::float8,
+    coalesce(a.state, ''), coalesce(pg_blocking_pids(a.pid), '{{}}'),
+    CASE WHEN NOT starts_with(a.state, 'idle')
+        THEN concat_ws(': ', a.wait_event_type, a.wait_event) ELSE '' END,
+    coalesce(p.gid, ''), coalesce(a.application_name = ANY (
+        ARRAY['initmig', current_setting('application_name')]), false)
+FROM pg_locks l
+LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+LEFT JOIN pg_locks t ON l.pid IS NULL AND t.pid IS NULL AND t.granted
+    AND t.virtualtransaction = l.virtualtransaction AND t.locktype = 'transactionid'
+LEFT JOIN pg_prepared_xacts p ON p.transaction = t.transactionid
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (l.classid::int8 << 32 | l.objid::int8) = {key}
+ORDER BY l.mode = 'ExclusiveLock' DESC, 10, 1"""
 
 # One short try: it only tells whom one waits for.
 _HAS_ROW = """

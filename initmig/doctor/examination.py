@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from initmig import engine, history, planning, postgres, trust
 from initmig.clock import SYSTEM_CLOCK
-from initmig.doctor import application, rights, situation, survey, trust, trust_queries
+from initmig.doctor import application, outsider_queries, outsiders, rights, situation, survey
 from initmig.doctor.checks import Check, of_expiry, of_refusal
 from initmig.doctor.facts import Schema
 from initmig.doctor.trial import trial
@@ -219,11 +219,11 @@ def _try_history(session: Session, there: Sequence[Found], worker: Worker) -> Ch
 
 
 def _look_for_outsiders(session: Session, server: Server, worker: Worker) -> Iterator[Check]:
-    path = trust_queries.ask_path(session)
-    grants = trust_queries.ask_grants(session, path)
-    yield from trust.of_path(path, grants, worker)
-    yield from trust.of_history(grants)
-    yield trust.of_connecting(trust_queries.ask_connecting(session), server)
+    path = outsider_queries.ask_path(session)
+    grants = outsider_queries.ask_grants(session, path)
+    yield from outsiders.of_path(path, grants, worker)
+    yield from outsiders.of_history(grants)
+    yield outsiders.of_connecting(outsider_queries.ask_connecting(session), server)
 
 
 def _look_for_others(session: Session) -> Iterator[Check]:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from initmig.config import parse_config
-from initmig.doctor import trust
+from initmig.doctor import outsiders
 from initmig.doctor.examination import examine
 from tests.support.databases import Database
 from tests.support.migrations import write
@@ -32,14 +32,14 @@ KEY = "SELECT hashtextextended('public', 20261122)"
 def not_ok(result: Result) -> list[tuple[str, str, str]]:
     """Level, subject and what was found, of the checks that are not ok.
 
-    Without those about other roles, tests/integration/test_doctor_trust.py: other tests have roles,
-    too, and the privileges of a new database differ between versions.
+    Without those about other roles (tests/integration/test_doctor_outsiders.py): other tests have
+    roles, too, and the privileges of a new database differ between versions.
     """
     checks = json.loads(result.out)["checks"]
     return [
         (check["level"], check["subject"], check["found"])
         for check in checks
-        if check["level"] != "ok" and check["subject"] not in trust.SUBJECTS
+        if check["level"] != "ok" and check["subject"] not in outsiders.SUBJECTS
     ]
 
 
@@ -330,7 +330,7 @@ def test_history_of_another_is_mended_by_its_owner(
     [statement] = [
         check["statement"]
         for check in json.loads(result.out)["checks"]
-        if check["statement"] and check["subject"] not in trust.SUBJECTS
+        if check["statement"] and check["subject"] not in outsiders.SUBJECTS
     ]
     Database(owner).execute(statement)
     write(one, {"0002_u.sql": "CREATE TABLE u ()"})

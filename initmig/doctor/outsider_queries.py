@@ -1,7 +1,4 @@
-"""What the catalog says of roles that initmig has no reason to trust, and what they may do here.
-
-The search path has no part in these questions: whoever may create in it may plant what they use.
-"""
+"""What the catalog says of roles that initmig has no reason to trust, and what they may do here."""
 
 from __future__ import annotations
 
@@ -9,19 +6,15 @@ from typing import TYPE_CHECKING
 
 from initmig.doctor import survey
 from initmig.doctor.facts import Connecting, Grant, PathSchema
-from initmig.doctor.trial import trial
 from initmig.locating import SEARCH_PATH, home_of
 from initmig.postgres import quote_literal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
-    from typing import Any
 
     from initmig.postgres import Session
 
 _PATH = f"SELECT n.name, n.may_lack FROM ({SEARCH_PATH}) AS n ORDER BY n.i"
-
-_PINNED = "SET LOCAL search_path = pg_catalog, pg_temp;"
 
 # Trusted: the role of the run, roles granted to it, the login, the owner of the database,
 # superusers, and whoever can become one of them. Which roles are granted, pg_has_role does not say:
@@ -105,7 +98,7 @@ def ask_path(session: Session) -> Sequence[PathSchema]:
     if not names:
         return ()
     values = ", ".join(f"({quote_literal(name)})" for name in names)
-    rows = {row[0]: row for row in _ask(session, _SCHEMAS.format(names=values))}
+    rows = {row[0]: row for row in session.query(_SCHEMAS.format(names=values))}
     return [PathSchema(*(*rows[name], users[name])) for name in names]
 
 
@@ -117,20 +110,15 @@ def ask_grants(session: Session, schemas: Iterable[PathSchema]) -> Sequence[Gran
         tables=_listed(survey.history_names(session)),
         schemas=_listed([each.key for each in schemas]),
     )
-    return [Grant(*row) for row in _ask(session, query)]
+    return [Grant(*row) for row in session.query(query)]
 
 
 def ask_connecting(session: Session) -> Connecting:
     """Which outsiders may connect to the database."""
-    rows = _ask(session, _CONNECTING)
-    [(login_granted,)] = _ask(session, _LOGIN)
+    rows = session.query(_CONNECTING)
+    [(login_granted,)] = session.query(_LOGIN)
     by_public = tuple(name for name, only_public in rows if only_public)
     return Connecting(tuple(name for name, _ in rows), by_public, login_granted)
-
-
-def _ask(session: Session, query: str) -> Sequence[tuple[Any, ...]]:
-    with trial(session):  # which takes the search path back
-        return session.query(_PINNED + query)
 
 
 def _listed(names: Collection[str]) -> str:
