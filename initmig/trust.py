@@ -74,7 +74,7 @@ SELECT c.relname, coalesce(
         AND {_calls("k.conbin", "pg_constraint", "k.oid")} LIMIT 1),
     (SELECT format('has the statistics %I, which call a function', s.stxname)
      FROM pg_statistic_ext s WHERE s.stxrelid = c.oid
-        AND {_calls("s.stxexprs", "pg_statistic_ext", "s.oid")} LIMIT 1),
+        AND {_calls("(to_jsonb(s) ->> 'stxexprs')", "pg_statistic_ext", "s.oid")} LIMIT 1),
     (SELECT format('has the policy %I, which calls a function', p.polname)
      FROM pg_policy p WHERE p.polrelid = c.oid
         AND {_calls("concat(p.polqual, p.polwithcheck)", "pg_policy", "p.oid")} LIMIT 1),
