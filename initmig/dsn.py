@@ -21,31 +21,61 @@ _SIGNS = ("://", "password", "oauth_client_secret", "scram_client_key", "scram_s
 """Where nothing of this is, there is nothing to mask."""
 
 
-_OF_OTHERS = {
-    "schema currentSchema search_path searchpath": (
-        "leave it out, and name the schema with --schema or INITMIG_SCHEMA"
-    ),
-    "role": "leave it out, and name the role with --role",
-    "lock_timeout": "leave it out, and set --lock-timeout",
-    "statement_timeout": "leave it out, and set --statement-timeout",
-    "database": "write the name behind the host and a slash instead",
-    "ssl sslaccept ssl_mode sslMode tls": "write sslmode instead, such as sslmode=require",
-    "sslidentity": "write sslcert and sslkey instead",
-    "timeout connection_timeout connectTimeout loginTimeout": "write connect_timeout instead",
-    "ApplicationName applicationName": "write application_name instead",
-    "encoding charset characterEncoding": "leave it out: initmig always talks UTF-8",
-    "autocommit driver connection_limit pgbouncer pool pool_timeout pool_size poolSize"
-    " pool_max_conns pool_min_conns pool_max_conn_lifetime pool_max_conn_idle_time max_connections"
-    " max_overflow max_pool_size maxPoolSize conn_max_age conn_health_checks socket_timeout"
-    " socketTimeout prepareThreshold prepare_threshold preparedStatements prepared_statements"
-    " prepared_statement_cache_size statement_cache_size statement_cache_capacity"
-    " statement_cache_mode default_query_exec_mode binary_parameters binaryTransfer stringtype"
-    " reWriteBatchedInserts x-migrations-table x-multi-statement x-statement-timeout": (
-        "leave it out: it is for another program"
-    ),
-}
-"""What applications and other tools put into a URL, and what to do without it."""
-
+LIBPQ = frozenset(
+    (
+        "application_name",
+        "channel_binding",
+        "client_encoding",
+        "connect_timeout",
+        "dbname",
+        "fallback_application_name",
+        "gssdelegation",
+        "gssencmode",
+        "gsslib",
+        "host",
+        "hostaddr",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "krbsrvname",
+        "load_balance_hosts",
+        "max_protocol_version",
+        "min_protocol_version",
+        "oauth_client_id",
+        "oauth_client_secret",
+        "oauth_issuer",
+        "oauth_scope",
+        "options",
+        "passfile",
+        "password",
+        "port",
+        "replication",
+        "require_auth",
+        "requirepeer",
+        "scram_client_key",
+        "scram_server_key",
+        "service",
+        "ssl_max_protocol_version",
+        "ssl_min_protocol_version",
+        "sslcert",
+        "sslcertmode",
+        "sslcompression",
+        "sslcrl",
+        "sslcrldir",
+        "sslkey",
+        "sslkeylogfile",
+        "sslmode",
+        "sslnegotiation",
+        "sslpassword",
+        "sslrootcert",
+        "sslsni",
+        "target_session_attrs",
+        "tcp_user_timeout",
+        "user",
+    )
+)
+"""The parameters of libpq 18; another version may know more, so that libpq decides on the rest."""
 
 _DIGITS = frozenset("0123456789")
 _HEX_DIGITS = _DIGITS | set("abcdefABCDEF")
@@ -96,6 +126,11 @@ def parse_dsn(text: str) -> Dsn:
             f"a connection string cannot begin with {scheme}://; "
             f"write {accepted} or key=value pairs of libpq"
         )
+    if not text.strip()[-1:].isalnum():
+        from initmig.foreign_parameters import wrapping
+
+        if told := wrapping(text):
+            raise ValueError(told)
     _check_url(rest)
     return Dsn(f"postgresql://{rest}")
 
@@ -138,15 +173,28 @@ def mask_secrets(text: str) -> str:
 
 
 def _check_pairs(text: str) -> None:
-    """Raise ValueError unless libpq can split *text* into keys and values."""
+    """Raise ValueError unless libpq can split *text* into keys and values, and may know the keys.
+
+    A key that nobody is known to have is left to libpq.
+    """
     import re
 
     value = r"(?:'(?:[^'\\]++|\\.)*+'|(?!')(?:[^\s\\]++|\\.?)*+)"
-    if not re.fullmatch(rf"(?s)(?:\s*+[A-Za-z_]\w*+\s*+=\s*+{value})*+\s*", text):
+    pair = rf"\s*+([A-Za-z_]\w*+)\s*+=\s*+{value}"
+    if not re.fullmatch(rf"(?s)(?:{pair})*+\s*", text):
+        from initmig.foreign_parameters import wrapping
+
         raise ValueError(
-            "the connection string is neither a URL nor made of key=value pairs; "
+            wrapping(text)
+            or "the connection string is neither a URL nor made of key=value pairs; "
             "in a pair, write a value with spaces in single quotes"
         )
+    if set(re.findall(rf"(?s){pair}", text)) <= LIBPQ and ";" not in text:
+        return
+    from initmig.foreign_parameters import in_pairs, wrapping
+
+    if told := wrapping(text) or in_pairs(text, LIBPQ):
+        raise ValueError(told)
 
 
 def _check_url(rest: str) -> None:
@@ -159,6 +207,7 @@ def _check_url(rest: str) -> None:
     userinfo, at, _ = rest.partition("/")[0].partition("@")
     address, _, parameters = (rest[len(userinfo) + 1 :] if at else rest).partition("?")
     hosts, _, database = address.partition("/")
+    given = parameters.removesuffix("&").split("&")
     for wrong, remedy in (
         (any(c.isspace() for c in rest), "a space as %20"),
         (not all(map(_is_escape, rest.split("%")[1:])), "% as %25"),
@@ -170,7 +219,7 @@ def _check_url(rest: str) -> None:
             "/ as %2F and ? as %3F, and @ after them; a port is a number",
         ),
         (
-            not all(map(_is_parameter, parameters.removesuffix("&").split("&"))),
+            not all(_is_parameter(each) or _stranger(each, rest) for each in given),
             "/ as %2F and ? as %3F; parameters are key=value, joined by &",
         ),
     ):
@@ -178,18 +227,20 @@ def _check_url(rest: str) -> None:
             raise ValueError(
                 f"user name and password in the URL must be percent-encoded: write {remedy}"
             )
-    for each in parameters.split("&"):
-        if remedy := _remedy(each):
-            key = each.partition("=")[0]
-            raise ValueError(f"libpq does not know the parameter {key} of the URL: {remedy}")
+    for each in given:
+        if told := _stranger(each, rest):
+            raise ValueError(told)
 
 
-def _remedy(parameter: str) -> str:
-    """What to do without a *parameter* of applications and other tools; empty for all others."""
-    if parameter == "ssl=true":  # which libpq takes from the URLs of JDBC
+def _stranger(parameter: str, rest: str) -> str:
+    """What is wrong with a *parameter* of the URL that ends in *rest*, if it can be named."""
+    key, equals, value = parameter.partition("=")
+    # libpq takes ssl=true from the URLs of JDBC
+    if not key or (key in LIBPQ and equals and "=" not in value) or parameter == "ssl=true":
         return ""
-    key = parameter.partition("=")[0]
-    return next((remedy for keys, remedy in _OF_OTHERS.items() if key in keys.split()), "")
+    from initmig.foreign_parameters import in_url
+
+    return in_url(key, equals, rest, LIBPQ)
 
 
 def _is_escape(text: str) -> bool:
@@ -211,5 +262,5 @@ def _is_host(text: str) -> bool:
 def _is_parameter(text: str) -> bool:
     """Whether *text* is ``key=value``, or nothing."""
     key, equals, value = text.partition("=")
-    is_key = (len(key) > 2 and set(key) <= _KEYWORD) or bool(_remedy(text))
+    is_key = len(key) > 2 and set(key) <= _KEYWORD
     return not text or (bool(equals) and "=" not in value and is_key)

@@ -318,6 +318,13 @@ class ServerNotice(Record):
     text: str
 
 
+class ParameterIgnored(Record):
+    """The connection is made without a *parameter* of libpq, or a part of it; said once."""
+
+    parameter: str
+    reason: str
+
+
 class ErrorIgnored(Record):
     """A step with ``ignore_errors`` failed, and the migration went on without it."""
 
@@ -520,6 +527,7 @@ if TYPE_CHECKING:
         | LockNotReleased
         | SessionNotEmptied
         | ServerNotice
+        | ParameterIgnored
         | ErrorIgnored
         | CommitIgnored
         | Printed

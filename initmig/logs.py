@@ -264,6 +264,9 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
         ),
     ),
     events.ServerNotice: _Rendering("info", lambda e: f"{e.severity}: {e.text}"),
+    events.ParameterIgnored: _Rendering(
+        "warning", lambda e: f"the connection parameter {e.parameter} is ignored: {e.reason}"
+    ),
     events.ErrorIgnored: _Rendering("warning", lambda e: f"ignored, as the step says: {e.text}"),
     events.CommitIgnored: _Rendering(
         "warning",

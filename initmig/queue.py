@@ -11,7 +11,7 @@ from initmig.errors import DatabaseRefused, DatabaseUnavailable, QueueTimeout
 from initmig.events import WaitingForYoyo, WaitingInQueue
 from initmig.home import LOCK
 from initmig.locating import columns_of, home_of
-from initmig.postgres import StatementFailed, quote_literal
+from initmig.postgres import NAME_PRIMARY, TAKES_WRITES, StatementFailed, quote_literal
 from initmig.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
@@ -90,13 +90,16 @@ def read_facts(session: Session) -> Facts:
     facts = ask_facts(session)
     if facts.standby:
         raise DatabaseUnavailable(
-            "standby", "the server is a standby, and there is something to write"
+            "standby",
+            "the server is a standby, and there is something to write",
+            hint=NAME_PRIMARY,
         )
     if facts.read_only:
         raise DatabaseUnavailable(
             "read-only",
             "the server is read-only (default_transaction_read_only),"
             " and there is something to write",
+            hint=TAKES_WRITES,
         )
     if not facts.has_schema:
         schema = home_of(session).schema

@@ -128,8 +128,8 @@ def with_session(run: Run, work: Callable[[Session], _T]) -> _T:
                 raise trust.changed() from error
             raise
 
-    def connect(timeout: float) -> Session:
-        session = postgres.connect(run.settings, timeout=timeout)
+    def connect(limit: float) -> Session:
+        session = postgres.connect(run.settings, limit=limit, warn=run.outage.once)
         session.tell_left_out(lambda *left_out: run.emit_once(SettingLeftOut(*left_out)))
         be_patient(session, run)
         return session

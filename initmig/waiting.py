@@ -5,7 +5,7 @@ from __future__ import annotations
 from initmig.durations import format_duration
 from initmig.errors import DatabaseUnavailable, EmptySecret, InitmigError, MigrationsPending
 from initmig.events import Connected, WaitingForDatabase, WaitingForMigrations
-from initmig.postgres import CONNECT_TIMEOUT_SECONDS, LoginRefused, NoAnswer
+from initmig.postgres import LoginRefused, NoAnswer
 from initmig.records import TYPE_CHECKING
 from initmig.signals import stop_wins
 
@@ -28,6 +28,9 @@ _REFUSED_SECONDS = 10.0
 _SHORTEST_LIMIT_SECONDS = 10.0
 """For an answer that takes no time: a timeout of 0 is for connecting."""
 
+_ONE_TRY_SECONDS = 60.0
+"""For connecting where there is one try: each address has its connect timeout within that."""
+
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 3.0
 
@@ -37,7 +40,7 @@ def with_session(
 ) -> _T:
     """What *work* returns on a session, tried again for as long as waiting can help.
 
-    *connect* gets the seconds that it may take for each host.
+    *connect* gets the seconds that it may take.
 
     :raises DatabaseUnavailable: the timeout of *outage* is over; so EmptySecret, LoginRefused
         and MigrationsPending
@@ -90,9 +93,9 @@ class Outage:
         self._longest_pause = _FIRST_PAUSE_SECONDS / 2
 
     def patience(self) -> float:
-        """Seconds that one attempt to connect may take."""
+        """Seconds that one attempt to connect may take, at all addresses together."""
         left = self._timeout - self._waited()
-        return min(CONNECT_TIMEOUT_SECONDS, left) if left > 0 else CONNECT_TIMEOUT_SECONDS
+        return left if left > 0 else _ONE_TRY_SECONDS
 
     def limit(self) -> float:
         """Seconds that one statement of initmig's own may take, tried as often as that allows."""
@@ -167,7 +170,9 @@ class Outage:
         raise DatabaseUnavailable(
             error.id,
             f"{error} (waited {format_duration(self._waited())})",
-            hint="start the database or mend the way to it; --wait-timeout says how long to wait",
+            hint=error.problems[0].hint
+            or "check that the database is running and reachable; --wait-timeout sets how long to"
+            " wait for it",
         ) from error
 
     def _limit(self, error: InitmigError) -> float:

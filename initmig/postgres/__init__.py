@@ -5,7 +5,9 @@ Python to be given one, or where libpq alone would do less for the user.
 """
 
 from initmig.postgres.errors import (
+    NAME_PRIMARY,
     READ_ONLY,
+    TAKES_WRITES,
     UNDEFINED_COLUMN,
     UNDEFINED_TABLE,
     AfterCommit,
@@ -18,7 +20,6 @@ from initmig.postgres.errors import (
 )
 from initmig.postgres.libpq import OPEN
 from initmig.postgres.parameters import (
-    CONNECT_TIMEOUT_SECONDS,
     Settings,
     committing,
     preamble,
@@ -27,9 +28,10 @@ from initmig.postgres.session import Session, connect
 from initmig.quoting import quote_identifier, quote_literal
 
 __all__ = [
-    "CONNECT_TIMEOUT_SECONDS",
+    "NAME_PRIMARY",
     "OPEN",
     "READ_ONLY",
+    "TAKES_WRITES",
     "UNDEFINED_COLUMN",
     "UNDEFINED_TABLE",
     "AfterCommit",

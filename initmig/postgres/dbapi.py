@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cached_property
@@ -13,13 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import psycopg
 from psycopg import pq
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import make_conninfo
 from psycopg.errors import error_from_result
 from psycopg.generators import fetch
 from psycopg.rows import tuple_row
 from psycopg.waiting import Ready, Wait
 
-from initmig.dsn import parse_dsn
 from initmig.errors import ConfigError, InitmigError, ServerMessage
 from initmig.postgres.cursors import (
     Cursor,
@@ -48,14 +46,14 @@ from initmig.postgres.errors import (
     one_line,
     out_of_memory,
 )
-from initmig.postgres.libpq import OPEN
+from initmig.postgres.libpq import OPEN, ConnectFailed
 from initmig.postgres.notices import Notices
-from initmig.postgres.parameters import IMPOSED, MARK, Settings, defaults
+from initmig.postgres.parameters import IMPOSED, MARK, RAW
 from initmig.signals import callback
 from initmig.sql.scanner import ending_transaction, split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from typing import TypeVar
 
@@ -63,6 +61,7 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen
 
     from initmig.postgres.connection import OnNotice
+    from initmig.postgres.parameters import Target
 
     _T = TypeVar("_T")
 
@@ -477,15 +476,17 @@ class PsycopgConnection:
         self.dbapi.end()
 
 
-def open_by_psycopg(settings: Settings, timeout: float) -> PsycopgConnection:
-    """A connection in autocommit; *timeout* and what is raised are those of `session.connect`."""
-    params = _parameters(settings, timeout)
-    try:
-        connection = Connection.connect(**params)
-    except psycopg.Error as error:
-        from initmig.postgres.refusals import connect_error
+def open_by_psycopg(target: Target, address: dict[str, str], seconds: float) -> PsycopgConnection:
+    """A connection in autocommit to *target* at *address*, within so many *seconds*.
 
-        raise connect_error(one_line(str(error)), None, params) from error
+    :raises ConnectFailed: there is none
+    """
+    params: dict[str, Any] = {**target.params, **IMPOSED, **address}
+    params["connect_timeout"] = 0 if seconds == float("inf") else max(1, round(seconds))
+    try:
+        connection = Connection.connect(target.conninfo, **params)
+    except psycopg.Error as error:
+        raise _failed(error) from error
     except UnicodeError as error:
         raise ConfigError(
             "malformed-url",
@@ -496,28 +497,26 @@ def open_by_psycopg(settings: Settings, timeout: float) -> PsycopgConnection:
     return PsycopgConnection(connection)
 
 
-def _parameters(settings: Settings, timeout: float) -> dict[str, Any]:
+def look_up(params: Mapping[str, str]) -> dict[str, str]:
+    """As libpq itself in `options`, by the libpq that psycopg uses.
+
+    :raises ConnectFailed: that cannot read *params*
+    """
     try:
-        given = conninfo_to_dict(parse_dsn(settings.conninfo).conninfo)
-    except (psycopg.Error, ValueError) as error:
-        reason = str(error)
-        if isinstance(error, psycopg.Error) and not _quotes_a_parameter(reason, settings.conninfo):
-            # libpq quotes the part that it did not understand, and that may be of the password
-            reason = re.sub(r'"[^"]*"', '"***"', reason)
-        raise ConfigError(
-            "malformed-url",
-            f"the database URL is malformed: {reason.strip()}",
-            hint="give only parameters that libpq knows; in user name and password, write"
-            " @ : / ? # % as %40 %3A %2F %3F %23 %25",
-        ) from None
-    return {**defaults(settings, timeout), **given, **IMPOSED}
+        conninfo = make_conninfo(params["dbname"], **{**params, "dbname": None})
+        pgconn = pq.PGconn.connect_start(conninfo.encode())
+        options = {each.keyword.decode(): each.val for each in pgconn.info}
+        if options["user"] is None:
+            raise ConnectFailed(pgconn.get_error_message())
+    except psycopg.Error as error:
+        raise _failed(error) from error
+    return {name: value.decode(errors=RAW) for name, value in options.items() if value}
 
 
-def _quotes_a_parameter(reason: str, conninfo: str) -> bool:
-    """Whether libpq names an unknown parameter of a URL, and not what is behind a `?` in it."""
-    return (
-        reason.startswith("invalid URI query parameter") and "@" not in conninfo.partition("?")[2]
-    )
+def _failed(error: psycopg.Error) -> ConnectFailed:
+    failed = ConnectFailed(str(error))
+    failed.sqlstates = None
+    return failed
 
 
 class Sample(NamedTuple):

@@ -16,6 +16,18 @@ UNDEFINED_COLUMN = "42703"
 UNDEFINED_OBJECT = "42704"
 READ_ONLY = "25006"
 
+NAME_PRIMARY = (
+    "connect to the primary: name its host; or name all hosts, and target_session_attrs=primary or"
+    " read-write"
+)
+"""What to do where a standby answers."""
+
+TAKES_WRITES = (
+    "turn default_transaction_read_only off, or connect to a server that takes writes: name all"
+    " hosts, and target_session_attrs=read-write"
+)
+"""What to do where a server answers that takes no writes."""
+
 NO_COPY_DATA = b"there is no data for it"
 """What a COPY FROM STDIN is told to fail with that nobody has data for."""
 
@@ -187,7 +199,8 @@ def refused(error: StatementFailed) -> InitmigError:
     if problem.id == TIMEOUT_ID:
         return DatabaseRefused.of(error.problems)
     if problem.server.sqlstate == READ_ONLY:  # it was not when the statement was decided on
-        return DatabaseUnavailable("read-only", f"the server is read-only: {problem.message}")
+        message = f"the server is read-only: {problem.message}"
+        return DatabaseUnavailable("read-only", message, hint=TAKES_WRITES)
     id, hint = "statement-refused", ""
     if problem.server.lacks_right:
         id = "missing-privilege"

@@ -112,6 +112,9 @@ class _Answer(Record):
 class ConnectFailed(Exception):
     """An attempt to connect, in the words of libpq."""
 
+    sqlstates: list[str] | None
+    """What servers said; None where that is not known."""
+
     def __init__(self, words: str) -> None:
         import re
 
@@ -119,6 +122,29 @@ class ConnectFailed(Exception):
         # what is there only because of PQERRORS_VERBOSE
         brief = re.sub(r"(?m):  [0-9A-Z]{5}(?=: )|^LOCATION: .*", "", words)
         super().__init__(one_line(brief))
+
+    @classmethod
+    def of(cls, failures: Sequence[ConnectFailed]) -> ConnectFailed:
+        """All *failures* of one attempt, at several addresses, as one."""
+        failed = cls("\n".join(str(each) for each in failures))
+        failed.sqlstates = []
+        for each in failures:
+            if each.sqlstates is None:
+                failed.sqlstates = None
+                break
+            failed.sqlstates += each.sqlstates
+        return failed
+
+
+class ConnectTimedOut(ConnectFailed):
+    """There was no answer in time from *address*, which is numeric, or empty."""
+
+    def __init__(self, host: str, address: str, port: str) -> None:
+        where = f" ({address})" if address not in ("", host) else ""
+        super().__init__(
+            f'connection to server at "{host}"{where}, port {port} failed: timeout expired'
+        )
+        self.address = address
 
 
 class LibpqConnection:
@@ -149,15 +175,18 @@ class LibpqConnection:
         self._libpq.PQconninfoFree(options)
         return found
 
-    def finish_connecting(self) -> None:
-        """:raises ConnectFailed: the server, or libpq, said no, or there was no answer in time."""
+    def finish_connecting(self, seconds: float) -> None:
+        """Connect, within so many *seconds*.
+
+        :raises ConnectFailed: the server, or libpq, said no, or there was no answer in time
+        """
         libpq, connection = self._libpq, self._connection
         if libpq.PQstatus(connection) == _BAD:
             raise ConnectFailed(self._words())
-        limit = float(self.options()[b"connect_timeout"] or 0) or _FOR_EVER
-        status = _poll(connection, libpq.PQconnectPoll, libpq.PQsocket, limit)
+        status = _poll(connection, libpq.PQconnectPoll, libpq.PQsocket, seconds)
         if status is None:
-            raise ConnectFailed("connection timeout expired")
+            said = (libpq.PQhost, libpq.PQhostaddr, libpq.PQport)
+            raise ConnectTimedOut(*(_text(each(connection)) for each in said))
         if status == _FAILED:
             raise ConnectFailed(self._words())
         libpq.PQsetnonblocking(connection, 1)
@@ -492,6 +521,8 @@ def _declared(libpq: CDLL) -> CDLL:
     for name in ("PQerrorMessage", "PQgetvalue", "PQparameterStatus", "PQcmdStatus"):
         getattr(libpq, name).restype = c_char_p
     for name in ("PQresultErrorField", "PQresultErrorMessage", "PQfname"):
+        getattr(libpq, name).restype = c_char_p
+    for name in ("PQhost", "PQhostaddr", "PQport"):
         getattr(libpq, name).restype = c_char_p
     libpq.PQconninfo.restype = POINTER(_Option)
     for name in _NEVER_NULL:

@@ -9,7 +9,9 @@ from initmig.quoting import USER_SCHEMA, quote_identifier
 from initmig.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from initmig.events import ParameterIgnored
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 _CLIENT_CHECK_INTERVAL = "1s"
@@ -106,7 +108,7 @@ class Settings(Record):
 
     conninfo: str = ""
     password: str = ""
-    """Used where *conninfo* has none."""
+    """Used where neither *conninfo* nor a service file nor PGPASSWORD has one."""
     schema: tuple[str, ...] = ()
     """The search path; empty for the server's."""
     role: str = ""
@@ -131,10 +133,29 @@ class Settings(Record):
         return self.history_table or DEFAULT_TABLE
 
 
-def defaults(settings: Settings, timeout: float) -> dict[str, str]:
-    """What holds where the connection string says nothing; *timeout* in seconds for each host."""
-    given = {**_TRANSPORT, "connect_timeout": str(max(2, round(timeout)))}
-    return {**given, "password": settings.password} if settings.password else given
+class Target(Record):
+    """Where to connect, and how."""
+
+    conninfo: str
+    given: Mapping[str, str]
+    """Each parameter that has a value, be it in a string, file or variable, but for the ports."""
+    params: Mapping[str, str]
+    """What goes along with *conninfo*, and wins over it."""
+    timeout: float
+    """Seconds for each address."""
+    ignored: tuple[ParameterIgnored, ...]
+    """What is left out of the *given*."""
+
+    @property
+    def has_several_hosts(self) -> bool:
+        """Whether more than one host is named."""
+        return "," in self.given.get("host", "") or "," in self.given.get("hostaddr", "")
+
+
+def defaults(settings: Settings, given: Collection[str]) -> dict[str, str]:
+    """What holds for the parameters that are not *given*, be it in a string, file or variable."""
+    own = {**_TRANSPORT, **({"password": settings.password} if settings.password else {})}
+    return {name: value for name, value in own.items() if name not in given}
 
 
 def preamble(settings: Settings) -> str:

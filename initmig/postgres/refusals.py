@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 
 from initmig.causes import CONNECTING
+from initmig.dsn import LIBPQ
 from initmig.errors import ConfigError, DatabaseRefused, DatabaseUnavailable
-from initmig.postgres.errors import LoginRefused
+from initmig.postgres.errors import NAME_PRIMARY, LoginRefused
 from initmig.postgres.libpq import ConnectFailed, LibpqConnection, find_libpq, ping
+from initmig.postgres.parameters import CONNECT_TIMEOUT_SECONDS
 from initmig.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,22 +26,43 @@ if TYPE_CHECKING:
 
     from initmig.errors import InitmigError
 
-    _Verdict = Literal["unsupported", "refused", "not now", "malformed", "not tried"]
+    _Verdict = Literal[
+        "unsupported",
+        "file",
+        "malformed",
+        "insecure",
+        "standby",
+        "refused",
+        "not now",
+        "not tried",
+    ]
 
 
 _WORDS: dict[_Verdict, str] = {
     # a pooler's: what is said at start-up would be said to a connection that others use next
     "unsupported": r"unsupported startup parameter",
-    "refused": r"SSL|certificate|GSSAPI|pg_hba\.conf|password|authentication|permission denied"
+    # libpq reads them when it connects
+    "file": r"(certificate|private key) file|no home directory|could not get home directory"
+    r"|load system root certificate|decrypt private key",
+    # so it is with values; it names the parameter, and never the password
+    "malformed": r"invalid (integer value|port number)|invalid \S+ value: \"\""
+    r"|setsockopt\(\w+\) failed: Invalid argument|SSL protocol version range|weak sslmode"
+    r"|invalid SCRAM (client|server) key|could not (match|parse network address)|is too long \("
+    r"|failed: Not a directory",
+    # what one side asks for, and the other does not have: neither changes by itself
+    "insecure": r"SSL was required|SSL error: |certificate for \"\" .*does not match host name"
+    r"|channel binding (is )?required|authentication method requirement|did not request an SSL"
+    r"|GSSAPI encryption required|does not support GSSAPI|no OAuth flows",
+    "standby": r"session is (not )?read-only|server is (not )?in hot standby mode",
+    "refused": r"SSL(?! SYSCALL)|certificate|GSSAPI|pg_hba\.conf|password|authentication"
+    r"|[Pp]ermission denied"
     r"|(role|database|user) \"[^\"]*\" (does not exist|is not)|not permitted to log in",
     "not now": r"too many|connection slots|no more connections allowed"
     r"|is (starting up|shutting down)|recovery|standby|read-only|not yet accepting"
     r"|Connection refused|timeout expired|resolve host|translate host name"
-    r"|closed the connection|query_wait_timeout",
-    # what libpq finds only when it connects; it names the option, and never the password
-    "malformed": r"^invalid (integer value|port number)",
+    r"|closed the connection|query_wait_timeout|SSL SYSCALL",
 }
-"""The first that is found counts: of several hosts, one that refuses is enough."""
+"""The first that is found counts: of several addresses, one that refuses is enough."""
 
 _NO_SOCKET = r'connection to server on socket "([^"]*)" failed: No such file or directory'
 """What libpq tries where no host is named."""
@@ -48,61 +72,112 @@ _PINGS: dict[int, _Verdict] = {0: "refused", 3: "not tried"}
 """By PGPing: PQPING_OK, and PQPING_NO_ATTEMPT."""
 
 
+_SOCKET = r'on socket "([^"]*)" failed: Connection refused'
+
+_UNKNOWN = r'invalid (?:connection option|URI query parameter:?) "([^"]*)"'
+
+
 def connect_error(
-    reason: str, sqlstates: Sequence[str] | None, params: Mapping[str, str]
+    reason: str,
+    sqlstates: Sequence[str] | None,
+    params: Mapping[str, str],
+    given: Mapping[str, str],
 ) -> InitmigError:
     """What is to be done about an attempt to connect with *params* that failed for *reason*.
 
-    *sqlstates* is None where they are not known; then they are asked for.
+    *sqlstates* is None where they are not known; then they are asked for. *given* is what *params*
+    come to.
     """
     missing = re.match(_NO_SOCKET, reason)
-    if missing and not _names_a_host(params):
+    if missing and not (given.get("host") or given.get("hostaddr")):
         return ConfigError(
             "no-database",
             f"no database is configured, and none is running on this machine ({missing[1]})",
             hint="set DATABASE_URL, or PGHOST and the other PG* variables",
         )
+    refusing = re.search(_SOCKET, reason)
+    if refusing and not _may_be_socket(refusing[1]):
+        return _malformed(f"{refusing[1]} is not a socket", "name the folder of the socket as host")
     return _told(reason, _by_words(reason) or _by_sqlstates(sqlstates, params))
 
 
-def _names_a_host(params: Mapping[str, str]) -> bool:
-    """Whether the connection string, a variable or a service file names one."""
-    libpq = find_libpq()
-    if libpq is None:
-        return bool(params.get("host") or os.environ.get("PGHOST") or params.get("service"))
-    connection = LibpqConnection(libpq, params)
-    options = connection.options()
-    connection.close()
-    return bool(options[b"host"] or options[b"hostaddr"])
+def _may_be_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return True
+
+
+def malformed(reason: str, conninfo: str) -> ConfigError:
+    """What is to be done about a *conninfo* that libpq cannot read for *reason*.
+
+    libpq quotes the part that it does not understand, and that may be of the password.
+    """
+    if "service" in reason:
+        return ConfigError(
+            "service-file",
+            f"the service file cannot be used: {reason}",
+            hint="check service or PGSERVICE, and the file: PGSERVICEFILE, ~/.pg_service.conf, or"
+            " pg_service.conf in PGSYSCONFDIR",
+        )
+    if "local user" in reason:
+        return _malformed(reason, "name the user in the URL, or in PGUSER")
+    if unknown := re.search(_UNKNOWN, reason):
+        from initmig import foreign_parameters
+
+        rest = conninfo.partition("://")[2] or conninfo
+        if foreign_parameters.can_be_shown(unknown[1], rest):
+            return _malformed(foreign_parameters.unknown(unknown[1], LIBPQ))
+    return _malformed(re.sub(r'"[^"]*"', '"***"', reason))
+
+
+def _malformed(reason: str, hint: str = "") -> ConfigError:
+    return ConfigError(
+        "malformed-url",
+        f"the database URL cannot be used: {reason}",
+        hint=hint
+        or "give only parameters and values that libpq knows, be it in the URL, in PG* variables or"
+        " in a service file; in user name and password, write @ : / ? # % as"
+        " %40 %3A %2F %3F %23 %25",
+    )
 
 
 def _told(reason: str, verdict: _Verdict) -> InitmigError:
+    error: InitmigError
     match verdict:
         case "unsupported":
-            return DatabaseRefused(
+            error = DatabaseRefused(
                 "startup-parameter-unsupported",
                 reason,
                 hint="take it out of the URL (for a search path there is --schema, for a role"
                 " --role), or let the pooler drop it: ignore_startup_parameters in PgBouncer",
             )
+        case "file":
+            error = ConfigError(
+                "tls-file",
+                reason,
+                hint="check the files that sslrootcert, sslcert and sslkey name, and sslpassword",
+            )
+        case "insecure":
+            error = DatabaseRefused(
+                "security-mismatch",
+                reason,
+                hint="check sslmode, sslrootcert, gssencmode, channel_binding and require_auth,"
+                " and what the server offers",
+            )
+        case "standby":
+            error = DatabaseUnavailable("standby", reason, hint=NAME_PRIMARY)
         case "refused":
-            return LoginRefused(
+            error = LoginRefused(
                 "login-refused",
                 reason,
                 hint="check user, password, database and sslmode, and the server's pg_hba.conf",
             )
         case "not now":
-            return DatabaseUnavailable("database-unavailable", reason)
-        case "malformed":
-            return ConfigError("malformed-url", f"the database URL cannot be used: {reason}")
-        case "not tried":
-            return ConfigError(
-                "malformed-url",
-                f"the database URL cannot be used: {reason}",
-                hint="name the user in the URL, or in PGUSER"
-                if "local user" in reason
-                else "see the connection strings and PG* variables of libpq",
-            )
+            error = DatabaseUnavailable("database-unavailable", reason)
+        case "malformed" | "not tried":
+            error = _malformed(reason)
+    return error
 
 
 def _by_words(reason: str) -> _Verdict | None:
@@ -128,9 +203,9 @@ def _ask_for_sqlstates(libpq: CDLL, params: Mapping[str, str]) -> Sequence[str]:
     """
     connection = LibpqConnection(libpq, params)
     try:
-        connection.finish_connecting()
+        connection.finish_connecting(CONNECT_TIMEOUT_SECONDS)
     except ConnectFailed as failed:
-        return failed.sqlstates
+        return failed.sqlstates or ()
     finally:
         connection.close()
     return ("00000",)

@@ -9,7 +9,6 @@ from initmig.postgres import names
 from initmig.postgres.connecting import open_connection
 from initmig.postgres.errors import TIMEOUT_ID, UNDEFINED_OBJECT, StatementFailed, refused
 from initmig.postgres.parameters import (
-    CONNECT_TIMEOUT_SECONDS,
     RAW,
     WANTED,
     absent,
@@ -25,12 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeAlias, TypeVar
 
+    from initmig.events import ParameterIgnored
     from initmig.postgres.connection import Connection, Copies, OnNotice, Patience
     from initmig.postgres.parameters import Settings, Wanted
 
     _T = TypeVar("_T")
     MakePatience: TypeAlias = Callable[["Session"], Patience]
     OnLeftOut: TypeAlias = Callable[[str, str, str], None]
+
+_RECONNECT_SECONDS = 60.0
+"""For all addresses together, where no wait timeout is at hand."""
 
 _LONGEST_SILENCE_SECONDS = 10.0
 _SHORTEST_SILENCE_SECONDS = 0.5
@@ -405,7 +408,7 @@ class Session:
         self._connect(python=self.connection.dbapi is not None)
 
     def _connect(self, *, python: bool) -> None:
-        self.connection = open_connection(self._settings, CONNECT_TIMEOUT_SECONDS, python=python)
+        self.connection = open_connection(self._settings, _RECONNECT_SECONDS, python=python)
         self._begin()
         if self._on_notice:
             self.connection.tell_notices(self._on_notice)
@@ -415,11 +418,18 @@ class Session:
         self.connection.close()
 
 
-def connect(settings: Settings, *, timeout: float = CONNECT_TIMEOUT_SECONDS) -> Session:
-    """A session; *timeout* in seconds for each host to let it in.
+def connect(
+    settings: Settings,
+    *,
+    limit: float = _RECONNECT_SECONDS,
+    warn: Callable[[ParameterIgnored], None] = lambda _: None,
+) -> Session:
+    """A session, within *limit* seconds; each address has the connect timeout of its own.
 
-    :raises ConfigError: the connection string is malformed
+    *warn* is called for each parameter that cannot be used, and need not.
+
+    :raises ConfigError: the connection string is malformed, or names a file that cannot be used
     :raises DatabaseUnavailable: no answer, or the answer was: not now
     :raises LoginRefused: the server answered, and refused
     """
-    return Session(open_connection(settings, timeout), settings)
+    return Session(open_connection(settings, limit, warn=warn), settings)

@@ -72,6 +72,7 @@ EVENTS = (
     events.LockNotReleased("canceling statement due to lock timeout"),
     events.SessionNotEmptied("canceling statement due to lock timeout"),
     events.ServerNotice("NOTICE", "table exists"),
+    events.ParameterIgnored("passfile", "the password file /run/x is not a plain file"),
     events.ErrorIgnored("DuplicateTable: t"),
     events.CommitIgnored("0002_b", "commit()", "m/0002_b.py", 7),
     events.Printed("hello"),

@@ -1,0 +1,122 @@
+"""The files on the client's side that a connection needs: for TLS, and of passwords.
+
+libpq does without many of them silently, or warns on stderr by itself at each attempt.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from initmig.errors import ConfigError
+from initmig.events import ParameterIgnored
+from initmig.records import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TLS_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "sslcrldir")
+_LONGEST_PASSWORD_BYTES = 1023  # OpenSSL's PEM_BUFSIZE, less one
+_NO_FILE = f"{os.devnull}/none"
+"""A path where no file can be: libpq does not look for another one, and says nothing."""
+
+
+def refuse_unusable(given: Mapping[str, str]) -> None:
+    """:raises ConfigError: TLS may be used, and a file for it that is named cannot be used"""
+    if given.get("sslmode") == "disable" or not _has_network_host(given):
+        return
+    for name in _TLS_FILES:
+        path = given.get(name, "")
+        if reason := _reason_against(name, path):
+            raise ConfigError(
+                "tls-file",
+                f"{name} names {path}, which {reason}",
+                hint="mount the file readable for the user of the process, and correct the path",
+            )
+
+
+def _has_network_host(given: Mapping[str, str]) -> bool:
+    """TLS is never used over a Unix socket, which is also the default."""
+    hosts = given.get("host", "").split(",")
+    return bool(given.get("hostaddr")) or not all(each[:1] in ("", "/", "@") for each in hosts)
+
+
+def _reason_against(name: str, path: str) -> str:
+    """Why *path* cannot be what the parameter *name* is for; empty if that is left to libpq."""
+    if not path or (name == "sslrootcert" and path == "system"):
+        return ""
+    try:
+        return _mismatch(name, path, os.stat(path).st_mode)
+    except (OSError, ValueError) as error:
+        # the key of an engine of OpenSSL is no file
+        engine = name == "sslkey" and ":" in path
+        return "" if engine else f"cannot be used: {_words(error)}"
+
+
+def _mismatch(name: str, path: str, mode: int) -> str:
+    """Why *path*, which is there and of that *mode*, cannot be what *name* is for."""
+    is_folder = name == "sslcrldir"
+    if stat.S_ISDIR(mode) != is_folder:
+        return "is not a directory" if is_folder else "is a directory"
+    if not os.access(path, os.R_OK | (os.X_OK if is_folder else 0)):
+        return "cannot be read by this user"
+    if name == "sslcrl" and not _holds_revocations(path):
+        return "has no list of revoked certificates in PEM: libpq would check none"
+    return ""
+
+
+def _words(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _holds_revocations(path: str) -> bool:
+    with open(path, "rb") as file:
+        return b"-----BEGIN X509 CRL-----" in file.read()
+
+
+def ignored(
+    given: Mapping[str, str], *, has_password: bool
+) -> tuple[dict[str, str], tuple[ParameterIgnored, ...]]:
+    """What libpq would leave out with a line on stderr: parameters with which it says nothing.
+
+    With *has_password*, libpq looks for no file of passwords.
+    """
+    found = []
+    if not has_password:
+        found.append(("passfile", _NO_FILE, _against_passwords(given.get("passfile", ""))))
+    found.append(("sslkeylogfile", os.devnull, _against_key_log(given.get("sslkeylogfile", ""))))
+    key = given.get("sslpassword", "").encode(errors="surrogateescape")
+    if len(key) > _LONGEST_PASSWORD_BYTES:
+        short = key[:_LONGEST_PASSWORD_BYTES].decode(errors="ignore")
+        reason = f"it has more than {_LONGEST_PASSWORD_BYTES} bytes: what is behind them is cut off"
+        found.append(("sslpassword", short, reason))
+    instead = {name: value for name, value, reason in found if reason}
+    return instead, tuple(ParameterIgnored(name, reason) for name, _, reason in found if reason)
+
+
+def _against_passwords(path: str) -> str:
+    """Why libpq does not use the file of passwords at *path*, by default the user's."""
+    named = bool(path)
+    path = path or os.path.expanduser("~/.pgpass")
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:
+        return f"the password file {path} cannot be used: {_words(error)}" if named else ""
+    if not stat.S_ISREG(mode):
+        return f"the password file {path} is not a plain file"
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return f"the password file {path} can be used by others than its owner: chmod 600 it"
+    if not os.access(path, os.R_OK):
+        return f"the password file {path} cannot be read by this user"
+    return ""
+
+
+def _against_key_log(path: str) -> str:
+    """Why libpq cannot write the keys of its TLS sessions to *path*."""
+    if not path:
+        return ""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+    except (OSError, ValueError) as error:
+        return f"{path} cannot be written: {_words(error)}"
+    return ""
