@@ -248,7 +248,7 @@ def in_pairs(text: str, known: Iterable[str]) -> str:
     """What is wrong with a name in the pairs of *text*; empty if nothing is."""
     value = r"(?:'(?:[^'\\]|\\.)*'|[^\s\\]*(?:\\.[^\s\\]*)*)"
     for name, said in re.findall(rf"(?s)([A-Za-z_]\w*)\s*=\s*({value})", text):
-        if re.search(r"(?i);\s*(host|server|username|user id|password|database)\s*=", said):
+        if re.search(r"(?i);\s*(host|port|server|username|user id|password|database)\s*=", said):
             return (
                 "the connection string has pairs that end in a semicolon, as for Npgsql;"
                 " write a URL, or libpq's pairs: host=… port=… dbname=… user=… password=…"

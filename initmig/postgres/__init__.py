@@ -1,7 +1,7 @@
 """The only door to PostgreSQL: connect, ask, run a script; errors become initmig's here.
 
 A connection is libpq's alone; psycopg's, which takes its time to import, where there are steps in
-Python to be given one, or where libpq alone would do less for the user.
+Python to be given one, or no libpq that can be used alone.
 """
 
 from initmig.postgres.errors import (
