@@ -42,7 +42,7 @@ def open_connection(
     except ConnectFailed as failed:
         from initmig.postgres.refusals import connect_error
 
-        params = {**target.params, "dbname": target.conninfo, **IMPOSED}
+        params = {"dbname": target.conninfo, **target.params, **IMPOSED}
         raise connect_error(str(failed), failed.sqlstates, params, target.given) from failed
 
 
@@ -90,7 +90,7 @@ def _share(target: Target, deadline: float, attempts: int) -> float:
 def _by_libpq(target: Target, address: dict[str, str], seconds: float) -> Connection:
     libpq = find_libpq()
     assert libpq  # noqa: S101 - it was there a moment ago
-    params = {**target.params, "dbname": target.conninfo, **IMPOSED, **address}
+    params = {"dbname": target.conninfo, **target.params, **IMPOSED, **address}
     connection = LibpqConnection(libpq, params)
     try:
         connection.finish_connecting(seconds)

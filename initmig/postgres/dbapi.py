@@ -510,7 +510,7 @@ def look_up(params: Mapping[str, str]) -> dict[str, str]:
             raise ConnectFailed(pgconn.get_error_message())
     except psycopg.Error as error:
         raise _failed(error) from error
-    return {name: value.decode(errors=RAW) for name, value in options.items() if value}
+    return {name: value.decode(errors=RAW) for name, value in options.items() if value is not None}
 
 
 def _failed(error: psycopg.Error) -> ConnectFailed:

@@ -24,6 +24,16 @@ _REFUSED_FIRST = {"port": "," * 999}
 _REFUSED_WITH_PORTS = {"channel_binding": "?", "password": "?"}
 """Later; but with a password, libpq does not look for its file of passwords."""
 
+_NUMBERS = (
+    "connect_timeout",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "tcp_user_timeout",
+)
+"""libpq itself reads them when it connects, and not all of them always."""
+
 _FILES = frozenset(
     ("sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir", "sslkeylogfile", "sslpassword")
 )
@@ -31,7 +41,7 @@ _FILES = frozenset(
 
 def ports_of(target: Target) -> str:
     """One for all hosts, or one for each, separated by commas."""
-    asked = {**target.params, "dbname": target.conninfo, **_REFUSED_WITH_PORTS}
+    asked = {"dbname": target.conninfo, **target.params, **_REFUSED_WITH_PORTS}
     return _look_up(asked).get("port", "")
 
 
@@ -51,16 +61,23 @@ def find_target(settings: Settings) -> Target:
 
         raise malformed(str(failed), conninfo) from None
     del given["port"]
+    for name in _NUMBERS:
+        if not _is_number(given.get(name, "0")):
+            raise ConfigError(
+                "malformed-url",
+                f"{name} is {given[name]!r}, which libpq does not take for a whole number",
+                hint="correct it in the connection string, the service file or the PG* variable",
+            )
     params = defaults(settings, given)
     ignored: tuple[ParameterIgnored, ...] = ()
-    has_password = "password" in given or "password" in params
+    has_password = bool(given.get("password") or params.get("password"))
     if _FILES & given.keys() or not has_password:
         from initmig.postgres import client_files
 
         client_files.refuse_unusable(given)
         instead, ignored = client_files.ignored(given, has_password=has_password)
         params |= instead
-    return Target(conninfo, given, params, _timeout(given), ignored)
+    return Target(conninfo, given, params, _seconds(given), ignored)
 
 
 def _look_up(params: Mapping[str, str]) -> dict[str, str]:
@@ -77,22 +94,26 @@ def _look_up(params: Mapping[str, str]) -> dict[str, str]:
             connection.finish_connecting(0)
     finally:
         connection.close()
-    return {name.decode(): value.decode(errors=RAW) for name, value in options.items() if value}
+    found = {name.decode(): value for name, value in options.items()}
+    return {name: value.decode(errors=RAW) for name, value in found.items() if value is not None}
 
 
-def _timeout(given: Mapping[str, str]) -> float:
-    """Seconds; as for libpq, which reads it like C's strtol, 0 and less is no limit."""
-    text = given.get("connect_timeout")
-    if text is None:
+def _seconds(given: Mapping[str, str]) -> float:
+    """For each address; as for libpq, 0 and less is no limit."""
+    if "connect_timeout" not in given:
         return CONNECT_TIMEOUT_SECONDS
+    seconds = float(given["connect_timeout"])
+    return seconds if seconds > 0 else float("inf")
+
+
+def _is_number(text: str) -> bool:
+    """Whether libpq takes *text*, which it reads with C's strtol, for an int."""
     number = text.strip(" \t\n\v\f\r")
     digits = number[1:] if number[:1] in ("+", "-") else number
-    # the shortest text that is out of range has 10 digits, but for leading zeros
+    if not (digits.isascii() and digits.isdigit()):
+        return False
     significant = digits.lstrip("0")
-    if not (digits.isascii() and digits.isdigit()) or int(significant[:11] or 0) >= 2**31:
-        raise ConfigError(
-            "malformed-url",
-            f"connect_timeout is {text!r}, which libpq does not take for a whole number of seconds",
-            hint="write connect_timeout=5, in the connection string or in PGCONNECT_TIMEOUT",
-        )
-    return float(number) if float(number) > 0 else float("inf")
+    # Python reads no number of thousands of digits
+    return (
+        len(significant) < 11 and -(2**31) <= int(f"{number[: -len(digits)]}0{significant}") < 2**31
+    )

@@ -26,6 +26,8 @@ _TRANSPORT = {
     "keepalives": "1",
     **_KEEPALIVES,
     **_USER_TIMEOUT,
+    # without one, OpenSSL asks the terminal for it, and waits for an answer
+    "sslpassword": "-",
     # fallback_: an application_name of the user's own wins
     "fallback_application_name": "initmig",
 }

@@ -50,8 +50,10 @@ _WORDS: dict[_Verdict, str] = {
     r"|invalid SCRAM (client|server) key|could not (match|parse network address)|is too long \("
     r"|failed: Not a directory",
     # what one side asks for, and the other does not have: neither changes by itself
-    "insecure": r"SSL was required|SSL error: |certificate for \"\" .*does not match host name"
+    "insecure": r"SSL was required|SSL error: (?!unexpected eof)"
+    r"|certificate for \"\" .*does not match host name"
     r"|channel binding (is )?required|authentication method requirement|did not request an SSL"
+    r"|without a valid SSL certificate"
     r"|GSSAPI encryption required|does not support GSSAPI|no OAuth flows",
     "standby": r"session is (not )?read-only|server is (not )?in hot standby mode",
     "refused": r"SSL(?! SYSCALL)|certificate|GSSAPI|pg_hba\.conf|password|authentication"
