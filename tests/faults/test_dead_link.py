@@ -143,7 +143,7 @@ class Scene:
     second: ClassVar[dict[str, str]] = {"0002_second.sql": GATED}
     applied_meanwhile: ClassVar = FIRST_ONCE
     """What is applied once both sides have noticed."""
-    says: ClassVar = (LOST, "timeout expired (waited ", "mend the way to it")
+    says: ClassVar = (LOST, "timeout expired (waited ", "is running and reachable")
     """Words of the client, those first by which it shows that it has noticed."""
 
     def __init__(self, far: Far, folder: Path, initmig: Initmig) -> None:

@@ -82,6 +82,10 @@ class Link:
         """Let packets pass again."""
         self._on_router("iptables", "--policy", "FORWARD", "ACCEPT")
 
+    def swallow(self, address: str) -> None:
+        """Let every packet of the far host to *address* disappear; nobody is told."""
+        _ip("-n", self._router, "route", "add", "blackhole", f"{address}/32")
+
     def _on_router(self, *command: str) -> None:
         _ip("netns", "exec", self._router, *command)
 
