@@ -264,12 +264,10 @@ def can_be_shown(name: str, text: str) -> bool:
     It may be where a password, which has a ``&`` or a space in it, stands before; or where an ``@``
     comes behind it. *text* is what stands behind ``://``, or pairs.
     """
-    _, is_url, query = text.partition("?")
-    if is_url and "@" in query:
+    if "@" in text.partition("?")[2]:
         return False
-    before = query if is_url else text
-    found = re.search(rf"(?:^|[&\s]){re.escape(name)}\s*(=|&|$)", before)
-    return found is not None and not _SECRET.search(before[: found.start()])
+    found = re.search(rf"(?:^|[?&\s]){re.escape(name)}\s*(=|&|$)", text)
+    return found is not None and not _SECRET.search(text[: found.start()])
 
 
 def wrapping(text: str) -> str:

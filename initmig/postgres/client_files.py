@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 
+from initmig.dsn import mask_secrets
 from initmig.errors import ConfigError
 from initmig.events import ParameterIgnored
 from initmig.records import TYPE_CHECKING
@@ -30,7 +31,7 @@ def refuse_unusable(given: Mapping[str, str]) -> None:
         if reason := _reason_against(name, path):
             raise ConfigError(
                 "tls-file",
-                f"{name} names {path}, which {reason}",
+                mask_secrets(f"{name} names {path}, which {reason}"),
                 hint="mount the file readable for the user of the process, and correct the path",
             )
 
@@ -91,7 +92,9 @@ def ignored(
         reason = f"it has more than {_LONGEST_PASSWORD_BYTES} bytes: what is behind them is cut off"
         found.append(("sslpassword", short, reason))
     instead = {name: value for name, value, reason in found if reason}
-    return instead, tuple(ParameterIgnored(name, reason) for name, _, reason in found if reason)
+    return instead, tuple(
+        ParameterIgnored(name, mask_secrets(reason)) for name, _, reason in found if reason
+    )
 
 
 def _against_passwords(path: str) -> str:

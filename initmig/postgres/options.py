@@ -6,7 +6,7 @@ connect with a parameter that it refuses before it does anything with the others
 
 from __future__ import annotations
 
-from initmig.dsn import parse_dsn
+from initmig.dsn import mask_secrets, parse_dsn
 from initmig.errors import ConfigError
 from initmig.postgres.libpq import ConnectFailed, LibpqConnection, find_libpq
 from initmig.postgres.parameters import CONNECT_TIMEOUT_SECONDS, RAW, Target, defaults
@@ -65,7 +65,8 @@ def find_target(settings: Settings) -> Target:
         if not _is_number(given.get(name, "0")):
             raise ConfigError(
                 "malformed-url",
-                f"{name} is {given[name]!r}, which libpq does not take for a whole number",
+                # where a value was forgotten, the next pair is the value
+                mask_secrets(f"{name} is {given[name]!r}, which libpq takes for no whole number"),
                 hint="correct it in the connection string, the service file or the PG* variable",
             )
     params = defaults(settings, given)
