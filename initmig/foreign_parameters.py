@@ -220,9 +220,12 @@ def remedy(name: str, known: Iterable[str]) -> str:
 
 def unknown(name: str, known: Iterable[str]) -> str:
     """What to say of the parameter *name*, which nobody is known to have."""
-    near = get_close_matches(name.lower(), known, n=1)
-    nearest = f"the nearest that it knows is {near[0]}" if near else "leave it out"
-    return f"libpq does not know the parameter {name}: {nearest}"
+    told = f"libpq does not know the parameter {name}"
+    if near := get_close_matches(name.lower(), known, n=1):
+        return f"{told}: the nearest that it knows is {near[0]}"
+    if near := get_close_matches(name, _REMEDIES, n=1, cutoff=0.8):
+        return f"{told}; as for {near[0]}: {_REMEDIES[near[0]]}"
+    return f"{told}: leave it out"
 
 
 def in_url(key: str, equals: str, rest: str, known: Iterable[str]) -> str:

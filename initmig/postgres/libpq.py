@@ -503,7 +503,7 @@ def ping(libpq: CDLL, params: Mapping[str, str]) -> int:
 
 
 def _array(texts: Collection[str]) -> Any:
-    return (c_char_p * (len(texts) + 1))(*(text.encode() for text in texts))
+    return (c_char_p * (len(texts) + 1))(*(text.encode(errors=RAW) for text in texts))
 
 
 def find_libpq() -> CDLL | None:

@@ -282,7 +282,7 @@ def test_server_that_is_back_too_late_ends_it_with_3_and_a_rerun_converges(
     assert "applied 0002_b" not in result.err
     assert "server closed the connection unexpectedly" in result.err
     assert "(waited 1" in result.err
-    assert "--wait-timeout says how long to wait" in result.err
+    assert "--wait-timeout sets how long to wait" in result.err
     server.start()
     if moment == AFTER_COMMIT:
         assert recorded(database) == IDS[:2]
