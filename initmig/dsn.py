@@ -167,7 +167,7 @@ def mask_secrets(text: str) -> str:
     lowered = text.lower()
     if not any(sign in lowered for sign in _SIGNS):
         return text
-    from initmig.masking import mask
+    from initmig.sql.masking import mask
 
     return mask(text)
 

@@ -9,7 +9,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from initmig.postgres import ClientFailed, StatementFailed
-from initmig.sql.scanner import Lines, characters, copy_data, octets, offset_of, spans, split
+from initmig.sql.lines import Lines, characters, offset_of
+from initmig.sql.scanner import copy_data, octets, spans, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -35,11 +35,7 @@ from initmig.files import digest
 from initmig.forks import ending_children, withhold
 from initmig.model import Migration, Step
 from initmig.postgres import OPEN, StatementFailed
-from initmig.sql.scanner import (
-    forbidden_in_transaction,
-    preparing_transactions,
-    releasing_locks,
-)
+from initmig.sql.scanner import forbidden_in_transaction, preparing_transactions, releasing_locks
 from initmig.sql.statements import EndsBlock, EndsItsBlocks, OpensBlock, read_statements
 
 if TYPE_CHECKING:

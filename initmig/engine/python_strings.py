@@ -8,7 +8,8 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from initmig.errors import Place
-from initmig.sql.scanner import Lines, frame, split
+from initmig.sql.lines import Lines
+from initmig.sql.scanner import frame, split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,8 @@ from initmig.engine.outbox import Script
 from initmig.files import parse_sql
 from initmig.model import Migration, Step
 from initmig.scaffold import is_template
-from initmig.sql.scanner import Lines, mentions, octets, spans
+from initmig.sql.lines import Lines
+from initmig.sql.scanner import mentions, octets, spans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,8 @@ from initmig.engine.outbox import Script
 from initmig.engine.pieces import Pieces
 from initmig.engine.piecewise import Part
 from initmig.events import ParserFellBack
-from initmig.sql.scanner import Lines, copy_data, octets, spans
+from initmig.sql.lines import Lines
+from initmig.sql.scanner import copy_data, octets, spans
 from initmig.sql.statements import Found, read_kinds
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from initmig.errors import Place
-from initmig.sql.scanner import Lines, mentions
+from initmig.sql.lines import Lines
+from initmig.sql.scanner import mentions
 from initmig.sql.statements import Drops, EndsBlock, OpensBlock, read_kinds, runs_alone
 
 if TYPE_CHECKING:

@@ -8,16 +8,12 @@ https://www.postgresql.org/docs/current/sql-syntax-lexical.html
 from __future__ import annotations
 
 import re
-from array import array
 from functools import cache
 
-from initmig.errors import Place
 from initmig.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from initmig.model import Sliceable
 
 # Every character beyond ASCII is a letter to PostgreSQL, and none of them is white space.
 _LETTER = r"(?:[A-Za-z_]|[^\x00-\x7f])"
@@ -30,7 +26,7 @@ _COMMENT_EDGE = r"/\*|\*/"
 _LINE_END = r"\r\n?|\n"
 
 # Between the words of one command; a comment inside a comment is not looked for there.
-_BETWEEN = rf"(?:\s|{_COMMENT}|/\*(?:[^*]|\*(?!/))*+\*/)++"
+BETWEEN = rf"(?:\s|{_COMMENT}|/\*(?:[^*]|\*(?!/))*+\*/)++"
 
 # What may hide or move the end of a statement. Each alternative begins with a literal, because
 # `re` then skips quickly to the next of these characters. A plain string needs no rule for '',
@@ -49,15 +45,21 @@ _LANDMARK_IN_CREATE = rf"{_LANDMARK} | (?<!{_IN_WORD})(?i:BEGIN){_WORD_END}"
 _LANDMARK_IN_BODY = (  # but no label or column, as in `AS end` and `t.end`
     rf"{_LANDMARK} | (?<!{_IN_WORD})(?<![.])(?<!\b[aA][sS]\s)(?i:CASE|END){_WORD_END}"
 )
+# And what stands between them, for those who read a statement's tokens.
+_TOKEN = rf"""{_LANDMARK}
+  | (?P<word>{_LETTER}{_IN_WORD}*+)
+  | (?P<number>[0-9]{_IN_WORD}*+)
+  | (?P<other>[^\s\ufeff])
+"""
 _NESTING = {"(": 1, ")": -1, "c": 1, "e": -1}
 
 _CREATE = rf"(?ia)CREATE{_WORD_END}"
 _ATOMIC = rf"(?ia)ATOMIC{_WORD_END}"
 _COPY_FROM_STDIN = rf"""(?xia)
     COPY{_WORD_END}
-    (?: {_BETWEEN} | "[^"]*+" | \((?:"[^"]*+"|[^()"])*+\) | [.]
-      | (?!FROM{_BETWEEN}STDIN{_WORD_END}){_IN_WORD}++ )*+
-    FROM{_BETWEEN}STDIN{_WORD_END}
+    (?: {BETWEEN} | "[^"]*+" | \((?:"[^"]*+"|[^()"])*+\) | [.]
+      | (?!FROM{BETWEEN}STDIN{_WORD_END}){_IN_WORD}++ )*+
+    FROM{BETWEEN}STDIN{_WORD_END}
 """
 # As psql reads them from a file: from the next line on, up to a line of these two characters.
 _BEFORE_COPY_DATA = r";[ \t\f\v]*+\r?(?=\n)"
@@ -68,20 +70,20 @@ _META_COMMAND = r"\\((?:\w|[^\x00-\x7f])+|.?)"
 _RESTRICTIONS = (r"\restrict", r"\unrestrict")
 
 _TRANSACTION_COMMAND = rf"""(?xia)
-    (?: (?P<opens> BEGIN | START(?={_BETWEEN}TRANSACTION{_WORD_END}) )
-      | PREPARE(?={_BETWEEN}TRANSACTION{_WORD_END})
+    (?: (?P<opens> BEGIN | START(?={BETWEEN}TRANSACTION{_WORD_END}) )
+      | PREPARE(?={BETWEEN}TRANSACTION{_WORD_END})
       | (?:ABORT|COMMIT|END|ROLLBACK)
-        (?!(?:{_BETWEEN}(?:WORK|TRANSACTION))?{_BETWEEN}(?:TO|PREPARED){_WORD_END})
+        (?!(?:{BETWEEN}(?:WORK|TRANSACTION))?{BETWEEN}(?:TO|PREPARED){_WORD_END})
     ) {_WORD_END}
 """
 # Those of them that say nothing else.
 _PLAIN_BEGIN = rf"""(?xia)
-    (?: BEGIN (?:{_BETWEEN}(?:WORK|TRANSACTION))? | START{_BETWEEN}TRANSACTION )
-    (?:{_BETWEEN})?
+    (?: BEGIN (?:{BETWEEN}(?:WORK|TRANSACTION))? | START{BETWEEN}TRANSACTION )
+    (?:{BETWEEN})?
 """
 _PLAIN_COMMIT = rf"""(?xia)
-    (?:COMMIT|END) (?:{_BETWEEN}(?:WORK|TRANSACTION))? (?:{_BETWEEN}AND{_BETWEEN}NO{_BETWEEN}CHAIN)?
-    (?:{_BETWEEN})?
+    (?:COMMIT|END) (?:{BETWEEN}(?:WORK|TRANSACTION))? (?:{BETWEEN}AND{BETWEEN}NO{BETWEEN}CHAIN)?
+    (?:{BETWEEN})?
 """
 # Finds every such command, and a few words that are none: a first word stands at the start, or
 # after ";", a comment, or the end of a line.
@@ -90,21 +92,12 @@ _MAYBE_TRANSACTION_COMMAND = rf"[;/\r\n]{_MAYBE_FIRST}"
 
 # A function that only calls it is for others to call.
 _LOCK_RELEASE = rf"""(?xias)
-    (?: DISCARD{_BETWEEN}ALL{_WORD_END} | (?!CREATE{_WORD_END}).*? (pg_advisory_unlock_all) )
+    (?: DISCARD{BETWEEN}ALL{_WORD_END} | (?!CREATE{_WORD_END}).*? (pg_advisory_unlock_all) )
 """
 _MAYBE_LOCK_RELEASE = ("discard", "pg_advisory_unlock_all")
 
 _PIECE = 1 << 16
 """So much of a text is copied at a time."""
-
-_BLOCK = 1 << 12
-"""In so many bytes the lines are counted again for each place in them."""
-
-_NEAR = 1 << 8
-"""So many bytes are enough to see most lines' ends."""
-
-_CONTINUATIONS = bytes(range(0x80, 0xC0))
-"""What in UTF-8 is not the first byte of a character."""
 
 _DIRECTIVE = r"--\s*(\w+)\s*:\s*(.*)"
 
@@ -137,6 +130,15 @@ class CopyData(Record):
     end: int
     after: int
     r"""Behind the ``\.`` that ends the data, and is none of it."""
+
+
+class Token(Record):
+    """A token, or a comment, of a statement."""
+
+    kind: str
+    """comment, string, dollar (a string), name (in double quotes), word, number, or other."""
+    start: int
+    end: int
 
 
 class Finding(Record):
@@ -199,6 +201,39 @@ def spans(text: str) -> Iterator[tuple[int, int]]:
             yield start, last
 
 
+def pieces(text: str) -> Iterator[tuple[int, int]]:
+    """Start and end of each statement and of each command of psql; COPY data is left out."""
+    return _pieces(text)
+
+
+def tokens(text: str, start: int, end: int) -> Iterator[Token]:
+    """The tokens of *text* from *start* to *end*, of which the last may be cut off.
+
+    What stands before a string without a blank, as in ``E'...'``, is a word of its own.
+    """
+    search = _compiled(_TOKEN).search
+    while mark := search(text, start, end):
+        first, start = text[mark.start()], mark.end()
+        kind = mark.lastgroup or ""
+        if first == "/" and mark[0] == "/*":
+            kind, start = "comment", min(end, _after_block_comment(text, start))
+        elif kind not in ("word", "number", "other"):
+            kind = _KINDS.get(first, "other")
+            if first == "'":
+                start = _after_string(text, mark, end)
+        yield Token(kind, mark.start(), start)
+
+
+_KINDS = {"'": "string", '"': "name", "$": "dollar", "-": "comment"}
+
+
+def _after_string(text: str, mark: re.Match[str], end: int) -> int:
+    """Offset behind the string that *mark* begins: two quotes in it are one character."""
+    after = mark.end()
+    more = _compiled(r"(?:'[^']*+'?)*+").match(text, after, end)
+    return more.end() if more else after
+
+
 def forbidden_in_transaction(text: str) -> list[Finding]:
     """Statements of *text* that would begin or end a transaction."""
     return [_transaction_finding(command) for command in _transaction_commands(text)]
@@ -231,7 +266,7 @@ def frame(text: str) -> list[tuple[int, int]]:
 
 def _words(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Start and end of what is in no comment of a statement, and of its semicolon."""
-    for found in _compiled(rf"(?a){_BETWEEN}|(\w++)").finditer(text, start, end):
+    for found in _compiled(rf"(?a){BETWEEN}|(\w++)").finditer(text, start, end):
         if found[1]:
             yield found.span()
     if text.startswith(";", end):
@@ -364,131 +399,6 @@ def _comments(text: str, start: int, end: int) -> Iterator[int]:
             start = _after_block_comment(text, start)
 
 
-def characters(data: bytes, start: int, end: int) -> int:
-    """How many characters *data* has from *start* to *end*."""
-    return sum(len(_text(piece)) for _, piece in in_characters(data, start, end))
-
-
-class Lines:
-    r"""The places of characters in the *data* of a file; ``\n``, ``\r\n`` or ``\r`` ends a line.
-
-    Each place takes the same time, wherever it is: what stands before it is counted only once.
-    """
-
-    def __init__(self, path: str, data: Sliceable) -> None:
-        self.path = path
-        self.data = data
-        # At the beginning of each block: the lines up to there, the start of the one that it is in,
-        # and how many characters of that stand before it.
-        self._numbers, self._starts, self._before = (
-            array("Q", [1]),
-            array("Q", [0]),
-            array("Q", [0]),
-        )
-
-    def place(self, offset: int) -> Place:
-        """The place of the character at the byte *offset*, with the text of its line."""
-        offset = self._outside_of_line_end(offset)
-        place, start = self._place_and_start(offset)
-        end = self._line_end(offset)
-        if end - start <= _PIECE:
-            return place._replace(source=_text(self.data[start:end]))
-        first = max(start, self._edge(offset - _PIECE // 2))
-        last = min(end, self._edge(offset + _PIECE // 2))
-        before = place.column - 1 - _count(self.data[first:offset])
-        return place._replace(source=_text(self.data[first:last]), before=before)
-
-    def numbers(self, offset: int) -> Place:
-        """The same without the text of the line, of which a very long one makes much."""
-        return self._place_and_start(self._outside_of_line_end(offset))[0]
-
-    def _outside_of_line_end(self, offset: int) -> int:
-        around = self.data[max(0, offset - 1) : offset + 1]
-        return offset - 1 if around == b"\r\n" else offset
-
-    def _place_and_start(self, offset: int) -> tuple[Place, int]:
-        block = self._block_of(offset)
-        piece = self.data[block * _BLOCK : offset]
-        start = _last_start(piece)
-        column = _count(piece[start:]) + (0 if start else self._before[block]) + 1
-        place = Place(self.path, self._numbers[block] + _line_ends(piece), column)
-        return place, block * _BLOCK + start if start else self._starts[block]
-
-    def _line_end(self, offset: int) -> int:
-        """Where the line of *offset* ends; somewhere in it where it is very long."""
-        rest = b""
-        for size in (_NEAR, _PIECE + 1):
-            rest = self.data[offset : offset + size]
-            if found := _compiled_for_bytes(_LINE_END).search(rest):
-                return offset + found.start()
-        return offset + len(rest)
-
-    def _block_of(self, offset: int) -> int:
-        """The number of the block in which *offset* is; all before it are counted then."""
-        while len(self._numbers) <= offset // _BLOCK:
-            self._count_block(len(self._numbers) - 1)
-        return offset // _BLOCK
-
-    def _count_block(self, number: int) -> None:
-        first = number * _BLOCK
-        piece = self.data[first : first + _BLOCK + 1]
-        block, following = piece[:_BLOCK], piece[_BLOCK:]
-        ends = _line_ends(block) - (block.endswith(b"\r") and following == b"\n")
-        start = _last_start(block)
-        self._numbers.append(self._numbers[number] + ends)
-        self._starts.append(first + start if start else self._starts[number])
-        self._before.append(_count(block[start:]) + (0 if start else self._before[number]))
-
-    def _edge(self, offset: int) -> int:
-        """Where the character begins that the byte at *offset* is of."""
-        first = max(0, offset - 3)
-        return first + _edge(self.data[first : offset + 1], offset - first)
-
-
-def _line_ends(data: bytes) -> int:
-    return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
-
-
-def _last_start(data: bytes) -> int:
-    """Where the last line of *data* begins; 0 where it has no other."""
-    return max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
-
-
-def _count(data: bytes) -> int:
-    """How many characters begin in *data*, which is UTF-8."""
-    return len(data.translate(None, _CONTINUATIONS))
-
-
-def _edge(data: bytes, offset: int) -> int:
-    """Where the character begins that the byte at *offset* is of, which has at most four."""
-    for at in range(offset, offset - 3, -1):
-        if at >= len(data) or data[at] & 0xC0 != 0x80:
-            return at
-    return offset - 3
-
-
-def _text(data: bytes) -> str:
-    return data.decode(errors="replace")
-
-
-def in_characters(data: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """Pieces of *data* from *start* to *end*, none of which splits a character, with offsets."""
-    while start < end:
-        stop = min(_edge(data, start + _PIECE), end)
-        yield start, data[start:stop]
-        start = stop
-
-
-def offset_of(data: bytes, start: int, characters: int) -> int:
-    """The offset of the character that stands so many *characters* behind the one at *start*."""
-    for at, piece in in_characters(data, start, len(data)):
-        text = _text(piece)
-        if characters < len(text):
-            return at + len(text[:characters].encode())
-        characters -= len(text)
-    return len(data)
-
-
 def _transaction_finding(command: re.Match[str]) -> Finding:
     name = command[0].upper()
     name = {"START": "START TRANSACTION", "PREPARE": "PREPARE TRANSACTION"}.get(name, name)
@@ -524,11 +434,6 @@ def _meta_command_finding(command: re.Match[str]) -> Finding:
         f"{command[0]} is a command of psql, not SQL",
         next(hints, "delete it: only psql knows commands that begin with a backslash"),
     )
-
-
-@cache
-def _compiled_for_bytes(pattern: str) -> re.Pattern[bytes]:
-    return re.compile(pattern.encode())
 
 
 @cache

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from initmig.errors import Problem
 from initmig.records import TYPE_CHECKING, Record
+from initmig.sql.lines import Lines, in_characters, offset_of
 from initmig.sql.scanner import (
     Finding,
-    Lines,
     blanked,
     forbidden_in_transaction,
     frame,
     header_directives,
     header_end,
-    in_characters,
     octets,
-    offset_of,
     preparing_transactions,
     psql_only,
     releasing_locks,

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
 
-from initmig.sql.scanner import Lines, copy_data, octets, offset_of, spans
+from initmig.sql.lines import Lines, offset_of
+from initmig.sql.scanner import copy_data, octets, spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -13,8 +13,8 @@ from initmig.inventory import take_inventory
 from initmig.model import Migration, MigrationFile, Step
 from initmig.postgres import Settings, connect
 from initmig.sql.forecast import Forecast, forecast_of
+from initmig.sql.lines import Lines
 from initmig.sql.locks import LOCK_MODES, strongest
-from initmig.sql.scanner import Lines
 from tests.support.databases import create_database
 from tests.support.waiting import wait_until
 

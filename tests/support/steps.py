@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from initmig.model import Step
-from initmig.sql.scanner import Lines
+from initmig.sql.lines import Lines
 
 
 def step_of(path: str, data: bytes) -> Step:

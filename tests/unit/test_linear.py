@@ -16,9 +16,10 @@ from initmig.model import Migration, MigrationFile, Step
 from initmig.sql.alone import refused_in_transaction
 from initmig.sql.forecast import Finding, forecast_of
 from initmig.sql.leftovers import changes, left
+from initmig.sql.lines import Lines
 from initmig.sql.needs import outstanding, read_needs
 from initmig.sql.relations import Inventory, Relation
-from initmig.sql.scanner import Lines, octets, spans
+from initmig.sql.scanner import octets, spans
 from initmig.sql.source import Source
 from tests.support.steps import step_of
 

@@ -5,20 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from initmig.errors import Place
+from initmig.sql.lines import Lines, characters, in_characters, offset_of
 from initmig.sql.scanner import (
     Directive,
     Finding,
-    Lines,
     blanked,
-    characters,
     copy_data,
     forbidden_in_transaction,
     frame,
     header_directives,
-    in_characters,
     mentions,
     octets,
-    offset_of,
     psql_only,
     restrictions,
     split,

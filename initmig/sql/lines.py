@@ -1,0 +1,159 @@
+"""The places of bytes in a file, as lines and columns, with the text that a reader may see."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from functools import cache
+
+from initmig.errors import Place
+from initmig.records import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from initmig.model import Sliceable
+
+_LINE_END = r"\r\n?|\n"
+
+_PIECE = 1 << 16
+"""So much of a text is copied at a time."""
+
+_BLOCK = 1 << 12
+"""In so many bytes the lines are counted again for each place in them."""
+
+_NEAR = 1 << 8
+"""So many bytes are enough to see most lines' ends."""
+
+_CONTINUATIONS = bytes(range(0x80, 0xC0))
+"""What in UTF-8 is not the first byte of a character."""
+
+
+def characters(data: bytes, start: int, end: int) -> int:
+    """How many characters *data* has from *start* to *end*."""
+    return sum(len(_text(piece)) for _, piece in in_characters(data, start, end))
+
+
+class Lines:
+    r"""The places of characters in the *data* of a file; ``\n``, ``\r\n`` or ``\r`` ends a line.
+
+    Each place takes the same time, wherever it is: what stands before it is counted only once.
+    """
+
+    def __init__(self, path: str, data: Sliceable) -> None:
+        self.path = path
+        self.data = data
+        # At the beginning of each block: the lines up to there, the start of the one that it is in,
+        # and how many characters of that stand before it.
+        self._numbers, self._starts, self._before = (
+            array("Q", [1]),
+            array("Q", [0]),
+            array("Q", [0]),
+        )
+
+    def place(self, offset: int) -> Place:
+        """The place of the character at the byte *offset*, with the text of its line."""
+        offset = self._outside_of_line_end(offset)
+        place, start = self._place_and_start(offset)
+        end = self._line_end(offset)
+        if end - start <= _PIECE:
+            return place._replace(source=_text(self.data[start:end]))
+        first = max(start, self._edge(offset - _PIECE // 2))
+        last = min(end, self._edge(offset + _PIECE // 2))
+        before = place.column - 1 - _count(self.data[first:offset])
+        return place._replace(source=_text(self.data[first:last]), before=before)
+
+    def numbers(self, offset: int) -> Place:
+        """The same without the text of the line, of which a very long one makes much."""
+        return self._place_and_start(self._outside_of_line_end(offset))[0]
+
+    def _outside_of_line_end(self, offset: int) -> int:
+        around = self.data[max(0, offset - 1) : offset + 1]
+        return offset - 1 if around == b"\r\n" else offset
+
+    def _place_and_start(self, offset: int) -> tuple[Place, int]:
+        block = self._block_of(offset)
+        piece = self.data[block * _BLOCK : offset]
+        start = _last_start(piece)
+        column = _count(piece[start:]) + (0 if start else self._before[block]) + 1
+        place = Place(self.path, self._numbers[block] + _line_ends(piece), column)
+        return place, block * _BLOCK + start if start else self._starts[block]
+
+    def _line_end(self, offset: int) -> int:
+        """Where the line of *offset* ends; somewhere in it where it is very long."""
+        rest = b""
+        for size in (_NEAR, _PIECE + 1):
+            rest = self.data[offset : offset + size]
+            if found := _compiled_for_bytes(_LINE_END).search(rest):
+                return offset + found.start()
+        return offset + len(rest)
+
+    def _block_of(self, offset: int) -> int:
+        """The number of the block in which *offset* is; all before it are counted then."""
+        while len(self._numbers) <= offset // _BLOCK:
+            self._count_block(len(self._numbers) - 1)
+        return offset // _BLOCK
+
+    def _count_block(self, number: int) -> None:
+        first = number * _BLOCK
+        piece = self.data[first : first + _BLOCK + 1]
+        block, following = piece[:_BLOCK], piece[_BLOCK:]
+        ends = _line_ends(block) - (block.endswith(b"\r") and following == b"\n")
+        start = _last_start(block)
+        self._numbers.append(self._numbers[number] + ends)
+        self._starts.append(first + start if start else self._starts[number])
+        self._before.append(_count(block[start:]) + (0 if start else self._before[number]))
+
+    def _edge(self, offset: int) -> int:
+        """Where the character begins that the byte at *offset* is of."""
+        first = max(0, offset - 3)
+        return first + _edge(self.data[first : offset + 1], offset - first)
+
+
+def _line_ends(data: bytes) -> int:
+    return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
+
+
+def _last_start(data: bytes) -> int:
+    """Where the last line of *data* begins; 0 where it has no other."""
+    return max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+
+
+def _count(data: bytes) -> int:
+    """How many characters begin in *data*, which is UTF-8."""
+    return len(data.translate(None, _CONTINUATIONS))
+
+
+def _edge(data: bytes, offset: int) -> int:
+    """Where the character begins that the byte at *offset* is of, which has at most four."""
+    for at in range(offset, offset - 3, -1):
+        if at >= len(data) or data[at] & 0xC0 != 0x80:
+            return at
+    return offset - 3
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
+def in_characters(data: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Pieces of *data* from *start* to *end*, none of which splits a character, with offsets."""
+    while start < end:
+        stop = min(_edge(data, start + _PIECE), end)
+        yield start, data[start:stop]
+        start = stop
+
+
+def offset_of(data: bytes, start: int, characters: int) -> int:
+    """The offset of the character that stands so many *characters* behind the one at *start*."""
+    for at, piece in in_characters(data, start, len(data)):
+        text = _text(piece)
+        if characters < len(text):
+            return at + len(text[:characters].encode())
+        characters -= len(text)
+    return len(data)
+
+
+@cache
+def _compiled_for_bytes(pattern: str) -> re.Pattern[bytes]:
+    return re.compile(pattern.encode())
