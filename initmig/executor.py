@@ -279,6 +279,9 @@ def named(migration: Migration, next_step: Callable[[Migration, str], str]) -> I
     try:
         yield
     except StatementFailed as error:
+        from initmig.sql.masking import masked_problem  # which no run needs that succeeds
+
+        error.masked_by(masked_problem)
         raise MigrationFailed(
             error.id,
             f"{migration.id} failed: {error}",

@@ -6,6 +6,7 @@ from initmig.durations import format_duration
 from initmig.records import TYPE_CHECKING
 from initmig.sql.alone import refused_in_transaction
 from initmig.sql.locks import blocked_by
+from initmig.sql.masking import mask_sql
 from initmig.visible import in_one_line, to_json
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def _at(forecast: Forecast) -> str:
 
 
 def _sql(migration: Migration) -> list[str]:
-    return [step.apply.strip("\ufeff\r\n") for step in migration.steps]
+    return [mask_sql(step.apply.strip("\ufeff\r\n")) for step in migration.steps]
 
 
 def plan_json(migrations: Sequence[Migration], expected: Mapping[str, Sequence[Forecast]]) -> str:

@@ -9,7 +9,6 @@ import time
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from initmig.dsn import mask_secrets
 from initmig.durations import format_duration
 from initmig.errors import InitmigError
 from initmig.events import NotWatched, StatementRunning
@@ -341,8 +340,10 @@ def _blocker(blocker: _Blocker) -> str:
     facts = ", ".join(_facts(blocker))
     if blocker.query == _HIDDEN:
         return f"pid {blocker.pid} ({facts})"
-    # masked before it is cut: half a secret is one, too
-    query = mask_secrets(" ".join(blocker.query.replace(PINNING, "").split()))
+    from initmig.sql.masking import mask_sql
+
+    # masked before it is cut: half a secret is one, too; and as it is: a comment ends with its line
+    query = " ".join(mask_sql(blocker.query.replace(PINNING, "")).split())
     return f"pid {blocker.pid} ({facts}): {query[:_LONGEST_QUERY]}"
 
 

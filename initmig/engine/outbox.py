@@ -185,6 +185,9 @@ class Outbox:
         except StatementFailed as error:
             if place := _place(message, error):
                 error.at(place)
+            for part in message:
+                if isinstance(part, Script):
+                    error.masked_by(part.lines.masked)
             raise
         if self._session.connection.encoding != "UTF8":  # in which the rest is to be sent
             with suppress(ClientFailed):  # what is sent next fails with it, and *message* did not

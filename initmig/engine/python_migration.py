@@ -19,7 +19,7 @@ from initmig.engine.blocks import in_blocks
 from initmig.engine.importing import load_as
 from initmig.engine.lazy import places_of
 from initmig.engine.piecewise import Part
-from initmig.engine.python_strings import PythonStrings
+from initmig.engine.python_strings import PythonStrings, without_strings
 from initmig.engine.speech import in_words, telling_what_is_said, yoyo_log
 from initmig.engine.transactions import NO_TRANSACTION
 from initmig.errors import (
@@ -218,7 +218,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
     def _import_error(self, error: BaseException) -> ConfigError:
         hint = "mend the file; nothing was changed"
         if isinstance(error, SyntaxError) and self._is_of(error.filename):
-            source = (error.text or "").rstrip("\n")
+            source = without_strings((error.text or "").rstrip("\n"))
             place = Place(self.path, error.lineno or 0, error.offset or 0, source)
             return ConfigError(
                 "invalid-python", f"{self.id} is not Python: {error.msg}", hint=hint, place=place
@@ -275,6 +275,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             with connection.lent(self.id, ignored), connection.translating_errors():
                 yield
         except StatementFailed as error:
+            error.masked_by(self._strings.masked)
             raise self._with_advice(error).at(self._place_of(error)) from error
         except InitmigError:
             raise
@@ -308,7 +309,13 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             if self._is_of(frame.filename)
         ]
         if frames:
-            return Place(self.path, frames[-1].lineno or 0, 0, frames[-1].line or "")
+            number = frames[-1].lineno or 0
+            shown = (
+                self._strings.line(number)
+                if self.source
+                else without_strings(frames[-1].line or "")
+            )
+            return Place(self.path, number, 0, shown)
         sql = next(filter(None, map(_sql_at_work, causes)), "")
         position = error.position if isinstance(error, StatementFailed) else 0
         return self._place_of_sql(sql, position)

@@ -3,16 +3,106 @@
 from __future__ import annotations
 
 import ast
+import re
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from initmig.errors import Place
 from initmig.sql.lines import Lines
-from initmig.sql.scanner import frame, split
+from initmig.sql.masking import (
+    MASK,
+    hidden_in,
+    is_secret_name,
+    mask_sql,
+    masked_problem,
+    secret_values,
+)
+from initmig.sql.scanner import frame, octets, split
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    from initmig.errors import Problem
+
+
+class _PythonLines(Lines):
+    """As Lines, of which the secrets are strings of Python."""
+
+    def _secrets(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        return (span for span, _ in self._hidden if span[0] < end and start < span[1])
+
+    def masked(self, problem: Problem) -> Problem:
+        values = (
+            value
+            for _, text in self._hidden
+            for value in secret_values(octets(text.encode(errors="replace")))
+        )
+        return masked_problem(problem, tuple(values))
+
+    @cached_property
+    def _hidden(self) -> list[tuple[tuple[int, int], str]]:
+        """Start, end and value of each string in a statement that has to do with secrets."""
+        found = set()
+        for statement in ast.walk(ast.parse(self.data[:])):
+            if isinstance(statement, ast.stmt) and not hasattr(statement, "body"):
+                nodes = list(ast.walk(statement))
+                if any(map(_is_about_secret, nodes)):
+                    found |= {each for each in map(self._string, nodes) if each}
+        return sorted(found)
+
+    def _string(self, node: ast.AST) -> tuple[tuple[int, int], str] | None:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+            text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+        elif isinstance(node, ast.JoinedStr):
+            text = ""
+        else:
+            return None
+        return self.span(node), text
+
+    def span(self, node: ast.expr) -> tuple[int, int]:
+        """Start and end of *node*, in bytes."""
+        start = self._starts[node.lineno - 1] + node.col_offset
+        return start, self._starts[(node.end_lineno or node.lineno) - 1] + (
+            node.end_col_offset or 0
+        )
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        sizes = map(len, self.data[:].split(b"\n"))
+        return [0, *accumulate(size + 1 for size in sizes)]
+
+
+def _is_about_secret(node: ast.AST) -> bool:
+    """Whether *node* is a string with a secret, or a name of one."""
+    match node:
+        case ast.Constant(value=str() as text):
+            return (
+                is_secret_name(text)
+                if text.isidentifier()
+                else bool(hidden_in(octets(text.encode(errors="replace"))))
+            )
+        case ast.Name(id=name) | ast.keyword(arg=str() as name) | ast.Attribute(attr=name):
+            return is_secret_name(name)
+    return False
+
+
+def _values(text: str) -> tuple[str, ...]:
+    """The secrets of a string: those of its SQL, or all of it."""
+    return secret_values(_octets(text)) if len(text.split()) > 1 else (text,)
+
+
+def _octets(text: str) -> str:
+    return octets(text.encode(errors="replace"))
+
+
+def without_strings(line: str) -> str:
+    """A *line* of what is no Python, without its strings if it has to do with secrets."""
+    quoted = r"""("|')(?:(?!\1)(?:\\?.))*+\1?"""
+    words = re.findall(r"\w+", line)
+    if any(map(is_secret_name, words)) or mask_sql(line) != line:
+        return re.sub(quoted, MASK, line)
+    return line
 
 
 class PythonStrings:
@@ -59,19 +149,26 @@ class PythonStrings:
             return self._lines.place(start)._replace(column=0)
         return self._lines.place(start + written + offset)
 
+    def line(self, number: int) -> str:
+        """The line *number*, from 1, without the secrets in it."""
+        lines = self._lines.data[:].splitlines(keepends=True)
+        if not 0 < number <= len(lines):
+            return ""
+        return self._lines.place(sum(map(len, lines[: number - 1]))).source.strip()
+
+    def masked(self, problem: Problem) -> Problem:
+        """*problem*, which the server has with this SQL, without the secrets that it repeats."""
+        return self._lines.masked(problem)
+
     @cached_property
-    def _lines(self) -> Lines:
-        return Lines(self._path, self._source.encode())
+    def _lines(self) -> _PythonLines:
+        return _PythonLines(self._path, self._source.encode())
 
     @cached_property
     def _spans(self) -> Mapping[str, list[tuple[int, int]]]:
         """Start and end, in bytes, of each place where a string is written."""
-        sizes = map(len, self._lines.data[:].split(b"\n"))
-        starts = [0, *accumulate(size + 1 for size in sizes)]
         found: dict[str, list[tuple[int, int]]] = {}
         for node in ast.walk(ast.parse(self._source)):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                start = starts[node.lineno - 1] + node.col_offset
-                end = starts[(node.end_lineno or node.lineno) - 1] + (node.end_col_offset or 0)
-                found.setdefault(node.value, []).append((start, end))
+                found.setdefault(node.value, []).append(self._lines.span(node))
         return found

@@ -9,7 +9,9 @@ from initmig.errors import Bug, DatabaseRefused, DatabaseUnavailable, InitmigErr
 from initmig.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from initmig.errors import Place, ServerMessage
+    from collections.abc import Callable
+
+    from initmig.errors import Place, Problem, ServerMessage
 
 UNDEFINED_TABLE = "42P01"
 UNDEFINED_COLUMN = "42703"
@@ -60,6 +62,11 @@ class StatementFailed(InitmigError):
         """This error, now with its *place* in a file."""
         self.problems = (self.problems[0]._replace(place=place),)
         return self
+
+    def masked_by(self, mask: Callable[[Problem], Problem]) -> None:
+        """Let it say what *mask* leaves of it: the server repeats what it was sent."""
+        self.problems = (mask(self.problems[0]),)
+        self.args = (self.problems[0].message,)
 
     @property
     def server(self) -> ServerMessage:

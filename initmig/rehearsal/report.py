@@ -10,6 +10,7 @@ from initmig.markdown import code, prose, row
 from initmig.output import table
 from initmig.rehearsal.impact import TableImpact
 from initmig.sql.locks import READS_AND_WRITES, WRITES, blocked_by
+from initmig.sql.masking import mask_sql
 from initmig.visible import in_lines, to_json
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _of_table(impact: TableImpact) -> tuple[str, ...]:
 
 def _shortened(sql: str) -> str:
     # masked before it is cut: half a secret is one, too
-    text = " ".join(mask_secrets(sql).split())
+    text = " ".join(mask_sql(sql).split())
     return text if len(text) <= _LONGEST_SQL else f"{text[: _LONGEST_SQL - 1]}…"
 
 
@@ -181,7 +182,7 @@ def _statement_record(statement: StatementImpact) -> dict[str, object]:
     return {
         "line": statement.place.line or None,
         "column": statement.place.column or None,
-        "sql": mask_secrets(statement.sql) or None,
+        "sql": mask_sql(statement.sql) or None,
         "duration_seconds": round(statement.seconds, 6),
         "tables": [
             {

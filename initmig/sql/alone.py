@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from initmig.errors import Place
 from initmig.sql.lines import Lines
+from initmig.sql.masking import mask_sql
 from initmig.sql.scanner import mentions
 from initmig.sql.statements import Drops, EndsBlock, OpensBlock, read_kinds, runs_alone
 
@@ -73,8 +74,9 @@ class _Statement(NamedTuple):
     @property
     def text(self) -> str:
         """Its beginning, on one line."""
-        data = self.lines.data[self.start : min(self.end, self.start + 4 * _SHOWN)]
-        text = " ".join(data.decode(errors="ignore").split())
+        # masked before it is cut: half a secret is one, too
+        sql = mask_sql(self.lines.data[self.start : self.end].decode(errors="replace"))
+        text = " ".join(sql.split())
         return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 

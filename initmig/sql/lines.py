@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from array import array
+from bisect import bisect_right
 from functools import cache
 
 from initmig.errors import Place
 from initmig.records import TYPE_CHECKING
+from initmig.sql.masking import MASK, hidden_in, masked_problem, secret_values
+from initmig.sql.scanner import ends, octets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from initmig.errors import Problem
     from initmig.model import Sliceable
 
 _LINE_END = r"\r\n?|\n"
@@ -50,18 +54,60 @@ class Lines:
             array("Q", [0]),
             array("Q", [0]),
         )
+        self._ends = array("Q")
+        """Of its statements."""
+        self._of_line, self._found = (0, 0), list[tuple[int, int]]()
 
     def place(self, offset: int) -> Place:
         """The place of the character at the byte *offset*, with the text of its line."""
         offset = self._outside_of_line_end(offset)
         place, start = self._place_and_start(offset)
         end = self._line_end(offset)
-        if end - start <= _PIECE:
-            return place._replace(source=_text(self.data[start:end]))
-        first = max(start, self._edge(offset - _PIECE // 2))
-        last = min(end, self._edge(offset + _PIECE // 2))
-        before = place.column - 1 - _count(self.data[first:offset])
-        return place._replace(source=_text(self.data[first:last]), before=before)
+        if end - start > _PIECE:
+            start = max(start, self._edge(offset - _PIECE // 2))
+            end = min(end, self._edge(offset + _PIECE // 2))
+        source, caret = self._shown(start, end, offset)
+        return place._replace(source=source, before=place.column - 1 - caret)
+
+    def _shown(self, start: int, end: int, offset: int) -> tuple[str, int]:
+        """What a reader may see from *start* to *end*, and where in that *offset* is."""
+        shown, caret, after = "", -1, start
+        for first, last in (*self._secrets_of(start, end), (end, end)):
+            if caret < 0 and offset <= first:
+                caret = len(shown) + _count(self.data[after:offset])
+            shown += _text(self.data[after:first])
+            if caret < 0 and offset < last:
+                caret = len(shown)
+            shown += MASK if first < last else ""
+            after = last
+        return shown, caret
+
+    def _secrets_of(self, start: int, end: int) -> list[tuple[int, int]]:
+        """The secrets from *start* to *end*; those of the last line asked for are kept."""
+        if self._of_line != (start, end):
+            found = self._secrets(start, end)
+            clipped = ((max(first, start), min(last, end)) for first, last in found)
+            self._of_line, self._found = (
+                (start, end),
+                [each for each in clipped if each[0] < each[1]],
+            )
+        return self._found
+
+    def _secrets(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """The secrets of the statements that are there, wherever they are in them."""
+        if not self._ends:
+            self._ends = array("Q", ends(octets(self.data[:])))
+        number = bisect_right(self._ends, start)
+        after = self._ends[number - 1] if number else 0
+        while after < end:
+            last = self._ends[number] if number < len(self._ends) else len(self.data)
+            for each in hidden_in(octets(self.data[after:last])):
+                yield after + each[0], after + each[1]
+            after, number = last, number + 1
+
+    def masked(self, problem: Problem) -> Problem:
+        """*problem*, which the server has with this SQL, without the secrets that it repeats."""
+        return masked_problem(problem, secret_values(octets(self.data[:])))
 
     def numbers(self, offset: int) -> Place:
         """The same without the text of the line, of which a very long one makes much."""

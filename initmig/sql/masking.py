@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from initmig.errors import Problem
     from initmig.sql.scanner import Token
 
-_MASK = "***"
+MASK = "***"
 
 Span = tuple[int, int]
 """Start and end of a secret in a text."""
@@ -106,7 +106,8 @@ _DYNAMIC = r"(?i)(?<!\w)password\s*+(?:[%'\"$|?]|[eu]&?')"
 _SHAPES = r"""(?x)
     -----BEGIN[ A-Z]*PRIVATE[ ]KEY | SCRAM-SHA-256\$ | (?<!\w)md5[0-9a-f]{32} | \$2[abxy]\$\d\d\$
   | (?<!\w)(?:AKIA|ASIA)[0-9A-Z]{16} | (?<!\w)gh[opsur]_\w{20} | (?<!\w)xox[abprs]-
-  | (?<!\w)eyJ[\w-]{8,}+\.eyJ | (?<!\w)[sr]k_(?:live|test)_ | (?i:(?<!\w)(?:bearer|basic)\s+[\w.+/=~-]{8})
+  | (?<!\w)eyJ[\w-]{8,}+\.eyJ | (?<!\w)[sr]k_(?:live|test)_
+  | (?<!\w)(?i:bearer|basic)\s+[\w.+/=~-]{8}
   | ://[^\s/@]*:[^\s@]*@
 """
 
@@ -118,9 +119,7 @@ _SQL = (
 
 # --- any text ---
 
-_SECRET = (  # noqa: S105
-    r"(?i:password|oauth_client_secret|scram_client_key|scram_server_key)\s*=(?!>)\s*"
-)
+_SECRET = r"(?i:password|oauth_client_secret|scram_client_key|scram_server_key)\s*=(?!>)\s*"  # noqa: S105
 _SQL_SECRET = r"(?i:(?<!\w)password(?:\s++|--[^\r\n]*+[\r\n]|/\*(?:[^*]|\*(?!/))*+\*/)++)"  # noqa: S105
 _DOLLAR_QUOTED = r"\$(?P<tag>\w*+)\$(?:[^$]++|\$(?!(?P=tag)\$))*+(?:\$(?P=tag)\$)?"
 _QUOTED = rf"""(?xs)
@@ -144,8 +143,8 @@ def mask(text: str) -> str:
 def _masked(match: re.Match[str]) -> str:
     rest, key, word, row = match.group(1, 2, 3, 5)
     if row:
-        return f"{row}({_MASK})"
-    return f"://{_masked_url(rest)}" if key is None and word is None else f"{key or word}{_MASK}"
+        return f"{row}({MASK})"
+    return f"://{_masked_url(rest)}" if key is None and word is None else f"{key or word}{MASK}"
 
 
 def _masked_url(rest: str) -> str:
@@ -156,11 +155,11 @@ def _masked_url(rest: str) -> str:
     start = min(after_colon, after_key)
     at = rest.rfind("@")
     if at >= after_key:  # the "@" belongs to the parameter, or the key to the userinfo
-        return f"{rest[:start]}{_MASK}"
-    parameter = _MASK if rest[after_key:] else ""
+        return f"{rest[:start]}{MASK}"
+    parameter = MASK if rest[after_key:] else ""
     if at <= start:
         return f"{rest[:after_key]}{parameter}"
-    return f"{rest[:start]}{_MASK}{rest[at:after_key]}{parameter}"
+    return f"{rest[:start]}{MASK}{rest[at:after_key]}{parameter}"
 
 
 def _pairs(text: str, *, bare: bool) -> Iterator[Span]:
@@ -170,9 +169,9 @@ def _pairs(text: str, *, bare: bool) -> Iterator[Span]:
     """
     after = 0
     for pair in _compiled(_PAIR).finditer(text):
-        if pair.start() < after or not _is_secret_name(pair[1]):
+        if pair.start() < after or not is_secret_name(pair[1]):
             continue
-        if (value := _compiled(_VALUE).match(text, pair.end())) and value[0] != _MASK:
+        if (value := _compiled(_VALUE).match(text, pair.end())) and value[0] != MASK:
             after = value.end()
             if not (value["open"] or bare):
                 continue
@@ -181,14 +180,15 @@ def _pairs(text: str, *, bare: bool) -> Iterator[Span]:
             yield value.start() + quote, value.end() - closed
 
 
-def _is_secret_name(name: str) -> bool:
+def is_secret_name(name: str) -> bool:
+    """Whether *name*, of a column, a setting or the like, is called as secrets are."""
     return bool(_compiled(_SECRET_NAME).search(_compiled(_HUMPS).sub("_", name)))
 
 
 def _has_secret(content: str) -> bool:
     """Whether a literal or a comment has a secret in it."""
     return (
-        any(_is_secret_name(pair[1]) for pair in _compiled(_PAIR).finditer(content))
+        any(is_secret_name(pair[1]) for pair in _compiled(_PAIR).finditer(content))
         or bool(_compiled(_DYNAMIC).search(content))
         or bool(_compiled(_SHAPES).search(content))
     )
@@ -197,7 +197,7 @@ def _has_secret(content: str) -> bool:
 def _announces_secret(content: str) -> bool:
     """Whether a literal is the name of a secret, or ends with one: the secret is another one."""
     found = _compiled(_OPEN_PAIR).search(content)
-    if found is None or not _is_secret_name(found[1]):
+    if found is None or not is_secret_name(found[1]):
         return False
     return found.start() == 0 or content.rstrip("\"' ")[-1:] in "=:>" or content[-1:].isspace()
 
@@ -208,6 +208,11 @@ def _announces_secret(content: str) -> bool:
 def mask_sql(sql: str) -> str:
     """*sql*, one statement or several, readable but for its secrets; it may be cut at its end."""
     return mask(_blotted(sql, [*secrets_in(sql), *_spelled(sql)]))
+
+
+def hidden_in(sql: str) -> list[Span]:
+    """What an error does not show of *sql*: its secrets, and what functions and DO blocks do."""
+    return _merged([*secrets_in(sql, bodies=True), *_spelled(sql)])
 
 
 def _spelled(sql: str) -> Iterator[Span]:
@@ -262,7 +267,7 @@ def _in_comments(sql: str, start: int, end: int) -> Iterator[Span]:
 def _in_command(sql: str, start: int, end: int) -> Iterator[Span]:
     """What follows the name of a command of psql."""
     _, blank, rest = sql[start:end].partition(" ")
-    if blank and any(map(_is_secret_name, rest.split())):
+    if blank and any(map(is_secret_name, rest.split())):
         yield end - len(rest), end
 
 
@@ -296,10 +301,14 @@ def _in_statement(sql: str, start: int, end: int, *, bodies: bool) -> tuple[list
     if not (
         _has_sign(sql[start:end], _SIGNS)
         or _compiled(_MAYBE_WHOLE).match(sql, start, end)
-        or (bodies or _has_sign(sql[start:end], _SIGNS_IN_BODY))
-        and _compiled(_HAS_BODY).match(sql, start, end)
+        or (
+            (bodies or _has_sign(sql[start:end], _SIGNS_IN_BODY))
+            and _compiled(_HAS_BODY).match(sql, start, end)
+        )
     ):
         return [], False
+    if end - start > _HUGE:
+        return _in_huge(sql, start, end)
     statement = _Statement.of(sql, start, end)
     body = _body(statement)
     every = _is_masked_whole(statement) or _is_named_secret(statement, body)
@@ -312,6 +321,26 @@ def _in_statement(sql: str, start: int, end: int, *, bodies: bool) -> tuple[list
             spans.append(_quoted(statement, number))
     spans += _comments_of(statement, every=every)
     return _merged(spans), every
+
+
+_HUGE = 1 << 20
+"""In characters: the tokens of a longer statement, as of a million rows, would fill the memory."""
+
+
+def _in_huge(sql: str, start: int, end: int) -> tuple[list[Span], bool]:
+    """As `_in_statement`: all from its first literal on, or what looks like a secret by itself."""
+    beginning = _Statement.of(sql, start, start + _PIECE)
+    literals = _literals(beginning)
+    body = _body(beginning)
+    if literals and (body or _is_masked_whole(beginning) or _is_named_secret(beginning, body)):
+        return [(beginning.tokens[literals[0]].start, end)], True
+    text = sql[start:end]
+    shapes = (each.span() for each in _compiled(_SHAPES).finditer(text))
+    found = [*_pairs(text, bare=True), *shapes]
+    return [(start + first, start + last) for first, last in found], False
+
+
+_PIECE = 1 << 16
 
 
 def _literals(statement: _Statement) -> list[int]:
@@ -343,7 +372,7 @@ def _is_named_secret(statement: _Statement, body: Sequence[int]) -> bool:
         return False
     for number, token in enumerate(statement.tokens):
         if token.kind in ("word", "name"):
-            if _is_secret_name(statement.text(token)):
+            if is_secret_name(statement.text(token)):
                 return True
         elif token.kind not in _QUOTES or number in body:
             continue
@@ -383,7 +412,7 @@ def _settings(statement: _Statement) -> Iterator[Span]:
         for at in range(number + 1, min(number + 12, len(significant))):
             word = statement.text(significant[at])
             if word == "=" or word.upper() == "TO":
-                if _is_secret_name(name) and at + 1 < len(significant):
+                if is_secret_name(name) and at + 1 < len(significant):
                     yield significant[at + 1].start, significant[-1].end
                 break
             name += word if word == "." else f"{'' if name.endswith('.') else ' '}{word}"
@@ -426,8 +455,7 @@ def _body(statement: _Statement) -> list[int]:
     """The literals of it that are the body of a DO block or a function."""
     words, first = statement.words, statement.first
     if first[:1] == ["DO"]:
-        after = lambda number: words[number - 1] != "LANGUAGE" if number else False  # noqa: E731
-        return [number for number in _literals(statement) if after(number)]
+        return [each for each in _literals(statement) if words[each - 1] != "LANGUAGE"]
     if first[:1] == ["CREATE"] and first[1:2] in (["FUNCTION"], ["PROCEDURE"]):
         begins = words.index("AS") if "AS" in words else len(words)
         return [number for number in _literals(statement) if number > begins]
@@ -464,7 +492,7 @@ def _is_about_secrets(content: str) -> bool:
     words = [each[0] for each in _compiled(r"(?a)[A-Za-z_][\w.]*+").finditer(content)]
     heads = {(a.upper(), b.upper()) for a, b in pairwise(words)}
     return (
-        any(map(_is_secret_name, words))
+        any(map(is_secret_name, words))
         or any(_compiled(_MASKED_CALLS).fullmatch(each.rpartition(".")[2]) for each in words)
         or any((a, b) in heads for kind in _MASKED_WHOLE[:-1] for a in kind[0] for b in kind[1])
         or {"COPY", "PROGRAM"} <= {each.upper() for each in words}
@@ -519,7 +547,7 @@ def _blotted(text: str, spans: Iterable[Span]) -> str:
     """*text* with the mask for each of *spans*."""
     kept, after = [], 0
     for start, end in _merged(spans):
-        kept += [text[after:start], _MASK]
+        kept += [text[after:start], MASK]
         after = end
     return "".join([*kept, text[after:]]) if after else text
 
@@ -531,8 +559,9 @@ _KEPT = 6
 
 
 def secret_values(sql: str) -> tuple[str, ...]:
-    """What the secrets of *sql* are, as they are written and as they are meant."""
-    written = [sql[start:end] for start, end in secrets_in(sql)]
+    """What the secrets of *sql*, in `octets`, are: as they are written and as they are meant."""
+    spans = _merged([*secrets_in(sql), *_spelled(sql)])
+    written = (sql[start:end].encode("latin-1").decode(errors="replace") for start, end in spans)
     return tuple(dict.fromkeys(form for each in written for form in _forms(each) if form))
 
 
@@ -564,6 +593,10 @@ def without_values(text: str, values: Sequence[str]) -> str:
     for at in range(len(text) - _KEPT + 1):
         grams.setdefault(text[at : at + _KEPT], []).append(at)
     for value in values:
+        if len(value) > _HUGE:
+            quoted = _compiled(rf"[{_QUOTING}]([^{_QUOTING}]++)[{_QUOTING}]").finditer(text)
+            spans += [each.span(1) for each in quoted if each[1] in value]
+            continue
         if len(value) < _KEPT:
             if len(value) > 2 or not value.isalpha():
                 found = re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", text)
@@ -581,7 +614,8 @@ _QUOTING = '"\u00ab\u00bb\u201c\u201d\u201e\u300c\u300d\u300e\u300f'
 _QUERY = rf"""(?xm)
     ^ (?!COPY\ |JSON) ([^{_QUOTING}\r\n]*+) [{_QUOTING}]
     (?! \ ?[\w.$-]{{1,63}}\ ?[{_QUOTING}] )
-    (?s:.*?) (?: [{_QUOTING}] (?=[^\S\r\n]*(?:\n(?:PL/|SQL|COPY|JSON|[^\W\d_]+[ ][^\n]*\d)|\Z)) | \Z )
+    (?s:.*?)
+    (?: [{_QUOTING}] (?=[^\S\r\n]*(?:\n(?:PL/|SQL|COPY|JSON|[^\W\d_]+[ ][^\n]*\d)|\Z)) | \Z )
 """
 """A statement that the server quotes, up to the frame that called it."""
 
@@ -597,26 +631,26 @@ def masked_context(context: str) -> str:
     """*context* with the places of functions and DO blocks, but not what they ran."""
 
     def of_data(found: re.Match[str]) -> str:
-        return f"{found[1]}{_MASK}" if _is_secret_name(found[1]) else found[0]
+        return f"{found[1]}{MASK}" if is_secret_name(found[1]) else found[0]
 
-    masked = _compiled(_QUERY).sub(lambda found: f'{found[1]}"{_MASK}"', context)
+    masked = _compiled(_QUERY).sub(lambda found: f'{found[1]}"{MASK}"', context)
     return _compiled(_COPIED).sub(of_data, masked)
 
 
 def masked_detail(detail: str, sqlstate: str, table: str) -> str:
     """*detail* without the values of a whole row, and of a key that is called like a secret."""
-    is_secret_table = _is_secret_name(table)
+    is_secret_table = is_secret_name(table)
 
     def of_key(found: re.Match[str]) -> str:
-        if is_secret_table or _is_secret_name(found[1]):
-            return f"{found[0][: found.start(2) - found.start()]}{_MASK})"
+        if is_secret_table or is_secret_name(found[1]):
+            return f"{found[0][: found.start(2) - found.start()]}{MASK})"
         return found[0]
 
     masked = _compiled(_KEY).sub(of_key, detail)
     first = detail.find("(")
     if sqlstate in _FAILING_ROW and first >= 0 and not _compiled(_KEY).search(detail):
         last = detail.rfind(")")
-        return f"{detail[: first + 1]}{_MASK}{detail[max(first + 1, last) :]}"
+        return f"{detail[: first + 1]}{MASK}{detail[max(first + 1, last) :]}"
     return masked
 
 

@@ -206,6 +206,12 @@ def pieces(text: str) -> Iterator[tuple[int, int]]:
     return _pieces(text)
 
 
+def ends(text: str) -> Iterator[int]:
+    """Where each of these ends, with its semicolon and its COPY data: what follows is the next."""
+    for start, end in _pieces(text):
+        yield end if text[start] == "\\" else _after_statement(text, start, end)
+
+
 def tokens(text: str, start: int, end: int) -> Iterator[Token]:
     """The tokens of *text* from *start* to *end*, of which the last may be cut off.
 
