@@ -33,17 +33,12 @@ class _PythonLines(Lines):
         return (span for span, _ in self._hidden if span[0] < end and start < span[1])
 
     def masked(self, problem: Problem) -> Problem:
-        values = (
-            value
-            for _, text in self._hidden
-            for value in secret_values(octets(text.encode(errors="replace")))
-        )
-        return masked_problem(problem, tuple(values))
+        return masked_problem(problem, [each for _, text in self._hidden for each in _values(text)])
 
     @cached_property
     def _hidden(self) -> list[tuple[tuple[int, int], str]]:
         """Start, end and value of each string in a statement that has to do with secrets."""
-        found = set()
+        found: set[tuple[tuple[int, int], str]] = set()
         for statement in ast.walk(ast.parse(self.data[:])):
             if isinstance(statement, ast.stmt) and not hasattr(statement, "body"):
                 nodes = list(ast.walk(statement))
@@ -62,13 +57,12 @@ class _PythonLines(Lines):
 
     def span(self, node: ast.expr) -> tuple[int, int]:
         """Start and end of *node*, in bytes."""
-        start = self._starts[node.lineno - 1] + node.col_offset
-        return start, self._starts[(node.end_lineno or node.lineno) - 1] + (
-            node.end_col_offset or 0
-        )
+        last = (node.end_lineno or node.lineno) - 1
+        start = self._line_starts[node.lineno - 1] + node.col_offset
+        return start, self._line_starts[last] + (node.end_col_offset or 0)
 
     @cached_property
-    def _starts(self) -> list[int]:
+    def _line_starts(self) -> list[int]:
         sizes = map(len, self.data[:].split(b"\n"))
         return [0, *accumulate(size + 1 for size in sizes)]
 

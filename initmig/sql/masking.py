@@ -211,7 +211,7 @@ def mask_sql(sql: str) -> str:
 
 
 def hidden_in(sql: str) -> list[Span]:
-    """What an error does not show of *sql*: its secrets, and what functions and DO blocks do."""
+    """What an error does not show of *sql*: its secrets, and bodies that have to do with them."""
     return _merged([*secrets_in(sql, bodies=True), *_spelled(sql)])
 
 
@@ -224,7 +224,7 @@ def _spelled(sql: str) -> Iterator[Span]:
 
 
 def secrets_in(sql: str, *, bodies: bool = False) -> list[Span]:
-    """The secrets of *sql*, in order; with *bodies*, those of functions and DO blocks as a whole.
+    """The secrets of *sql*; with *bodies*, the body of a function or DO block that has one.
 
     The places are those of characters, whether *sql* is text or `octets`.
     """
@@ -302,7 +302,7 @@ def _in_statement(sql: str, start: int, end: int, *, bodies: bool) -> tuple[list
         _has_sign(sql[start:end], _SIGNS)
         or _compiled(_MAYBE_WHOLE).match(sql, start, end)
         or (
-            (bodies or _has_sign(sql[start:end], _SIGNS_IN_BODY))
+            _has_sign(sql[start:end], _SIGNS_IN_BODY)
             and _compiled(_HAS_BODY).match(sql, start, end)
         )
     ):
@@ -311,13 +311,14 @@ def _in_statement(sql: str, start: int, end: int, *, bodies: bool) -> tuple[list
         return _in_huge(sql, start, end)
     statement = _Statement.of(sql, start, end)
     body = _body(statement)
+    called = _called(statement)
     every = _is_masked_whole(statement) or _is_named_secret(statement, body)
     spans = [*_settings(statement), *_unquoted(statement)]
     for number in _literals(statement):
         token = statement.tokens[number]
         if number in body:
-            spans += [_quoted(statement, number)] if bodies else _in_body(statement, number)
-        elif every or number in _called(statement) or _is_secret(statement.text(token)):
+            spans += _in_body(statement, number, whole=bodies)
+        elif every or number in called or _is_secret(statement.text(token)):
             spans.append(_quoted(statement, number))
     spans += _comments_of(statement, every=every)
     return _merged(spans), every
@@ -462,13 +463,13 @@ def _body(statement: _Statement) -> list[int]:
     return []
 
 
-def _in_body(statement: _Statement, number: int) -> Iterator[Span]:
-    """The secrets of a body: every literal of one that has to do with secrets."""
+def _in_body(statement: _Statement, number: int, *, whole: bool) -> Iterator[Span]:
+    """The secrets of a body: every literal, or the *whole*, of one that has to do with secrets."""
     token = statement.tokens[number]
     text = statement.text(token)
     if not _is_about_secrets(_content(text)):
         return
-    if token.kind == "string":
+    if whole or token.kind == "string":
         yield _quoted(statement, number)
         return
     mark = text.index("$", 1) + 1

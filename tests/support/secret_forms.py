@@ -75,7 +75,7 @@ CONNECTIONS = {
     "URL in a literal": "INSERT INTO nosuch VALUES ('amqp://me:CANARY@h/v')",
     "URL with a parameter": "SELECT 'postgres://h/d?sslpassword=CANARY'::int",
     "options of a URL": "SELECT 'postgres://h/d?options=-c%20x.secret=CANARY'::int",
-    "COPY TO PROGRAM": "COPY (SELECT 1) TO PROGRAM 'curl -H \"X: CANARY\" https://x; exit 1'",
+    "COPY TO PROGRAM": "COPY (SELECT 1) TO PROGRAM ': CANARY; exit 1'",
     "COPY FROM PROGRAM": "COPY nosuch FROM\nPROGRAM E'curl -u \\'me:CANARY\\' https://x'",
 }
 CALLS = {

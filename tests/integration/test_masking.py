@@ -1,0 +1,89 @@
+"""No output shows a secret that stands in the SQL of a migration, or in what the server says of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.migrations import write
+from tests.support.secret_forms import CANARY, FORMS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.databases import Database
+    from tests.support.forking import Forking
+
+WAYS = {
+    "text": (["migrate"], {}),
+    "JSON": (["migrate"], {"INITMIG_LOG_FORMAT": "json"}),
+    "plan": (["plan"], {}),
+    "plan --json": (["plan", "--json"], {}),
+    "rehearse": (["rehearse"], {}),
+    "rehearse --json": (["rehearse", "--json"], {"INITMIG_LOG_FORMAT": "json"}),
+    "rehearse --markdown": (["rehearse", "--markdown"], {}),
+    "doctor": (["doctor"], {}),
+    "status": (["status"], {}),
+}
+FAILING = ("text", "JSON")
+
+
+class Shown:
+    """What each way of running a migration shows of it, by the way and the output."""
+
+    def __init__(self, forking: Forking, database: Database, folder: Path) -> None:
+        self._forking, self._database, self._folder = forking, database, folder
+
+    def of(self, files: dict[str, str]) -> Iterator[tuple[str, str]]:
+        write(self._folder, files)
+        outcome = self._folder.with_name("outcome")
+        for way, (arguments, env) in WAYS.items():
+            variables = {
+                "INITMIG_TERMINATION_LOG": str(outcome),
+                "INITMIG_LOG_LEVEL": "debug",
+                "INITMIG_WAIT_TIMEOUT": "1s",
+                **env,
+            }
+            result = self._forking.run(
+                *arguments, url=self._database.url, folder=self._folder, env=variables
+            )
+            assert "Traceback" not in result.err
+            if way in FAILING:
+                assert result.code in (1, 2, 4), result.err
+            yield f"{way}: stdout", result.out
+            yield f"{way}: stderr", result.err
+            yield f"{way}: outcome", outcome.read_text()
+
+
+@pytest.fixture
+def shown(forking: Forking, database: Database, folder: Path) -> Shown:
+    return Shown(forking, database, folder)
+
+
+def in_python(sql: str) -> str:
+    return f"from yoyo import step\nstep({sql!r})\nstep('SELECT oops')\n"
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_no_output_shows_the_secret(name: str, shown: Shown) -> None:
+    found = {
+        where: text
+        for where, text in shown.of({"0001_a.sql": f"{FORMS[name]}; SELECT oops"})
+        if CANARY in text
+    }
+    assert found == {}
+
+
+NOT_IN_PYTHON = ("COPY data", "behind a stray quote", "comment")
+
+
+@pytest.mark.parametrize("name", [name for name in FORMS if name not in NOT_IN_PYTHON])
+def test_no_output_shows_the_secret_of_a_step_in_python(name: str, shown: Shown) -> None:
+    found = {
+        where: text
+        for where, text in shown.of({"0001_a.py": in_python(FORMS[name])})
+        if CANARY in text
+    }
+    assert found == {}
