@@ -176,7 +176,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         is_in_transaction = self.use_transactions or backend.session.in_transaction
         ignored = partial(self._warn, backend.emit) if is_in_transaction else None
         with (
-            telling_what_is_said(backend.emit),
+            telling_what_is_said(backend.emit, self._strings.without_secrets),
             self._errors_placed(backend.session, ignored),
             ending_children(),
         ):
@@ -288,7 +288,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             )
             raise MigrationFailed(
                 "migration-failed",
-                f"{self.id} raised {in_words(error)}",
+                f"{self.id} raised {self._strings.without_secrets(in_words(error))}",
                 hint=": ".join(filter(None, (kept, advice(error)))),
                 place=self._place_of(error),
             ) from error

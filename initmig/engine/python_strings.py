@@ -17,6 +17,7 @@ from initmig.sql.masking import (
     mask_sql,
     masked_problem,
     secret_values,
+    without_values,
 )
 from initmig.sql.scanner import frame, octets, split
 
@@ -33,7 +34,12 @@ class _PythonLines(Lines):
         return (span for span, _ in self._hidden if span[0] < end and start < span[1])
 
     def masked(self, problem: Problem) -> Problem:
-        return masked_problem(problem, [each for _, text in self._hidden for each in _values(text)])
+        return masked_problem(problem, self.secrets)
+
+    @cached_property
+    def secrets(self) -> list[str]:
+        """The values that are in the strings."""
+        return [each for _, text in self._hidden for each in _values(text)]
 
     @cached_property
     def _hidden(self) -> list[tuple[tuple[int, int], str]]:
@@ -153,6 +159,10 @@ class PythonStrings:
     def masked(self, problem: Problem) -> Problem:
         """*problem*, which the server has with this SQL, without the secrets that it repeats."""
         return self._lines.masked(problem)
+
+    def without_secrets(self, text: str) -> str:
+        """*text* without what it repeats of the secrets in the strings."""
+        return without_values(text, self._lines.secrets)
 
     @cached_property
     def _lines(self) -> _PythonLines:

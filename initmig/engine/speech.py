@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from initmig.events import ErrorIgnored, Printed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from initmig.events import Emit
 
@@ -18,9 +18,12 @@ yoyo_log = logging.getLogger("yoyo.migrations")
 
 
 @contextmanager
-def telling_what_is_said(emit: Emit) -> Iterator[None]:
-    """What a migration prints is emitted, line by line, and so are the errors that it ignores."""
-    handler, lines = _IgnoredErrors(emit), _Lines(emit)
+def telling_what_is_said(emit: Emit, mask: Callable[[str], str]) -> Iterator[None]:
+    """What a migration prints is emitted, line by line, and so are the errors that it ignores.
+
+    Of each text, what *mask* leaves of it.
+    """
+    handler, lines = _IgnoredErrors(emit, mask), _Lines(emit, mask)
     yoyo_log.addHandler(handler)
     saved, yoyo_log.propagate = yoyo_log.propagate, False
     try:
@@ -35,14 +38,14 @@ def telling_what_is_said(emit: Emit) -> Iterator[None]:
 class _Lines(io.TextIOBase):
     """A stream of which each line becomes an event: what yoyo prints of a SELECT, for one."""
 
-    def __init__(self, emit: Emit) -> None:
-        self._emit = emit
+    def __init__(self, emit: Emit, mask: Callable[[str], str]) -> None:
+        self._emit, self._mask = emit, mask
         self._unfinished = ""
 
     def write(self, text: str) -> int:
         *lines, self._unfinished = (self._unfinished + text).split("\n")
         for line in lines:
-            self._emit(Printed(line))
+            self._emit(Printed(self._mask(line)))
         return len(text)
 
     def end(self) -> None:
@@ -51,13 +54,13 @@ class _Lines(io.TextIOBase):
 
 
 class _IgnoredErrors(logging.Handler):
-    def __init__(self, emit: Emit) -> None:
+    def __init__(self, emit: Emit, mask: Callable[[str], str]) -> None:
         super().__init__(logging.ERROR)
-        self._emit = emit
+        self._emit, self._mask = emit, mask
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info and record.exc_info[1]:
-            self._emit(ErrorIgnored(in_words(record.exc_info[1])))
+            self._emit(ErrorIgnored(self._mask(in_words(record.exc_info[1]))))
 
 
 def in_words(error: BaseException) -> str:

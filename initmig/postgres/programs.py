@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -9,7 +12,26 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from initmig.dsn import parse_dsn
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from initmig.postgres.parameters import Settings
+
+_SECRETS = (
+    *("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"),
+    "options",
+)
+"""The parameters that hold a secret; `options` may set anything, as in `-c app.token=...`."""
+
+_ONLY_OURS = ("DATABASE_URL", "INITMIG_", "PGPASSWORD", "PGOPTIONS")
+"""What a program does not need of the environment: how the variables with secrets begin."""
+
+_VARIABLES = {"password": "PGPASSWORD", "options": "PGOPTIONS"}
+"""Where a value goes that a service file cannot have."""
+
+_LONGEST = 900
+"""libpq reads lines of 1,024 bytes at most; tokens of cloud providers may be longer."""
+
+_SERVICE = "initmig"
 
 
 def in_database(settings: Settings, name: str) -> Settings:
@@ -18,9 +40,53 @@ def in_database(settings: Settings, name: str) -> Settings:
     return settings._replace(conninfo=make_conninfo(conninfo, dbname=name))
 
 
-def for_programs(settings: Settings) -> tuple[str, dict[str, str]]:
-    """A connection string without the password, which `ps` would show, and variables with it."""
+@contextmanager
+def for_programs(settings: Settings) -> Iterator[tuple[str, dict[str, str]]]:
+    """A connection string without a secret, which `ps` would show, and the environment for it.
+
+    The secrets are in a service file that only this user can read, for as long as this lasts:
+    libpq has no variable for most of them, and others may see the environment of a program.
+    """
     parameters = conninfo_to_dict(parse_dsn(settings.conninfo).conninfo)
-    password = parameters.pop("password", None) or settings.password
-    variables = {"PGPASSWORD": str(password)} if password else {}
-    return make_conninfo("", **parameters), variables
+    secrets = {key: str(parameters.pop(key)) for key in _SECRETS if key in parameters}
+    if settings.password:
+        secrets.setdefault("password", settings.password)
+    if "PGOPTIONS" in os.environ:
+        secrets.setdefault("options", os.environ["PGOPTIONS"])
+    env = {key: value for key, value in os.environ.items() if not key.startswith(_ONLY_OURS)}
+    env |= {_VARIABLES[key]: secrets.pop(key) for key in _VARIABLES if not _fits(secrets.get(key))}
+    if not secrets:
+        yield make_conninfo("", **parameters), env
+        return
+    service = str(parameters.pop("service", "") or os.environ.get("PGSERVICE", "") or _SERVICE)
+    with tempfile.NamedTemporaryFile("w", prefix="initmig-", encoding="utf-8") as file:
+        file.write(_with_secrets(_service_file(), service, secrets))
+        file.flush()
+        conninfo = make_conninfo("", service=service, **parameters)
+        yield conninfo, {**env, "PGSERVICEFILE": file.name}
+
+
+def _fits(value: str | None) -> bool:
+    """Whether a line of a service file can have *value*, of which libpq drops blanks at the end."""
+    return value is None or (
+        value == value.strip() and value.isprintable() and len(value.encode()) < _LONGEST
+    )
+
+
+def _service_file() -> str:
+    """The user's own; empty where there is none."""
+    path = os.environ.get("PGSERVICEFILE") or os.path.expanduser("~/.pg_service.conf")
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _with_secrets(text: str, service: str, secrets: Mapping[str, str]) -> str:
+    """The service file *text*, in which *service* has the *secrets* first: the first of two wins."""
+    lines = [f"{key}={value}" for key, value in secrets.items()]
+    before, header, after = f"\n{text}".partition(f"\n[{service}]")
+    if not header:
+        return "\n".join([f"[{service}]", *lines, text])
+    return "\n".join([before + header, *lines, after.lstrip("\r\n")])

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
 
 from initmig.sql.lines import Lines, offset_of
+from initmig.sql.masking import secret_values, without_values
 from initmig.sql.scanner import copy_data, octets, spans
 
 if TYPE_CHECKING:
@@ -270,7 +271,9 @@ def _parse(data: bytes, start: int = 0, end: int | None = None) -> list[Node]:
     try:
         parsed: list[Node] = parse(text)
     except PGQueryError as error:
-        raise _Refused(error.message, max(0, error.position - 1)) from None
+        # it quotes what it cannot read
+        words = without_values(error.message, secret_values(octets(data[start:end])))
+        raise _Refused(words, max(0, error.position - 1)) from None
     except RecursionError:
         raise _Refused("nested too deeply") from None
     return parsed

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from initmig import postgres
@@ -16,6 +16,8 @@ from initmig.postgres import Session, quote_identifier
 from initmig.postgres.programs import for_programs, in_database
 from initmig.quoting import USER_SCHEMA
 from initmig.run import with_session
+from initmig.sql.masking import secret_values, without_values
+from initmig.sql.scanner import octets
 from initmig.verification.embedded import find_programs, running_server
 
 if TYPE_CHECKING:
@@ -122,22 +124,28 @@ def _create_schemas(session: Session, schemas: Sequence[str]) -> None:
 
 def _load(path: str, settings: Settings) -> None:
     """Have psql run *path*: a dump has COPY data and commands that only psql knows."""
-    conninfo, variables = for_programs(settings)
-    done = subprocess.run(
-        [_psql(), "-Xq", "--set=ON_ERROR_STOP=1", f"--file={path}", f"--dbname={conninfo}"],
-        capture_output=True,
-        check=False,
-        env={**os.environ, **variables},
-        stdin=subprocess.DEVNULL,
-        text=True,
-    )
+    with for_programs(settings) as (conninfo, environment):
+        done = subprocess.run(
+            [_psql(), "-Xq", "--set=ON_ERROR_STOP=1", f"--file={path}", f"--dbname={conninfo}"],
+            capture_output=True,
+            check=False,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
     if done.returncode:
         raise ConfigError(
             "baseline-not-loaded",
-            f"the baseline cannot be loaded: {(done.stderr or done.stdout).strip()}",
+            f"the baseline cannot be loaded: {_said(path, done.stderr or done.stdout)}",
             hint="dump with pg_dump --no-owner --no-privileges, as plain SQL; roles that it names"
             " have to be there",
         )
+
+
+def _said(path: str, words: str) -> str:
+    """What psql said, without the secrets that it repeats of the dump at *path*."""
+    sql = Path(path).read_bytes() if Path(path).is_file() else b""
+    return without_values(words.strip(), secret_values(octets(sql)))
 
 
 def _psql() -> str:
