@@ -17,7 +17,10 @@ SCHEMES = (
 )
 """What a URL may begin with; the longer ones are for applications that share ``DATABASE_URL``."""
 
-_SIGNS = ("://", "password", "oauth_client_secret", "scram_client_key", "scram_server_key")
+_SIGNS = (
+    *("://", "passw", "passphrase", "passcode", "pwd", "secret", "token", "credential", "jwt"),
+    *("apikey", "api-key", "_key", "accesskey", "privatekey", "failing row"),
+)
 """Where nothing of this is, there is nothing to mask."""
 
 
@@ -159,7 +162,9 @@ def _is_scheme(text: str) -> bool:
 
 
 def mask_secrets(text: str) -> str:
-    """Put ``***`` for every password of a connection string or of SQL that *text* may quote.
+    """Put ``***`` for each secret of a connection string, JSON or SQL that *text* may quote.
+
+    Text that is SQL from its first to its last character is for `sql.masking.mask_sql`.
 
     Rather too much than too little: a password may hold ``@ : / ? & =`` and spaces, so that in
     a URL it ends at the last ``@`` of the line, and as a parameter at the end of the line.

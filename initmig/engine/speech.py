@@ -18,7 +18,7 @@ yoyo_log = logging.getLogger("yoyo.migrations")
 
 
 @contextmanager
-def telling_what_is_said(emit: Emit, mask: Callable[[str], str]) -> Iterator[None]:
+def telling_what_is_said(emit: Emit, mask: Callable[[str], str] = str) -> Iterator[None]:
     """What a migration prints is emitted, line by line, and so are the errors that it ignores.
 
     Of each text, what *mask* leaves of it.

@@ -84,7 +84,7 @@ def _service_file() -> str:
 
 
 def _with_secrets(text: str, service: str, secrets: Mapping[str, str]) -> str:
-    """The service file *text*, in which *service* has the *secrets* first: the first of two wins."""
+    """The service file *text* with *secrets* for *service*, first: of two values that one wins."""
     lines = [f"{key}={value}" for key, value in secrets.items()]
     before, header, after = f"\n{text}".partition(f"\n[{service}]")
     if not header:

@@ -6,6 +6,13 @@ is for the test to say.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
 CANARY = "Kanari3nVogel"
 
 BODY = "BEGIN\n  EXECUTE {0};\nEND"
@@ -178,3 +185,56 @@ READABLE = {
     "trigger": "CREATE TRIGGER t BEFORE UPDATE ON users EXECUTE FUNCTION f('a')",
     "casts": "SELECT '1'::int, date '2026-01-01', interval '1 day', U&'\\0041', B'1', $$a$$",
 }
+
+
+def secret_sql(*, quotes: bool) -> SearchStrategy[tuple[str, str]]:
+    """A statement with the canary in it, and as it is to be shown; also with *quotes* in comments.
+
+    Of these comments only some are shown, so that then the second is no use.
+    """
+    plain = (" ", "\n", "\t", "\r\n", "/* a */", "/* b /* c */ ; */", "-- d\n")
+    odd = ("/* don't */", "/* \" /* it's */ $$ */", "-- isn't\n")
+    gap = st.lists(st.sampled_from((*plain, *odd) if quotes else plain), min_size=1, max_size=3)
+    gaps = st.lists(gap.map("".join), min_size=14, max_size=14)
+    return st.builds(_built, st.sampled_from(_TEMPLATES), _literals(), gaps, st.booleans())
+
+
+_TEMPLATES = (
+    "ALTER ROLE app PASSWORD {}",
+    "CREATE USER app WITH ENCRYPTED PASSWORD {}",
+    "CREATE SUBSCRIPTION s CONNECTION {} PUBLICATION p",
+    "CREATE USER MAPPING FOR app SERVER s OPTIONS ( password {} )",
+    "ALTER SERVER s OPTIONS ( SET passfile {} )",
+    "ALTER SYSTEM SET ssl_passphrase_command = {}",
+    "COPY t FROM PROGRAM {}",
+    "SELECT crypt ( {} , salt )",
+    "SELECT public . dblink ( {} )",
+    "UPDATE users SET password = {} WHERE id = 1",
+    "INSERT INTO t ( api_key ) VALUES ( {} )",
+    "EXECUTE p ( {} )",
+)
+
+
+def _literals() -> SearchStrategy[str]:
+    around = st.text(st.sampled_from("ab '\"\\$;-/*é\n"), max_size=6)
+    return st.builds(_literal, st.sampled_from(_QUOTINGS), around, around)
+
+
+_QUOTINGS = ("'", "E'", "e'", "U&'", "N'", "$$", "$x$")
+
+
+def _literal(quoting: str, before: str, after: str) -> str:
+    text = f"{before}{CANARY}{after}"
+    if quoting.startswith("$"):
+        return f"{quoting}{text.replace('$', '')}{quoting}"
+    text = text.replace("'", "''")
+    if quoting in ("E'", "e'", "U&'"):
+        text = text.replace("\\", "\\\\")
+    return f"{quoting}{text}'"
+
+
+def _built(template: str, literal: str, gaps: list[str], lower: bool) -> tuple[str, str]:
+    words = (template.lower() if lower else template).split(" ")
+    between = [*gaps[: len(words) - 1], ""]
+    written = "".join(word + gap for word, gap in zip(words, between, strict=True))
+    return written.replace("{}", literal), written.replace("{}", "***")
