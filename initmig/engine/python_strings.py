@@ -12,7 +12,6 @@ from initmig.errors import Place
 from initmig.sql.lines import Lines
 from initmig.sql.masking import (
     MASK,
-    hidden_in,
     is_secret_name,
     mask_sql,
     masked_problem,
@@ -77,11 +76,7 @@ def _is_about_secret(node: ast.AST) -> bool:
     """Whether *node* is a string with a secret, or a name of one."""
     match node:
         case ast.Constant(value=str() as text):
-            return (
-                is_secret_name(text)
-                if text.isidentifier()
-                else bool(hidden_in(octets(text.encode(errors="replace"))))
-            )
+            return is_about_secrets(text)
         case ast.Name(id=name) | ast.keyword(arg=str() as name) | ast.Attribute(attr=name):
             return is_secret_name(name)
     return False

@@ -10,7 +10,7 @@ from functools import cache
 from initmig.errors import Place
 from initmig.records import TYPE_CHECKING
 from initmig.sql.masking import MASK, hidden_in, masked_problem, secret_values
-from initmig.sql.scanner import ends, octets
+from initmig.sql.scanner import extents, octets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +96,7 @@ class Lines:
     def _secrets(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """The secrets of the statements that are there, wherever they are in them."""
         if not self._ends:
-            self._ends = array("Q", ends(octets(self.data[:])))
+            self._ends = array("Q", (after for _, _, after in extents(octets(self.data[:]))))
         number = bisect_right(self._ends, start)
         after = self._ends[number - 1] if number else 0
         while after < end:

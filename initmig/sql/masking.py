@@ -11,7 +11,7 @@ from functools import cache
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from initmig.sql.scanner import BETWEEN, copy_data, mentions, pieces, tokens
+from initmig.sql.scanner import BETWEEN, extents, mentions, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -107,9 +107,11 @@ _SHAPES = r"""(?x)
     -----BEGIN[ A-Z]*PRIVATE[ ]KEY | SCRAM-SHA-256\$ | (?<!\w)md5[0-9a-f]{32} | \$2[abxy]\$\d\d\$
   | (?<!\w)(?:AKIA|ASIA)[0-9A-Z]{16} | (?<!\w)gh[opsur]_\w{20} | (?<!\w)xox[abprs]-
   | (?<!\w)eyJ[\w-]{8,}+\.eyJ | (?<!\w)[sr]k_(?:live|test)_
-  | (?<!\w)(?i:bearer|basic)\s+[\w.+/=~-]{8}
-  | ://[^\s/@]*:[^\s@]*@
+  | (?<!\w)(?i:bearer|basic)\s+[\w.+/=~-]++(?:(?<=[\w.+/=~-]{8})|\Z)
+  | ://[^\s/@]*:[^\s@]*@ | ://[^\s/@:]*:(?=\d*[^\s\d/])[^\s@/]+\Z
 """
+
+_USERINFO = r"://[^\s/@:'\"]*:([^\s@'\"]*)@"
 
 _SQL = (
     r"(?ia)\s*+(?:ALTER|COPY|CREATE|DELETE|DO|EXECUTE|IMPORT|INSERT|MERGE|SECURITY|SELECT|SET|UPDATE"
@@ -124,10 +126,11 @@ _SQL_SECRET = r"(?i:(?<!\w)password(?:\s++|--[^\r\n]*+[\r\n]|/\*(?:[^*]|\*(?!/))
 _DOLLAR_QUOTED = r"\$(?P<tag>\w*+)\$(?:[^$]++|\$(?!(?P=tag)\$))*+(?:\$(?P=tag)\$)?"
 _QUOTED = rf"""(?xs)
       ://([^\r\n]*)                                                     # a URL, and its line
-    | ({_SECRET}) (?: '(?:[^'\\]++|\\.)*+'? | (?:[^\s\\]++|\\.?)++ )    # a key and its value
+    | ({_SECRET}) (?: \*\*\*(?![^\s/,;)&'"])                           # a key and its value
+                    | '(?:[^'\\]++|\\.)*+'? | (?:[^\s\\]++|\\.?)++ )
     | ({_SQL_SECRET}) (?: (?i:e)'(?:[^'\\]++|\\.?|'')*+'? | (?i:u&)?'(?:[^']++|'')*+'?
                         | {_DOLLAR_QUOTED} )                            # in SQL
-    | ((?:Failing\ row|failing\ row)\ contains\ ) \([^\r\n]*
+    | ((?:Failing\ row|failing\ row)\ contains\ ) (?: \([^\r\n]*\) | \([^\r\n]* )
 """
 _VALUE = r"""(?xs)
     (?P<open>\\?["']) (?: (?!(?P=open)) (?:\\?.) )*+ (?P=open)? | [^\s,;)}\]"']++
@@ -207,7 +210,7 @@ def _announces_secret(content: str) -> bool:
 
 def mask_sql(sql: str) -> str:
     """*sql*, one statement or several, readable but for its secrets; it may be cut at its end."""
-    return mask(_blotted(sql, [*secrets_in(sql), *_spelled(sql)]))
+    return _blotted(sql, [*secrets_in(sql), *_spelled(sql)])
 
 
 def hidden_in(sql: str) -> list[Span]:
@@ -216,11 +219,14 @@ def hidden_in(sql: str) -> list[Span]:
 
 
 def _spelled(sql: str) -> Iterator[Span]:
-    """What follows the word PASSWORD, also where a quote before it is one too many."""
+    """What follows the word PASSWORD, and passwords of URLs, also where a quote is one too many."""
     if mentions(sql, _PASSWORDS):
         for found in _compiled(_QUOTED).finditer(sql):
             if found[3]:
                 yield found.end(3), found.end()
+    if mentions(sql, ("://",)):
+        for found in _compiled(_USERINFO).finditer(sql):
+            yield found.span(1)
 
 
 def secrets_in(sql: str, *, bodies: bool = False) -> list[Span]:
@@ -229,22 +235,26 @@ def secrets_in(sql: str, *, bodies: bool = False) -> list[Span]:
     The places are those of characters, whether *sql* is text or `octets`.
     """
     spans: list[Span] = []
-    after = 0
-    copies = {each.statement: each for each in copy_data(sql)}
-    for start, end in pieces(sql):
-        spans += _in_comments(sql, after, start)
-        after = end
+    before = 0
+    for start, end, after in extents(sql):
+        spans += _in_comments(sql, before, start)
+        before = after
         if sql[start] == "\\":
             spans += _in_command(sql, start, end)
             continue
         found, all_of_it = _in_statement(sql, start, end, bodies=bodies)
         spans += found
-        if copied := copies.get(start):
-            after = copied.after
-            if all_of_it:
-                spans.append((copied.start, copied.end - 1))
-    spans += _in_comments(sql, after, len(sql))
+        if all_of_it:
+            spans += _copied(sql, end, after)
+    spans += _in_comments(sql, before, len(sql))
     return spans
+
+
+def _copied(sql: str, start: int, end: int) -> Iterator[Span]:
+    """The lines of COPY data behind a statement that ends at *start*, if it has any."""
+    first = sql.find("\n", start, end) + 1
+    if first:
+        yield first, end - 3 if sql.endswith("\n\\.", first, end) else end
 
 
 def _has_sign(text: str, signs: Sequence[str]) -> bool:
@@ -467,7 +477,7 @@ def _in_body(statement: _Statement, number: int, *, whole: bool) -> Iterator[Spa
     """The secrets of a body: every literal, or the *whole*, of one that has to do with secrets."""
     token = statement.tokens[number]
     text = statement.text(token)
-    if not _is_about_secrets(_content(text)):
+    if not is_about_secrets(_content(text)):
         return
     if whole or token.kind == "string":
         yield _quoted(statement, number)
@@ -487,7 +497,8 @@ def _is_format_of_raise(body: _Statement, number: int) -> bool:
     return before[-1:] == ["RAISE"] or before[-2:-1] == ["RAISE"]
 
 
-def _is_about_secrets(content: str) -> bool:
+def is_about_secrets(content: str) -> bool:
+    """Whether code, or what is in one of its strings, has to do with secrets."""
     if not _has_sign(content, _SIGNS_IN_BODY):
         return False
     words = [each[0] for each in _compiled(r"(?a)[A-Za-z_][\w.]*+").finditer(content)]
@@ -614,7 +625,7 @@ _QUOTING = '"\u00ab\u00bb\u201c\u201d\u201e\u300c\u300d\u300e\u300f'
 
 _QUERY = rf"""(?xm)
     ^ (?!COPY\ |JSON) ([^{_QUOTING}\r\n]*+) [{_QUOTING}]
-    (?! \ ?[\w.$-]{{1,63}}\ ?[{_QUOTING}] )
+    (?! [\w.$-]{{1,63}}[{_QUOTING}] | [\ \u00a0][\w.$-]{{1,63}}[\ \u00a0]\u00bb )
     (?s:.*?)
     (?: [{_QUOTING}] (?=[^\S\r\n]*(?:\n(?:PL/|SQL|COPY|JSON|[^\W\d_]+[ ][^\n]*\d)|\Z)) | \Z )
 """

@@ -201,15 +201,14 @@ def spans(text: str) -> Iterator[tuple[int, int]]:
             yield start, last
 
 
-def pieces(text: str) -> Iterator[tuple[int, int]]:
-    """Start and end of each statement and of each command of psql; COPY data is left out."""
-    return _pieces(text)
+def extents(text: str) -> Iterator[tuple[int, int, int]]:
+    """Start and end of each statement and command of psql, and the end with `;` and COPY data.
 
-
-def ends(text: str) -> Iterator[int]:
-    """Where each of these ends, with its semicolon and its COPY data: what follows is the next."""
+    Where the data has no end, because *text* is cut, it goes as far as that.
+    """
     for start, end in _pieces(text):
-        yield end if text[start] == "\\" else _after_statement(text, start, end)
+        after = end if text[start] == "\\" else _after_statement(text, start, end)
+        yield start, end, after
 
 
 def tokens(text: str, start: int, end: int) -> Iterator[Token]:

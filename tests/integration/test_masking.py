@@ -1,4 +1,4 @@
-"""No output shows a secret that stands in the SQL of a migration, or in what the server says of it."""
+"""No output shows a secret of a migration, nor what the server repeats of it."""
 
 from __future__ import annotations
 

@@ -161,7 +161,8 @@ FORMS = {
 
 READABLE = {
     "table": "CREATE TABLE users (id int, password text NOT NULL DEFAULT 'none', kind text)",
-    "table with a check": "CREATE TABLE t (token text CHECK (token <> ''), state text DEFAULT 'new')",
+    "table with a check": "CREATE TABLE t (token text CHECK (token <> ''), a text DEFAULT 'new')",
+    "password compared": "UPDATE a SET password = b.password FROM b WHERE a.id = b.id",
     "added column": "ALTER TABLE secrets ADD COLUMN state text DEFAULT 'new', ADD api_key text",
     "index": "CREATE UNIQUE INDEX CONCURRENTLY i ON users (token) WHERE state = 'live'",
     "comment on": "COMMENT ON COLUMN users.password IS 'the password of the user, hashed'",

@@ -52,7 +52,11 @@ def test_no_form_shows_its_secret(name: str) -> None:
     assert mask_sql(masked) == masked
 
 
-@pytest.mark.parametrize("name", FORMS)
+TOLD_BEHIND = ("wrong type", "DO with a variable")
+"""What tells that it is a secret stands behind it."""
+
+
+@pytest.mark.parametrize("name", [name for name in FORMS if name not in TOLD_BEHIND])
 def test_a_form_that_is_cut_shows_nothing_of_its_secret(name: str) -> None:
     sql = FORMS[name]
     after = sql.index(CANARY) + len(CANARY)

@@ -1,0 +1,59 @@
+"""SQL with secrets in whatever quotes, comments and line breaks: no output shows one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from initmig.sql.lines import Lines
+from initmig.sql.masking import mask_sql
+from tests.support.migrations import write
+from tests.support.secret_forms import CANARY, secret_sql
+
+if TYPE_CHECKING:
+    from tests.support.databases import Database
+    from tests.support.forking import Forking
+
+
+@pytest.mark.long
+@settings(max_examples=20_000, deadline=None)
+@given(secret_sql(quotes=False), secret_sql(quotes=True))
+def test_sql_shows_all_but_its_secrets(first: tuple[str, str], second: tuple[str, str]) -> None:
+    assert mask_sql(first[0]) == first[1]
+    both = f"{second[0]};\n{first[0]}"
+    assert CANARY not in mask_sql(both)
+    lines = Lines("a.sql", both.encode())
+    for offset in range(0, len(both.encode()), 7):
+        assert CANARY not in lines.place(offset).source
+
+
+@pytest.mark.parametrize(
+    "examples", [5, pytest.param(500, marks=pytest.mark.long)], ids=["few", "many"]
+)
+@pytest.mark.parametrize("before", ["", "SELECT '"], ids=["whole", "behind a stray quote"])
+def test_no_run_shows_a_secret(
+    examples: int,
+    before: str,
+    forking: Forking,
+    database: Database,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
+    @given(secret_sql(quotes=True))
+    def check(sql: tuple[str, str]) -> None:
+        folder = tmp_path_factory.mktemp("migrations")
+        # the last statement fails where the first does not
+        write(folder, {"0001_a.sql": f"{before}{sql[0]}; SELECT oops"})
+        outcome = folder.with_suffix(".outcome")
+        env = {"INITMIG_TERMINATION_LOG": str(outcome), "INITMIG_LOG_LEVEL": "debug"}
+        for words in (["migrate"], ["plan"], ["rehearse", "--json"]):
+            result = forking.run(*words, url=database.url, folder=folder, env=env)
+            assert CANARY not in result.out + result.err + outcome.read_text()
+
+    check()
