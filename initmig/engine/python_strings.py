@@ -12,6 +12,7 @@ from initmig.errors import Place
 from initmig.sql.lines import Lines
 from initmig.sql.masking import (
     MASK,
+    is_about_secrets,
     is_secret_name,
     mask_sql,
     masked_problem,

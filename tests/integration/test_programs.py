@@ -12,6 +12,7 @@ import pytest
 
 from initmig.postgres.parameters import Settings
 from initmig.postgres.programs import for_programs
+from initmig.verification.embedded import find_programs
 from tests.support.secret_forms import CANARY
 
 if TYPE_CHECKING:
@@ -77,10 +78,8 @@ def test_a_service_of_the_users_own_keeps_its_parameters(
 
 
 def test_nothing_secret_is_in_the_arguments_and_environment_of_psql(
-    initmig: Initmig, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    initmig: Initmig, database: Database, tmp_path: Path
 ) -> None:
-    from initmig.verification.embedded import find_programs
-
     programs = find_programs()
     assert programs
     seen, mode = tmp_path / "seen", tmp_path / "mode"
