@@ -17,6 +17,7 @@ from initmig.sql.alone import refused_in_transaction
 from initmig.sql.forecast import Finding, forecast_of
 from initmig.sql.leftovers import changes, left
 from initmig.sql.lines import Lines
+from initmig.sql.masking import mask_sql
 from initmig.sql.needs import outstanding, read_needs
 from initmig.sql.relations import Inventory, Relation
 from initmig.sql.scanner import octets, spans
@@ -173,6 +174,22 @@ def leftovers(number: int, work: Work) -> object:
     return remaining
 
 
+def masked(number: int, work: Work) -> object:
+    del work
+    return mask_sql("UPDATE users SET password = 'x', name = 'y'; SELECT 1;\n" * number)
+
+
+def masked_in_one_statement(number: int, work: Work) -> object:
+    del work
+    return mask_sql(f"INSERT INTO t (token) VALUES {', '.join(['(f(1), crypt($$a$$))'] * number)}")
+
+
+def masked_lines(number: int, work: Work) -> object:
+    data = Counted.of(b"ALTER ROLE a PASSWORD 'x';%80s\n" % b"" * number, work)
+    lines = Lines("a.sql", data)
+    return [lines.place(start).source for start, _ in spans(octets(data))]
+
+
 def cases() -> Iterator[Any]:
     for name, line_end in {"LF": "\n", "CRLF": "\r\n", "CR": "\r", "one line": " "}.items():
         for text in ("SELECT 1", "SELECT 'é漢🐘'"):
@@ -180,6 +197,7 @@ def cases() -> Iterator[Any]:
     for case in (
         *(planned, renamed_again_and_again, parts, statements_to_rehearse, strings_in_python),
         *(needs, problems, refused_in_a_transaction, leftovers),
+        *(masked, masked_in_one_statement, masked_lines),
     ):
         yield pytest.param(case, id=case.__name__.replace("_", " "))
 
