@@ -165,7 +165,7 @@ def lock_for_rehearsal(
     finally:
         if session.in_transaction:
             with suppress(DatabaseUnavailable):  # then the server rolls back
-                session.run("ROLLBACK")
+                session.run_own("ROLLBACK")
 
 
 class _LockOfTransaction:
@@ -184,10 +184,10 @@ class _LockOfTransaction:
         try:
             taken = taken and self._row().try_take()
         except DatabaseRefused:
-            self._session.run("ROLLBACK")
+            self._session.run_own("ROLLBACK")
             raise
         if not taken:
-            self._session.run("ROLLBACK")
+            self._session.run_own("ROLLBACK")
         return taken
 
     def holder(self, waited: float) -> WaitingInQueue | WaitingForYoyo | None:
@@ -233,7 +233,7 @@ def open_transaction(session: Session, script: str) -> list[tuple[Any, ...]]:
     :raises DatabaseRefused: the pooler in the way is in statement mode
     """
     try:
-        return session.run(script)
+        return session.run_own(script)
     except DatabaseUnavailable as error:
         if "statement pooling mode" not in str(error):
             raise
@@ -263,7 +263,7 @@ class _TransactionLock:
     def try_take(self) -> bool:
         taken, self.pid = _begin_with_lock(self._session, self._key)
         if not taken:
-            self._session.run("ROLLBACK")
+            self._session.run_own("ROLLBACK")
             return False
         self._keeper = self._session.hand_over()
         self._session.reconnect()
@@ -294,7 +294,7 @@ class _TransactionLock:
         if keeper is None:
             return
         with suppress(DatabaseUnavailable):  # then the lock is gone with the connection
-            keeper.run("ROLLBACK")
+            keeper.run_own("ROLLBACK")
         keeper.close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from initmig.durations import format_duration
 from initmig.errors import DatabaseUnavailable, EmptySecret, InitmigError, MigrationsPending
 from initmig.events import Connected, WaitingForDatabase, WaitingForMigrations
-from initmig.postgres import LoginRefused, NoAnswer
+from initmig.postgres import LoginRefused, NoAnswer, understood
 from initmig.records import TYPE_CHECKING
 from initmig.signals import stop_wins
 
@@ -25,7 +25,7 @@ _WORTH_WAITING = (DatabaseUnavailable, EmptySecret, LoginRefused, MigrationsPend
 _REFUSED_SECONDS = 10.0
 """A server that is being set up refuses a role or database for a moment; longer is no accident."""
 
-_SHORTEST_LIMIT_SECONDS = 10.0
+_SHORTEST_LIMIT_SECONDS = 5.0
 """For an answer that takes no time: a timeout of 0 is for connecting."""
 
 _ONE_TRY_SECONDS = 60.0
@@ -51,7 +51,7 @@ def with_session(
         session = connect(outage.patience())
         try:
             outage.answered()
-            with stop_wins():
+            with stop_wins(), understood():
                 return work(session)
         finally:
             session.close()

@@ -129,7 +129,7 @@ def _examine(session: Session, run: Run, wall: Callable[[], float]) -> Iterator[
     finally:
         if session.in_transaction:
             with suppress(DatabaseUnavailable):  # then the server rolls back
-                session.run("ROLLBACK")
+                session.run_own("ROLLBACK")
 
 
 def _examine_rights(session: Session, run: Run, server: Server) -> Iterator[Check]:

@@ -358,7 +358,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         except Exception:
             if self.session.settled and self.session.usable and not self._left:
                 with self._told_what_is_left(InitmigError):
-                    self.session.run(self.session.emptying)
+                    self.session.run_own(self.session.emptying)
             raise
 
     @contextmanager
@@ -401,7 +401,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         if not self.session.in_transaction:
             return
         try:
-            self.session.run("ROLLBACK")
+            self.session.run_own("ROLLBACK")
         except InitmigError:
             if not self.session.connection.closed:
                 raise

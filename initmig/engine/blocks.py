@@ -77,7 +77,7 @@ def _block(parts: Sequence[Part]) -> Part:
     def run(backend: Backend) -> None:
         begin.run(backend)
         if backend.opening:
-            backend.session.run(backend.opening)
+            backend.session.run_own(backend.opening)
         for part in body:
             _run_inside(backend, part)
         if not commit:
@@ -92,8 +92,8 @@ def _run_inside(backend: Backend, part: Part) -> None:
         part.run(backend)
         return
     try:
-        backend.session.run(f"SAVEPOINT {SAVEPOINT}")
+        backend.session.run_own(f"SAVEPOINT {SAVEPOINT}")
         part.run(backend)
-        backend.session.run(f"RELEASE SAVEPOINT {SAVEPOINT}")
+        backend.session.run_own(f"RELEASE SAVEPOINT {SAVEPOINT}")
     except StatementFailed as error:
         raise (error if error.problems[0].place else error.at(part.place)) from error

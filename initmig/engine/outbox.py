@@ -191,7 +191,7 @@ class Outbox:
             raise
         if self._session.connection.encoding != "UTF8":  # in which the rest is to be sent
             with suppress(ClientFailed):  # what is sent next fails with it, and *message* did not
-                self._session.run("SET client_encoding = 'UTF8'")
+                self._session.run_own("SET client_encoding = 'UTF8'")
         return rows
 
 

@@ -16,6 +16,7 @@ from initmig.postgres.errors import (
     NoAnswer,
     StatementFailed,
     out_of_memory,
+    understood,
     unexpected,
 )
 from initmig.postgres.libpq import OPEN
@@ -47,5 +48,6 @@ __all__ = [
     "preamble",
     "quote_identifier",
     "quote_literal",
+    "understood",
     "unexpected",
 ]

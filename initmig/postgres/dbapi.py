@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -35,7 +36,9 @@ from initmig.postgres.errors import (
     ROWS_AT_A_TIME,
     AfterCommit,
     ClientFailed,
+    OddAnswer,
     StatementFailed,
+    as_number,
     client_failed,
     connection_lost,
     cut_off,
@@ -45,7 +48,10 @@ from initmig.postgres.errors import (
     not_committed,
     one_line,
     out_of_memory,
+    shortened,
+    unreadable,
 )
+from initmig.postgres.growth import Growth
 from initmig.postgres.libpq import OPEN, ConnectFailed
 from initmig.postgres.notices import Notices
 from initmig.postgres.parameters import IMPOSED, MARK, RAW
@@ -79,6 +85,10 @@ _CHUNKED_SINCE = 170000
 
 _ROWS = (pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_CHUNK)
 """A part of a result."""
+
+_CANCEL_SECONDS = 1.0
+_NOTIFICATIONS_KEPT = 10_000
+"""Of those that no step has asked for."""
 
 _SAMPLE = 1024
 """So many rows of a result are shown."""
@@ -146,9 +156,9 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         try:
             returned: _T = super().wait(_Telling(gen, self.teller), *arguments, **options)
         except psycopg.Error:
-            self.teller.tell()
+            self.teller.finish()
             raise
-        self.teller.tell()
+        self.teller.finish()
         return returned
 
     def be_as_opened(self) -> None:
@@ -257,6 +267,7 @@ class PsycopgConnection:
         self.dbapi = connection
         self.on_silence: Callable[[], None] = lambda: None
         OPEN.add(self)
+        connection._notifies_backlog = deque(maxlen=_NOTIFICATIONS_KEPT)  # noqa: SLF001
         self._ended: InitmigError | None = None
         """Why it ended; what is sent on it afterwards, a ROLLBACK, fails for the same reason."""
 
@@ -319,11 +330,16 @@ class PsycopgConnection:
                 if discards:
                     _receive_in_pieces(self.dbapi.pgconn)
                 limit = None if timeout == float("inf") else timeout
+                answered = _answer(self.dbapi.pgconn, copies, self._forget_prepared)
                 answer = self.dbapi.wait(
-                    self._observed(_answer(self.dbapi.pgconn, copies, self._forget_prepared)),
+                    self._observed(_limited(answered, Growth(timeout))),
                     timeout=limit,
                 )
             return self._checked(answer, commits=commits)
+        except OddAnswer as odd:
+            self._ended = odd
+            self.close()
+            raise
         except ClientFailed as failed:
             raise self._give_up(failed, committing=sent and commits) from failed
         except MemoryError as error:
@@ -331,6 +347,8 @@ class PsycopgConnection:
             raise self._give_up(memory, committing=sent and commits) from error
         except psycopg.Error as error:
             if not self.closed and monotonic() - begun >= timeout:
+                with suppress(psycopg.Error):  # else the server waits on for a lock
+                    self.dbapi.cancel_safe(timeout=_CANCEL_SECONDS)
                 self.close()  # the answer may still come, when another is waited for
                 raise self._lost(f"no answer in {timeout:g} s") from error
             words = one_line(str(error))
@@ -425,7 +443,10 @@ class PsycopgConnection:
             return []
         transformer = psycopg.adapt.Transformer(self.dbapi)
         transformer.set_pgresult(result)
-        return transformer.load_rows(0, result.ntuples, tuple)
+        try:
+            return transformer.load_rows(0, result.ntuples, tuple)
+        except (psycopg.Error, ValueError, TypeError, IndexError) as error:
+            raise unreadable(error) from error
 
     @contextmanager
     def translating_errors(self) -> Iterator[None]:
@@ -567,6 +588,20 @@ class _Answer(NamedTuple):
     """What ended the connection behind a COMMIT that was confirmed."""
 
 
+def _limited(answer: PQGen[_Answer], growth: Growth) -> PQGen[_Answer]:
+    """*answer*; :raises OddAnswer: it is too large."""
+    try:
+        wanted = next(answer)
+        while True:
+            ready = yield wanted
+            if ready:
+                growth.check()
+            wanted = answer.send(ready)
+    except StopIteration as end:
+        received: _Answer = end.value
+        return received
+
+
 def _receive_in_pieces(pgconn: pq.abc.PGconn) -> None:
     """Let the rows of the message just sent come a few at a time: libpq keeps no more."""
     if pq.version() >= _CHUNKED_SINCE:
@@ -676,11 +711,11 @@ def _statement_failed(error: psycopg.Error, *, completed: int) -> StatementFaile
     refused = error if isinstance(error, Refused) else None
     failed = StatementFailed(
         refused.id if refused else "migration-failed",
-        said.message_primary or str(error),
+        shortened(said.message_primary or str(error)),
         hint=refused.hint if refused else "",
-        server=ServerMessage(*(text or "" for text in beside)),
+        server=ServerMessage(*(shortened(text or "") for text in beside)),
     )
-    failed.position = int(said.statement_position or 0)
+    failed.position = as_number(said.statement_position or "")
     failed.routine = said.source_function or ""
     failed.completed = completed
     return failed

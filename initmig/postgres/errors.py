@@ -10,6 +10,7 @@ from initmig.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
     from initmig.errors import Place, Problem, ServerMessage
 
@@ -87,6 +88,10 @@ class NoAnswer(DatabaseUnavailable):
     """One of initmig's own statements was held up until the wait timeout was over; final."""
 
 
+class OddAnswer(DatabaseRefused):
+    """The answer to one of initmig's own statements is not one that PostgreSQL gives."""
+
+
 class OutcomeUnknown(DatabaseUnavailable):
     """The client failed after it had sent a COMMIT: only the history shows what happened."""
 
@@ -118,6 +123,66 @@ def out_of_memory(doing: str) -> ClientFailed:
         f"out of memory: {doing}",
         hint="raise the memory limit, or split the file into several, and run again",
     )
+
+
+_LONGEST_TEXT = 64 << 10
+"""Characters of one thing that the server says with an error."""
+
+
+def unreadable(error: Exception) -> OddAnswer:
+    """The server's answer to one of initmig's own statements led to *error*."""
+    return OddAnswer(
+        "unexpected-answer",
+        "the server's answer to one of initmig's own statements is not one that PostgreSQL gives:"
+        f" {shortened(str(error), 200)}",
+        hint="check that the URL leads to PostgreSQL, and what is in between: a pooler or a proxy;"
+        " if it is PostgreSQL, report this line",
+    )
+
+
+class understood:  # noqa: N801 - a context manager
+    """Inside, a function that asks the server, and fails at what it gets, raises OddAnswer."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, _OF_ODD_VALUES) and _asks(trace):
+            raise unreadable(error) from error
+
+
+_OF_ODD_VALUES = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+
+
+def _asks(trace: TracebackType | None) -> bool:
+    """Whether the function in which *trace* ends is one that asks the server."""
+    codes = []
+    while trace:
+        codes.append(trace.tb_frame.f_code)
+        trace = trace.tb_next
+    # a comprehension, a lambda or a record's constructor does its caller's work
+    while codes and codes[-1].co_name.startswith(("<", "__")):
+        codes.pop()
+    return bool(codes) and not _ASKING.isdisjoint(codes[-1].co_names)
+
+
+_ASKING = {"query", "open_transaction"}
+
+
+def shortened(text: str, longest: int = _LONGEST_TEXT) -> str:
+    """*text*, at most *longest* characters of it."""
+    more = len(text) - longest
+    return text if more <= 0 else f"{text[:longest]}... ({more} more characters)"
+
+
+def as_number(text: str) -> int:
+    """A number that the server says in words; 0 for what is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < _LONGEST_NUMBER else 0
+
+
+_LONGEST_NUMBER = 19
 
 
 def unexpected(error: Exception) -> InitmigError:

@@ -20,7 +20,9 @@ from initmig.postgres.errors import (
     ROWS_AT_A_TIME,
     AfterCommit,
     ClientFailed,
+    OddAnswer,
     StatementFailed,
+    as_number,
     client_failed,
     connection_lost,
     cut_off,
@@ -30,7 +32,10 @@ from initmig.postgres.errors import (
     not_committed,
     one_line,
     out_of_memory,
+    shortened,
+    unreadable,
 )
+from initmig.postgres.growth import Growth
 from initmig.postgres.parameters import MARK, RAW
 from initmig.records import TYPE_CHECKING, Record
 from initmig.signals import callback
@@ -44,7 +49,7 @@ if TYPE_CHECKING:
 
 _BAD = 1  # ConnStatusType
 _FAILED, _READING, _WRITING = range(3)  # PostgresPollingStatusType
-_GOOD, _COPY_OUT, _COPY_IN = (0, 1, 2), 3, 4  # ExecStatusType
+_GOOD, _COPY_OUT, _COPY_IN, _COPY_BOTH = (0, 1, 2), 3, 4, 8  # ExecStatusType
 _ROWS = 12  # PGRES_TUPLES_CHUNK, a part of a result
 _IDLE, _ACTIVE = 0, 1  # PGTransactionStatusType
 _TERSE, _VERBOSE = 0, 2  # PGVerbosity
@@ -53,6 +58,8 @@ _MARK = MARK.encode()
 
 _FOR_EVER = float("inf")
 _CANCEL_SECONDS = 5.0
+_SQLSTATE_LENGTH = 5
+_CANCEL_IN_PASSING_SECONDS = 1.0
 
 _VALUES: Mapping[int, Callable[[bytes], Any]] = {
     16: b"t".__eq__,
@@ -159,6 +166,8 @@ class LibpqConnection:
         self._ended: InitmigError | None = None
         """Why it ended; what is sent on it afterwards, a ROLLBACK, fails for the same reason."""
         self._notices: Notices | None = None
+        self._growth = Growth()
+        """By the answer that is awaited."""
         self.on_silence: Callable[[], None] = lambda: None
         keywords, values = _array(params.keys()), _array(params.values())
         self._connection = c_void_p(libpq.PQconnectStartParams(keywords, values, 1))
@@ -183,7 +192,16 @@ class LibpqConnection:
         libpq, connection = self._libpq, self._connection
         if libpq.PQstatus(connection) == _BAD:
             raise ConnectFailed(self._words())
-        status = _poll(connection, libpq.PQconnectPoll, libpq.PQsocket, seconds)
+
+        def advance(connection: c_void_p) -> int:
+            self._growth.check()
+            return int(libpq.PQconnectPoll(connection))
+
+        try:
+            status = _poll(connection, advance, libpq.PQsocket, seconds)
+        except OddAnswer:
+            self.close()
+            raise
         if status is None:
             said = (libpq.PQhost, libpq.PQhostaddr, libpq.PQport)
             raise ConnectTimedOut(*(_text(each(connection)) for each in said))
@@ -251,6 +269,7 @@ class LibpqConnection:
         if self._ended:
             raise self._ended
         deadline = monotonic() + timeout
+        self._growth = Growth(timeout)
         sent = False
         try:
             self._libpq.PQsendQuery(self._connection, message)
@@ -266,8 +285,13 @@ class LibpqConnection:
                 self.close()  # it is still at it, and nobody waits any more
             raise
         except TimeoutError:
+            self._cancel_in_passing()
             self.close()  # the answer may still come, when another is waited for
             raise self._lost(f"no answer in {timeout:g} s") from None
+        except OddAnswer as odd:
+            self._ended = odd
+            self.close()
+            raise
         except ClientFailed as failed:
             raise self._give_up(failed, committing=sent and commits) from failed
         except MemoryError as error:
@@ -288,7 +312,7 @@ class LibpqConnection:
                 raise failed
             if commits and answered != "COMMIT":
                 raise not_committed(answered, completed=completed - 1)
-            return self._rows(last)
+            return self._read(last)
         except InitmigError as error:
             if ended == "COMMIT":
                 raise AfterCommit.of(error.problems) from error
@@ -320,7 +344,7 @@ class LibpqConnection:
         """Send what is queued, and read what the server says meanwhile, for which it may wait."""
         while self._libpq.PQflush(self._connection) == 1:
             if self._wait(POLLIN | POLLOUT, deadline) & POLLIN:
-                self._libpq.PQconsumeInput(self._connection)
+                self._consume()
 
     def _copy(self, pieces: Iterable[bytes] | None, deadline: float) -> None:
         """Send the data that the server asks for, or that there is none."""
@@ -338,8 +362,20 @@ class LibpqConnection:
                 libpq.PQfreemem(row)
                 continue
             self._wait(POLLIN, deadline)
-            if not libpq.PQconsumeInput(self._connection):
+            if not self._consume():
                 break
+
+    def _consume(self) -> bool:
+        """Read what has arrived; whether the connection is still there.
+
+        :raises OddAnswer: the answer is too large
+        """
+        self._growth.check()
+        libpq = self._libpq
+        there = bool(libpq.PQconsumeInput(self._connection))
+        while notification := libpq.PQnotifies(self._connection):
+            libpq.PQfreemem(c_void_p(notification))  # libpq keeps those that nobody asks for
+        return there
 
     def _receive(self, deadline: float, copies: Iterator[Iterable[bytes]]) -> _Answer:
         """:raises ClientFailed: libpq has no result where one is due."""
@@ -353,13 +389,15 @@ class LibpqConnection:
                 self._copy(next(copies, None), deadline)
             elif status == _COPY_OUT:
                 self._discard(deadline)
+            elif status == _COPY_BOTH:  # libpq would give it again and again
+                raise client_failed("PQgetResult", "the server begins a replication")
             elif status in _GOOD:
                 completed += not ended
                 ended = ended or (_text(self._libpq.PQcmdStatus(result)) if marked else "")
                 marked = self._is_mark(result)
             elif status != _ROWS:
                 failed = failed or self._failed(result, completed)
-        self._tell()
+        self._finish_notices()
         if not self.closed and (not last or self._transaction_status() == _ACTIVE):
             raise client_failed("PQgetResult", self._words())
         return _Answer(last, failed, completed, ended)
@@ -377,11 +415,15 @@ class LibpqConnection:
         if self._notices:
             self._notices.tell()
 
+    def _finish_notices(self) -> None:
+        if self._notices:
+            self._notices.finish()
+
     def _next_result(self, deadline: float) -> c_void_p:
         """The next one; of NULL, if there is none."""
         while self._libpq.PQisBusy(self._connection):
             self._wait_for_answer(deadline)
-            if not self._libpq.PQconsumeInput(self._connection):
+            if not self._consume():
                 break
         return c_void_p(self._libpq.PQgetResult(self._connection))
 
@@ -399,13 +441,13 @@ class LibpqConnection:
 
     def _failed(self, result: c_void_p, completed: int) -> StatementFailed | ClientFailed:
         said = (self._libpq.PQresultErrorField(result, ord(field)) for field in "MPRCDHWstn")
-        message, position, routine, *beside = (_text(each) for each in said)
-        server = ServerMessage(*beside)
+        message, position, routine, *beside = (shortened(_text(each)) for each in said)
+        server = ServerMessage(beside[0][:_SQLSTATE_LENGTH], *beside[1:])
         words = message or one_line(_text(self._libpq.PQresultErrorMessage(result)))
         if not (server.sqlstate or self.closed):  # the server always gives one: this is libpq's
             return client_failed("PQgetResult", words)
         failed = StatementFailed("migration-failed", words, server=server)
-        failed.position = int(position or 0)
+        failed.position = as_number(position)
         failed.routine = routine
         failed.completed = completed
         return failed
@@ -418,12 +460,31 @@ class LibpqConnection:
         """Let the server end what it is at, and wait until it has, as psycopg does."""
         if self._transaction_status() != _ACTIVE:
             return
-        cancel = c_void_p(self._libpq.PQcancelCreate(self._connection))
-        self._libpq.PQcancelStart(cancel)
-        _poll(cancel, self._libpq.PQcancelPoll, self._libpq.PQcancelSocket, _CANCEL_SECONDS)
-        self._libpq.PQcancelFinish(cancel)
+        self._request_cancel(_CANCEL_SECONDS)
         last, *_ = self._receive(_FOR_EVER, iter(()))
         self._libpq.PQclear(last)
+
+    def _request_cancel(self, limit: float) -> None:
+        cancel = c_void_p(self._libpq.PQcancelCreate(self._connection))
+        try:
+            self._libpq.PQcancelStart(cancel)
+            _poll(cancel, self._libpq.PQcancelPoll, self._libpq.PQcancelSocket, limit)
+        finally:
+            self._libpq.PQcancelFinish(cancel)
+
+    def _cancel_in_passing(self) -> None:
+        """Let the server end what it is at, if it can be asked: else that waits on for a lock."""
+        try:
+            self._request_cancel(_CANCEL_IN_PASSING_SECONDS)
+        except ClientFailed:
+            pass  # no key, no connection: the server finds out by itself
+
+    def _read(self, result: c_void_p) -> list[tuple[Any, ...]]:
+        """:raises OddAnswer: a value is not what its type says"""
+        try:
+            return self._rows(result)
+        except ValueError as error:
+            raise unreadable(error) from error
 
     def _rows(self, result: c_void_p) -> list[tuple[Any, ...]]:
         columns = range(self._libpq.PQnfields(result))
@@ -479,10 +540,12 @@ def _wait(socket: int, events: int, deadline: float) -> int:
 
     :raises TimeoutError: none before the *deadline*
     """
+    left = deadline - monotonic()
+    if left <= 0:  # also where something comes all the time
+        raise TimeoutError
     waiting = poll()
     waiting.register(socket, events)
-    left = deadline - monotonic()
-    came = waiting.poll(None if left == _FOR_EVER else max(0.0, left) * 1000)
+    came = waiting.poll(None if left == _FOR_EVER else left * 1000)
     if not came:
         raise TimeoutError
     return came[0][1]
@@ -516,7 +579,7 @@ def find_libpq() -> CDLL | None:
 
 
 def _declared(libpq: CDLL) -> CDLL:
-    for name in ("PQconnectStartParams", "PQcancelCreate", "PQgetResult"):
+    for name in ("PQconnectStartParams", "PQcancelCreate", "PQgetResult", "PQnotifies"):
         getattr(libpq, name).restype = c_void_p
     for name in ("PQerrorMessage", "PQgetvalue", "PQparameterStatus", "PQcmdStatus"):
         getattr(libpq, name).restype = c_char_p

@@ -8,6 +8,12 @@ from initmig.signals import raise_deferred
 if TYPE_CHECKING:
     from initmig.postgres.connection import OnNotice
 
+MOST = 1000
+"""So many notices of one message are told, and the rest is counted."""
+
+LONGEST = 10_000
+"""So many characters of a notice are told."""
+
 
 class Notices:
     """Keeps what a callback gets until *on_notice* can have it.
@@ -18,10 +24,15 @@ class Notices:
     def __init__(self, on_notice: OnNotice) -> None:
         self._on_notice = on_notice
         self._kept: list[tuple[str, str]] = []
+        self._count = 0
+        """Of those that came with the answer to the message at work."""
 
     def keep(self, severity: str, text: str) -> None:
         """Keep *severity* and *text* of a notice, in a callback."""
-        self._kept.append((severity, text))
+        self._count += 1
+        if self._count <= MOST:
+            more = f"... ({len(text) - LONGEST} more characters)" if len(text) > LONGEST else ""
+            self._kept.append((severity, text[:LONGEST] + more))
 
     def tell(self) -> None:
         """Hand on what was kept.
@@ -32,3 +43,13 @@ class Notices:
         kept, self._kept = self._kept, []
         for severity, text in kept:
             self._on_notice(severity, text)
+
+    def finish(self) -> None:
+        """Hand on the rest, and how many are left out: the answer is complete.
+
+        :raises Stopped: as from `tell`
+        """
+        self.tell()
+        left_out, self._count = self._count - MOST, 0
+        if left_out > 0:
+            self._on_notice("NOTICE", f"{left_out} more notices are left out, after {MOST}")

@@ -37,13 +37,16 @@ _RECONNECT_SECONDS = 60.0
 
 _LONGEST_SILENCE_SECONDS = 10.0
 _SHORTEST_SILENCE_SECONDS = 0.5
+_OWN_SECONDS = 60.0
+"""For one of initmig's own statements where no other limit is given."""
+
 _BEGINNING_BYTES = 1000
 """Of a message: enough to find who runs it."""
 
 
-def _silence(lock_timeout: float) -> float:
-    """Seconds after which to look who is in the way: before a lock timeout ends the wait."""
-    half = lock_timeout / 2 or _LONGEST_SILENCE_SECONDS
+def _silence(lock_timeout: float, limit: float) -> float:
+    """Seconds after which to look who is in the way: before a timeout ends the wait."""
+    half = min(lock_timeout or limit, limit) / 2
     return min(max(half, _SHORTEST_SILENCE_SECONDS), _LONGEST_SILENCE_SECONDS)
 
 
@@ -77,7 +80,7 @@ class Session:
         """Whether the server has accepted initmig's own settings."""
         self._make_patience: MakePatience | None = None
         self._patience: Patience | None = None
-        self._limit = self._deadline = float("inf")
+        self._limit, self._deadline = _OWN_SECONDS, float("inf")
         self._begun = 0.0
         self._message = b""
         self._begin()
@@ -98,7 +101,8 @@ class Session:
 
     def _listen(self) -> None:
         if self._make_patience:
-            self.connection.silence_seconds = _silence(self._settings.lock_timeout)
+            seconds = _silence(self._settings.lock_timeout, self._limit)
+            self.connection.silence_seconds = seconds
             self.connection.on_silence = self._look
 
     def _look(self) -> None:
@@ -286,28 +290,35 @@ class Session:
         :raises DatabaseUnavailable: the connection was lost, or an answer took too long
         :raises ClientFailed: libpq or Python failed on the client's side
         """
-        if self._make_patience is None or self._limited or self.in_transaction:
+        if self._limited:
             return self._or_refused(work)
-        self._begun, self._patience = monotonic(), None
-        self._deadline = self._begun + self._limit
-        try:
-            return self._repeated(work, self._make_patience)
-        finally:
-            self._deadline = float("inf")
+        make = None if self.in_transaction else self._make_patience
+        return self._in_time(lambda: self._repeated(work, make))
 
     @property
     def _limited(self) -> bool:
         return self._deadline < float("inf")
 
-    def _repeated(self, work: Callable[[], _T], make: MakePatience) -> _T:
+    def _in_time(self, work: Callable[[], _T]) -> _T:
+        """What *work* returns, which sends initmig's own statements."""
+        self._begun, self._patience = monotonic(), None
+        self._deadline = self._begun + self._limit
+        try:
+            return work()
+        except DatabaseUnavailable as error:
+            if self._make_patience and self.connection.closed and monotonic() >= self._deadline:
+                raise self._held_up(self._make_patience).give_up(error) from error
+            raise
+        finally:
+            self._deadline = float("inf")
+
+    def _repeated(self, work: Callable[[], _T], make: MakePatience | None) -> _T:
         while True:
             try:
                 return self._or_refused(work)
-            except DatabaseUnavailable as error:
-                if self.connection.closed and monotonic() >= self._deadline:
-                    raise self._held_up(make).give_up(error) from error
-                raise
             except DatabaseRefused as error:
+                if make is None:
+                    raise
                 if error.id == TIMEOUT_ID and not self.settled:
                     self.reconnect()  # it had no state: another session is as good
                     continue
@@ -323,6 +334,13 @@ class Session:
         except StatementFailed as error:
             self.naming_setting(error)
             raise refused(error) from error
+
+    def run_own(self, script: str) -> list[tuple[Any, ...]]:
+        """As `run`, of what initmig sends for itself and can send only once: it has a limit, too.
+
+        :raises NoAnswer: others held it up until its time was over
+        """
+        return self.run(script) if self._limited else self._in_time(lambda: self.run(script))
 
     def run(
         self,
@@ -374,12 +392,13 @@ class Session:
             hint = f"see where {name} is set, and raise it or set it to 0"
         error.problems = (problem._replace(hint=hint),)
 
-    def sibling(self) -> Session:
-        """A second session with the same database, for questions.
+    def sibling(self, *, timeout: float = CONNECT_TIMEOUT_SECONDS) -> Session:
+        """A second session with the same database, for questions; *timeout* as for `connect`.
 
         :raises InitmigError: it cannot be had
         """
-        other = connect(self._settings)
+        other = connect(self._settings, timeout=timeout)
+        other._limit = self._limit
         if self.settled:
             other.settle()
         return other

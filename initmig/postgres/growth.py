@@ -1,0 +1,54 @@
+"""How much memory an answer takes, which only the system can tell: libpq's buffer is its own."""
+
+from __future__ import annotations
+
+import os
+
+from initmig.postgres.errors import OddAnswer
+
+_MOST_BYTES = 128 << 20
+"""What the process may grow by for one answer to initmig itself: a million long ids take less."""
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_STATM = "/proc/self/statm"
+
+
+class Growth:
+    """Notices an answer that grows too large; what has no time limit is the user's own, and may.
+
+    libpq makes room for a message as soon as it knows its length, and then reads as much of it as
+    there is. So the room is what counts, and it is looked at before anything more is read.
+    """
+
+    def __init__(self, timeout: float = 0.0) -> None:
+        """For an answer that has to come within *timeout* seconds."""
+        self._is_limited = timeout < float("inf")
+        self._before: int | None = None
+
+    def check(self) -> None:
+        """:raises OddAnswer: the answer is too large"""
+        if not self._is_limited:
+            return
+        now = _size()
+        if self._before is None:
+            self._before = now
+        if now - self._before > _MOST_BYTES:
+            raise OddAnswer(
+                "answer-too-large",
+                "what the server says to initmig itself takes more than"
+                f" {_MOST_BYTES >> 20} MiB of memory",
+                hint="check that the URL leads to PostgreSQL, and what is in between: a pooler or"
+                " a proxy",
+            )
+
+
+def _size() -> int:
+    """The bytes of this process's memory, used or not; 0 where the system does not tell."""
+    try:
+        file = os.open(_STATM, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        return int(os.read(file, 20).split()[0]) * _PAGE_BYTES
+    finally:
+        os.close(file)
