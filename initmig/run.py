@@ -131,15 +131,14 @@ def with_session(run: Run, work: Callable[[Session], _T]) -> _T:
     def connect(limit: float) -> Session:
         session = postgres.connect(run.settings, limit=limit, warn=run.outage.once)
         session.tell_left_out(lambda *left_out: run.emit_once(SettingLeftOut(*left_out)))
-        be_patient(session, run)
+        be_patient(session, run, limit=run.outage.limit())
         return session
 
     return waiting.with_session(connect, trusting, run.outage)
 
 
-def be_patient(session: Session, run: Run) -> None:
-    """Let what holds up initmig's own statements be told, and waited for."""
-    limit = run.outage.limit()
+def be_patient(session: Session, run: Run, *, limit: float) -> None:
+    """Let what holds up initmig's own statements be told, and waited for *limit* seconds each."""
 
     def make(held_up: Session) -> Patience:
         from initmig.patience import Patience

@@ -22,6 +22,7 @@ from initmig.events import (
 )
 from initmig.records import TYPE_CHECKING, Record
 from initmig.run import (
+    be_patient,
     begin,
     changed,
     follow,
@@ -318,10 +319,11 @@ def look(config: Config, listing: Listing, emit: Emit) -> None:
     """
     run = without_files(config, emit, SYSTEM_CLOCK)._replace(listing=listing, reads=True)
     session = postgres.connect(run.settings)
-    session.answer_timeout = _LOOK_SECONDS
+    be_patient(session, run, limit=_LOOK_SECONDS)
     try:
-        found = glance(session, run)
-        refuse_as_migrate_would(session, run, look_through(run, found.ids), found)
+        with postgres.understood():
+            found = glance(session, run)
+            refuse_as_migrate_would(session, run, look_through(run, found.ids), found)
     finally:
         session.close()
 

@@ -141,34 +141,40 @@ def unreadable(error: Exception) -> OddAnswer:
 
 
 class understood:  # noqa: N801 - a context manager
-    """Inside, a function that asks the server, and fails at what it gets, raises OddAnswer."""
+    """Inside, what fails at values that PostgreSQL never gives raises OddAnswer."""
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(
-        self, _: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        _: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
-        if isinstance(error, _OF_ODD_VALUES) and _asks(trace):
+        if isinstance(error, _OF_ODD_VALUES) and _is_of_answer(trace):
             raise unreadable(error) from error
 
 
 _OF_ODD_VALUES = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+_ASKING = {"ask", "open_transaction", "query"}
+_JUDGES = "initmig.doctor."
+"""Where nothing else is looked at than what the server answered."""
 
 
-def _asks(trace: TracebackType | None) -> bool:
-    """Whether the function in which *trace* ends is one that asks the server."""
-    codes = []
+def _is_of_answer(trace: TracebackType | None) -> bool:
+    """Whether a function raised it that asks the server, or one that it calls itself."""
+    functions = []
     while trace:
-        codes.append(trace.tb_frame.f_code)
+        code, module = trace.tb_frame.f_code, trace.tb_frame.f_globals.get("__name__", "")
+        # a comprehension, a lambda or a record's constructor does its caller's work
+        if module.startswith("initmig.") and not code.co_name.startswith(("<", "__")):
+            functions.append((module, code))
         trace = trace.tb_next
-    # a comprehension, a lambda or a record's constructor does its caller's work
-    while codes and codes[-1].co_name.startswith(("<", "__")):
-        codes.pop()
-    return bool(codes) and not _ASKING.isdisjoint(codes[-1].co_names)
-
-
-_ASKING = {"query", "open_transaction"}
+    return any(
+        module.startswith(_JUDGES) or not _ASKING.isdisjoint(code.co_names)
+        for module, code in functions[-2:]
+    )
 
 
 def shortened(text: str, longest: int = _LONGEST_TEXT) -> str:

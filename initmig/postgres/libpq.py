@@ -474,10 +474,10 @@ class LibpqConnection:
 
     def _cancel_in_passing(self) -> None:
         """Let the server end what it is at, if it can be asked: else that waits on for a lock."""
-        try:
+        from contextlib import suppress
+
+        with suppress(ClientFailed):
             self._request_cancel(_CANCEL_IN_PASSING_SECONDS)
-        except ClientFailed:
-            pass  # no key, no connection: the server finds out by itself
 
     def _read(self, result: c_void_p) -> list[tuple[Any, ...]]:
         """:raises OddAnswer: a value is not what its type says"""

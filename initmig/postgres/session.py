@@ -80,7 +80,9 @@ class Session:
         """Whether the server has accepted initmig's own settings."""
         self._make_patience: MakePatience | None = None
         self._patience: Patience | None = None
-        self._limit, self._deadline = _OWN_SECONDS, float("inf")
+        self.own_limit = _OWN_SECONDS
+        """Seconds for each of initmig's own statements, however often it is tried."""
+        self._deadline = float("inf")
         self._begun = 0.0
         self._message = b""
         self._begin()
@@ -96,12 +98,12 @@ class Session:
 
         *limit* in seconds is for each of them.
         """
-        self._make_patience, self._limit = make, limit
+        self._make_patience, self.own_limit = make, limit
         self._listen()
 
     def _listen(self) -> None:
         if self._make_patience:
-            seconds = _silence(self._settings.lock_timeout, self._limit)
+            seconds = _silence(self._settings.lock_timeout, self.own_limit)
             self.connection.silence_seconds = seconds
             self.connection.on_silence = self._look
 
@@ -302,7 +304,7 @@ class Session:
     def _in_time(self, work: Callable[[], _T]) -> _T:
         """What *work* returns, which sends initmig's own statements."""
         self._begun, self._patience = monotonic(), None
-        self._deadline = self._begun + self._limit
+        self._deadline = self._begun + self.own_limit
         try:
             return work()
         except DatabaseUnavailable as error:
@@ -398,7 +400,7 @@ class Session:
         :raises InitmigError: it cannot be had
         """
         other = connect(self._settings, timeout=timeout)
-        other._limit = self._limit
+        other.own_limit = self.own_limit
         if self.settled:
             other.settle()
         return other

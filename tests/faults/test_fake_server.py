@@ -1,0 +1,380 @@
+"""Whatever a server sends, or does not send: a command ends in time, says why, and stays small."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from contextlib import ExitStack, closing, suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from initmig import runner
+from initmig.config import parse_config
+from initmig.errors import DatabaseUnavailable, InitmigError
+from initmig.files import list_files
+from initmig.postgres import Settings
+from initmig.postgres.connecting import open_connection
+from initmig.postgres.notices import LONGEST, MOST
+from tests.support.fake_server import (
+    LOGIN,
+    QUERY,
+    TLS,
+    FakeServer,
+    notice,
+    result,
+    says,
+)
+from tests.support.migrations import write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from tests.support.databases import Database
+    from tests.support.processes import Processes, Result, Running
+
+# It is the client that is tested.
+pytestmark = pytest.mark.any_version
+
+MIB = 1 << 20
+MEMORY_LIMIT = 128 * MIB
+"""That of k8s/."""
+LOG_LIMIT = MIB // 4
+HANG_SECONDS = 90
+"""Far more than any of it takes on a busy machine."""
+
+WAIT = "--wait-timeout=2s"
+COMMANDS = [
+    ("status",),
+    ("migrate", "--queue-timeout=2s"),
+    ("wait",),
+    ("plan",),
+    ("doctor",),
+    ("rehearse", "--queue-timeout=2s"),
+    ("baseline", "--to=0002_b"),
+    ("rollback", "--all"),
+    ("unlock",),
+    ("status", "--check"),
+    ("wait", "--for=database"),
+    ("migrate", "--each-schema=s%"),
+]
+FILES = {"0001_a.sql": "CREATE TABLE a ();", "0001_a.rollback.sql": "DROP TABLE a;"}
+PENDING = {"0002_b.sql": "CREATE TABLE b ();", "0002_b.rollback.sql": "DROP TABLE b;"}
+PYTHON = {"0002_b.py": "from yoyo import step\nstep('CREATE TABLE b ()', 'DROP TABLE b')\n"}
+
+IDS = {
+    1: {"receive-failed", "send-failed", "out-of-memory", "targets-failed"},
+    3: {"no-answer", "connection-lost", "database-unavailable", "targets-failed", "standby"},
+    4: {
+        "answer-too-large",
+        "login-refused",
+        "missing-privilege",
+        "pooler-statement-mode",
+        "startup-parameter-unsupported",
+        "statement-refused",
+        "targets-failed",
+        "unexpected-answer",
+    },
+}
+"""What a command that cannot work with a server may say, by its exit code."""
+
+# The peak is the process's own, and not, as in its ru_maxrss, that of who started it.
+MEASURED = """
+import os, re, sys
+from initmig.cli import main
+code = main(sys.argv[1:], os.environ)
+print("peak", re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1], file=sys.stderr)
+sys.exit(code)
+"""
+
+
+class Trial(NamedTuple):
+    """A command at work against a mode."""
+
+    name: str
+    command: tuple[str, ...]
+    running: Running
+
+
+class Trials:
+    """Commands that run at the same time, as most of them wait."""
+
+    def __init__(self, processes: Processes, folder: Path, home: Path) -> None:
+        self._processes = processes
+        self._folder = folder
+        self._home = home
+        self._servers = ExitStack()
+        self._trials: list[Trial] = []
+
+    def serve(self, **options: object) -> FakeServer:
+        """A fake server of its own."""
+        return self._servers.enter_context(FakeServer(self._home, **options))  # type: ignore[arg-type]
+
+    def start(self, name: str, url: str, command: tuple[str, ...]) -> None:
+        env = {"DATABASE_URL": url, "INITMIG_MIGRATIONS": str(self._folder)}
+        argv = [sys.executable, "-c", MEASURED, *command, WAIT]
+        self._trials.append(Trial(name, command, self._processes.start(argv, env=env)))
+
+    def ended(self) -> Iterator[tuple[Trial, Result]]:
+        """Each with how it ended, and what it took is checked."""
+        for trial in self._trials:
+            ended = trial.running.result(HANG_SECONDS)
+            problem = f"{trial.name}, {' '.join(trial.command)}: {ended.code}\n{ended.err[-3000:]}"
+            assert "Traceback" not in ended.err, problem
+            assert "internal-error" not in ended.err, problem
+            assert len(ended.err) < LOG_LIMIT, problem[:2000]
+            peak = re.search(r"^peak (\d+)$", ended.err, re.MULTILINE)
+            assert peak, problem
+            assert int(peak[1]) << 10 < MEMORY_LIMIT, problem
+            yield trial, ended
+
+    def close(self) -> None:
+        self._servers.close()
+
+
+@pytest.fixture
+def trials(processes: Processes, folder: Path, tmp_path: Path) -> Iterator[Trials]:
+    running = Trials(processes, write(folder, FILES), tmp_path)
+    yield running
+    running.close()
+
+
+def assert_refused(trial: Trial, ended: Result) -> None:
+    problem = f"{trial.name}, {' '.join(trial.command)}: {ended.code}\n{ended.err[-3000:]}"
+    assert ended.code in IDS, problem
+    ids = re.findall(r"\[([a-z-]+)\]", ended.err + ended.out)
+    if trial.command[0] == "doctor" and not ids:
+        assert ended.code == 4, problem  # in its table
+    else:
+        assert ids, problem
+        assert ids[-1] in IDS[ended.code], problem
+    if _only_waits(trial.name):
+        assert ended.code == 3, problem
+
+
+def _only_waits(name: str) -> bool:
+    return any(word in name for word in ("silent", "drip", "trickle")) and "," not in name
+
+
+def parts(modes: Mapping[str, object], size: int = 12) -> list[list[str]]:
+    """The names of *modes*, so many in each part; those that keep a processor busy lie apart."""
+    count = -(-len(modes) // size)
+    return [list(modes)[number::count] for number in range(count)]
+
+
+# --- a server that is nothing else ---
+
+
+def wrong_for_all(part: list[str]) -> str:
+    return part[0].replace(" ", "-")
+
+
+@pytest.mark.parametrize("part", parts(LOGIN), ids=wrong_for_all)
+def test_login_that_goes_wrong_ends_in_time_and_is_reported(
+    trials: Trials, part: list[str]
+) -> None:
+    for name in part:
+        turn = list(LOGIN).index(name)
+        fake = trials.serve(at_login=LOGIN[name])
+        trials.start(name, fake.url(unix=turn % 2 == 1), COMMANDS[turn % len(COMMANDS)])
+    for trial, ended in trials.ended():
+        assert_refused(trial, ended)
+
+
+@pytest.mark.parametrize("part", parts(TLS), ids=wrong_for_all)
+def test_tls_that_goes_wrong_ends_in_time_and_is_reported(trials: Trials, part: list[str]) -> None:
+    for turn, name in enumerate(part):
+        fake = trials.serve(at_login=TLS[name])
+        trials.start(name, fake.url(sslmode="require"), COMMANDS[turn])
+    for trial, ended in trials.ended():
+        assert_refused(trial, ended)
+
+
+@pytest.mark.parametrize("part", parts(QUERY), ids=wrong_for_all)
+def test_answer_that_goes_wrong_ends_in_time_and_is_reported(
+    trials: Trials, part: list[str]
+) -> None:
+    for name in part:
+        turn = list(QUERY).index(name)
+        fake = trials.serve(at_query=QUERY[name])
+        trials.start(name, fake.url(unix=turn % 2 == 1), COMMANDS[turn % len(COMMANDS)])
+    for trial, ended in trials.ended():
+        if trial.command == ("wait", "--for=database") and ended.code == 0:
+            continue  # any answer shows that it is there
+        assert_refused(trial, ended)
+
+
+FOR_ALL = ["silent", "drips a row", "closed", "1 columns of 1 rows", "3 columns of NULL"]
+
+
+@pytest.mark.parametrize("name", FOR_ALL)
+def test_each_command_ends(trials: Trials, name: str) -> None:
+    fake = trials.serve(at_query=QUERY[name])
+    for command in COMMANDS:
+        trials.start(name, fake.url(), command)
+    for trial, ended in trials.ended():
+        if trial.command == ("wait", "--for=database") and ended.code == 0:
+            continue
+        assert_refused(trial, ended)
+
+
+# --- a real server, until it breaks ---
+
+POINTS = {
+    ("status",): (1, 3),
+    ("migrate", "--queue-timeout=2s"): (2, 8, 14, 19, 24),
+    ("plan",): (4,),
+    ("doctor",): (3, 30, 53),
+    ("rehearse", "--queue-timeout=2s"): (5, 18, 27),
+    ("baseline", "--to=0002_b"): (12, 20),
+    ("rollback", "--all"): (10, 18),
+    ("unlock",): (3,),
+    ("wait",): (2,),
+}
+"""By command, the numbers of queries from which on nothing is as it should be."""
+
+MIDWAY = ["silent", "endless notices", "no rows", "error without an SQLSTATE"]
+
+
+@pytest.fixture
+def begun(database: Database, processes: Processes, folder: Path) -> Database:
+    """A database on which the first migration is applied."""
+    env = {"DATABASE_URL": database.url, "INITMIG_MIGRATIONS": str(write(folder, FILES))}
+    argv = [sys.executable, "-c", MEASURED]
+    assert processes.start(argv, env=env).result().code == 0
+    return database
+
+
+@pytest.mark.parametrize("files", [PENDING, PYTHON], ids=["libpq", "psycopg"])
+@pytest.mark.parametrize("name", MIDWAY)
+def test_server_that_goes_wrong_midway_holds_nobody_up(
+    begun: Database, trials: Trials, folder: Path, name: str, files: dict[str, str]
+) -> None:
+    write(folder, files)
+    for command, points in POINTS.items():
+        for since in points[::2] if name == "endless notices" else points:
+            fake = trials.serve(at_query=QUERY[name], upstream=begun.url, since=since)
+            trials.start(f"{name} since {since}", fake.through(begun.url), command)
+    codes = {ended.code for _, ended in trials.ended()}
+    # doctor reports, a migration may be what met it, and "no rows" can mean that another is at work
+    assert codes <= {0, 1, 3, 4, 5, 7}
+    assert codes & {3, 4}
+
+
+# --- both kinds of connection ---
+
+
+@pytest.mark.parametrize("part", parts(QUERY, 40), ids=wrong_for_all)
+@pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
+def test_exchange_keeps_to_its_time_whatever_comes(
+    tmp_path: Path, part: list[str], python: bool
+) -> None:
+    for name in part:
+        with FakeServer(tmp_path, at_query=QUERY[name]) as fake:
+            connection = open_connection(Settings(fake.url()), 5, python=python)
+            answered = False
+            with closing(connection), suppress(InitmigError):
+                connection.exchange(b"SELECT 1", 0.3, iter(()))
+                answered = True
+            assert not (answered and _only_waits(name)), name
+
+
+@pytest.mark.parametrize("part", parts(LOGIN, 60), ids=wrong_for_all)
+def test_login_by_psycopg_keeps_to_its_time(tmp_path: Path, part: list[str]) -> None:
+    for name in part:
+        if any(word in name for word in ("silent", "endless", "drip", "trickle", "ever", "huge")):
+            continue  # two seconds each: below
+        with FakeServer(tmp_path, at_login=LOGIN[name]) as fake:
+            with suppress(InitmigError):  # anything else fails
+                open_connection(Settings(fake.url()), 2, python=True).close()
+
+
+@pytest.mark.parametrize("name", ["silent before ready", "drips after authentication"])
+def test_silent_login_by_psycopg_is_given_up(tmp_path: Path, name: str) -> None:
+    with FakeServer(tmp_path, at_login=LOGIN[name]) as fake, pytest.raises(DatabaseUnavailable):
+        open_connection(Settings(fake.url()), 2, python=True)
+
+
+@pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
+def test_answer_that_trickles_past_the_deadline_is_no_answer(tmp_path: Path, python: bool) -> None:
+    """A deadline for each read would never come."""
+    with FakeServer(tmp_path, at_query=QUERY["notices that trickle"]) as fake:
+        connection = open_connection(Settings(fake.url()), 5, python=python)
+        began = time.monotonic()
+        with pytest.raises(DatabaseUnavailable, match=r"no answer in 0\.5 s"):
+            connection.exchange(b"SELECT 1", 0.5, iter(()))
+        assert time.monotonic() - began >= 0.5
+        assert connection.closed
+
+
+@pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
+@pytest.mark.parametrize("name", ["huge row", "huge notice", "huge error"])
+def test_answer_of_initmigs_own_that_is_too_large_is_refused(
+    tmp_path: Path, name: str, python: bool
+) -> None:
+    with FakeServer(tmp_path, at_query=QUERY[name]) as fake:
+        connection = open_connection(Settings(fake.url()), 5, python=python)
+        with pytest.raises(InitmigError) as refused:
+            connection.exchange(b"SELECT 1", 60, iter(()))
+        assert refused.value.id == "answer-too-large"
+        assert connection.closed
+
+
+@pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
+def test_200_000_ids_in_one_value_are_no_problem(database: Database, python: bool) -> None:
+    connection = open_connection(Settings(database.url), 5, python=python)
+    query = b"SELECT string_agg(repeat('x', 90) || n, '/') FROM generate_series(1, 200000) n"
+    [(ids,)] = connection.exchange(query, 60, iter(()))
+    connection.close()
+    assert ids.count("/") == 199_999
+
+
+@pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
+def test_notices_beyond_a_limit_are_counted(tmp_path: Path, python: bool) -> None:
+    told: list[tuple[str, str]] = []
+    many = notice(b"hm") * (MOST + 7) + notice(b"x" * 2 * LONGEST) + result([b"1"])
+    with FakeServer(tmp_path, at_query=says(many)) as fake:
+        connection = open_connection(Settings(fake.url()), 5, python=python)
+        connection.tell_notices(lambda severity, text: told.append((severity, text)))
+        for _ in range(2):  # each message has its own thousand
+            connection.exchange(b"SELECT 1", 60, iter(()))
+            assert len(told) == MOST + 1
+            assert told[-1] == ("NOTICE", f"8 more notices are left out, after {MOST}")
+            told.clear()
+        connection.close()
+
+
+@pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
+def test_long_notice_is_cut(tmp_path: Path, python: bool) -> None:
+    told: list[str] = []
+    with FakeServer(tmp_path, at_query=says(notice(b"x" * 2 * LONGEST), result([b"1"]))) as fake:
+        connection = open_connection(Settings(fake.url()), 5, python=python)
+        connection.tell_notices(lambda _, text: told.append(text))
+        connection.exchange(b"SELECT 1", 60, iter(()))
+        connection.close()
+    assert told == [f"{'x' * LONGEST}... ({LONGEST} more characters)"]
+
+
+# --- the look of serve ---
+
+LOOKS = ["closed", "no rows", "3 columns of NULL", "text for integer", "huge row", "65535 columns"]
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_look_of_serve_reports_whatever_comes(tmp_path: Path, folder: Path, name: str) -> None:
+    write(folder, FILES)
+    with FakeServer(tmp_path, at_query=QUERY[name]) as fake:
+        config = parse_config(["serve"], {"DATABASE_URL": fake.url()})
+        with pytest.raises(InitmigError):
+            runner.look(config, list_files((str(folder),)), lambda _: None)
+
+
+def test_look_of_serve_at_a_silent_server_ends(tmp_path: Path, folder: Path) -> None:
+    write(folder, FILES)
+    with FakeServer(tmp_path, at_query=QUERY["silent"]) as fake:
+        config = parse_config(["serve"], {"DATABASE_URL": fake.url()})
+        with pytest.raises(DatabaseUnavailable) as failed:
+            runner.look(config, list_files((str(folder),)), lambda _: None)
+        assert failed.value.id == "no-answer"
