@@ -657,6 +657,10 @@ def _next_result(
                 transfer = _copy(pgconn, next(copies, None))
             case pq.ExecStatus.COPY_OUT:
                 transfer = _discard(pgconn)
+            case pq.ExecStatus.COPY_BOTH:  # libpq would give it again and again
+                raise psycopg.OperationalError(
+                    "receiving a result failed: the server begins a replication"
+                )
             case _:
                 return result
         try:
