@@ -401,7 +401,7 @@ class PsycopgConnection:
 
     def _checked(self, answer: _Answer, *, commits: bool) -> list[tuple[Any, ...]]:
         """The rows of *answer*, which is what was asked for."""
-        answered = answer.ended or (answer.last.command_status or b"").decode()
+        answered = answer.ended or _tag(answer.last)
         try:
             if answer.failed:
                 self._raise_failed(answer, is_committed=commits and answered == "COMMIT")
@@ -638,12 +638,16 @@ def _answer(
             failed = failed or result
         elif failed is None and result.status not in _ROWS:
             completed += not ended
-            ended = ended or ((result.command_status or b"").decode() if marked else "")
+            ended = ended or (_tag(result) if marked else "")
             # of a column that is not there, libpq says so in a notice
             marked = result.nfields == 1 and result.fname(0) == _MARK
     if last is None or (pgconn.transaction_status == pq.TransactionStatus.ACTIVE and not lost):
         raise psycopg.OperationalError("receiving a result failed: libpq has none where one is due")
     return _Answer(last, failed, completed, ended, lost)
+
+
+def _tag(result: pq.abc.PGresult) -> str:
+    return (result.command_status or b"").decode(errors="replace")
 
 
 def _next_result(

@@ -14,7 +14,7 @@ PROJECT = Path(__file__).parents[2]
 PAGE = (PROJECT / "docs" / "errors.md").read_text()
 TAKE_AN_ID = {
     *("ClientFailed", "ConfigError", "DatabaseRefused", "DatabaseUnavailable", "Finding"),
-    *("LoginRefused", "NoAnswer", "OutcomeUnknown"),
+    *("LoginRefused", "NoAnswer", "OddAnswer", "OutcomeUnknown"),
     *("MigrationFailed", "MigrationsPending", "PlanError", "Problem", "QueueTimeout", "Refused"),
     *("StatementFailed", "EmptySecret", "kind", "_unknown", "__init__", "cls"),
 }

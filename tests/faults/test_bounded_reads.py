@@ -1,0 +1,102 @@
+"""A lock on the tables of the history ends each command in time, which names who holds it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from initmig import runner
+from initmig.config import parse_config
+from initmig.errors import DatabaseUnavailable
+from initmig.files import list_files
+from tests.support.migrations import write
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.command import Initmig
+    from tests.support.databases import Database
+
+pytestmark = pytest.mark.any_version
+
+FIRST = {"0001_a.sql": "CREATE TABLE a ();", "0001_a.rollback.sql": "DROP TABLE a;"}
+SECOND = {"0002_b.sql": "CREATE TABLE b ();"}
+TABLES = "_yoyo_migration, yoyo_lock, _yoyo_log, _yoyo_version, _initmig_migration"
+
+COMMANDS = [
+    ("migrate",),
+    ("status",),
+    ("status", "--check"),
+    ("plan",),
+    ("rehearse",),
+    ("wait",),
+    ("baseline", "--to=0001_a"),
+    ("rollback", "--all"),
+    ("unlock",),
+    ("doctor",),
+    ("migrate", "--each-schema=publi%"),
+]
+HOLDER = "(the app, user postgres, idle in transaction, transaction open for"
+STILL_THERE = """
+SELECT count(*) FROM pg_stat_activity
+WHERE application_name LIKE 'initmig%' AND datname = current_database()"""
+
+
+@pytest.fixture
+def begun(database: Database, initmig: Initmig, folder: Path) -> Database:
+    """A database on which the first migration in *folder* is applied."""
+    assert initmig(url=database.url, folder=write(folder, FIRST)).code == 0
+    return database
+
+
+@pytest.mark.parametrize("pending", [{}, SECOND], ids=["nothing-pending", "pending"])
+def test_history_that_another_session_locks_ends_each_command_in_time_and_names_that_session(
+    begun: Database, initmig: Initmig, folder: Path, pending: dict[str, str]
+) -> None:
+    write(folder, pending)
+    with begun.connect() as other:
+        other.execute("SET application_name = 'the app'")
+        other.execute(f"BEGIN; LOCK TABLE {TABLES} IN ACCESS EXCLUSIVE MODE".encode())
+        started = [
+            initmig.start(*command, "--wait-timeout=2s", url=begun.url, folder=folder)
+            for command in COMMANDS
+        ]
+        for command, running in zip(COMMANDS, started, strict=True):
+            ended = running.result(120)
+            problem = f"{command}: {ended.code}\n{ended.out}{ended.err}"
+            assert "Traceback" not in ended.err, problem
+            if command == ("doctor",):
+                # it looks at locks, and tries its own with a lock timeout
+                assert ended.code in (0, 3, 4), problem
+                continue
+            assert ended.code == 3, problem
+            assert "no-answer" in ended.err, problem
+            assert HOLDER in ended.err, problem
+            assert f"LOCK TABLE {TABLES}"[:50] in ended.err, problem
+        # what was given up does not wait on in the server, and takes no slot
+        wait_until(lambda: begun.value(STILL_THERE) == 0)
+
+
+def test_wait_for_the_database_reads_no_history(
+    begun: Database, initmig: Initmig, folder: Path
+) -> None:
+    with begun.connect() as other:
+        other.execute(f"BEGIN; LOCK TABLE {TABLES} IN ACCESS EXCLUSIVE MODE".encode())
+        result = initmig("wait", "--for=database", url=begun.url, folder=folder)
+    assert result.code == 0, result.err
+
+
+def test_look_of_serve_names_the_session_that_locks_the_history(
+    begun: Database, folder: Path
+) -> None:
+    config = parse_config(["serve"], {"DATABASE_URL": begun.url})
+    listing = list_files((str(folder),))
+    with begun.connect() as other:
+        other.execute("SET application_name = 'the app'")
+        other.execute(f"BEGIN; LOCK TABLE {TABLES} IN ACCESS EXCLUSIVE MODE".encode())
+        with pytest.raises(DatabaseUnavailable) as failed:
+            runner.look(config, listing, lambda _: None)
+    assert failed.value.id == "no-answer"
+    assert HOLDER in str(failed.value)
