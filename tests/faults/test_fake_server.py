@@ -69,6 +69,7 @@ IDS = {
     3: {"no-answer", "connection-lost", "database-unavailable", "targets-failed", "standby"},
     4: {
         "answer-too-large",
+        "checks-failed",
         "login-refused",
         "missing-privilege",
         "pooler-statement-mode",
