@@ -89,7 +89,7 @@ def _listed(config: Config, emit: Emit) -> tuple[Target, ...]:
         return read_targets(config, os.environ)
     query = _SCHEMAS.format(pattern=quote_literal(config.each_schema))
     run = without_files(config, emit, SYSTEM_CLOCK)
-    names = [name for (name,) in with_session(run, lambda session: session.query(query))]
+    names = with_session(run, lambda session: [name for (name,) in session.query(query)])
     return tuple(Target(name, config._replace(schema=(name,))) for name in names)
 
 

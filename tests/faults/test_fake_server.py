@@ -60,6 +60,9 @@ COMMANDS = [
     ("wait", "--for=database"),
     ("migrate", "--each-schema=s%"),
 ]
+SATISFIED_BY_ANY_ANSWER = (("wait", "--for=database"), ("migrate", "--each-schema=s%"))
+"""The second one finds no schema."""
+
 FILES = {"0001_a.sql": "CREATE TABLE a ();", "0001_a.rollback.sql": "DROP TABLE a;"}
 PENDING = {"0002_b.sql": "CREATE TABLE b ();", "0002_b.rollback.sql": "DROP TABLE b;"}
 PYTHON = {"0002_b.py": "from yoyo import step\nstep('CREATE TABLE b ()', 'DROP TABLE b')\n"}
@@ -202,8 +205,8 @@ def test_answer_that_goes_wrong_ends_in_time_and_is_reported(
         fake = trials.serve(at_query=QUERY[name])
         trials.start(name, fake.url(unix=turn % 2 == 1), COMMANDS[turn % len(COMMANDS)])
     for trial, ended in trials.ended():
-        if trial.command == ("wait", "--for=database") and ended.code == 0:
-            continue  # any answer shows that it is there
+        if trial.command in SATISFIED_BY_ANY_ANSWER and ended.code == 0:
+            continue
         assert_refused(trial, ended)
 
 
@@ -216,7 +219,7 @@ def test_each_command_ends(trials: Trials, name: str) -> None:
     for command in COMMANDS:
         trials.start(name, fake.url(), command)
     for trial, ended in trials.ended():
-        if trial.command == ("wait", "--for=database") and ended.code == 0:
+        if trial.command in SATISFIED_BY_ANY_ANSWER and ended.code == 0:
             continue
         assert_refused(trial, ended)
 
