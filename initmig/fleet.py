@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from initmig.config import Config
     from initmig.events import Emit, Event
+    from initmig.postgres import Session
 
 _WORST_FIRST = (143, 130, 1, 6, 4, 2, 5, 3)
 """Exit codes: stopped, then those that a retry does not help."""
@@ -89,7 +90,11 @@ def _listed(config: Config, emit: Emit) -> tuple[Target, ...]:
         return read_targets(config, os.environ)
     query = _SCHEMAS.format(pattern=quote_literal(config.each_schema))
     run = without_files(config, emit, SYSTEM_CLOCK)
-    names = with_session(run, lambda session: [name for (name,) in session.query(query)])
+
+    def ask(session: Session) -> list[str]:
+        return [name for (name,) in session.query(query)]
+
+    names = with_session(run, ask)
     return tuple(Target(name, config._replace(schema=(name,))) for name in names)
 
 

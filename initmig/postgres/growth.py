@@ -7,7 +7,7 @@ import os
 from initmig.postgres.errors import OddAnswer
 
 _MOST_BYTES = 64 << 20
-"""What the process may grow by for one answer to initmig itself: 200,000 long ids take half of it."""
+"""What the process may grow by for one answer to initmig: 200,000 long ids take half of it."""
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _STATM = "/proc/self/statm"
