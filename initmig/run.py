@@ -129,7 +129,7 @@ def with_session(run: Run, work: Callable[[Session], _T]) -> _T:
             raise
 
     def connect(limit: float) -> Session:
-        session = postgres.connect(run.settings, limit=limit, warn=run.outage.once)
+        session = postgres.connect(run.settings, limit=limit, warn=run.emit_once)
         session.tell_left_out(lambda *left_out: run.emit_once(SettingLeftOut(*left_out)))
         be_patient(session, run, limit=run.outage.limit())
         return session
@@ -279,7 +279,7 @@ def look_behind_policies(session: Session, run: Run) -> None:
     from initmig import row_security
 
     if event := row_security.look(session):
-        run.outage.once(event)
+        run.emit_once(event)
 
 
 def is_pending(session: Session, run: Run) -> bool:

@@ -49,11 +49,24 @@ def _calls(tree: str, catalog: str, oid: str) -> str:
     return _CALLS.format(tree=tree, catalog=catalog, oid=oid)
 
 
+# Up to PostgreSQL 17, a trigger that waits for the COMMIT runs as the one who commits, also on a
+# table that only a foreign key has changed.
+_CHANGES_OTHERS = "(k.confdeltype NOT IN ('a', 'r') OR k.confupdtype NOT IN ('a', 'r'))"
+
 _REMEDY = "chr(31)"
 """SQL for what parts a doubt from the statement that removes it."""
 
 # What the planner works out while it only reads is among the first: it calls immutable functions.
 _DOUBTS = f"""
+WITH RECURSIVE granted (id) AS (
+    SELECT m.roleid FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member
+    WHERE r.rolname = current_user
+    UNION SELECT m.roleid FROM pg_auth_members m JOIN granted ON m.member = granted.id
+), trusted (id) AS (
+    SELECT id FROM granted
+    UNION ALL SELECT datdba FROM pg_database WHERE datname = current_database()
+    UNION ALL SELECT oid FROM pg_roles WHERE rolsuper OR rolname IN (current_user, session_user)
+)
 SELECT c.relname, coalesce(
     CASE c.relkind WHEN 'r' THEN NULL WHEN 'v' THEN 'is a view'
         WHEN 'm' THEN 'is a materialized view' WHEN 'f' THEN 'is a foreign table'
@@ -86,14 +99,14 @@ SELECT c.relname, coalesce(
         (SELECT format('belongs to %I', o.rolname) || {_REMEDY}
             || format('ALTER TABLE %I.%I OWNER TO %I', n.nspname, c.relname, current_user)
          FROM pg_roles o
-         WHERE o.oid = c.relowner AND NOT o.rolsuper
-            AND o.rolname NOT IN (current_user, session_user) AND o.oid <> n.nspowner
-            AND o.oid <> (SELECT datdba FROM pg_database WHERE datname = current_database())
-            AND NOT EXISTS (WITH RECURSIVE granted (id) AS (
-                SELECT m.roleid FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member
-                WHERE r.rolname = current_user
-                UNION SELECT m.roleid FROM pg_auth_members m JOIN granted ON m.member = granted.id)
-                SELECT FROM granted WHERE id = o.oid)),
+         WHERE o.oid = c.relowner AND o.oid <> n.nspowner
+            AND o.oid NOT IN (SELECT id FROM trusted)),
+        (SELECT format('is referenced by %s, which belongs to %I', r.oid::regclass, o.rolname)
+            || {_REMEDY} || format('ALTER TABLE %s DROP CONSTRAINT %I', r.oid::regclass, k.conname)
+         FROM pg_constraint k JOIN pg_class r ON r.oid = k.conrelid
+            JOIN pg_roles o ON o.oid = r.relowner
+         WHERE k.confrelid = c.oid AND k.contype = 'f' AND {_CHANGES_OTHERS}
+            AND o.oid <> n.nspowner AND o.oid NOT IN (SELECT id FROM trusted) LIMIT 1),
         (SELECT format('has the trigger %I', t.tgname) || {_REMEDY}
             || format('DROP TRIGGER %I ON %I.%I', t.tgname, n.nspname, c.relname)
          FROM pg_trigger t
@@ -107,7 +120,7 @@ SELECT c.relname, coalesce(
          FROM pg_policy p
          WHERE p.polrelid = c.oid LIMIT 1)) END),
     EXISTS (SELECT FROM aclexplode(c.relacl) AS acl
-            WHERE acl.privilege_type = 'TRIGGER' AND acl.grantee <> c.relowner)
+            WHERE acl.privilege_type IN ('TRIGGER', 'REFERENCES') AND acl.grantee <> c.relowner)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = {{schema}} AND c.relname IN ({{tables}})"""
 _HERE = "has_schema_privilege(n.oid, 'CREATE')"
@@ -117,11 +130,20 @@ _NEXT_STEP = (
     " with --history-schema"
 )
 
-# The lock keeps others from adding a trigger, for which they need not own the table.
+# The lock keeps others from adding a trigger, or a foreign key, for which they need not own the
+# table.
 _WRITE = """
 LOCK TABLE {tables} IN ROW EXCLUSIVE MODE;
-{verb} {raising} FROM pg_catalog.pg_trigger
-WHERE tgrelid OPERATOR(pg_catalog.=) ANY (ARRAY[{ids}]) AND NOT tgisinternal;"""
+{verb} {raising} FROM pg_catalog.pg_trigger t
+JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.tgrelid
+LEFT JOIN pg_catalog.pg_constraint k ON k.oid OPERATOR(pg_catalog.=) t.tgconstraint
+    AND k.confrelid OPERATOR(pg_catalog.=) c.oid
+LEFT JOIN pg_catalog.pg_class r ON r.oid OPERATOR(pg_catalog.=) k.conrelid
+WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY[{ids}]) AND (NOT t.tgisinternal
+    OR pg_catalog.strpos('cnd', k.confdeltype::pg_catalog.text) OPERATOR(pg_catalog.>) 0
+        AND r.relowner OPERATOR(pg_catalog.<>) c.relowner
+    OR pg_catalog.strpos('cnd', k.confupdtype::pg_catalog.text) OPERATOR(pg_catalog.>) 0
+        AND r.relowner OPERATOR(pg_catalog.<>) c.relowner);"""
 
 
 class Doubt(Record):

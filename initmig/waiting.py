@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import NoReturn, TypeVar
 
     from initmig.clock import Clock
-    from initmig.events import Emit, Event
+    from initmig.events import Emit
     from initmig.postgres import Session
 
     _T = TypeVar("_T")
@@ -88,7 +88,6 @@ class Outage:
         self._silent = False
         """Whether it was told that there is no connection: a standby answers at each attempt."""
         self._told: set[str] = set()
-        self._emitted: list[Event] = []
         self._pending = ""
         self._longest_pause = _FIRST_PAUSE_SECONDS / 2
 
@@ -137,12 +136,6 @@ class Outage:
         elif reason not in self._told:
             self._told.add(reason)
             self._emit(WaitingForDatabase(reason, self._limit(error)))
-
-    def once(self, event: Event) -> None:
-        """Emit *event*, unless an earlier attempt has."""
-        if event not in self._emitted:
-            self._emitted.append(event)
-            self._emit(event)
 
     def left(self) -> float:
         """Seconds until the error that was met last is final."""

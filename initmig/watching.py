@@ -283,7 +283,7 @@ def look_at(session: Session, sql: str) -> Seen:
 
     :raises InitmigError: it cannot be asked
     """
-    with closing(session.sibling(timeout=_LOOK_SECONDS)) as other:
+    with closing(session.sibling(limit=_LOOK_SECONDS)) as other:
         other.answer_timeout = _LOOK_SECONDS
         if session.settled:
             return _look_at(other, session.startup_pid)

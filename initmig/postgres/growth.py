@@ -43,12 +43,15 @@ class Growth:
 
 
 def _size() -> int:
-    """The bytes of this process's memory, used or not; 0 where the system does not tell."""
+    """The bytes that this process can write to, used or not; 0 where the system does not tell.
+
+    Not the whole of its address space: for each thread, glibc reserves 64 MiB of that at once.
+    """
     try:
         file = os.open(_STATM, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return 0
     try:
-        return int(os.read(file, 20).split()[0]) * _PAGE_BYTES
+        return int(os.read(file, 200).split()[5]) * _PAGE_BYTES
     finally:
         os.close(file)

@@ -394,12 +394,12 @@ class Session:
             hint = f"see where {name} is set, and raise it or set it to 0"
         error.problems = (problem._replace(hint=hint),)
 
-    def sibling(self, *, timeout: float = CONNECT_TIMEOUT_SECONDS) -> Session:
-        """A second session with the same database, for questions; *timeout* as for `connect`.
+    def sibling(self, *, limit: float = _RECONNECT_SECONDS) -> Session:
+        """A second session with the same database, for questions; *limit* as for `connect`.
 
         :raises InitmigError: it cannot be had
         """
-        other = connect(self._settings, timeout=timeout)
+        other = connect(self._settings, limit=limit)
         other.own_limit = self.own_limit
         if self.settled:
             other.settle()
