@@ -134,10 +134,21 @@ def unreadable(error: Exception) -> OddAnswer:
     return OddAnswer(
         "unexpected-answer",
         "the server's answer to one of initmig's own statements is not one that PostgreSQL gives:"
-        f" {shortened(str(error), 200)}",
+        f" {type(error).__name__}: {shortened(str(error), 200)}{_where(error.__traceback__)}",
         hint="check that the URL leads to PostgreSQL, and what is in between: a pooler or a proxy;"
         " if it is PostgreSQL, report this line",
     )
+
+
+def _where(trace: TracebackType | None) -> str:
+    """The place in initmig's code at which *trace* ends."""
+    place = ""
+    while trace:
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        if module.startswith("initmig."):
+            place = f" ({module}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    return place
 
 
 class understood:  # noqa: N801 - a context manager
