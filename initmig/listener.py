@@ -48,6 +48,9 @@ _ENDS_OF_A_HEAD = (b"\n\r\n", b"\n\n")
 
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
+_LONGEST_SHOWN = 200
+"""Characters of a method or path, in the event."""
+
 
 class Answer(NamedTuple):
     """What a request gets."""
@@ -371,7 +374,8 @@ class _Exchange(BaseHTTPRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """An event, of level debug: probes come every few seconds."""
         del size
-        method, path = _visible(self.command), _visible(self._bare_path())
+        # there is none in a request that could not be understood
+        method, path = (self.command or "")[:_LONGEST_SHOWN], self._bare_path()[:_LONGEST_SHOWN]
         self._emit(RequestAnswered(method, path, int(code)))
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -380,8 +384,3 @@ class _Exchange(BaseHTTPRequestHandler):
     def _bare_path(self) -> str:
         # there is none in a request that could not be understood
         return getattr(self, "path", "").partition("?")[0]
-
-
-def _visible(text: str | None) -> str:
-    """What a client sent, with nothing in it that a terminal would take for a command."""
-    return (text or "").encode("unicode_escape").decode()[:200]

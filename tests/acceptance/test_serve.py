@@ -258,7 +258,7 @@ def test_a_look_is_one_question(
     assert site.stop().code == 0
     asked = [query for query in proxy.queries if "_yoyo_migration" in query]
     assert len(asked) == len(proxy.queries) > 4
-    assert len(set(asked)) == 1
+    assert len(set(asked)) == 2  # that of `migrate` at the start trusts less
 
 
 # --- answers ---
