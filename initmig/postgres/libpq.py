@@ -192,6 +192,8 @@ class LibpqConnection:
         libpq, connection = self._libpq, self._connection
         if libpq.PQstatus(connection) == _BAD:
             raise ConnectFailed(self._words())
+        # Else libpq reads without an end while it cannot send: the server may not read at all.
+        libpq.PQsetnonblocking(connection, 1)
 
         def advance(connection: c_void_p) -> int:
             self._growth.check()
@@ -207,7 +209,6 @@ class LibpqConnection:
             raise ConnectTimedOut(*(_text(each(connection)) for each in said))
         if status == _FAILED:
             raise ConnectFailed(self._words())
-        libpq.PQsetnonblocking(connection, 1)
         # Else each error with a position costs eight bytes for each of the message, for a caret.
         libpq.PQsetErrorVerbosity(connection, _TERSE)
 

@@ -270,7 +270,7 @@ class Session:
         """
         rows = self.command(f"{names.SAVING if by_path else names.PINNING}{sql}")
         if self.in_transaction:
-            self.run(names.RESTORING)
+            self.run_own(names.RESTORING)
         return rows
 
     def command(self, sql: str) -> list[tuple[Any, ...]]:

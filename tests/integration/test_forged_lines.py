@@ -88,14 +88,6 @@ SERVER = {
     "DETAIL and HINT": Source(
         {"1.sql": raising("EXCEPTION", f"DETAIL = {LITERAL}, HINT = {LITERAL}")}
     ),
-    "the name of a function, in CONTEXT": Source(
-        {"1.sql": f"SELECT {IDENTIFIER}()"},
-        script=f"CREATE FUNCTION {IDENTIFIER}() RETURNS int LANGUAGE plpgsql AS"
-        " $$ BEGIN RETURN 1 / 0; END $$",
-    ),
-    "a value that violates": Source(
-        {"1.sql": f"CREATE TABLE t (a text CHECK (a = '')); INSERT INTO t VALUES ({LITERAL})"}
-    ),
     "a value that is not unique": Source(
         {"1.sql": f"CREATE TABLE t (a text UNIQUE); INSERT INTO t VALUES ({LITERAL}), ({LITERAL})"}
     ),
