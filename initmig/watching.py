@@ -13,7 +13,7 @@ from initmig.durations import format_duration
 from initmig.errors import InitmigError
 from initmig.events import NotWatched, StatementRunning
 from initmig.forks import CONNECTING
-from initmig.postgres import quote_literal
+from initmig.postgres import quote_literal, understood
 from initmig.postgres.names import PINNING
 from initmig.queue import wait_in_words
 
@@ -200,7 +200,8 @@ class Watch:
         try:
             if self._session.usable:
                 # the session's own connection has nothing else to do after a failure
-                return _in_words(self._session, f"ARRAY{pids}", own=0)
+                with understood():
+                    return _in_words(self._session, f"ARRAY{pids}", own=0)
         except (InitmigError, UnicodeError):  # psycopg reads no name that is not UTF-8
             pass
         return tuple(f"pid {pid}" for pid in pids)
@@ -230,10 +231,10 @@ class Watch:
     def _look(self, work: _Work, elapsed: float, *, tell: bool) -> bool:
         """Whether it could be asked."""
         try:
-            with self._second_connection() as other:
+            with self._second_connection() as other, understood():
                 seen = _look_at(other, self._at_work(other))
         except (InitmigError, OSError):
-            # no slot, no right, no file descriptor: the statement goes on all the same
+            # no slot, no right, no file descriptor, an odd answer: the statement still goes on
             return False
         if seen.busy:  # else the timeout has struck, and who caused it is not waited for any more
             work.blockers = seen.blockers
@@ -283,7 +284,7 @@ def look_at(session: Session, sql: str) -> Seen:
 
     :raises InitmigError: it cannot be asked
     """
-    with closing(session.sibling(limit=_LOOK_SECONDS)) as other:
+    with closing(session.sibling(limit=_LOOK_SECONDS)) as other, understood():
         other.answer_timeout = _LOOK_SECONDS
         if session.settled:
             return _look_at(other, session.startup_pid)

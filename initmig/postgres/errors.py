@@ -169,7 +169,7 @@ class understood:  # noqa: N801 - a context manager
 
 _OF_ODD_VALUES = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 _ASKING = {"ask", "open_transaction", "query"}
-_JUDGES = "initmig.doctor."
+_JUDGES = ("initmig.doctor.", "initmig.watching")
 """Where nothing else is looked at than what the server answered."""
 
 
