@@ -141,6 +141,10 @@ class Link:
         """Send bytes; raises OSError where the client has gone."""
         self._client.sendall(b"".join(said))
 
+    def limit(self, seconds: float) -> None:
+        """Let a read raise OSError where the client says nothing for so long."""
+        self._client.settimeout(seconds)
+
     def read(self, size: int) -> bytes:
         """So many bytes; raises EOFError where the client has gone."""
         got = b""
