@@ -63,6 +63,8 @@ class Case:
     """Who runs *statement*: superuser, app or other."""
     hint: str = ""
     level: str = "failure"
+    code: int = 4
+    """The exit code of a failure."""
     flags: tuple[str, ...] = ()
     sql: str = "SELECT 1"
     """Of the one migration that is pending."""
@@ -166,7 +168,7 @@ CASES = {
         "history",
         "public.yoyo_lock belongs to {other}",
         "ALTER TABLE public.yoyo_lock OWNER TO {app};",
-        by="a superuser",
+        code=6,
     ),
     "an event trigger that forbids": Case(
         (
@@ -531,7 +533,7 @@ def test_what_is_broken_is_told_and_the_statement_mends_it_so_that_migrate_succe
     assert check["found"] == case.found.format(**words)
     assert (check["statement"] or "") == case.statement.format(**words)
     assert (check["hint"] or "") == case.hint.format(**words)
-    assert broken.code == (4 if case.level == "failure" else 0), broken.err
+    assert broken.code == (case.code if case.level == "failure" else 0), broken.err
     if case.subject == "pending" and case.level == "failure":
         with Database(roles.app).connect(autocommit=False) as connection:
             with pytest.raises(psycopg.Error):

@@ -226,7 +226,7 @@ CASES = {
             "ALTER TABLE users ALTER note SET DEFAULT note_of(1, 'b')",
         ),
         ("GRANT EXECUTE ON ROUTINE public.note_of(a integer, VARIADIC b text[]) TO {app};",),
-        found="which is called by default value for column note of table users",
+        found="which is called by default value for column note of table public.users",
     ),
     "functions of a constraint, an index, a domain, a generated column, a partition key": Case(
         (
