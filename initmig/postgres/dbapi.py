@@ -518,16 +518,16 @@ def open_by_psycopg(target: Target, address: dict[str, str], seconds: float) -> 
     return PsycopgConnection(connection)
 
 
-def look_up(params: Mapping[str, str]) -> dict[str, str]:
+def look_up(params: Mapping[str, str], *, needs_user: bool) -> dict[str, str]:
     """As libpq itself in `options`, by the libpq that psycopg uses.
 
-    :raises ConnectFailed: that cannot read *params*
+    :raises ConnectFailed: that cannot read *params*, or finds no user
     """
     try:
         conninfo = make_conninfo(params["dbname"], **{**params, "dbname": None})
         pgconn = pq.PGconn.connect_start(conninfo.encode())
         options = {each.keyword.decode(): each.val for each in pgconn.info}
-        if options["user"] is None:
+        if needs_user:
             raise ConnectFailed(pgconn.get_error_message())
     except psycopg.Error as error:
         raise _failed(error) from error

@@ -56,6 +56,8 @@ def find_target(settings: Settings) -> Target:
         raise ConfigError("malformed-url", f"the database URL is malformed: {error}") from None
     try:
         given = _look_up({"dbname": conninfo, **_REFUSED_FIRST})
+        if "user" not in given:
+            _look_up({"dbname": conninfo, **_REFUSED_WITH_PORTS}, needs_user=True)
     except ConnectFailed as failed:
         from initmig.postgres.refusals import malformed
 
@@ -81,17 +83,17 @@ def find_target(settings: Settings) -> Target:
     return Target(conninfo, given, params, _seconds(given), ignored)
 
 
-def _look_up(params: Mapping[str, str]) -> dict[str, str]:
-    """:raises ConnectFailed: libpq cannot read *params*, or what they name"""
+def _look_up(params: Mapping[str, str], *, needs_user: bool = False) -> dict[str, str]:
+    """:raises ConnectFailed: libpq cannot read *params*, or what they name, or finds no user"""
     libpq = find_libpq()
     if libpq is None:
         from initmig.postgres.dbapi import look_up
 
-        return look_up(params)
+        return look_up(params, needs_user=needs_user)
     connection = LibpqConnection(libpq, params)
     try:
         options = connection.options()
-        if options[b"user"] is None:
+        if needs_user:
             connection.finish_connecting(0)
     finally:
         connection.close()

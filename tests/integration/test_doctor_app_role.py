@@ -654,7 +654,8 @@ def test_a_standby_is_looked_at_without_a_new_table(
 @pytest.mark.any_version
 def test_nothing_of_the_role_is_left_with_a_pooler(setup: Setup, server: DatabaseServer) -> None:
     setup.database.execute(
-        "REVOKE INSERT ON users FROM {app}; CREATE TABLE t ()".format(**setup.names)
+        "REVOKE INSERT ON users FROM {app}; CREATE TABLE t ();"
+        " ALTER SCHEMA public OWNER TO {mig}".format(**setup.names)  # whom the superuser trusts
     )
     with running_pgbouncer(server, default_pool_size=1) as pooler:
         through = replace(setup, mig=pooler.url(setup.database.name))
