@@ -212,9 +212,9 @@ def glance_so_far(session: Session, id: str = "") -> Glance:
 
     :raises DatabaseRefused: the role may not read yoyo's table
     """
-    from initmig.locating import columns_of, home_of
+    from initmig.locating import columns_of, trusted_home
 
-    home = home_of(session)
+    home = trusted_home(session)
     there = columns_of(session, home, (home.table,))
     return glance(session, id) if there else Glance(())
 

@@ -21,21 +21,30 @@ _DOUBT = "initmig.untrusted_history"
 _RAISE = f"pg_catalog.current_setting('{_DOUBT}')"
 """SQL that fails: there is no such setting."""
 
-# Only pg_class, whose flags leave nothing out: a start with nothing to do does this. It runs by the
-# user's search path, since that says which tables it is about, and so it qualifies every name.
+# Quick, as a start with nothing to do does this, and so it doubts more than `examine` does. It runs
+# by the user's search path, which says which tables it is about: it qualifies every name.
 _GUARD = """
 SELECT CASE WHEN pg_catalog.bool_or({doubts}) THEN {raising} ELSE pg_catalog.set_config(
     'search_path', pg_catalog.concat_ws(',', 'pg_catalog',
         pg_catalog.min(c.relnamespace::pg_catalog.regnamespace::pg_catalog.text)
             FILTER (WHERE c.relname OPERATOR(pg_catalog.=) {table}), 'pg_temp'), true) END
 FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY[{tables}]);"""
-_READING = """
-c.relkind OPERATOR(pg_catalog.<>) 'r' OR c.relispartition OR c.relhassubclass"""
+_ANOTHERS = """pg_catalog.pg_get_userbyid(c.relowner)
+        OPERATOR(pg_catalog.<>) ALL (ARRAY[current_user, session_user])"""
+# Objects that do not come with PostgreSQL have an OID from 16384 on.
+_READING = f"""
+c.relkind OPERATOR(pg_catalog.<>) 'r' OR c.relispartition OR c.relhassubclass
+OR {_ANOTHERS} AND (c.relrowsecurity
+    OR EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid
+        AND a.attnum OPERATOR(pg_catalog.>) 0 AND a.atttypid OPERATOR(pg_catalog.>=) 16384)
+    OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid
+        AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))
+    OR EXISTS (SELECT FROM pg_catalog.pg_statistic_ext s
+        WHERE s.stxrelid OPERATOR(pg_catalog.=) c.oid))"""
 _WRITING = f"""{_READING}
 OR pg_catalog.has_schema_privilege(c.relnamespace, 'CREATE') AND (
     c.relhastriggers OR c.relhasrules OR c.relrowsecurity
-    OR pg_catalog.pg_get_userbyid(c.relowner)
-        OPERATOR(pg_catalog.<>) ALL (ARRAY[current_user, session_user]))"""
+    OR {_ANOTHERS})"""
 
 # An expression is harmless that calls no function and uses nothing but its table.
 _CALLS = """

@@ -8,13 +8,14 @@ import psycopg
 import pytest
 
 from tests.support.command import Initmig
-from tests.support.databases import create_database
+from tests.support.databases import Database, create_database
 from tests.support.migrations import write
 from tests.support.planted import struck
 from tests.support.planted_history import (
     HARMLESS,
     IN_ITS_PLACE,
     ON_TRUE_TABLE,
+    STRIKE,
     TABLES,
     WITH_CODE,
     add,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dev.postgres import Server
-    from tests.support.databases import Database
     from tests.support.forking import Fork
     from tests.support.processes import Processes, Result
 
@@ -69,15 +69,19 @@ class Town:
         assert self.run("migrate").code == 0
         self._since = 0
 
-    def run(self, *arguments: str) -> Result:
+    def run(self, *arguments: str, url: str = "") -> Result:
         env = {"INITMIG_WAIT_TIMEOUT": "10s", "INITMIG_QUEUE_TIMEOUT": "10s"}
-        return self._initmig(*arguments, url=self.database.url, folder=self._folder, env=env)
+        return self._initmig(*arguments, url=url or self.database.url, folder=self._folder, env=env)
 
     def add_migration(self) -> None:
         write(self._folder, SECOND)
 
     def plant(self, how: Callable[[Database, str, str], None], table: str, script: str) -> None:
         how(self.database, table, script)
+        self.begin()
+
+    def begin(self) -> None:
+        """What strikes from now on counts."""
         self._since = self._server.log_size()
 
     def struck(self) -> set[str]:
@@ -162,6 +166,43 @@ def test_what_privileges_on_the_table_allow_does_not_run(
     town.add_migration()
     for command in (("rehearse",), ("migrate",), ("rollback", "--all")):
         town.run(*command)
+    assert town.struck() == set()
+
+
+IN_OWN_SCHEMA = {
+    "type": "CREATE TABLE {t} AS SELECT ROW(migration_id::text)::own AS migration_id FROM {true}",
+    "policy": "CREATE TABLE {t} AS SELECT * FROM {true}; ALTER TABLE {t} ENABLE ROW LEVEL SECURITY;"
+    " CREATE POLICY p ON {t} USING (strike('policy'))",
+    "index": "CREATE TABLE {t} AS SELECT * FROM {true};"
+    " CREATE INDEX ON {t} (migration_id) WHERE calmly('index')",
+    "view": "CREATE VIEW {t} AS SELECT * FROM {true} WHERE strike('view')",
+}
+"""What another role puts into a schema of its own, which the search path leads to first."""
+
+
+@pytest.mark.parametrize("name", IN_OWN_SCHEMA)
+def test_history_in_a_schema_where_only_another_role_may_create_runs_nothing(
+    logging: Server, processes: Processes, fork: Fork, folder: Path, name: str
+) -> None:
+    town = Town(logging, Initmig(processes, fork), folder)
+    migrator = town.database.login_role(
+        "GRANT ALL ON SCHEMA public TO {role}",
+        "GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}",
+        *(f"ALTER TABLE {table} OWNER TO {{role}}" for table in TABLES),
+    )
+    role = Database(migrator).value("SELECT current_user")
+    town.database.execute(f"CREATE SCHEMA {role}; SET search_path = {role}; {STRIKE}")
+    script = IN_OWN_SCHEMA[name].format(t="_yoyo_migration", true="public._yoyo_migration")
+    town.database.execute(
+        f"SET search_path = {role}; {script}; GRANT USAGE ON SCHEMA {role} TO PUBLIC;"
+        f" GRANT SELECT ON {role}._yoyo_migration TO PUBLIC;"
+        f" ALTER SCHEMA {role} OWNER TO attacker"
+    )
+    kind = "VIEW" if name == "view" else "TABLE"
+    town.database.execute(f"ALTER {kind} {role}._yoyo_migration OWNER TO attacker")
+    town.begin()
+    for command in (*READING, *WRITING):
+        assert ID in town.run(*command, url=migrator).err
     assert town.struck() == set()
 
 

@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 TABLES: Final = ("_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock", "_initmig_migration")
 
-_STRIKE = f"""
-CREATE FUNCTION public.strike(what text) RETURNS bool LANGUAGE plpgsql
+STRIKE = f"""
+CREATE FUNCTION strike(what text) RETURNS bool LANGUAGE plpgsql
     AS $$ BEGIN RAISE LOG '{MARK} % ran as %', what, current_user; RETURN true; END $$;
-CREATE FUNCTION public.calmly(what text) RETURNS bool LANGUAGE plpgsql IMMUTABLE
+CREATE FUNCTION calmly(what text) RETURNS bool LANGUAGE plpgsql IMMUTABLE
     AS $$ BEGIN RAISE LOG '{MARK} % ran as %', what, current_user; RETURN true; END $$;
-CREATE FUNCTION public.calmly(what text, value anyelement) RETURNS bool LANGUAGE plpgsql IMMUTABLE
+CREATE FUNCTION calmly(what text, value anyelement) RETURNS bool LANGUAGE plpgsql IMMUTABLE
     AS $$ BEGIN RAISE LOG '{MARK} % ran as %', what, current_user; RETURN true; END $$;
-CREATE FUNCTION public.pull() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION pull() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     RAISE LOG '{MARK} % ran as %', TG_NAME, current_user; RETURN coalesce(NEW, OLD); END $$;
-CREATE TYPE public.own AS (v text);
-CREATE FUNCTION public.as_text(o public.own) RETURNS text LANGUAGE plpgsql IMMUTABLE
+CREATE TYPE own AS (v text);
+CREATE FUNCTION as_text(o own) RETURNS text LANGUAGE plpgsql IMMUTABLE
     AS $$ BEGIN RAISE LOG '{MARK} cast ran as %', current_user; RETURN o.v; END $$;
-CREATE CAST (public.own AS text) WITH FUNCTION public.as_text(public.own) AS IMPLICIT;
-CREATE DOMAIN public.checked AS text CHECK (public.strike('domain'));
+CREATE CAST (own AS text) WITH FUNCTION as_text(own) AS IMPLICIT;
+CREATE DOMAIN checked AS text CHECK (strike('domain'));
 """
 
 _ROWS = "INSERT INTO public.{t} SELECT * FROM truth.{t};"
@@ -171,7 +171,7 @@ def replace(database: Database, table: str, script: str) -> None:
         f"GRANT CREATE ON SCHEMA public TO attacker;"
         "CREATE FOREIGN DATA WRAPPER wrapper; CREATE SERVER far FOREIGN DATA WRAPPER wrapper;"
         "GRANT USAGE ON FOREIGN SERVER far TO attacker;"
-        f"SET ROLE attacker; {_STRIKE}; {filled}"
+        f"SET ROLE attacker; {STRIKE}; {filled}"
     )
 
 
@@ -180,7 +180,7 @@ def add(database: Database, table: str, script: str) -> None:
     filled = _filled(database, table, script)
     database.execute(
         f"GRANT ALL ON public.{table} TO attacker; GRANT CREATE ON SCHEMA public TO attacker;"
-        f"SET ROLE attacker; {_STRIKE}; {filled}"
+        f"SET ROLE attacker; {STRIKE}; {filled}"
     )
 
 
