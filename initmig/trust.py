@@ -34,13 +34,13 @@ _ANOTHERS = """pg_catalog.pg_get_userbyid(c.relowner)
 # Objects that do not come with PostgreSQL have an OID from 16384 on.
 _READING = f"""
 c.relkind OPERATOR(pg_catalog.<>) 'r' OR c.relispartition OR c.relhassubclass
-OR {_ANOTHERS} AND (c.relrowsecurity
-    OR EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid
-        AND a.attnum OPERATOR(pg_catalog.>) 0 AND a.atttypid OPERATOR(pg_catalog.>=) 16384)
-    OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid
-        AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))
-    OR EXISTS (SELECT FROM pg_catalog.pg_statistic_ext s
-        WHERE s.stxrelid OPERATOR(pg_catalog.=) c.oid))"""
+OR c.relforcerowsecurity OR c.relrowsecurity AND {_ANOTHERS}
+OR EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid
+    AND a.attnum OPERATOR(pg_catalog.>) 0 AND a.atttypid OPERATOR(pg_catalog.>=) 16384)
+OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid
+    AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))
+OR EXISTS (SELECT FROM pg_catalog.pg_statistic_ext s
+    WHERE s.stxrelid OPERATOR(pg_catalog.=) c.oid)"""
 _WRITING = f"""{_READING}
 OR pg_catalog.has_schema_privilege(c.relnamespace, 'CREATE') AND (
     c.relhastriggers OR c.relhasrules OR c.relrowsecurity

@@ -168,6 +168,8 @@ class LibpqConnection:
         self._notices: Notices | None = None
         self._growth = Growth()
         """By the answer that is awaited."""
+        self._said = ""
+        """What libpq has said of connecting, and forgotten."""
         self.on_silence: Callable[[], None] = lambda: None
         keywords, values = _array(params.keys()), _array(params.values())
         self._connection = c_void_p(libpq.PQconnectStartParams(keywords, values, 1))
@@ -192,7 +194,9 @@ class LibpqConnection:
         libpq, connection = self._libpq, self._connection
         if libpq.PQstatus(connection) == _BAD:
             raise ConnectFailed(self._words())
-        # Else libpq reads without an end while it cannot send: the server may not read at all.
+        # Else libpq reads without an end while it cannot send: the server may not read at all. That
+        # makes libpq forget what it begins each of its errors with.
+        self._said = _text(libpq.PQerrorMessage(connection))
         libpq.PQsetnonblocking(connection, 1)
 
         def advance(connection: c_void_p) -> int:
@@ -209,6 +213,7 @@ class LibpqConnection:
             raise ConnectTimedOut(*(_text(each(connection)) for each in said))
         if status == _FAILED:
             raise ConnectFailed(self._words())
+        self._said = ""
         # Else each error with a position costs eight bytes for each of the message, for a caret.
         libpq.PQsetErrorVerbosity(connection, _TERSE)
 
@@ -501,7 +506,7 @@ class LibpqConnection:
         ]
 
     def _words(self) -> str:
-        return _text(self._libpq.PQerrorMessage(self._connection))
+        return self._said + _text(self._libpq.PQerrorMessage(self._connection))
 
     def fileno(self) -> int:
         """The socket; -1 where there is none."""

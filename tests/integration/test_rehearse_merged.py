@@ -617,7 +617,7 @@ def test_the_reason_is_shown_with_the_place_and_the_error(
     for flag in ((), ("--markdown",)):
         shown = initmig("rehearse", *flag, url=database.url, folder=folder)
         assert shown.code == 0, shown.err
-        out = shown.out.replace("\\", "")
+        out = shown.out.replace("\\", "").replace("`", "")
         assert "rehearsed 4 of 6 in one transaction" in out
         assert "100_default_now_as_a_key_2: rehearsed after the rows of earlier migrations" in out
         enum, place = "101_enum_value_that_is_inserted_1", ".sql:1:56"
