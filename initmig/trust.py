@@ -204,7 +204,7 @@ def examine(session: Session, home: Home) -> None:
     :raises PlanError: a table could run another role's code
     """
     rows = _look(session, home)
-    if found := _doubts(home, rows):
+    if found := _doubts(rows):
         raise PlanError.of(tuple(map(_problem, found)))
     session.trusted = True
     session.others_may_add_triggers = any(may_add for _, _, may_add in rows)
@@ -220,23 +220,24 @@ def doubts(session: Session, home: Home) -> Sequence[Doubt]:
 
     :raises DatabaseRefused: the server refused the query
     """
-    return _doubts(home, _look(session, home))
+    return _doubts(_look(session, home))
 
 
-def _look(session: Session, home: Home) -> Sequence[tuple[str, str | None, bool]]:
-    return session.query(
-        _DOUBTS.format(
-            schema=quote_literal(home.schema),
-            tables=", ".join(map(quote_literal, home.tables)),
-            writes="false" if session.reads else _HERE,
-        )
+def _look(session: Session, home: Home) -> Sequence[tuple[str, str, bool]]:
+    """Each table, what doubt there is, and whether others may add to it."""
+    query = _DOUBTS.format(
+        schema=quote_literal(home.schema),
+        tables=", ".join(map(quote_literal, home.tables)),
+        writes="false" if session.reads else _HERE,
     )
+    rows = session.query(query)
+    return [(f"{home.schema}.{table}", str(doubt or ""), may_add) for table, doubt, may_add in rows]
 
 
-def _doubts(home: Home, rows: Iterable[tuple[str, str | None, bool]]) -> Sequence[Doubt]:
+def _doubts(rows: Iterable[tuple[str, str, bool]]) -> Sequence[Doubt]:
     found = [(table, *doubt.partition("\x1f")) for table, doubt, _ in rows if doubt]
     return [
-        Doubt(f"{home.schema}.{table} {doubt}", f"{statement};" if statement else "")
+        Doubt(f"{table} {doubt}", f"{statement};" if statement else "")
         for table, doubt, _, statement in found
     ]
 

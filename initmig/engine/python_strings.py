@@ -77,7 +77,7 @@ def _is_about_secret(node: ast.AST) -> bool:
     """Whether *node* is a string with a secret, or a name of one."""
     match node:
         case ast.Constant(value=str() as text):
-            return is_about_secrets(text)
+            return is_about_secrets(text) or bool(secret_values(_octets(text)))
         case ast.Name(id=name) | ast.keyword(arg=str() as name) | ast.Attribute(attr=name):
             return is_secret_name(name)
     return False

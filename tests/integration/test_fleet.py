@@ -351,8 +351,8 @@ def test_a_tenants_name_is_taken_as_it_is(
     assert [each["applied"] for each in outcomes(again).values()] == [[]] * len(ODD)
     lines = initmig(*command, url=database.url, folder=folder)
     assert len(lines.out.splitlines()) == len(ODD) + 1
-    assert "\no\\nadd " in lines.out
-    assert "[o\\x0add] nothing to do" in lines.err
+    assert "\no\\ndd " in lines.out
+    assert "[o\\ndd] nothing to do" in lines.err
 
 
 def test_a_tenant_that_no_search_path_can_name_fails_alone(
