@@ -257,10 +257,11 @@ def _copied(sql: str, start: int, end: int) -> Iterator[Span]:
         yield first, end - 3 if sql.endswith("\n\\.", first, end) else end
 
 
-def _has_sign(text: str, signs: Sequence[str]) -> bool:
-    if len(text) > _SHORT:
-        return mentions(text, signs)  # which copies a piece at a time
-    lower = text.lower()
+def _has_sign(text: str, signs: Sequence[str], start: int = 0, end: int | None = None) -> bool:
+    end = len(text) if end is None else end
+    if end - start > _SHORT:
+        return mentions(text, signs, start, end)  # which copies a piece at a time
+    lower = text[start:end].lower()
     return any(map(lower.__contains__, signs))
 
 
@@ -268,7 +269,7 @@ _SHORT = 1 << 12
 
 
 def _in_comments(sql: str, start: int, end: int) -> Iterator[Span]:
-    if end - start > 1 and _has_sign(sql[start:end], _SIGNS):
+    if end - start > 1 and _has_sign(sql, _SIGNS, start, end):
         for token in tokens(sql, start, end):
             if token.kind == "comment" and _has_secret(sql[token.start : token.end]):
                 yield _inside(sql, token)
@@ -309,10 +310,10 @@ class _Statement(NamedTuple):
 def _in_statement(sql: str, start: int, end: int, *, bodies: bool) -> tuple[list[Span], bool]:
     """The secrets of a statement, and whether each of its literals is one."""
     if not (
-        _has_sign(sql[start:end], _SIGNS)
+        _has_sign(sql, _SIGNS, start, end)
         or _compiled(_MAYBE_WHOLE).match(sql, start, end)
         or (
-            _has_sign(sql[start:end], _SIGNS_IN_BODY)
+            _has_sign(sql, _SIGNS_IN_BODY, start, end)
             and _compiled(_HAS_BODY).match(sql, start, end)
         )
     ):

@@ -170,16 +170,21 @@ def octets(data: bytes) -> str:
     return data.decode("latin-1")
 
 
-def mentions(text: str | bytes, words: Iterable[str]) -> bool:
+def mentions(
+    text: str | bytes, words: Iterable[str], start: int = 0, end: int | None = None
+) -> bool:
     """Whether one of *words*, in lower case and ASCII, is in *text*, in whatever case.
+
+    It is looked for from *start* to *end*.
 
     As bytes, of which megabytes take no time, where `re` takes seconds; and a piece at a time, as
     this copies them.
     """
     wanted = [word.encode() for word in words]
     overlap = max(map(len, wanted))
-    for start in range(0, len(text), _PIECE):
-        piece = text[start : start + _PIECE + overlap]
+    last = len(text) if end is None else end
+    for first in range(start, last, _PIECE):
+        piece = text[first : min(first + _PIECE + overlap, last)]
         lower = (piece if isinstance(piece, bytes) else piece.encode("latin-1", "replace")).lower()
         if any(word in lower for word in wanted):
             return True
