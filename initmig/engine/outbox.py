@@ -15,7 +15,7 @@ from initmig.sql.scanner import copy_data, octets, spans, split
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from initmig.errors import Place
+    from initmig.errors import Place, Problem
     from initmig.postgres import Session
     from initmig.sql.scanner import CopyData
 
@@ -29,6 +29,10 @@ _PIECE = 1 << 16
 
 # `COPY users, line 3, column id: "x"`, in the server's language.
 _COPY_CONTEXT = r"(?m)^COPY .*?, [^\d\n,:]*(\d+)"
+
+
+_HUGE = 1 << 23
+"""So many bytes of a file are not read once more for an error."""
 
 
 class Script(NamedTuple):
@@ -59,7 +63,15 @@ class Script(NamedTuple):
     @property
     def place(self) -> Place:
         """Where it begins."""
-        return self.lines.place(self.start)
+        return self._place(self.start)
+
+    def _place(self, offset: int) -> Place:
+        is_known = self.size < len(self.lines.data) and len(self.lines.data) > _HUGE
+        return self.lines.place(offset, (self.start, self.end) if is_known else None)
+
+    def masked(self, problem: Problem) -> Problem:
+        """*problem*, which the server has with this SQL, without the secrets that it repeats."""
+        return self.lines.masked(problem, self.start, self.end)
 
     @property
     def message(self) -> bytes:
@@ -88,9 +100,9 @@ class Script(NamedTuple):
             sent = self.lines.data[start:end]
             size = characters(sent, 0, len(sent))
             if offset < size:
-                return self.lines.place(start + offset_of(sent, 0, offset))
+                return self._place(start + offset_of(sent, 0, offset))
             offset -= size
-        return self.lines.place(self.end)
+        return self._place(self.end)
 
     def place_of_statement(self, number: int, *, line: int = 0) -> Place:
         """The place of the statement *number*, from 0, or of the last one.
@@ -102,7 +114,7 @@ class Script(NamedTuple):
         for each in self.data:
             if line and each.statement == start:
                 start = self._line_of(each, line)
-        return self.lines.place(start)
+        return self._place(start)
 
     def _line_of(self, data: CopyData, line: int) -> int:
         copied = self.lines.data[data.start : data.end]
@@ -187,7 +199,7 @@ class Outbox:
                 error.at(place)
             for part in message:
                 if isinstance(part, Script):
-                    error.masked_by(part.lines.masked)
+                    error.masked_by(part.masked)
             raise
         if self._session.connection.encoding != "UTF8":  # in which the rest is to be sent
             with suppress(ClientFailed):  # what is sent next fails with it, and *message* did not

@@ -58,21 +58,27 @@ class Lines:
         """Of its statements."""
         self._of_line, self._found = (0, 0), list[tuple[int, int]]()
 
-    def place(self, offset: int) -> Place:
-        """The place of the character at the byte *offset*, with the text of its line."""
+    def place(self, offset: int, within: tuple[int, int] | None = None) -> Place:
+        """The place of the character at the byte *offset*, with the text of its line.
+
+        *within* is where its statement begins and ends, if that is not to be found out, which takes
+        memory of the size of the file. Of the line, no other statement is shown then.
+        """
         offset = self._outside_of_line_end(offset)
         place, start = self._place_and_start(offset)
         end = self._line_end(offset)
         if end - start > _PIECE:
             start = max(start, self._edge(offset - _PIECE // 2))
             end = min(end, self._edge(offset + _PIECE // 2))
-        source, caret = self._shown(start, end, offset)
+        source, caret = self._shown(start, end, offset, within)
         return place._replace(source=source, before=place.column - 1 - caret)
 
-    def _shown(self, start: int, end: int, offset: int) -> tuple[str, int]:
+    def _shown(
+        self, start: int, end: int, offset: int, within: tuple[int, int] | None
+    ) -> tuple[str, int]:
         """What a reader may see from *start* to *end*, and where in that *offset* is."""
         shown, caret, after = "", -1, start
-        for first, last in (*self._secrets_of(start, end), (end, end)):
+        for first, last in (*self._secrets_of(start, end, within), (end, end)):
             if caret < 0 and offset <= first:
                 caret = len(shown) + _count(self.data[after:offset])
             shown += _text(self.data[after:first])
@@ -82,10 +88,15 @@ class Lines:
             after = last
         return shown, caret
 
-    def _secrets_of(self, start: int, end: int) -> list[tuple[int, int]]:
+    def _secrets_of(
+        self, start: int, end: int, within: tuple[int, int] | None
+    ) -> list[tuple[int, int]]:
         """The secrets from *start* to *end*; those of the last line asked for are kept."""
         if self._of_line != (start, end):
             found = self._secrets(start, end)
+            if within:
+                secrets = self._secrets_within(*within)
+                found = iter(sorted([*secrets, *self._outside(start, end, within)]))
             clipped = ((max(first, start), min(last, end)) for first, last in found)
             self._of_line, self._found = (
                 (start, end),
@@ -101,13 +112,22 @@ class Lines:
         after = self._ends[number - 1] if number else 0
         while after < end:
             last = self._ends[number] if number < len(self._ends) else len(self.data)
-            for each in hidden_in(octets(self.data[after:last])):
-                yield after + each[0], after + each[1]
+            yield from self._secrets_within(after, last)
             after, number = last, number + 1
 
-    def masked(self, problem: Problem) -> Problem:
-        """*problem*, which the server has with this SQL, without the secrets that it repeats."""
-        return masked_problem(problem, secret_values(octets(self.data[:])))
+    def _secrets_within(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        for first, last in hidden_in(octets(self.data[start:end])):
+            yield start + first, start + last
+
+    def _outside(self, start: int, end: int, within: tuple[int, int]) -> Iterator[tuple[int, int]]:
+        """What is not *within* from *start* to *end*, but for blanks and a semicolon."""
+        for first, last in ((start, min(within[0], end)), (max(within[1], start), end)):
+            if self.data[first:last].strip(b"; \t\r\n"):
+                yield first, last
+
+    def masked(self, problem: Problem, start: int = 0, end: int | None = None) -> Problem:
+        """*problem*, which the server has with a part of the SQL, without the secrets in that."""
+        return masked_problem(problem, secret_values(octets(self.data[start:end])))
 
     def numbers(self, offset: int) -> Place:
         """The same without the text of the line, of which a very long one makes much."""
