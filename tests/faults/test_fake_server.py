@@ -117,7 +117,11 @@ class Trials:
         return self._servers.enter_context(FakeServer(self._home, **options))  # type: ignore[arg-type]
 
     def start(self, name: str, url: str, command: tuple[str, ...]) -> None:
-        env = {"DATABASE_URL": url, "INITMIG_MIGRATIONS": str(self._folder)}
+        env = {
+            "DATABASE_URL": url,
+            "INITMIG_MIGRATIONS": str(self._folder),
+            "INITMIG_QUEUE_TIMEOUT": "10s",
+        }
         argv = [sys.executable, "-c", MEASURED, *command, WAIT]
         self._trials.append(Trial(name, command, self._processes.start(argv, env=env)))
 
