@@ -69,7 +69,7 @@ def assert_each_command_is_visible(initmig: Initmig, database: Database, folder:
 
 
 def test_file_names(initmig: Initmig, database: Database, folder: Path) -> None:
-    @settings(settings.get_profile("faults"))
+    @settings(settings.get_profile("faults"), max_examples=20)
     @given(st.lists(NAMES, min_size=1, max_size=4))
     def play(names: list[str]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -84,7 +84,7 @@ def test_rows_of_the_history(initmig: Initmig, database: Database, folder: Path)
     write(folder, FINE)
     env = {"DATABASE_URL": database.url}
 
-    @settings(settings.get_profile("faults"))
+    @settings(settings.get_profile("faults"), max_examples=20)
     @given(st.lists(st.tuples(*[IN_ROWS] * 5), min_size=1, max_size=3))
     def play(rows: list[tuple[str | None, ...]]) -> None:
         database.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")

@@ -163,7 +163,6 @@ LIES = (
     Lie("behind-pg_catalog", "ALTER DATABASE {database} SET search_path = public, planted"),
     # where the home is, as long as there is no history
     Lie("of-the-user", "ALTER SCHEMA planted RENAME TO postgres", codes={"foreign": (0, 0, 0)}),
-    Lie("schema", "SELECT", {"INITMIG_SCHEMA": "app,planted"}, "app", _NAMED),
     Lie(
         "schema-before-pg_catalog",
         "SELECT",
