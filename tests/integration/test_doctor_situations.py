@@ -201,7 +201,9 @@ def test_clocks_that_are_apart_are_a_warning(database: Database, one: Path, apar
     environ = {"DATABASE_URL": database.url, "INITMIG_MIGRATIONS": str(one)}
     config = parse_config(["doctor"], environ)
     checks = examine(config, lambda _: None, wall=lambda: time.time() + apart)
-    [check] = [check for check in checks if check.level != "ok"]
+    [check] = [
+        check for check in checks if check.level != "ok" and check.subject not in outsiders.SUBJECTS
+    ]
     assert (check.level, check.subject) == ("warning", "clock")
     assert f" {'behind' if apart > 0 else 'ahead of'} this machine's" in check.found
     assert "1 m 3" in check.found or "1 m 29 s" in check.found
