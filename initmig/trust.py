@@ -44,7 +44,8 @@ OR EXISTS (SELECT FROM pg_catalog.pg_statistic_ext s
 _WRITING = f"""{_READING}
 OR pg_catalog.has_schema_privilege(c.relnamespace, 'CREATE') AND (
     c.relhastriggers OR c.relhasrules OR c.relrowsecurity
-    OR {_ANOTHERS})"""
+    OR {_ANOTHERS} AND NOT (SELECT r.rolsuper FROM pg_catalog.pg_roles r
+        WHERE r.oid OPERATOR(pg_catalog.=) c.relowner))"""
 
 # An expression is harmless that calls no function and uses nothing but its table.
 _CALLS = """
