@@ -77,6 +77,7 @@ def test_a_service_of_the_users_own_keeps_its_parameters(
         ]
 
 
+@pytest.mark.any_version
 def test_nothing_secret_is_in_the_arguments_and_environment_of_psql(
     initmig: Initmig, database: Database, tmp_path: Path
 ) -> None:
