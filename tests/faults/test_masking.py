@@ -32,10 +32,8 @@ def test_sql_shows_all_but_its_secrets(first: tuple[str, str], second: tuple[str
 @pytest.mark.parametrize(
     "examples", [2, pytest.param(120, marks=pytest.mark.long)], ids=["few", "many"]
 )
-@pytest.mark.parametrize("before", ["", "SELECT '"], ids=["whole", "behind a stray quote"])
 def test_no_run_shows_a_secret(
     examples: int,
-    before: str,
     forking: Forking,
     database: Database,
     tmp_path_factory: pytest.TempPathFactory,
@@ -50,7 +48,7 @@ def test_no_run_shows_a_secret(
     def check(sql: tuple[str, str]) -> None:
         folder = tmp_path_factory.mktemp("migrations")
         # the last statement fails where the first does not
-        write(folder, {"0001_a.sql": f"{before}{sql[0]}; SELECT oops"})
+        write(folder, {"0001_a.sql": f"{sql[0]}; SELECT oops"})
         outcome = folder.with_suffix(".outcome")
         env = {"INITMIG_TERMINATION_LOG": str(outcome), "INITMIG_LOG_LEVEL": "debug"}
         for words in (["migrate"], ["plan"], ["rehearse", "--json"]):
