@@ -182,8 +182,8 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.RowSecurityActive: _Rendering(
         "warning",
         lambda e: (
-            f"row level security applies to {e.role} on {e.table} (by {_list(e.policies)}):"
-            " what it hides looks pending"
+            f"row level security on {e.table} applies to {e.role}"
+            f" (policies: {_list(e.policies)}): hidden rows look pending"
         ),
     ),
     events.HistoryShared: _Rendering("warning", lambda e: f"{e.reason}; {e.next_step}"),

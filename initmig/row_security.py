@@ -40,7 +40,7 @@ def look(session: Session) -> RowSecurityActive | None:
             raise PlanError(
                 "history-hidden",
                 f"row level security hides every row of {table} from {role}:"
-                " no policy lets it see one",
+                " no policy allows it to read any",
                 hint=f"run as the owner of {table} (--role), or let the role see the rows:"
                 f" CREATE POLICY initmig ON {table} FOR SELECT TO {role} USING (true)",
             )

@@ -136,8 +136,8 @@ WHERE n.nspname = {{schema}} AND c.relname IN ({{tables}})"""
 _HERE = "has_schema_privilege(n.oid, 'CREATE')"
 
 _NEXT_STEP = (
-    "whoever made it could have SQL run as this role: find out who did. You can name another schema"
-    " with --history-schema"
+    "its author could run SQL as this role. Find out who made it, or keep the history in another"
+    " schema with --history-schema"
 )
 
 # The lock keeps others from adding a trigger, or a foreign key, for which they need not own the
@@ -247,6 +247,6 @@ def changed() -> PlanError:
     """What to raise where `writing` fails: the table was trusted before."""
     return PlanError(
         "untrusted-history",
-        "somebody has just put a trigger on a table of the history",
+        "a trigger or a foreign key was added to a history table during this run",
         hint=_NEXT_STEP,
     )
