@@ -25,7 +25,7 @@ test: $(VENV)/ready ## every test that this machine can run; with POSTGRES=14 to
 test-faults: $(VENV)/ready ## the long form of the tests that kill, cut and starve
 	$(postgres) $(PYTEST) --long tests/faults
 
-bench: $(VENV)/ready ## measure initmig and its peers and write docs/benchmarks.md; a part with PEERS=, WORKS=, ROUNDS=
+bench: $(VENV)/ready ## measure initmig and its peers and write docs/explanation/benchmarks.md; a part with PEERS=, WORKS=, ROUNDS=
 	$(BIN)/python -m benchmarks run --peers "$(PEERS)" --works "$(WORKS)" $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SOURCE),--source $(SOURCE))
 
 bench-smoke: $(VENV)/ready ## see that every figure of the benchmark can be taken, in small sizes

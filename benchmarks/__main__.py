@@ -64,7 +64,9 @@ _PEERS: Final = {peer.name: peer for peer in PEERS}
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("report", help="write docs/benchmarks.md again, as measured last")
+    commands.add_parser(
+        "report", help="write docs/explanation/benchmarks.md again, as measured last"
+    )
     run = commands.add_parser("run", help="measure, everything if not told otherwise")
     run.add_argument("--peers", type=_Names(list(_PEERS)), help=f"of {', '.join(_PEERS)}")
     run.add_argument("--works", type=_Names(list(WORKS)), help=f"of {', '.join(WORKS)}")

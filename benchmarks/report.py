@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from benchmarks.results import Results
 
 TEMPLATE: Final = Path(__file__).with_name("report.md")
-DOCUMENT: Final = REPOSITORY / "docs" / "benchmarks.md"
-PLOTS: Final = REPOSITORY / "docs" / "benchmarks"
+DOCUMENT: Final = REPOSITORY / "docs" / "explanation" / "benchmarks.md"
+PLOTS: Final = REPOSITORY / "docs" / "explanation" / "benchmarks"
 
 
 def write_document(results: Results) -> None:
-    """Write docs/benchmarks.md and its plots."""
+    """Write docs/explanation/benchmarks.md and its plots."""
     PLOTS.mkdir(exist_ok=True)
     for name, plot in _PLOTS.items():
         (PLOTS / f"{name}.svg").write_text(plot(results))

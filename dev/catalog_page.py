@@ -1,4 +1,4 @@
-"""`python -m dev.catalog_page` writes into docs/verify.md which columns `verify` compares."""
+"""`python -m dev.catalog_page` lists what `verify` compares in docs/how-to/verify.md."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from initmig.verification.catalogs import SOURCES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-PAGE: Final = REPOSITORY / "docs" / "verify.md"
+PAGE: Final = REPOSITORY / "docs" / "how-to" / "verify.md"
 HEADING: Final = "## Column by column\n"
 
 

@@ -47,7 +47,7 @@ class Problem(Record):
     """One fact that stops the work, and what to do about it."""
 
     id: str
-    """Kebab case; docs/errors.md lists them all. It stays the same when the words change."""
+    """Kebab case; docs/reference/errors.md lists them all. Stable even if the words change."""
     message: str
     hint: str = ""
     place: Place | None = None

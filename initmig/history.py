@@ -118,7 +118,7 @@ It is for people. What has been applied in which order, the positions say.
 """
 
 # Values and no query for them: that, and a conflict to be resolved, would take twice the server's
-# time for each migration, docs/benchmarks.md.
+# time for each migration, docs/explanation/benchmarks.md.
 _RECORD = f"""
 INSERT INTO {{own}}
     (migration_id, checksum, breaking, state, statements_done, started_at, finished_at,

@@ -1,4 +1,4 @@
-"""What is refused before it runs because it was not meant to; docs/errors.md has each case.
+"""What is refused because nobody meant to run it; docs/reference/errors.md has each case.
 
 A start with nothing to do comes here only if it has no migrations at all.
 """

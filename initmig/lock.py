@@ -1,6 +1,6 @@
 """One migrator at a time: PostgreSQL's advisory lock, and under it the lock row of a stock yoyo.
 
-Both are polled. See docs/locking.md.
+Both are polled. See docs/explanation/locking.md.
 """
 
 from __future__ import annotations

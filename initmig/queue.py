@@ -1,7 +1,7 @@
 """Who has the migration lock, and those who wait for it: one polls, and says for whom.
 
 Whoever blocks in ``pg_advisory_lock`` holds a snapshot meanwhile, for which a CREATE INDEX
-CONCURRENTLY of the holder waits: a deadlock. See docs/locking.md.
+CONCURRENTLY of the holder waits: a deadlock. See docs/explanation/locking.md.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 To type checkers they are NamedTuples. The real ones bring typing, re and enum with them, and have
 Python compile code for each class: together longer than a start with nothing to do takes from the
-first to the last byte on the wire (docs/benchmarks.md).
+first to the last byte on the wire (docs/explanation/benchmarks.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether the tables of the history can run another role's code: their triggers, rules, types, ...
 
 Whoever may create objects in the schema could have planted them, or what they run, before initmig
-came. See docs/threats.md.
+came. See docs/explanation/threats.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What to do about an error of a step in Python, most often because it was written for psycopg2.
 
-docs/psycopg2.md lists what to write instead. https://www.psycopg.org/psycopg3/docs/basic/from_pg2.html
+docs/how-to/psycopg2.md lists what to write instead. https://www.psycopg.org/psycopg3/docs/basic/from_pg2.html
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_PAGE = "docs/psycopg2.md"
+_PAGE = "docs/how-to/psycopg2.md"
 
 
 class _Advice(NamedTuple):
@@ -49,7 +49,7 @@ _TABLE = (
         "ModuleNotFoundError",
         r"No module named '(?P<module>\w+)",
         "install {module} where initmig runs, or in an image FROM initmig",
-        page="docs/image.md",
+        page="docs/how-to/your-own-image.md",
     ),
     _Advice(
         "TypeError",

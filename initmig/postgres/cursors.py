@@ -63,7 +63,7 @@ def _in_string() -> Refused:
         "parameter-in-string",
         "a parameter inside a string has no effect: the server would take `$1` for text",
         "write %s outside of the quotes, as in make_interval(days => %s) for '%s days'; see"
-        " docs/psycopg2.md",
+        " docs/how-to/psycopg2.md",
     )
 
 

@@ -1,7 +1,7 @@
 """A connection by libpq alone, through ctypes: SQL needs no more.
 
 It is the libpq that psycopg brings, and gets the same strings; but to import psycopg takes several
-times as long as to connect, to ask and to leave: docs/benchmarks.md has the figures.
+times as long as to connect, to ask and to leave: docs/explanation/benchmarks.md has the figures.
 https://www.postgresql.org/docs/current/libpq-async.html
 """
 

@@ -1,7 +1,7 @@
 """Secrets made unreadable: in SQL by its tokens, in any other text by what it looks like.
 
-docs/secrets.md says for readers what is masked and what is not. Nothing is imported from here
-before a text looks as if it had a secret, because this needs re.
+docs/reference/secrets.md lists what is masked and what is not. Nothing is imported from here before
+a text looks as if it had a secret, because this needs re.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every column of PostgreSQL's system catalogs: how a snapshot shows it, or why it does not.
 
-This module is data. `snapshot` builds its query from it, docs/verify.md lists it, and the tests
-compare it with the catalogs of each version of PostgreSQL.
+This module is data. `snapshot` builds its query from it, docs/how-to/verify.md lists it, and the
+tests compare it with the catalogs of each version of PostgreSQL.
 """
 
 from __future__ import annotations

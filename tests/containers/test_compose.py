@@ -106,7 +106,7 @@ def test_up_starts_the_app_once_the_migrations_are_applied(project: Project) -> 
 
 
 def test_the_sidecar_of_the_docs_gets_healthy_without_curl(make_project: MakeProject) -> None:
-    page = (REPOSITORY / "docs/compose.md").read_text()
+    page = (REPOSITORY / "docs/how-to/compose.md").read_text()
     snippet = page.split("## A health check without curl")[1].split("```yaml\n")[1].split("```")[0]
     project = make_project(migrate=yaml.safe_load(snippet))
     done = project("up", "--detach", "--wait", "migrate")

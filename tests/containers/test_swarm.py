@@ -297,7 +297,7 @@ def test_rotating_the_password_as_the_docs_say_disturbs_nobody(
     db, old = shop.running("db"), {task.id for task in shop.tasks("app")}
     failed = _failed(shop)
     new_secret = f"{shop.name}-2"
-    page = (REPOSITORY / "docs" / "swarm.md").read_text()
+    page = (REPOSITORY / "docs" / "how-to" / "swarm.md").read_text()
     [script] = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     for word, own in (
         ("shop_db", f"{shop.name}_db"),

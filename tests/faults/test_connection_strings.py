@@ -1,7 +1,7 @@
 """Connection strings that nobody meant to write: refused or tried, and no password in what is said.
 
-What libpq's own parser (PQconninfoParse) accepts is accepted, unless docs/connecting.md says why
-it is not.
+What libpq's own parser (PQconninfoParse) accepts is accepted, unless docs/reference/connecting.md
+says why it is not.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ REFRESH MATERIALIZED VIEW app.counted;
 """
 # With a step in Python in the folder, the connection is psycopg's.
 PYTHON = {"0002.py": "from yoyo import step\nstep('SELECT 1')\n"}
-PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "operations.md").read_text()
 SECTION = PAGE.partition("## Adopt an existing database\n")[2].partition("\n## ")[0]
 HISTORY = ("_initmig_migration", "_yoyo_log", "_yoyo_migration", "_yoyo_version", "yoyo_lock")
 

@@ -183,7 +183,9 @@ def test_rollback_of_a_large_file_costs_no_more(runs: Runs) -> None:
 
 def limits() -> dict[int, int]:
     """By the size of a file in bytes, the memory that the docs say is enough, in bytes."""
-    rows = re.findall(r"(?m)^\| (\d+) MB \| (\d+)Mi \|$", (DOCS / "kubernetes.md").read_text())
+    rows = re.findall(
+        r"(?m)^\| (\d+) MB \| (\d+)Mi \|$", (DOCS / "how-to" / "kubernetes.md").read_text()
+    )
     return {int(size) * 1_000_000: int(limit) * MIB for size, limit in rows}
 
 

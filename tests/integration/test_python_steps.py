@@ -363,7 +363,7 @@ IMPORTS = {
     "module": ("import nothing_of_this_name", "module-not-found", "install nothing_of_this_name"),
     "part of one": ("from nothing.models import X", "module-not-found", "install nothing where"),
     "by another": ("import other", "module-not-found", "install nothing_either where"),
-    "psycopg2": ("import psycopg2.extras", "module-not-found", "docs/psycopg2.md"),
+    "psycopg2": ("import psycopg2.extras", "module-not-found", "docs/how-to/psycopg2.md"),
     "name in one": ("from json import nothing", "invalid-python", "mend the file"),
     "relative": ("from . import nothing", "invalid-python", "write the full name of the module"),
     "relative to a package": ("from ..app import x", "invalid-python", "write the full name"),
@@ -424,7 +424,7 @@ def test_an_applied_file_that_is_broken_is_in_the_way_of_no_other(tool: Tool, na
 
 # --- written for psycopg2 ---
 
-LINES = (ROOT / "docs" / "psycopg2.md").read_text().splitlines()
+LINES = (ROOT / "docs" / "how-to" / "psycopg2.md").read_text().splitlines()
 CELLS = [re.fullmatch(r"\| `(.+?)` \| `(.+?)` \| `?(.+?)`? \|", line) for line in LINES]
 ROWS = [cells.groups() for cells in CELLS if cells]
 ITEMS = """
@@ -461,7 +461,7 @@ def test_what_does_not_work_says_what_to_write(items: Tool, row: tuple[str, str,
     assert failed["line"] == (1 if at_import else BODY)
     said = f"{failed['message']}; {failed['next']}".replace("`", "")
     assert words in said
-    assert "docs/psycopg2.md" in said or failed["error"] != "migration-failed"
+    assert "docs/how-to/psycopg2.md" in said or failed["error"] != "migration-failed"
 
 
 ID = "SELECT id FROM items WHERE "

@@ -156,7 +156,7 @@ def test_the_component_is_restricted_in_a_pod_that_is_not(tmp_path: Path) -> Non
 
 
 def test_the_patch_of_the_docs_puts_a_database_proxy_before_initmig(tmp_path: Path) -> None:
-    docs = (REPOSITORY / "docs" / "kubernetes.md").read_text()
+    docs = (REPOSITORY / "docs" / "how-to" / "kubernetes.md").read_text()
     [patches] = [block for block in docs.split("```") if block.startswith("yaml\npatches:")]
     shop, _ = render_with_component(tmp_path, **yaml.safe_load(patches.removeprefix("yaml\n")))
     spec = shop["spec"]["template"]["spec"]

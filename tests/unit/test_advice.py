@@ -1,4 +1,4 @@
-"""What the errors say that come of psycopg2 beside psycopg 3; the rest is in docs/psycopg2.md."""
+"""Errors of code that was written for psycopg2; the rest is in docs/how-to/psycopg2.md."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OTHERS = [
 @pytest.mark.parametrize("name", MIXED)
 def test_an_object_of_psycopg2_is_named_as_such(name: str) -> None:
     assert "is psycopg2's" in advice(MIXED[name])
-    assert "docs/psycopg2.md" in advice(MIXED[name])
+    assert "docs/how-to/psycopg2.md" in advice(MIXED[name])
 
 
 @pytest.mark.parametrize("error", OTHERS, ids=str)

@@ -1,4 +1,4 @@
-"""Each column of a catalog is compared or not, docs/verify.md says which, and each has a test."""
+"""docs/how-to/verify.md says which catalog columns are compared, and each has a test."""
 
 from __future__ import annotations
 

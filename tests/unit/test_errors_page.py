@@ -1,4 +1,4 @@
-"""docs/errors.md has every id that the code can raise, and no other, and every exit code."""
+"""docs/reference/errors.md has each id that the code can raise, no other, and every exit code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from initmig.usage import EXIT_CODES
 
 PROJECT = Path(__file__).parents[2]
-PAGE = (PROJECT / "docs" / "errors.md").read_text()
+PAGE = (PROJECT / "docs" / "reference" / "errors.md").read_text()
 TAKE_AN_ID = {
     *("ClientFailed", "ConfigError", "DatabaseRefused", "DatabaseUnavailable", "Finding"),
     *("LoginRefused", "NoAnswer", "OddAnswer", "OutcomeUnknown"),

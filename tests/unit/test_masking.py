@@ -17,7 +17,7 @@ from initmig.sql.masking import mask_sql, masked_problem, secret_values, secrets
 from initmig.sql.scanner import octets
 from tests.support.secret_forms import CANARY, FORMS, READABLE, secret_sql
 
-PAGE = Path(__file__).parents[2] / "docs/secrets.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/secrets.md"
 
 
 def rows(heading: str) -> list[list[str]]:

@@ -43,7 +43,7 @@ def test_settings_table_has_flag_variable_and_default_of_each_setting() -> None:
 
 
 def test_each_option_with_a_variable_stands_somewhere_with_it_and_its_default() -> None:
-    pages = [README, (ROOT / "docs" / "operations.md").read_text()]
+    pages = [README, (ROOT / "docs" / "how-to" / "operations.md").read_text()]
     rows = [line for page in pages for line in page.splitlines() if line.startswith("|")]
     own = [option for command in COMMANDS.values() for option in command.options if option.env]
     assert len(own) > 4
@@ -58,6 +58,6 @@ def test_exit_codes_table_is_that_of_the_help() -> None:
 
 
 def test_links_inside_the_repository_lead_somewhere() -> None:
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"

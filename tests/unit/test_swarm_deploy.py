@@ -14,7 +14,7 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 PROGRAM = PROJECT / "swarm" / "deploy"
-PAGE = (PROJECT / "docs" / "swarm.md").read_text()
+PAGE = (PROJECT / "docs" / "how-to" / "swarm.md").read_text()
 
 
 def load() -> Any:

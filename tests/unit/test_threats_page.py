@@ -1,4 +1,4 @@
-"""docs/threats.md names tests, pages and errors that there are."""
+"""docs/explanation/threats.md names tests, pages and errors that there are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-PAGE = PROJECT / "docs" / "threats.md"
+PAGE = PROJECT / "docs" / "explanation" / "threats.md"
 TEXT = PAGE.read_text()
 TESTS = sorted(set(re.findall(r"`((?:\w+/)?test_\w+\.py)`", TEXT)))
 LINKS = sorted(set(re.findall(r"\]\(([^)]+)\)", TEXT)))
@@ -41,7 +41,7 @@ def test_each_link_leads_somewhere(link: str) -> None:
 def test_each_id_of_an_error_is_documented() -> None:
     ids = set(re.findall(r"exit \d, `([a-z-]+)`", TEXT))
     assert ids
-    errors = (PROJECT / "docs" / "errors.md").read_text()
+    errors = (PROJECT / "docs" / "reference" / "errors.md").read_text()
     assert {id for id in ids if f"`{id}`" not in errors} == set()
 
 

@@ -1,4 +1,4 @@
-"""Every difference that docs/yoyo.md lists has a test, and the page names it."""
+"""Every difference that docs/how-to/yoyo.md lists has a test, and the page names it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from yoyo.scripts.main import make_argparser
 from initmig.config import parse_config
 
 TESTS = Path(__file__).parents[1]
-PAGE = (TESTS.parent / "docs" / "yoyo.md").read_text()
+PAGE = (TESTS.parent / "docs" / "how-to" / "yoyo.md").read_text()
 COMMANDS, DIFFERENCES = (
     [line for line in section.splitlines() if re.match(r"\| [^|\s]", line)]
     for section in (
