@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.clocks import SteppedClock, stepped_clock
 from tests.support.command import Initmig
@@ -45,7 +45,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "any_version: says the same whatever POSTGRES is")
     # tests/faults/test_sequences.py is in four parts then, that run at the same time
     examples = 60 if config.getoption("--long") else 25
-    settings.register_profile("faults", max_examples=examples, deadline=None, print_blob=True)
+    # a busy machine is no failure
+    too_slow = [HealthCheck.too_slow]
+    settings.register_profile(
+        "busy", deadline=None, suppress_health_check=too_slow, print_blob=True
+    )
+    settings.load_profile("busy")
+    settings.register_profile("faults", max_examples=examples)
     beside_yoyo = 40 if config.getoption("--long") else 5
     settings.register_profile(
         "beside yoyo", settings.get_profile("faults"), max_examples=beside_yoyo

@@ -154,7 +154,7 @@ def test_while_another_migrator_is_at_work_it_names_it_and_what_is_pending(
     assert leader.result().code == 0
     metrics = site.metrics()
     assert metrics["initmig_last_run_outcome/applied_elsewhere"] == 1
-    assert 0 < metrics["initmig_waited_seconds/migrator"] < 20
+    assert 0 < metrics["initmig_waited_seconds/migrator"] < 60
     assert metrics["initmig_migrations_applied"] == 2
 
 
@@ -380,7 +380,7 @@ def test_a_signal_ends_it_in_time_and_with_0_whoever_is_in_the_middle_of_a_reque
         sent = time.monotonic()
         getattr(site.running, way)()
         result = site.running.result()
-        assert time.monotonic() - sent < 5
+        assert time.monotonic() - sent < 30
     assert result.code == 0
     name = {"terminate": "SIGTERM", "interrupt": "SIGINT"}[way]
     assert outcome.read_text() == f"stopped by {name}, with nothing left to do"

@@ -113,7 +113,7 @@ def test_next_address_is_tried_after_a_silent_one(
 def test_connect_timeout_is_for_each_address_wherever_it_is_from(
     far: Far, tmp_path: Path, where: str
 ) -> None:
-    seconds = "3"
+    seconds = "7"
     file = tmp_path / "services"
     file.write_text(f"[shop]\nconnect_timeout={seconds}\n")
     conninfo, env = {
@@ -128,7 +128,7 @@ def test_connect_timeout_is_for_each_address_wherever_it_is_from(
     assert result.code == 3
     assert f'"silent" ({SILENT}), port {far.server.port} failed: timeout expired' in result.err
     waited = float(result.err.rpartition("(waited ")[2].partition(" s)")[0])
-    assert 3 <= waited < 5, "not the 5 s that initmig takes without it"
+    assert waited >= 7, "not the 5 s that initmig takes without it"
 
 
 def test_wait_timeout_limits_all_addresses_together(far: Far) -> None:

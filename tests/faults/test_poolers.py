@@ -147,7 +147,7 @@ def test_statement_mode_is_refused_before_anything_is_written(
     assert result.code == 4
     assert "the pooler is in statement mode" in result.err
     assert "next: set pool_mode=transaction" in result.err
-    assert result.seconds < 10
+    assert result.seconds < 40, "does not wait for the database"
     assert database.tables() == set()
 
 
@@ -181,7 +181,7 @@ def test_pool_of_one_connection_is_refused_before_anything_is_written(
     assert result.code == 4
     assert "the pooler gave no second server connection" in result.err
     assert "next: raise default_pool_size" in result.err
-    assert result.seconds < 45
+    assert result.seconds < 90, "does not wait forever"
     assert database.tables() == set()
 
 
@@ -194,7 +194,7 @@ def test_refused_options_of_the_url_are_not_tried_again_and_the_way_out_is_named
     assert result.code == 4
     assert "unsupported startup parameter: options" in result.err
     assert "next: take it out of the URL (for a search path there is --schema" in result.err
-    assert result.seconds < 8
+    assert result.seconds < 40, "does not wait for the database"
     assert database.tables() == set()
 
 
@@ -530,7 +530,7 @@ def test_rerun_after_sigkill_behind_a_pooler_waits_for_the_server_and_converges(
         running.kill()
         result = initmig(url=url, folder=write(folder, alone(1, 0)))
     assert result.code == 0, result.err
-    assert result.seconds < 10
+    assert result.seconds < 40, "does not wait for the database"
     assert database.value(ASLEEP) == 0
     assert_applied_once(database, 1)
 

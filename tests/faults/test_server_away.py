@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # None of them can be applied twice.
 FILES = {
     "0001_a.sql": "CREATE TABLE a (n int PRIMARY KEY);\nINSERT INTO a VALUES (1);",
-    "0002_b.sql": "CREATE TABLE b ();\nSELECT pg_sleep(1);\nINSERT INTO a VALUES (2);",
+    "0002_b.sql": "CREATE TABLE b ();\nSELECT pg_sleep(3);\nINSERT INTO a VALUES (2);",
     "0003_c.sql": "ALTER TABLE a ADD c int;\nINSERT INTO a VALUES (3, 3);",
 }
 IDS = ["0001_a", "0002_b", "0003_c"]
@@ -51,8 +51,8 @@ JSON = {"INITMIG_LOG_FORMAT": "json"}
 
 
 def slower(seconds: float) -> str:
-    """0002_b, with a longer sleep."""
-    return FILES["0002_b.sql"].replace("pg_sleep(1)", f"pg_sleep({seconds})")
+    """0002_b, with a sleep of another length."""
+    return FILES["0002_b.sql"].replace("pg_sleep(3)", f"pg_sleep({seconds})")
 
 
 def recorded(database: Database) -> list[str]:
@@ -681,7 +681,7 @@ def test_server_that_cannot_write_its_log_any_more_ends_it_with_3_and_a_rerun_co
     result = initmig("--wait-timeout=2s", url=database.url, folder=folder, env=JSON)
     assert "PANIC" in server.log_text()
     assert result.code == 3, result.err
-    assert result.seconds < 40
+    assert result.seconds < 90
     disk.resize(128)
     if not server.is_running():
         server.start()

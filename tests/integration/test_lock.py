@@ -194,7 +194,7 @@ def test_waiter_gives_up_after_the_queue_timeout_and_names_the_holder(
 ) -> None:
     result = initmig("--queue-timeout=500ms", url=database.url, folder=folder)
     assert result.code == 5
-    assert result.seconds < 10
+    assert result.seconds < 40
     expected = (
         f"another migrator was still at it after 0.5 s: pid {migrator_pid(database)} (initmig"
     )

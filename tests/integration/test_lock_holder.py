@@ -177,7 +177,7 @@ def test_lock_row_that_cannot_be_read_is_not_waited_for(
     with database.connect(autocommit=False) as other:
         other.execute(f"LOCK TABLE yoyo_lock; SELECT {TAKE}".encode())
         result = initmig("--queue-timeout=500ms", url=database.url, folder=folder)
-        assert (result.code, result.seconds < 8) == (5, True)
+        assert (result.code, result.seconds < 40) == (5, True)
         assert NOT_BY_AN_INITMIG in result.err
 
 

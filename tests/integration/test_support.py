@@ -402,7 +402,7 @@ def test_proxy_delays(server: DatabaseServer, make_proxy: MakeProxy) -> None:
         proxy.delay(frontend=0.1, backend=0.2)
         started = time.monotonic()
         connection.execute("SELECT 1")
-        assert 0.3 <= time.monotonic() - started < 2
+        assert 0.3 <= time.monotonic() - started < 20
         proxy.delay()
 
 

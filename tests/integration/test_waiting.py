@@ -74,7 +74,7 @@ def test_closed_port_is_waited_for_and_ends_with_the_reason(initmig: Initmig, fo
     url = f"postgresql://u:p@127.0.0.1:{closed_port()}/x"
     result = initmig("--wait-timeout", "1s", url=url, folder=folder, env=JSON)
     assert result.code == 3
-    assert 1 <= result.seconds < 10
+    assert 1 <= result.seconds < 40
     [reason] = waits_for(result)
     assert "Connection refused" in reason
     assert re.fullmatch(rf"{re.escape(reason)} \(waited 1(\.\d)? s\)", failure(result))
@@ -86,7 +86,7 @@ def test_deaf_port_is_waited_for_no_longer_than_the_timeout(initmig: Initmig, fo
         result = initmig("--wait-timeout", "2s", url=url, folder=folder, env=JSON)
     assert result.code == 3
     assert "timeout expired" in failure(result)
-    assert 2 <= result.seconds < 10
+    assert 2 <= result.seconds < 40
 
 
 def test_unresolvable_name_is_waited_for(initmig: Initmig, folder: Path) -> None:
@@ -252,7 +252,7 @@ def test_refusal_ends_it_with_its_reason_said_once(
     assert said in reason
     assert failure(result) == reason
     assert "wrong" not in result.err
-    assert 1 <= result.seconds < 10
+    assert 1 <= result.seconds < 40
 
 
 def test_database_that_is_made_in_a_moment_is_waited_for(
@@ -323,7 +323,7 @@ def test_malformed_connection_string_is_not_waited_for(
     assert result.code == 2
     assert waits_for(result) == []
     assert "cret" not in result.err
-    assert result.seconds < 10
+    assert result.seconds < 40
 
 
 # --- `initmig wait` ---
@@ -351,7 +351,7 @@ def test_wait_says_what_is_pending_when_its_time_is_over(
     assert result.code == 7
     assert waits_for(result) == ["1 pending: 0001_a"]
     assert failure(result) == "1 pending: 0001_a"
-    assert 1 <= result.seconds < 10
+    assert 1 <= result.seconds < 40
 
 
 def test_a_server_that_takes_too_long_over_an_answer_is_as_good_as_away(

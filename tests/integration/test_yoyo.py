@@ -599,7 +599,7 @@ def text_of(depends: set[str], suffix: str) -> str:
 
 
 @given(graph=graphs(), data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_order_is_the_one_of_yoyo(graph: Mapping[str, set[str]], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as root:
         folders = [str(write(Path(root) / name, {})) for name in ("one", "two")]

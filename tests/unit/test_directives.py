@@ -96,7 +96,7 @@ FRAGMENTS = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join))
 def test_any_header_says_what_it_says_to_yoyo(header: str) -> None:
     with tempfile.TemporaryDirectory() as folder:

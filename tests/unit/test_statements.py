@@ -391,7 +391,7 @@ def test_a_large_file_is_read_in_time(why: str, make: Callable[[], str]) -> None
     started = perf_counter()
     statements, fell_back = read_statements(text.encode())
 
-    assert perf_counter() - started < 30, "far more than is needed"
+    assert perf_counter() - started < 300, "far more than is needed"
     assert fell_back == why
     assert len(statements) == 60_000
 
