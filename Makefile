@@ -31,9 +31,10 @@ bench: $(VENV)/ready ## measure initmig and its peers and write docs/explanation
 bench-smoke: $(VENV)/ready ## see that every figure of the benchmark can be taken, in small sizes
 	$(BIN)/python -m benchmarks run --smoke --peers "$(PEERS)" --works "$(WORKS)" $(if $(SOURCE),--source $(SOURCE))
 
-check: $(VENV)/ready ## linters, formatter, types, floors
+check: $(VENV)/ready ## linters, formatter, types, floors, plain English
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m dev.prose
 	$(BIN)/mypy
 	$(BIN)/mypy swarm/deploy
 	$(BIN)/lint-imports
