@@ -38,11 +38,17 @@ if TYPE_CHECKING:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a skipped test is a failed one")
     parser.addoption("--long", action="store_true", help="with the tests that are marked `long`")
+    parser.addoption(
+        "--sample",
+        action="store_true",
+        help="one case of each test, and every case of those that are marked `each_version`",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes minutes; runs in `make test-faults` alone")
     config.addinivalue_line("markers", "any_version: says the same whatever POSTGRES is")
+    config.addinivalue_line("markers", "each_version: a table of what the server does")
     # tests/faults/test_sequences.py is in four parts then, that run at the same time
     examples = 60 if config.getoption("--long") else 25
     # a busy machine is no failure
@@ -59,9 +65,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    deselected = [item for item in items if _is_left_out(item)]
-    config.hook.pytest_deselected(items=deselected)
-    items[:] = [item for item in items if item not in deselected]
+    kept = [item for item in items if not _is_left_out(item)]
+    if config.getoption("--sample"):
+        kept = _sample(kept)
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
+
+
+def _sample(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Of each test its first case, but every case of a table of what the server does."""
+    first: dict[str, pytest.Item] = {}
+    for item in items:
+        complete = item.get_closest_marker("each_version")
+        first.setdefault(item.nodeid if complete else item.nodeid.partition("[")[0], item)
+    return list(first.values())
 
 
 def _is_left_out(item: pytest.Item) -> bool:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from tests.support.proxy import MakeProxy, Message
     from tests.support.servers import MakeServer
 
+# It is the client that is tested.
+pytestmark = pytest.mark.any_version
+
 COPIES = 8
 # None of them can be applied twice.
 MIXED = {

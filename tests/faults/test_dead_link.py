@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from tests.support.processes import Result, Running
     from tests.support.servers import MakeServer
 
+# It is the client that is tested.
+pytestmark = pytest.mark.any_version
+
 NOTICED_SECONDS = 30
 """What is promised, for either side."""
 

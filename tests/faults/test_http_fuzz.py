@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from tests.support.command import Initmig
 
+# It is the client that is tested.
+pytestmark = pytest.mark.any_version
+
 MEMORY = 16 * 1024
 """KiB that all of it may cost."""
 

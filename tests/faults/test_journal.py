@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from tests.support.processes import Result, Running
     from tests.support.yoyo import Yoyo
 
+# It is the client that is tested.
+pytestmark = pytest.mark.any_version
+
 ALONE = "-- transactional: false\n"
 NUMBERS = "CREATE TABLE t (a int, b int); INSERT INTO t SELECT n, n FROM generate_series(1, 99) n;"
 INDEXES = (

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tests.support.databases import Database
     from tests.support.yoyo import Yoyo
 
+# It is the client that is tested.
+pytestmark = pytest.mark.any_version
+
 __all__ = ["old_transaction"]
 
 

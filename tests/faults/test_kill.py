@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from tests.support.proxy import Message, Proxy
     from tests.support.servers import MakeServer
 
+# It is the client that is tested.
+pytestmark = pytest.mark.any_version
+
 # None of them can be applied twice.
 TRANSACTIONAL = {
     "0001_users.sql": "CREATE TABLE users (id int PRIMARY KEY);\nINSERT INTO users VALUES (1);",

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tests.support.databases import Database
     from tests.support.forking import Forking
 
+# It is the client that is tested.
+pytestmark = pytest.mark.any_version
+
 
 @pytest.mark.long
 @settings(max_examples=1000)

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from tests.support.proxy import Proxy
     from tests.support.yoyo import Yoyo
 
+# It is the client that is tested.
+pytestmark = pytest.mark.any_version
+
 EMPTY = f"""
 DROP SCHEMA public CASCADE; DROP SCHEMA IF EXISTS beside CASCADE;
 CREATE SCHEMA public; CREATE SCHEMA beside; CREATE TABLE {RAN} (n int);

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tests.support.databases import Database
     from tests.support.servers import MakeServer
 
+pytestmark = pytest.mark.each_version
+
 # --- the forecast, and what the server says ---
 
 NOWHERE = "CONNECTION 'host=127.0.0.1 port=1 dbname=x' PUBLICATION p"

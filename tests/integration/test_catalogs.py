@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from initmig.postgres import Session
 
+pytestmark = pytest.mark.each_version
+
 COLUMNS = """
 SELECT relname || '.' || attname FROM pg_class c JOIN pg_attribute a ON attrelid = c.oid
 WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind = 'r' AND attnum > 0

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tests.support.databases import Database
     from tests.support.servers import MakeServer
 
+pytestmark = pytest.mark.each_version
+
 TRIES = "SELECT last_value FROM tries"
 """How often a migration has begun: a sequence is not rolled back."""
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tests.support.processes import Processes
     from tests.support.yoyo import Yoyo
 
+pytestmark = pytest.mark.each_version
+
 # With everything that could be taken for the end of a statement, or of the data.
 EXISTING = r"""
 CREATE SCHEMA app AUTHORIZATION app_owner;

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from initmig.sql.relations import Inventory
     from tests.support.databases import Database, DatabaseServer
 
+pytestmark = pytest.mark.each_version
+
 TABLES = """
 CREATE SCHEMA app;
 CREATE TABLE users (id int PRIMARY KEY, name text, n int, remark varchar(20), code text UNIQUE,
