@@ -55,9 +55,3 @@ def test_each_option_with_a_variable_stands_somewhere_with_it_and_its_default() 
 def test_exit_codes_table_is_that_of_the_help() -> None:
     codes = [int(re.findall(r"\d+", row[0])[0]) for row in rows_below("### Exit codes")]
     assert codes == [code for code, _ in EXIT_CODES]
-
-
-def test_links_inside_the_repository_lead_somewhere() -> None:
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
