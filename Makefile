@@ -39,6 +39,9 @@ check: $(VENV)/ready ## linters, formatter, types, floors, plain English
 	$(BIN)/mypy swarm/deploy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/docs/ready ## build the documentation as a site in site/, with strict links; open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --quiet
+
 format: $(VENV)/ready ## let ruff mend and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -53,6 +56,7 @@ lock: ## resolve the dependencies again, with hashes (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --group build -o requirements-build.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --group docs -o requirements-docs.lock
 
 pin-base: ## write the digest of the base image that the registry has now into the Dockerfile
 	docker pull --quiet debian:trixie-slim
@@ -60,7 +64,7 @@ pin-base: ## write the digest of the base image that the registry has now into t
 	  test -n "$$digest" && sed -i "s|^ARG BASE_IMAGE=.*|ARG BASE_IMAGE=debian:trixie-slim@$$digest|" Dockerfile
 
 clean: db-stop ## remove what the other targets made
-	rm -rf $(VENV) .run .bench dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .run .bench dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache site
 
 $(VENV)/ready: requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "initmig needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -69,4 +73,10 @@ $(VENV)/ready: requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help run test test-faults bench bench-smoke check format db db-stop lock pin-base clean
+# Its packages stay out of the environment of the tests.
+$(VENV)/docs/ready: requirements-docs.lock
+	$(PYTHON) -m venv $(VENV)/docs
+	$(VENV)/docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-docs.lock
+	@touch $@
+
+.PHONY: help run test test-faults bench bench-smoke check docs format db db-stop lock pin-base clean
