@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 _LINK = re.compile(r"(?<=\]\()[^)\s#]+|(?<=\]: )[^\s#]+")
+_UNSEARCHED = "---\nsearch: {exclude: true}\n---\n"
 _TABLE_CODE = re.compile(r"^ *\|.*`.*$", re.MULTILINE)
 _LANGUAGES = {"yml": "yaml", "py": "python", "sql": "sql", "yaml": "yaml", "toml": "toml"}
 
@@ -113,11 +114,11 @@ def _page_of(path: str) -> str:
         names = sorted(each.name for each in file.iterdir() if each.name != "__pycache__")
         base = posixpath.basename(path)
         items = "".join(f"- [{name}]({base}/{name})\n" for name in names)
-        return f"# {path}\n\n{items}"
+        return f"{_UNSEARCHED}# {path}\n\n{items}"
     text = file.read_text()
     if file.suffix == ".md":
         return text
-    return f"# {path}\n\n````{_LANGUAGES.get(file.suffix[1:], 'text')}\n{text}\n````\n"
+    return f"{_UNSEARCHED}# {path}\n\n````{_LANGUAGES.get(file.suffix[1:], 'text')}\n{text}\n````\n"
 
 
 _MARKER = re.compile(r" *(?:[-*+]|\d{1,9}[.)]) +(?=\S)")

@@ -218,7 +218,7 @@ def test_navigation_has_the_sections_and_leads_to_each_page(site: Path, browser:
     }
 
 
-def test_search_finds_a_page_without_a_server(site: Path, browser: Browser) -> None:
+def test_search_finds_pages_but_no_files_without_a_server(site: Path, browser: Browser) -> None:
     browser.resize(1280, 900)
     browser.open((site / "index.html").as_uri())
     browser.evaluate(
@@ -227,7 +227,21 @@ def test_search_finds_a_page_without_a_server(site: Path, browser: Browser) -> N
         "document.querySelector('[name=query]').dispatchEvent(new Event('keyup', {bubbles: true}))"
     )
     deadline = time.monotonic() + 20
-    count = "document.querySelectorAll('.md-search-result__item').length"
-    while not (found := browser.evaluate(count)) and time.monotonic() < deadline:
+    links = "[...document.querySelectorAll('.md-search-result__link')].map(link => link.href)"
+    while not (found := browser.evaluate(links)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert found
+    paths = [link.rpartition("/repository/")[2].partition(".html")[0] for link in found]
+    assert [path for path in paths if (ROOT / path).exists()] == []
+
+
+def test_copy_button_takes_commands_without_prompts_and_output(
+    site: Path, browser: Browser
+) -> None:
+    browser.open((site / "index.html").as_uri())
+    copied = browser.evaluate(
+        "[...document.querySelectorAll('.language-console code')].map(code => {"
+        " code.toggleAttribute('data-md-copying'); return code.innerText.trim() })"
+    )
+    assert any(text.startswith("make run") for text in copied)
+    assert [text for text in copied if "$ " in text or " info " in text] == []
