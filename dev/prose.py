@@ -214,7 +214,7 @@ def texts_of(path: Path) -> list[Text]:
     return texts_of_markdown(unreleased(content) if path.name == "CHANGELOG.md" else content)
 
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')*_]*\s+(?=[\"'(*_]*[A-Z0-9\N{WHITE SQUARE}])")
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')*_]*\s+(?=[\"'(*_]*[\w\N{WHITE SQUARE}])")
 _ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|vs|cf)\.\s+$")
 
 

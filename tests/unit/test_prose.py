@@ -80,6 +80,7 @@ def test_sentence_of_more_than_thirty_words_is_found_with_its_count() -> None:
     [
         LONG.replace(" and another", " and", 2),
         f"{SHORT} " * 10,
+        "initmig waits for the database. `plan` reports it. " * 5,
         "- one two three four five six seven eight\n" * 5,
         "| one two three four five six | one two three four five six |\n|---|---|\n" * 5,
         "Set `" + "one " * 40 + "`.",
