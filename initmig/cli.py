@@ -7,8 +7,7 @@ import os
 import sys
 import time
 
-from initmig import __version__
-from initmig.config import parse_config, parse_reporting
+from initmig.config import HELP_FLAGS, parse_config, parse_help, parse_reporting
 from initmig.dsn import trimmed
 from initmig.errors import (
     ConfigError,
@@ -18,6 +17,7 @@ from initmig.errors import (
 from initmig.events import Failed, FilesCreated, OutputLost, StoppedBySignal
 from initmig.logs import Log, discard, event_text
 from initmig.records import TYPE_CHECKING
+from initmig.settings import ABOUT_ITSELF
 from initmig.signals import Stopped, restore_for_exec, stoppable
 from initmig.termination import write_outcome
 from initmig.visible import in_one_line, keeping_lines
@@ -78,22 +78,36 @@ def _strip_libpqs(environ: Mapping[str, str]) -> None:
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Do what *argv* says; the exit code, as the README lists them."""
+    """Do what *argv* says; the exit code, as docs/reference/exit-codes.md lists them."""
     words = argv[: argv.index("--")] if "--" in argv else argv
     try:
-        if {"--help", "-h"} & set(words):
-            from initmig.usage import help_text
-
-            _print(help_text(words))
-            return 0
         if "--version" in words:
-            _print(f"initmig {__version__}")
+            config = parse_config(["version"], {})
+        elif set(HELP_FLAGS) & set(words):
+            config = parse_help(words)
+        else:
+            config = parse_config(argv, environ)
+        if config.command in ABOUT_ITSELF:
+            _print(_about_itself(config))
             return 0
-        config = parse_config(argv, environ)
     except ConfigError as error:
         asked = parse_reporting(argv, environ)
         return _fail(error, Log(asked.log_level, asked.log_format), asked.termination_log)
     return _run(config, environ)
+
+
+def _about_itself(config: Config) -> str:
+    if config.command == "help":
+        from initmig.usage import help_text
+
+        return help_text(config.name)
+    if config.command == "completion":
+        from initmig.completion import script
+
+        return script(config.name)
+    from initmig import __version__
+
+    return f"initmig {__version__}"
 
 
 def _run(config: Config, environ: Mapping[str, str]) -> int:

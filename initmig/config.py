@@ -5,13 +5,26 @@ from __future__ import annotations
 from initmig.dsn import mask_secrets, trimmed
 from initmig.errors import ConfigError, Problem
 from initmig.records import TYPE_CHECKING, Record
-from initmig.settings import COMMANDS, DEFAULT_COMMAND, OPTIONS, SETTINGS, Address, Secret
+from initmig.settings import (
+    ABOUT_ITSELF,
+    COMMANDS,
+    DEFAULT_COMMAND,
+    OPTIONS,
+    SETTINGS,
+    SHELLS,
+    TOPICS,
+    Address,
+    Secret,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from initmig.settings import Option, Shard
+
+
+HELP_FLAGS = ("--help", "-h")
 
 
 class Config(Record):
@@ -79,6 +92,11 @@ def parse_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
     words = _take_apart(argv, problems)
     command = COMMANDS.get(words.command, COMMANDS[DEFAULT_COMMAND])
     values: dict[str, Any] = {"command": words.command}
+    if words.command in ABOUT_ITSELF:
+        values.update(_operands(words, problems))
+        if problems:
+            raise ConfigError.of(tuple(problems))
+        return Config(**values)
     for option in (*SETTINGS, *command.options):
         values.update(_value(option, words.values, environ, problems))
     values.update(_secret_files(words.values, environ, problems))
@@ -88,6 +106,16 @@ def parse_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
     if problems:
         raise ConfigError.of(tuple(problems))
     return Config(**values)
+
+
+def parse_help(argv: Sequence[str]) -> Config:
+    """What somebody wants help about who has added --help or -h to *argv*.
+
+    :raises ConfigError: that is no command
+    """
+    words, _ = _split_at_dashes(argv)
+    [operands, _, _] = _sort_words([word for word in words if word not in HELP_FLAGS], [])
+    return parse_config(["help", *operands[:1]], {})
 
 
 def parse_reporting(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
@@ -102,21 +130,35 @@ def parse_reporting(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
 
 def _take_apart(argv: Sequence[str], problems: list[Problem]) -> _Words:
     before, rest = _split_at_dashes(argv)
-    values: dict[str, str] = {}
-    operands: list[str] = []
-    words = list(before)
-    while words:
-        word = words.pop(0)
-        if word.startswith("-"):
-            _take_flag(word, words, values, problems)
-        else:
-            operands.append(word)
+    operands, values, unknown_flags = _sort_words(before, problems)
     command = operands.pop(0) if operands else DEFAULT_COMMAND
+    problems[:0] = [_unknown_flag(flag, command) for flag in unknown_flags]
     if command not in COMMANDS:
-        problems.append(_unknown("unknown-command", command, COMMANDS))
+        problems.append(_unknown_command(command, COMMANDS))
     else:
         problems.extend(_misplaced(command, values))
     return _Words(command, values, tuple(operands), rest)
+
+
+def _sort_words(
+    words: Sequence[str], problems: list[Problem]
+) -> tuple[list[str], dict[str, str], list[str]]:
+    """The operands, the flags with their values, and the flags that nobody knows."""
+    operands: list[str] = []
+    values: dict[str, str] = {}
+    unknown: list[str] = []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        if not word.startswith("-"):
+            operands.append(word)
+        elif (flag := word.partition("=")[0]) in OPTIONS:
+            _take_flag(word, left, values, problems)
+        else:
+            unknown.append(flag)
+            if flag == word:
+                _skip_value(flag, left)
+    return operands, values, unknown
 
 
 def _split_at_dashes(argv: Sequence[str]) -> tuple[Sequence[str], tuple[str, ...]]:
@@ -131,12 +173,7 @@ def _take_flag(
 ) -> None:
     """Put the flag *word* into *values*, with its value, which may be the first of *words*."""
     flag, equals, value = word.partition("=")
-    option = OPTIONS.get(flag)
-    if option is None:
-        problems.append(_unknown("unknown-flag", flag, OPTIONS))
-        if not equals:
-            _skip_value(flag, words)
-        return
+    option = OPTIONS[flag]
     if not option.metavar:
         if equals:
             problems.append(Problem("invalid-flag", f"{flag} takes no value"))
@@ -154,8 +191,13 @@ def _take_flag(
 
 def _skip_value(flag: str, words: list[str]) -> None:
     """Drop what is probably the value of an unknown *flag*: it would be told of as a command."""
-    meant = OPTIONS.get(_nearest(flag, OPTIONS))
-    takes_value = meant is None or meant.metavar
+    from initmig.suggestions import FLAGS_ELSEWHERE, elsewhere, nearest
+
+    if other := elsewhere(flag, FLAGS_ELSEWHERE):
+        takes_value = other.takes_value
+    else:
+        meant = nearest(flag, OPTIONS)
+        takes_value = not meant or bool(OPTIONS[meant[0]].metavar)
     if takes_value and words and words[0] not in COMMANDS and not words[0].startswith("-"):
         del words[0]
 
@@ -175,16 +217,35 @@ def _misplaced(command: str, values: Mapping[str, str]) -> Iterator[Problem]:
         )
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    from difflib import get_close_matches
+def _unknown_command(word: str, known: Iterable[str]) -> Problem:
+    from initmig.suggestions import COMMANDS_ELSEWHERE, elsewhere, nearest
 
-    return next(iter(get_close_matches(word, known, n=1)), "")
+    if other := elsewhere(word, COMMANDS_ELSEWHERE):
+        hint = other.hint
+    else:
+        hint = _did_you_mean(nearest(word, known)) or "run `initmig --help` for a list of commands"
+    return Problem("unknown-command", f"unknown command {mask_secrets(word)}", hint=hint)
 
 
-def _unknown(id: str, word: str, known: Iterable[str]) -> Problem:
-    nearest = _nearest(word, known)
-    hint = f"did you mean {nearest}?" if nearest else "see initmig --help"
-    return Problem(id, f"{id.replace('-', ' ')} {mask_secrets(word)}", hint=hint)
+def _unknown_flag(flag: str, command: str) -> Problem:
+    """*flag* of *command*, whose own are meant more likely than those of others."""
+    from initmig.suggestions import FLAGS_ELSEWHERE, elsewhere, nearest
+
+    if other := elsewhere(flag, FLAGS_ELSEWHERE):
+        hint = other.hint
+    else:
+        options = COMMANDS[command].options if command in COMMANDS else ()
+        own = [option.flag for option in (*options, *SETTINGS)]
+        found = nearest(flag, (*own, "--help", "--version")) or nearest(flag, OPTIONS)
+        name = command if command in COMMANDS else "COMMAND"
+        hint = _did_you_mean(found) or f"run `initmig {name} --help` for a list of options"
+    return Problem("unknown-flag", f"unknown flag {mask_secrets(flag)}", hint=hint)
+
+
+def _did_you_mean(words: Sequence[str]) -> str:
+    """A question for one of *words*; empty where there is none."""
+    *others, last = words or ("",)
+    return last and f"did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
 
 
 def _value(
@@ -242,7 +303,11 @@ def _operands(words: _Words, problems: list[Problem]) -> dict[str, Any]:
             )
         problems.extend(_superfluous(operands))
         return {"argv": rest}
+    if words.command not in COMMANDS:
+        return {}
     problems.extend(_superfluous(rest))
+    if words.command in ABOUT_ITSELF:
+        return _topic(words, problems)
     if words.command == "new":
         if not operands:
             problems.append(
@@ -252,6 +317,19 @@ def _operands(words: _Words, problems: list[Problem]) -> dict[str, Any]:
         return {"name": " ".join(operands[:1])}
     problems.extend(_superfluous(operands))
     return {}
+
+
+def _topic(words: _Words, problems: list[Problem]) -> dict[str, Any]:
+    """What `help` is asked about, or which shell `completion` is for."""
+    allowed = {"help": (*COMMANDS, *TOPICS), "completion": SHELLS}.get(words.command, ())
+    name = "".join(words.operands[:1]) if allowed else ""
+    problems.extend(_superfluous(words.operands[1:] if allowed else words.operands))
+    if words.command == "completion" and name not in SHELLS:
+        message = f"`completion` needs a shell: {', '.join(SHELLS)}"
+        problems.append(Problem("missing-argument", message, hint="initmig completion bash"))
+    elif name and name not in allowed:
+        problems.append(_unknown_command(name, allowed))
+    return {"name": name}
 
 
 def _superfluous(words: Iterable[str]) -> Iterator[Problem]:

@@ -101,6 +101,8 @@ class Command(Record):
     summary: str
     options: tuple[Option, ...] = ()
     operands: str = ""
+    settings: tuple[str, ...] = ()
+    """The flags of those SETTINGS that make a difference to it. It accepts the others as well."""
 
 
 def _choice(*allowed: str) -> Callable[[str], str]:
@@ -204,9 +206,8 @@ SETTINGS = (
     Option(
         "--database-url",
         "database_url",
-        "where to connect: a postgresql:// URL or a libpq key=value string; better given by"
-        " DATABASE_URL or the file that DATABASE_URL_FILE names, because `ps` shows flags;"
-        " PGPASSWORD_FILE names a file with the password alone",
+        "where to connect: a postgresql:// URL or a libpq key=value string. Prefer the variable,"
+        " or DATABASE_URL_FILE, because `ps` shows flags",
         env="DATABASE_URL",
         default="the PG* variables",
         metavar="URL",
@@ -215,8 +216,8 @@ SETTINGS = (
     Option(
         "--migrations",
         "migrations",
-        "the folders of the migrations, comma separated; a pattern, such as apps/*/migrations, and"
-        " package:NAME:FOLDER work, too",
+        "folders of the migrations, separated by commas. A pattern (apps/*/migrations) or"
+        " package:NAME:FOLDER is accepted, too",
         env="INITMIG_MIGRATIONS",
         default="migrations",
         metavar="DIRS",
@@ -225,18 +226,16 @@ SETTINGS = (
     Option(
         "--schema",
         "schema",
-        "search_path for everything that initmig does, comma separated; the history is in the"
-        " first. A name with commas or outer spaces needs double quotes",
+        "schemas for the search_path, separated by commas. The first one holds the history",
         env="INITMIG_SCHEMA",
-        default="the server's",
+        default="the server's search_path",
         metavar="NAMES",
         parse=_schemas,
     ),
     Option(
         "--history-schema",
         "history_schema",
-        "the schema of the history tables; without --schema, the first in the server's search"
-        " path that has them",
+        "schema of the history tables, if it is another one",
         env="INITMIG_HISTORY_SCHEMA",
         default="the first of --schema",
         metavar="NAME",
@@ -245,16 +244,17 @@ SETTINGS = (
     Option(
         "--history-table",
         "history_table",
-        "the history table, as yoyo's --migration-table: applications in one schema each need one",
+        "name of the history table, as in yoyo's --migration-table. Applications that share a"
+        " schema each need their own",
         env="INITMIG_HISTORY_TABLE",
-        default="as yoyo: _yoyo_migration",
+        default="_yoyo_migration",
         metavar="NAME",
         parse=_history_table,
     ),
     Option(
         "--role",
         "role",
-        "SET ROLE for everything that initmig does",
+        "do everything as this role (SET ROLE)",
         env="INITMIG_ROLE",
         default="none",
         metavar="NAME",
@@ -263,7 +263,7 @@ SETTINGS = (
     Option(
         "--wait-timeout",
         "wait_timeout",
-        "how long to wait for the database to answer; 0 tries once",
+        "how long to wait for the database; 0 tries once",
         env="INITMIG_WAIT_TIMEOUT",
         default="60s",
         metavar="DURATION",
@@ -272,7 +272,7 @@ SETTINGS = (
     Option(
         "--queue-timeout",
         "queue_timeout",
-        "how long to wait for another migrator to finish; 0 is no limit",
+        "how long to wait for another migrator; 0 means no limit",
         env="INITMIG_QUEUE_TIMEOUT",
         default="0",
         metavar="DURATION",
@@ -281,7 +281,7 @@ SETTINGS = (
     Option(
         "--lock-timeout",
         "lock_timeout",
-        "PostgreSQL's lock_timeout in migrations, but not CONCURRENTLY; 0 is no limit",
+        "PostgreSQL's lock_timeout in migrations; 0 means no limit",
         env="INITMIG_LOCK_TIMEOUT",
         default="5s",
         metavar="DURATION",
@@ -290,8 +290,7 @@ SETTINGS = (
     Option(
         "--lock-retries",
         "lock_retries",
-        "how often a migration is tried again after a lock timeout, deadlock or serialization"
-        " failure",
+        "how often to retry a migration after a lock timeout, deadlock or serialization failure",
         env="INITMIG_LOCK_RETRIES",
         default="10",
         metavar="COUNT",
@@ -300,7 +299,7 @@ SETTINGS = (
     Option(
         "--statement-timeout",
         "statement_timeout",
-        "PostgreSQL's statement_timeout in migrations; 0 is no limit",
+        "PostgreSQL's statement_timeout in migrations; 0 means no limit",
         env="INITMIG_STATEMENT_TIMEOUT",
         default="0",
         metavar="DURATION",
@@ -309,7 +308,7 @@ SETTINGS = (
     Option(
         "--transaction",
         "transaction",
-        "each: every migration in its own; all: everything pending in one, all or nothing",
+        "one transaction for each migration, or one for all pending migrations",
         env="INITMIG_TRANSACTION",
         default="each",
         metavar="each|all",
@@ -318,7 +317,7 @@ SETTINGS = (
     Option(
         "--out-of-order",
         "out_of_order",
-        "when a pending migration sorts before an applied one",
+        "what to do if a pending migration sorts before an applied one",
         env="INITMIG_OUT_OF_ORDER",
         default="warn",
         metavar="|".join(_POLICIES),
@@ -327,7 +326,7 @@ SETTINGS = (
     Option(
         "--changed",
         "changed",
-        "when an applied migration's file has changed; half way, only allow goes on",
+        "what to do if the file of an applied migration has changed",
         env="INITMIG_CHANGED",
         default="warn",
         metavar="|".join(_POLICIES),
@@ -336,7 +335,7 @@ SETTINGS = (
     Option(
         "--foreign",
         "foreign",
-        "when a file to run, or the schema's history, belongs to another migration tool",
+        "what to do if a file or the history belongs to another migration tool",
         env="INITMIG_FOREIGN",
         default="fail",
         metavar="fail|allow",
@@ -355,7 +354,7 @@ SETTINGS = (
     Option(
         "--log-format",
         "log_format",
-        "text, or json: one object a line",
+        "log as text, or as JSON with one object per line",
         env="INITMIG_LOG_FORMAT",
         default="text",
         metavar="text|json",
@@ -364,7 +363,7 @@ SETTINGS = (
     Option(
         "--log-level",
         "log_level",
-        "the least important events to show",
+        "minimum log level",
         env="INITMIG_LOG_LEVEL",
         default="info",
         metavar="debug|info|warning|error",
@@ -373,28 +372,38 @@ SETTINGS = (
     Option(
         "--termination-log",
         "termination_log",
-        "the file that gets the outcome in at most 4,096 bytes",
+        "file that gets the outcome, in at most 4,096 bytes",
         env="INITMIG_TERMINATION_LOG",
         default="/dev/termination-log if it exists",
         metavar="FILE",
     ),
 )
 
-_TO = Option("--to", "to", "stop after this id, or the one that starts so", metavar="ID")
-_JSON = Option("--json", "json", "as one JSON document")
+_LOGGING = ("--log-format", "--log-level", "--termination-log")
+_CONNECTING = (
+    *("--database-url", "--schema", "--history-schema", "--history-table", "--role"),
+    *("--wait-timeout", *_LOGGING),
+)
+_READING = (*_CONNECTING, "--migrations", "--foreign", "--allow-empty")
+_RUNNING = (*_READING, "--lock-timeout", "--lock-retries", "--statement-timeout")
+_POLICED = ("--out-of-order", "--changed")
+_MIGRATING = (*_RUNNING, *_POLICED, "--queue-timeout", "--transaction")
+
+_TO = Option("--to", "to", "stop after this migration (a unique prefix is enough)", metavar="ID")
+_JSON = Option("--json", "json", "print the result as one JSON document")
 
 _MANY = (
     Option(
         "--targets",
         "targets",
-        "migrate all databases that this TOML file lists",
+        "migrate every database that this TOML file lists",
         env="INITMIG_TARGETS",
         metavar="FILE",
     ),
     Option(
         "--each-schema",
         "each_schema",
-        "migrate all schemas of the database whose name is LIKE this",
+        "migrate every schema whose name is LIKE this pattern",
         env="INITMIG_EACH_SCHEMA",
         metavar="PATTERN",
         parse=_name,
@@ -402,7 +411,7 @@ _MANY = (
     Option(
         "--parallel",
         "parallel",
-        "how many of them at a time",
+        "how many targets to migrate at a time",
         env="INITMIG_PARALLEL",
         default="4",
         metavar="N",
@@ -411,72 +420,43 @@ _MANY = (
     Option(
         "--shard",
         "shard",
-        "only part I, from 0, of N of them: $(JOB_COMPLETION_INDEX)/N in an Indexed Job",
+        "migrate only part I of N parts of the targets, counted from 0",
         env="INITMIG_SHARD",
         metavar="I/N",
         parse=_shard,
     ),
-    Option("--fail-fast", "fail_fast", "begin no other one once one has failed"),
-    Option("--json", "json", "for many: one JSON line for each"),
+    Option("--fail-fast", "fail_fast", "start no more targets after one has failed"),
+    Option("--json", "json", "print one JSON line for each target"),
 )
 
 COMMANDS = {
     "migrate": Command(
-        "wait, lock and apply everything that is pending (the default)", (_TO, *_MANY)
+        "apply all pending migrations (the default command)",
+        (_TO, *_MANY),
+        settings=_MIGRATING,
     ),
-    "rollback": Command(
-        "undo migrations, newest first, in the reverse of the order applied",
-        (
-            Option("--to", "to", "undo what was applied after this id", metavar="ID"),
-            Option("--steps", "steps", "undo the last N", metavar="N", parse=_positive),
-            Option("--all", "all", "undo everything"),
-            Option(
-                "--irreversible",
-                "irreversible",
-                "when a file or step has no rollback; skip, as yoyo does, undoes the rest and"
-                " removes the record",
-                env="INITMIG_IRREVERSIBLE",
-                default="fail",
-                metavar="fail|skip",
-                parse=_choice("fail", "skip"),
-            ),
-        ),
+    "exec": Command(
+        "migrate, then run CMD in place of initmig",
+        operands="-- CMD [ARG ...]",
+        settings=_MIGRATING,
     ),
-    "status": Command(
-        "show every migration: applied, pending, half way, changed or unknown",
-        (
-            _JSON,
-            Option("--check", "check", "exit 7 if any is pending, 6 if `migrate` would refuse"),
-        ),
-    ),
-    "plan": Command(
-        "show what `migrate` would run, in order, with its SQL and locks; reads only", (_TO, _JSON)
-    ),
-    "doctor": Command(
-        "try the rights, look at what production checks too late; nothing remains",
+    "serve": Command(
+        "migrate, then answer /healthz, /readyz and /metrics",
         (
             Option(
-                "--app-role",
-                "app_role",
-                "also check that the application, which logs in as this role, can use every table"
-                " and sequence that is there, and those that migrations will create",
-                env="INITMIG_APP_ROLE",
-                metavar="ROLE",
-                parse=_name,
+                "--listen",
+                "listen",
+                "address to listen on; :8080 means all addresses, port 0 any free port",
+                env="INITMIG_LISTEN",
+                default="127.0.0.1:8080",
+                metavar="ADDRESS",
+                parse=_address,
             ),
-            _JSON,
         ),
-    ),
-    "rehearse": Command(
-        "do what is pending and roll it back; show times, locks, rewrites",
-        (
-            _TO,
-            _JSON,
-            Option("--markdown", "markdown", "as Markdown, for a pull request"),
-        ),
+        settings=_MIGRATING,
     ),
     "wait": Command(
-        "return once every migration of this image is applied; needs only SELECT",
+        "wait until all migrations of this image are applied",
         (
             Option(
                 "--for",
@@ -487,6 +467,45 @@ COMMANDS = {
                 parse=_choice("database", "migrations"),
             ),
         ),
+        settings=(*_READING, *_POLICED),
+    ),
+    "status": Command(
+        "show every migration and its state",
+        (
+            _JSON,
+            Option("--check", "check", "exit 7 if any is pending, 6 if `migrate` would refuse"),
+        ),
+        settings=(*_READING, *_POLICED),
+    ),
+    "plan": Command(
+        "show what `migrate` would run, with its SQL and locks",
+        (_TO, _JSON),
+        settings=(*_READING, *_POLICED, "--transaction"),
+    ),
+    "doctor": Command(
+        "check privileges and server settings; changes nothing",
+        (
+            Option(
+                "--app-role",
+                "app_role",
+                "also check that your application, which logs in as this role, can use the tables"
+                " and sequences",
+                env="INITMIG_APP_ROLE",
+                metavar="ROLE",
+                parse=_name,
+            ),
+            _JSON,
+        ),
+        settings=(*_READING, *_POLICED, "--transaction"),
+    ),
+    "rehearse": Command(
+        "run pending migrations, roll them back, and show times and locks",
+        (
+            _TO,
+            _JSON,
+            Option("--markdown", "markdown", "print Markdown, for a pull request"),
+        ),
+        settings=tuple(flag for flag in _MIGRATING if flag != "--lock-retries"),
     ),
     "new": Command(
         "write a new migration",
@@ -495,47 +514,67 @@ COMMANDS = {
             Option("--python", "python", "as Python"),
         ),
         operands="NAME",
-    ),
-    "baseline": Command(
-        "record migrations as applied without running them, to adopt a database",
-        (Option("--to", "to", "up to and with this id, or the one that starts so", metavar="ID"),),
+        settings=("--migrations", *_LOGGING),
     ),
     "verify": Command(
-        "on a scratch database, see whether each rollback restores what it found",
+        "check on a scratch database that rollbacks restore the schema",
         (
             Option(
                 "--require-rollback",
                 "require_rollback",
-                "a migration without a rollback is a failure, too, and not only a warning",
+                "fail if a migration has no rollback, instead of a warning",
             ),
             Option(
                 "--from-baseline",
                 "from_baseline",
-                "begin with this dump, plain SQL of pg_dump, which psql loads",
+                "load this dump first (plain SQL from pg_dump; needs psql)",
                 metavar="FILE",
             ),
             _JSON,
         ),
+        settings=_RUNNING,
     ),
-    "serve": Command(
-        "migrate, then stay and answer /healthz, /readyz and /metrics",
+    "rollback": Command(
+        "roll back migrations, newest first",
         (
+            Option("--to", "to", "roll back what was applied after this one", metavar="ID"),
+            Option("--steps", "steps", "roll back the last N", metavar="N", parse=_positive),
+            Option("--all", "all", "roll back all migrations"),
             Option(
-                "--listen",
-                "listen",
-                "where to answer, from before it migrates; :8080 is every address, port 0 picks"
-                " one and logs it; once it only serves, SIGTERM and SIGINT end it with 0",
-                env="INITMIG_LISTEN",
-                default="127.0.0.1:8080",
-                metavar="ADDRESS",
-                parse=_address,
+                "--irreversible",
+                "irreversible",
+                "what to do if a migration has no rollback; skip only removes its record",
+                env="INITMIG_IRREVERSIBLE",
+                default="fail",
+                metavar="fail|skip",
+                parse=_choice("fail", "skip"),
             ),
         ),
+        settings=(*_RUNNING, "--changed", "--queue-timeout"),
     ),
-    "exec": Command("migrate, then become CMD", (), operands="-- CMD [ARG ...]"),
-    "unlock": Command("remove a lock row that a stock `yoyo` left behind"),
+    "baseline": Command(
+        "record migrations as applied without running them",
+        (
+            Option(
+                "--to",
+                "to",
+                "last migration to record (a unique prefix is enough)",
+                metavar="ID",
+            ),
+        ),
+        settings=(*_READING, "--changed", "--queue-timeout"),
+    ),
+    "unlock": Command("remove a lock row that a stock yoyo left behind", settings=_CONNECTING),
+    "completion": Command("print a completion script for your shell", operands="bash|zsh|fish"),
+    "help": Command("show help for a command, settings or exit-codes", operands="[TOPIC]"),
+    "version": Command("show the version"),
 }
 DEFAULT_COMMAND = "migrate"
+ABOUT_ITSELF = ("completion", "help", "version")
+"""The commands that read no setting, and no variable: what they print is always the same."""
+TOPICS = ("settings", "exit-codes")
+"""What `help` knows beside the commands."""
+SHELLS = ("bash", "zsh", "fish")
 
 OPTIONS = {
     option.flag: option

@@ -247,11 +247,11 @@ def test_a_timeout_that_postgresql_cannot_hold_is_refused(name: str) -> None:
     ("argv", "message", "hint"),
     [
         (["migrat"], "unknown command migrat", "did you mean migrate?"),
-        (["xyzzy"], "unknown command xyzzy", "see initmig --help"),
+        (["xyzzy"], "unknown command xyzzy", "run `initmig --help` for a list of commands"),
         (["--lock-timout", "5s"], "unknown flag --lock-timout", "did you mean --lock-timeout?"),
         (["--lock-timout=5s"], "unknown flag --lock-timout", "did you mean --lock-timeout?"),
-        (["--xyzzy"], "unknown flag --xyzzy", "see initmig --help"),
-        (["-v", "status"], "unknown flag -v", "see initmig --help"),
+        (["--xyzzy"], "unknown flag --xyzzy", "run `initmig migrate --help` for a list of options"),
+        (["-v", "status"], "unknown flag -v", "use --log-level=debug"),
         (["new", "--pyton", "x"], "unknown flag --pyton", "did you mean --python?"),
         (["--schema"], "--schema needs a value: NAMES", ""),
         (["status", "--schema", "--json"], "--schema needs a value: NAMES", ""),
@@ -266,7 +266,7 @@ def test_a_timeout_that_postgresql_cannot_hold_is_refused(name: str) -> None:
         (
             ["wait", "--to", "x"],
             "`wait` has no --to",
-            "--to belongs to migrate, rollback, plan, rehearse, baseline",
+            "--to belongs to migrate, plan, rehearse, rollback, baseline",
         ),
         (["wait", "--for", "x"], "--for: 'x' is not one of database, migrations", ""),
         (

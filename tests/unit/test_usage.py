@@ -1,76 +1,150 @@
+import re
+import shlex
+
 import pytest
 
 from initmig import errors
-from initmig.config import Config
-from initmig.settings import COMMANDS, SETTINGS, Option, Secret
-from initmig.usage import EXIT_CODES, help_text
+from initmig.config import Config, parse_config
+from initmig.settings import ABOUT_ITSELF, COMMANDS, SETTINGS, TOPICS, Option, Secret
+from initmig.usage import (
+    ENDS_WITH,
+    EXAMPLES,
+    EXIT_CODES,
+    GROUPS,
+    RETRY_MAY_HELP,
+    help_text,
+    settings_of,
+    usage_line,
+)
+from tests.unit.test_config import GIVEN
 
 each_setting = pytest.mark.parametrize("option", SETTINGS, ids=lambda option: option.flag)
-each_help = pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)], ids=str)
+each_command = pytest.mark.parametrize("name", COMMANDS)
 
 
-def heading_of(option: Option, text: str) -> str:
-    starts = (f"  {option.flag} ", f"  {option.flag}[")
-    [heading] = [line for line in text.splitlines() if line.startswith(starts)]
-    return heading
+def flags_in(text: str) -> list[str]:
+    """Those that begin a line of the help, in its order."""
+    return re.findall(r"^  (--[a-z-]+)", text, re.MULTILINE)
 
 
-@each_help
-@each_setting
-def test_every_help_shows_a_settings_flag_variable_and_default(
-    option: Option, words: list[str]
+def test_the_general_help_fits_a_screen() -> None:
+    lines = help_text().splitlines()
+    assert len(lines) <= 40
+    assert lines[0] == "Apply PostgreSQL migrations before the application starts."
+
+
+@pytest.mark.parametrize("topic", ["", *COMMANDS, *TOPICS])
+def test_no_line_of_a_help_is_wider_than_a_terminal(topic: str) -> None:
+    lines = help_text(topic).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not [line for line in lines if line != line.rstrip()]
+
+
+def test_the_general_help_has_each_command_once_in_its_group() -> None:
+    text = help_text()
+    assert [name for names in GROUPS.values() for name in names] == list(COMMANDS)
+    for group, names in GROUPS.items():
+        section = text.partition(f"\n{group}:\n")[2]
+        for name, line in zip(names, section.splitlines(), strict=False):
+            assert line == f"  {name:12}{COMMANDS[name].summary}"
+
+
+def test_the_general_help_says_where_to_read_on() -> None:
+    for more in ("initmig COMMAND --help", *(f"initmig help {topic}" for topic in TOPICS)):
+        assert f"\n  {more} " in help_text()
+
+
+@each_command
+def test_the_help_of_a_command_has_its_usage_summary_options_and_example(name: str) -> None:
+    command = COMMANDS[name]
+    text = help_text(name)
+    assert text.startswith(f"Usage: {usage_line(name)}\n\n")
+    assert command.summary[1:] in text
+    assert f"\n\nExample:\n  {EXAMPLES[name]}" in text
+    options = (*command.options, *settings_of(name))
+    assert flags_in(text) == [option.flag for option in options]
+
+
+@each_command
+def test_the_example_of_a_command_is_understood_as_that_command(name: str) -> None:
+    program, *argv = shlex.split(EXAMPLES[name])
+    assert program == "initmig"
+    assert parse_config(argv, {}).command == name
+
+
+def test_each_setting_makes_a_difference_to_some_command_and_each_named_one_exists() -> None:
+    named = {flag for command in COMMANDS.values() for flag in command.settings}
+    assert named == {option.flag for option in SETTINGS}
+
+
+@pytest.mark.parametrize(
+    ("command", "without"),
+    [
+        ("wait", {"--lock-retries", "--lock-timeout", "--queue-timeout", "--transaction"}),
+        ("status", {"--statement-timeout", "--queue-timeout", "--transaction"}),
+        ("rehearse", {"--lock-retries"}),
+        ("rollback", {"--transaction", "--out-of-order"}),
+        ("new", {"--database-url", "--schema", "--wait-timeout", "--changed"}),
+        ("unlock", {"--migrations", "--lock-retries", "--changed"}),
+        ("version", {"--log-level"}),
+    ],
+)
+def test_the_help_of_a_command_leaves_out_what_makes_no_difference_to_it(
+    command: str, without: set[str]
 ) -> None:
-    heading = heading_of(option, help_text(words))
+    assert without & set(flags_in(help_text(command))) == set()
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ABOUT_ITSELF])
+@each_setting
+def test_a_setting_that_makes_no_difference_is_accepted(option: Option, name: str) -> None:
+    text, _ = GIVEN[option.flag]
+    _, _, *words = shlex.split(EXAMPLES[name])
+    assert parse_config([name, f"{option.flag}={text}", *words], {}).command == name
+
+
+@each_setting
+def test_the_help_of_settings_has_each_with_its_variable_and_default(option: Option) -> None:
+    text = help_text("settings")
     value = f"[={option.metavar}]" if option.implied else f" {option.metavar}"
-    expected = f"  {option.flag}{value}  [{option.env}]  (default: {option.default})"
-    assert heading == expected
+    heading = f"  {option.flag}{value}\n      {option.env} (default: {option.default})\n"
+    assert text.count(heading) == 1
     assert option.env
     assert option.default
+
+
+def test_the_help_of_settings_has_each_variable_of_one_command_too() -> None:
+    lines = [line.split()[0] for line in help_text("settings").splitlines() if line.strip()]
+    own = [option for command in COMMANDS.values() for option in command.options if option.env]
+    assert len(own) > 4
+    for option in own:
+        assert lines.count(option.flag) == lines.count(option.env) == 1
 
 
 @each_setting
 def test_the_default_that_the_help_shows_is_the_one_that_holds(option: Option) -> None:
     default = getattr(Config("migrate"), option.field)
     if default in ("", (), Secret()):  # of these the help says in words what nothing means
-        assert " " in option.default or option.default == "none"
+        assert " " in option.default or option.default in ("none", "_yoyo_migration")
     else:
         assert option.parse(option.default) == default
 
 
-@each_help
-def test_every_help_shows_every_exit_code(words: list[str]) -> None:
-    lines = help_text(words).splitlines()
+def test_exit_codes_are_listed_under_their_own_topic_alone() -> None:
     for code, meaning in EXIT_CODES:
-        assert f"  {code:>3}  {meaning}" in lines
+        assert f"\n{code:>5}  {meaning[:50]}" in help_text("exit-codes")
+    for topic in ("", *COMMANDS, "settings"):
+        assert "Exit codes:" not in help_text(topic)
 
 
 def test_the_exit_codes_of_the_help_are_those_of_the_errors() -> None:
     raised = {error.exit_code for error in subclasses(errors.InitmigError)}
-    assert {code for code, _ in EXIT_CODES} == raised | {0, 143}
+    listed = {code for code, _ in EXIT_CODES}
+    assert listed == raised | {0, 143}
+    assert listed >= RETRY_MAY_HELP
+    assert ENDS_WITH.keys() == COMMANDS.keys()
+    assert {code for codes in ENDS_WITH.values() for code in codes} == raised | {0}
 
 
 def subclasses(kind: type[errors.InitmigError]) -> list[type[errors.InitmigError]]:
     return [one for child in kind.__subclasses__() for one in (child, *subclasses(child))]
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_general_help_lists_each_command_with_its_summary(name: str) -> None:
-    command = COMMANDS[name]
-    heading = f"{name} {command.operands}".strip()
-    [line] = [line for line in help_text([]).splitlines() if line.startswith(f"  {heading} ")]
-    assert line.endswith(command.summary)
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_help_of_a_command_shows_its_own_options_and_words_as_written(name: str) -> None:
-    command = COMMANDS[name]
-    text = help_text(["--schema", name])
-    assert text.startswith(f"initmig {name} ")
-    assert command.summary[1:] in text
-    for option in command.options:
-        assert f"\n  {option.flag}" in text
-
-
-def test_lines_of_the_help_fit_a_terminal() -> None:
-    for words in ([], *([name] for name in COMMANDS)):
-        assert max(map(len, help_text(words).splitlines())) <= 100

@@ -1,0 +1,152 @@
+"""An unknown word gets the next step that somebody close to it would want, or none."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from initmig.config import parse_config
+from initmig.errors import ConfigError, Problem
+from initmig.settings import COMMANDS, OPTIONS
+from initmig.suggestions import COMMANDS_ELSEWHERE, FLAGS_ELSEWHERE, Elsewhere, nearest
+
+EVERY_ROW = (*COMMANDS_ELSEWHERE, *FLAGS_ELSEWHERE)
+
+
+def problem_of(*argv: str) -> Problem:
+    """The only problem of a command line, which is never run on a guess."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config(argv, {})
+    [problem] = caught.value.problems
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("migrat", "migrate"),
+        ("migarte", "migrate"),
+        ("mirgate", "migrate"),
+        ("Migrate", "migrate"),
+        ("statsu", "status"),
+        ("satus", "status"),
+        ("sta", "status"),
+        ("stauts", "status"),
+        ("roll", "rollback"),
+        ("rolback", "rollback"),
+        ("roll_back", "rollback"),
+        ("paln", "plan"),
+        ("docter", "doctor"),
+        ("rehears", "rehearse"),
+        ("wiat", "wait"),
+        ("nwe", "new"),
+        ("verfy", "verify"),
+        ("exce", "exec"),
+        ("versoin", "version"),
+        ("hlep", "help"),
+        ("base-line", "baseline"),
+    ],
+)
+def test_a_slip_in_a_command_gets_the_command_that_is_near(typed: str, meant: str) -> None:
+    assert nearest(typed, COMMANDS) == (meant,)
+    problem = problem_of(typed)
+    assert problem.id == "unknown-command"
+    assert problem.hint == f"did you mean {meant}?"
+
+
+@pytest.mark.parametrize("typed", ["xyzzy", "x", "backup", "user", "0001_users", "stop", ""])
+def test_a_word_that_is_near_to_nothing_gets_no_guess(typed: str) -> None:
+    assert nearest(typed, COMMANDS) == ()
+    assert "did you mean" not in problem_of(typed).hint
+    assert "initmig --help" in problem_of(typed).hint
+
+
+@pytest.mark.parametrize(
+    ("argv", "meant"),
+    [
+        (["--lock-timout", "5s"], ["--lock-timeout"]),
+        (["--lock-timout=5s"], ["--lock-timeout"]),
+        (["--lock"], ["--lock-timeout", "--lock-retries"]),
+        (["--history"], ["--history-schema", "--history-table"]),
+        (["--log_level", "debug"], ["--log-level"]),
+        (["--schmea", "a"], ["--schema"]),
+        (["--migration", "a"], ["--migrations"]),
+        (["--databse-url", "a"], ["--database-url"]),
+        (["--out-of-oder=fail"], ["--out-of-order"]),
+        (["--versoin"], ["--version"]),
+        (["--hlep"], ["--help"]),
+        (["status", "--jsn"], ["--json"]),
+        (["status", "--chek"], ["--check"]),
+        (["rollback", "--step", "1", "--all"], ["--steps"]),
+        (["rollback", "--al", "--steps=1"], ["--all"]),
+        (["new", "--pyton", "x"], ["--python"]),
+        (["serve", "--listn", ":80"], ["--listen"]),
+        # of another command, whose flag the next step then is
+        (["wait", "--steps-to"], ["--steps"]),
+    ],
+    ids=" ".join,
+)
+def test_a_slip_in_a_flag_gets_those_that_are_near(argv: list[str], meant: list[str]) -> None:
+    problem = problem_of(*argv)
+    assert problem.id == "unknown-flag"
+    assert re.findall(r"--[a-z-]+", problem.hint) == meant
+
+
+@pytest.mark.parametrize(
+    "flag", ["--xyzzy", "--x", "-x", "--threads", "--colour-scheme", "--log-rotation-age", "---"]
+)
+def test_a_flag_that_is_near_to_nothing_gets_no_guess(flag: str) -> None:
+    problem = problem_of("status", flag)
+    assert problem.hint == "run `initmig status --help` for a list of options"
+
+
+@pytest.mark.parametrize("row", EVERY_ROW, ids=lambda row: row.words)
+def test_a_word_of_another_tool_gets_what_does_that_here(row: Elsewhere) -> None:
+    for word in row.words.split():
+        argv = (word, *(["x"] if row.takes_value else []))
+        problem = problem_of(*argv)
+        assert problem.id == ("unknown-flag" if word.startswith("-") else "unknown-command")
+        assert problem.message.endswith(f" {word}")
+        assert problem.hint == row.hint
+
+
+@pytest.mark.parametrize("row", EVERY_ROW, ids=lambda row: row.words)
+def test_what_is_said_instead_exists(row: Elsewhere) -> None:
+    flags = re.findall(r"(?<![\w`-])--[a-z-]+", row.hint)
+    commands = re.findall(r"`initmig ([a-z]+)", row.hint)
+    others = re.findall("leave it out|DATABASE_URL|transactional|yoyo", row.hint)
+    assert flags or commands or others
+    assert set(flags) <= {*OPTIONS, "--help", "--version"}
+    assert set(commands) <= COMMANDS.keys()
+
+
+def test_no_word_of_another_tool_is_one_of_ours_or_in_two_rows() -> None:
+    words = [word for row in EVERY_ROW for word in row.words.split()]
+    assert len(words) == len(set(words))
+    assert not set(words) & {*COMMANDS, *OPTIONS, "--help", "-h", "--version"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["up"], "migrate"),
+        (["UP"], "migrate"),
+        (["down", "1"], "rollback"),
+        (["create", "add_email"], "new"),
+        (["force", "3"], "baseline"),
+        (["repair"], "baseline"),
+        (["info"], "status"),
+        (["help", "up"], "migrate"),
+        (["--dry-run"], "plan"),
+        (["migrate", "--dry-run"], "rehearse"),
+        (["--path", "db", "status"], "--migrations"),
+        (["new", "--verbose", "add_email"], "--log-level"),
+        (["-database", "postgres://u:hunter2@h/d", "migrate"], "DATABASE_URL"),
+    ],
+    ids=" ".join,
+)
+def test_habits_from_elsewhere_are_one_problem(argv: list[str], named: str) -> None:
+    problem = problem_of(*argv)
+    assert named in problem.hint
+    assert "hunter2" not in f"{problem}"
