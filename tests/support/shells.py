@@ -1,0 +1,111 @@
+"""Real shells, asked on a terminal what they complete."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+_DEADLINE_SECONDS = 30
+
+# In place of the real one: prints its words, which are then those of the completed line.
+_ECHO = r"""initmig() { printf '\n@%s' "$@"; printf '\n@@\n'; }"""
+# Both bind a key to "insert every completion into the line".
+_SETUP = {
+    "bash": rf"""
+PS1='ready> '
+bind 'set enable-bracketed-paste off'
+bind '"\C-t": insert-completions'
+source "$SCRIPT"
+{_ECHO}
+""",
+    "zsh": rf"""
+PS1='ready> '
+autoload -U compinit && compinit -u -D
+_insert_all() {{ _main_complete; compstate[insert]=all; compstate[list]= }}
+zle -C insert-all complete-word _insert_all
+bindkey '^T' insert-all
+setopt no_beep
+source "$SCRIPT"
+{_ECHO}
+""",
+}
+_COMMANDS = {
+    "bash": ["bash", "--noprofile", "--rcfile", "{rc}", "-i"],
+    "zsh": ["zsh", "-d", "-f", "-i"],
+}
+
+Complete = "Callable[[str], list[str]]"
+
+
+def complete_in_fish(script: Path, line: str, *, cwd: Path) -> list[str]:
+    """The words that fish offers for the end of *line*."""
+    code = 'source $argv[1]; complete -C "$argv[2]"'
+    result = subprocess.run(
+        ["fish", "--no-config", "-c", code, str(script), line],
+        capture_output=True,
+        check=True,
+        cwd=cwd,
+        env={"PATH": os.environ["PATH"], "HOME": str(cwd), "LANG": "C.UTF-8"},
+        text=True,
+        timeout=_DEADLINE_SECONDS,
+    )
+    assert result.stderr == ""
+    return [offered.partition("\t")[0] for offered in result.stdout.splitlines()]
+
+
+@contextmanager
+def completing_shell(name: str, script: Path, *, cwd: Path) -> Iterator[Callable[[str], list[str]]]:
+    """Asks an interactive bash or zsh: the words that it puts in place of the end of a line.
+
+    The words before the last one are left out.
+    """
+    rc = cwd / f".{name}rc"
+    rc.write_text(_SETUP[name])
+    argv = [word.format(rc=rc) for word in _COMMANDS[name]]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(cwd)
+        path = os.environ["PATH"]
+        env = {"PATH": path, "HOME": str(cwd), "SCRIPT": str(script), "TERM": "vt100"}
+        os.execvpe(argv[0], argv, env | {"LANG": "C.UTF-8", "COLUMNS": "2000"})
+    try:
+        if name == "zsh":
+            os.write(terminal, f"source {rc}\r".encode())
+        _read(terminal, "ready> ")
+
+        def complete(line: str) -> list[str]:
+            os.write(terminal, f"{line}\x14\r".encode())
+            shown = _read(terminal, "@@\r\n", "ready> ")
+            words = [each[1:] for each in shown.splitlines() if each.startswith("@")]
+            before = len(line.split()) - 1 - (not line.endswith(" "))
+            return words[before:-1]
+
+        yield complete
+    finally:
+        os.close(terminal)
+        with suppress(ProcessLookupError):
+            os.kill(pid, 9)
+        os.waitpid(pid, 0)
+
+
+def _read(terminal: int, *marks: str) -> str:
+    """What the shell shows until the *marks* have come, in this order."""
+    text = ""
+    position = 0
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    for mark in marks:
+        while mark not in text[position:]:
+            ready, _, _ = select.select([terminal], [], [], max(deadline - time.monotonic(), 0))
+            assert ready, text
+            text += os.read(terminal, 65536).decode(errors="replace")
+        position = text.index(mark, position) + len(mark)
+    return text
