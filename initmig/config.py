@@ -315,7 +315,7 @@ def _operands(words: _Words, problems: list[Problem]) -> dict[str, Any]:
             )
         problems.extend(_superfluous(operands[1:]))
         return {"name": " ".join(operands[:1])}
-    problems.extend(_superfluous(operands))
+    problems.extend(_superfluous(operands, words.command))
     return {}
 
 
@@ -326,19 +326,32 @@ def _topic(words: _Words, problems: list[Problem]) -> dict[str, Any]:
     problems.extend(_superfluous(words.operands[1:] if allowed else words.operands))
     if words.command == "completion" and name not in SHELLS:
         message = f"`completion` needs a shell: {', '.join(SHELLS)}"
-        problems.append(Problem("missing-argument", message, hint="initmig completion bash"))
+        problems.append(Problem("missing-argument", message, hint="write initmig completion bash"))
     elif name and name not in allowed:
         problems.append(_unknown_command(name, allowed))
     return {"name": name}
 
 
-def _superfluous(words: Iterable[str]) -> Iterator[Problem]:
+def _superfluous(words: Iterable[str], command: str = "") -> Iterator[Problem]:
     for word in words:
         yield Problem(
             "unexpected-argument",
             f"unexpected argument {mask_secrets(word)}",
-            hint="see initmig --help",
+            hint=(_of_migrate(word) if command == "migrate" else "") or "see initmig --help",
         )
+
+
+def _of_migrate(word: str) -> str:
+    """What to run instead of `migrate` with *word*, which may be a command's; empty if it is not.
+
+    To some tools `migrate` is a group of commands, or their own name.
+    """
+    from initmig.suggestions import COMMANDS_ELSEWHERE, elsewhere
+
+    if word in COMMANDS:
+        return f"use `initmig {word}`"
+    other = elsewhere(word, COMMANDS_ELSEWHERE)
+    return other.hint if other else ""
 
 
 def _check_together(command: str, flags: Mapping[str, str], problems: list[Problem]) -> None:

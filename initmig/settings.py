@@ -102,7 +102,7 @@ class Command(Record):
     options: tuple[Option, ...] = ()
     operands: str = ""
     settings: tuple[str, ...] = ()
-    """The flags of those SETTINGS that make a difference to it. It accepts the others as well."""
+    """The flags of those SETTINGS that matter to it. It accepts the others as well."""
 
 
 def _choice(*allowed: str) -> Callable[[str], str]:
@@ -562,9 +562,12 @@ COMMANDS = {
                 metavar="ID",
             ),
         ),
-        settings=(*_READING, "--changed", "--queue-timeout"),
+        settings=(*_READING, "--changed", "--queue-timeout", "--lock-timeout"),
     ),
-    "unlock": Command("remove a lock row that a stock yoyo left behind", settings=_CONNECTING),
+    "unlock": Command(
+        "remove a lock row that a stock yoyo left behind",
+        settings=(*_CONNECTING, "--lock-timeout"),
+    ),
     "completion": Command("print a completion script for your shell", operands="bash|zsh|fish"),
     "help": Command("show help for a command, settings or exit-codes", operands="[TOPIC]"),
     "version": Command("show the version"),

@@ -83,7 +83,7 @@ FLAGS_ELSEWHERE = (
     ),
     Elsewhere(
         "--dir --directory --path --folder --source --sources --locations --migrations-dir"
-        " --migration-dir -d -dir -path -source -locations -p -m",
+        " --migration-dir -dir -path -source -locations",
         "use --migrations",
         takes_value=True,
     ),
@@ -94,7 +94,17 @@ FLAGS_ELSEWHERE = (
         takes_value=True,
     ),
     Elsewhere(
-        "--host --port --user --username --dbname --password -U -W -P -D -H",
+        "-d",
+        "use --migrations for a folder, DATABASE_URL for the database",
+        takes_value=True,
+    ),
+    Elsewhere(
+        "-m --message --name -name",
+        "write the name as an argument: `initmig new NAME`",
+        takes_value=True,
+    ),
+    Elsewhere(
+        "--host --port --user --username --dbname --password -user -password -U -P -H",
         "use DATABASE_URL, or libpq's variables, such as PGHOST, PGPORT, PGUSER and PGDATABASE",
         takes_value=True,
     ),
@@ -109,6 +119,10 @@ FLAGS_ELSEWHERE = (
         takes_value=True,
     ),
     Elsewhere("--count --number --limit -n", "use `initmig rollback --steps`", takes_value=True),
+    Elsewhere(
+        "--prompt-password -p -W",
+        "use PGPASSWORD_FILE, libpq's password file, or DATABASE_URL",
+    ),
     Elsewhere("--yes -y --batch -b --no-input --noinput", "leave it out; initmig asks nothing"),
     Elsewhere(
         "--force -f --repair",
@@ -130,7 +144,7 @@ FLAGS_ELSEWHERE = (
     ),
     Elsewhere("--allow-missing --outOfOrder -outOfOrder", "use --out-of-order=allow"),
     Elsewhere("--strict", "use --out-of-order=fail"),
-    Elsewhere("--single-transaction -1", "use --transaction=all"),
+    Elsewhere("--single-transaction", "use --transaction=all"),
     Elsewhere("--no-transaction", "put `-- transactional: false` at the top of the migration"),
 )
 
