@@ -7,7 +7,7 @@ import pty
 import select
 import subprocess
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,8 +43,6 @@ _COMMANDS = {
     "zsh": ["zsh", "-d", "-f", "-i"],
 }
 
-Complete = "Callable[[str], list[str]]"
-
 
 def complete_in_fish(script: Path, line: str, *, cwd: Path) -> list[str]:
     """The words that fish offers for the end of *line*."""
@@ -71,12 +69,18 @@ def completing_shell(name: str, script: Path, *, cwd: Path) -> Iterator[Callable
     rc = cwd / f".{name}rc"
     rc.write_text(_SETUP[name])
     argv = [word.format(rc=rc) for word in _COMMANDS[name]]
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(cwd)
-        path = os.environ["PATH"]
-        env = {"PATH": path, "HOME": str(cwd), "SCRIPT": str(script), "TERM": "vt100"}
-        os.execvpe(argv[0], argv, env | {"LANG": "C.UTF-8", "COLUMNS": "2000"})
+    env = {"PATH": os.environ["PATH"], "HOME": str(cwd), "SCRIPT": str(script), "TERM": "vt100"}
+    terminal, other_end = pty.openpty()
+    # no fork of this process, which has threads: setsid makes the terminal the shell's own
+    shell = subprocess.Popen(
+        ["setsid", "--ctty", *argv],
+        cwd=cwd,
+        env=env | {"LANG": "C.UTF-8", "COLUMNS": "2000"},
+        stdin=other_end,
+        stdout=other_end,
+        stderr=other_end,
+    )
+    os.close(other_end)
     try:
         if name == "zsh":
             os.write(terminal, f"source {rc}\r".encode())
@@ -91,10 +95,9 @@ def completing_shell(name: str, script: Path, *, cwd: Path) -> Iterator[Callable
 
         yield complete
     finally:
+        shell.kill()
+        shell.wait()
         os.close(terminal)
-        with suppress(ProcessLookupError):
-            os.kill(pid, 9)
-        os.waitpid(pid, 0)
 
 
 def _read(terminal: int, *marks: str) -> str:
