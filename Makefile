@@ -40,7 +40,7 @@ check: $(VENV)/ready ## linters, formatter, types, floors, plain English
 	$(BIN)/lint-imports
 
 docs: $(VENV)/docs/ready ## build the documentation as a site in site/, with strict links; open site/index.html
-	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build
 
 format: $(VENV)/ready ## let ruff mend and format
 	$(BIN)/ruff check --fix .

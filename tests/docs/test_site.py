@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from html.parser import HTMLParser
@@ -31,11 +32,16 @@ pytestmark = [
 ]
 
 
+def build(root: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    # --quiet would hide the warnings also from the count that makes a build strict
+    command = [str(MKDOCS), "build", "--site-dir", str(folder)]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    command = [str(MKDOCS), "build", "--quiet", "--site-dir", str(folder)]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    built = build(ROOT, folder)
     assert built.returncode == 0, built.stdout + built.stderr
     return folder
 
@@ -82,6 +88,31 @@ def place(page: str) -> str:
 
 
 # --- What it says ---
+
+
+@pytest.mark.parametrize(
+    ("link", "is_good"),
+    [
+        ("docs/page.md", True),
+        ("docs/page.md#a-heading", True),
+        ("dev/site/hooks.py", True),
+        ("dev/site", True),
+        ("docs/gone.md", False),
+        ("docs/page.md#gone", False),
+        ("#gone", False),
+        ("gone/file.py", False),
+    ],
+)
+def test_build_fails_on_a_dead_link(link: str, is_good: bool, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "dev" / "site", tmp_path / "dev" / "site")
+    settings = (ROOT / "mkdocs.yml").read_text().partition("nav:\n")[0]
+    (tmp_path / "mkdocs.yml").write_text(f"{settings}nav: [index.md, page.md]\n")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "page.md").write_text("# Page\n\n## A heading\n")
+    (tmp_path / "README.md").write_text(f"# Title\n\n[x]({link})\n")
+    built = build(tmp_path, tmp_path / "site")
+    assert (built.returncode == 0) == is_good, built.stderr
+    assert is_good or "gone" in built.stderr
 
 
 class Block(NamedTuple):
