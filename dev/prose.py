@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 LONGEST_SENTENCE = 30
 LONGEST_CELL = 20
-CODE = "\N{WHITE SQUARE}a"
+CODE = "\N{WHITE SQUARE}x"
 """What stands for code and for values: one word, which no pattern finds."""
 
 
@@ -202,14 +202,14 @@ def _is_prose(text: str) -> bool:
     if _SQL_START.match(text) or re.search(r"\(\?|\||::", text):
         return False
     common = len(_COMMON.findall(text))
-    is_list_of_names = count(text) > 12 and not common
+    is_list_of_names = not common and (count(text) > 12 or ";" in text)
     return not is_list_of_names and len(_CAPITALS.findall(text)) <= max(common, 1)
 
 
 def texts_of(path: Path) -> list[Text]:
     """What a person reads of the file at *path*."""
     content = path.read_text()
-    if path.suffix == ".py":
+    if path.suffix == ".py" or content.startswith("#!/usr/bin/env python3"):
         return texts_of_python(content)
     return texts_of_markdown(unreleased(content) if path.name == "CHANGELOG.md" else content)
 
@@ -315,8 +315,9 @@ def _name(path: Path) -> str:
 
 def pages_of(root: Path) -> list[Path]:
     """Every file of the repository at *root* that has text for users."""
-    top = [root / "README.md", root / "CHANGELOG.md"]
-    return [*top, *sorted(root.glob("docs/**/*.md")), *sorted(root.glob("initmig/**/*.py"))]
+    patterns = ("docs/**/*.md", "examples/**/*.md", "initmig/**/*.py")
+    top = [root / name for name in ("README.md", "CHANGELOG.md", "swarm/deploy")]
+    return [*top, *(page for pattern in patterns for page in sorted(root.glob(pattern)))]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -149,6 +149,7 @@ class A:
         # mend it
         return "SELECT a, b, c FROM d; SELECT " + "starelid stanum stainherit " * 12
 sql = "SELECT {"a = b AND " * 20}; COMMIT; BEGIN; END"
+block = f"; {{sql}}; END"
 '''
     assert found_in_code(source) == []
 
