@@ -23,7 +23,7 @@ test: $(VENV)/ready ## every test that this machine can run; with POSTGRES=14 to
 	$(postgres) $(PYTEST) $(TESTS)
 
 test-faults: $(VENV)/ready ## the long form of the tests that kill, cut and starve
-	$(postgres) $(PYTEST) --long tests/faults
+	$(postgres) $(PYTEST) --exhaustive tests/faults
 
 bench: $(VENV)/ready ## measure initmig and its peers and write docs/explanation/benchmarks.md; a part with PEERS=, WORKS=, ROUNDS=
 	$(BIN)/python -m benchmarks run --peers "$(PEERS)" --works "$(WORKS)" $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SOURCE),--source $(SOURCE))

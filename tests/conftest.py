@@ -39,6 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a skipped test is a failed one")
     parser.addoption("--long", action="store_true", help="with the tests that are marked `long`")
     parser.addoption(
+        "--exhaustive", action="store_true", help="with those and the ones marked `exhaustive`"
+    )
+    parser.addoption(
         "--sample",
         action="store_true",
         help="one case of each test, and every case of those that are marked `each_version`",
@@ -46,11 +49,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: takes minutes; runs in `make test-faults` alone")
+    config.addinivalue_line("markers", "long: takes minutes; not in `make test`, but in CI")
+    config.addinivalue_line("markers", "exhaustive: more of the same; in `make test-faults` alone")
     config.addinivalue_line("markers", "any_version: says the same whatever POSTGRES is")
     config.addinivalue_line("markers", "each_version: a table of what the server does")
     # tests/faults/test_sequences.py is in four parts then, that run at the same time
-    examples = 60 if config.getoption("--long") else 25
+    examples = 60 if config.getoption("--exhaustive") else 25
     # a busy machine is no failure
     too_slow = [HealthCheck.too_slow]
     settings.register_profile(
@@ -58,7 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     settings.load_profile("busy")
     settings.register_profile("faults", max_examples=examples)
-    beside_yoyo = 40 if config.getoption("--long") else 5
+    beside_yoyo = 40 if config.getoption("--exhaustive") else 5
     settings.register_profile(
         "beside yoyo", settings.get_profile("faults"), max_examples=beside_yoyo
     )
@@ -82,7 +86,10 @@ def _sample(items: list[pytest.Item]) -> list[pytest.Item]:
 
 
 def _is_left_out(item: pytest.Item) -> bool:
-    if item.get_closest_marker("long") and not item.config.getoption("--long"):
+    exhaustive = item.config.getoption("--exhaustive")
+    if item.get_closest_marker("exhaustive") and not exhaustive:
+        return True
+    if item.get_closest_marker("long") and not (exhaustive or item.config.getoption("--long")):
         return True
     if "first_release" in getattr(item, "fixturenames", ()) and not _has_first_release():
         return True

@@ -196,6 +196,11 @@ RUNS = {
     "rows by psycopg": Run(MIGRATE, ROWS | BY_PSYCOPG),
 }
 
+TWICE = [
+    pytest.param(run, id=name, marks=() if name == "mixed" else pytest.mark.exhaustive)
+    for name, run in RUNS.items()
+]
+
 MakeTrial = Callable[[Run], Trial]
 
 
@@ -224,7 +229,7 @@ def test_rerun_converges_after_sigkill_before_or_after_the_server_has_seen_a_mes
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize("run", TWICE)
 @pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
 def test_second_rerun_converges_after_the_first_was_killed_as_well(
     make_trial: MakeTrial, run: Run, answered: bool

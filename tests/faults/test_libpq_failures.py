@@ -148,7 +148,7 @@ def faults(trial: FailingTrial, owner: str, *, most: int) -> Iterator[Fault]:
                 yield Fault(owner, function, failure, each)
 
 
-@pytest.mark.parametrize("most", [3, pytest.param(25, marks=pytest.mark.long)])
+@pytest.mark.parametrize("most", [3, pytest.param(25, marks=pytest.mark.exhaustive)])
 def test_failed_call_of_libpq_is_reported_and_a_plain_rerun_converges(
     trial: FailingTrial, owner: str, most: int
 ) -> None:
@@ -303,7 +303,7 @@ def kind(request: pytest.FixtureRequest, folder: Path, handle: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "limit", [*LIMITS, *(pytest.param(each, marks=pytest.mark.long) for each in MORE_LIMITS)]
+    "limit", [*LIMITS, *(pytest.param(each, marks=pytest.mark.exhaustive) for each in MORE_LIMITS)]
 )
 def test_run_with_too_little_memory_reports_truly_whether_the_migration_is_applied(
     initmig: Initmig, database: Database, folder: Path, kind: str, limit: int

@@ -585,7 +585,9 @@ def world(database: Database, proxy: Proxy, forking: Forking, yoyo: Yoyo, folder
     return World(database, proxy, forking, yoyo, folder)
 
 
-@pytest.mark.parametrize("part", [1, *(pytest.param(n, marks=pytest.mark.long) for n in (2, 3, 4))])
+@pytest.mark.parametrize(
+    "part", [1, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in (2, 3, 4))]
+)
 def test_any_sequence_of_runs_leaves_every_migration_whole_and_recorded_once(
     world: World, part: int
 ) -> None:

@@ -71,7 +71,7 @@ def trial(
     return SignalTrial(run, database=database, proxy=proxy, forking=forking, folder=folder)
 
 
-@pytest.mark.parametrize("signals", [8, pytest.param(48, marks=pytest.mark.long)])
+@pytest.mark.parametrize("signals", [8, pytest.param(48, marks=pytest.mark.exhaustive)])
 def test_rerun_converges_after_sigterm_at_a_line(trial: SignalTrial, signals: int) -> None:
     for line in range(1, trial.lines, max(1, trial.lines // signals)):
         trial.begin()

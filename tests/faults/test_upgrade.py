@@ -435,7 +435,7 @@ class Crowd:
         )
 
 
-SEEDS = [1, 2, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 11))]
+SEEDS = [1, 2, *(pytest.param(seed, marks=pytest.mark.exhaustive) for seed in range(3, 11))]
 
 
 def let_a_crowd_do(

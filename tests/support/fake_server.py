@@ -242,7 +242,8 @@ class FakeServer:
         self.port = self._tcp.getsockname()[1]
         self._folder = str(folder)
         self._unix = socket.socket(socket.AF_UNIX)
-        self._unix.bind(os.path.join(self._folder, f".s.PGSQL.{self.port}"))
+        self._path = os.path.join(self._folder, f".s.PGSQL.{self.port}")
+        self._unix.bind(self._path)
         self._unix.listen(64)
 
     def url(self, *, unix: bool = False, sslmode: str = "disable") -> str:
@@ -270,6 +271,7 @@ class FakeServer:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
+        os.unlink(self._path)  # the next one may get the same port
         with self._lock:
             links, sockets = list(self._links), list(self._sockets)
         for link in links:
