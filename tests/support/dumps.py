@@ -1,4 +1,4 @@
-"""pg_dump, as docs/how-to/operations.md says to use it."""
+"""pg_dump, as docs/how-to/adopt-a-database.md says to use it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,294 @@
+"""The commands of docs/how-to that move a database to initmig, run as they are written there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from textwrap import dedent
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from tests.support.command import COMMAND
+from tests.support.databases import create_database
+from tests.support.dumps import pg_dump_for
+from tests.support.migrations import write
+from tests.support.servers import running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from dev.postgres import Server
+    from tests.support.databases import Database
+    from tests.support.processes import Processes
+
+PAGES = Path(__file__).parents[2] / "docs" / "how-to"
+FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+
+USERS = "CREATE TABLE users (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, email text);\n"
+NO_USERS = "DROP TABLE users;\n"
+EMAIL = "CREATE INDEX CONCURRENTLY users_email ON users (email);\n"
+NO_EMAIL = "DROP INDEX CONCURRENTLY users_email;\n"
+TOUCH = """\
+CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  RETURN NEW;
+END
+$$;
+"""
+NO_TOUCH = "DROP FUNCTION touch();\n"
+NOTE = "COMMENT ON TABLE users IS 'x';\n"
+VIEW = "CREATE OR REPLACE VIEW names AS SELECT 1 AS n;\n"
+VERSIONS = "CREATE TABLE schema_migrations (version {type} PRIMARY KEY{more});\n"
+
+
+class Move(NamedTuple):
+    """A project of another tool, and what the page makes of it."""
+
+    files: Mapping[str, str]
+    """By their path in the project."""
+    history: str
+    """SQL for the tool's own tables, once the schema is there."""
+    ids: tuple[str, ...]
+    table: str
+    """The pattern of the tool's tables, that the page leaves out of a dump."""
+    rollbacks: bool = True
+    more: str = ""
+    """SQL of the schema that is in no file."""
+
+
+def dbmate(up: str, down: str, options: str = "") -> str:
+    return f"-- migrate:up{options}\n{up}\n-- migrate:down\n{down}"
+
+
+def goose(up: str, down: str, before: str = "") -> str:
+    return f"{before}-- +goose Up\n{up}\n-- +goose Down\n{down}"
+
+
+MOVES = {
+    "adopt-a-database": Move({}, "", ("0001_baseline",), "none", rollbacks=False, more=USERS),
+    "from-dbmate": Move(
+        {
+            "db/migrations/20240101000000_users.sql": dbmate(USERS, NO_USERS),
+            "db/migrations/20240102000000_touch.sql": dbmate(TOUCH, NO_TOUCH),
+            "db/migrations/20240103000000_email.sql": dbmate(
+                EMAIL, NO_EMAIL, " transaction:false"
+            ),
+            "db/migrations/20240104000000_note.sql": dbmate(NOTE, ""),
+        },
+        VERSIONS.format(type="varchar(128)", more="")
+        + "INSERT INTO schema_migrations SELECT '2024010' || n || '000000'"
+        " FROM generate_series(1, 4) n",
+        tuple(
+            f"2024010{number}000000_{name}"
+            for number, name in enumerate(("users", "touch", "email", "note"), 1)
+        ),
+        "schema_migrations",
+    ),
+    "from-goose": Move(
+        {
+            "goose/00001_users.sql": goose(USERS, NO_USERS),
+            "goose/00002_touch.sql": goose(
+                f"-- +goose StatementBegin\n{TOUCH}-- +goose StatementEnd", NO_TOUCH
+            ),
+            "goose/20240103000000_email.sql": goose(EMAIL, NO_EMAIL, "-- +goose no transaction\n"),
+        },
+        """CREATE TABLE goose_db_version (id serial PRIMARY KEY, version_id bigint NOT NULL,
+            is_applied boolean NOT NULL, tstamp timestamp NOT NULL DEFAULT now());
+        INSERT INTO goose_db_version (version_id, is_applied)
+            VALUES (0, true), (1, true), (2, true), (20240103000000, true)""",
+        ("00000000000001_users", "00000000000002_touch", "20240103000000_email"),
+        "goose_db_version*",
+    ),
+    "from-golang-migrate": Move(
+        {
+            "db/migrations/1_users.up.sql": f"BEGIN;\n{USERS}COMMIT;\n",
+            "db/migrations/1_users.down.sql": NO_USERS,
+            "db/migrations/09_touch.up.sql": TOUCH,
+            "db/migrations/09_touch.down.sql": NO_TOUCH,
+            "db/migrations/10_email.up.sql": EMAIL,
+            "db/migrations/10_email.down.sql": NO_EMAIL,
+        },
+        VERSIONS.format(type="bigint", more=", dirty boolean NOT NULL")
+        + "INSERT INTO schema_migrations VALUES (10, false)",
+        ("00000000000001_users", "00000000000009_touch", "00000000000010_email"),
+        "schema_migrations",
+    ),
+    "from-flyway": Move(
+        {
+            "sql/V1.9__users.sql": USERS,
+            "sql/U1.9__users.sql": NO_USERS,
+            "sql/V1.10__touch.sql": TOUCH,
+            "sql/U1.10__touch.sql": NO_TOUCH,
+            "sql/V2__email index.sql": EMAIL,
+            "sql/U2__email index.sql": NO_EMAIL,
+            "sql/R__names.sql": VIEW,
+        },
+        """CREATE TABLE flyway_schema_history (installed_rank int PRIMARY KEY, version text,
+            description text, type text, script text, success boolean);
+        INSERT INTO flyway_schema_history VALUES
+            (1, '1.9', 'users', 'SQL', 'V1.9__users.sql', true),
+            (2, '1.10', 'touch', 'SQL', 'V1.10__touch.sql', true),
+            (3, '2', 'email index', 'SQL', 'V2__email index.sql', true),
+            (4, NULL, 'names', 'SQL', 'R__names.sql', true)""",
+        ("0001_users", "0002_touch", "0003_email index"),
+        "flyway_schema_history*",
+    ),
+    "from-prisma": Move(
+        {
+            "prisma/migrations/migration_lock.toml": 'provider = "postgresql"\n',
+            "prisma/migrations/20240101000000_users/migration.sql": USERS,
+            "prisma/migrations/20240102000000_email/migration.sql": EMAIL,
+        },
+        """CREATE TABLE _prisma_migrations (id text PRIMARY KEY, migration_name text,
+            finished_at timestamptz, rolled_back_at timestamptz);
+        INSERT INTO _prisma_migrations VALUES
+            ('a', '20240101000000_users', now(), NULL), ('c', '20240102000000_email', now(), NULL),
+            ('d', '20240103000000_oops', NULL, now())""",
+        ("20240101000000_users", "20240102000000_email"),
+        "_prisma_migrations",
+        rollbacks=False,
+    ),
+    "from-alembic": Move(
+        {},
+        "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);"
+        "INSERT INTO alembic_version VALUES ('1975ea83b712')",
+        ("0001_baseline",),
+        "alembic_version",
+        rollbacks=False,
+        more=f"{USERS}CREATE TABLE countries (code text); INSERT INTO countries VALUES ('NL');",
+    ),
+    "from-ecto": Move(
+        {"priv/repo/migrations/20240101000000_users.exs": "defmodule Users do\nend\n"},
+        VERSIONS.format(type="bigint", more=", inserted_at timestamp(0)")
+        + "INSERT INTO schema_migrations VALUES (20240101000000, now())",
+        ("0001_baseline",),
+        "schema_migrations",
+        rollbacks=False,
+        more=USERS,
+    ),
+}
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The code of *language* on a *page*, less the indentation of its list."""
+    text = (PAGES / f"{page}.md").read_text()
+    return [dedent(code) for _, name, code in FENCE.findall(text) if name == language]
+
+
+[COMPARING] = [code for code in blocks("adopt-a-database", "sh") if "diff " in code]
+
+
+@pytest.fixture(scope="module")
+def own_server(cluster: Path) -> Iterator[Server]:
+    with running_server(cluster) as server:
+        yield server
+
+
+class Project:
+    """A folder with another tool's files, the database that they made, and an empty one."""
+
+    def __init__(self, folder: Path, server: Server, processes: Processes) -> None:
+        self.folder = folder
+        self.existing = create_database(server)
+        self.empty = create_database(server)
+        self._programs = pg_dump_for(server.installation, server.root / "bin").parent
+        self._psql = server.installation.programs
+        self._processes = processes
+
+    def run(self, script: str, database: Database | None = None) -> str:
+        """What the *script* writes to stdout and stderr, in the folder, once it has exited 0."""
+        paths = [self._programs, self._psql, COMMAND.parent, "/usr/bin", "/bin"]
+        env = {
+            "DATABASE_URL": (database or self.existing).url,
+            "EMPTY_DATABASE_URL": self.empty.url,
+            "PATH": ":".join(map(str, paths)),
+        }
+        shell = ["sh", "-eu", "-c", script]
+        result = self._processes.start(shell, env=env, cwd=self.folder).result()
+        assert result.code == 0, result.out + result.err
+        return result.out + result.err
+
+
+@pytest.fixture
+def project(tmp_path: Path, own_server: Server, processes: Processes) -> Project:
+    return Project(tmp_path, own_server, processes)
+
+
+def statements(move: Move) -> Iterator[str]:
+    """The SQL that the other tool has run; one at a time, because of what is CONCURRENTLY."""
+    if move.more:
+        yield move.more
+    for sql in (USERS, TOUCH, EMAIL, NOTE, VIEW):
+        if any(sql in text for text in move.files.values()):
+            yield sql
+    if move.history:
+        yield move.history
+
+
+def test_each_page_for_another_tool_is_tried() -> None:
+    assert {path.stem for path in PAGES.glob("from-*.md")} == set(MOVES) - {"adopt-a-database"}
+
+
+@pytest.mark.parametrize("page", MOVES)
+def test_database_of_another_tool_moves_by_the_commands_of_its_page(
+    page: str, project: Project
+) -> None:
+    move = MOVES[page]
+    for path, text in move.files.items():
+        (project.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (project.folder / path).write_text(text)
+    for sql in statements(move):
+        project.existing.execute(sql)
+    commands = blocks(page, "sh")
+    assert len(commands) > 2
+
+    for command in commands:
+        if command != COMPARING:
+            project.run(command)
+
+    recorded = "SELECT migration_id FROM _yoyo_migration ORDER BY 1"
+    assert project.existing.query(recorded) == [(id,) for id in move.ids]
+    # the file that `new` wrote is for the reader to fill
+    for template in (project.folder / "migrations").glob("*_add_phone*"):
+        template.unlink()
+    project.run("initmig status --check")
+
+    compare = COMPARING.replace("pg_dump ", f"pg_dump --exclude-table='{move.table}' ")
+    compare = re.sub(r"migrate --to \S+", "migrate", compare)
+    assert COMPARING.count("migrate --to") == compare.count("migrate\n") == 1
+    assert "Table" not in project.run(compare)
+    project.existing.execute("CREATE TABLE other ()")
+    with pytest.raises(AssertionError, match="TABLE public.other"):
+        project.run(compare)
+
+    if move.rollbacks:
+        project.run("initmig rollback --all", project.empty)
+        assert "users" not in project.empty.tables()
+
+
+@pytest.mark.parametrize("page", sorted(set(MOVES) - {"adopt-a-database"}))
+def test_table_of_the_other_tool_is_dropped_by_the_migration_of_the_page(
+    page: str, project: Project
+) -> None:
+    [drop] = blocks(page, "sql")
+    project.existing.execute(MOVES[page].history)
+    before = project.existing.tables()
+    write(project.folder / "migrations", {"0001_baseline.sql": "SELECT 1", "9999_drop.sql": drop})
+
+    project.run("initmig baseline --to 0001; initmig migrate")
+    project.run("initmig migrate", project.empty)
+
+    assert len(before) == 1
+    assert not before & project.existing.tables()
+
+
+@pytest.mark.parametrize("page", sorted(set(MOVES) - {"adopt-a-database"}))
+def test_database_that_has_yet_to_move_is_left_as_it_is(page: str, project: Project) -> None:
+    project.existing.execute(MOVES[page].history)
+    write(project.folder / "migrations", {"0001_baseline.sql": USERS})
+
+    with pytest.raises(AssertionError, match=r"\[foreign-history\]"):
+        project.run("initmig migrate")
+
+    assert "users" not in project.existing.tables()
