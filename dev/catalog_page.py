@@ -1,4 +1,4 @@
-"""`python -m dev.catalog_page` lists what `verify` compares in docs/how-to/verify.md."""
+"""`python -m dev.catalog_page` lists what `verify` compares in docs/reference/verify.md."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from initmig.verification.catalogs import SOURCES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-PAGE: Final = REPOSITORY / "docs" / "how-to" / "verify.md"
+PAGE: Final = REPOSITORY / "docs" / "reference" / "verify.md"
 HEADING: Final = "## Column by column\n"
 
 
@@ -31,7 +31,7 @@ def _row(catalog: str) -> str:
     sources = [source for source in SOURCES if source.catalog == catalog]
     compared = frozenset[str]().union(*(source.compared for source in sources))
     left = sorted(reason for source in sources for reason in source.left.items())
-    reasons = "; ".join(f"{_names(names.split())}: {reason}" for reason, names in left)
+    reasons = ". ".join(f"`{_names(names.split())}`: {reason}" for reason, names in left)
     return f"| `{catalog}` | {_names(compared)} | {reasons} |\n"
 
 

@@ -80,7 +80,7 @@ def _tables(path: str) -> Sequence[Mapping[str, Any]]:
         raise ConfigError(
             "targets-file-unreadable",
             f"the targets file is not TOML: {error}",
-            hint="see docs/how-to/operations.md for an example",
+            hint="see docs/how-to/many-databases.md for an example",
             place=Place(path),
         ) from None
     tables = content.pop("target", None)

@@ -1,6 +1,6 @@
 """Every column of PostgreSQL's system catalogs: how a snapshot shows it, or why it does not.
 
-This module is data. `snapshot` builds its query from it, docs/how-to/verify.md lists it, and the
+This module is data. `snapshot` builds its query from it, docs/reference/verify.md lists it, and the
 tests compare it with the catalogs of each version of PostgreSQL.
 """
 

@@ -184,7 +184,7 @@ def test_rollback_of_a_large_file_costs_no_more(runs: Runs) -> None:
 def limits() -> dict[int, int]:
     """By the size of a file in bytes, the memory that the docs say is enough, in bytes."""
     rows = re.findall(
-        r"(?m)^\| (\d+) MB \| (\d+)Mi \|$", (DOCS / "how-to" / "kubernetes.md").read_text()
+        r"(?m)^\| (\d+) MB \| (\d+)Mi \|$", (DOCS / "reference" / "memory.md").read_text()
     )
     return {int(size) * 1_000_000: int(limit) * MIB for size, limit in rows}
 

@@ -1,4 +1,4 @@
-"""docs/how-to/verify.md says which catalog columns are compared, and each has a test."""
+"""docs/reference/verify.md says which catalog columns are compared, and each has a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every difference that docs/how-to/yoyo.md lists has a test, and the page names it."""
+"""Every difference that docs/reference/yoyo.md lists has a test, and the page names it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from yoyo.scripts.main import make_argparser
 from initmig.config import parse_config
 
 TESTS = Path(__file__).parents[1]
-PAGE = (TESTS.parent / "docs" / "how-to" / "yoyo.md").read_text()
-COMMANDS, DIFFERENCES = (
-    [line for line in section.splitlines() if re.match(r"\| [^|\s]", line)]
-    for section in (
-        PAGE.partition("## The commands")[2].partition("## Every difference")[0],
-        PAGE.partition("## Every difference")[2],
-    )
-)
+DOCS = TESTS.parent / "docs"
+
+
+def rows(page: str, heading: str = "") -> list[str]:
+    """The rows of the tables of a *page*, or of its section with this *heading*."""
+    text = (DOCS / page).read_text()
+    section = text.partition(f"\n{heading}\n")[2].partition("\n## ")[0] if heading else text
+    return [line for line in section.splitlines() if re.match(r"\| [^|\s]", line)]
+
+
+COMMANDS = rows("how-to/yoyo.md", "## Commands")
+DIFFERENCES = rows("reference/yoyo.md")
 
 
 def test_each_difference_names_a_test_that_exists() -> None:
