@@ -71,9 +71,7 @@ MOVES = {
         {
             "db/migrations/20240101000000_users.sql": dbmate(USERS, NO_USERS),
             "db/migrations/20240102000000_touch.sql": dbmate(TOUCH, NO_TOUCH),
-            "db/migrations/20240103000000_email.sql": dbmate(
-                EMAIL, NO_EMAIL, " transaction:false"
-            ),
+            "db/migrations/20240103000000_email.sql": dbmate(EMAIL, NO_EMAIL, " transaction:false"),
             "db/migrations/20240104000000_note.sql": dbmate(NOTE, ""),
         },
         VERSIONS.format(type="varchar(128)", more="")
@@ -257,9 +255,9 @@ def test_database_of_another_tool_moves_by_the_commands_of_its_page(
     compare = COMPARING.replace("pg_dump ", f"pg_dump --exclude-table='{move.table}' ")
     compare = re.sub(r"migrate --to \S+", "migrate", compare)
     assert COMPARING.count("migrate --to") == compare.count("migrate\n") == 1
-    assert "Table" not in project.run(compare)
+    project.run(compare)
     project.existing.execute("CREATE TABLE other ()")
-    with pytest.raises(AssertionError, match="TABLE public.other"):
+    with pytest.raises(AssertionError, match=r"TABLE public\.other"):
         project.run(compare)
 
     if move.rollbacks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -104,7 +105,7 @@ CONTAINERS = [
     pytest.param(container, id=f"{name}: {container['name']}")
     for name, texts in PODS.items()
     for text in texts
-    for document in yaml.safe_load_all(text)
+    for document in yaml.safe_load_all(dedent(text))
     for container in containers_in(document)
 ]
 
