@@ -1,6 +1,6 @@
 # initmig as an image: FROM scratch, filled from Debian's own Python in the build stage.
 #   docker build -t initmig .
-# docs/how-to/your-own-image.md says what is in it, and how to extend it.
+# docs/reference/image.md lists what is in it; docs/how-to/your-own-image.md shows how to extend it.
 # The digest is the index of all platforms; `make pin-base` writes the one that the registry has now.
 ARG BASE_IMAGE=debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f
 

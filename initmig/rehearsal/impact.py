@@ -67,7 +67,7 @@ class WhyNot(Record):
     """Why a migration was not rehearsed, or not to its end."""
 
     id: str
-    """Kebab case; docs/how-to/rehearse.md lists them all. Stable even if the words change."""
+    """Kebab case; docs/reference/rehearse.md lists them all. Stable even if the words change."""
     words: str
 
 

@@ -1,7 +1,7 @@
 """Failures that a migration has only because it shares its transaction with earlier ones.
 
 A rehearsal is one transaction, and `migrate` makes one for each migration.
-docs/how-to/rehearse.md lists what differs. A reason needs proof: what the
+docs/reference/rehearse.md lists what differs. A reason needs proof: what the
 migration collided with must still be there after the migration was rolled back. Then an earlier one
 made it.
 """

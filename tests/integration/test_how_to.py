@@ -290,3 +290,18 @@ def test_database_that_has_yet_to_move_is_left_as_it_is(page: str, project: Proj
         project.run("initmig migrate")
 
     assert "users" not in project.existing.tables()
+
+
+def test_nothing_is_recorded_for_a_database_that_golang_migrate_calls_dirty(
+    project: Project,
+) -> None:
+    project.existing.execute(
+        MOVES["from-golang-migrate"].history.replace("(10, false)", "(10, true)")
+    )
+    write(project.folder / "migrations", {"00000000000010_email.sql": "SELECT 1"})
+    [recording] = [code for code in blocks("from-golang-migrate", "sh") if "baseline" in code]
+
+    with pytest.raises(AssertionError, match=r"\[unknown-id\]|numeric"):
+        project.run(recording)
+
+    assert project.existing.tables() == {"schema_migrations"}
