@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from dev.postgres import Server
+    from tests.support.command import Initmig
     from tests.support.databases import Database
     from tests.support.processes import Processes
 
@@ -290,6 +291,26 @@ def test_database_that_has_yet_to_move_is_left_as_it_is(page: str, project: Proj
         project.run("initmig migrate")
 
     assert "users" not in project.existing.tables()
+
+
+def test_verify_prints_what_its_page_shows(
+    initmig: Initmig, database: Database, tmp_path: Path
+) -> None:
+    write(
+        tmp_path / "migrations",
+        {
+            "0001_users.sql": USERS,
+            "0002_phone.sql": "ALTER TABLE users ADD phone text;"
+            " CREATE INDEX users_phone ON users (phone)",
+            "0002_phone.rollback.sql": "SELECT 1",
+            "0003_note.sql": "ALTER TABLE users ADD note text",
+            "0003_note.rollback.sql": "ALTER TABLE users DROP note",
+        },
+    )
+    [shown] = [code for code in blocks("verify", "console") if "0001_users" in code]
+    result = initmig("verify", url=database.url, cwd=tmp_path)
+    assert result.code == 1
+    assert shown.splitlines() == ["$ initmig verify", *result.out.splitlines()]
 
 
 def test_nothing_is_recorded_for_a_database_that_golang_migrate_calls_dirty(

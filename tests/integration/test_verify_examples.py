@@ -34,7 +34,8 @@ def test_the_command_of_the_workflow_runs_on_the_projects_migrations(initmig: In
         "actions/setup-python",
     ]
     install, verify = (shlex.split(step["run"]) for step in steps[2:])
-    assert install == ["pip", "install", "initmig[verify]"]
+    assert install == ["pip", "install", "initmig[verify] @ $INITMIG"]
+    assert workflow["jobs"]["verify"]["env"]["INITMIG"].startswith("git+https://")
     assert "verify" in EXTRAS
     program, *arguments = verify
     assert program == "initmig"
