@@ -1,0 +1,26 @@
+"""The how-to pages name errors that exist, and what every reader of such a page looks for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+ERRORS = (DOCS / "reference" / "errors.md").read_text()
+PAGES = sorted((DOCS / "how-to").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_each_error_that_a_page_links_is_documented(page: Path) -> None:
+    named = re.findall(r"\[`([a-z-]+)`\]\(\.\./reference/errors\.md[)#]", page.read_text())
+    assert {id for id in named if f"`{id}`" not in ERRORS} == set()
+
+
+@pytest.mark.parametrize(
+    "page", [path for path in PAGES if path.stem.startswith("from-")], ids=lambda path: path.stem
+)
+def test_each_page_for_another_tool_has_the_sections_that_a_reader_looks_for(page: Path) -> None:
+    headings = re.findall(r"^## (.*)", page.read_text(), re.MULTILINE)
+    assert headings == ["Before you start", "Steps", "Check the result", "What can go wrong"]
