@@ -326,3 +326,18 @@ def test_nothing_is_recorded_for_a_database_that_golang_migrate_calls_dirty(
         project.run(recording)
 
     assert project.existing.tables() == {"schema_migrations"}
+
+
+def test_breaking_change_of_the_page_stops_an_image_without_it(project: Project) -> None:
+    folder = project.folder / "migrations"
+    steps = dict(enumerate(blocks("zero-downtime", "sql"), 1))
+    users = "CREATE TABLE users (nickname text); INSERT INTO users VALUES ('a')"
+    write(folder, {"0.sql": users, **{f"{number}.sql": sql for number, sql in steps.items()}})
+
+    project.run("initmig migrate")
+    (folder / f"{len(steps)}.sql").unlink()
+
+    assert project.existing.query("SELECT * FROM users") == [("a",)]
+    for command in ("migrate", "wait"):
+        with pytest.raises(AssertionError, match=r"\[image-too-old\]"):
+            project.run(f"initmig {command}")
