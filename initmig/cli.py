@@ -198,7 +198,7 @@ def _write(text: str) -> ConfigError | None:
         return ConfigError(
             "output-failed",
             f"cannot write to stdout: {error.strerror}",
-            hint="check where stdout leads to",
+            hint="check the file or pipe that stdout is redirected to",
         )
     return None
 
@@ -355,8 +355,8 @@ def _refuse_missing(program: str) -> None:
     if not which(program):
         raise ConfigError(
             "command-not-found",
-            f"cannot run {program}: no such command",
-            hint="name a program on PATH or give its path; nothing was applied",
+            f"cannot run {program}: command not found",
+            hint="name a program on PATH, or give its path; nothing was applied",
         )
 
 
@@ -369,6 +369,7 @@ def _become(config: Config, environ: Mapping[str, str], log: Emit) -> int:
         failure = ConfigError(
             "command-not-found",
             f"cannot run {program}: {error.strerror}",
-            hint="the migrations are applied; a script needs `#!` in its first line",
+            hint="check the program; a script needs `#!` in its first line."
+            " The migrations are applied",
         )
         return _fail(failure, log, config.termination_log)

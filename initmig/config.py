@@ -176,14 +176,17 @@ def _take_flag(
     option = OPTIONS[flag]
     if not option.metavar:
         if equals:
-            problems.append(Problem("invalid-flag", f"{flag} takes no value"))
+            problems.append(
+                Problem("invalid-flag", f"{flag} takes no value", hint=f"write only {flag}")
+            )
         values[flag] = "yes"
         return
     if not equals and option.implied:
         value = option.implied
     elif not equals:
         if not words or words[0].startswith("--"):
-            problems.append(Problem("invalid-flag", f"{flag} needs a value: {option.metavar}"))
+            hint = f"write {flag}={option.metavar}"
+            problems.append(Problem("invalid-flag", f"{flag} needs a value", hint=hint))
             return
         value = words.pop(0)
     values[flag] = trimmed(value)
@@ -212,8 +215,8 @@ def _misplaced(command: str, values: Mapping[str, str]) -> Iterator[Problem]:
         ]
         yield Problem(
             "misplaced-flag",
-            f"`{command}` has no {flag}",
-            hint=f"{flag} belongs to {', '.join(homes)}",
+            f"`{command}` does not take {flag}",
+            hint=f"remove it, or use it with {', '.join(homes)}",
         )
 
 
@@ -282,7 +285,7 @@ def _secret_files(
                 Problem(
                     "secret-given-twice",
                     f"both {variable} and {variable}_FILE are set",
-                    hint="keep one of them; the file is read again at each connection attempt",
+                    hint="unset one of them; the file is read again at each connection attempt",
                 )
             )
         found[field] = Secret(path=path)
@@ -298,7 +301,7 @@ def _operands(words: _Words, problems: list[Problem]) -> dict[str, Any]:
                 Problem(
                     "missing-argument",
                     "`exec` needs a command",
-                    hint="initmig exec -- CMD [ARG ...]",
+                    hint="write initmig exec -- CMD [ARG ...]",
                 )
             )
         problems.extend(_superfluous(operands))
@@ -311,7 +314,11 @@ def _operands(words: _Words, problems: list[Problem]) -> dict[str, Any]:
     if words.command == "new":
         if not operands:
             problems.append(
-                Problem("missing-argument", "`new` needs a name", hint="initmig new add_email")
+                Problem(
+                    "missing-argument",
+                    "`new` needs a name",
+                    hint="write, for example, initmig new add_email",
+                )
             )
         problems.extend(_superfluous(operands[1:]))
         return {"name": " ".join(operands[:1])}
@@ -337,7 +344,8 @@ def _superfluous(words: Iterable[str], command: str = "") -> Iterator[Problem]:
         yield Problem(
             "unexpected-argument",
             f"unexpected argument {mask_secrets(word)}",
-            hint=(_of_migrate(word) if command == "migrate" else "") or "see initmig --help",
+            hint=(_of_migrate(word) if command == "migrate" else "")
+            or "remove it, or see initmig --help",
         )
 
 
@@ -361,8 +369,8 @@ def _check_together(command: str, flags: Mapping[str, str], problems: list[Probl
             problems.append(
                 Problem(
                     "missing-argument",
-                    "`rollback` needs one of --to ID, --steps N and --all",
-                    hint="`initmig status` lists the ids in the order applied",
+                    "`rollback` needs exactly one of --to ID, --steps N and --all",
+                    hint="see the ids, in the order applied, with `initmig status`",
                 )
             )
     if command == "baseline" and not flags.get("--to"):
@@ -370,30 +378,39 @@ def _check_together(command: str, flags: Mapping[str, str], problems: list[Probl
             Problem(
                 "missing-argument",
                 "`baseline` needs --to ID",
-                hint="name the last migration that this database has the schema of",
+                hint="name the last migration whose schema this database already has",
             )
         )
     if command == "new" and {"--sql", "--python"} <= flags.keys():
-        problems.append(Problem("conflicting-flags", "--sql and --python exclude each other"))
+        problems.append(_conflicting("--sql", "--python"))
     if {"--json", "--markdown"} <= flags.keys():
-        problems.append(Problem("conflicting-flags", "--json and --markdown exclude each other"))
+        problems.append(_conflicting("--json", "--markdown"))
+
+
+def _conflicting(flag: str, other: str) -> Problem:
+    return Problem(
+        "conflicting-flags",
+        f"{flag} and {other} cannot be used together",
+        hint="keep one of them",
+    )
 
 
 def _of_many(flags: Mapping[str, str], values: Mapping[str, Any]) -> Iterator[Problem]:
     many = {"targets", "each_schema"} & values.keys()
     if len(many) > 1:
-        yield Problem("conflicting-flags", "--targets and --each-schema exclude each other")
+        yield _conflicting("--targets", "--each-schema")
     if {"each_schema", "history_schema"} <= values.keys():
         yield Problem(
             "conflicting-flags",
-            "--each-schema and --history-schema exclude each other: all schemas would share one"
-            " history",
-            hint="leave --history-schema out: each schema has its own history in itself",
+            "--each-schema and --history-schema cannot be used together: all schemas would share"
+            " one history",
+            hint="remove --history-schema: each schema then has its own history",
         )
     if not many and values["command"] == "migrate":
         for flag in ("--fail-fast", "--json", "--parallel", "--shard"):
             if flag in flags:
-                hint = "it is about many databases: name them with --targets or --each-schema"
                 yield Problem(
-                    "misplaced-flag", f"{flag} without --targets or --each-schema", hint=hint
+                    "misplaced-flag",
+                    f"{flag} needs --targets or --each-schema",
+                    hint=f"remove {flag}, or select many databases or schemas with one of these",
                 )

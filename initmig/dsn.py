@@ -118,7 +118,7 @@ def parse_dsn(text: str) -> Dsn:
     https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING
     """
     if not is_transmittable(text):
-        raise ValueError("the connection string is not UTF-8, or has a NUL character")
+        raise ValueError("the connection string is not UTF-8, or contains a NUL character")
     scheme, separator, rest = text.strip().partition("://")
     if not separator or not _is_scheme(scheme):
         _check_pairs(text)
@@ -127,7 +127,7 @@ def parse_dsn(text: str) -> Dsn:
         accepted = ", ".join(f"{name}://" for name in SCHEMES)
         raise ValueError(
             f"a connection string cannot begin with {scheme}://; "
-            f"write {accepted} or key=value pairs of libpq"
+            f"write {accepted} or libpq's key=value pairs"
         )
     if not text.strip()[-1:].isalnum():
         from initmig.foreign_parameters import wrapping
@@ -191,8 +191,8 @@ def _check_pairs(text: str) -> None:
 
         raise ValueError(
             wrapping(text)
-            or "the connection string is neither a URL nor made of key=value pairs; "
-            "in a pair, write a value with spaces in single quotes"
+            or "the connection string is neither a URL nor key=value pairs; "
+            "in a pair, put a value with spaces in single quotes"
         )
     if set(re.findall(rf"(?s){pair}", text)) <= LIBPQ and ";" not in text:
         return

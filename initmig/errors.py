@@ -106,8 +106,8 @@ class Bug(InitmigError):
 
         return cls(
             "internal-error",
-            f"a bug of initmig: {''.join(format_exception(error)).rstrip()}",
-            hint="please report it, with these lines",
+            f"internal error: {''.join(format_exception(error)).rstrip()}",
+            hint="report this as a bug, with all of these lines",
         )
 
 
@@ -153,11 +153,11 @@ class TargetsFailed(InitmigError):
     def __init__(
         self, names: Sequence[str], *, of: int, not_begun: int = 0, exit_code: int
     ) -> None:
-        others = f"not begun: {not_begun}" if not_begun else "the others are migrated"
+        others = f"not started: {not_begun}" if not_begun else "the other targets are migrated"
         super().__init__(
             "targets-failed",
             f"{len(names)} of {of} targets failed: {', '.join(names)}",
-            hint=f"see the lines of each; {others}, and a run for all does no harm",
+            hint=f"fix the errors of these targets, then run again for all targets ({others})",
         )
         self.exit_code = exit_code
 

@@ -92,7 +92,7 @@ def _list_folder(folder: str, problems: list[Problem]) -> Iterator[MigrationFile
             Problem(
                 "folder-unreadable",
                 f"cannot list the migrations folder {folder}: {error.strerror}",
-                hint="set --migrations or INITMIG_MIGRATIONS to the folder of the migrations",
+                hint="set --migrations or INITMIG_MIGRATIONS to the folder with the migrations",
             )
         )
         return
@@ -167,8 +167,9 @@ def _is_unprintable(name: str) -> bool:
 def _unprintable(folder: str, name: str) -> Problem:
     return Problem(
         "invalid-file-name",
-        f"the name of {in_one_line(_join(folder, name))} is not UTF-8, or has control characters",
-        hint="rename it, with ASCII letters for the best",
+        f"the name of {in_one_line(_join(folder, name))} is not UTF-8, or contains control"
+        " characters",
+        hint="rename it, preferably in ASCII",
     )
 
 
@@ -245,7 +246,7 @@ def _unreadable(path: str, error: OSError) -> ConfigError:
     return ConfigError(
         "file-unreadable",
         f"cannot read {path}: {error.strerror}",
-        hint="make it readable for the user of this process",
+        hint="make it readable by the user that runs initmig",
     )
 
 

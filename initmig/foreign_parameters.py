@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SSLMODE = "write sslmode instead, such as sslmode=require or sslmode=verify-full"
 _ROOT = "write sslrootcert=FILE instead, or sslrootcert=system for the system's authorities"
 _CLIENT_CERT = "write sslcert=FILE and sslkey=FILE instead, with files in PEM"
-_POOL = "leave it out: it is for a pool, and initmig opens one connection"
+_POOL = "leave it out: it configures a connection pool, and initmig has none"
 _PREPARED = "leave it out: initmig prepares no statements"
 _DRIVER = "leave it out: it is for another program"
 _SCHEMA = "leave it out, and name the schema with --schema or INITMIG_SCHEMA"
@@ -25,7 +25,7 @@ _TIMEOUT = "write connect_timeout instead, in whole seconds"
 _ENDLESS = "leave it out, and set --statement-timeout or --wait-timeout"
 _KEEPALIVE = "write keepalives, keepalives_idle, keepalives_interval and keepalives_count instead"
 _KERBEROS = "write krbsrvname, gssencmode or gssdelegation instead"
-_VARIABLE = "put what is behind its = alone into the variable, without the name"
+_VARIABLE = "set the variable to the text after the =, without the name"
 
 _TOOLS: Mapping[str, Mapping[str, str]] = {
     "PostgreSQL, as a setting": {
@@ -33,7 +33,7 @@ _TOOLS: Mapping[str, Mapping[str, str]] = {
         "role": "leave it out, and name the role with --role",
         "lock_timeout": "leave it out, and set --lock-timeout",
         "statement_timeout": "leave it out, and set --statement-timeout",
-        "timezone datestyle": "leave it out: a migration does not depend on it unless it sets it",
+        "timezone datestyle": "leave it out, and set it in the migrations that depend on it",
         "idle_in_transaction_session_timeout": "leave it out: initmig sets it to 0",
     },
     "JDBC": {
@@ -102,12 +102,12 @@ _TOOLS: Mapping[str, Mapping[str, str]] = {
         " binary_parameters": _DRIVER,
         "pool pool_size max_overflow pool_recycle pool_pre_ping conn_max_age conn_health_checks"
         " disable_server_side_cursors": _POOL,
-        "encoding charset characterEncoding": "leave it out: initmig always talks UTF-8",
+        "encoding charset characterEncoding": "leave it out: initmig always uses UTF-8",
         "ssl_require": _SSLMODE,
         "server_settings": "write options=-c%20NAME%3DVALUE instead",
     },
     "asyncpg and psycopg": {
-        "database": "write dbname instead, or in a URL the name behind the host and a slash",
+        "database": "write dbname instead; in a URL, write /NAME after the host",
         "timeout": _TIMEOUT,
         "command_timeout": _ENDLESS,
         "max_cached_statement_lifetime max_cacheable_statement_size prepared_statement_cache_size"
@@ -125,7 +125,7 @@ _TOOLS: Mapping[str, Mapping[str, str]] = {
     },
     "node-postgres and postgres.js": {
         "tls ssl_mode": _SSLMODE,
-        "uselibpqcompat": "leave it out: initmig is libpq",
+        "uselibpqcompat": "leave it out: initmig uses libpq",
         "ssl_ca": _ROOT,
         "connectionTimeoutMillis connect_timeout_ms": _TIMEOUT,
         "query_timeout": _ENDLESS,
@@ -156,7 +156,7 @@ _TOOLS: Mapping[str, Mapping[str, str]] = {
     },
     "golang-migrate and dbmate": {
         "x-migrations-table x-migrations-table-quoted": (
-            "leave it out: initmig has a history of its own, which --history-table names"
+            "leave it out: initmig keeps its own history, in the table of --history-table"
         ),
         "x-multi-statement x-multi-statement-max-size x-lock-strategy x-lock-retry-max-interval"
         " x-force-lock x-lock-table x-advisory-lock-table": _DRIVER,
@@ -222,9 +222,9 @@ def unknown(name: str, known: Iterable[str]) -> str:
     """What to say of the parameter *name*, which nobody is known to have."""
     told = f"libpq does not know the parameter {name}"
     if near := get_close_matches(name.lower(), known, n=1):
-        return f"{told}: the nearest that it knows is {near[0]}"
+        return f"{told}: did you mean {near[0]}?"
     if near := get_close_matches(name, _REMEDIES, n=1, cutoff=0.8):
-        return f"{told}; as for {near[0]}: {_REMEDIES[near[0]]}"
+        return f"{told}: if it stands for {near[0]}, {_REMEDIES[near[0]]}"
     return f"{told}: leave it out"
 
 
@@ -241,7 +241,7 @@ def in_url(key: str, equals: str, rest: str, known: Iterable[str]) -> str:
     if key in known and not equals:
         return f"the parameter {key} of the URL has no value: write {key}=VALUE, or leave it out"
     if key in known:
-        return f"the value of {key} in the URL has a =: write %3D for it"
+        return f"the value of {key} in the URL contains a =: write it as %3D"
     if re.fullmatch(r"[a-z_]{3,}", key) and equals:
         return ""
     return unknown(key, known) if re.fullmatch(r"[\w.-]+", key) else ""
@@ -253,7 +253,7 @@ def in_pairs(text: str, known: Iterable[str]) -> str:
     for name, said in re.findall(rf"(?s)([A-Za-z_]\w*)\s*=\s*({value})", text):
         if re.search(r"(?i);\s*(host|port|server|username|user id|password|database)\s*=", said):
             return (
-                "the connection string has pairs that end in a semicolon, as for Npgsql;"
+                "the connection string separates its pairs with semicolons, as Npgsql does;"
                 " write a URL, or libpq's pairs: host=… port=… dbname=… user=… password=…"
             )
         if told := remedy(name, known):
@@ -281,8 +281,8 @@ def wrapping(text: str) -> str:
         return told and f"the connection string {told}"
     code = "".join(f"%{byte:02X}" for byte in bare[-1].encode())
     return (
-        f"the connection string ends with {bare[-1]}: leave that out, or write {code} if it belongs"
-        " to the last value"
+        f"the connection string ends with {bare[-1]}: remove it, or write {code} if it is part of"
+        " the last value"
     )
 
 
@@ -294,12 +294,12 @@ def _before(bare: str) -> str:
     if assigned := re.match(variable, bare):
         return f"begins with {assigned[1]}: {_VARIABLE}"
     if re.match(r"(?:\$\s*)?(?:psql|pg_dump|pg_restore|pgcli|initmig)\s", bare):
-        return "is a command: write the URL alone, without the program"
+        return "is a command: write only the URL, without the program"
     if bare.startswith(("$", "{{")):
-        return "is a variable that nobody has put the value in for"
+        return "is a variable that was not replaced by its value"
     if bare.startswith("\ufeff"):
         return "begins with a byte order mark: save it without one"
     if bare and bare[0] in _OPENING:
         around = "quotes" if bare[0] in _QUOTES else "brackets"
-        return f"begins with {bare[0]}: write it without {around} around it"
+        return f"begins with {bare[0]}: remove the {around} around it"
     return ""

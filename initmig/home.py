@@ -74,8 +74,8 @@ def problem_of_table(name: str) -> str:
     """Why no history can be kept in a table of this *name*; empty where one can."""
     taken = (LOG, VERSION, LOCK, _OWN_TABLE)
     if not name or name in taken or name.endswith(_OWN_SUFFIX):
-        return f"{name!r} is a name of another table of yoyo's or initmig's"
+        return f"{name!r} is reserved for another table of yoyo or initmig"
     longest = LONGEST_NAME_BYTES - len(_OWN_SUFFIX)
     if len(name.encode()) > longest:
-        return f"{name!r} is longer than {longest} bytes"
+        return f"{name!r} is longer than {longest} bytes, which is too long for a history table"
     return ""

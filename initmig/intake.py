@@ -42,7 +42,7 @@ def refuse_empty(config: Config) -> None:
         raise ConfigError(
             "no-migrations",
             f"no migrations in {', '.join(config.migrations)}{ignored}",
-            hint="set --migrations or INITMIG_MIGRATIONS to the folder that holds them."
+            hint="set --migrations or INITMIG_MIGRATIONS to the folder with the migrations."
             " If there are none yet, pass --allow-empty",
         )
 
@@ -78,23 +78,24 @@ def refuse_other_place(
         return
     if LOG in there and not config.history_table:
         names = locating.history_tables(session, home)
-        found = f"a history in {', '.join(names)}" if names else "no other history"
+        found = f"its history is in {', '.join(names)}" if names else "it has no other history"
         raise PlanError(
             "other-history-table",
-            f"the schema {home.schema} has yoyo's {LOG}, but no {home.table}: there is {found}",
-            hint="name the history table that yoyo was run with, --history-table=NAME; or begin"
-            f" a new history there with --history-table={home.table}",
+            f"the schema {home.schema} contains yoyo's {LOG} but no {home.table}: {found}",
+            hint="name the history table that yoyo used: --history-table=NAME. To begin a new"
+            f" history in this schema, pass --history-table={home.table}",
         )
     if config.schema or config.history_schema or locating.path_is_the_clients(session):
         return
     if schemas := locating.homes_elsewhere(session, home, known):
         raise PlanError(
             "history-elsewhere",
-            f"the history of these migrations is in the schema {', '.join(schemas)}, but with its"
-            f" search path this run would begin another one in {home.schema or 'no schema'}",
-            hint=f"name the schema: --schema={schemas[0]} to go on with that history, or"
-            f" --schema={home.schema or 'NAME'} to begin another one; --history-schema leaves the"
-            " search path as it is",
+            f"these migrations already have a history in the schema {', '.join(schemas)}, but the"
+            f" search path leads to {home.schema or 'no schema'}, where this run would begin a new"
+            " one",
+            hint=f"pass --schema={schemas[0]} to continue that history, or"
+            f" --schema={home.schema or 'NAME'} to begin a new one. With --history-schema"
+            " instead, the search path does not change",
         )
 
 
@@ -107,9 +108,9 @@ def _refuse_other_tool(session: Session) -> None:
         if tool := tool_of_table(name, columns):
             raise PlanError(
                 "foreign-history",
-                f"the table {name} is the history of {tool}, and initmig has no history here",
+                f"the table {name} is the history of {tool}, and there is no history of initmig",
                 hint="record what the database already has with `initmig baseline --to ID`."
-                " To apply every migration anyway, pass --foreign=allow",
+                " To apply all migrations anyway, pass --foreign=allow",
             )
 
 
@@ -208,11 +209,17 @@ def _spelled_otherwise(
 def _other_spelling(file: MigrationFile, other: str, path: str) -> Problem:
     here, there = map(_code_points, (file.id, other))
     if path:
-        message = f"{file.id} is in {path} as well, spelled {there} there and {here} here"
-        hint = "delete one of the files, or give the one that is not applied another name"
+        message = (
+            f"{file.id} has the same name as {path}, spelled with other characters:"
+            f" {here} here, {there} there"
+        )
+        hint = "delete one of the files, or rename the one that is not applied"
     else:
-        message = f"{file.id} is applied, spelled {there}, and the file's name is spelled {here}"
-        hint = "rename the file to the spelling that is applied, or give it another name"
+        message = (
+            f"{file.id} is applied under a name spelled with other characters:"
+            f" {there} is applied, the file is {here}"
+        )
+        hint = "rename the file to the applied spelling, or give it a different name"
     return Problem("other-spelling", message, hint=hint, place=Place(file.path))
 
 
@@ -291,7 +298,7 @@ def _unwritten(contents: Contents) -> Problem | None:
 
     file = contents.file
     if is_template(contents.data):
-        what = "is still the template that `initmig new` wrote"
+        what = "is the unedited template from `initmig new`"
     elif file.is_sql and _is_blank(contents.data):
         what = "is empty"
     else:
@@ -299,8 +306,8 @@ def _unwritten(contents: Contents) -> Problem | None:
     return Problem(
         "empty-migration",
         f"{file.id} {what}",
-        hint="write the migration, or delete the file. If it is meant to do nothing, put a"
-        " comment in it that says why",
+        hint="write the migration, or delete the file. If it is meant to do nothing, add a"
+        " comment that says why",
         place=Place(file.path),
     )
 
@@ -315,11 +322,12 @@ def _is_blank(data: bytes) -> bool:
 
 def _foreign(tool: str, paths: Sequence[str], place: Place | None = None) -> Problem:
     files = "" if place and len(paths) == 1 else f": {_some(paths)}"
+    which = "these files were" if files else "this file was"
     return Problem(
         "foreign-folder",
-        f"written for {tool}, not for initmig{files}",
-        hint="initmig would also run the part that undoes a migration. Convert the files; if they"
-        " are right as they are, pass --foreign=allow",
+        f"{which} written for {tool}, not for initmig{files}",
+        hint="convert the SQL, because initmig would also run the part that undoes a migration. If"
+        " all of it is meant for initmig, pass --foreign=allow",
         place=place,
     )
 

@@ -71,11 +71,11 @@ class Patience:
         hint = "check the server"
         if self._blockers:
             words += f"; blocked by {'; '.join(self._blockers)}"
-            hint = "end the transaction of the session that is in the way"
+            hint = "end the transaction that blocks it"
         return NoAnswer(
             "no-answer",
             words,
-            hint=f"{hint}, and run again; --wait-timeout says how long to wait",
+            hint=f"{hint}, and run again; --wait-timeout sets how long initmig waits",
             server=error.problems[0].server,
         )
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     _T = TypeVar("_T", MigrationFile, Migration)
 
 
-_SKIPPING = "--irreversible=skip to undo the rest and remove the record"
+_SKIPPING = "--irreversible=skip to roll back the rest and remove the record"
 
 _ALREADY_EXISTS = ("42P07", "42P06", "42710", "42723", "42701")
 """A relation, schema, other object, function or column of this name exists."""
@@ -103,7 +103,7 @@ def resolve_id(text: str, ids: Sequence[str]) -> str:
     if matches:
         raise PlanError(
             "ambiguous-id",
-            f"{text!r} is ambiguous: {', '.join(matches)}",
+            f"{text!r} matches several migrations: {', '.join(matches)}",
             hint="write more of the id",
         )
     raise PlanError(
@@ -115,7 +115,7 @@ def _nearest_hint(text: str, ids: Sequence[str]) -> str:
     from difflib import get_close_matches
 
     nearest = get_close_matches(text, ids, n=1)
-    return f"did you mean {nearest[0]}?" if nearest else "`initmig status` lists the ids"
+    return f"did you mean {nearest[0]}?" if nearest else "see the ids in `initmig status`"
 
 
 def up_to(target: str, ordered: Sequence[_T], listing: Listing) -> tuple[_T, ...]:
@@ -192,7 +192,7 @@ def placed_by_name(ordered: Iterable[Migration]) -> tuple[MigrationFile, ...]:
 def _out_of_order(id: str, applied_id: str) -> Problem:
     return Problem(
         "out-of-order",
-        f"{id} would be applied after {applied_id}, which is applied",
+        f"{id} would be applied after {applied_id}, which is already applied",
         hint="rename it to sort last, or pass --out-of-order=allow",
     )
 
@@ -215,8 +215,8 @@ def changed(
 def _changed(id: str, path: str) -> Problem:
     return Problem(
         "changed",
-        f"{id} was applied, and {path} has changed since",
-        hint="restore the file and write the change as a new migration, or pass --changed=allow",
+        f"{id} is applied, but {path} has changed since",
+        hint="restore the file and put the change in a new migration, or pass --changed=allow",
     )
 
 
@@ -236,10 +236,10 @@ def shared(
         return None
     return Problem(
         "id-used-twice",
-        f"{', '.join(different)}: applied from other files than this image's; another application"
-        " keeps its history here",
-        hint="give each application a history of its own with --history-table=NAME, or a schema"
-        " of its own. If all of these files were edited, pass --changed=allow",
+        f"this image's files differ from those that were applied ({', '.join(different)}):"
+        " another application seems to keep its history here",
+        hint="give each application its own history with --history-table=NAME, or its own schema."
+        " If you edited all of these files, pass --changed=allow",
     )
 
 
@@ -253,12 +253,12 @@ def refuse_half_way(
     problems = [
         Problem(
             "half-applied",
-            f"{each.id} stopped half way while it was being"
-            f" {'applied' if each.direction == 'apply' else 'rolled back'},"
-            f" after {counted(each.parts_done, 'part')}",
-            hint="finish that first: `initmig migrate` goes on with it"
+            f"{each.id} is half-applied:"
+            f" {'' if each.direction == 'apply' else 'its rollback was '}interrupted after"
+            f" {counted(each.parts_done, 'part')}",
+            hint="resume it first with `initmig migrate`"
             if each.direction == "apply"
-            else "finish that first: `initmig rollback` goes on with it",
+            else "resume its rollback first with `initmig rollback`",
         )
         for each in unfinished
         if not each.id.startswith(HOOK)
@@ -298,9 +298,9 @@ def _changed_half_way(migration: Migration, stopped: Unfinished) -> Finding:
         Changed(migration.id, path),
         Problem(
             "changed-half-applied",
-            f"{migration.id} stopped half way, and {path} has changed since:"
+            f"{migration.id} is half-applied, and {path} has changed since:"
             f" {counted(stopped.parts_done, 'part')} done, {counted(len(left), 'part')} left",
-            hint="restore the file; or, if what stands from here on is what is left to do,"
+            hint="restore the file. If the file from this place on is exactly what is left to do,"
             " pass --changed=allow",
             place=left[0] if left else Place(path),
         ),
@@ -327,9 +327,9 @@ def _too_old(breaking: Iterable[str]) -> tuple[Problem, ...]:
         return ()
     problem = Problem(
         "image-too-old",
-        f"this image is too old for the database: {ids} is applied,"
-        " breaking, and not among its migrations",
-        hint="deploy an image that contains it, or roll it back with the newer image first",
+        "this image is too old for the database: it does not contain these breaking migrations,"
+        f" which are applied: {ids}",
+        hint="deploy an image that contains them, or roll them back with the newer image first",
     )
     return (problem,)
 
@@ -340,8 +340,8 @@ def refuse_transaction_of_all(migrations: Iterable[Migration]) -> None:
     if others:
         raise PlanError(
             "not-transactional",
-            f"--transaction=all, but {', '.join(others)} is not transactional",
-            hint="apply up to there with --to and --transaction=each first",
+            f"--transaction=all, but these migrations are not transactional: {', '.join(others)}",
+            hint="first apply up to the last of them, with --transaction=each and --to",
         )
 
 
@@ -387,7 +387,9 @@ def to_roll_back(
     ids = [migration.id for migration in newest_first]
     if to not in ids:
         raise PlanError(
-            "not-applied", f"{to} is not applied", hint="`initmig status` lists what is"
+            "not-applied",
+            f"{to} is not applied",
+            hint="see the applied migrations in `initmig status`",
         )
     return tuple(newest_first[: ids.index(to)])
 
@@ -434,7 +436,7 @@ def skipped_in_rollback(
                 fact, places = _lacking(migration)
                 skipped.append(RollbackSkipped(migration.id, fact, tuple(map(str, places))))
             else:
-                problems.append(missing._replace(hint=f"{missing.hint}; or pass {_SKIPPING}"))
+                problems.append(missing._replace(hint=f"{missing.hint}, or pass {_SKIPPING}"))
     if problems:
         raise PlanError.of(tuple(problems))
     return tuple(skipped)
@@ -443,8 +445,8 @@ def skipped_in_rollback(
 def _not_in_image(id: str) -> Problem:
     return Problem(
         "unknown-migration",
-        f"{id} is applied, and not among this image's migrations",
-        hint="roll back with the image that contains it",
+        f"{id} is applied, but this image does not contain it",
+        hint="roll back with an image that contains it",
     )
 
 
@@ -454,10 +456,10 @@ def without_rollback(migration: Migration) -> Problem | None:
     if not places:
         return None
     if migration.file.is_sql:
-        hint = f"write the SQL for it in {places[0]}"
+        hint = f"write the rollback in {places[0]}"
         return Problem("no-rollback", fact, hint=hint, place=Place(migration.file.path))
     lines = f", at lines {', '.join(str(each.line) for each in places)}" if places[1:] else ""
-    hint = "give the step one (`lambda connection: None` if there is nothing to undo)"
+    hint = "add a rollback to the step (`lambda connection: None` if there is nothing to undo)"
     return Problem("no-rollback", f"{fact}{lines}", hint=hint, place=places[0])
 
 
@@ -472,7 +474,8 @@ def _lacking(migration: Migration) -> tuple[str, tuple[Place, ...]]:
         return fact, tuple(Place(path.removesuffix(".sql") + ".rollback.sql") for _ in missing)
     numbers = ", ".join(map(str, missing))
     places = tuple(Place(path, step.line) for step in missing.values())
-    return f"{fact} in step {numbers} of {len(migration.steps)}", places
+    step = "steps" if len(missing) > 1 else "step"
+    return f"{fact} in {step} {numbers} of {len(migration.steps)}", places
 
 
 def with_baseline(problem: Problem) -> Problem:
@@ -480,8 +483,8 @@ def with_baseline(problem: Problem) -> Problem:
     if problem.server.sqlstate not in _ALREADY_EXISTS:
         return problem
     return problem._replace(
-        hint=f"{problem.hint}; if the database had this schema before initmig, record the"
-        " migrations that it has with `initmig baseline --to ID`"
+        hint=f"{problem.hint}. If the database already had this schema, record its migrations with"
+        " `initmig baseline --to ID`"
     )
 
 

@@ -41,9 +41,11 @@ def split_names(text: str) -> tuple[str, ...]:
     while rest:
         name, rest = _split_first(rest[1:].lstrip())
         if not name:
-            raise ValueError(f"{text!r} has an empty name")
+            raise ValueError(f"{text!r} contains an empty name")
         if len(name.encode()) > LONGEST_NAME_BYTES:
-            raise ValueError(f"{name!r} is longer than {LONGEST_NAME_BYTES} bytes")
+            raise ValueError(
+                f"{name!r} is longer than the {LONGEST_NAME_BYTES} bytes that PostgreSQL allows"
+            )
         names.append(name)
     return tuple(names)
 
@@ -57,10 +59,10 @@ def _split_first(text: str) -> tuple[str, str]:
     while text.startswith('""', end):
         end = text.find('"', end + 2)
     if end < 0:
-        raise ValueError(f"{text!r} has a double quote that is not closed")
+        raise ValueError(f"{text!r} contains a double quote that is not closed")
     rest = text[end + 1 :].lstrip()
     if rest and not rest.startswith(","):
-        raise ValueError(f"{text!r} has something other than a comma after a name in quotes")
+        raise ValueError(f"{text!r} needs a comma after each name in quotes")
     return text[1:end].replace('""', '"'), rest
 
 

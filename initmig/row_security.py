@@ -40,8 +40,8 @@ def look(session: Session) -> RowSecurityActive | None:
             raise PlanError(
                 "history-hidden",
                 f"row level security hides every row of {table} from {role}:"
-                " no policy allows it to read any",
-                hint=f"run as the owner of {table} (--role), or let the role see the rows:"
+                " no policy lets it read any",
+                hint=f"run as the owner of {table} (--role), or create a policy:"
                 f" CREATE POLICY initmig ON {table} FOR SELECT TO {role} USING (true)",
             )
         return RowSecurityActive(table, role, tuple(policies.split("/")))

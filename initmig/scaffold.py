@@ -54,8 +54,8 @@ def write_migration(folder: str, name: str, *, python: bool, now: float) -> tupl
     if not slug:
         raise ConfigError(
             "invalid-name",
-            f"{name!r} cannot name a migration",
-            hint="use letters and digits: initmig new add_email",
+            f"{name!r} contains no ASCII letter or digit",
+            hint="choose a name such as add_email: initmig new add_email",
         )
     stem = os.path.join(folder, f"{time.strftime('%Y%m%d%H%M%S', time.gmtime(now))}_{slug}")
     files = (
@@ -76,6 +76,6 @@ def write_migration(folder: str, name: str, *, python: bool, now: float) -> tupl
         raise ConfigError(
             "file-not-written",
             f"cannot write {error.filename}: {error.strerror}",
-            hint="choose another name, or a folder that can be written",
+            hint="choose another name, or a folder that is writable",
         ) from None
     return tuple(files)

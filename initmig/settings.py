@@ -40,7 +40,7 @@ class Secret(Record):
             raise EmptySecret(
                 "empty-secret",
                 f"the secret file {self.path} is empty",
-                hint="put the secret into it, or unset the variable that names the file",
+                hint="write the secret to this file, or unset the variable that names it",
             )
         return text
 
@@ -49,7 +49,7 @@ class Secret(Record):
             with open(self.path, encoding="utf-8-sig") as file:
                 text = file.read().rstrip("\r\n")
                 if "\0" in text:
-                    raise ValueError("it has a NUL character")
+                    raise ValueError("it contains a NUL character")
                 if not S_ISREG(os.fstat(file.fileno()).st_mode):
                     _read_once[self.path] = text
                 return text
@@ -59,7 +59,7 @@ class Secret(Record):
             raise ConfigError(
                 "secret-unreadable",
                 f"cannot read the secret file {self.path}: {reason}",
-                hint="mount the secret there, readable for the user of this process",
+                hint="mount the secret at this path, readable by the user that runs initmig",
             ) from None
 
     def __repr__(self) -> str:
@@ -117,7 +117,7 @@ def _choice(*allowed: str) -> Callable[[str], str]:
 def _name(text: str) -> str:
     """*text*, which the server is to understand."""
     if not is_transmittable(text):
-        raise ValueError(f"{text!r} is not UTF-8, or has a NUL character")
+        raise ValueError(f"{text!r} is not UTF-8, or contains a NUL character")
     return text
 
 
@@ -128,7 +128,7 @@ def _schemas(text: str) -> tuple[str, ...]:
 def _schema(text: str) -> str:
     first, *others = _schemas(text)
     if others:
-        raise ValueError(f"{text!r} is several names; put a name with commas in double quotes")
+        raise ValueError(f"{text!r} is more than one name: put a name with commas in double quotes")
     return first
 
 
@@ -146,29 +146,29 @@ def _yes_or_no(text: str) -> bool:
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{text!r} is not a whole number of 0 or more")
+        raise ValueError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 
 
 def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text)):
-        raise ValueError(f"{text!r} is not a whole number of 1 or more")
+        raise ValueError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
 def _shard(text: str) -> Shard:
     index, slash, count = text.partition("/")
     if not (slash and all(each.isascii() and each.isdigit() for each in (index, count))):
-        raise ValueError(f"{text!r} is no shard: write I/N, such as 0/4, 1/4, 2/4 and 3/4")
+        raise ValueError(f"{text!r} is not a shard: write I/N, such as 0/4, 1/4, 2/4 and 3/4")
     if int(index) >= int(count):
-        raise ValueError(f"{text!r} is no shard: the first of {count} is 0/{count}")
+        raise ValueError(f"{text!r} is not a shard: I starts at 0 and is less than N")
     return Shard(int(index), int(count))
 
 
 def _folders(text: str) -> tuple[str, ...]:
     folders = tuple(folder for folder in (part.strip() for part in text.split(",")) if folder)
     if not folders:
-        raise ValueError(f"{text!r} names no folder")
+        raise ValueError(f"{text!r} names no folder: separate the folders with commas")
     return folders
 
 
@@ -179,7 +179,7 @@ _LONGEST_SERVER_TIMEOUT_SECONDS = (2**31 - 1) / 1000
 def _server_timeout(text: str) -> float:
     seconds = parse_duration(text)
     if seconds > _LONGEST_SERVER_TIMEOUT_SECONDS:
-        raise ValueError(f"{text!r} is longer than PostgreSQL allows, 596h")
+        raise ValueError(f"{text!r} is too long: PostgreSQL allows up to 596h")
     return seconds
 
 
@@ -192,9 +192,9 @@ def _address(text: str) -> Address:
     host, colon, port = text.strip().rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or (":" in host and not bracketed) or any(c in host for c in "/@ "):
-        raise ValueError(f"{text!r} is no address to listen on: {_ADDRESSES}")
+        raise ValueError(f"{text!r} is not an address to listen on: {_ADDRESSES}")
     if not (port.isascii() and port.isdigit() and int(port) < 2**16):
-        raise ValueError(f"{text!r} names no port from 0 to 65535: {_ADDRESSES}")
+        raise ValueError(f"{text!r} has no port from 0 to 65535: {_ADDRESSES}")
     return Address(host[1:-1] if bracketed else host, int(port))
 
 

@@ -11,7 +11,7 @@ from initmig.records import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_HINT = "set --migrations or INITMIG_MIGRATIONS to the folder of the migrations"
+_HINT = "set --migrations or INITMIG_MIGRATIONS to the folder with the migrations"
 
 
 def expand(sources: Iterable[str], problems: list[Problem]) -> list[str]:
@@ -44,8 +44,8 @@ def to_write_in(sources: Iterable[str]) -> str:
     if len(folders) > 1:
         raise ConfigError(
             "several-folders",
-            f"{', '.join(sources)} names several folders: {', '.join(folders)}",
-            hint="name the one that gets the new migration: --migrations=FOLDER",
+            f"{', '.join(sources)} matches several folders: {', '.join(folders)}",
+            hint="name the folder for the new migration: --migrations=FOLDER",
         )
     return folders[0]
 
@@ -90,19 +90,20 @@ def _folders_of_package(package: str, folder: str) -> list[str]:
     places = [os.path.join(place, *below) for place in _places(name)]
     if zipped := [place for place in places if _is_in_file(place)]:
         raise _no_folder(
-            f"the package {package} is in a file, {zipped[0]}",
+            f"the package {package} is installed as a file, not as a folder: {zipped[0]}",
             "install it as a folder, for example with `pip install`",
         )
     if not any(map(os.path.isdir, places)):
         raise _no_folder(
-            f"there is no package {package} in {', '.join(filter(None, sys.path))}",
+            f"the package {package} is not installed in {', '.join(filter(None, sys.path))}",
             f"install it for the Python that runs initmig{_of_isolated()}",
         )
     folders = [os.path.join(place, folder) for place in places]
     if not (found := [path for path in folders if os.path.isdir(path)]):
         raise _no_folder(
-            f"the package {package} has no folder {folder}: there is no {' and no '.join(folders)}",
-            "correct the name; if it is right, the package is installed without its SQL files",
+            f"the package {package} has no folder {folder}: looked for {' and '.join(folders)}",
+            "correct the name. If it is correct, add the SQL files to the package's data: it was"
+            " installed without them",
         )
     return found
 
@@ -123,10 +124,10 @@ def _is_in_file(path: str) -> bool:
 
 def _of_isolated() -> str:
     if not sys.flags.isolated:
-        return ", or name its parent folder in PYTHONPATH"
+        return ", or add its parent folder to PYTHONPATH"
     return (
-        f": put it into {sys.path[-1]}. This Python looks at neither PYTHONPATH nor the"
-        " working directory (-I)"
+        f": copy it to {sys.path[-1]}. This Python (-I) ignores PYTHONPATH and the working"
+        " directory"
     )
 
 

@@ -80,7 +80,7 @@ WITH RECURSIVE granted (id) AS (
 SELECT c.relname, coalesce(
     CASE c.relkind WHEN 'r' THEN NULL WHEN 'v' THEN 'is a view'
         WHEN 'm' THEN 'is a materialized view' WHEN 'f' THEN 'is a foreign table'
-        WHEN 'p' THEN 'is a partitioned table' ELSE 'is no table' END,
+        WHEN 'p' THEN 'is a partitioned table' ELSE 'is not a table' END,
     CASE WHEN c.relispartition THEN 'is a partition' END,
     (SELECT 'has the child table ' || inhrelid::regclass FROM pg_inherits
      WHERE inhparent = c.oid LIMIT 1),
@@ -136,8 +136,8 @@ WHERE n.nspname = {{schema}} AND c.relname IN ({{tables}})"""
 _HERE = "has_schema_privilege(n.oid, 'CREATE')"
 
 _NEXT_STEP = (
-    "its author could run SQL as this role. Find out who made it, or keep the history in another"
-    " schema with --history-schema"
+    "find out who created it, because that role could run SQL as this role. Or keep the history in"
+    " another schema with --history-schema"
 )
 
 # The lock keeps others from adding a trigger, or a foreign key, for which they need not own the
@@ -212,7 +212,7 @@ def examine(session: Session, home: Home) -> None:
 
 
 def _problem(doubt: Doubt) -> Problem:
-    remedy = f"; to remove it: {doubt.statement}" if doubt.statement else ""
+    remedy = f". To remove it: {doubt.statement}" if doubt.statement else ""
     return Problem("untrusted-history", doubt.found, f"{_NEXT_STEP}{remedy}")
 
 

@@ -96,7 +96,7 @@ def make_own_table(session: Session, home: Home, *, upgrades: bool) -> None:
         except DatabaseRefused as error:
             [problem] = error.problems
             if problem.server.lacks_right:
-                hint = f"have the owner of the table run: {' '.join(upgrade.split())};"
+                hint = f"ask the owner of the table to run: {' '.join(upgrade.split())};"
                 error.problems = (problem._replace(hint=hint),)
             raise
 

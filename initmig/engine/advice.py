@@ -48,7 +48,7 @@ _TABLE = (
     _Advice(
         "ModuleNotFoundError",
         r"No module named '(?P<module>\w+)",
-        "install {module} where initmig runs, or in an image FROM initmig",
+        "install {module} where initmig runs, or in an image built FROM initmig",
         page="docs/how-to/your-own-image.md",
     ),
     _Advice(
@@ -69,12 +69,12 @@ _TABLE = (
     _Advice(
         "ProgrammingError",
         r"cannot adapt type '(Json|Composed|SQL|Identifier|Literal|AsIs|Inet|\w+Range)'",
-        "the object is psycopg2's: use psycopg's own class",
+        "the object belongs to psycopg2: use psycopg's own class",
     ),
     _Advice(
         "AttributeError",
         r"'(Composed|SQL|Identifier)' object has no attribute 'decode'",
-        "the query is psycopg2's: import its parts from psycopg.sql",
+        "the query belongs to psycopg2: import its parts from psycopg.sql",
     ),
     _Advice(
         "ProgrammingError",
@@ -84,18 +84,18 @@ _TABLE = (
     _Advice(
         "TypeError",
         r"argument 2 must be a connection",
-        "the function is psycopg2's: use psycopg's own",
+        "the function belongs to psycopg2: use psycopg's own",
     ),
     _Advice(
         "42601",
         r'at or near "\$\d',
-        "a parameter stands for one value: write `= ANY(%s)` with a list in the place of IN,"
-        " and psycopg.sql.Identifier for a name",
+        "a parameter stands for one value: write `= ANY(%s)` with a list in place of IN, and"
+        " psycopg.sql.Identifier for a name",
     ),
     _Advice(
         "42601",
         r"cannot insert multiple commands into a prepared statement",
-        "execute each statement by itself, with its own parameters",
+        "execute each statement separately, with its own parameters",
     ),
     _Advice(
         "42P18|42804",
@@ -105,8 +105,8 @@ _TABLE = (
     _Advice(
         "42725|42883",
         r"smallint|double precision",
-        "psycopg 3 sends a number as smallint, integer, bigint or double precision, whatever holds"
-        " it: write a cast, as in %s::int or %s::numeric",
+        "psycopg 3 sends a number as smallint, integer, bigint or double precision, depending on"
+        " its value: write a cast, as in %s::int or %s::numeric",
     ),
     _Advice(
         "0A000",
@@ -116,14 +116,14 @@ _TABLE = (
     _Advice(
         "22007|22P02|42P02|42P18|08P01",
         r"\"\$\d|there is no parameter|could not determine|bind message",
-        "a parameter has no effect inside quotes: write make_interval(days => %s) for '%s days',"
-        " and put a value into the text of a function with psycopg.sql.Literal",
+        "a parameter has no effect inside quotes: write make_interval(days => %s), not '%s days',"
+        " and put values into the text of a function with psycopg.sql.Literal",
     ),
     _Advice(
         "ProgrammingError",
         r"can't change '(isolation_level|read_only|deferrable)' now",
-        "the transaction has begun: set __transactional__ = False, or write the migration in SQL"
-        " with SET TRANSACTION as its first statement",
+        "the transaction has already begun: set __transactional__ = False, or write the migration"
+        " in SQL with SET TRANSACTION as its first statement",
     ),
 )
 

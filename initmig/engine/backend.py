@@ -266,9 +266,9 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         if version is not None and version > newest:
             raise PlanError(
                 "newer-yoyo",
-                f"{self.home.version} says {version}: a yoyo newer than this image's, which is at"
-                f" {newest}, has changed the history",
-                hint="deploy an image with that yoyo",
+                f"a newer yoyo has changed the history tables: {self.home.version} has version"
+                f" {version}, and this image's yoyo knows versions up to {newest}",
+                hint="deploy an image that contains the newer yoyo",
             )
         make = {
             self.migration_table: v2.create_migration_table,
@@ -306,7 +306,9 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         """
         if self._left:
             raise DatabaseUnavailable(
-                "session-not-emptied", f"the session cannot be used again: {self._left}"
+                "session-not-emptied",
+                f"the session cannot be used again: {self._left}",
+                hint="end the session that blocks it, if there is one, and run again",
             )
         self._outbox.put(f"BEGIN;{self.opening}".rstrip(";"))
         self._in_transaction = True

@@ -36,7 +36,7 @@ def in_blocks(parts: Sequence[Part]) -> Sequence[Part]:
         raise ConfigError(
             "transaction-not-committed",
             f"{begin.sql} has no COMMIT",
-            hint="end the transaction in the file in which it begins",
+            hint="end the transaction in the same file",
             place=begin.place,
         )
     edges.append(len(parts))
@@ -49,16 +49,16 @@ def _check(part: Part, begin: Part | None) -> None:
     if isinstance(part.kind, EndsBlock) and part.kind.chains:
         raise ConfigError(
             "commit-and-chain",
-            "AND CHAIN begins a transaction that a later run could not begin again",
-            hint="write COMMIT; BEGIN; with what the next transaction needs",
+            "AND CHAIN begins a transaction that a resumed run could not begin again",
+            hint="write `COMMIT; BEGIN;` and repeat the options of the transaction",
             place=part.place,
         )
     if isinstance(part.kind, EndsItsBlocks) and begin:
         raise ConfigError(
             "transaction-command",
-            f"a step inside the transaction that begins at {begin.place} has a transaction"
-            " command among other statements",
-            hint="make that command a step of its own",
+            f"a step inside the transaction that begins at {begin.place} contains a"
+            " transaction command among other statements",
+            hint="make that command a separate step",
             place=part.place,
         )
 

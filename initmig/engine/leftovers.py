@@ -61,29 +61,29 @@ def _problems(
                 continue  # reset before the COMMIT
             yield Problem(
                 _ID,
-                f"{id} leaves {leaves.words} in its session, and behind a pooler others would get"
-                " that session",
+                f"{id} leaves {leaves.words} in its session, which the pooler would give to other"
+                " clients",
                 _NEXT_STEP if transactional else _NEXT_STEP_IN_PARTS,
                 part.place,
             )
         if preamble and not transactional and runs_alone(unit[0].kind):
             yield Problem(
                 _ID,
-                f"{id} has a statement that cannot run in a transaction, and behind a pooler"
-                " --schema and --role hold in transactions only",
-                "let initmig connect to the server itself, or name the schema in the file",
+                f"{id} contains a statement that cannot run in a transaction; behind a pooler,"
+                " --schema and --role apply only in transactions",
+                "connect to the server directly, or write the schema in the file",
                 unit[0].place,
             )
 
 
-_DIRECTLY = "or let initmig connect to the server itself"
+_DIRECTLY = "Or connect to the server directly"
 _NEXT_STEP = (
-    "remove it in the same file, or write what ends with the transaction (ON COMMIT DROP,"
-    f" SET LOCAL, pg_advisory_xact_lock, a cursor WITHOUT HOLD), {_DIRECTLY}"
+    "remove it in the same file, or use a form that ends with the transaction (ON COMMIT DROP,"
+    f" SET LOCAL, pg_advisory_xact_lock, a cursor WITHOUT HOLD). {_DIRECTLY}"
 )
 _NEXT_STEP_IN_PARTS = (
-    "write BEGIN; ... COMMIT; around the statements that need it, and in there what ends with"
-    f" the transaction (SET LOCAL, ON COMMIT DROP, pg_advisory_xact_lock), {_DIRECTLY}"
+    "put `BEGIN;` and `COMMIT;` around the statements that need it, and inside use a form that ends"
+    f" with the transaction (SET LOCAL, ON COMMIT DROP, pg_advisory_xact_lock). {_DIRECTLY}"
 )
 
 

@@ -114,8 +114,8 @@ def _too_long(migration: Migration) -> Iterator[Problem]:
         yield Problem(
             "id-too-long",
             f"{migration.id} has {len(migration.id)} characters, and the id of a {kind}migration"
-            f" can have {longest}",
-            hint="give the file a shorter name; what is applied already has to be undone by hand",
+            f" can have at most {longest}",
+            hint="give the file a shorter name. If it is already applied, undo it by hand first",
             place=Place(migration.file.path),
         )
 
@@ -130,7 +130,7 @@ def _in_dependency_order(migrations: Sequence[Migration]) -> tuple[Migration, ..
         cycle = error.args[1]
         raise ConfigError(
             "dependency-cycle",
-            f"these migrations depend on each other in a circle: {', '.join(cycle)}",
-            hint="remove one of their `depends`",
+            f"these migrations depend on each other: {', '.join(cycle)}",
+            hint="remove one of the dependencies (`depends`, `__depends__`)",
             place=Place(by_id[cycle[0]].file.path),
         ) from None

@@ -191,8 +191,8 @@ class Outbox:
             if next(copies, None):
                 raise StatementFailed(
                     "copy-data-not-requested",
-                    "the server did not ask for the data of each COPY ... FROM STDIN:"
-                    " is standard_conforming_strings off?",
+                    "the server did not ask for the data of each COPY ... FROM STDIN",
+                    hint="do not turn standard_conforming_strings off in the file",
                 )
         except StatementFailed as error:
             if place := _place(message, error):

@@ -178,7 +178,7 @@ class Piecewise:
                 raise MigrationFailed(
                     "transaction-left-open",
                     f"{self._id} left a transaction open",
-                    hint="commit it, or call connection.commit(), in the same step",
+                    hint="end it in the same step, with COMMIT or connection.commit()",
                     place=part.place,
                 )
         if part.opaque and (left := catalog.left_prepared(self._session, prepared)):

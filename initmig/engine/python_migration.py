@@ -185,7 +185,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         if self.use_transactions and function and not backend.session.in_transaction:
             raise StatementFailed(
                 "transaction-ended",
-                "there is no transaction any more",
+                "the transaction has already ended",
                 server=ServerMessage(NO_TRANSACTION),
             ).at(self._place_of_code(function))
 
@@ -216,18 +216,21 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             sys.dont_write_bytecode, yoyo_log.disabled = saved
 
     def _import_error(self, error: BaseException) -> ConfigError:
-        hint = "mend the file; nothing was changed"
+        hint = "fix the file; nothing was changed"
         if isinstance(error, SyntaxError) and self._is_of(error.filename):
             source = without_strings((error.text or "").rstrip("\n"))
             place = Place(self.path, error.lineno or 0, error.offset or 0, source)
             return ConfigError(
-                "invalid-python", f"{self.id} is not Python: {error.msg}", hint=hint, place=place
+                "invalid-python",
+                f"{self.id} is not valid Python: {error.msg}",
+                hint=hint,
+                place=place,
             )
         if isinstance(error, ImportError) and _is_relative(error):
             return ConfigError(
                 "invalid-python",
-                f"{self.id} has a relative import, and is in no package",
-                hint="write the full name of the module; nothing was changed",
+                f"{self.id} has a relative import, but a migration is not part of a package",
+                hint="import the module by its full name; nothing was changed",
                 place=self._place_of(error),
             )
         if isinstance(error, ModuleNotFoundError) and error.name:
@@ -280,16 +283,17 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         except InitmigError:
             raise
         except (Exception, SystemExit) as error:
-            kept = (
-                "nothing of it was kept"
-                if self.use_transactions
-                else "the steps before it are done and kept, and the next run begins with"
-                " this one, from its start: let it look what it has done already"
-            )
+            fix = advice(error) or "fix the migration and run again"
+            hint = f"rolled back; {fix}"
+            if not self.use_transactions:
+                hint = (
+                    f"{fix}. The steps before it are kept, and the next run repeats this step from"
+                    " its start, so let it check what it has already done"
+                )
             raise MigrationFailed(
                 "migration-failed",
                 f"{self.id} raised {self._strings.without_secrets(in_words(error))}",
-                hint=": ".join(filter(None, (kept, advice(error)))),
+                hint=hint,
                 place=self._place_of(error),
             ) from error
 

@@ -57,8 +57,8 @@ def transaction_ended(
     return MigrationFailed(
         "transaction-ended",
         f"{id} ended the transaction {which}",
-        hint="what it committed is kept, what it rolled back is not, and it is not recorded as"
-        " done: undo what is kept, and remove the command that ended the transaction",
+        hint="undo what it has committed, which is kept but not recorded, and remove the command"
+        " that ended the transaction",
         place=place,
     )
 
@@ -69,8 +69,8 @@ def transaction_prepared(id: str, prepared: Sequence[str], place: Place) -> Migr
     return MigrationFailed(
         "transaction-left-prepared",
         f"{id} left a prepared transaction: {names}",
-        hint="its effects are neither committed nor rolled back, and its locks are held: run"
-        f" {'; '.join(f'ROLLBACK PREPARED {name}' for name in prepared)}; then remove"
-        " PREPARE TRANSACTION from the migration and run again",
+        hint=f"run {'; '.join(f'ROLLBACK PREPARED {name}' for name in prepared)}; then remove"
+        " PREPARE TRANSACTION from the migration and run again. Until then, the prepared"
+        " transaction is not committed and keeps its locks",
         place=place,
     )

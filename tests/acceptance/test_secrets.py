@@ -220,11 +220,12 @@ def test_a_crash_is_one_event_with_its_traceback_and_no_secret(
     result = initmig("status", url=database.url, folder=folder, env=env)
     assert_silent(result, outcome)
     [failed] = result.events
-    assert failed["message"].startswith("a bug of initmig: Traceback")
+    assert failed["error"] == "internal-error"
+    assert failed["message"].startswith("internal error: Traceback")
     assert "Error: " in failed["message"].splitlines()[-1]
-    assert failed["next"] == "please report it, with these lines"
+    assert failed["next"].startswith("report this as a bug")
     assert result.code == 1
-    assert "a bug of initmig" in outcome.read_text()
+    assert "[internal-error]" in outcome.read_text()
 
 
 @pytest.mark.parametrize("way", ["environment", "file"])

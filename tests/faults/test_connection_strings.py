@@ -37,11 +37,11 @@ STRICTER = (
     "is a command",
     "is a variable",
     "is for another program",
-    "pairs that end in a semicolon",
+    "separates its pairs with semicolons",
     "libpq does not know the parameter",
     "cannot begin with",
-    "not UTF-8, or has a NUL",
-    "has a =: write",
+    "not UTF-8, or contains a NUL",
+    "contains a =: write",
 )
 """What initmig refuses beyond libpq, as documented."""
 

@@ -182,7 +182,7 @@ def test_a_step_in_python_that_raises_says_that_it_begins_anew(image: Image) -> 
         a_py="from yoyo import step\n__transactional__ = False\n"
         "def fail(connection):\n    raise ValueError\nstep(fail)\n"
     )
-    assert "the next run begins with this one, from its start" in image.run("migrate").err
+    assert "the next run repeats this step" in image.run("migrate").err
 
 
 def test_what_a_reindex_left_in_toast_is_in_nobodys_way_who_may_not_drop_it(

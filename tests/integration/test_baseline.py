@@ -218,7 +218,7 @@ def test_older_image_is_refused_once_a_breaking_one_is_recorded(
     for argv in (["migrate"], ["baseline", "--to=0003"]):
         result = initmig(*argv, url=existing.url, folder=folder)
         assert result.code == 6
-        assert "too old for the database: 0002_b is applied, breaking" in result.err
+        assert "0002_b [image-too-old]" in result.err
     assert recorded(existing) == IDS[:2]
 
 
@@ -283,12 +283,12 @@ def test_where_the_id_is_applied_what_is_pending_before_it_is_recorded(
     ("argv", "expected"),
     [
         (["--to=0009"], (6, "no migration has the id '0009'")),
-        (["--to=000"], (6, "'000' is ambiguous: 0001_a, 0002_b, 0003_c, 0004_d")),
+        (["--to=000"], (6, "0001_a, 0002_b, 0003_c, 0004_d [ambiguous-id]")),
         (["--to=post-apply"], (6, "no migration has the id 'post-apply'")),
         ([], (2, "`baseline` needs --to ID")),
         (["--to="], (2, "`baseline` needs --to ID")),
-        (["--to"], (2, "--to needs a value: ID")),
-        (["--all"], (2, "`baseline` has no --all")),
+        (["--to"], (2, "--to needs a value [invalid-flag]")),
+        (["--all"], (2, "`baseline` does not take --all [misplaced-flag]")),
         (["--to=0001", "0002"], (2, "unexpected argument 0002")),
     ],
 )
@@ -329,8 +329,8 @@ def test_migration_that_stopped_half_way_is_not_taken_for_applied(
     assert initmig("migrate", url=existing.url, folder=folder).code == 1
     result = initmig("baseline", "--to=0004", url=existing.url, folder=folder)
     assert result.code == 6
-    assert "0003_c stopped half way while it was being applied, after 2 parts" in result.err
-    assert "next: finish that first: `initmig migrate` goes on with it" in result.err
+    assert "0003_c is half-applied: interrupted after 2 parts [half-applied]" in result.err
+    assert "`initmig migrate`" in result.err
     assert recorded(existing) == IDS[:2]
 
 

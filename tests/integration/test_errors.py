@@ -229,7 +229,7 @@ def test_a_python_error_points_at_its_line(failing: Failing) -> None:
         "migrations/0001_a.py:5: 0001_a raised KeyError: 'missing' [migration-failed]\n"
     )
     assert "5 | return names['missing']" in said
-    assert "next: nothing of it was kept" in said
+    assert "next: rolled back; " in said
 
 
 def test_sql_refused_in_a_python_function_points_at_its_line(failing: Failing) -> None:
@@ -273,10 +273,10 @@ def test_the_sql_of_a_python_step_is_pointed_at(
     [
         (
             "from yoyo import step\n\ndef broken(:\n    pass\n",
-            """migrations/0001_a.py:3:12: 0001_a is not Python: invalid syntax [invalid-python]
-     3 | def broken(:
-       |            ^
-""",
+            (
+                "migrations/0001_a.py:3:12: 0001_a is not valid Python: invalid syntax"
+                " [invalid-python]\n     3 | def broken(:\n       |            ^\n"
+            ),
         ),
         (
             "from yoyo import step\nimport no_such_module\n",

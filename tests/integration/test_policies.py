@@ -83,10 +83,11 @@ def test_out_of_order_is_refused_before_anything_is_applied(out_of_order: Image)
     assert result.code == 6
     failed = [event for event in result.events if event["event"] == "failed"]
     assert [event["message"] for event in failed] == [
-        "0001 would be applied after 0004, which is applied",
-        "0003 would be applied after 0004, which is applied",
+        "0001 would be applied after 0004, which is already applied",
+        "0003 would be applied after 0004, which is already applied",
     ]
-    assert failed[0]["next"] == "rename it to sort last, or pass --out-of-order=allow"
+    assert [event["error"] for event in failed] == ["out-of-order"] * 2
+    assert "--out-of-order=allow" in failed[0]["next"]
     assert out_of_order.applied == ["0002", "0004"]
 
 
@@ -153,9 +154,8 @@ def test_changed_is_refused_before_anything_is_applied(changed: Image) -> None:
     result = changed("--changed", "fail")
     assert result.code == 6
     [failed] = [event for event in result.events if event["event"] == "failed"]
-    assert failed["message"] == (
-        f"0001 was applied, and {changed.folder}/0001.sql has changed since"
-    )
+    assert failed["error"] == "changed"
+    assert failed["message"] == f"0001 is applied, but {changed.folder}/0001.sql has changed since"
     assert "--changed=allow" in failed["next"]
     assert changed.applied == ["0001", "0002"]
 
@@ -201,19 +201,21 @@ def test_what_stock_yoyo_applied_has_nothing_to_compare(image: Image, yoyo: Yoyo
 def test_all_that_is_to_be_refused_is_named_together(changed: Image) -> None:
     write(changed.folder, {"0002.sql": "SELECT 22"})
     result = changed("--changed", "fail")
-    messages = [event["message"] for event in result.events if event["event"] == "failed"]
-    assert [message.split()[0] for message in messages] == ["0001,", "0001", "0002"]
+    failed = [event for event in result.events if event["event"] == "failed"]
+    assert [event["error"] for event in failed] == ["id-used-twice", "changed", "changed"]
+    assert "(0001, 0002)" in failed[0]["message"]
+    assert [event["message"].split()[0] for event in failed[1:]] == ["0001", "0002"]
 
 
 def test_what_migrate_refuses_is_refused_by_all_who_ask(out_of_order: Image) -> None:
     (out_of_order.folder / "0004.sql").write_text("SELECT 2")
     said = {
         "--out-of-order=fail": [
-            "0001 would be applied after 0004, which is applied",
-            "0003 would be applied after 0004, which is applied",
+            "0001 would be applied after 0004, which is already applied",
+            "0003 would be applied after 0004, which is already applied",
         ],
         "--changed=fail": [
-            f"0004 was applied, and {out_of_order.folder}/0004.sql has changed since"
+            f"0004 is applied, but {out_of_order.folder}/0004.sql has changed since"
         ],
     }
     for flag, messages in said.items():
@@ -292,8 +294,8 @@ def test_an_image_without_an_applied_breaking_migration_is_refused(
         result = image(*command)
         assert result.code == 6
         [failed] = [event for event in result.events if event["event"] == "failed"]
-        assert failed["message"].startswith("this image is too old for the database: 0002 is")
-        assert "deploy an image that contains it" in failed["next"]
+        assert failed["error"] == "image-too-old"
+        assert failed["message"].endswith(": 0002")
     assert "0002       unknown, breaking  " in succeeded(image("status")).out
     image.add("0004")
     assert image().code == 6

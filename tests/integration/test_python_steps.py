@@ -211,7 +211,7 @@ REFUSED = {
     ),
     "read only": ("connection.read_only = True", "migration-failed", "SET TRANSACTION"),
     "deferrable": ("connection.set_deferrable(True)", "migration-failed", "SET TRANSACTION"),
-    "two phases": ("connection.tpc_begin('x')", "migration-failed", "nothing of it was kept"),
+    "two phases": ("connection.tpc_begin('x')", "migration-failed", "run again"),
 }
 
 
@@ -364,9 +364,9 @@ IMPORTS = {
     "part of one": ("from nothing.models import X", "module-not-found", "install nothing where"),
     "by another": ("import other", "module-not-found", "install nothing_either where"),
     "psycopg2": ("import psycopg2.extras", "module-not-found", "docs/how-to/psycopg2.md"),
-    "name in one": ("from json import nothing", "invalid-python", "mend the file"),
-    "relative": ("from . import nothing", "invalid-python", "write the full name of the module"),
-    "relative to a package": ("from ..app import x", "invalid-python", "write the full name"),
+    "name in one": ("from json import nothing", "invalid-python", "fix the file"),
+    "relative": ("from . import nothing", "invalid-python", "by its full name"),
+    "relative to a package": ("from ..app import x", "invalid-python", "by its full name"),
 }
 
 

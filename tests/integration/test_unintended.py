@@ -455,7 +455,7 @@ def test_two_files_whose_names_differ_in_spelling_alone_are_refused(
     image.write(A | {f"{NFC}.sql": "SELECT 1", f"{NFD}.sql": "SELECT 1"})
     [error] = image.errors(*command, code=2)
     assert error["error"] == "other-spelling"
-    assert "0002_caf<U+00E9> there and 0002_cafe<U+0301> here" in error["message"]
+    assert "0002_cafe<U+0301> here, 0002_caf<U+00E9> there" in error["message"]
     assert error["next"].startswith("delete one of the files")
     assert image.is_untouched
 
@@ -480,7 +480,7 @@ def test_a_file_whose_name_is_applied_in_another_spelling_is_refused(
     assert error["error"] == "other-spelling"
     assert error["path"] == f"{image.folder}/{pending}.sql"
     assert all(f"<U+{ord(c):04X}>" in error["message"] for c in applied + pending if c > "~")
-    assert error["next"].startswith("rename the file to the spelling that is applied")
+    assert error["next"].startswith("rename the file to the applied spelling")
     (image.folder / f"{pending}.sql").rename(image.folder / f"{applied}.sql")
     assert image("wait").code == 0
 
@@ -533,10 +533,7 @@ def test_a_name_that_a_rollback_could_not_record_is_refused(
     words = [long if word == "0001_a" else word for word in command]
     [error] = image.errors(*words, code=2)
     assert error["error"] == "id-too-long"
-    assert (
-        "has 243 characters, and the id of a non-transactional migration can have 242"
-        in (error["message"])
-    )
+    assert all(count in error["message"] for count in ("has 243 characters", "at most 242"))
     assert error["next"].startswith("give the file a shorter name")
     assert image.is_untouched
 
@@ -570,6 +567,6 @@ def test_a_name_too_long_to_be_rolled_back_is_refused_before_another_is(
     assert yoyo("apply", database=image.database, folder=image.folder).code == 0
     [error] = image.errors("rollback", "--all", code=2)
     assert error["error"] == "id-too-long"
-    assert "has to be undone by hand" in error["next"]
+    assert "undo it by hand" in error["next"]
     assert "a" in image.database.tables()
     assert image("rollback", "--steps=1").code == 0

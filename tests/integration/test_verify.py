@@ -866,7 +866,7 @@ def test_irreversible_is_a_warning_and_with_require_rollback_a_failure(
     result = initmig("verify", "--json", "--require-rollback", url=database.url, folder=folder)
     assert result.code == 1
     assert states(result) == expected
-    assert "0001_a has no rollback [no-rollback]\n  next: write the SQL for it in" in result.err
+    assert "0001_a has no rollback [no-rollback]\n  next: write the rollback in" in result.err
     assert "0003_c has no rollback in step 1 of 2" in result.err
 
 

@@ -30,7 +30,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("name", MIXED)
 def test_an_object_of_psycopg2_is_named_as_such(name: str) -> None:
-    assert "is psycopg2's" in advice(MIXED[name])
+    assert "belongs to psycopg2" in advice(MIXED[name])
     assert "docs/how-to/psycopg2.md" in advice(MIXED[name])
 
 

@@ -117,8 +117,8 @@ def test_a_name_that_no_terminal_or_database_can_show_is_refused(
     seen = "".join(shown.get(byte, chr(byte)) for byte in name)
     assert problem == Problem(
         "invalid-file-name",
-        f"the name of {tmp_path}/{seen} is not UTF-8, or has control characters",
-        hint="rename it, with ASCII letters for the best",
+        f"the name of {tmp_path}/{seen} is not UTF-8, or contains control characters",
+        hint="rename it, preferably in ASCII",
     )
 
 

@@ -47,7 +47,7 @@ def test_an_id_that_cannot_be_recorded_is_refused(
     [problem] = caught.value.problems
     assert problem.id == "id-too-long"
     assert f"has {len(id)} characters" in problem.message
-    assert problem.message.endswith(f" can have {longest}")
+    assert problem.message.endswith(f" {longest}")
     fits = file_of(tmp_path, id[:longest], text)
     assert [each.id for each in load([fits], known=(), emit=nobody)] == [fits.id]
 

@@ -98,9 +98,9 @@ def test_an_id_is_found_by_itself_or_by_its_only_beginning() -> None:
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("0001", "'0001' is ambiguous: 0001_a, 0001_b", "write more of the id"),
+        ("0001", "'0001' matches several migrations: 0001_a, 0001_b", "write more of the id"),
         ("0002_x", "no migration has the id '0002_x'", "did you mean 0002_c?"),
-        ("zzz", "no migration has the id 'zzz'", "`initmig status` lists the ids"),
+        ("zzz", "no migration has the id 'zzz'", "see the ids in `initmig status`"),
         ("2_c", "no migration has the id '2_c'", "did you mean 0002_c?"),
     ],
 )
@@ -120,8 +120,9 @@ def test_an_id_resolves_to_the_only_one_that_can_be_meant(
     if len(meant) == 1:
         assert planning.resolve_id(text, names) == meant[0]
     else:
-        with pytest.raises(PlanError, match="ambiguous"):
+        with pytest.raises(PlanError) as caught:
             planning.resolve_id(text, names)
+        assert caught.value.id == ("ambiguous-id" if meant else "unknown-id")
 
 
 def test_up_to_a_pending_one_takes_all_before_it_in_the_order_planned() -> None:
@@ -148,7 +149,7 @@ def test_a_pending_id_before_an_applied_one_of_its_folder_is_out_of_order() -> N
     ]
     assert found[0].error == Problem(
         "out-of-order",
-        "a would be applied after c, which is applied",
+        "a would be applied after c, which is already applied",
         hint="rename it to sort last, or pass --out-of-order=allow",
     )
 
@@ -170,8 +171,8 @@ def test_a_file_that_is_not_the_one_applied_is_changed() -> None:
     assert [finding.event for finding in found] == [Changed("b", "m/b.sql")]
     assert found[0].error == Problem(
         "changed",
-        "b was applied, and m/b.sql has changed since",
-        hint="restore the file and write the change as a new migration, or pass --changed=allow",
+        "b is applied, but m/b.sql has changed since",
+        hint="restore the file and put the change in a new migration, or pass --changed=allow",
     )
 
 
@@ -186,8 +187,9 @@ def test_every_finding_of_a_strict_policy_is_told() -> None:
 
 def test_an_image_without_a_breaking_migration_is_too_old() -> None:
     planning.refuse_old_image(applied("x"))
-    with pytest.raises(PlanError, match="too old for the database: y, z") as caught:
+    with pytest.raises(PlanError, match="y, z") as caught:
         planning.refuse_old_image([*applied("x"), *applied("y", "z", breaking=True)])
+    assert caught.value.id == "image-too-old"
     assert caught.value.problems[0].hint
 
 
@@ -227,7 +229,7 @@ IRREVERSIBLE = {
     "python": migration("python", "DROP", "", "", suffix="py"),
     "good": migration("good", "DROP"),
 }
-OR_SKIP = "or pass --irreversible=skip to undo the rest and remove the record"
+OR_SKIP = "or pass --irreversible=skip to roll back the rest and remove the record"
 
 
 def test_all_that_cannot_be_rolled_back_is_told_before_anything_is() -> None:
@@ -237,18 +239,21 @@ def test_all_that_cannot_be_rolled_back_is_told_before_anything_is() -> None:
     assert [(str(each.place), each.message, each.hint) for each in caught.value.problems] == [
         (
             "None",
-            "gone is applied, and not among this image's migrations",
-            "roll back with the image that contains it",
+            "gone is applied, but this image does not contain it",
+            "roll back with an image that contains it",
         ),
         (
             "m/sql.sql",
             "sql has no rollback",
-            f"write the SQL for it in m/sql.rollback.sql; {OR_SKIP}",
+            f"write the rollback in m/sql.rollback.sql, {OR_SKIP}",
         ),
         (
             "m/python.py:2",
-            "python has no rollback in step 2, 3 of 3, at lines 2, 3",
-            f"give the step one (`lambda connection: None` if there is nothing to undo); {OR_SKIP}",
+            "python has no rollback in steps 2, 3 of 3, at lines 2, 3",
+            (
+                "add a rollback to the step (`lambda connection: None` if there is nothing"
+                f" to undo), {OR_SKIP}"
+            ),
         ),
     ]
 
@@ -259,12 +264,14 @@ def test_skipping_tells_what_is_skipped_and_still_refuses_what_is_not_in_the_ima
         RollbackSkipped("sql", "sql has no rollback", ("m/sql.rollback.sql",)),
         RollbackSkipped(
             "python",
-            "python has no rollback in step 2, 3 of 3",
+            "python has no rollback in steps 2, 3 of 3",
             ("m/python.py:2", "m/python.py:3"),
         ),
     )
-    with pytest.raises(PlanError, match="gone is applied, and not among"):
+    with pytest.raises(PlanError) as caught:
         planning.skipped_in_rollback((*gone, *known), IRREVERSIBLE, (), skip=True)
+    assert caught.value.id == "unknown-migration"
+    assert "gone" in str(caught.value)
     assert planning.skipped_in_rollback(applied("good"), IRREVERSIBLE, (), skip=False) == ()
 
 

@@ -103,17 +103,17 @@ def test_all_of_a_pattern_is_listed_and_looked_through(here: Path) -> None:
         ("file*", "no folder matches file*", "set --migrations or INITMIG_MIGRATIONS"),
         ("v[1]", "no folder matches v[1]", "set --migrations or INITMIG_MIGRATIONS"),
         ("missing", "cannot list the migrations folder missing: No such", "set --migrations"),
-        ("package:nowhere:m", "there is no package nowhere in ", "install it for the Python"),
-        ("package:pack.nowhere:m", "there is no package pack.nowhere", "install it for the"),
-        ("package:module:m", "there is no package module in ", "install it for the Python"),
+        ("package:nowhere:m", "the package nowhere is not installed in ", "install it for"),
+        ("package:pack.nowhere:m", "the package pack.nowhere is not installed", "install it"),
+        ("package:module:m", "the package module is not installed in ", "install it for"),
         (
             "package:pack:m",
-            "the package pack has no folder m: there is no {here}/pack/m",
-            "correct the name; if it is right, the package is installed without its SQL files",
+            "the package pack has no folder m: looked for {here}/pack/m",
+            "correct the name. If it is correct, add the SQL files",
         ),
         (
             "package:zipped:m",
-            "the package zipped is in a file, {here}/x.zip/zipped",
+            "the package zipped is installed as a file, not as a folder: {here}/x.zip/zipped",
             "install it as a folder",
         ),
     ],
@@ -146,8 +146,8 @@ def test_an_isolated_python_says_where_it_looks() -> None:
     )[:2]
 
     assert hint == (
-        f"install it for the Python that runs initmig: put it into {place}. This Python looks at"
-        " neither PYTHONPATH nor the working directory (-I)"
+        f"install it for the Python that runs initmig: copy it to {place}. This Python (-I) ignores"
+        " PYTHONPATH and the working directory"
     )
 
 
@@ -180,7 +180,7 @@ def test_a_new_migration_does_not_go_into_one_of_several_folders(here: Path) -> 
         to_write_in(["nowhere/*"])
 
     assert several.value.id == "several-folders"
-    assert "apps/* names several folders: apps/a, apps/b" in str(several.value)
+    assert "apps/* matches several folders: apps/a, apps/b" in str(several.value)
     assert none.value.id == "folder-unreadable"
 
 
