@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ast
+import io
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from initmig.errors import Place, Problem
+from initmig.events import Failed
+from initmig.logs import Log
 from initmig.usage import EXIT_CODES
 
 PROJECT = Path(__file__).parents[2]
@@ -73,4 +78,28 @@ def test_id_has_one_row_for_each_exit_code() -> None:
 
 @pytest.mark.parametrize("code", [code for code, _ in EXIT_CODES if code])
 def test_exit_code_has_a_section(code: int) -> None:
-    assert re.search(rf"^## .*\b{code}\b", PAGE, re.MULTILINE)
+    assert re.search(rf"^## Exit codes? (\d+ and )?{code}\b", PAGE, re.MULTILINE)
+
+
+def test_longer_explanation_belongs_to_an_id_that_links_to_it() -> None:
+    explained = re.findall(r"^### ([a-z-]+)$", PAGE, re.MULTILINE)
+    assert len(explained) > 10
+    assert set(explained) == set(re.findall(r"\]\(#([a-z-]+)\)", PAGE))
+    for row in re.findall(r"^\| `.*", PAGE, re.MULTILINE):
+        for linked in re.findall(r"\]\(#([a-z-]+)\)", row):
+            assert f"`{linked}`" in row.split(" | ")[0]
+
+
+def test_cell_is_short() -> None:
+    cells = [cell for row in re.findall(r"^\| .*", PAGE, re.MULTILINE) for cell in row.split(" | ")]
+    assert [cell for cell in cells if len(cell.split()) > 40] == []
+
+
+def test_example_in_json_has_the_fields_of_every_error() -> None:
+    [example] = re.findall(r"^```json\n(.*)\n```$", PAGE, re.MULTILINE)
+    stream = io.StringIO()
+    Log("info", "json", stream)(Failed(Problem("id", "message", "hint", Place("path")), 1))
+    assert json.loads(example).keys() == json.loads(stream.getvalue()).keys()
+    explained = PAGE.partition("```json")[2].partition("## Exit code 1")[0]
+    for field in json.loads(example).keys() - {"time", "level", "event"}:
+        assert f"`{field}`" in explained
