@@ -214,7 +214,7 @@ def test_the_error_names_each_place_and_the_flag(
     assert refused.code == 6
     python, sql = (event for event in refused.events if event["event"] == "failed")
     assert (python["error"], sql["error"]) == ("no-rollback", "no-rollback")
-    assert "step 1, 2, 3, 5 of 5, at lines 4, 4, 10, 16" in python["message"]
+    assert "steps 1, 2, 3, 5 of 5, at lines 4, 4, 10, 16" in python["message"]
     assert (python["path"], python["line"]) == (f"{folder}/0002_lines.py", 4)
     assert f"{folder}/0001_sql.rollback.sql" in sql["next"]
     assert "--irreversible=skip" in sql["next"]
@@ -315,7 +315,7 @@ def test_the_variable_is_read_by_rollback_alone(
     )
     misplaced = initmig("migrate", SKIP, url=database.url, folder=folder)
     assert misplaced.code == 2
-    assert "--irreversible belongs to rollback" in misplaced.err
+    assert "[misplaced-flag]\n  next: remove it, or use it with rollback\n" in misplaced.err
 
 
 # --- half way ---
