@@ -1,0 +1,116 @@
+"""The examples of README and of the pages for newcomers, run as they stand there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.support.migrations import write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+
+    from tests.support.command import Initmig
+    from tests.support.databases import Database
+
+ROOT = Path(__file__).parents[2]
+WRITE = "docs/how-to/write-migrations.md"
+
+
+def block(page: str, language: str, beginning: str) -> str:
+    """The only code block of *page* in *language* that begins with *beginning*."""
+    text = (ROOT / page).read_text()
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (found,) = [each for each in blocks if each.startswith(beginning)]
+    return str(found)
+
+
+def without_times(lines: str) -> list[str]:
+    return [re.sub(r"^\d{4}-\S+Z ", "", line).rstrip() for line in lines.splitlines()]
+
+
+def test_the_documented_migrations_apply_and_roll_back(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(
+        folder,
+        {
+            "0001_users.sql": block(WRITE, "sql", "-- Users sign in"),
+            "0001_users.rollback.sql": block(WRITE, "sql", "DROP TABLE users"),
+            "0002_lower.py": block(WRITE, "python", "from yoyo import step"),
+        },
+    )
+    assert initmig(url=database.url, folder=folder).code == 0
+    assert database.tables() >= {"users"}
+    assert initmig("rollback", "--steps", "1", url=database.url, folder=folder).code == 0
+    assert database.query("SELECT attname FROM pg_attribute WHERE attname = 'note'") == []
+    assert initmig("rollback", "--all", url=database.url, folder=folder).code == 0
+    assert "users" not in database.tables()
+
+
+def test_verify_accepts_the_documented_migrations(
+    initmig: Initmig, database: Database, tmp_path: Path
+) -> None:
+    write(
+        tmp_path / "migrations",
+        {
+            "0001_users.sql": block(WRITE, "sql", "-- Users sign in"),
+            "0001_users.rollback.sql": block(WRITE, "sql", "DROP TABLE users"),
+            "0002_lower.py": block(WRITE, "python", "from yoyo import step"),
+        },
+    )
+    result = initmig("verify", url=database.url, cwd=tmp_path)
+    shown = block(WRITE, "console", "$ initmig plan").splitlines()
+    assert result.out.splitlines() == [line for line in shown if not line.startswith("$ ")]
+
+
+def test_the_documented_functions_do_what_they_say(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"0001_a.sql": "CREATE TABLE a ()", "0001_a.rollback.sql": "DROP TABLE a"}
+    write(tmp_path / "migrations", files)
+    monkeypatch.chdir(tmp_path)
+    functions: dict[str, Callable[[str], object]] = {}
+    exec(block("docs/reference/library.md", "python", "import initmig"), functions)
+    assert functions["fresh_database"](database.url) == ("0001_a",)
+    functions["empty_again"](database.url)
+    assert "a" not in database.tables()
+
+
+def test_a_project_begins_with_five_commands(
+    initmig: Initmig, database: Database, tmp_path: Path
+) -> None:
+    shown = block("README.md", "console", "$ export DATABASE_URL=").splitlines()
+    commands = [line.removeprefix("$ ").split("#")[0].split() for line in shown]
+    assert len(commands) == 5
+    assert [words[0] for words in commands] == ["export", "initmig", '"$EDITOR"', *["initmig"] * 2]
+    for _, *arguments in [words for words in commands if words[0] == "initmig"]:
+        result = initmig(*arguments, url=database.url, cwd=tmp_path)
+        assert result.code == 0, result.err
+        if arguments[:1] == ["new"]:  # then the editor
+            up, down = re.findall(r"(?:CREATE|DROP) TABLE users[^;]*;", shown[2])
+            for file in (tmp_path / "migrations").iterdir():
+                file.write_text(down if "rollback" in file.name else up.replace("…", "id int"))
+    assert "users" in database.tables()
+    assert initmig("rollback", "--steps", "1", url=database.url, cwd=tmp_path).code == 0
+    assert "users" not in database.tables()
+
+
+def test_a_failing_migration_says_what_the_page_shows(
+    initmig: Initmig, database: Database, tmp_path: Path
+) -> None:
+    write(
+        tmp_path / "migrations",
+        {
+            "0001_users.sql": block(WRITE, "sql", "-- Users sign in"),
+            "0005_phone.sql": "ALTER TABLE users ADD COLUMN phone text;\n"
+            "-- Until they tell us another one.\nUPDATE users SET phone = emial;\n",
+        },
+    )
+    result = initmig(url=database.url, cwd=tmp_path)
+    shown = block(WRITE, "console", "$ initmig\n").splitlines()
+    assert shown[-2:] == ["$ echo $?", str(result.code)]
+    assert without_times(result.err)[1:] == without_times("\n".join(shown[1:-2]))
