@@ -41,12 +41,12 @@ esac
 
 @pytest.fixture
 def namespace(_cluster: None) -> Iterator[str]:
-    """The name of a namespace that does not exist yet."""
+    """The name of a namespace that does not exist yet, and of the images made there."""
     name = f"initmig-test-{secrets.token_hex(4)}"
     yield name
     kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
     for release in range(1, 5):
-        docker("rmi", f"shop-migrations:{release}")
+        docker("rmi", f"{name}:{release}")
 
 
 def test_the_kubernetes_tutorial_works_as_written(namespace: str, tmp_path: Path) -> None:
@@ -65,15 +65,18 @@ def test_the_kubernetes_tutorial_works_as_written(namespace: str, tmp_path: Path
     config = shutil.copy(os.environ["KUBECONFIG"], tmp_path / "kubeconfig")
     env = {"PATH": f"{programs}:{os.environ['PATH']}", "KUBECONFIG": str(config)}
 
-    steps = [
-        replace(each, command=re.sub(r"(?<=namespace[= ])shop\b", namespace, each.command))
-        if isinstance(each, Step)
-        else each
-        for each in steps_of("tutorial/kubernetes.md")
-    ]
-    last = steps.pop()
+    *steps, last = [_renamed(step, namespace) for step in steps_of("tutorial/kubernetes.md")]
     assert isinstance(last, Step)
     # that it is gone, which takes an old kubelet a minute, need not be seen
     steps.append(replace(last, command=f"{last.command} --wait=false"))
     dns = {"kubectl run db": '"$INITMIG_TEST_CLUSTER" dns'}
     assert_done(follow(steps, folder, env=env, after=dns, timeout=600))
+
+
+def _renamed(step: Step | tuple[str, str], name: str) -> Step | tuple[str, str]:
+    """*step* with *name* for the namespace and the images, which other runs use, too."""
+    if isinstance(step, tuple):
+        file, content = step
+        return file, content.replace("shop-migrations", name)
+    command = re.sub(r"(?<=namespace[= ])shop\b|shop-migrations", name, step.command)
+    return replace(step, command=command)
