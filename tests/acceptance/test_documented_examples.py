@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
 from tests.support.migrations import write
@@ -23,9 +24,9 @@ WRITE = "docs/how-to/write-migrations.md"
 def block(page: str, language: str, beginning: str) -> str:
     """The only code block of *page* in *language* that begins with *beginning*."""
     text = (ROOT / page).read_text()
-    blocks = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    (found,) = [each for each in blocks if each.startswith(beginning)]
-    return str(found)
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```", text, re.MULTILINE | re.DOTALL)
+    (block,) = [b for b in (dedent(lines) for _, lines in found) if b.startswith(beginning)]
+    return block
 
 
 def without_times(lines: str) -> list[str]:
@@ -65,6 +66,25 @@ def test_verify_accepts_the_documented_migrations(
     result = initmig("verify", url=database.url, cwd=tmp_path)
     shown = block(WRITE, "console", "$ initmig plan").splitlines()
     assert result.out.splitlines() == [line for line in shown if not line.startswith("$ ")]
+
+
+def test_verify_finds_what_its_page_shows(
+    initmig: Initmig, database: Database, tmp_path: Path
+) -> None:
+    write(
+        tmp_path / "migrations",
+        {
+            "0001_users.sql": block(WRITE, "sql", "-- Users sign in"),
+            "0002_phone.sql": "ALTER TABLE users ADD phone text;"
+            " CREATE INDEX users_phone ON users (phone)",
+            "0002_phone.rollback.sql": "SELECT 1",
+            "0003_note.sql": "ALTER TABLE users ADD note text",
+            "0003_note.rollback.sql": "ALTER TABLE users DROP note",
+        },
+    )
+    shown = block("docs/how-to/verify.md", "console", "$ initmig verify\n").splitlines()
+    command = shown[0].removeprefix("$ initmig ").split()
+    assert initmig(*command, url=database.url, cwd=tmp_path).out.splitlines() == shown[1:]
 
 
 def test_the_documented_functions_do_what_they_say(
