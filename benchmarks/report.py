@@ -64,7 +64,7 @@ def _aims(results: Results) -> str:
         )
         for aim in aims(results)
     ]
-    return cells.table(("work", "what", "at most", "measured", "reached"), rows, words=2)
+    return cells.table(("work", "goal", "at most", "measured", "reached"), rows, words=2)
 
 
 def _noop(results: Results) -> str:
@@ -210,7 +210,7 @@ def _tables(results: Results) -> str:
         return found
 
     some = results.sizes.some
-    beside = (f"beside {count:,} tables", "ratio")
+    beside = (f"with {count:,} tables", "ratio")
     head = ("tool", "no-op", *beside, f"apply {some}", *beside)
     return _ranking(results, "tables", "no-op, 0", head, row)
 
@@ -226,12 +226,16 @@ def _profile(results: Results) -> str:
 
 def _floor(results: Results) -> str:
     cases = (
-        ("psql starts, and says its version", "start", "psql"),
-        ("psql connects, asks, and leaves", "no-op", "psql"),
-        ("Python without `site` starts; libpq connects, asks, leaves", "libpq", "psycopg-script"),
-        ("Python starts, and imports psycopg", "import", "psycopg-script"),
-        ("psycopg-script: all that, and reads the history", "no-op", "psycopg-script"),
-        ("initmig: a whole no-op", "no-op", "initmig"),
+        ("psql starts and prints its version", "start", "psql"),
+        ("psql connects, queries and exits", "no-op", "psql"),
+        (
+            "Python starts without `site`; libpq connects, queries and exits",
+            "libpq",
+            "psycopg-script",
+        ),
+        ("Python starts and imports psycopg", "import", "psycopg-script"),
+        ("psycopg-script: all of this, and reads the history", "no-op", "psycopg-script"),
+        ("initmig: a complete no-op", "no-op", "initmig"),
     )
     rows = [
         (words, *(cells.seconds(results.median("profile", case, peer, f)) for f in ("wall", "cpu")))
@@ -242,8 +246,8 @@ def _floor(results: Results) -> str:
 
 def _engine(results: Results) -> str:
     cases = (
-        ("Python starts, and imports the engine", "engine"),
-        ("and psycopg with it, which steps in Python need", "engine and psycopg"),
+        ("Python starts and imports the engine", "engine"),
+        ("the same, and psycopg, which Python steps need", "engine and psycopg"),
     )
     rows = [
         (words, *(_seconds_of(results, case, field) for field in ("wall", "cpu")))
@@ -258,8 +262,8 @@ def _seconds_of(results: Results, case: str, field: str) -> str:
 
 def _imports(results: Results) -> str:
     rows = [(f"`{name}`", cells.seconds(own / 1e6)) for name, own in results.imports.slowest]
-    said = f"A no-op of initmig imports {results.imports.number} modules. The slowest,"
-    return f"{said} each without what it imports:\n\n{cells.table(('module', 'time'), rows)}"
+    said = f"A no-op of initmig imports {results.imports.number} modules. These are the slowest,"
+    return f"{said} each without its imports:\n\n{cells.table(('module', 'time'), rows)}"
 
 
 def _parts(results: Results, field: str) -> list[tuple[str, float | None]]:
@@ -270,9 +274,9 @@ def _parts(results: Results, field: str) -> list[tuple[str, float | None]]:
     steps = (
         "the interpreter",
         "`site`, and the virtual environment",
-        "initmig's command, up to its arguments",
+        "initmig's command, until its arguments are read",
     )
-    names = (*steps, "the rest: settings, files, libpq, connecting, asking, leaving")
+    names = (*steps, "the rest: settings, files, libpq, connecting, querying, exiting")
     return [
         (name, None if now is None or then is None else now - then)
         for name, now, then in zip(names, medians, before, strict=False)
