@@ -1,7 +1,7 @@
-# initmig as an image: FROM scratch, filled from Debian's own Python in the build stage.
+# initmig's image: FROM scratch, with Debian's own Python from the build stage.
 #   docker build -t initmig .
 # docs/reference/image.md lists what is in it; docs/how-to/your-own-image.md shows how to extend it.
-# The digest is the index of all platforms; `make pin-base` writes the one that the registry has now.
+# The digest is the index of all platforms. `make pin-base` writes the registry's current one.
 ARG BASE_IMAGE=debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f
 
 FROM ${BASE_IMAGE} AS build
@@ -26,12 +26,12 @@ COPY --from=build /rootfs /
 ENV INITMIG_MIGRATIONS=/migrations SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 USER 65532:65532
 ENTRYPOINT ["initmig"]
-# VERSION is that of initmig/__init__.py; a build from a repository gives the other two.
+# VERSION is the one in initmig/__init__.py. A build from a repository sets the other two.
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 ARG CREATED=1970-01-01T00:00:00Z
 LABEL org.opencontainers.image.title="initmig" \
-      org.opencontainers.image.description="An init container for PostgreSQL migrations: waits, locks, applies what is pending, ends." \
+      org.opencontainers.image.description="An init container for PostgreSQL migrations: waits, locks, applies what is pending, exits." \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \

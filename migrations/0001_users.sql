@@ -8,5 +8,5 @@ CREATE TABLE users (
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
--- Addresses that differ in case only are the same person's.
+-- Addresses that differ only in case belong to the same person.
 CREATE UNIQUE INDEX users_email_key ON users (lower(email));

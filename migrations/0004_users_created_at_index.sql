@@ -1,4 +1,4 @@
--- Built without locking out writers, which is only possible outside of a transaction.
+-- Does not block writers. This is only possible outside of a transaction.
 -- transactional: false
 -- depends: 0001_users
 
