@@ -43,23 +43,25 @@ def of_missing_role(role: str) -> Check:
         "failure",
         f"the role {role} does not exist",
         f"CREATE ROLE {role} LOGIN;",
-        f"{SUPERUSER}, or who has CREATEROLE",
-        hint="with a password, or correct --app-role",
+        f"{SUPERUSER}, or a role with CREATEROLE",
+        hint="add a password; or correct --app-role",
     )
 
 
 def of_role(app: AppRole, server: Server, home: Schema, *, tried: bool) -> Iterator[Check]:
     """Whether the application can log in and write; *home* is the schema of new tables."""
     if app.superuser:
-        found = f"{app.name} is a superuser, so it may do everything"
-        hint = "let the application use a role that can do less"
+        found = f"{app.name} is a superuser, so it can do everything"
+        hint = "give the application a role with fewer privileges"
         yield Check(ROLE, "warning", found, hint=hint)
     elif app.migrates:
-        hint = "let the application use a role that cannot change tables"
-        yield Check(ROLE, "warning", f"{app.name} is also the role that migrates", hint=hint)
+        hint = "give the application a role that cannot alter tables"
+        yield Check(
+            ROLE, "warning", f"{app.name} is also the role that runs the migrations", hint=hint
+        )
     else:
-        how = "tried with SET ROLE" if tried else "looked up, because SET ROLE is not allowed"
-        yield Check(ROLE, "ok", f"{app.name}: its privileges are {how}")
+        how = "with SET ROLE" if tried else "in the catalog, because SET ROLE is not allowed"
+        yield Check(ROLE, "ok", f"{app.name}: privileges checked {how}")
     yield from _of_login(app, server)
     yield from _of_settings(app, server, home)
 
@@ -69,7 +71,7 @@ def _of_login(app: AppRole, server: Server) -> Iterator[Check]:
     if not (app.logs_in or app.login_member):
         yield _failed(ROLE, f"{app.name} cannot log in (NOLOGIN)", f"{alter} LOGIN;", by)
     if app.connection_limit == 0:
-        found = f"{app.name} may have no connection (CONNECTION LIMIT 0)"
+        found = f"{app.name} cannot open a connection (CONNECTION LIMIT 0)"
         yield _failed(ROLE, found, f"{alter} CONNECTION LIMIT -1;", by)
     if not app.connects:
         yield _failed(
@@ -93,7 +95,7 @@ def _of_settings(app: AppRole, server: Server, home: Schema) -> Iterator[Check]:
         yield Check(
             ROLE,
             "warning",
-            f"{app.name} does not find tables of {home.name} without the schema's name:"
+            f"{app.name} cannot find tables in {home.name} unless queries name the schema:"
             f" its search_path is {app.search_path}",
             f"{alter} search_path = {home.name};",
             by,
@@ -116,7 +118,7 @@ def of_objects(objects: Sequence[AppObject], role: str) -> Iterator[Check]:
         on = "SEQUENCE " if kind == "sequence" else ""
         for names in _portions([each.name for each in group]):
             found = f"{role} lacks {lacking} on {_shown(names)}"
-            found += f" ({partial}: on some columns only)" if partial else ""
+            found += f" ({partial}: granted on some columns only)" if partial else ""
             statement = f"GRANT {lacking} ON {on}{', '.join(names)} TO {role};"
             yield _failed(TABLES, found, statement, or_superuser(owner))
 
@@ -149,7 +151,7 @@ def of_hidden(objects: Iterable[AppObject], role: str) -> Iterator[Check]:
         if each.hidden:
             hint = f"CREATE POLICY ... ON {each.name} TO {role}, as {or_superuser(each.owner)}"
             verbs = _verbs(each.hidden)
-            found = f"row security of {each.name}: no policy lets {role} {verbs} it"
+            found = f"row level security on {each.name}: no policy lets {role} {verbs} it"
             yield Check(TABLES, "failure", found, hint=hint)
 
 
@@ -202,8 +204,8 @@ def of_allowed(objects: Sequence[AppObject], schemas: Sequence[AppSchema]) -> Ch
         if (count := sum(each.kind == kind for each in objects))
     ]
     if not counts:
-        return Check(TABLES, "ok", f"none yet in {names}")
-    return Check(TABLES, "ok", f"may use {', '.join(counts)} in {names}")
+        return Check(TABLES, "ok", f"no tables yet in {names}")
+    return Check(TABLES, "ok", f"can use {', '.join(counts)} in {names}")
 
 
 def of_new_table(
@@ -211,21 +213,21 @@ def of_new_table(
 ) -> Iterator[Check]:
     """What *role* lacks on a table that the role that migrates made in the *schema*."""
     default = f"ALTER DEFAULT PRIVILEGES FOR ROLE {worker.name} IN SCHEMA {schema.name} GRANT"
-    made = f"that {worker.name} makes in {schema.name}"
+    made = f"that {worker.name} creates in {schema.name}"
     by = or_superuser(worker.name)
     if lacking:
-        found = f"{role} lacks {lacking} on a table {made}"
+        found = f"{role} lacks {lacking} on new tables {made}"
         yield _failed(NEW_TABLES, found, f"{default} {lacking} ON TABLES TO {role};", by)
     if not uses_sequence:
-        found = f"{role} lacks USAGE on a sequence {made}"
+        found = f"{role} lacks USAGE on new sequences {made}"
         yield _failed(NEW_TABLES, found, f"{default} USAGE ON SEQUENCES TO {role};", by)
 
 
 def of_new_tables(schemas: Sequence[str], worker: Worker) -> Check:
     """That the application can use what will be made in the *schemas*."""
     if not schemas:
-        return Check(NEW_TABLES, "warning", "not tried: no table can be made")
-    found = f"may use one that {worker.name} makes in {', '.join(schemas)}"
+        return Check(NEW_TABLES, "warning", f"not checked: {worker.name} cannot create a table")
+    found = f"can use new tables that {worker.name} creates in {', '.join(schemas)}"
     return Check(NEW_TABLES, "ok", found)
 
 

@@ -44,8 +44,8 @@ def of_refusal(subject: str, problem: Problem) -> Check:
         return Check(
             subject,
             "warning",
-            f"not known, after a {cause_of(sqlstate).name}: {mask_secrets(problem.message)}",
-            hint="run again when less is going on",
+            f"not checked because of a {cause_of(sqlstate).name}: {mask_secrets(problem.message)}",
+            hint="run doctor again when the database is less busy",
         )
     message = mask_secrets(problem.message)
     found = f"{message} ({sqlstate})" if sqlstate else message
@@ -68,9 +68,9 @@ def or_superuser(role: str) -> str:
 
 def or_admin(role: str) -> str:
     """Who may grant *role*."""
-    return f"{SUPERUSER}, or who has the ADMIN OPTION on {role}"
+    return f"{SUPERUSER}, or a role with the ADMIN OPTION on {role}"
 
 
 def or_alterer(role: str) -> str:
     """Who may alter *role*: since PostgreSQL 16, CREATEROLE alone is not enough."""
-    return f"{SUPERUSER}, or who has CREATEROLE and may alter {role}"
+    return f"{SUPERUSER}, or a role with CREATEROLE that can alter {role}"

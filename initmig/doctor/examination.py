@@ -188,7 +188,7 @@ def _try_table(session: Session, home: Schema, worker: Worker) -> Check:
             except DatabaseRefused as error:
                 return rights.of_table(home, worker, verb, error.problems[0])
     verbs = ", ".join(verb for verb, _ in _TABLE[:-1])
-    return Check("table", "ok", f"may {verbs} and drop one in {home.name}")
+    return Check("table", "ok", f"can {verbs} and drop a table in {home.name}")
 
 
 def _find_history_schema(session: Session) -> Schema:
@@ -215,7 +215,7 @@ def _try_history(session: Session, there: Sequence[Found], worker: Worker) -> Ch
         return rights.of_history(there, worker, error.problems[0])
     except PlanError as error:
         return of_refusal("history", error.problems[0])._replace(exit_code=error.exit_code)
-    return Check("history", "ok", "may be kept" if there else "may be made and kept")
+    return Check("history", "ok", "can be written" if there else "can be created and written")
 
 
 def _look_for_outsiders(session: Session, server: Server, worker: Worker) -> Iterator[Check]:
@@ -250,7 +250,9 @@ def _look_at_migrations(
             unfinished = history.unfinished_migrations(session)
     except DatabaseRefused as error:
         refused = of_refusal("plan", error.problems[0])
-        yield refused._replace(level="warning", hint="mend the rights to the history first")
+        yield refused._replace(
+            level="warning", hint="fix the privileges on the history tables first"
+        )
         return
     ids = found.ids
     left = planning.left_to_do(run.listing, ids)
@@ -336,7 +338,7 @@ def refuse(checks: Sequence[Check]) -> None:
     failed = [check for check in checks if check.level == "failure"]
     if failed:
         message = f"{len(failed)} of {len(checks)} checks failed"
-        hint = "do what stands below each of them, and run doctor again"
+        hint = "follow the next step below each failed check, then run doctor again"
         plan_alone = all(check.exit_code == PlanError.exit_code for check in failed)
         kind = PlanError if plan_alone else DatabaseRefused
         raise kind("checks-failed", message, hint=hint)

@@ -23,23 +23,25 @@ def of_path(path: Sequence[PathSchema], grants: Sequence[Grant], worker: Worker)
     """Whether others may create objects in the schemas where names are looked up."""
     checks = list(_of_owners(path, worker))
     for schema in (each for each in path if each.exists):
-        what = f"create objects in {schema.name}, which can then run as {worker.name}"
+        what = f"create objects in {schema.name}, which migrations can then run as {worker.name}"
         on_schema = [each for each in grants if (each.kind, each.name) == ("SCHEMA", schema.name)]
         checks.extend(_revoking(PATH, what, on_schema))
     missing = [schema.name for schema in path if not schema.exists]
     if missing:
-        what = f"create the schema {' or '.join(missing)}, where names are looked up"
+        what = f"create the missing schema {' or '.join(missing)} of the search path"
         on_database = [each for each in grants if each.kind == "DATABASE"]
         checks.extend(_revoking(PATH, what, on_database, hint="or create the schema yourself"))
-    yield from checks or [Check(PATH, "ok", "others may create nothing where names are looked up")]
+    yield from checks or [
+        Check(PATH, "ok", "no untrusted role can create objects where names are looked up")
+    ]
 
 
 def _of_owners(path: Iterable[PathSchema], worker: Worker) -> Iterator[Check]:
     for schema in path:
         if schema.of_user and schema.foreign_owner:
             found = (
-                f"{schema.name} is in the search path as $user and belongs to"
-                f" {schema.foreign_owner}, whose objects can then run as {worker.name}"
+                f"{schema.name} is in the search path as $user and is owned by"
+                f" {schema.foreign_owner}; migrations can run its objects as {worker.name}"
             )
             statement = f"ALTER SCHEMA {schema.name} OWNER TO {worker.name};"
             yield Check(PATH, "warning", found, statement, or_superuser(schema.foreign_owner))
@@ -57,21 +59,21 @@ def of_history(grants: Iterable[Grant]) -> Iterator[Check]:
         for names, group in _grouped(alike, lambda grant: grant.name)
         for check in _revoking(HISTORY, f"change {names}", group)
     ]
-    yield from checks or [Check(HISTORY, "ok", "others may not change it")]
+    yield from checks or [Check(HISTORY, "ok", "no untrusted role can change it")]
 
 
 def of_connecting(connecting: Connecting, server: Server) -> Check:
     """Whether anybody may connect, which is all that it takes to hold the migration lock's key."""
     names = _some(connecting.roles)
     if not connecting.by_public:
-        found = f"only roles that were granted CONNECT could hold it: {names}"
-        return Check(KEY, "ok", found if names else "no other role may connect")
+        found = f"only roles with a grant of CONNECT could hold the migration lock: {names}"
+        return Check(KEY, "ok", found if names else "no other role can connect")
     revoke = f"REVOKE CONNECT ON DATABASE {server.database} FROM PUBLIC;"
     grant = f"GRANT CONNECT ON DATABASE {server.database} TO {server.login}; "
     return Check(
         KEY,
         "warning",
-        f"every role may connect, and whoever connects could hold the migration lock: {names}",
+        f"every role can connect, and could then hold the migration lock: {names}",
         revoke if connecting.login_granted else grant + revoke,
         or_superuser(server.database_owner),
         hint="GRANT CONNECT to your application's roles first",
@@ -86,12 +88,12 @@ def _revoking(subject: str, what: str, grants: Iterable[Grant], hint: str = "") 
         on = "" if grant.kind == "TABLE" else f"{grant.kind} "
         statement = f"REVOKE {grant.privileges} ON {on}{grant.name} FROM {', '.join(roles)};"
         by = or_superuser(grant.owner) if grant.grantor == grant.owner else grant.grantor
-        found = f"{_some(roles)} may {what} ({grant.privileges})"
+        found = f"{_some(roles)} can {what} ({grant.privileges})"
         yield Check(subject, "warning", found, statement, by, hint)
     through = [each for each in grants if each.member]
     for granted, group in _grouped(through, lambda grant: grant.grantee):
         roles = list(dict.fromkeys(each.member for each in group))
-        found = f"{_some(roles)} may {what}, as a member of {granted}"
+        found = f"{_some(roles)} can {what}, as a member of {granted}"
         statement = f"REVOKE {granted} FROM {', '.join(roles)};"
         yield Check(subject, "warning", found, statement, or_admin(granted), hint)
 

@@ -24,14 +24,14 @@ def of_role(server: Server, worker: Worker) -> Check:
     """Who logged in, and who does the work."""
     if worker.name == server.login:
         return Check("role", "ok", worker.name)
-    return Check("role", "ok", f"{server.login} works as {worker.name}")
+    return Check("role", "ok", f"logs in as {server.login}, runs migrations as {worker.name}")
 
 
 def of_refused_role(server: Server, role: str, problem: Problem) -> Check:
     """Why the user that logged in cannot work as *role*."""
     refused = of_refusal("role", problem)
     if not problem.server.lacks_right:
-        return refused._replace(hint="create it, or correct --role")
+        return refused._replace(hint="create the role, or correct --role")
     options = " WITH SET TRUE" if server.major >= 16 else ""
     return refused._replace(
         statement=f"GRANT {role} TO {server.login}{options};", by=or_admin(role), hint=""
@@ -45,16 +45,16 @@ def of_schemas(schemas: Sequence[Schema], worker: Worker, history: Schema) -> It
     """
     home = home_of(schemas)
     if home:
-        yield Check("schema", "ok", f"{home.name}, of the search path")
+        yield Check("schema", "ok", f"new objects go to {home.name}")
     elif not schemas:
         yield Check("schema", "failure", "the search path is empty", hint="set --schema")
     unusable = list(takewhile(lambda schema: not schema.usable, schemas))
     if not history.usable and history.name and history not in unusable:
         unusable.append(history)
     for schema in unusable:
-        found = f"{worker.name} may not use {schema.name}"
+        found = f"{worker.name} lacks USAGE on the schema {schema.name}"
         if not schema.owner:
-            found = f"{schema.name} does not exist"
+            found = f"the schema {schema.name} does not exist"
         level: Level = "warning" if home and schema != history else "failure"
         yield Check("schema", level, found, *_usable(schema, worker))
 
@@ -128,7 +128,8 @@ def of_need(
             yield from _of_use(stated.place, need, found, worker, server)
         case Fills(), Schema() as schema if not (schema.usable and schema.creatable):
             yield _lacking(
-                f"{stated.place} makes something in {schema.name}, and {worker.name} may not",
+                f"{stated.place} creates an object in {schema.name}, but {worker.name} lacks"
+                f" {_lacked(schema)} on this schema",
                 *_usable(schema, worker),
             )
         case Creates() as need, (Extension() | None) as extension:
@@ -138,17 +139,23 @@ def of_need(
             yield Check(
                 "pending",
                 "failure",
-                f"{stated.place}: {what} needs PostgreSQL {major}, and this is {server.version}",
-                hint="upgrade the server, or write it otherwise",
+                f"{stated.place}: {what} needs PostgreSQL {major}, but the server runs"
+                f" {server.version}",
+                hint="upgrade the server, or rewrite the statement",
             )
         case Obscures(setting), _:
             yield Check(
                 "pending",
                 "warning",
-                f"{stated.place} sets {setting}: what rights the rest of the file needs is not"
-                " looked up",
-                hint="try it on a copy of the database",
+                f"{stated.place} sets {setting}, so not all privileges that the rest of the file"
+                " needs are checked",
+                hint="test the migration on a copy of the database",
             )
+
+
+def _lacked(schema: Schema) -> str:
+    has = {"USAGE": schema.usable, "CREATE": schema.creatable}
+    return " and ".join(each for each in has if not has[each])
 
 
 def _of_use(
@@ -158,16 +165,17 @@ def _of_use(
     schema_by = or_superuser(found.schema_owner)
     if not found.schema_usable:
         statement = f"GRANT USAGE ON SCHEMA {found.schema} TO {worker.name};"
-        yield _lacking(f"{what}, and {worker.name} may not use its schema", statement, schema_by)
+        lacks = f"{what}, but {worker.name} lacks USAGE on the schema {found.schema}"
+        yield _lacking(lacks, statement, schema_by)
     if need.right not in _OWNERS and not found.privileged:
         statement = f"GRANT {need.right} ON {found.name} TO {worker.name};"
-        lacks = f"{what}, and {worker.name} has not the right to: {need.right}"
+        lacks = f"{what}, but {worker.name} lacks {need.right} on it"
         yield _lacking(lacks, statement, or_superuser(found.owner))
     if need.right in _OWNERS and not _is_owner(found, need.right):
-        yield _lacking(f"{what}, which belongs to {found.owner}", *_owning(found, worker, server))
+        yield _lacking(f"{what}, which is owned by {found.owner}", *_owning(found, worker, server))
     if need.right == "index" and not found.schema_creatable:
         statement = f"GRANT CREATE ON SCHEMA {found.schema} TO {worker.name};"
-        lacks = f"{what}, and {worker.name} may not create in its schema"
+        lacks = f"{what}, but {worker.name} lacks CREATE on the schema {found.schema}"
         yield _lacking(lacks, statement, schema_by)
 
 
@@ -187,7 +195,7 @@ def _owning(found: Found, worker: Worker, server: Server) -> tuple[str, str, str
     """
     if found.owner_is_superuser:
         return f"ALTER TABLE {found.name} OWNER TO {worker.name};", SUPERUSER, ""
-    hint = f"or --role={found.owner}" if found.member else ""
+    hint = f"or run with --role={found.owner}" if found.member else ""
     if server.major >= 16:
         statement = f"GRANT {found.owner} TO {worker.name} WITH INHERIT TRUE;"
     elif found.member:
@@ -203,24 +211,28 @@ def _of_creation(
     role = f"ALTER ROLE {worker.name}"
     match need.what:
         case "database" if not worker.creates_databases:
-            yield _lacking(f"{what}: not CREATEDB", f"{role} CREATEDB;", SUPERUSER)
+            yield _lacking(
+                f"{what}, but {worker.name} lacks CREATEDB", f"{role} CREATEDB;", SUPERUSER
+            )
         case "role" if not worker.creates_roles:
-            yield _lacking(f"{what}: not CREATEROLE", f"{role} CREATEROLE;", SUPERUSER)
+            yield _lacking(
+                f"{what}, but {worker.name} lacks CREATEROLE", f"{role} CREATEROLE;", SUPERUSER
+            )
         case "schema" if not worker.creates_in_database:
             yield _lacking_create(what, worker, server)
         case "extension" if extension is None or not extension.available:
             yield Check(
                 "pending",
                 "failure",
-                f"{what}, which the server does not have",
-                hint="install its package on the server's machine",
+                f"{what}, which is not available on the server",
+                hint="install the extension's package on the database server",
             )
         case "extension" if extension and _is_barred(extension, worker):
             yield _lacking(
-                f"{what}, which only a superuser may create",
+                f"{what}, which only a superuser can create",
                 f"CREATE EXTENSION {extension.name};",
                 SUPERUSER,
-                hint="and write IF NOT EXISTS in the migration",
+                hint="then write IF NOT EXISTS in the migration",
             )
         case "extension" if extension and not (extension.installed or worker.creates_in_database):
             yield _lacking_create(what, worker, server)
@@ -237,7 +249,7 @@ def _is_barred(extension: Extension, worker: Worker) -> bool:
 
 def _lacking_create(what: str, worker: Worker, server: Server) -> Check:
     return _lacking(
-        f"{what}, and {worker.name} may not create in the database",
+        f"{what}, but {worker.name} lacks CREATE on the database {server.database}",
         f"GRANT CREATE ON DATABASE {server.database} TO {worker.name};",
         or_superuser(server.database_owner),
     )
@@ -249,12 +261,12 @@ def _lacking(found: str, statement: str, by: str, hint: str = "") -> Check:
 
 def of_missing(missing: Missing) -> Check:
     """A table that a statement uses, and that is not there by then."""
-    found = f"{missing.place} uses {missing.name}, which neither exists nor is created before"
+    found = f"{missing.place} uses {missing.name}, which does not exist and is not created earlier"
     hint = f"did you mean {' or '.join(missing.nearest)}?" if missing.nearest else ""
     if missing.gone:
-        found = f"{missing.place} uses {missing.name}, which is gone since {missing.gone}"
+        found = f"{missing.place} uses {missing.name}, which no longer exists after {missing.gone}"
         hint = ""
-    return Check("pending", "failure", found, hint=hint or "correct the migration")
+    return Check("pending", "failure", found, hint=hint or "fix the migration")
 
 
 def of_unread(path: str, reason: str) -> Check:
@@ -262,12 +274,13 @@ def of_unread(path: str, reason: str) -> Check:
     return Check(
         "pending",
         "warning",
-        f"{path}, {reason}: not read by PostgreSQL 17's parser, so its rights are not looked up",
-        hint="syntax that is newer is all right where the server knows it",
+        f"not all privileges that {path} needs are checked: PostgreSQL 17's parser cannot read"
+        f" {reason}",
+        hint="ignore this if the syntax is newer and your server supports it",
     )
 
 
 def of_needs(unseen: Sequence[str]) -> Check:
     """That nothing was found missing; the migrations *unseen*, by their ids, call functions."""
-    words = f"; not looked into: the Python functions of {', '.join(unseen)}" if unseen else ""
-    return Check("pending", "ok", f"no missing privilege was found for what is pending{words}")
+    words = f"; Python functions are not checked: {', '.join(unseen)}" if unseen else ""
+    return Check("pending", "ok", f"no missing privileges found for the pending migrations{words}")

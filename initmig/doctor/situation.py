@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _OLDEST_MAJOR = 14
 _CLOCKS_APART_SECONDS = 5.0
-_OF_CLIENT = "take it out of the URL, or PGOPTIONS"
+_OF_CLIENT = "remove it from the URL or PGOPTIONS"
 
 
 def of_version(server: Server) -> Check:
@@ -28,7 +28,10 @@ def of_version(server: Server) -> Check:
     if server.major >= _OLDEST_MAJOR:
         return Check("server", "ok", found)
     return Check(
-        "server", "failure", f"{found}; {_OLDEST_MAJOR} is the oldest supported", hint="upgrade it"
+        "server",
+        "failure",
+        f"{found} is not supported: initmig needs {_OLDEST_MAJOR} or newer",
+        hint="upgrade the server",
     )
 
 
@@ -37,12 +40,12 @@ def of_tls(server: Server) -> Check:
     if server.tls:
         return Check("tls", "ok", server.tls)
     if server.local:
-        return Check("tls", "ok", "off, and the server is on this machine")
+        return Check("tls", "ok", "off, but the server is on this machine")
     return Check(
         "tls",
         "warning",
-        "off: whoever is between here and the server can read everything",
-        hint="sslmode=verify-full in the URL, with the server's certificate authority",
+        "off: anyone on the network between here and the server can read everything",
+        hint="set sslmode=verify-full in the URL, and sslrootcert to the server's CA certificate",
     )
 
 
@@ -50,26 +53,28 @@ def of_clock(ahead_seconds: float) -> Check:
     """Whether the server's clock, so many seconds ahead of this machine's, is near enough."""
     apart = format_duration(abs(ahead_seconds))
     if abs(ahead_seconds) < _CLOCKS_APART_SECONDS:
-        return Check("clock", "ok", f"{apart} apart")
+        return Check(
+            "clock", "ok", f"the clocks of the server and of this machine differ by {apart}"
+        )
     where = "ahead of" if ahead_seconds > 0 else "behind"
     return Check(
         "clock",
         "warning",
         f"the server's clock is {apart} {where} this machine's",
-        hint="synchronize both: certificates and tokens are judged by them; migrations are"
-        " recorded by the server's",
+        hint="synchronize both clocks: certificates and tokens expire by them, and migrations are"
+        " recorded with the server's time",
     )
 
 
 def of_pooler(*, pooled: bool) -> Check:
     """Whether a pooler stands in the way, of a mode in which transactions are possible."""
     if not pooled:
-        return Check("pooler", "ok", "none, a connection of its own")
+        return Check("pooler", "ok", "none: the session has its own server connection")
     return Check(
         "pooler",
         "warning",
-        "behind a pooler: the lock takes a second server connection",
-        hint="let it have two at least, or connect to PostgreSQL directly",
+        "a pooler shares server connections: the migration lock needs a second one",
+        hint="allow at least two server connections, or connect to PostgreSQL directly",
     )
 
 
@@ -94,7 +99,7 @@ def of_writing(server: Server) -> Check:
             "writing",
             "failure",
             "the server is a standby",
-            hint="name the primary; with several hosts, target_session_attrs=read-write",
+            hint="connect to the primary; with several hosts, set target_session_attrs=read-write",
         )
     if server.read_only:
         return Check(
@@ -104,7 +109,7 @@ def of_writing(server: Server) -> Check:
             _setting(server, "default_transaction_read_only", "off"),
             _setter(server),
         )
-    return Check("writing", "ok", "the server is a primary, transactions may write")
+    return Check("writing", "ok", "the server is a primary, and transactions can write")
 
 
 def of_timeouts(server: Server, timeouts: Iterable[Timeout], *, pooled: bool) -> Iterator[Check]:
@@ -121,15 +126,15 @@ def of_timeouts(server: Server, timeouts: Iterable[Timeout], *, pooled: bool) ->
             hint=_OF_CLIENT if by_client else "",
         )
     if not ending:
-        yield Check("timeouts", "ok", "none that would end a migration")
+        yield Check("timeouts", "ok", "none that could end a migration")
 
 
 # Behind a pooler initmig sets them in its own transactions alone.
 _ENDING = {
-    "idle_in_transaction_session_timeout": "ends a non-transactional function in Python that"
-    " computes so long in a transaction of its own",
-    "transaction_timeout": "ends a non-transactional function in Python with a transaction of its"
-    " own that takes so long",
+    "idle_in_transaction_session_timeout": "PostgreSQL ends a non-transactional Python"
+    " function that leaves its own transaction idle for longer",
+    "transaction_timeout": "PostgreSQL ends a non-transactional Python function whose own"
+    " transaction takes longer",
 }
 
 
@@ -145,19 +150,23 @@ class _Harm(NamedTuple):
 
 # Each has ended a migration in tests/integration/test_doctor.py.
 _HARM = {
-    "exit_on_error": _Harm("failure", "each error ends the connection, also those expected", "off"),
-    "restrict_nonsystem_relation_kind": _Harm("warning", "a statement that uses one fails", "''"),
+    "exit_on_error": _Harm(
+        "failure", "every error ends the connection, even an expected one", "off"
+    ),
+    "restrict_nonsystem_relation_kind": _Harm(
+        "warning", "a statement fails if it uses such a relation", "''"
+    ),
     "row_security": _Harm(
         "warning",
-        "a statement fails on a table with row security that is in force for the role",
+        "a statement fails if row level security applies to the role on its table",
         "on",
     ),
     "standard_conforming_strings": _Harm(
-        "warning", "a backslash in a plain string escapes what follows it", "on"
+        "warning", "a backslash in an ordinary string is an escape character", "on"
     ),
     "temp_file_limit": _Harm(
         "warning",
-        "a statement that sorts or indexes more than that on disk fails",
+        "a statement fails if it needs more temporary disk space, as large sorts do",
         "-1",
         by_superuser=True,
     ),
@@ -169,7 +178,7 @@ def of_settings(server: Server, settings: Iterable[Setting], commits: Commits) -
     checks = [_of_setting(server, each) for each in settings]
     if not server.standby:
         checks.extend(_of_commits(server, commits))
-    yield from checks or [Check("settings", "ok", "none that would end a migration")]
+    yield from checks or [Check("settings", "ok", "none that could end a migration")]
 
 
 def of_left_out(name: str, reason: str, effect: str) -> Check:
@@ -195,8 +204,8 @@ def _of_commits(server: Server, commits: Commits) -> Iterator[Check]:
     yield Check(
         "settings",
         "failure",
-        f"each COMMIT waits without an end: {there} (synchronous_standby_names is {commits.names})",
-        hint="start the standby, or change synchronous_standby_names; or let migrations not wait:"
+        f"every COMMIT waits forever: {there} (synchronous_standby_names is {commits.names})",
+        hint="start the standby, or change synchronous_standby_names; or let COMMIT not wait:"
         f" {_setting(server, 'synchronous_commit', 'local')}",
     )
 
@@ -219,7 +228,7 @@ def of_limits(server: Server, limits: Iterable[Limit]) -> Iterator[Check]:
         yield Check(
             "connections",
             "warning",
-            f"{limit.of} has no connection left beside this one:"
+            f"{limit.of} has no free connection besides this one:"
             f" {limit.used} of {limit.limit} are in use",
             *_raised(server, limit),
         )
@@ -236,7 +245,7 @@ def _raised(server: Server, limit: Limit) -> tuple[str, str, str]:
         case "the database":
             by = or_superuser(server.database_owner)
             return f"ALTER DATABASE {server.database} {to}", by, ""
-    return "", "", "raise max_connections, or have others use a pooler"
+    return "", "", "raise max_connections, or connect other clients through a pooler"
 
 
 def _setting(server: Server, name: str, value: str) -> str:
@@ -260,13 +269,15 @@ def of_others(holder: WaitingInQueue | None, yoyo: WaitingForYoyo | None) -> Che
         return Check(
             "lock",
             "warning",
-            f"the lock row of a yoyo with process id {yoyo.pid}, since {yoyo.locked_at_utc} UTC",
-            hint="if that yoyo is no more, remove it with `initmig unlock`",
+            f"yoyo with process id {yoyo.pid} has held its lock row since {yoyo.locked_at_utc} UTC",
+            hint="if that yoyo is no longer running, remove its row with `initmig unlock`",
         )
     if holder and holder.is_migrator:
-        found = f"another migrator is at work: {holder.holder}"
+        found = f"another migrator holds the migration lock: {holder.holder}"
         return Check("lock", "warning", found, hint=holder.next_step)
     if holder:
-        found = f"a session that is not an initmig holds the migration lock: {holder.holder}"
+        found = (
+            f"a session that does not belong to initmig holds the migration lock: {holder.holder}"
+        )
         return Check("lock", "warning", found, hint=holder.next_step)
     return Check("lock", "ok", "free")

@@ -615,7 +615,7 @@ def test_verifies_the_server_with_a_mounted_certificate(
     ("mode", "line"),
     [
         ("require", "ok tls TLSv1.3"),
-        ("disable", "warning tls off: whoever is between here and the server can read everything"),
+        ("disable", "warning tls off: anyone on the network between here and the server can read"),
     ],
 )
 def test_doctor_tells_whether_others_can_read(
@@ -624,7 +624,8 @@ def test_doctor_tells_whether_others_can_read(
     write(folder, WITH_TLS)
     env = connect_with(database, f"sslmode={mode}")
     result = run_image("doctor", env=env, options=database.options(folder))
-    assert line in [" ".join(each.split()) for each in result.out.splitlines()], result.err
+    lines = [" ".join(each.split()) for each in result.out.splitlines()]
+    assert any(each.startswith(line) for each in lines), result.err
     assert result.code == 0
 
 

@@ -624,7 +624,7 @@ def test_timeout_of_the_role_that_cannot_be_set_off_fails_a_migration_once_and_i
     write(folder, {"0001_t.py": OWN_TRANSACTION})
     url = make_pooler(pool_mode=mode).url(database.name)
     warned = initmig("doctor", url=url, folder=folder)
-    assert f"{name} is 200ms: ends a non-transactional function in Python" in warned.out
+    assert f"{name} is 200ms: PostgreSQL ends a non-transactional Python function" in warned.out
     result = initmig(url=url, folder=folder)
     assert result.code == 1
     assert database.value("SELECT last_value FROM tries") == 1

@@ -117,7 +117,7 @@ def test_doctor_says_that_the_server_is_too_old_and_what_is_left_out(
     result = initmig("doctor", "--json", url=old.url, folder=folder)
     checks = json.loads(result.out)["checks"]
     found = {check["subject"]: check["found"] for check in checks if check["level"] != "ok"}
-    assert found["server"].endswith("; 14 is the oldest supported")
+    assert "needs 14" in found["server"]
     assert found["settings"].startswith(f"{CHECK} cannot be set (this server does not have it):")
     assert (result.code, "went on without" in result.err) == (4, False)
 

@@ -176,7 +176,7 @@ CASES = {
     "some columns alone": Case(
         ("REVOKE UPDATE ON users FROM {app}", "GRANT UPDATE (id) ON users TO {app}"),
         ("GRANT UPDATE ON public.users TO {app};",),
-        found="{app} lacks UPDATE on public.users (UPDATE: on some columns only)",
+        found="{app} lacks UPDATE on public.users (UPDATE: granted on some columns only)",
     ),
     "privileges of a group that are not inherited": Case(
         (
@@ -456,7 +456,7 @@ def test_a_set_up_without_any_grant_is_fixed_by_what_is_printed(
     fixed = initmig("doctor", role, url=setup.mig, folder=setup.folder)
     assert fixed.code == 0, fixed.out
     name = setup.names["app"]
-    assert f"{name}: its privileges are looked up, because SET ROLE is not allowed" in fixed.out
+    assert f"{name}: privileges checked in the catalog" in fixed.out
     use(setup.app, in_public(("users", "orders", "parted", "added")))
 
 
@@ -467,10 +467,10 @@ def test_a_healthy_set_up_is_ok_in_every_line(setup: Setup) -> None:
         (
             "ok",
             "app-role",
-            f"{name}: its privileges are looked up, because SET ROLE is not allowed",
+            f"{name}: privileges checked in the catalog, because SET ROLE is not allowed",
         ),
-        ("ok", "app-tables", "may use 3 tables, 1 view, 3 sequences in public"),
-        ("ok", "app-new-tables", f"may use one that {setup.names['mig']} makes in public"),
+        ("ok", "app-tables", "can use 3 tables, 1 view, 3 sequences in public"),
+        ("ok", "app-new-tables", f"can use new tables that {setup.names['mig']} creates in public"),
     ]
     assert setup.found() == []
 
@@ -478,13 +478,13 @@ def test_a_healthy_set_up_is_ok_in_every_line(setup: Setup) -> None:
 def test_each_way_to_become_the_application_is_used(setup: Setup) -> None:
     new = setup.database.value("SELECT current_setting('server_version_num')::int >= 160000")
     grant = "GRANT {app} TO {mig}".format(**setup.names)
-    ways = {"": "looked up", grant: "tried"}
+    ways = {"": "in the catalog", grant: "with SET ROLE"}
     if new:
-        ways[f"{grant} WITH SET FALSE"] = "looked up"
+        ways[f"{grant} WITH SET FALSE"] = "in the catalog"
     for statement, way in ways.items():
         setup.database.execute(statement or "SELECT 1")
         [role, *others] = setup.checks()
-        assert f"its privileges are {way}" in role.found
+        assert f"privileges checked {way}" in role.found
         assert {each.level for each in (role, *others)} == {"ok"}
 
 
@@ -503,8 +503,8 @@ def test_row_security_without_a_policy_is_found_and_no_grant_is_printed(
     app, mig = setup.names["app"], setup.names["mig"]
     nothing, reading = f"no policy lets {app}", "insert into, update or delete from it"
     assert [(each.level, each.found, each.statement) for each in setup.found()] == [
-        ("failure", f"row security of public.orders: {nothing} {reading}", ""),
-        ("failure", f"row security of public.users: {nothing} select from, {reading}", ""),
+        ("failure", f"row level security on public.orders: {nothing} {reading}", ""),
+        ("failure", f"row level security on public.users: {nothing} select from, {reading}", ""),
     ]
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         use(setup.app, ["users"])
@@ -520,7 +520,7 @@ def test_row_security_without_a_policy_is_found_and_no_grant_is_printed(
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        ("ALTER ROLE {app} SUPERUSER", "{app} is a superuser, so it may do everything"),
+        ("ALTER ROLE {app} SUPERUSER", "{app} is a superuser, so it can do everything"),
         (
             "REASSIGN OWNED BY {mig} TO {app}; ALTER ROLE {mig} IN DATABASE {db} SET role = {app}",
             "",
@@ -534,7 +534,7 @@ def test_a_role_that_can_do_too_much_is_a_warning(setup: Setup, change: str, fou
     )
     [check] = setup.found()
     assert (check.level, check.subject, check.statement) == ("warning", "app-role", "")
-    expected = found or "{app} is also the role that migrates"
+    expected = found or "{app} is also the role that runs the migrations"
     assert check.found == expected.format(**setup.names)
 
 
@@ -600,7 +600,7 @@ def test_a_locked_table_is_not_waited_for(setup: Setup) -> None:
         other.execute("LOCK TABLE users")
         found = [each for each in setup.checks() if each.level != "ok"]
     assert {(each.level, each.subject) for each in found} == {("warning", "app-tables")}
-    assert all("not known, after a lock timeout" in each.found for each in found)
+    assert all("because of a lock timeout" in each.found for each in found)
 
 
 @pytest.mark.any_version

@@ -73,10 +73,7 @@ def test_text_has_the_statement_below_its_line_and_who_must_run_it(
     assert lines[index].split()[:2] == ["failure", "table"]
     next_step = f"  next: GRANT CREATE ON SCHEMA public TO {name};  -- as postgres, or a superuser"
     assert lines[index + 1] == next_step
-    assert (
-        "1 of 17 checks failed [checks-failed]\n  next: do what stands below each of them"
-        in result.err
-    )
+    assert "1 of 17 checks failed [checks-failed]\n  next: follow the next step" in result.err
     assert result.code == 4
 
 
@@ -104,7 +101,7 @@ def test_a_role_that_may_do_nothing_is_told_all_the_same(
     )
     result = initmig("doctor", "--json", url=nobody, folder=one)
     name = urlsplit(nobody).username
-    assert not_ok(result) == [("failure", "schema", f"{name} may not use public")]
+    assert not_ok(result) == [("failure", "schema", f"{name} lacks USAGE on the schema public")]
     assert result.code == 4
 
 
@@ -115,8 +112,9 @@ def test_a_role_that_helps_is_worked_as(initmig: Initmig, database: Database, on
     database.execute(f"CREATE SCHEMA s AUTHORIZATION {name}")
     result = initmig("doctor", "--json", f"--role={name}", "--schema=s", url=login, folder=one)
     assert not_ok(result) == []
-    assert found(result, "role") == f"{urlsplit(login).username} works as {name}"
-    assert found(result, "schema") == "s, of the search path"
+    user = urlsplit(login).username
+    assert found(result, "role") == f"logs in as {user}, runs migrations as {name}"
+    assert found(result, "schema") == "new objects go to s"
     assert (result.code, database.tables("s")) == (0, set())
 
 
@@ -179,7 +177,7 @@ def test_behind_a_pooler_rights_are_tried_and_nothing_stays(
         for _ in range(2):
             result = initmig("doctor", "--json", "--role=pg_monitor", url=url, folder=one)
             assert ("warning", "pooler") in [check[:2] for check in not_ok(result)]
-            assert result.code == 4  # pg_monitor may not create in public
+            assert result.code == 4  # pg_monitor lacks CREATE on public
         with Database(url).connect() as connection:
             rows = connection.execute("SELECT current_user, current_setting('lock_timeout')")
             assert rows.fetchall() == [("postgres", "0")]
@@ -215,7 +213,7 @@ def test_no_lock_is_waited_for(initmig: Initmig, database: Database, one: Path) 
         other.execute("LOCK TABLE _yoyo_migration, yoyo_lock")
         result = initmig("doctor", "--json", url=database.url, folder=one)
         told = not_ok(result)
-    timeout = "not known, after a lock timeout: canceling statement due to lock timeout"
+    timeout = "not checked because of a lock timeout: canceling statement due to lock timeout"
     assert told == [("warning", "history", timeout), ("warning", "plan", timeout)]
     assert result.code == 0
 
@@ -240,7 +238,8 @@ def test_who_holds_the_lock_is_named(initmig: Initmig, database: Database, one: 
     [(level, subject, said)] = not_ok(result)
     assert (level, subject, result.code) == ("warning", "lock", 0)
     who = f"pid {pid} (somebody, user postgres"
-    assert said.startswith(f"a session that is not an initmig holds the migration lock: {who}")
+    assert "does not belong to initmig" in said
+    assert who in said
 
 
 @pytest.mark.parametrize(("pid", "told"), [(4711, True), (-4711, False)])
@@ -250,7 +249,7 @@ def test_the_row_of_a_stock_yoyo_is_told_that_of_a_dead_initmig_is_no_obstacle(
     assert initmig(url=database.url, folder=one).code == 0
     database.execute(f"INSERT INTO yoyo_lock VALUES (1, '2026-01-02 03:04:05', {pid})")
     result = initmig("doctor", "--json", url=database.url, folder=one)
-    said = "the lock row of a yoyo with process id 4711, since 2026-01-02 03:04:05 UTC"
+    said = "yoyo with process id 4711 has held its lock row since 2026-01-02 03:04:05 UTC"
     assert not_ok(result) == ([("warning", "lock", said)] if told else [])
     assert database.query("SELECT pid FROM yoyo_lock") == [(pid,)]
 
@@ -358,15 +357,15 @@ def test_python_is_not_looked_into_and_that_is_said(
     function = "from yoyo import step\nstep(lambda connection: connection.execute('TABLE no_such'))"
     write(folder, {"0001_p.py": function})
     result = initmig("doctor", "--json", url=database.url, folder=folder)
-    assert found(result, "pending").endswith("; not looked into: the Python functions of 0001_p")
+    assert found(result, "pending").endswith("; Python functions are not checked: 0001_p")
     assert result.code == 0
 
 
 @pytest.mark.parametrize(
     ("sql", "said"),
     [
-        ("DROP TABLE no_such", "uses no_such, which neither exists nor is created before"),
-        ("CREATE EXTENSION no_such", "which the server does not have"),
+        ("DROP TABLE no_such", "uses no_such, which does not exist"),
+        ("CREATE EXTENSION no_such", "which is not available"),
     ],
 )
 def test_sql_in_python_is_looked_into(
@@ -408,7 +407,7 @@ def test_thousands_of_statements_and_deep_expressions_are_read(
     result = initmig("doctor", "--json", url=database.url, folder=folder)
     [(level, subject, said)] = not_ok(result)
     assert (level, subject, result.code) == ("warning", "pending", 0)
-    assert "0001_t.sql, line 5003: nested too deeply" in said
+    assert "line 5003: nested too deeply" in said
 
 
 def test_an_autovacuum_worker_takes_nobodys_connection(
@@ -445,7 +444,7 @@ def test_rights_are_tried_where_the_whole_server_is_read_only_by_default(
     server = make_server(default_transaction_read_only="on")
     result = initmig("doctor", "--json", url=server.url(), folder=one)
     assert [check[:2] for check in not_ok(result)] == [("failure", "writing")]
-    assert found(result, "history") == "may be made and kept"
+    assert found(result, "history") == "can be created and written"
     assert result.code == 4
     assert Database(server.url()).tables() == set()
 
@@ -486,7 +485,7 @@ def test_commits_that_no_standby_confirms_are_a_failure(
                 "failure",
                 "settings",
                 (
-                    "each COMMIT waits without an end: 0 of 1 synchronous standbys are connected"
+                    "every COMMIT waits forever: 0 of 1 synchronous standbys are connected"
                     " (synchronous_standby_names is ANY 1 (*))"
                 ),
             )

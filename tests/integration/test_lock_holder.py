@@ -98,8 +98,8 @@ def test_holder_is_named_with_its_role_and_the_statement_that_ends_it(
         assert f"; {told['next_step']}" in text.err
 
         [lock] = [each for each in json.loads(examined.out)["checks"] if each["subject"] == "lock"]
-        who = "a session that is not an initmig holds the migration lock: pid"
-        who = "another migrator is at work: pid" if case.is_migrator else who
+        who = "a session that does not belong to initmig holds the migration lock: pid"
+        who = "another migrator holds the migration lock: pid" if case.is_migrator else who
         assert lock["found"].startswith(who)
         assert (lock["level"], lock["hint"]) == ("warning", told["next_step"])
 

@@ -65,7 +65,7 @@ def of(need: Need, known: Found | None = None, server: Server = SERVER) -> list[
 def test_postgresql_14_is_the_oldest_supported(number: int, level: str) -> None:
     check = of_version(SERVER._replace(version_number=number))
     assert (check.subject, check.level) == ("server", level)
-    assert ("14 is the oldest supported" in check.found) == (level == "failure")
+    assert ("needs 14" in check.found) == (level == "failure")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_statement_that_is_too_new_is_named_with_its_place() -> None:
     need = Requires("MERGE", 15)
     assert of(need) == []
     [check] = of(need, server=SERVER._replace(version_number=140020, version="14.20"))
-    assert check.found == "a.sql:2:1: MERGE needs PostgreSQL 15, and this is 14.20"
+    assert check.found == "a.sql:2:1: MERGE needs PostgreSQL 15, but the server runs 14.20"
     assert check.level == "failure"
 
 
@@ -97,9 +97,9 @@ def test_a_statement_that_is_too_new_is_named_with_its_place() -> None:
     ("number", "member", "statement", "hint"),
     [
         (160000, False, "GRANT other TO app WITH INHERIT TRUE;", ""),
-        (160000, True, "GRANT other TO app WITH INHERIT TRUE;", "or --role=other"),
+        (160000, True, "GRANT other TO app WITH INHERIT TRUE;", "or run with --role=other"),
         (150000, False, "GRANT other TO app;", ""),
-        (150000, True, "ALTER ROLE app INHERIT;", "or --role=other"),
+        (150000, True, "ALTER ROLE app INHERIT;", "or run with --role=other"),
     ],
 )
 def test_the_owners_rights_are_given_as_the_version_has_it(
@@ -108,7 +108,7 @@ def test_the_owners_rights_are_given_as_the_version_has_it(
     need = Uses(Relation("", "t"), "owner", "alters")
     server = SERVER._replace(version_number=number)
     [check] = of(need, OTHERS._replace(member=member), server)
-    assert check.found == "a.sql:2:1 alters public.t, which belongs to other"
+    assert check.found == "a.sql:2:1 alters public.t, which is owned by other"
     assert (check.statement, check.hint) == (statement, hint)
 
 
@@ -130,7 +130,7 @@ def test_set_role_is_granted_as_the_version_has_it(number: int, statement: str) 
     problem = Problem("missing-privilege", "permission denied", server=ServerMessage("42501"))
     check = of_refused_role(SERVER._replace(version_number=number), "boss", problem)
     assert check.statement == statement
-    assert check.by == "a superuser, or who has the ADMIN OPTION on boss"
+    assert check.by == "a superuser, or a role with the ADMIN OPTION on boss"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_timeouts_that_initmig_does_not_set_itself_are_told(
 def test_a_timeout_of_the_url_is_no_matter_of_a_statement() -> None:
     timeout = Timeout("transaction_timeout", "1s", 1.0, "client")
     [check] = of_timeouts(SERVER, [timeout], pooled=True)
-    assert (check.statement, check.hint) == ("", "take it out of the URL, or PGOPTIONS")
+    assert (check.statement, check.hint) == ("", "remove it from the URL or PGOPTIONS")
 
 
 def test_of_all_limits_the_one_with_the_fewest_left_counts() -> None:
@@ -178,7 +178,7 @@ def test_a_setting_of_the_client_is_taken_out_where_it_is() -> None:
     [check] = of_settings(SERVER, [setting], Commits("", "on", 0))
     assert "set by the connection string or PGOPTIONS" in check.found
     assert (check.level, check.statement, check.by) == ("failure", "", "")
-    assert check.hint == "take it out of the URL, or PGOPTIONS"
+    assert "PGOPTIONS" in check.hint
 
 
 @pytest.mark.parametrize(
