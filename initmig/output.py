@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from initmig.durations import format_duration
+from initmig.durations import counted, format_duration
 from initmig.records import TYPE_CHECKING
 from initmig.sql.alone import refused_in_transaction
-from initmig.sql.locks import blocked_by
+from initmig.sql.locks import blocked_by, in_words
 from initmig.sql.masking import mask_sql
 from initmig.visible import in_one_line, to_json
 
@@ -42,9 +42,10 @@ def _state(row: MigrationStatus) -> str:
     if row.unfinished is None:
         return ", ".join([row.state, *_remarks(row)])
     done = row.unfinished.parts_done
+    state = "half-applied, rolling back" if row.state == "rolling back" else "half-applied"
     if not row.parts:
-        return f"{row.state}: {done} parts done"
-    words = f"{row.state}: {done} of {len(row.parts)} parts done"
+        return f"{state}: {counted(done, 'part')} done"
+    words = f"{state}: {done} of {counted(len(row.parts), 'part')} done"
     return f"{words}, next {row.parts[done]}" if done < len(row.parts) else words
 
 
@@ -52,7 +53,7 @@ def _remarks(row: MigrationStatus) -> Iterator[str]:
     if row.state == "unknown" and row.applied and row.applied.breaking:
         yield "breaking"
     if row.behind:
-        yield f"out of order, behind {row.behind}"
+        yield f"out of order (sorts before {row.behind})"
 
 
 def table(lines: Sequence[tuple[str, ...]]) -> str:
@@ -135,7 +136,7 @@ def _facts(migration: Migration) -> Iterator[str]:
     if migration.breaking:
         facts.append("breaking")
     if migration.depends:
-        facts.append(f"after {', '.join(sorted(migration.depends))}")
+        facts.append(f"depends on {', '.join(sorted(migration.depends))}")
     yield f"{migration.id} ({'; '.join(facts)})"
 
 
@@ -148,8 +149,8 @@ def _refused(migration: Migration) -> Iterator[str]:
 def _expected(forecasts: Iterable[Forecast]) -> Iterator[str]:
     for each in forecasts:
         for lock in each.locks:
-            blocked = blocked_by(lock.mode)
-            yield f"{_at(each)}: {lock.mode} on {lock.table}, which blocks {blocked}"
+            blocked = in_words(blocked_by(lock.mode))
+            yield f"{_at(each)}: takes {lock.mode} on {lock.table}, which blocks {blocked}"
         for what in each.not_analysed:
             yield f"{_at(each)}: not analysed: {what}"
         for advice in each.advice:

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from initmig.sql.statements import Node
 
 _IN_TWO = (
-    "add it NOT VALID, which takes no time, and VALIDATE CONSTRAINT in the next migration, which"
-    " blocks no writes"
+    "add it NOT VALID, which does not scan the table, and run VALIDATE CONSTRAINT in the next"
+    " migration, which does not block writes"
 )
-_CONCURRENTLY = "in a file of its own with `-- transactional: false`"
+_BLOCKING = "while it blocks reads and writes"
+_CONCURRENTLY = "in a separate file with `-- transactional: false`"
 
 _VOLATILE = {
     *("clock_timestamp", "gen_random_uuid", "nextval", "random", "statement_timestamp"),
@@ -32,15 +33,19 @@ def advice_on(tree: Node) -> Iterator[str]:
             for each in node["cmds"]:
                 yield from _advice_on(each["AlterTableCmd"])
         case "IndexStmt" if "concurrent" not in node:
-            yield f"blocks writes until it is built: CREATE INDEX CONCURRENTLY, {_CONCURRENTLY}"
+            how = f"CREATE INDEX CONCURRENTLY {_CONCURRENTLY}"
+            yield f"blocks writes until the index is built: use {how}"
         case "DropStmt" if node["removeType"] == "OBJECT_INDEX" and "concurrent" not in node:
-            yield f"waits for, and blocks, everybody: DROP INDEX CONCURRENTLY, {_CONCURRENTLY}"
+            how = f"DROP INDEX CONCURRENTLY {_CONCURRENTLY}"
+            yield f"waits for all queries of the table, and blocks new ones: use {how}"
         case "ReindexStmt" if not options_of(node).get("concurrently"):
-            yield f"blocks everybody until it is built: REINDEX CONCURRENTLY, {_CONCURRENTLY}"
+            how = f"REINDEX CONCURRENTLY {_CONCURRENTLY}"
+            yield f"blocks queries until the index is rebuilt: use {how}"
         case "RefreshMatViewStmt" if "concurrent" not in node:
-            yield "blocks reads until it is done: CONCURRENTLY, with a unique index on the view"
+            how = "CONCURRENTLY, which needs a unique index on the view"
+            yield f"blocks reads until it is done: use {how}"
         case "UpdateStmt" | "DeleteStmt" if "whereClause" not in node:
-            yield "touches every row in one transaction: do it in portions"
+            yield "changes every row in one transaction: change the rows in batches"
         case "RenameStmt" if node["renameType"] in ("OBJECT_TABLE", "OBJECT_COLUMN"):
             yield _BREAKS
         case "DropStmt" if node["removeType"] == "OBJECT_TABLE":
@@ -48,7 +53,7 @@ def advice_on(tree: Node) -> Iterator[str]:
 
 
 _BREAKS = (
-    "an application of the release before may still use it: see expand and contract, and"
+    "the previous release of the application may still use it: see expand and contract, and"
     " `-- breaking: true`"
 )
 
@@ -59,18 +64,18 @@ def _advice_on(command: Node) -> Iterator[str]:
             yield _BREAKS
         case {"subtype": "AT_SetNotNull"}:
             yield (
-                "reads the whole table while nobody else can: ADD CHECK (... IS NOT NULL) NOT VALID"
-                " and VALIDATE it in an earlier migration, then it need not"
+                f"scans the whole table {_BLOCKING}: to avoid the scan, ADD CHECK (... IS NOT NULL)"
+                " NOT VALID and VALIDATE it in an earlier migration"
             )
         case {"subtype": "AT_AlterColumnType"}:
             yield (
-                "rewrites the table while nobody can use it, unless the types are stored alike: add"
-                " a new column, fill it in portions, and drop the old one in a later release"
+                f"rewrites the table {_BLOCKING}, unless both types are stored in the same way: add"
+                " a new column, fill it in batches, and drop the old one in a later release"
             )
         case {"subtype": "AT_AddColumn", "def": {"ColumnDef": column}} if _rewrites(column):
             yield (
-                "rewrites the table while nobody can use it: add the column without the default,"
-                " SET DEFAULT, and fill it in portions"
+                f"rewrites the table {_BLOCKING}: add the column without the default, then SET"
+                " DEFAULT, and fill the old rows in batches"
             )
         case {"subtype": "AT_AddConstraint", "def": {"Constraint": constraint}}:
             yield from _advice_on_constraint(constraint)
@@ -79,12 +84,12 @@ def _advice_on(command: Node) -> Iterator[str]:
 def _advice_on_constraint(constraint: Node) -> Iterator[str]:
     match constraint:
         case {"contype": "CONSTR_FOREIGN"} if "skip_validation" not in constraint:
-            yield f"reads the table while writes to both are blocked: {_IN_TWO}"
+            yield f"scans the table while it blocks writes to both tables: {_IN_TWO}"
         case {"contype": "CONSTR_CHECK"} if "skip_validation" not in constraint:
-            yield f"reads the whole table while nobody else can: {_IN_TWO}"
+            yield f"scans the whole table {_BLOCKING}: {_IN_TWO}"
         case {"contype": "CONSTR_UNIQUE" | "CONSTR_PRIMARY"} if "indexname" not in constraint:
             yield (
-                "builds an index while nobody can use the table: CREATE UNIQUE INDEX CONCURRENTLY"
+                f"builds an index {_BLOCKING}: use CREATE UNIQUE INDEX CONCURRENTLY"
                 f" {_CONCURRENTLY}, then ADD ... USING INDEX"
             )
 

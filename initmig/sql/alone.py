@@ -97,7 +97,7 @@ def _refused(migration: Migration, direction: Direction) -> Iterator[Refused]:
         elif isinstance(each.kind, EndsBlock):
             begin = None
         elif (begin or migration.transactional) and _is_refused(each.kind):
-            fact = f"PostgreSQL refuses `{each.text}` in a transaction, so {what} would fail"
+            fact = f"`{each.text}` cannot run inside a transaction, so {what} would fail"
             yield Refused(migration.id, direction, each.place, fact, _next_step(migration, begin))
 
 
@@ -145,15 +145,15 @@ def advice_after(migration: Migration, sqlstate: str, routine: str, context: str
         if migration.transactional:
             return f"{directive_for(migration)}, so that a procedure or DO block can commit"
         return (
-            "let a procedure or DO block commit where it is a statement of its own, neither"
-            " between BEGIN and COMMIT nor called by a function"
+            "run the procedure or DO block as a separate statement, not between BEGIN and COMMIT"
+            " and not in a function"
         )
     if sqlstate != _IN_TRANSACTION or routine not in _REFUSING:
         return ""
     if not migration.transactional:
         return (
-            "make it a statement of its own, neither between BEGIN and COMMIT nor in a function"
+            "run it as a separate statement, not between BEGIN and COMMIT and not in a function"
             " or DO block"
         )
-    inside = "; if a function or DO block runs it, make it a statement of its own as well"
+    inside = "; if a function or DO block runs it, also move it to a separate statement"
     return f"{directive_for(migration)}{inside if context else ''}"

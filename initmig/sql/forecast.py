@@ -102,7 +102,7 @@ def _of_step(step: Step, relations: Relations) -> Iterator[Forecast]:
     for each in parsed(step.data):
         place = step.place_at(each.start)
         if each.tree is None:
-            unread = f"PostgreSQL 17's parser does not read it: {each.error}"
+            unread = f"PostgreSQL 17's parser cannot read it: {each.error}"
             yield Forecast(place, (), (), (unread,))
             continue
         locks = tuple(_locks(each.tree, relations))

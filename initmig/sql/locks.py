@@ -54,6 +54,11 @@ def blocked_by(mode: str) -> str:
     return WRITES if _WRITING in conflicts else DDL_ALONE
 
 
+def in_words(blocked: str) -> str:
+    """What `blocked_by` returned, for people."""
+    return "DDL only" if blocked == DDL_ALONE else blocked
+
+
 def strongest(modes: Iterable[str]) -> str:
     """The strongest of *modes*; empty if there is none."""
     return max(modes, key=("", *LOCK_MODES).index, default="")

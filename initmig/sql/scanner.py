@@ -102,11 +102,11 @@ _PIECE = 1 << 16
 _DIRECTIVE = r"--\s*(\w+)\s*:\s*(.*)"
 
 _META_COMMAND_HINTS = {
-    "c connect": "delete it: initmig connects to the one database of its settings",
+    "c connect": "delete it: initmig stays connected to the database in its settings",
     "copy": "write INSERT ... VALUES, or a Python migration that uses cursor.copy()",
-    "i ir include include_relative": "make that file a migration of its own",
-    "set gset unset prompt": "write the values out: psql's variables are not replaced",
-    "if elif else endif": "decide in a DO block with IF, or in a Python migration",
+    "i ir include include_relative": "make that file a separate migration",
+    "set gset unset prompt": "write the values themselves: initmig does not replace psql variables",
+    "if elif else endif": "use IF in a DO block, or write a Python migration",
     "gexec": "loop over the query in a DO block, and EXECUTE each row",
     "g gx gdesc ;": "end the statement with a semicolon",
     "echo qecho warn": "delete it, or RAISE NOTICE in a DO block",
@@ -300,9 +300,8 @@ def preparing_transactions(text: str) -> list[Finding]:
         Finding(
             "prepare-transaction",
             command.start(),
-            "PREPARE TRANSACTION would leave the transaction neither committed nor rolled back,"
-            " and its locks held",
-            "write COMMIT",
+            "PREPARE TRANSACTION would leave the transaction open, with its locks",
+            "write COMMIT instead",
         )
         for command in _transaction_commands(text)
         if command[0].upper() == "PREPARE"
@@ -343,9 +342,9 @@ def psql_only(text: str) -> list[Finding]:
                 Finding(
                     "copy-without-data",
                     start,
-                    r"COPY ... FROM STDIN without its data, on the lines behind it up to \.",
-                    r"let the data begin on the line below the semicolon, and a line of \. end it,"
-                    " as pg_dump writes it; or write INSERT ... VALUES",
+                    r"COPY ... FROM STDIN has no data on the lines after it, up to a line with \.",
+                    r"begin the data on the line after the semicolon, and end it with a line \. as"
+                    " pg_dump does; or write INSERT ... VALUES",
                 )
             )
     return findings
@@ -412,7 +411,7 @@ def _comments(text: str, start: int, end: int) -> Iterator[int]:
 def _transaction_finding(command: re.Match[str]) -> Finding:
     name = command[0].upper()
     name = {"START": "START TRANSACTION", "PREPARE": "PREPARE TRANSACTION"}.get(name, name)
-    effect = "begin a transaction in the one" if command["opens"] else "end the transaction"
+    effect = "begin a transaction inside the one" if command["opens"] else "end the transaction"
     remedy = "delete it"
     if command["opens"] and not _compiled(_PLAIN_BEGIN).fullmatch(
         command.string, command.start(), command.endpos
@@ -422,16 +421,19 @@ def _transaction_finding(command: re.Match[str]) -> Finding:
         "transaction-command",
         command.start(),
         f"{name} would {effect} that initmig opened for this file",
-        f"{remedy}: initmig runs each file in one transaction; "
-        'or put "-- transactional: false" at the top',
+        f"{remedy}, because initmig runs each file in one transaction;"
+        " or put `-- transactional: false` at the top",
     )
 
 
 def _lock_finding(start: int, found: re.Match[str]) -> Finding:
     if found[1]:
-        hint = "release the locks that the file has taken, each with pg_advisory_unlock(key)"
+        hint = "release only the locks that the file took, each with pg_advisory_unlock(key)"
     else:
-        hint = "delete it: initmig resets what a file sets; or write DISCARD TEMP, or DISCARD PLANS"
+        hint = (
+            "delete it, because initmig resets what a file sets; or write DISCARD TEMP or"
+            " DISCARD PLANS"
+        )
     name = found[1] or "DISCARD ALL"
     return Finding("releases-lock", start, f"{name} would release the migration lock", hint)
 
@@ -441,8 +443,8 @@ def _meta_command_finding(command: re.Match[str]) -> Finding:
     return Finding(
         "psql-command",
         command.start(),
-        f"{command[0]} is a command of psql, not SQL",
-        next(hints, "delete it: only psql knows commands that begin with a backslash"),
+        f"{command[0]} is a psql command, not SQL",
+        next(hints, "delete it, because only psql knows commands that begin with a backslash"),
     )
 
 

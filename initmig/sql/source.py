@@ -66,7 +66,7 @@ class Source:
             self.problems.append(
                 Problem(
                     "not-utf8",
-                    f"byte 0x{data[wrong]:02x} is not UTF-8",
+                    f"byte 0x{data[wrong]:02x} is not valid UTF-8",
                     f"save the file as UTF-8, for example: iconv -f LATIN1 -t UTF-8 {self.path}",
                     place,
                 )
@@ -76,7 +76,7 @@ class Source:
             self.problems.append(
                 Problem(
                     "nul-character",
-                    "a NUL character, at which PostgreSQL would stop reading",
+                    "the file contains a NUL character, where PostgreSQL would stop reading",
                     "remove it",
                     place_at(self.path, data, nul),
                 )
@@ -136,9 +136,9 @@ class Source:
             return default
         value = given[-1].value
         if len(given) > 1:
-            fault = f"directive {name!r} stands {len(given)} times"
+            fault = f"directive {name!r} appears {len(given)} times"
         elif value.lower() not in _BOOLEANS:
-            fault = f"directive {name!r} is {value!r}, not true or false"
+            fault = f"directive {name!r} is {value!r}, but must be true or false"
         else:
             return _BOOLEANS[value.lower()]
         hint = f"write `-- {name}: true` or `-- {name}: false`, once"

@@ -286,7 +286,7 @@ def _placed(refused: _Refused, data: bytes, start: int) -> str:
 
 def _only(parsed: list[Node]) -> Node:
     if len(parsed) != 1:
-        raise _Refused("more statements than one")
+        raise _Refused("more than one statement")
     tree: Node = parsed[0]["stmt"]
     return tree
 

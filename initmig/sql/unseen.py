@@ -51,7 +51,7 @@ def _programs(relations: Relations, tree: Node) -> Iterator[str]:
         if written is None:
             continue
         if written.kind == "v" and len(relations.read_by(written)) != 1:
-            yield f"what is behind the view {relations.shown(written)}"
+            yield f"the tables behind the view {relations.shown(written)}"
         tables = list(behind(relations, written, event))
         if event != "INSERT" and "inh" in name:
             tables = [below for each in tables for below in relations.family_of(each)]
@@ -78,7 +78,7 @@ def _drop(_: Relations, node: Node) -> Iterator[str]:
     what = node["removeType"].removeprefix("OBJECT_")
     is_known = what in (*RELATIONS, "SCHEMA", "TRIGGER", "POLICY", "RULE") and what != "SEQUENCE"
     if what == "EXTENSION" or (cascades(node) and not is_known):
-        yield f"what else goes with the {what.lower().replace('_', ' ')}"
+        yield f"other objects that are dropped with the {what.lower().replace('_', ' ')}"
 
 
 def _alter_type(_: Relations, node: Node) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _alter_type(_: Relations, node: Node) -> Iterator[str]:
 def _every_table(key: str) -> Callable[[Relations, Node], Iterator[str]]:
     def rule(_: Relations, node: Node) -> Iterator[str]:
         if key not in node:
-            yield "every table of the schema or database, one after the other"
+            yield "every table of the schema or database, one by one"
 
     return rule
 

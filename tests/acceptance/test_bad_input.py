@@ -65,7 +65,7 @@ IN_FILES = {
     ),
     "a file that is not UTF-8": Bad(
         {"0002_x.sql": b"SELECT 1;\nSELECT 'caf\xe9';\n"},
-        "byte 0xe9 is not UTF-8",
+        "byte 0xe9 is not valid UTF-8",
         "save the file as UTF-8, for example: iconv -f LATIN1 -t UTF-8 ",
         "0002_x.sql:2:12",
     ),
@@ -84,7 +84,7 @@ IN_FILES = {
     ),
     "a misspelt value": Bad(
         {"0002_x.sql": "-- transactional: off\nVACUUM"},
-        "directive 'transactional' is 'off', not true or false",
+        "directive 'transactional' is 'off', but must be true or false",
         "write `-- transactional: true` or `-- transactional: false`, once",
         "0002_x.sql:1:4",
         "-- transactional: off",
@@ -118,32 +118,29 @@ IN_FILES = {
     ),
     "COMMIT": Bad(
         {"0002_x.sql": "SELECT 1;\n  commit;\nSELECT 2"},
-        "COMMIT would end the transaction that initmig opened for this file",
-        "delete it: initmig runs each file in one transaction; "
-        'or put "-- transactional: false" at the top',
+        "COMMIT would end the transaction",
+        "delete it",
         "0002_x.sql:2:3",
         "  commit;",
     ),
     "BEGIN": Bad(
         {"0002_x.sql": "BEGIN;\nSELECT 1;"},
-        "BEGIN would begin a transaction in the one that initmig opened for this file",
-        "delete it: initmig runs each file in one transaction; "
-        'or put "-- transactional: false" at the top',
+        "BEGIN would begin a transaction",
+        "delete it",
         "0002_x.sql:1:1",
         "BEGIN;",
     ),
     "COMMIT in a rollback": Bad(
         {"0002_x.sql": "SELECT 1", "0002_x.rollback.sql": "SELECT 1; COMMIT"},
-        "COMMIT would end the transaction that initmig opened for this file",
-        "delete it: initmig runs each file in one transaction; "
-        'or put "-- transactional: false" at the top',
+        "COMMIT would end the transaction",
+        "delete it",
         "0002_x.rollback.sql:1:11",
         "SELECT 1; COMMIT",
     ),
     "a command of psql": Bad(
         {"0002_x.sql": "SELECT 1;\n\\i other.sql\n"},
-        r"\i is a command of psql, not SQL",
-        "make that file a migration of its own",
+        r"\i is a psql command, not SQL",
+        "make that file a separate migration",
         "0002_x.sql:2:1",
         r"\i other.sql",
     ),

@@ -90,7 +90,7 @@ def test_a_plan_is_the_sql_that_would_run_and_writes_nothing(
     assert result.out == (
         f"-- 0001_a ({folder}/0001_a.sql)\n"
         "CREATE TABLE a ();\n\n"
-        f"-- 0002_b ({folder}/0002_b.sql; not transactional; after 0001_a)\n"
+        f"-- 0002_b ({folder}/0002_b.sql; not transactional; depends on 0001_a)\n"
         "-- transactional: false\n-- depends: 0001_a\nCREATE TABLE b ();\n\n"
         f"-- 0003_c ({folder}/0003_c.py)\n"
         "-- 2: not analysed: the Python function f\n"

@@ -221,7 +221,7 @@ def test_status_tells_what_is_half_way_and_at_which_statement(image: Image) -> N
     }
     shown = image.run("status")
     assert shown.code == 0
-    assert f"applying: 2 of 4 parts done, next {place}" in shown.out
+    assert f"half-applied: 2 of 4 parts done, next {place}" in shown.out
     assert image.run("status", "--check").code == 7
 
 

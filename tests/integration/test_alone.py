@@ -173,9 +173,9 @@ SQL_DIRECTIVE = "put `-- transactional: false` at the top of {folder}/0002_b.sql
 PYTHON_DIRECTIVE = "put `__transactional__ = False` at the top of {folder}/0002_b.py"
 COMMITTING = f"{SQL_DIRECTIVE}, so that a procedure or DO block can commit"
 AS_WELL = (
-    f"{SQL_DIRECTIVE}; if a function or DO block runs it, make it a statement of its own as well"
+    f"{SQL_DIRECTIVE}; if a function or DO block runs it, also move it to a separate statement"
 )
-NOR_INSIDE = "nor in a function or DO block"
+NOR_INSIDE = "and not in a function or DO block"
 ALONE = "-- transactional: false\n"
 
 # The file, the line of the error, and the last part of the next step.
@@ -218,7 +218,7 @@ ERRORS: dict[str, tuple[dict[str, str], int, str]] = {
     "a block in a file that is not transactional": (
         {"0002_b.sql": f"{ALONE}BEGIN;\nVACUUM;\nCOMMIT;"},
         3,
-        f"allow: make it a statement of its own, neither between BEGIN and COMMIT {NOR_INSIDE}",
+        f"run it as a separate statement, not between BEGIN and COMMIT {NOR_INSIDE}",
     ),
     "a DO block in a file that is not transactional": (
         {"0002_b.sql": f"{ALONE}DO 'BEGIN EXECUTE ''VACUUM''; END'"},
@@ -228,7 +228,7 @@ ERRORS: dict[str, tuple[dict[str, str], int, str]] = {
     "a commit in a block of a file that is not transactional": (
         {"0002_b.sql": f"{ALONE}BEGIN;\nCALL commits();\nCOMMIT;"},
         3,
-        "neither between BEGIN and COMMIT nor called by a function",
+        "not between BEGIN and COMMIT and not in a function",
     ),
     "what no directive mends": (
         {"0002_b.sql": "SELECT 1;\nSET TRANSACTION ISOLATION LEVEL SERIALIZABLE;"},
@@ -322,7 +322,7 @@ def test_plan_shows_what_will_be_refused_and_exits_0(
     shown = initmig("plan", url=database.url, folder=folder)
     assert shown.code == 0
     assert (
-        f"-- {folder}/0002_i.sql:2:3: PostgreSQL refuses `CREATE INDEX CONCURRENTLY ON t (id)` in a"
+        f"-- {folder}/0002_i.sql:2:3: `CREATE INDEX CONCURRENTLY ON t (id)` cannot run inside a"
         " transaction, so 0002_i would fail\n"
         f"--   put `-- transactional: false` at the top of {folder}/0002_i.sql\n"
     ) in shown.out
@@ -359,7 +359,7 @@ def test_doctor_fails_over_what_will_be_refused_and_warns_of_rollbacks(
     checks = [
         check
         for check in json.loads(result.out)["checks"]
-        if "PostgreSQL refuses" in check["found"]
+        if "inside a transaction" in check["found"]
     ]
     assert {check["subject"] for check in checks} == {"pending"}
     python = f"put `__transactional__ = False` at the top of {folder}/0003_v.py"

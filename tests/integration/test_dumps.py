@@ -223,8 +223,8 @@ def test_dump_behind_a_pooler(
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("--create", "\\connect is a command of psql, not SQL"),
-        ("--blobs", "BEGIN would begin a transaction in the one"),
+        ("--create", r"\\connect .*\[psql-command\]"),
+        ("--blobs", r"BEGIN .*\[transaction-command\]"),
     ],
 )
 def test_dump_that_is_no_one_transaction_in_one_database_is_refused_with_its_place(
@@ -235,5 +235,5 @@ def test_dump_that_is_no_one_transaction_in_one_database_is_refused_with_its_pla
     write(folder, {"0001_baseline.sql": dump(own_server, existing, option)})
     result = initmig("migrate", url=new.url, folder=folder)
     assert result.code == 2
-    assert re.search(rf"0001_baseline\.sql:\d+:1: {re.escape(said)}", result.err)
+    assert re.search(rf"0001_baseline\.sql:\d+:1: {said}", result.err)
     assert new.tables() == set()

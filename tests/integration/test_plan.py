@@ -54,15 +54,15 @@ def test_the_plan_shows_them_above_the_sql(
     assert result.code == 0, result.err
     assert result.out.splitlines()[:4] == [
         f"-- 0001_a ({folder}/0001_a.sql)",
-        "-- 3:1: ACCESS EXCLUSIVE on users, which blocks reads and writes",
+        "-- 3:1: takes ACCESS EXCLUSIVE on users, which blocks reads and writes",
         (
-            "--   reads the whole table while nobody else can: ADD CHECK (... IS NOT NULL)"
-            " NOT VALID and VALIDATE it in an earlier migration, then it need not"
+            "--   scans the whole table while it blocks reads and writes: to avoid the scan, ADD"
+            " CHECK (... IS NOT NULL) NOT VALID and VALIDATE it in an earlier migration"
         ),
         "CREATE TABLE a (id int);",
     ]
     # a table of the plan's own is in nobody's way
-    assert f"-- 0002_b ({folder}/0002_b.sql; after 0001_a)\n-- depends" in result.out
+    assert f"-- 0002_b ({folder}/0002_b.sql; depends on 0001_a)\n-- depends" in result.out
 
 
 @pytest.mark.any_version
@@ -75,10 +75,10 @@ def test_what_the_parser_does_not_read_is_marked(
     assert result.code == 0, result.err
     assert result.out.splitlines()[1:3] == [
         (
-            "-- 1:1: not analysed: PostgreSQL 17's parser does not read it: syntax error at or near"
+            "-- 1:1: not analysed: PostgreSQL 17's parser cannot read it: syntax error at or near"
             ' "FROBNICATE"'
         ),
-        "-- 2:1: ACCESS EXCLUSIVE on users, which blocks reads and writes",
+        "-- 2:1: takes ACCESS EXCLUSIVE on users, which blocks reads and writes",
     ]
 
 

@@ -233,8 +233,8 @@ def test_what_migrate_refuses_is_refused_by_all_who_ask(out_of_order: Image) -> 
 def test_status_shows_what_is_out_of_order(out_of_order: Image) -> None:
     table = succeeded(out_of_order("status")).out
     assert [line for line in table.splitlines() if "out of order" in line] == [
-        "0001       pending, out of order, behind 0004",
-        "0003       pending, out of order, behind 0004",
+        "0001       pending, out of order (sorts before 0004)",
+        "0003       pending, out of order (sorts before 0004)",
     ]
     rows = json.loads(succeeded(out_of_order("status", "--json")).out)["migrations"]
     assert {row["id"]: row["behind"] for row in rows if "behind" in row} == {
@@ -255,7 +255,7 @@ def test_what_follows_by_intention_is_refused_by_nobody(image: Image) -> None:
 
 def test_status_shows_out_of_order_files_that_cannot_be_read(out_of_order: Image) -> None:
     write(out_of_order.folder, {"0003.sql": "-- transactionel: false\nSELECT 1"})
-    assert "behind 0004" in succeeded(out_of_order("status")).out
+    assert "(sorts before 0004)" in succeeded(out_of_order("status")).out
     assert out_of_order("wait", "--out-of-order=fail").code == 2
 
 

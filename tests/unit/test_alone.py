@@ -74,7 +74,7 @@ def test_a_rollback_is_told_from_what_it_undoes(tmp_path: Path) -> None:
     [apply, rollback] = found(tmp_path, ("a.sql", many), ("a.rollback.sql", "DROP DATABASE x"))
     assert (apply.direction, rollback.direction) == ("apply", "rollback")
     shown = f"CREATE DATABASE {'x' * 44}..."
-    assert apply.fact == f"PostgreSQL refuses `{shown}` in a transaction, so a would fail"
+    assert apply.fact == f"`{shown}` cannot run inside a transaction, so a would fail"
     assert rollback.fact.endswith("so the rollback of a would fail")
     directive = f"put `-- transactional: false` at the top of {tmp_path}/a.sql"
     assert apply.next_step == rollback.next_step == directive

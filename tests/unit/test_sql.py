@@ -8,7 +8,6 @@ from initmig.errors import Place
 from initmig.sql.lines import Lines, characters, in_characters, offset_of
 from initmig.sql.scanner import (
     Directive,
-    Finding,
     blanked,
     copy_data,
     forbidden_in_transaction,
@@ -133,8 +132,8 @@ def test_joined_statements_are_split_again(statements: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "name", "effect"),
     [
-        ("BEGIN;", "BEGIN", "begin a transaction in the one"),
-        ("start /* c */ transaction", "START TRANSACTION", "begin a transaction in the"),
+        ("BEGIN;", "BEGIN", "begin a transaction"),
+        ("start /* c */ transaction", "START TRANSACTION", "begin a transaction"),
         ("COMMIT", "COMMIT", "end the transaction"),
         ("COMMIT AND CHAIN", "COMMIT", "end the transaction"),
         ("End Work;", "END", "end the transaction"),
@@ -152,11 +151,10 @@ def test_a_command_that_begins_or_ends_a_transaction_is_found(
     (finding,) = forbidden_in_transaction(f"{before}{text}")
 
     assert finding.offset == len(before)
+    assert finding.id == "transaction-command"
     assert finding.message.startswith(f"{name} would {effect}")
-    assert finding.hint == (
-        "delete it: initmig runs each file in one transaction; "
-        'or put "-- transactional: false" at the top'
-    )
+    assert finding.hint.startswith("delete it, because initmig runs each file in one transaction")
+    assert "`-- transactional: false`" in finding.hint
 
 
 @pytest.mark.parametrize(
@@ -261,11 +259,11 @@ def test_what_leaves_the_transaction_open_is_not_reported(text: str) -> None:
 @pytest.mark.parametrize(
     ("command", "hint"),
     [
-        ("\\connect", "initmig connects to the one database of its settings"),
+        ("\\connect", "the database in its settings"),
         ("\\copy", "INSERT ... VALUES, or a Python migration that uses cursor.copy()"),
-        ("\\i", "a migration of its own"),
-        ("\\set", "write the values out"),
-        ("\\if", "a DO block with IF"),
+        ("\\i", "make that file a separate migration"),
+        ("\\set", "write the values"),
+        ("\\if", "IF in a DO block"),
         ("\\gexec", "EXECUTE each row"),
         ("\\g", "end the statement with a semicolon"),
         ("\\;", "end the statement with a semicolon"),
@@ -280,7 +278,8 @@ def test_a_command_of_psql_is_found(before: str, command: str, hint: str) -> Non
     (finding,) = psql_only(f"{before}{command} it's \\x ;\nSELECT 2;")
 
     assert finding.offset == len(before)
-    assert finding.message == f"{command} is a command of psql, not SQL"
+    assert finding.id == "psql-command"
+    assert finding.message == f"{command} is a psql command, not SQL"
     assert hint in finding.hint
 
 
@@ -288,7 +287,7 @@ def test_a_command_of_psql_is_found(before: str, command: str, hint: str) -> Non
 def test_a_backslash_alone_is_found(text: str) -> None:
     (finding,) = psql_only(text)
 
-    assert finding.message == "\\ is a command of psql, not SQL"
+    assert (finding.id, finding.message.split()[0]) == ("psql-command", "\\")
 
 
 @pytest.mark.parametrize(
@@ -306,15 +305,10 @@ def test_a_backslash_alone_is_found(text: str) -> None:
     ],
 )
 def test_copy_from_stdin_without_its_data_is_found(text: str) -> None:
-    assert psql_only(f"\n{text}") == [
-        Finding(
-            "copy-without-data",
-            1,
-            "COPY ... FROM STDIN without its data, on the lines behind it up to \\.",
-            "let the data begin on the line below the semicolon, and a line of \\. end it, as"
-            " pg_dump writes it; or write INSERT ... VALUES",
-        )
-    ]
+    [finding] = psql_only(f"\n{text}")
+    assert (finding.id, finding.offset) == ("copy-without-data", 1)
+    assert finding.message.startswith("COPY ... FROM STDIN has no data")
+    assert finding.hint.endswith("or write INSERT ... VALUES")
     assert copy_data(text) == []
 
 
