@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 _NEW_ENUM_VALUE = WhyNot(
     "new-enum-value",
-    "uses an enum value of an earlier migration, which PostgreSQL allows once that has committed",
+    "uses an enum value that an earlier migration adds: PostgreSQL allows that after a commit only",
 )
 _TRANSACTION_TIME = WhyNot(
     "transaction-time",
-    "collides with an earlier migration in the time or id of the transaction, of which `migrate`"
-    " gives each migration its own",
+    "repeats the transaction time or id that an earlier migration used: in `migrate`, each"
+    " migration has its own",
 )
 _OWN_TRANSACTION = WhyNot(
     "own-transaction",
-    "needs a transaction of its own, in which nothing ran before",
+    "must run first in a transaction",
 )
 _LOCK_TABLE_FULL = WhyNot(
     "lock-table-full",
-    "the server has no room for more locks (max_locks_per_transaction), and the rehearsal still"
-    " holds those of all earlier migrations",
+    "needs more locks than the server has room for (max_locks_per_transaction), because the"
+    " rehearsal still holds the locks of all earlier migrations",
 )
 
 _NEEDS_NO_QUERY_BEFORE = r"(?i)SET\s+((LOCAL|SESSION)\s+)?TRANSACTION"

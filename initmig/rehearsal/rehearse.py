@@ -41,8 +41,8 @@ _OF_DATA = ("22", "23", "P0")
 """What begins the SQLSTATEs of data exceptions, of constraints, and of what PL/pgSQL raises."""
 
 _AGED = (
-    "rehearsed after the rows of earlier migrations got an earlier time, as each has its own"
-    " in `migrate`: with one now() for all, it fails"
+    "rehearsed with earlier times in the rows of earlier migrations: a rehearsal has one now()"
+    " for all migrations, which made it fail at first"
 )
 
 
@@ -107,8 +107,8 @@ def _held_up_is_no_refusal() -> Iterator[None]:
             raise
         raise NoAnswer(
             "no-answer",
-            f"one of initmig's own statements was held up: {error}",
-            hint="rehearse when less is going on, or raise --lock-timeout",
+            f"one of initmig's own statements was interrupted: {error}",
+            hint="rehearse again when the database is less busy, or raise --lock-timeout",
             server=error.problems[0].server,
         ) from error
 
@@ -193,7 +193,7 @@ class _Rehearsing:
         missing = [id for id in self._left_out if id in migration.depends]
         if not missing:
             return None
-        return WhyNot("depends-on-not-rehearsed", f"depends on {', '.join(missing)}, not rehearsed")
+        return WhyNot("depends-on-not-rehearsed", f"depends on {_left_out(missing)}")
 
     def _run(self, migration: Migration, done: list[StatementImpact]) -> None:
         self._watch.works_on(migration.id)
@@ -250,8 +250,7 @@ class _Rehearsing:
     def _consequence(self) -> WhyNot | None:
         if not self._left_out:
             return None
-        left_out = ", ".join(self._left_out)
-        return WhyNot("after-not-rehearsed", f"may need {left_out}, which was not rehearsed")
+        return WhyNot("after-not-rehearsed", f"may need {_left_out(self._left_out)}")
 
     def _answers(self, ask: Ask) -> Ask:
         """As *ask*, and no rows where the server refuses the query."""
@@ -264,6 +263,11 @@ class _Rehearsing:
                 return ()
 
         return answer
+
+
+def _left_out(ids: Sequence[str]) -> str:
+    were = "was" if len(ids) == 1 else "were"
+    return f"{', '.join(ids)}, which {were} not rehearsed"
 
 
 def _is_hook(migration: Migration) -> bool:
@@ -286,7 +290,7 @@ def _failed(migration: Migration, done: Sequence[StatementImpact]) -> str:
 
 def _next_step(_: Migration, sqlstate: str) -> str:
     if is_canceled(sqlstate):
-        return "nothing was kept; raise --statement-timeout if it is too short"
+        return "rolled back; raise --statement-timeout if it is too short"
     if is_spoiled(sqlstate):
-        return "nothing was kept; rehearse when less is going on, or raise --lock-timeout"
-    return "nothing was kept; mend it and rehearse again"
+        return "rolled back; rehearse again when the database is less busy, or raise --lock-timeout"
+    return "rolled back; fix the migration and rehearse again"

@@ -9,7 +9,7 @@ from initmig.durations import counted, format_duration
 from initmig.markdown import code, prose, row
 from initmig.output import table
 from initmig.rehearsal.impact import TableImpact
-from initmig.sql.locks import READS_AND_WRITES, WRITES, blocked_by
+from initmig.sql.locks import READS_AND_WRITES, WRITES, blocked_by, in_words
 from initmig.sql.masking import mask_sql
 from initmig.visible import in_lines, to_json
 
@@ -91,7 +91,7 @@ def _of_table(impact: TableImpact) -> tuple[str, ...]:
     return (
         impact.table,
         impact.lock,
-        impact.blocks,
+        in_words(impact.blocks),
         "yes" if impact.rewritten else "",
         counted(impact.rows_read, "row") if impact.scanned else "",
         counted(impact.rows_written, "row") if impact.rows_written else "",
@@ -108,8 +108,8 @@ def _summary(rehearsal: Rehearsal) -> Iterator[str]:
     lines = tuple(_lines(rehearsal))
     done = [each for each in rehearsal.migrations if _state(each, rehearsal) == "rehearsed"]
     yield (
-        f"rehearsed {len(done)} of {len(rehearsal.migrations)} in one transaction,"
-        " which was rolled back"
+        f"rehearsed {len(done)} of {counted(len(rehearsal.migrations), 'migration')}"
+        " in one transaction, which was rolled back"
     )
     for blocked in (READS_AND_WRITES, WRITES):
         found = [
@@ -117,16 +117,16 @@ def _summary(rehearsal: Rehearsal) -> Iterator[str]:
             for line in lines
             if (names := [each.table for each in line.statement.tables if each.blocks == blocked])
         ]
-        yield f"block {blocked}: {', '.join(found) or 'none'}"
+        yield f"blocks {blocked}: {', '.join(found) or 'none'}"
     rewriting = [
         f"{line.name} ({', '.join(names)})"
         for line in lines
         if (names := [each.table for each in line.statement.tables if each.rewritten])
     ]
-    yield f"rewrite a table: {', '.join(rewriting) or 'none'}"
+    yield f"rewrites a table: {', '.join(rewriting) or 'none'}"
     if lines:
         longest = max(lines, key=lambda line: line.statement.seconds)
-        yield f"longest: {longest.name}, {format_duration(longest.statement.seconds)}"
+        yield f"longest statement: {longest.name}, {format_duration(longest.statement.seconds)}"
 
 
 def _remarks(rehearsal: Rehearsal) -> Iterator[str]:
@@ -142,8 +142,8 @@ def _remarks(rehearsal: Rehearsal) -> Iterator[str]:
         ]
         if held and migration.statements:
             yield (
-                f"{migration.id}: earlier ones have locked {', '.join(held)};"
-                " whether it takes that lock as well is not seen"
+                f"{migration.id}: earlier migrations have locked {', '.join(held)}, so a rehearsal"
+                " cannot show whether this migration takes the same locks"
             )
     if rehearsal.failure:
         yield f"failed: {mask_secrets(str(rehearsal.failure))}"

@@ -227,7 +227,7 @@ def test_what_earlier_migrations_keep_locked_is_told(
     assert first["tables"][0]["lock"] == "ROW EXCLUSIVE"
     assert second["tables"] == []
     shown = initmig("rehearse", url=begun.url, folder=folder).out
-    assert "0003_b: earlier ones have locked users (ACCESS EXCLUSIVE);" in shown
+    assert "0003_b: earlier migrations have locked users (ACCESS EXCLUSIVE)," in shown
 
 
 def test_it_leaves_nothing_in_a_new_database(
@@ -319,11 +319,11 @@ def test_the_table_has_a_line_for_each_statement_and_table_and_a_summary(
     assert third.startswith("0003_b ")
     assert third.endswith("10 rows   10 rows  (Python)")
     assert empty == ""
-    assert said[0] == "rehearsed 2 of 2 in one transaction, which was rolled back"
-    assert said[1].startswith("block reads and writes: 0002_a:2 (users) for ")
-    assert said[2].startswith("block writes: 0002_a:3 (orders) for ")
-    assert said[3] == "rewrite a table: 0002_a:2 (users)"
-    assert said[4].startswith("longest: 000")
+    assert said[0] == "rehearsed 2 of 2 migrations in one transaction, which was rolled back"
+    assert said[1].startswith("blocks reads and writes: 0002_a:2 (users) for ")
+    assert said[2].startswith("blocks writes: 0002_a:3 (orders) for ")
+    assert said[3] == "rewrites a table: 0002_a:2 (users)"
+    assert said[4].startswith("longest statement: 000")
     assert len(said) == 6, "and of 0003_b, that orders is locked already"
 
 
@@ -337,8 +337,8 @@ def test_markdown_has_the_summary_on_top_and_is_escaped(
     assert result.code == 0, result.err
     lines = result.out.splitlines()
     assert lines[0] == "### Rehearsal of the pending migrations"
-    assert lines[2] == "- rehearsed 1 of 1 in one transaction, which was rolled back"
-    assert lines[3].startswith('- block reads and writes: `0002_a:1:74 ("<x|y>")` for ')
+    assert lines[2] == "- rehearsed 1 of 1 migration in one transaction, which was rolled back"
+    assert lines[3].startswith('- blocks reads and writes: `0002_a:1:74 ("<x|y>")` for ')
     table = [line for line in lines if line.startswith("|")]
     assert lines.index(table[0]) > lines.index(lines[3])
     columns = {line.replace(r"\|", "").count("|") for line in table}
@@ -405,8 +405,8 @@ def test_a_failure_has_the_place_that_migrate_gives_it_and_nothing_is_kept(
     assert result.code == 1
     assert f"{folder}/{place}: 0003_b" in result.err
     assert words in result.err
-    assert "next: nothing " in result.err
-    assert "kept" in result.err
+    assert "[migration-failed]" in result.err
+    assert ("and rehearse again" in result.err) == (words != "ZeroDivisionError")
     found = {id: each["state"] for id, each in rehearsed(result).items()}
     assert found == {"0002_a": "rehearsed", "0003_b": "failed"}
     assert json.loads(result.out)["error"].startswith("0003_b")
@@ -429,7 +429,7 @@ def test_a_lock_timeout_is_told_with_who_blocks_and_not_tried_again(
     assert result.code == 1
     assert f"{folder}/0002_a.sql:2:1: 0002_a failed: canceling statement due to" in result.err
     assert f"blocked by pid {pid} (the app, user postgres" in result.err
-    assert "next: nothing was kept; rehearse when less is going on" in result.err
+    assert "next: rolled back; rehearse again when the database is less busy" in result.err
     assert "retry" not in result.err
     assert "a" not in begun.tables()
 
@@ -439,7 +439,7 @@ def test_a_statement_timeout_is_told(begun: Database, initmig: Initmig, folder: 
     result = initmig("rehearse", "--statement-timeout=100ms", url=begun.url, folder=folder)
     assert result.code == 1
     assert "statement timeout (57014)" in result.err
-    assert "next: nothing was kept; raise --statement-timeout" in result.err
+    assert "next: rolled back; raise --statement-timeout" in result.err
 
 
 NOT_TRANSACTIONAL = "-- transactional: false\nCREATE INDEX CONCURRENTLY c ON users (name);"
@@ -466,8 +466,8 @@ def test_what_cannot_be_rehearsed_is_listed_with_what_depends_on_it(
     assert reasons == ["not-transactional", after, after, None, "not-transactional"]
     assert found == {
         "0002_index": "not transactional",
-        "0003_after": "depends on 0002_index, not rehearsed",
-        "0004_after": "depends on 0003_after, not rehearsed",
+        "0003_after": "depends on 0002_index, which was not rehearsed",
+        "0004_after": "depends on 0003_after, which was not rehearsed",
         "0005_else": None,
         "0006_vacuum": "not transactional",
     }
@@ -523,7 +523,8 @@ def test_what_sets_its_isolation_level_is_not_rehearsed(
     result = initmig("rehearse", "--json", url=begun.url, folder=folder)
     assert result.code == 0, result.err
     found = rehearsed(result)
-    assert found["0002_level"]["why_not"].startswith("needs a transaction of its own")
+    assert found["0002_level"]["reason"] == "own-transaction"
+    assert found["0002_level"]["why_not"].startswith("must run first in a transaction: ")
     assert found["0003_after"]["state"] == "rehearsed"
     assert initmig(url=begun.url, folder=folder).code == 0
 

@@ -618,10 +618,10 @@ def test_the_reason_is_shown_with_the_place_and_the_error(
         shown = initmig("rehearse", *flag, url=database.url, folder=folder)
         assert shown.code == 0, shown.err
         out = shown.out.replace("\\", "").replace("`", "")
-        assert "rehearsed 4 of 6 in one transaction" in out
-        assert "100_default_now_as_a_key_2: rehearsed after the rows of earlier migrations" in out
+        assert "rehearsed 4 of 6 migrations in one transaction" in out
+        assert "100_default_now_as_a_key_2: rehearsed with earlier times in the rows" in out
         enum, place = "101_enum_value_that_is_inserted_1", ".sql:1:56"
-        assert f"not rehearsed: {enum}: uses an enum value of an earlier migration" in out
+        assert f"not rehearsed: {enum}: uses an enum value that an earlier" in out
         assert f'/{enum}{place}: {enum} failed: unsafe use of new value "b" of enum' in out
         assert f"not rehearsed: 102_needs_one_of_them_0: may need {enum}, which was not" in out
 

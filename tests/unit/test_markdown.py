@@ -156,10 +156,10 @@ def test_any_text_is_text(text: str) -> None:
 
 
 def test_words_stay_words() -> None:
-    assert prose("rehearsed 2 of 3 in one transaction, which was rolled back") == (
-        "rehearsed 2 of 3 in one transaction, which was rolled back"
+    assert prose("rehearsed 2 of 3 migrations in one transaction, which was rolled back") == (
+        "rehearsed 2 of 3 migrations in one transaction, which was rolled back"
     )
-    assert prose("block writes: 0002_a:3 (public.t) for 1.2 s") == (
-        "block writes: `0002_a:3 (public.t)` for 1.2 s"
+    assert prose("blocks writes: 0002_a:3 (public.t) for 1.2 s") == (
+        "blocks writes: `0002_a:3 (public.t)` for 1.2 s"
     )
     assert (prose(""), code("")) == ("", "")
