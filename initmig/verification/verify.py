@@ -105,7 +105,9 @@ class _Bench:
     ) -> bool:
         """As `_goes_on`."""
         done, left = plan[: len(verdicts)], plan[len(verdicts) :]
-        if problems := _problems(lambda: self._executor.apply_each(done), "in a new database, "):
+        if problems := _problems(
+            lambda: self._executor.apply_each(done), "in another new database, "
+        ):
             verdicts += [*map(_not_reached, left), Verdict(_ALL, "failed", problems=problems)]
             return False
         for position, migration in enumerate(left, 1):
@@ -142,13 +144,13 @@ class _Bench:
     ) -> Verdict:
         """Roll back *migrations*, which are the last applied, and apply them again."""
         undo = [*reversed(migrations)]
-        if problems := _problems(lambda: self._executor.roll_back(undo), "rolled back, "):
+        if problems := _problems(lambda: self._executor.roll_back(undo), "during rollback, "):
             return Verdict(id, "not restored", file.path, problems=problems)
         difference = compare(before, take_snapshot(self._session))
         if difference:
             problem = _not_restored(id, file, difference)
             return Verdict(id, "not restored", file.path, difference, (problem,))
-        again = "applied again after its rollback, "
+        again = "applied again after the rollback, "
         if problems := _problems(lambda: self._executor.apply_each(migrations), again):
             return Verdict(id, "not restored", file.path, problems=problems)
         return Verdict(id, "ok", file.path)
@@ -176,12 +178,13 @@ def _problems(act: Callable[[], None], when: str = "") -> tuple[Problem, ...]:
 
 
 def _not_restored(id: str, file: MigrationFile, difference: Sequence[str]) -> Problem:
+    what = id if file.path else "all migrations"
     place = file.rollback_path or file.path
     lines = sum(not line.startswith(" ") for line in difference)
     return Problem(
         "not-restored",
-        f"{id} is rolled back, and the schema differs from before in {counted(lines, 'line')}",
-        hint="let the rollback take away what stands behind +, and bring back what stands behind -",
+        f"the rollback of {what} does not restore the schema: {counted(lines, 'line')} changed",
+        hint="change the rollback so that it removes the lines with + and restores those with -",
         place=Place(place) if place else None,
     )
 
