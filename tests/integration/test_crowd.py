@@ -122,7 +122,7 @@ def test_waiter_behind_a_transaction_pooler_queues_behind_a_direct_one(
 ) -> None:
     write(folder, {"0001_a.sql": "SELECT pg_sleep(60)"})
     direct = initmig.start("--log-level=debug", url=database.url, folder=folder)
-    direct.wait_for_line("0001_a")
+    direct.wait_for_line("[1/1] 0001_a")
     with running_pgbouncer(server) as bouncer:
         url = bouncer.url(database.name)
         queued = initmig("--queue-timeout=1s", url=url, folder=folder)

@@ -180,7 +180,7 @@ def test_waiter_takes_over_when_the_leader_fails(
     leader = initmig.start(
         "--log-level=debug", url=database.url, folder=write(tmp_path / "broken", broken)
     )
-    leader.wait_for_line("0001_gated")
+    leader.wait_for_line("[1/1] 0001_gated")
     waiter = initmig.start(url=database.url, folder=write(folder, GATED))
     waiter.wait_for_line("waiting for another migrator")
     open_gate(database)
@@ -327,7 +327,7 @@ def test_waiters_do_not_hold_up_an_index_that_is_built_concurrently(
     index = "CREATE INDEX CONCURRENTLY a_id ON a (id)"
     write(folder, {"0001_index.sql": f"-- transactional: false\n{WAIT_FOR_GATE}\n{index};"})
     leader = initmig.start("--log-level=debug", url=database.url, folder=folder)
-    leader.wait_for_line("0001_index")
+    leader.wait_for_line("[1/1] 0001_index")
     waiters = [initmig.start(url=database.url, folder=folder) for _ in range(3)]
     for waiter in waiters:
         waiter.wait_for_line("waiting for another migrator")
