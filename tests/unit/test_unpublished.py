@@ -1,0 +1,53 @@
+"""initmig is on no registry and not on PyPI, so nothing that a user reads gets it from there.
+
+Remove these tests when a release is published.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dev.prose import pages_of
+
+ROOT = Path(__file__).parents[2]
+COPIED = [
+    path
+    for folder in ("examples", "k8s", "swarm")
+    for path in sorted((ROOT / folder).rglob("*"))
+    if path.is_file() and path.suffix != ".pyc"
+]
+PAGES = sorted({*pages_of(ROOT), *COPIED, ROOT / "compose.yaml", ROOT / "Dockerfile"})
+FROM_A_REGISTRY = re.compile(
+    r"""pip3?\ install\ (?:-\S+\ )*['"]?initmig\b(?!\S*\ @)  # `initmig @ git+https://…` is fine
+    | docker\ pull\ \S*initmig
+    | (?:ghcr|docker|quay)\.io/\S*initmig
+    | pypi\.org/\S*initmig
+    | img\.shields\.io
+    | helm\ repo\ add\ \S*initmig""",
+    re.VERBOSE,
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_page_gets_initmig_from_no_registry(page: Path) -> None:
+    assert FROM_A_REGISTRY.findall(page.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "is_found"),
+    [
+        ("pip install initmig", True),
+        ("pip install --user 'initmig[verify]'", True),
+        ("docker pull registry.example/initmig:1", True),
+        ("image: ghcr.io/example/initmig", True),
+        ("pip install 'initmig[verify] @ git+https://git.example/initmig'", False),
+        ("pip install './initmig[verify]'", False),
+        ("pip install '.[verify]'", False),
+        ("docker build -t initmig .", False),
+    ],
+)
+def test_only_a_registry_is_found(text: str, is_found: bool) -> None:
+    assert bool(FROM_A_REGISTRY.search(text)) == is_found
