@@ -142,8 +142,9 @@ class Outline(HTMLParser):
         return [block for block in self.found if block.words]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in self.KINDS:
+        if tag in self.KINDS or tag in ("ul", "ol"):
             self._end_text()
+        if tag in self.KINDS:
             self._open.append((tag, []))
         self._lists += tag in ("ul", "ol")
         if dict(attrs).get("class") == "headerlink":
