@@ -294,7 +294,7 @@ def named(migration: Migration, next_step: Callable[[Migration, str], str]) -> I
         error.problems = (_of_client(migration, error.problems[0]),)
         raise
     except MemoryError as error:
-        problem = _of_client(migration, out_of_memory("Python could get no more").problems[0])
+        problem = _of_client(migration, out_of_memory("Python could not allocate more").problems[0])
         raise ClientFailed.of((problem,)) from error
 
 
@@ -314,7 +314,7 @@ def _of_client(migration: Migration, problem: Problem) -> Problem:
     kept = "rolled back" if migration.transactional else "the parts before this one are kept"
     return problem._replace(
         message=f"{migration.id} failed: {problem.message}",
-        hint=f"{kept}: {problem.hint}",
+        hint=f"{kept}; {problem.hint}",
         place=problem.place or Place(migration.file.path),
     )
 
@@ -322,14 +322,14 @@ def _of_client(migration: Migration, problem: Problem) -> Problem:
 def _next_step(migration: Migration, sqlstate: str) -> str:
     if not migration.transactional:
         return (
-            "what stands before that place is done and kept: run again, and it goes on there;"
-            " where the file itself has to be mended, do that, and run once with --changed=allow"
+            "the parts before this one are kept; fix the cause and run again to resume here."
+            " If you change the file, run once with --changed=allow"
         )
     if is_canceled(sqlstate):
-        return "nothing of it was kept; run again, and raise --statement-timeout if it is too short"
+        return "rolled back; run again, and raise --statement-timeout if it is too short"
     if is_spoiled(sqlstate):
-        return "nothing of it was kept; run again when less is going on, or raise --lock-timeout"
-    return "nothing of it was kept; mend it and run again"
+        return "rolled back; run again when the database is less busy, or raise --lock-timeout"
+    return "rolled back; fix the migration and run again"
 
 
 @contextmanager

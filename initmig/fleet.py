@@ -106,9 +106,9 @@ def _refuse_user(schema: str) -> None:
     if schema == USER_SCHEMA:
         raise ConfigError(
             "invalid-schema-name",
-            f"the schema {schema} cannot be migrated: in a search path, this name stands for the"
-            " schema that is named after the role",
-            hint="rename the schema, or choose a pattern that leaves it out",
+            f"cannot migrate the schema {schema}: in a search path, this name means the schema"
+            " that is named after the role",
+            hint="rename the schema, or use a pattern that does not match it",
         )
 
 
@@ -179,8 +179,8 @@ def _workers(
         if size and not workers:
             raise ConfigError(
                 "no-process",
-                f"cannot start a process for the targets: {reason}",
-                hint="raise the limit of processes or open files; nothing was applied",
+                f"cannot start a process for the targets: {reason}; nothing was applied",
+                hint="raise the limit on processes or open files, and run again",
             )
         if len(workers) < size:
             emit(FewerProcesses(len(workers), size, reason))

@@ -85,8 +85,8 @@ def listening(address: Address, reply: Reply, emit: Emit) -> Iterator[None]:
         server.close()
         raise ConfigError(
             "no-thread",
-            f"cannot start the thread that answers: {error}",
-            hint="raise the limit of processes and threads of this user; nothing was applied",
+            f"cannot start the thread that answers requests: {error}; nothing was applied",
+            hint="raise this user's limit on processes and threads, and run again",
         ) from None
     try:
         emit(Listening(_written(*server.address[:2])))
@@ -101,11 +101,11 @@ def _listen(address: Address, reply: Reply, emit: Emit) -> _Server:
     try:
         return _Server(address, reply, emit)
     except (OSError, UnicodeError) as error:  # a name can be one that DNS does not know how to ask
-        reason = error.strerror if isinstance(error, OSError) else "it is no host name"
+        reason = error.strerror if isinstance(error, OSError) else "not a valid host name"
         raise ConfigError(
             "cannot-listen",
-            f"cannot listen on {_written(*address)}: {reason}",
-            hint="name an address of this host and a free port with --listen; nothing was applied",
+            f"cannot listen on {_written(*address)}: {reason}; nothing was applied",
+            hint="set --listen to an address of this host and a free port",
         ) from None
 
 

@@ -51,7 +51,7 @@ _GUARD = f"""
 BEGIN
     PERFORM FROM {{table}} WHERE {{ours}} FOR NO KEY UPDATE;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'the one that held the migration lock; another migrator has taken over'
+        RAISE EXCEPTION 'it held the migration lock, and another migrator has taken over'
             USING ERRCODE = '{LOCK_LOST}';
     END IF;
 END"""
@@ -239,8 +239,7 @@ def open_transaction(session: Session, script: str) -> list[tuple[Any, ...]]:
             raise
         raise DatabaseRefused(
             "pooler-statement-mode",
-            "the pooler is in statement mode, where no transaction is possible,"
-            " and there is something to write",
+            "the pooler is in statement mode, which allows no transactions",
             hint="set pool_mode=transaction for this database or user, or connect to"
             " PostgreSQL directly",
         ) from error
@@ -280,9 +279,9 @@ class _TransactionLock:
                 raise
             raise DatabaseRefused(
                 "pooler-too-small",
-                "the pooler gave no second server connection: one holds the migration lock,"
-                " and another one does the work",
-                hint="raise default_pool_size (or pool_size of this database), to 2 at least,"
+                "the pooler provided no second server connection: initmig needs one to hold the"
+                " migration lock and one to migrate",
+                hint="set default_pool_size (or this database's pool_size) to at least 2,"
                 " or connect to PostgreSQL directly",
             ) from error
         finally:
@@ -307,8 +306,8 @@ def yoyo_holder(session: Session, waited: float) -> WaitingInQueue | WaitingForY
     for pid, since in session.query(query):
         if pid > 0:
             return WaitingForYoyo(pid, since, waited)
-        words = f"pid {-pid} (an initmig that has lost its lock, and has yet to end), since"
-        return WaitingInQueue(f"{words} {since} UTC", -pid, (), waited)
+        words = f"pid {-pid} (an initmig that lost its lock and is still ending), since {since} UTC"
+        return WaitingInQueue(words, -pid, (), waited)
     return None
 
 

@@ -40,38 +40,44 @@ def _after_colon(items: tuple[str, ...]) -> str:
     return f"; blocked by {'; '.join(items)}" if items else ""
 
 
+def _doing(words: str) -> str:
+    return "" if words in ("", "running") else f": {words}"
+
+
 def _finished(event: events.Finished) -> str:
     if not event.ids:
         return event.summary
+    done, as_, what = event.summary.partition(" as ")
     took = format_duration(event.duration_seconds)
-    return f"{event.summary} {_migrations(len(event.ids))} in {took}: {_list(event.ids)}"
+    return f"{done} {_migrations(len(event.ids))}{as_}{what} in {took}: {_list(event.ids)}"
 
 
 def _targets_finished(event: events.TargetsFinished) -> str:
-    parts = [f"applied something in {event.applied}"]
+    parts = [f"applied migrations to {event.applied}"]
     if event.failed:
         parts.append(f"{len(event.failed)} failed ({_list(event.failed)})")
     if event.not_begun:
-        parts.append(f"{event.not_begun} not begun")
+        parts.append(f"{event.not_begun} not started")
     return f"{counted(event.targets, 'target')}: {', '.join(parts)}"
 
 
 def _retried(event: events.MigrationRetried) -> str:
     return (
-        f"{event.id}: {event.reason}, nothing of it was kept; retry {event.attempt} of"
-        f" {event.attempts} in {format_duration(event.pause_seconds)}"
+        f"{event.id}: {event.reason}; retry {event.attempt} of {event.attempts}"
+        f" in {format_duration(event.pause_seconds)}"
         f"{_after_colon(event.blockers)}"
     )
 
 
-_NO_MIGRATOR = "a session that holds the migration lock and is not an initmig"
+_NO_MIGRATOR = "a session that holds the migration lock but is not initmig"
 
 
 _RENDERINGS: dict[type[Event], _Rendering] = {
     events.NothingPending: _Rendering(
         "info",
         lambda e: (
-            f"nothing to do up to there: {e.later} of {_migrations(e.migrations)} pending behind it"
+            f"nothing to do up to the requested migration;"
+            f" {e.later} of {_migrations(e.migrations)} pending after it"
             if e.later
             else f"nothing to do: {_migrations(e.migrations)}, all applied"
         ),
@@ -82,8 +88,8 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.FilesIgnored: _Rendering(
         "warning",
         lambda e: (
-            f"ignored {_list(e.paths)}: a migration is a file directly in the folder whose name"
-            " ends in .sql or .py"
+            f"ignored {_list(e.paths)}: migrations must be directly in the folder,"
+            " with names that end in .sql or .py"
         ),
     ),
     events.NoStatements: _Rendering(
@@ -96,8 +102,8 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.DirectiveIgnored: _Rendering(
         "warning",
         lambda e: (
-            f"{e.place}: ignored `{e.line}`: yoyo reads no directive below a /* */ comment."
-            " Move it to the top of the file"
+            f"{e.place}: ignored `{e.line}`, because yoyo reads no directives below a /* */"
+            " comment; move it to the top of the file"
         ),
     ),
     events.WaitingForDatabase: _Rendering(
@@ -107,7 +113,7 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
         ),
     ),
     events.Connected: _Rendering(
-        "info", lambda e: f"the database answers after {format_duration(e.waited_seconds)}"
+        "info", lambda e: f"connected to the database after {format_duration(e.waited_seconds)}"
     ),
     events.WaitingForMigrations: _Rendering(
         "info",
@@ -124,33 +130,34 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.WaitingForYoyo: _Rendering(
         "info",
         lambda e: (
-            f"waiting for a yoyo ({format_duration(e.waited_seconds)} so far): process id"
-            f" {e.pid}, since {e.locked_at_utc} UTC; if it is no more, run `initmig unlock`"
+            f"waiting for yoyo ({format_duration(e.waited_seconds)} so far): its process {e.pid}"
+            f" has held the lock since {e.locked_at_utc} UTC;"
+            " if that process no longer exists, run `initmig unlock`"
         ),
     ),
     events.LockAcquired: _Rendering(
         "debug",
         lambda e: (
-            f"got the lock after {format_duration(e.waited_seconds)}"
-            + (", behind a pooler" if e.pooled else "")
+            f"acquired the migration lock after {format_duration(e.waited_seconds)}"
+            + (" through a pooler" if e.pooled else "")
         ),
     ),
     events.AppliedElsewhere: _Rendering(
         "info",
         lambda e: (
-            "nothing to do: another migrator applied what was pending, after"
-            f" {format_duration(e.waited_seconds)}"
+            "nothing to do: another migrator applied the pending migrations"
+            f" (waited {format_duration(e.waited_seconds)})"
         ),
     ),
     events.StaleLockRemoved: _Rendering(
-        "warning", lambda e: f"removed the lock row of an initmig that is no more (pid {e.pid})"
+        "warning", lambda e: f"removed the lock row of an initmig that has ended (pid {e.pid})"
     ),
     events.YoyoLockRemoved: _Rendering(
         "info",
-        lambda e: f"removed the lock row of process {e.pid}, since {e.locked_at_utc} UTC",
+        lambda e: f"removed the lock row of process {e.pid}, held since {e.locked_at_utc} UTC",
     ),
     events.NotLocked: _Rendering(
-        "info", lambda _: "nothing to do: no lock row, or that of an initmig at work"
+        "info", lambda _: "nothing to do: there is no lock row, or a running initmig holds it"
     ),
     events.HistoryRead: _Rendering(
         "debug",
@@ -162,28 +169,26 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.OutOfOrder: _Rendering(
         "warning",
         lambda e: (
-            f"{e.id} is out of order: {e.applied_id} is applied already;"
-            " --out-of-order=fail refuses that"
+            f"{e.id} is out of order: {e.applied_id} is already applied"
+            " (--out-of-order=fail refuses this)"
         ),
     ),
     events.Changed: _Rendering(
         "warning",
-        lambda e: (
-            f"{e.id} was applied, and {e.path} has changed since; --changed=fail refuses that"
-        ),
+        lambda e: f"{e.path} has changed since {e.id} was applied (--changed=fail refuses this)",
     ),
     events.UnknownMigrations: _Rendering(
         "warning",
         lambda e: (
-            f"the database is ahead of this image, which may run all the same: {_list(e.ids)}"
-            f" {'is' if len(e.ids) == 1 else 'are'} applied and unknown here"
+            f"the database is ahead of this image: {_list(e.ids)}"
+            f" {'is' if len(e.ids) == 1 else 'are'} applied, but unknown here; continuing"
         ),
     ),
     events.RowSecurityActive: _Rendering(
         "warning",
         lambda e: (
             f"row level security on {e.table} applies to {e.role}"
-            f" (policies: {_list(e.policies)}): hidden rows look pending"
+            f" (policies: {_list(e.policies)}); applied migrations that it hides look pending"
         ),
     ),
     events.HistoryShared: _Rendering("warning", lambda e: f"{e.reason}; {e.next_step}"),
@@ -193,23 +198,26 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.MigrationResumed: _Rendering(
         "info",
         lambda e: (
-            f"{e.id} goes on where it stopped: {e.parts_done} of {counted(e.parts, 'part')} done"
-            + (", and the next one in doubt" if e.in_doubt else "")
+            f"resuming {e.id}: {e.parts_done} of {counted(e.parts, 'part')} done"
+            + ("; checking whether the next one completed" if e.in_doubt else "")
         ),
     ),
     events.PartFoundDone: _Rendering(
         "info",
-        lambda e: f"{e.id}: part {e.part} of {e.parts} had been done, as the catalog shows",
+        lambda e: f"{e.id}: the catalog shows that part {e.part} of {e.parts} is already done",
     ),
     events.LeftOverRemoved: _Rendering(
-        "warning", lambda e: f"{e.id}: removed {e.what}, left by an interrupted statement"
+        "warning", lambda e: f"{e.id}: removed {e.what}, left behind by an interrupted statement"
     ),
     events.LargeFileRead: _Rendering(
         "info", lambda e: f"reading {e.path} ({e.size_bytes / 1e6:.1f} MB)"
     ),
     events.ParserFellBack: _Rendering(
         "info",
-        lambda e: f"{e.path}: wrong, or newer than the parser ({e.reason}); split by simpler rules",
+        lambda e: (
+            f"cannot parse {e.path} ({e.reason}); splitting it by simpler rules."
+            " The file has a syntax error, or uses syntax that is newer than the parser"
+        ),
     ),
     events.MigrationApplied: _Rendering(
         "info", lambda e: f"applied {e.id} in {format_duration(e.duration_seconds)}"
@@ -219,13 +227,13 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     ),
     events.RollbackSkipped: _Rendering(
         "warning",
-        lambda e: f"{e.reason} ({_list(e.places)}): skipped; the record of {e.id} will be removed",
+        lambda e: f"{e.reason} ({_list(e.places)}); skipping it and removing the record of {e.id}",
     ),
     events.AlreadyApplied: _Rendering(
-        "info", lambda e: f"left as it is, applied already: {_list(e.ids)}"
+        "info", lambda e: f"already applied, left unchanged: {_list(e.ids)}"
     ),
     events.RecordPlanned: _Rendering(
-        "info", lambda e: f"to be recorded as applied, without being run: {e.id} ({e.path})"
+        "info", lambda e: f"will record as applied without running it: {e.id} ({e.path})"
     ),
     events.MigrationRecorded: _Rendering("debug", lambda e: f"recorded {e.id} as applied"),
     events.HookRan: _Rendering(
@@ -235,39 +243,40 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.StatementRunning: _Rendering(
         "info",
         lambda e: (
-            f"{e.id} has been running for {format_duration(e.elapsed_seconds)}: {e.doing}"
-            f"{_after_colon(e.blockers)}"
+            f"{e.id} has been running for {format_duration(e.elapsed_seconds)}"
+            f"{_doing(e.doing)}{_after_colon(e.blockers)}"
         ),
     ),
     events.OwnStatementWaiting: _Rendering(
         "warning",
         lambda e: (
-            "one of initmig's own statements has waited for"
-            f" {format_duration(e.waited_seconds)}, of {format_duration(e.timeout_seconds)} at most"
-            f": {e.doing or 'running'}"
-            f"{_after_colon(e.blockers)}"
+            "one of initmig's own statements has been waiting for"
+            f" {format_duration(e.waited_seconds)} (limit {format_duration(e.timeout_seconds)})"
+            f"{_doing(e.doing)}{_after_colon(e.blockers)}"
         ),
     ),
     events.LockNotReleased: _Rendering(
         "warning",
         lambda e: (
-            f"could not release the migration lock: {e.reason}; the lock ends with the connection."
-            " A row that is left in yoyo_lock blocks only stock yoyo: the next run that applies"
-            " something, or `initmig unlock`, removes it"
+            f"could not release the migration lock: {e.reason}. The lock ends with the connection."
+            " A row left in yoyo_lock blocks only stock yoyo; `initmig unlock` or the next run"
+            " that applies something removes it"
         ),
     ),
     events.SessionNotEmptied: _Rendering(
         "warning",
         lambda e: (
-            f"could not remove what the migration left in its session: {e.reason}; the migration's"
-            " outcome stands, and what comes next gets a new session"
+            f"could not reset the session after the migration: {e.reason}."
+            " The migration's outcome stands; initmig continues in a new session"
         ),
     ),
     events.ServerNotice: _Rendering("info", lambda e: f"{e.severity}: {e.text}"),
     events.ParameterIgnored: _Rendering(
-        "warning", lambda e: f"the connection parameter {e.parameter} is ignored: {e.reason}"
+        "warning", lambda e: f"ignored the connection parameter {e.parameter}: {e.reason}"
     ),
-    events.ErrorIgnored: _Rendering("warning", lambda e: f"ignored, as the step says: {e.text}"),
+    events.ErrorIgnored: _Rendering(
+        "warning", lambda e: f"ignored an error, because the step has ignore_errors: {e.text}"
+    ),
     events.CommitIgnored: _Rendering(
         "warning",
         lambda e: (
@@ -278,22 +287,22 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.Printed: _Rendering("info", lambda e: e.text),
     events.Finished: _Rendering("info", _finished),
     events.SquawkFailed: _Rendering(
-        "warning", lambda e: f"squawk could not be asked, its findings are left out: {e.reason}"
+        "warning", lambda e: f"squawk failed, so its findings are missing: {e.reason}"
     ),
-    events.NoTargets: _Rendering("warning", lambda e: f"there is nothing to migrate in {e.source}"),
+    events.NoTargets: _Rendering("warning", lambda e: f"found no targets in {e.source}"),
     events.OutputLost: _Rendering(
-        "warning", lambda e: f"{e.reason}; the result is lost, and the work goes on"
+        "warning", lambda e: f"{e.reason}; the result is lost, but the work continues"
     ),
     events.FewerProcesses: _Rendering(
         "warning",
         lambda e: f"migrating with {e.processes} processes instead of {e.asked}: {e.reason}",
     ),
     events.SettingLeftOut: _Rendering(
-        "warning", lambda e: f"went on without setting {e.name} ({e.reason}): {e.effect}"
+        "warning", lambda e: f"could not set {e.name} ({e.reason}): {e.effect}"
     ),
     events.NotWatched: _Rendering(
         "warning",
-        lambda e: f"long statements and who blocks them will not be reported: {e.reason}",
+        lambda e: f"cannot report long statements and who blocks them: {e.reason}",
     ),
     events.TargetsFinished: _Rendering("info", _targets_finished),
     events.FilesCreated: _Rendering("info", lambda e: f"wrote {_list(e.paths)}"),
@@ -303,24 +312,27 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.Ready: _Rendering("info", lambda e: f"ready: {_migrations(e.migrations)}, all applied"),
     events.NotReady: _Rendering("warning", lambda e: f"not ready: {'; '.join(e.reasons)}"),
     events.RequestAnswered: _Rendering("debug", lambda e: f"{e.method} {e.path} {e.status}"),
-    events.RequestFailed: _Rendering("error", lambda e: f"a bug of initmig: {e.traceback}"),
-    events.ServingEnded: _Rendering(
-        "info", lambda e: f"stopped by {e.signal}, with nothing left to do"
+    events.RequestFailed: _Rendering(
+        "error", lambda e: f"internal error (please report): {e.traceback}"
     ),
+    events.ServingEnded: _Rendering("info", lambda e: f"stopped serving after {e.signal}"),
     events.MigrationVerified: _Rendering(
         "info", lambda e: f"verified {e.id} in {format_duration(e.duration_seconds)}"
     ),
     events.Irreversible: _Rendering(
         "warning",
-        lambda e: f"{e.id} has no rollback: it is only applied; --require-rollback refuses that",
+        lambda e: (
+            f"{e.id} has no rollback: verified only that it applies"
+            " (--require-rollback refuses this)"
+        ),
     ),
     events.ScratchDatabaseLeft: _Rendering(
-        "warning", lambda e: f"the scratch database {e.name} could not be dropped: {e.reason}"
+        "warning", lambda e: f"could not drop the scratch database {e.name}: {e.reason}"
     ),
     events.Failed: _Rendering("error", lambda e: e.problem.message),
     events.StoppedBySignal: _Rendering(
         "error",
-        lambda e: f"stopped by {e.signal}; what was not committed was rolled back, run again",
+        lambda e: f"stopped by {e.signal}: uncommitted work was rolled back; run again to continue",
     ),
 }
 

@@ -91,24 +91,24 @@ def read_facts(session: Session) -> Facts:
     if facts.standby:
         raise DatabaseUnavailable(
             "standby",
-            "the server is a standby, and there is something to write",
+            "the server is a standby, which accepts no writes",
             hint=NAME_PRIMARY,
         )
     if facts.read_only:
         raise DatabaseUnavailable(
             "read-only",
-            "the server is read-only (default_transaction_read_only),"
-            " and there is something to write",
+            "the server is read-only (default_transaction_read_only is on)",
             hint=TAKES_WRITES,
         )
     if not facts.has_schema:
         schema = home_of(session).schema
         raise DatabaseRefused(
             "no-schema",
-            f"the schema {schema} does not exist, or the role may not use it"
+            f"the schema {schema} does not exist, or the role lacks the USAGE privilege on it"
             if schema
-            else "no schema of the search path exists, or the role may not use it",
-            hint="CREATE SCHEMA, GRANT USAGE and CREATE on it to the role, or correct --schema",
+            else "no schema in the search path exists, or the role lacks the USAGE privilege on it",
+            hint="create the schema and grant USAGE and CREATE on it to the role,"
+            " or correct --schema",
         )
     return facts
 
@@ -240,20 +240,17 @@ class Queue:
 
 
 def _queue_timeout(event: Event | None, timeout: float) -> QueueTimeout:
-    after = f"after {format_duration(timeout)}"
-    waited, hint = (
-        f"another migrator was still at it {after}",
-        "let it finish, or raise --queue-timeout",
-    )
+    whom, hint = "another migrator", "let it finish, or raise --queue-timeout"
     if isinstance(event, WaitingForYoyo):
-        waited += f": a yoyo with process id {event.pid}, since {event.locked_at_utc} UTC"
-        hint = "if that yoyo is no more, remove its lock row with `initmig unlock`"
+        whom = f"yoyo: its process {event.pid} has held the lock since {event.locked_at_utc} UTC"
+        hint = "if that process no longer exists, remove its lock row with `initmig unlock`"
     if isinstance(event, WaitingInQueue):
         if not event.is_migrator:
-            waited = f"the migration lock was still held {after}, and not by an initmig"
-        waited += f": {event.holder}"
+            whom = "a session that holds the migration lock but is not initmig"
+        whom += f": {event.holder}"
         hint += f"; {event.next_step}" if event.next_step else ""
-    return QueueTimeout("queue-timeout", waited, hint=hint)
+    message = f"timed out after {format_duration(timeout)} waiting for {whom}"
+    return QueueTimeout("queue-timeout", message, hint=hint)
 
 
 class _Holder(Record):
@@ -280,10 +277,10 @@ class _Holder(Record):
         role = f"user {self.role or 'unknown'}"
         since = "" if self.seconds is None else format_duration(self.seconds)
         if not self.pid:
-            return f"prepared transaction {quote_literal(self.gid)} ({role}), since {since}"
+            return f"prepared transaction {quote_literal(self.gid)} ({role}), prepared {since} ago"
         words = f"pid {self.pid} ({self.application or 'no application name'}, {role}"
         words += f", from {self.address})" if self.address else ")"
-        words += f", connected {since}" if since else ""
+        words += f", connected for {since}" if since else ""
         words += f", {self.state or 'state unknown'}"
         words += f", {wait_in_words(self.waits_for)}" if self.waits_for else ""
         if self.blocked_by:
@@ -317,8 +314,8 @@ def holder_of(session: Session, key: int, waited: float) -> WaitingInQueue | Non
     next_step = ""
     if first.is_at_rest or not is_migrator:
         ending = " ".join(each.ending for each in shown)
-        next_step = f"{'if it was forgotten' if is_migrator else 'if it has no business there'},"
-        next_step += f" end it: {ending}"
+        unwanted = "was left open by mistake" if is_migrator else "should not hold the lock"
+        next_step = f"if it {unwanted}, end it: {ending}"
     blocked_by = tuple(first.blocked_by)
     return WaitingInQueue(words, first.pid, blocked_by, waited, first.role, is_migrator, next_step)
 
@@ -339,7 +336,7 @@ def wait_in_words(event: str) -> str:
     # https://www.postgresql.org/docs/current/monitoring-stats.html#WAIT-EVENT-IPC-TABLE
     if event == "IPC: SyncRep":
         event += (
-            " (no synchronous standby has confirmed the commit: start one, or change"
+            " (no synchronous standby has confirmed the commit; start one or change"
             " synchronous_standby_names)"
         )
-    return f"waits for {event}"
+    return f"waiting for {event}"

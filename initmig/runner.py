@@ -304,7 +304,7 @@ def _refuse_pending(session: Session, run: Run) -> None:
         raise MigrationsPending(
             "migrations-pending",
             f"{len(left.ids)} pending: {', '.join(left.ids)}",
-            hint="run `initmig migrate` for this database, or see why it does not get on",
+            hint="run `initmig migrate` for this database, or check why it makes no progress",
         )
     follow(run.config.changed, findings, run.emit)
     if left.unknown:

@@ -242,7 +242,7 @@ def obstacles(state: State) -> tuple[str, ...]:
     """Why it is not ready, in words; none where it is."""
     reasons = [state.trouble, state.refusal]
     if state.ended is None:
-        reasons.append(state.doing or "the run is not over yet")
+        reasons.append(state.doing or "the run has not finished")
     if state.history and state.history.pending:
         pending = state.history.pending
         shown = ", ".join(pending[:_MOST_SHOWN])
@@ -261,7 +261,7 @@ def answer(path: str, state: State, now: float) -> Answer:
         case "/metrics":
             return Answer(HTTPStatus.OK, exposition(state, now), CONTENT_TYPE_PLAIN_0_0_4)
         case _:
-            return plain(HTTPStatus.NOT_FOUND, "/healthz, /readyz and /metrics are here")
+            return plain(HTTPStatus.NOT_FOUND, "not found; use /healthz, /readyz or /metrics")
 
 
 def _readiness(reasons: tuple[str, ...]) -> Answer:
@@ -292,32 +292,40 @@ def _counts(history: HistoryRead | None) -> Iterator[GaugeMetricFamily]:
     """Without values while they are not known: a 0 would say that nothing is pending."""
     pending = None if history is None else len(history.pending)
     for state, help, value in (
-        ("pending", "Migrations of this image that are not applied.", pending),
-        ("applied", "Migrations of this image that are applied.", history and history.applied),
-        ("unknown", "Applied migrations that this image lacks.", history and history.unknown),
+        ("pending", "Pending migrations of this image.", pending),
+        ("applied", "Applied migrations of this image.", history and history.applied),
+        (
+            "unknown",
+            "Applied migrations that are unknown to this image.",
+            history and history.unknown,
+        ),
     ):
         yield GaugeMetricFamily(f"initmig_migrations_{state}", help, value)
 
 
 def _run_metrics(state: State, now: float) -> Iterator[GaugeMetricFamily]:
     up = GaugeMetricFamily(
-        "initmig_database_up", "1 if the database answered when it was asked last, else 0."
+        "initmig_database_up", "1 if the database answered the last query, else 0."
     )
     up.add_metric([], not state.trouble)
     yield up
     outcome = GaugeMetricFamily(
-        "initmig_last_run_outcome", "1 for what became of the last run.", labels=["outcome"]
+        "initmig_last_run_outcome",
+        "1 for the outcome of the last run, 0 for the others.",
+        labels=["outcome"],
     )
     for each in _OUTCOMES:
         outcome.add_metric([each], each == (state.outcome if state.ended else "running"))
     yield outcome
     yield GaugeMetricFamily(
         "initmig_last_run_duration_seconds",
-        "How long the last run took, or has been going on.",
+        "Duration of the last run; of one that is running, so far.",
         (now if state.ended is None else state.ended) - state.begun,
     )
     waited = GaugeMetricFamily(
-        "initmig_waited_seconds", "How long the last run waited, and for whom.", labels=["for"]
+        "initmig_waited_seconds",
+        "How long the last run waited for the database or for other migrators.",
+        labels=["for"],
     )
     waited.add_metric(["database"], state.waited_for_database)
     waited.add_metric(["migrator"], state.waited_for_migrator)

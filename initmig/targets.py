@@ -47,14 +47,14 @@ def read_targets(config: Config, environ: Mapping[str, str]) -> tuple[Target, ..
         name = str(table.get("name", ""))
         if not name:
             problems.append(
-                Problem("invalid-target", f"{place} has no name", hint='write name = "..."')
+                Problem("invalid-target", f"{place} has no name", hint='add name = "..."')
             )
         elif name in (target.name for target in targets):
             problems.append(
                 Problem(
                     "invalid-target",
-                    f"{place} has the name of another one, {name}",
-                    hint="rename it",
+                    f"{place} has the same name as another target: {name}",
+                    hint="rename one of them",
                 )
             )
         try:
@@ -74,12 +74,12 @@ def _tables(path: str) -> Sequence[Mapping[str, Any]]:
         raise ConfigError(
             "targets-file-unreadable",
             f"cannot read the targets file {path}: {error.strerror}",
-            hint="mount it there, readable for the user of this process",
+            hint="check the path, and make the file readable by the user of this process",
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(
             "targets-file-unreadable",
-            f"the targets file is not TOML: {error}",
+            f"the targets file is not valid TOML: {error}",
             hint="see docs/how-to/many-databases.md for an example",
             place=Place(path),
         ) from None
@@ -87,8 +87,8 @@ def _tables(path: str) -> Sequence[Mapping[str, Any]]:
     if content or not (isinstance(tables, list) and all(isinstance(t, dict) for t in tables)):
         raise ConfigError(
             "targets-file-unreadable",
-            f"the targets file {path} is more, or less, than a list of targets",
-            hint="begin each with a line [[target]]",
+            f"the targets file {path} must contain [[target]] tables and nothing else",
+            hint="start each target with a line [[target]]",
         )
     return tables
 
@@ -129,24 +129,24 @@ def _problems(
         if key not in _KEYS:
             yield Problem(
                 "invalid-target",
-                f"{place} has an unknown key {key}",
-                hint=f"known are {', '.join(_KEYS)}",
+                f"{place} has an unknown key: {key}",
+                hint=f"use only {', '.join(_KEYS)}",
             )
         elif not (isinstance(value, str) or (key in _LISTS and _is_texts(value))):
             yield Problem(
-                "invalid-target", f"{place} has a {key} that is no text", hint="write it in quotes"
+                "invalid-target", f"{place}: {key} is not a string", hint="write it in quotes"
             )
     given = [key for key in _URLS if key in table]
     if len(given) > 1:
         yield Problem(
-            "invalid-target", f"{place} has {' and '.join(given)}", hint="keep one of them"
+            "invalid-target", f"{place} has {' and '.join(given)}", hint="keep only one of them"
         )
     variable = table.get("url_env")
     if isinstance(variable, str) and not environ.get(variable, "").strip():
         yield Problem(
             "invalid-target",
             f"{place} takes its URL from {variable}, which is not set",
-            hint="set it, or give url or url_file",
+            hint=f"set {variable}, or use url or url_file",
         )
 
 

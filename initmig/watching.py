@@ -52,7 +52,7 @@ FROM pg_stat_activity LEFT JOIN (
             CASE WHEN partitions_total > 0
                 THEN format('partition %s of %s', partitions_done + 1, partitions_total) END,
             CASE WHEN phase LIKE 'waiting for %' AND lockers_total > 0
-                THEN format('%s of %s gone', lockers_done, lockers_total) END),
+                THEN format('%s of %s done', lockers_done, lockers_total) END),
         CASE WHEN phase LIKE 'waiting for %' THEN NULL
             WHEN blocks_total > 0 THEN blocks_done ELSE nullif(tuples_done, 0) END,
         CASE WHEN blocks_total > 0 THEN blocks_total ELSE tuples_total END
@@ -337,7 +337,7 @@ def _doing(waits_for: str, phase: str, percent: int | None) -> str:
 
 def _blocker(blocker: _Blocker) -> str:
     if not blocker.there:
-        return f"pid {blocker.pid} (has ended since)"
+        return f"pid {blocker.pid} (already ended)"
     facts = ", ".join(_facts(blocker))
     if blocker.query == _HIDDEN:
         return f"pid {blocker.pid} ({facts})"
@@ -355,7 +355,7 @@ def _facts(blocker: _Blocker) -> Iterator[str]:
     else:
         yield blocker.kind
     if blocker.query == _HIDDEN:
-        yield "the rest is hidden from this role: pg_read_all_stats shows it"
+        yield "details hidden from this role: grant it pg_read_all_stats to see them"
     else:
         yield blocker.state or "state unknown"
     if blocker.age_seconds is not None:
@@ -368,5 +368,5 @@ def _facts(blocker: _Blocker) -> Iterator[str]:
 def _prepared(gid: str, owner: str, age_seconds: float) -> str:
     return (
         f"prepared transaction {gid!r} (user {owner}, prepared {format_duration(age_seconds)} ago,"
-        " ended by COMMIT PREPARED or ROLLBACK PREPARED alone)"
+        " only COMMIT PREPARED or ROLLBACK PREPARED ends it)"
     )

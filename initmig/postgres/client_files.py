@@ -32,7 +32,7 @@ def refuse_unusable(given: Mapping[str, str]) -> None:
             raise ConfigError(
                 "tls-file",
                 mask_secrets(f"{name} names {path}, which {reason}"),
-                hint="mount the file readable for the user of the process, and correct the path",
+                hint="check the path, and make the file readable by the user of this process",
             )
 
 
@@ -62,7 +62,7 @@ def _mismatch(name: str, path: str, mode: int) -> str:
     if not os.access(path, os.R_OK | (os.X_OK if is_folder else 0)):
         return "cannot be read by this user"
     if name == "sslcrl" and not _holds_revocations(path):
-        return "has no list of revoked certificates in PEM: libpq would check none"
+        return "contains no PEM list of revoked certificates: libpq would check none"
     return ""
 
 
@@ -89,7 +89,7 @@ def ignored(
     key = given.get("sslpassword", "").encode(errors="surrogateescape")
     if len(key) > _LONGEST_PASSWORD_BYTES:
         short = key[:_LONGEST_PASSWORD_BYTES].decode(errors="ignore")
-        reason = f"it has more than {_LONGEST_PASSWORD_BYTES} bytes: what is behind them is cut off"
+        reason = f"it is longer than {_LONGEST_PASSWORD_BYTES} bytes, so the rest is cut off"
         found.append(("sslpassword", short, reason))
     instead = {name: value for name, value, reason in found if reason}
     return instead, tuple(
@@ -104,13 +104,13 @@ def _against_passwords(path: str) -> str:
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:
-        return f"the password file {path} cannot be used: {_words(error)}" if named else ""
+        return f"cannot use the password file {path}: {_words(error)}" if named else ""
     if not stat.S_ISREG(mode):
-        return f"the password file {path} is not a plain file"
+        return f"the password file {path} is not a regular file"
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        return f"the password file {path} can be used by others than its owner: chmod 600 it"
+        return f"other users can access the password file {path}: set its mode to 600"
     if not os.access(path, os.R_OK):
-        return f"the password file {path} cannot be read by this user"
+        return f"this user cannot read the password file {path}"
     return ""
 
 
@@ -121,5 +121,5 @@ def _against_key_log(path: str) -> str:
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
     except (OSError, ValueError) as error:
-        return f"{path} cannot be written: {_words(error)}"
+        return f"cannot write to {path}: {_words(error)}"
     return ""

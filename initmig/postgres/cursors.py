@@ -33,7 +33,7 @@ def undoing(what: str) -> Refused:
     """What to raise for *what*, which would roll back initmig's transaction."""
     return Refused(
         "ends-transaction",
-        f"{what} would also undo the steps before this one and the record of the migration",
+        f"{what} would also undo the steps before this one and the migration's record",
         "to undo a part of a step, put that part in `with connection.transaction():` and raise"
         " psycopg.Rollback inside; to undo all of it, raise an exception",
     )
@@ -44,8 +44,8 @@ def ending(command: str) -> Refused:
     return Refused(
         "ends-transaction",
         f"{command} would end the transaction in which initmig records the migration",
-        f"remove {command}: initmig commits the migration together with its record; only one with"
-        " __transactional__ = False commits by itself",
+        f"remove {command}: initmig commits the migration together with its record; only a"
+        " migration with __transactional__ = False commits by itself",
     )
 
 
@@ -54,15 +54,15 @@ def closing() -> Refused:
     return Refused(
         "closes-connection",
         "close() would close initmig's own connection",
-        "remove it: initmig closes the connection when it is done",
+        "remove the call: initmig closes the connection when it is done",
     )
 
 
 def _in_string() -> Refused:
     return Refused(
         "parameter-in-string",
-        "a parameter inside a string has no effect: the server would take `$1` for text",
-        "write %s outside of the quotes, as in make_interval(days => %s) for '%s days'; see"
+        "a parameter inside a string has no effect: the server would read `$1` as text",
+        "write %s outside the quotes, as in make_interval(days => %s) for '%s days'; see"
         " docs/how-to/psycopg2.md",
     )
 

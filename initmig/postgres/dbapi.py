@@ -511,7 +511,7 @@ def open_by_psycopg(target: Target, address: dict[str, str], seconds: float) -> 
     except UnicodeError as error:
         raise ConfigError(
             "malformed-url",
-            "a host name is not one that can be looked up",
+            "a host name is not valid",
             hint="check the host names in the connection string or in PGHOST",
         ) from error
     connection.be_as_opened()
@@ -663,7 +663,7 @@ def _next_result(
                 transfer = _discard(pgconn)
             case pq.ExecStatus.COPY_BOTH:  # libpq would give it again and again
                 raise psycopg.OperationalError(
-                    "receiving a result failed: the server begins a replication"
+                    "receiving a result failed: the server started a replication"
                 )
             case _:
                 return result

@@ -20,18 +20,18 @@ UNDEFINED_OBJECT = "42704"
 READ_ONLY = "25006"
 
 NAME_PRIMARY = (
-    "connect to the primary: name its host; or name all hosts, and target_session_attrs=primary or"
-    " read-write"
+    "connect to the primary: use its host, or list all hosts and set"
+    " target_session_attrs=primary or read-write"
 )
 """What to do where a standby answers."""
 
 TAKES_WRITES = (
-    "turn default_transaction_read_only off, or connect to a server that takes writes: name all"
-    " hosts, and target_session_attrs=read-write"
+    "turn default_transaction_read_only off, or connect to a server that accepts writes: list all"
+    " hosts and set target_session_attrs=read-write"
 )
 """What to do where a server answers that takes no writes."""
 
-NO_COPY_DATA = b"there is no data for it"
+NO_COPY_DATA = b"no data was provided"
 """What a COPY FROM STDIN is told to fail with that nobody has data for."""
 
 
@@ -121,7 +121,7 @@ def out_of_memory(doing: str) -> ClientFailed:
     return ClientFailed(
         "out-of-memory",
         f"out of memory: {doing}",
-        hint="raise the memory limit, or split the file into several, and run again",
+        hint="raise the memory limit, or split the file into several, then run again",
     )
 
 
@@ -133,9 +133,9 @@ def unreadable(error: Exception) -> OddAnswer:
     """The server's answer to one of initmig's own statements led to *error*."""
     return OddAnswer(
         "unexpected-answer",
-        "the server's answer to one of initmig's own statements is not one that PostgreSQL gives:"
+        "the server gave an unexpected answer to one of initmig's own statements:"
         f" {type(error).__name__}: {shortened(str(error), 200)}{_where(error.__traceback__)}",
-        hint="check that the URL leads to PostgreSQL, and what is in between: a pooler or a proxy;"
+        hint="check that the URL leads to PostgreSQL, and check any pooler or proxy in between;"
         " if it is PostgreSQL, report this line",
     )
 
@@ -205,8 +205,8 @@ _LONGEST_NUMBER = 19
 def unexpected(error: Exception) -> InitmigError:
     """What to report of an *error* that nobody foresaw."""
     if isinstance(error, MemoryError) or no_memory(str(error)):
-        words = str(error) or "Python could get no more"
-        return out_of_memory(f"{words}; what was not committed was rolled back")
+        words = str(error) or "Python could not allocate more"
+        return out_of_memory(f"{words}; uncommitted work was rolled back")
     return Bug.met(error)
 
 
@@ -214,8 +214,8 @@ def in_doubt(failed: ClientFailed) -> OutcomeUnknown:
     """*failed*, where a COMMIT was on its way."""
     return OutcomeUnknown(
         "outcome-unknown",
-        f"the server's answer to a COMMIT is missing: {failed}",
-        hint=f"{failed.problems[0].hint}: that shows whether the migration is recorded",
+        f"the server's answer to COMMIT was lost: {failed}",
+        hint=f"{failed.problems[0].hint}; the next run finds out whether the migration was applied",
     )
 
 
@@ -235,7 +235,7 @@ def not_committed(tag: str, *, completed: int) -> StatementFailed:
     """
     failed = StatementFailed(
         "commit-not-confirmed",
-        f"the server answered COMMIT with {tag or 'nothing'}: the transaction had failed before",
+        f"the server answered COMMIT with {tag or 'nothing'}: the transaction had already failed",
     )
     failed.completed = completed
     return failed
@@ -293,5 +293,5 @@ def refused(error: StatementFailed) -> InitmigError:
     id, hint = "statement-refused", ""
     if problem.server.lacks_right:
         id = "missing-privilege"
-        hint = "grant the right to the role that initmig uses, or name another one with --role"
+        hint = "grant the privilege to the role that initmig uses, or set another role with --role"
     return DatabaseRefused(id, problem.message, hint=hint, server=problem.server)

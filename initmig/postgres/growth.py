@@ -35,10 +35,10 @@ class Growth:
         if now - self._before > _MOST_BYTES:
             raise OddAnswer(
                 "answer-too-large",
-                "what the server says to initmig itself takes more than"
+                "the server's answer to one of initmig's own statements takes more than"
                 f" {_MOST_BYTES >> 20} MiB of memory",
-                hint="check that the URL leads to PostgreSQL, and what is in between: a pooler or"
-                " a proxy",
+                hint="check that the URL leads to PostgreSQL, and check any pooler or proxy in"
+                " between",
             )
 
 

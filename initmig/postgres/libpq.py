@@ -396,7 +396,7 @@ class LibpqConnection:
             elif status == _COPY_OUT:
                 self._discard(deadline)
             elif status == _COPY_BOTH:  # libpq would give it again and again
-                raise client_failed("PQgetResult", "the server begins a replication")
+                raise client_failed("PQgetResult", "the server started a replication")
             elif status in _GOOD:
                 completed += not ended
                 ended = ended or (_text(self._libpq.PQcmdStatus(result)) if marked else "")

@@ -52,4 +52,4 @@ class Notices:
         self.tell()
         left_out, self._count = self._count - MOST, 0
         if left_out > 0:
-            self._on_notice("NOTICE", f"{left_out} more notices are left out, after {MOST}")
+            self._on_notice("NOTICE", f"{left_out} more notices left out, after the first {MOST}")

@@ -68,7 +68,7 @@ def find_target(settings: Settings) -> Target:
             raise ConfigError(
                 "malformed-url",
                 # where a value was forgotten, the next pair is the value
-                mask_secrets(f"{name} is {given[name]!r}, which libpq takes for no whole number"),
+                mask_secrets(f"{name} is {given[name]!r}, which is not a whole number"),
                 hint="correct it in the connection string, the service file or the PG* variable",
             )
     params = defaults(settings, given)

@@ -33,11 +33,11 @@ def origin_of(name: str, query: Callable[[str], list[tuple[Any, ...]]]) -> str:
     [(value, is_off, source, role, database)] = query(_SETTING.format(name=quote_literal(name)))
     if is_off:
         return (
-            f"{name} is off in a new session: what the migration runs has set it;"
-            " remove that, or set it to 0"
+            f"do not set {name} in the migration, or set it to 0: it is off in a new session, so"
+            " the migration itself sets it"
         )
     by = setter_of(source, role, database)
-    return f"{name} is {value}, set by {by}: raise it there, or set it to 0"
+    return f"raise {name} or set it to 0: it is {value}, set by {by}"
 
 
 def setter_of(source: str, role: str, database: str) -> str:

@@ -55,10 +55,10 @@ class Wanted(Record):
     """Whether that is so where the server does not have it, too; a timeout cannot strike there."""
 
 
-_ENDS = "one that is set for the role, the database or the server may end a migration"
+_ENDS = "a value that is set for the role, the database or the server may end a migration"
 _DEAD_LINK = (
-    "the server notices a dead link only by its own settings, and keeps the migration lock until"
-    " then"
+    "the server detects a dead connection only as its own settings allow, and the migration lock"
+    " is held until it does"
 )
 
 _STAYING = (
@@ -67,8 +67,8 @@ _STAYING = (
         "client_connection_check_interval",
         f"'{_CLIENT_CHECK_INTERVAL}'",
         140000,
-        "when a client is killed, its statement runs to the end, and the migration lock is held"
-        " until then",
+        "if initmig is killed, its statement runs to the end, and the migration lock is held until"
+        " it does",
         matters=True,
     ),
     Wanted("transaction_timeout", "0", 170000, _ENDS),

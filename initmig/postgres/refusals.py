@@ -94,12 +94,14 @@ def connect_error(
     if missing and not (given.get("host") or given.get("hostaddr")):
         return ConfigError(
             "no-database",
-            f"no database is configured, and none is running on this machine ({missing[1]})",
-            hint="set DATABASE_URL, or PGHOST and the other PG* variables",
+            f"no database is configured, and no server is running on this machine ({missing[1]})",
+            hint="set DATABASE_URL, or set PGHOST and the other PG* variables",
         )
     refusing = re.search(_SOCKET, reason)
     if refusing and not _may_be_socket(refusing[1]):
-        return _malformed(f"{refusing[1]} is not a socket", "name the folder of the socket as host")
+        return _malformed(
+            f"{refusing[1]} is not a socket", "set host to the folder that contains the socket"
+        )
     return _told(reason, _by_words(reason) or _by_sqlstates(sqlstates, params))
 
 
@@ -118,12 +120,12 @@ def malformed(reason: str, conninfo: str) -> ConfigError:
     if "service" in reason:
         return ConfigError(
             "service-file",
-            f"the service file cannot be used: {reason}",
-            hint="check service or PGSERVICE, and the file: PGSERVICEFILE, ~/.pg_service.conf, or"
-            " pg_service.conf in PGSYSCONFDIR",
+            f"cannot use the service file: {reason}",
+            hint="check the service name (service or PGSERVICE) and the service file"
+            " (PGSERVICEFILE, ~/.pg_service.conf, or pg_service.conf in PGSYSCONFDIR)",
         )
     if "local user" in reason:
-        return _malformed(reason, "name the user in the URL, or in PGUSER")
+        return _malformed(reason, "set the user in the URL or in PGUSER")
     if unknown := re.search(_UNKNOWN, reason):
         from initmig import foreign_parameters
 
@@ -136,11 +138,10 @@ def malformed(reason: str, conninfo: str) -> ConfigError:
 def _malformed(reason: str, hint: str = "") -> ConfigError:
     return ConfigError(
         "malformed-url",
-        f"the database URL cannot be used: {reason}",
+        f"cannot use the database URL: {reason}",
         hint=hint
-        or "give only parameters and values that libpq knows, be it in the URL, in PG* variables or"
-        " in a service file; in user name and password, write @ : / ? # % as"
-        " %40 %3A %2F %3F %23 %25",
+        or "use only parameters and values that libpq knows in the URL, PG* variables and service"
+        " file; in user names and passwords, write @ : / ? # % as %40 %3A %2F %3F %23 %25",
     )
 
 
@@ -151,21 +152,21 @@ def _told(reason: str, verdict: _Verdict) -> InitmigError:
             error = DatabaseRefused(
                 "startup-parameter-unsupported",
                 reason,
-                hint="take it out of the URL (for a search path there is --schema, for a role"
-                " --role), or let the pooler drop it: ignore_startup_parameters in PgBouncer",
+                hint="remove it from the URL (use --schema for a search path, --role for a role),"
+                " or let the pooler ignore it: ignore_startup_parameters in PgBouncer",
             )
         case "file":
             error = ConfigError(
                 "tls-file",
                 reason,
-                hint="check the files that sslrootcert, sslcert and sslkey name, and sslpassword",
+                hint="check sslpassword, and the files that sslrootcert, sslcert and sslkey name",
             )
         case "insecure":
             error = DatabaseRefused(
                 "security-mismatch",
                 reason,
-                hint="check sslmode, sslrootcert, gssencmode, channel_binding and require_auth,"
-                " and what the server offers",
+                hint="compare sslmode, sslrootcert, gssencmode, channel_binding and require_auth"
+                " with what the server supports",
             )
         case "standby":
             error = DatabaseUnavailable("standby", reason, hint=NAME_PRIMARY)
@@ -173,7 +174,7 @@ def _told(reason: str, verdict: _Verdict) -> InitmigError:
             error = LoginRefused(
                 "login-refused",
                 reason,
-                hint="check user, password, database and sslmode, and the server's pg_hba.conf",
+                hint="check the user, password, database and sslmode, and the server's pg_hba.conf",
             )
         case "not now":
             error = DatabaseUnavailable("database-unavailable", reason)

@@ -155,7 +155,7 @@ class Session:
             self.command(settings())
         self._agreed = True
         for each in absent(self.connection.server_version):
-            self._left_out(each, "this server does not have it")
+            self._left_out(each, "this server does not have this setting")
         return settings()
 
     def _leave_out_refused(self) -> bool:
@@ -391,7 +391,7 @@ class Session:
             with closing(connect(self._settings)) as other:
                 hint = origin_of(name, other.query)
         except InitmigError:
-            hint = f"see where {name} is set, and raise it or set it to 0"
+            hint = f"find where {name} is set, and raise it or set it to 0"
         error.problems = (problem._replace(hint=hint),)
 
     def sibling(self, *, limit: float = _RECONNECT_SECONDS) -> Session:

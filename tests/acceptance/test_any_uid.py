@@ -54,5 +54,6 @@ def test_a_user_without_name_that_the_url_does_not_name_either_is_told_so(
     url = f"postgresql://{parts.hostname}:{parts.port}{parts.path}"
     result = initmig(url=url, folder=write(folder, FILES), prefix=nameless_user)
     assert "local user with ID" in result.err
-    assert "next: name the user in the URL, or in PGUSER" in result.err
+    assert "[malformed-url]" in result.err
+    assert "PGUSER" in result.err
     assert (result.code, database.tables()) == (2, set())

@@ -74,7 +74,7 @@ def stopped(running: Running, number: signal.Signals = signal.SIGTERM) -> Result
     result = running.result(timeout=5)
     assert result.code == 128 + number, result.err
     last = result.err.splitlines()[-1]
-    assert f"stopped by {number.name}; what was not committed was rolled back" in last
+    assert f"stopped by {number.name}" in last
     assert "Traceback" not in result.err
     return result
 
@@ -190,7 +190,7 @@ def test_stopped_while_a_yoyo_is_at_it_leaves_its_lock_row(
     database.execute("INSERT INTO yoyo_lock VALUES (1, now(), 4711)")
     write(folder, {"0002_b.sql": "SELECT 2"})
     waiter = initmig.start(url=database.url, folder=folder)
-    waiter.wait_for_line("waiting for a yoyo")
+    waiter.wait_for_line("process 4711")
     stopped(waiter)
     assert database.query("SELECT pid FROM yoyo_lock") == [(4711,)]
     wait_until(lambda: database.value(LEFT) == 0)

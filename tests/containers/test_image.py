@@ -492,7 +492,7 @@ def test_stopped_in_mid_migration_it_rolls_back_and_ends_with_143(
         "stopped by SIGTERM, and not killed after 30 s"
     )
     assert exit_code(name) == 143, logs(name).err
-    assert "stopped by SIGTERM; what was not committed was rolled back" in logs(name).err
+    assert "stopped by SIGTERM" in logs(name).err
     assert database.postgres.value("SELECT to_regclass('half_done') IS NULL") == "t"
     assert database.postgres.applied() == []
     assert database.postgres.value(asleep) == "0"

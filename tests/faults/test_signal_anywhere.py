@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from initmig.events import StoppedBySignal
+from initmig.logs import event_text
 from tests.faults.test_kill import BLOCKS, BY_PSYCOPG, DATA, MIXED, TRANSACTIONAL
 from tests.support.forking import Fork, Forking
 from tests.support.signalling import AT, REPORT
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.any_version
 
 ENDS = (143, -signal.SIGTERM)
-STOPPED = "stopped by SIGTERM; what was not committed was rolled back, run again\n"
+STOPPED = f"{event_text(StoppedBySignal('SIGTERM', 143))}\n"
 NOTICES = {"0001_n.sql": "CREATE TABLE t (a int); DO $$ BEGIN RAISE NOTICE 'one'; END $$;"}
 RUNS = {
     "each": Run(("migrate",), TRANSACTIONAL),

@@ -183,7 +183,7 @@ ERRORS: dict[str, tuple[dict[str, str], int, str]] = {
     "a statement in SQL": (
         {"0002_b.sql": "SELECT 1;\nVACUUM t;"},
         2,
-        f"mend it and run again: {SQL_DIRECTIVE}",
+        f"run again: {SQL_DIRECTIVE}",
     ),
     "an index on a table that the file makes": (
         {"0002_b.sql": "CREATE TABLE u (n int);\nCREATE INDEX CONCURRENTLY ON u (n);"},
@@ -193,7 +193,7 @@ ERRORS: dict[str, tuple[dict[str, str], int, str]] = {
     "SQL in a Python step": (
         {"0002_b.py": f"{STEP}step('SELECT 1')\nstep('VACUUM t')"},
         3,
-        f"mend it and run again: {PYTHON_DIRECTIVE}",
+        f"run again: {PYTHON_DIRECTIVE}",
     ),
     "a Python function": (
         {"0002_b.py": f"{STEP}def f(c):\n    c.execute('VACUUM t')\nstep(f)"},
@@ -233,7 +233,7 @@ ERRORS: dict[str, tuple[dict[str, str], int, str]] = {
     "what no directive mends": (
         {"0002_b.sql": "SELECT 1;\nSET TRANSACTION ISOLATION LEVEL SERIALIZABLE;"},
         2,
-        "nothing of it was kept; mend it and run again",
+        "rolled back; fix the migration and run again",
     ),
 }
 

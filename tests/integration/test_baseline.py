@@ -116,7 +116,7 @@ def test_records_up_to_and_with_the_id_and_runs_nothing(
         own_row("0003_c.sql"),
     ]
     assert existing.query("SELECT * FROM yoyo_lock") == []
-    assert "info    recorded as applied 3 migrations in" in result.err
+    assert "info    recorded 3 migrations as applied in" in result.err
     assert states(initmig, existing, folder) == {
         **dict.fromkeys(IDS[:3], "applied"),
         "0004_d": "pending",
@@ -136,10 +136,7 @@ def test_tells_what_it_will_record_before_it_takes_the_lock(
         "migration_recorded 0002_b",
         "finished",
     ]
-    assert (
-        "to be recorded as applied, without being run: 0001_a"
-        f" ({folder}/0001_a.sql)" == result.events[1]["message"]
-    )
+    assert result.events[1]["message"].endswith(f": 0001_a ({folder}/0001_a.sql)")
 
 
 def test_writes_nothing_before_it_has_told_what(
@@ -150,8 +147,8 @@ def test_writes_nothing_before_it_has_told_what(
         other.execute("ALTER TABLE yoyo_lock ADD PRIMARY KEY (locked)")
         other.execute("INSERT INTO yoyo_lock VALUES (1, now(), 1)")
         running = initmig.start("baseline", "--to=0001", url=existing.url, folder=folder)
-        running.wait_for_line("waiting for a yoyo")
-        assert "to be recorded as applied, without being run: 0001_a" in running.err
+        running.wait_for_line("waiting for yoyo")
+        assert f": 0001_a ({folder}/0001_a.sql)" in running.err
         assert existing.tables() == {"a", "b", "yoyo_lock"}
         other.execute("DELETE FROM yoyo_lock")
     succeeded(running.result())
@@ -245,8 +242,8 @@ def test_what_is_applied_is_left_alone_and_told(
     before = existing.query(row)
     result = succeeded(initmig("baseline", "--to=0002", url=existing.url, folder=folder))
 
-    assert "left as it is, applied already: 0001_a\n" in result.err
-    assert "recorded as applied 1 migration in" in result.err
+    assert "already applied, left unchanged: 0001_a\n" in result.err
+    assert "recorded 1 migration as applied in" in result.err
     assert recorded(existing) == IDS[:2]
     assert existing.query(row) == before
     assert len(before) == 1
@@ -261,8 +258,9 @@ def test_nothing_to_do_is_said_writes_nothing_and_exits_zero(
         "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
     )
     again = succeeded(initmig("baseline", "--to=0002", url=reader, folder=folder))
-    assert "left as it is, applied already: 0001_a, 0002_b" in again.err
-    assert "nothing to do up to there: 1 of 4 migrations pending behind it" in again.err
+    assert "already applied, left unchanged: 0001_a, 0002_b" in again.err
+    assert "nothing to do up to" in again.err
+    assert "1 of 4 migrations pending" in again.err
     assert len(logged(existing)) == 3
 
 
@@ -346,7 +344,7 @@ def test_role_that_may_not_write_the_history_is_refused_and_records_nothing(
     result = initmig("baseline", "--to=0003", url=url, folder=folder)
     assert result.code == 4
     assert "permission denied for table _yoyo_log (42501)" in result.err
-    assert "next: grant the right to the role that initmig uses" in result.err
+    assert "[missing-privilege]" in result.err
     assert recorded(existing) == IDS[:1]
     assert existing.query("SELECT * FROM yoyo_lock") == []
 
@@ -398,7 +396,7 @@ def test_what_yoyo_has_marked_is_left_alone(
 ) -> None:
     succeeded(yoyo("mark", "--match=0001", database=existing, folder=folder))
     result = succeeded(initmig("baseline", "--to=0002", url=existing.url, folder=folder))
-    assert "left as it is, applied already: 0001_a\n" in result.err
+    assert "already applied, left unchanged: 0001_a\n" in result.err
     assert logged(existing) == [("mark", "0001_a"), ("mark", "0002_b")]
     assert [id for id, *_ in own_rows(existing)] == ["0001_a", "0002_b"]
     marked_by_yoyo = "SELECT checksum FROM _initmig_migration WHERE migration_id = '0001_a'"
@@ -424,8 +422,8 @@ def test_two_at_once_record_each_once_and_both_exit_zero(
     results = [succeeded(copy.result()) for copy in copies]
     assert logged(existing) == [("mark", id) for id in IDS[:3]]
     said = "".join(result.err for result in results)
-    assert said.count("recorded as applied 3 migrations") == 1
-    assert said.count("nothing to do: another migrator applied what was pending") == 1
+    assert said.count("recorded 3 migrations as applied") == 1
+    assert said.count("nothing to do: another migrator applied") == 1
 
 
 def test_what_another_one_applies_meanwhile_is_not_recorded_again(
@@ -440,7 +438,7 @@ def test_what_another_one_applies_meanwhile_is_not_recorded_again(
     existing.execute("DROP TABLE gate")
     succeeded(migrating.result())
     result = succeeded(running.result())
-    assert "recorded as applied 1 migration in" in result.err
+    assert "recorded 1 migration as applied in" in result.err
     log = logged(existing)
     assert log.count(("apply", "0001_a")) == 1
     assert [row for row in log if row[0] == "mark"] == [("mark", "0002_b")]

@@ -127,7 +127,8 @@ def test_waiter_behind_a_transaction_pooler_queues_behind_a_direct_one(
         url = bouncer.url(database.name)
         queued = initmig("--queue-timeout=1s", url=url, folder=folder)
     assert queued.code == 5
-    assert "another migrator was still at it after 1 s: pid" in queued.err
+    assert "waiting for another migrator: pid" in queued.err
+    assert "[queue-timeout]" in queued.err
     direct.terminate()
     assert direct.result().code == 143
 

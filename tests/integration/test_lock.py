@@ -128,7 +128,7 @@ def test_waiter_ends_with_the_leader_and_never_takes_the_lock(
     leader_ended.set()
     result = waiter.result()
     assert result.code == 0
-    assert "another migrator applied what was pending" in result.err
+    assert "nothing to do: another migrator applied" in result.err
     proxy.wait_until_quiet()
     assert [
         query
@@ -164,7 +164,7 @@ def test_waiter_takes_over_when_the_leader_dies(
     waiter = initmig.start(url=database.url, folder=folder)
     waiter.wait_for_line("waiting for another migrator")
     leader.kill()
-    removed = waiter.wait_for_line("removed the lock row of an initmig that is no more")
+    removed = waiter.wait_for_line("removed the lock row of an initmig")
     assert "(pid " in removed
     open_gate(database)
     result = waiter.result()
@@ -196,10 +196,10 @@ def test_waiter_gives_up_after_the_queue_timeout_and_names_the_holder(
     assert result.code == 5
     assert result.seconds < 40
     expected = (
-        f"another migrator was still at it after 0.5 s: pid {migrator_pid(database)} (initmig"
+        f"timed out after 0.5 s waiting for another migrator: pid {migrator_pid(database)} (initmig"
     )
     assert expected in result.err
-    assert "next: let it finish, or raise --queue-timeout" in result.err
+    assert "[queue-timeout]" in result.err
     open_gate(database)
     assert leader.result().code == 0
 
@@ -213,7 +213,7 @@ def test_waiter_for_an_earlier_migration_ends_once_that_is_applied(
     open_gate(database)
     result = waiter.result()
     assert result.code == 0
-    assert "another migrator applied what was pending" in result.err
+    assert "nothing to do: another migrator applied" in result.err
     assert "later" not in database.tables()
     assert leader.result().code == 0
 
@@ -242,15 +242,15 @@ def test_lock_row_of_a_stock_yoyo_is_waited_for_and_named(
     database.execute("INSERT INTO yoyo_lock VALUES (1, '2026-01-02 03:04:05', 4711)")
     result = initmig("--queue-timeout=500ms", url=database.url, folder=folder)
     assert result.code == 5
-    assert "waiting for a yoyo" in result.err
-    assert "a yoyo with process id 4711, since 2026-01-02 03:04:05 UTC" in result.err
+    assert "[queue-timeout]" in result.err
+    assert result.err.count("process 4711 has held the lock since 2026-01-02 03:04:05 UTC") == 2
     assert "`initmig unlock`" in result.err
     assert "a" not in database.tables()
     assert database.value(FREE) == 0
     assert database.query("SELECT pid FROM yoyo_lock") == [(4711,)]
 
     waiter = initmig.start(url=database.url, folder=folder)
-    waiter.wait_for_line("process id 4711")
+    waiter.wait_for_line("process 4711")
     assert initmig("unlock", url=database.url).code == 0
     assert waiter.result().code == 0
     assert "a" in database.tables()
@@ -261,7 +261,7 @@ def test_unlock_leaves_the_lock_row_of_a_live_initmig(
 ) -> None:
     result = initmig("unlock", url=database.url)
     assert result.code == 0
-    assert "no lock row, or that of an initmig at work" in result.err
+    assert "nothing to do: " in result.err
     assert migrator_pid(database) > 0
     open_gate(database)
     assert leader.result().code == 0
@@ -290,12 +290,12 @@ def test_initmig_waits_for_a_running_yoyo_and_ends_with_it(
     wait_until(lambda: database.value("SELECT to_regclass('yoyo_lock') IS NOT NULL"))
     wait_until(lambda: database.value("SELECT count(*) FROM yoyo_lock") == 1)
     waiter = initmig.start(url=database.url, folder=folder)
-    waiter.wait_for_line("waiting for a yoyo")
+    waiter.wait_for_line("waiting for yoyo")
     open_gate(database)
     assert leader.result().code == 0
     result = waiter.result()
     assert result.code == 0
-    assert "another migrator applied what was pending" in result.err
+    assert "nothing to do: another migrator applied" in result.err
     assert database.value(FREE) == 0
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 KEY = "SELECT pg_catalog.hashtextextended('public', 20261122)"
 TAKE = f"pg_advisory_lock(({KEY}))"
 SHARE = f"pg_advisory_lock_shared(({KEY}))"
-NO_INITMIG = "a session that holds the migration lock and is not an initmig"
-NOT_BY_AN_INITMIG = "the migration lock was still held after 0.5 s, and not by an initmig"
+NO_INITMIG = "a session that holds the migration lock but is not initmig"
+NOT_BY_AN_INITMIG = f"timed out after 0.5 s waiting for {NO_INITMIG}"
 
 
 class Case(NamedTuple):
@@ -88,7 +88,7 @@ def test_holder_is_named_with_its_role_and_the_statement_that_ends_it(
         assert told["holder_pid"] == shown[0]
         for pid in shown:
             assert f"pid {pid} (" in told["holder"]
-        assert f", user {role}, from 127.0.0.1), connected " in told["holder"]
+        assert f", user {role}, from 127.0.0.1), connected for " in told["holder"]
         assert told["holder"].endswith(f", {case.state}{case.more}")
         assert told["next_step"].endswith(f" end it: {ending}")
         assert failed["error"] == "queue-timeout"
@@ -195,7 +195,8 @@ def test_prepared_transaction_that_holds_the_key_is_named(
     result = initmig("--queue-timeout=500ms", url=database.url, folder=folder)
     assert result.code == 5
     assert (
-        f"{NOT_BY_AN_INITMIG}: prepared transaction 'it''s mine' (user {role}), since" in result.err
+        f"{NOT_BY_AN_INITMIG}: prepared transaction 'it''s mine' (user {role}), prepared "
+        in result.err
     )
     assert "end it: ROLLBACK PREPARED 'it''s mine';" in result.err
     database.execute("ROLLBACK PREPARED 'it''s mine'")

@@ -208,7 +208,7 @@ def test_second_question_is_asked_only_when_the_database_is_ahead(
     (folder / "0002_b.py").unlink()
     result = initmig(url=proxy.url(applied.name), folder=folder)
     assert result.code == 0
-    assert "0002_b is applied and unknown here" in result.err
+    assert "0002_b is applied, but unknown here" in result.err
     first, *more = asked(proxy)
     assert first[1].startswith(GUARD)
     # where the history is, whether it can be trusted, which tables it has, and what is in them

@@ -114,7 +114,7 @@ def test_a_squawk_that_fails_is_told_and_the_plan_shown(
     env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
     result = initmig("plan", url=database.url, folder=folder, env=env)
     assert result.code == 0, result.err
-    assert "warning squawk could not be asked" in result.err
+    assert "warning squawk failed" in result.err
     assert "SELECT 1" in result.out
 
 

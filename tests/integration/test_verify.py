@@ -861,7 +861,7 @@ def test_irreversible_is_a_warning_and_with_require_rollback_a_failure(
     assert result.code == 0, result.err
     expected = {"0001_a": "irreversible", "0002_b": "ok", "0003_c": "irreversible"}
     assert states(result) == expected
-    assert "warning 0001_a has no rollback: it is only applied" in result.err
+    assert "warning 0001_a has no rollback: " in result.err
     result = initmig("verify", "--json", "--require-rollback", url=database.url, folder=folder)
     assert result.code == 1
     assert states(result) == expected

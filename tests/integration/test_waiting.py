@@ -138,7 +138,7 @@ def test_server_that_starts_late_is_waited_for(
     running.wait_for_line("Connection refused")
     server.start()
     result = succeeded(running.result())
-    assert "the database answers after" in result.err
+    assert "connected to the database after" in result.err
     assert "applied 0001_a" in result.err
     assert result.err.count("Connection refused") == 1
 
@@ -193,7 +193,7 @@ def test_standby_is_waited_for_until_it_is_promoted(
 ) -> None:
     standby = make_standby(make_server())
     running = initmig.start(url=standby.url(), folder=folder)
-    running.wait_for_line("the server is a standby, and there is something to write")
+    running.wait_for_line("the server is a standby")
     database = Database(standby.url())
     connects = "SELECT count(*) FROM pg_stat_database WHERE sessions > 3 AND datname = 'postgres'"
     wait_until(lambda: database.value(connects) == 1)
@@ -209,10 +209,9 @@ def test_standby_that_stays_one_ends_with_the_reason(
     standby = make_standby(make_server())
     result = initmig("--wait-timeout", "1s", url=standby.url(), folder=folder, env=JSON)
     assert result.code == 3
-    assert waits_for(result) == ["the server is a standby, and there is something to write"]
-    assert failure(result).startswith(
-        "the server is a standby, and there is something to write (waited"
-    )
+    [reason] = waits_for(result)
+    assert reason.startswith("the server is a standby")
+    assert failure(result).startswith(f"{reason} (waited")
 
 
 def test_read_only_database_is_waited_for(

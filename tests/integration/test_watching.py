@@ -143,8 +143,8 @@ def test_blocker_with_more_rights_is_named_without_its_query(
     with holding_busy(database) as pid:
         running = initmig.start("--lock-timeout=600ms", url=plain, folder=folder)
         line = running.wait_for_line("retry 1 of 10")
-    hidden = "the rest is hidden from this role: pg_read_all_stats shows it"
-    assert line.endswith(f"; blocked by pid {pid} (the app, user postgres, {hidden})")
+    assert f"; blocked by pid {pid} (the app, user postgres, " in line
+    assert "pg_read_all_stats" in line
     assert running.result().code == 0
 
 
@@ -231,7 +231,7 @@ def test_lock_timeout_in_python_is_retried_and_its_step_runs_again(
     write(folder, {"0001_busy.py": steps})
     with holding_busy(database):
         running = initmig.start("--lock-timeout=50ms", url=database.url, folder=folder)
-        running.wait_for_line("lock timeout, nothing of it was kept; retry 1 of 10")
+        running.wait_for_line("lock timeout; retry 1 of 10")
     assert running.result().code == 0
     assert "first" in database.tables()
 
@@ -272,7 +272,7 @@ def test_long_statement_tells_every_interval_what_it_waits_for_and_who_blocks_it
     assert first.id == "0001_work"
     assert 0.3 <= first.elapsed_seconds < second.elapsed_seconds < third.elapsed_seconds
     assert second.elapsed_seconds - first.elapsed_seconds >= 0.15
-    assert first.doing == "running, waits for Lock: relation"
+    assert first.doing == "running, waiting for Lock: relation"
     [blocker] = first.blockers
     assert blocker.startswith(f"pid {pid} (the app, user postgres, idle in transaction, ")
 
@@ -286,7 +286,7 @@ def test_statement_of_eleven_seconds_is_told_of_after_ten(
     [told] = [event for event in result.events if event["event"] == "statement_running"]
     assert told["id"] == "0001_slow"
     assert 10 <= told["elapsed_seconds"] < 30
-    assert told["doing"] == "running, waits for Timeout: PgSleep"
+    assert told["doing"] == "running, waiting for Timeout: PgSleep"
     assert told["blockers"] == []
 
 
@@ -343,8 +343,8 @@ def test_index_built_concurrently_tells_for_whose_transaction_it_waits(
             told.finish()
     [waiting, *_] = [event for event in told.events if "old snapshots" in event.doing]
     assert waiting.doing == (
-        "CREATE INDEX CONCURRENTLY: waiting for old snapshots, 0 of 1 gone,"
-        " waits for Lock: virtualxid"
+        "CREATE INDEX CONCURRENTLY: waiting for old snapshots, 0 of 1 done,"
+        " waiting for Lock: virtualxid"
     )
     [blocker] = waiting.blockers
     assert blocker.startswith(f"pid {pid} (the report, user postgres, idle in transaction, ")
@@ -434,7 +434,7 @@ def test_work_behind_a_pooler_is_found_by_its_mark(database: Database) -> None:
     with watching(database.url, 0.2, pid=1) as told, holding_busy(database) as pid:
         told.start(f"BEGIN; {told.watch.mark}; ALTER TABLE busy ADD x int; COMMIT")
         wait_until(lambda: len(told.events) > 0)
-    assert told.events[0].doing == "running, waits for Lock: relation"
+    assert told.events[0].doing == "running, waiting for Lock: relation"
     [blocker] = told.events[0].blockers
     assert blocker.startswith(f"pid {pid} (the app, ")
 
@@ -464,7 +464,7 @@ def test_watch_without_a_free_connection_is_silent_until_there_is_one(
         assert len(refused) <= most, "more attempts than there was something to tell"
         assert told.events == []
         stack.close()
-        wait_until(lambda: "running, waits for Timeout: PgSleep" in told.doings)
+        wait_until(lambda: "running, waiting for Timeout: PgSleep" in told.doings)
 
 
 def test_watch_whose_connection_hangs_holds_up_nothing(
@@ -519,4 +519,4 @@ def test_autovacuum_is_named_as_such_with_its_table() -> None:
 
 
 def test_blocker_that_is_gone_is_named_by_its_number() -> None:
-    assert _blocker(_Blocker(12, False, "", "", "", "", None, "", [])) == "pid 12 (has ended since)"
+    assert _blocker(_Blocker(12, False, "", "", "", "", None, "", [])) == "pid 12 (already ended)"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from initmig.events import Event
 
 BEGUN = State(begun=100.0)
+RUNNING = "the run has not finished"
 TWO_PENDING = HistoryRead(applied=1, pending=("0002_b", "0003_c"), unknown=0)
 NONE_PENDING = HistoryRead(applied=3, pending=(), unknown=0)
 
@@ -46,7 +47,7 @@ def values(state: State, now: float = 100.0) -> dict[str, float]:
 
 
 def test_nothing_is_ready_before_the_database_has_answered() -> None:
-    assert obstacles(BEGUN) == ("the database has not answered yet", "the run is not over yet")
+    assert obstacles(BEGUN) == ("the database has not answered yet", RUNNING)
 
 
 def test_what_is_pending_gets_less_with_each_migration_applied() -> None:
@@ -66,7 +67,7 @@ def test_an_answer_names_20_of_those_that_are_pending() -> None:
 
 def test_nothing_is_ready_before_the_hooks_have_run() -> None:
     running = state_after(NONE_PENDING)
-    assert obstacles(running) == ("the run is not over yet",)
+    assert obstacles(running) == (RUNNING,)
     assert obstacles(running._replace(ended=101.0)) == ()
 
 
@@ -92,10 +93,10 @@ def test_whoever_is_waited_for_is_named_until_the_lock_is_there() -> None:
     waiting = state_after(TWO_PENDING, WaitingInQueue("pid 7 (app)", 7, (), 3.0))
     assert "pid 7 (app)" in obstacles(waiting)[0]
     assert obstacles(after(waiting, LockAcquired(4.0, pooled=False))) == (
-        "the run is not over yet",
+        RUNNING,
         "2 pending: 0002_b, 0003_c",
     )
-    assert "process id 42" in obstacles(state_after(TWO_PENDING, WaitingForYoyo(42, "2026", 0)))[0]
+    assert "process 42" in obstacles(state_after(TWO_PENDING, WaitingForYoyo(42, "2026", 0)))[0]
 
 
 def test_a_statement_of_another_session_is_shown_to_nobody() -> None:

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 CLOSED = DatabaseUnavailable("database-unavailable", "Connection refused")
 STARTING = DatabaseUnavailable("database-unavailable", "the database system is starting up")
-STANDBY = DatabaseUnavailable(
-    "database-unavailable", "the server is a standby, and there is something to write"
-)
+STANDBY = DatabaseUnavailable("database-unavailable", "the server is a standby")
 REFUSED = LoginRefused("login-refused", "password authentication failed")
 
 
