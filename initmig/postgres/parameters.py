@@ -57,8 +57,8 @@ class Wanted(Record):
 
 _ENDS = "a value that is set for the role, the database or the server may end a migration"
 _DEAD_LINK = (
-    "the server detects a dead connection only as its own settings allow, and the migration lock"
-    " is held until it does"
+    "the server detects a dead connection only as its own settings allow, and holds the migration"
+    " lock until then"
 )
 
 _STAYING = (
@@ -67,8 +67,8 @@ _STAYING = (
         "client_connection_check_interval",
         f"'{_CLIENT_CHECK_INTERVAL}'",
         140000,
-        "if initmig is killed, its statement runs to the end, and the migration lock is held until"
-        " it does",
+        "if initmig is killed, its statement still runs to the end and holds the migration lock"
+        " until then",
         matters=True,
     ),
     Wanted("transaction_timeout", "0", 170000, _ENDS),

@@ -492,7 +492,7 @@ def test_second_deploy_waits_for_the_update_of_the_first(
     # The second may have begun before the first has looked again.
     assert first.result().code == 0 or "[overtaken]" in first.err, first.err
     assert second.code == 0, second.err
-    assert "waiting for the end of an earlier update" in second.err
+    assert "waiting for an earlier update to end" in second.err
     assert "SETTING=second" in running.container("app")["Env"]
 
 
