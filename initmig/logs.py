@@ -41,7 +41,8 @@ def _after_colon(items: tuple[str, ...]) -> str:
 
 
 def _doing(words: str) -> str:
-    return "" if words in ("", "running") else f": {words}"
+    said = words.removeprefix("running").removeprefix(", ")
+    return f": {said}" if said else ""
 
 
 def _finished(event: events.Finished) -> str:
@@ -250,7 +251,7 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.OwnStatementWaiting: _Rendering(
         "warning",
         lambda e: (
-            "one of initmig's own statements has been waiting for"
+            "one of initmig's own statements has been held up for"
             f" {format_duration(e.waited_seconds)} (limit {format_duration(e.timeout_seconds)})"
             f"{_doing(e.doing)}{_after_colon(e.blockers)}"
         ),

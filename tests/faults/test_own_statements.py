@@ -525,7 +525,7 @@ def test_commit_that_waits_for_a_standby_is_told_by_the_migrator_and_whoever_wai
     waiter = initmig.start(url=own.database.url, folder=folder)
     assert NO_STANDBY in waiter.wait_for_line("waiting for another migrator")
     assert NO_STANDBY in leader.wait_for_line(
-        "one of initmig's own statements has been waiting for 1"
+        "one of initmig's own statements has been held up for 1"
     )
     own.set("synchronous_standby_names", "")
     succeeded(leader.result())

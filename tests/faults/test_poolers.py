@@ -581,7 +581,7 @@ def test_session_that_holds_up_a_statement_of_initmigs_own_is_named(
         other.execute("BEGIN; LOCK TABLE yoyo_lock IN SHARE MODE")
         running = initmig.start(url=url, folder=folder)
         told = running.wait_for_line(
-            "one of initmig's own statements has been waiting for 1", timeout=30
+            "one of initmig's own statements has been held up for 1", timeout=30
         )
         pid = other.info.backend_pid
     assert f"; blocked by pid {pid} (no application name, user postgres, idle in tr" in told

@@ -12,91 +12,291 @@ from hypothesis import strategies as st
 from initmig import events
 from initmig.errors import Place, Problem, ServerMessage
 from initmig.events import Failed, NothingPending, ServerNotice
-from initmig.logs import Log, event_text, problem_text
+from initmig.logs import Log, event_text, event_words, problem_text
 from initmig.records import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from initmig.events import Event
 
 PROBLEM = Problem(
     "migration-failed",
     "0002_x failed: relation missing",
-    hint="mend it",
+    hint="fix it",
     place=Place("m/0002_x.sql", 12, 8, "SELECT missing;"),
     server=ServerMessage("42P01", "the detail", "the hint", "the context"),
 )
-EVENTS = (
-    events.NothingPending(3),
-    events.NoMigrationsFound(("a", "b")),
-    events.FilesIgnored(("m/0001_a.SQL", "m/more/")),
-    events.NoStatements("0002_b", "m/0002_b.sql"),
-    events.NoStatements("helpers", "m/helpers.py"),
-    events.DirectiveIgnored("m/0002_b.sql:2:4", "-- breaking: true"),
-    events.WaitingForDatabase("Connection refused", 60),
-    events.Connected(1.5),
-    events.WaitingForMigrations("2 pending", 60),
-    events.WaitingInQueue("pid 7 (app)", 7, (8, 9), 3.4, "app"),
-    events.WaitingInQueue(
-        "pid 7 (psql, user eve)", 7, (), 3.4, "eve", is_migrator=False, next_step="end it"
+SENTENCES: tuple[tuple[Event, str], ...] = (
+    (events.NothingPending(3), "nothing to do: 3 migrations, all applied"),
+    (
+        events.NothingPending(3, later=2),
+        "nothing to do up to the requested migration; 2 of 3 migrations pending after it",
     ),
-    events.WaitingForYoyo(42, "2026-01-02 03:04:05", 3.4),
-    events.LockAcquired(0.1, pooled=True),
-    events.AppliedElsewhere(2),
-    events.StaleLockRemoved(7),
-    events.YoyoLockRemoved(42, "2026-01-02 03:04:05"),
-    events.NotLocked(),
-    events.HistoryRead(1, ("0002_b", "0003_c"), 0),
-    events.OutOfOrder("0001_a", "0002_b"),
-    events.Changed("0001_a", "m/0001_a.sql"),
-    events.HistoryShared("0001_a: applied from another file", "use --history-table"),
-    events.RowSecurityActive("app._yoyo_migration", "reader", ("see_all",)),
-    events.UnknownMigrations(("0003_c", "0004_d")),
-    events.MigrationStarted("0001_a", "m/0001_a.sql", 1, 2),
-    events.MigrationResumed("0001_a", 2, 5, in_doubt=True),
-    events.PartFoundDone("0001_a", 3, 5),
-    events.LeftOverRemoved("0001_a", "the invalid index public.i"),
-    events.LargeFileRead("m/0001_a.sql", 1_900_000),
-    events.ParserFellBack("m/0001_a.sql", "line 3: syntax error"),
-    events.MigrationApplied("0001_a", 0.25),
-    events.MigrationRolledBack("0001_a", 0.25),
-    events.RollbackSkipped("0001_a", "0001_a has no rollback", ("m/0001_a.rollback.sql",)),
-    events.AlreadyApplied(("0001_a",)),
-    events.RecordPlanned("0002_b", "m/0002_b.sql"),
-    events.MigrationRecorded("0002_b"),
-    events.HookRan("post-apply", 0.25),
-    events.MigrationRetried("0001_a", "lock timeout", "55P03", 1, 10, 0.5, ("pid 7 (app)",)),
-    events.StatementRunning("0001_a", 20, "waits for Lock", ("pid 7 (app)",)),
-    events.OwnStatementWaiting(10, 60, "waits for Lock: relation", ("pid 7 (app)",)),
-    events.LockNotReleased("canceling statement due to lock timeout"),
-    events.SessionNotEmptied("canceling statement due to lock timeout"),
-    events.ServerNotice("NOTICE", "table exists"),
-    events.ParameterIgnored("passfile", "the password file /run/x is not a plain file"),
-    events.ErrorIgnored("DuplicateTable: t"),
-    events.CommitIgnored("0002_b", "commit()", "m/0002_b.py", 7),
-    events.Printed("hello"),
-    events.Finished("applied", ("0001_a", "0002_b"), 2),
-    events.OutputLost("cannot write to stdout: No space left on device"),
-    events.FewerProcesses(3, 8, "Too many open files"),
-    events.SettingLeftOut("idle_session_timeout", "permission denied", "it may strike"),
-    events.NotWatched("can't start new thread"),
-    events.TargetsFinished(5, 2, ("shop",), 1),
-    events.NoTargets("targets.toml"),
-    events.SquawkFailed("JSONDecodeError: no JSON"),
-    events.FilesCreated(("m/x.sql", "m/x.rollback.sql")),
-    events.Listening("127.0.0.1:8080"),
-    events.Ready(3),
-    events.NotReady(("1 pending: 0001_a", "the database is away")),
-    events.RequestAnswered("GET", "/readyz", 200),
-    events.RequestFailed("Traceback: x"),
-    events.ServingEnded("SIGTERM"),
-    events.MigrationVerified("0001_a", 0.05),
-    events.Irreversible("0001_a"),
-    events.ScratchDatabaseLeft("initmig_verify_1", "no answer"),
-    events.Failed(PROBLEM, 1),
-    events.StoppedBySignal("SIGTERM", 143),
+    (events.NothingPending(1), "nothing to do: 1 migration, all applied"),
+    (events.NoMigrationsFound(("a", "b")), "no migrations in a, b"),
+    (
+        events.FilesIgnored(("m/0001_a.SQL", "m/more/")),
+        (
+            "ignored m/0001_a.SQL, m/more/: migrations must be directly in the folder, with"
+            " names that end in .sql or .py"
+        ),
+    ),
+    (
+        events.NoStatements("0002_b", "m/0002_b.sql"),
+        "m/0002_b.sql has no statements: recording 0002_b as applied",
+    ),
+    (
+        events.NoStatements("helpers", "m/helpers.py"),
+        "m/helpers.py has no steps: recording helpers as applied",
+    ),
+    (
+        events.DirectiveIgnored("m/0002_b.sql:2:4", "-- breaking: true"),
+        (
+            "m/0002_b.sql:2:4: ignored `-- breaking: true`, because yoyo reads no directives"
+            " below a /* */ comment; move it to the top of the file"
+        ),
+    ),
+    (
+        events.WaitingForDatabase("Connection refused", 60),
+        "waiting up to 1 m for the database: Connection refused",
+    ),
+    (events.Connected(1.5), "connected to the database after 1.5 s"),
+    (events.WaitingForMigrations("2 pending", 60), "waiting up to 1 m for migrations: 2 pending"),
+    (
+        events.WaitingInQueue("pid 7 (app)", 7, (8, 9), 3.4, "app"),
+        "waiting for another migrator (3.4 s so far): pid 7 (app)",
+    ),
+    (
+        events.WaitingInQueue(
+            "pid 7 (psql, user eve)", 7, (), 3.4, "eve", is_migrator=False, next_step="end it"
+        ),
+        (
+            "waiting for a session that holds the migration lock but is not initmig (3.4 s so"
+            " far): pid 7 (psql, user eve); end it"
+        ),
+    ),
+    (
+        events.WaitingInQueue("pid 7 (initmig)", 7, (), 3.4, next_step="end it"),
+        "waiting for another migrator (3.4 s so far): pid 7 (initmig); end it",
+    ),
+    (
+        events.WaitingForYoyo(42, "2026-01-02 03:04:05", 3.4),
+        (
+            "waiting for yoyo (3.4 s so far): its process 42 has held the lock since 2026-01-02"
+            " 03:04:05 UTC; if that process no longer exists, run `initmig unlock`"
+        ),
+    ),
+    (
+        events.LockAcquired(0.1, pooled=True),
+        "acquired the migration lock after 0.1 s through a pooler",
+    ),
+    (events.LockAcquired(0.1, pooled=False), "acquired the migration lock after 0.1 s"),
+    (
+        events.AppliedElsewhere(2),
+        "nothing to do: another migrator applied the pending migrations (waited 2 s)",
+    ),
+    (events.StaleLockRemoved(7), "removed the lock row of an initmig that has ended (pid 7)"),
+    (
+        events.YoyoLockRemoved(42, "2026-01-02 03:04:05"),
+        "removed the lock row of process 42, held since 2026-01-02 03:04:05 UTC",
+    ),
+    (events.NotLocked(), "nothing to do: there is no lock row, or a running initmig holds it"),
+    (
+        events.HistoryRead(1, ("0002_b", "0003_c"), 0),
+        "1 applied, 0 unknown, 2 pending: 0002_b, 0003_c",
+    ),
+    (events.HistoryRead(3, (), 1), "3 applied, 1 unknown, 0 pending"),
+    (
+        events.OutOfOrder("0001_a", "0002_b"),
+        "0001_a is out of order: 0002_b is already applied (--out-of-order=fail refuses this)",
+    ),
+    (
+        events.Changed("0001_a", "m/0001_a.sql"),
+        "m/0001_a.sql has changed since 0001_a was applied (--changed=fail refuses this)",
+    ),
+    (
+        events.HistoryShared("0001_a: applied from another file", "use --history-table"),
+        "0001_a: applied from another file; use --history-table",
+    ),
+    (
+        events.RowSecurityActive("app._yoyo_migration", "reader", ("see_all",)),
+        (
+            "row level security on app._yoyo_migration applies to reader (policies: see_all);"
+            " applied migrations that it hides look pending"
+        ),
+    ),
+    (
+        events.UnknownMigrations(("0003_c", "0004_d")),
+        (
+            "the database is ahead of this image: 0003_c, 0004_d are applied, but unknown here;"
+            " continuing"
+        ),
+    ),
+    (
+        events.UnknownMigrations(("0003_c",)),
+        "the database is ahead of this image: 0003_c is applied, but unknown here; continuing",
+    ),
+    (events.MigrationStarted("0001_a", "m/0001_a.sql", 1, 2), "[1/2] 0001_a (m/0001_a.sql)"),
+    (
+        events.MigrationResumed("0001_a", 2, 5, in_doubt=True),
+        "resuming 0001_a: 2 of 5 parts done; checking whether the next one completed",
+    ),
+    (events.MigrationResumed("0001_a", 1, 1, in_doubt=False), "resuming 0001_a: 1 of 1 part done"),
+    (
+        events.PartFoundDone("0001_a", 3, 5),
+        "0001_a: the catalog shows that part 3 of 5 is already done",
+    ),
+    (
+        events.LeftOverRemoved("0001_a", "the invalid index public.i"),
+        "0001_a: removed the invalid index public.i, left behind by an interrupted statement",
+    ),
+    (events.LargeFileRead("m/0001_a.sql", 1_900_000), "reading m/0001_a.sql (1.9 MB)"),
+    (
+        events.ParserFellBack("m/0001_a.sql", "line 3: syntax error"),
+        (
+            "cannot parse m/0001_a.sql (line 3: syntax error); splitting it by simpler rules."
+            " The file has a syntax error, or uses syntax that is newer than the parser"
+        ),
+    ),
+    (events.MigrationApplied("0001_a", 0.25), "applied 0001_a in 0.25 s"),
+    (events.MigrationRolledBack("0001_a", 0.25), "rolled back 0001_a in 0.25 s"),
+    (
+        events.RollbackSkipped("0001_a", "0001_a has no rollback", ("m/0001_a.rollback.sql",)),
+        (
+            "0001_a has no rollback (m/0001_a.rollback.sql); skipping it and removing the record"
+            " of 0001_a"
+        ),
+    ),
+    (events.AlreadyApplied(("0001_a",)), "already applied, left unchanged: 0001_a"),
+    (
+        events.RecordPlanned("0002_b", "m/0002_b.sql"),
+        "will record as applied without running it: 0002_b (m/0002_b.sql)",
+    ),
+    (events.MigrationRecorded("0002_b"), "recorded 0002_b as applied"),
+    (events.HookRan("post-apply", 0.25), "ran post-apply in 0.25 s"),
+    (
+        events.MigrationRetried("0001_a", "lock timeout", "55P03", 1, 10, 0.5, ("pid 7 (app)",)),
+        "0001_a: lock timeout; retry 1 of 10 in 0.5 s; blocked by pid 7 (app)",
+    ),
+    (
+        events.MigrationRetried("0001_a", "deadlock", "40P01", 2, 10, 0.5, ()),
+        "0001_a: deadlock; retry 2 of 10 in 0.5 s",
+    ),
+    (
+        events.StatementRunning("0001_a", 20, "waiting for Lock", ("pid 7 (app)",)),
+        "0001_a has been running for 20 s: waiting for Lock; blocked by pid 7 (app)",
+    ),
+    (events.StatementRunning("0001_a", 180, "running", ()), "0001_a has been running for 3 m"),
+    (
+        events.StatementRunning("0001_a", 20, "running, waiting for Lock: relation", ()),
+        "0001_a has been running for 20 s: waiting for Lock: relation",
+    ),
+    (
+        events.OwnStatementWaiting(10, 60, "waiting for Lock: relation", ("pid 7 (app)",)),
+        (
+            "one of initmig's own statements has been held up for 10 s (limit 1 m): waiting for"
+            " Lock: relation; blocked by pid 7 (app)"
+        ),
+    ),
+    (
+        events.OwnStatementWaiting(10, 60, "", ()),
+        "one of initmig's own statements has been held up for 10 s (limit 1 m)",
+    ),
+    (
+        events.LockNotReleased("canceling statement due to lock timeout"),
+        (
+            "could not release the migration lock: canceling statement due to lock timeout. The"
+            " lock ends with the connection. A row left in yoyo_lock blocks only stock yoyo;"
+            " `initmig unlock` or the next run that applies something removes it"
+        ),
+    ),
+    (
+        events.SessionNotEmptied("canceling statement due to lock timeout"),
+        (
+            "could not reset the session after the migration: canceling statement due to lock"
+            " timeout. The migration's outcome stands; initmig continues in a new session"
+        ),
+    ),
+    (events.ServerNotice("NOTICE", "table exists"), "NOTICE: table exists"),
+    (
+        events.ParameterIgnored("passfile", "the password file /run/x is not a regular file"),
+        "ignored the connection parameter passfile: the password file /run/x is not a regular file",
+    ),
+    (
+        events.ErrorIgnored("DuplicateTable: t"),
+        "ignored an error, because the step has ignore_errors: DuplicateTable: t",
+    ),
+    (
+        events.CommitIgnored("0002_b", "commit()", "m/0002_b.py", 7),
+        "m/0002_b.py:7: commit() has no effect: initmig commits 0002_b together with its record",
+    ),
+    (events.Printed("hello"), "hello"),
+    (
+        events.Finished("applied", ("0001_a", "0002_b"), 2),
+        "applied 2 migrations in 2 s: 0001_a, 0002_b",
+    ),
+    (
+        events.Finished("recorded as applied", ("0001_a",), 2),
+        "recorded 1 migration as applied in 2 s: 0001_a",
+    ),
+    (events.Finished("nothing to roll back", (), 2), "nothing to roll back"),
+    (
+        events.OutputLost("cannot write to stdout: No space left on device"),
+        (
+            "cannot write to stdout: No space left on device; the result is lost, but the work"
+            " continues"
+        ),
+    ),
+    (
+        events.FewerProcesses(3, 8, "Too many open files"),
+        "migrating with 3 processes instead of 8: Too many open files",
+    ),
+    (
+        events.SettingLeftOut("idle_session_timeout", "permission denied", "it may strike"),
+        "could not set idle_session_timeout (permission denied): it may strike",
+    ),
+    (
+        events.NotWatched("can't start new thread"),
+        "cannot report long statements and who blocks them: can't start new thread",
+    ),
+    (
+        events.TargetsFinished(5, 2, ("shop",), 1),
+        "5 targets: applied migrations to 2, 1 failed (shop), 1 not started",
+    ),
+    (events.TargetsFinished(1, 1, (), 0), "1 target: applied migrations to 1"),
+    (events.NoTargets("targets.toml"), "found no targets in targets.toml"),
+    (
+        events.SquawkFailed("JSONDecodeError: no JSON"),
+        "squawk failed, so its findings are missing: JSONDecodeError: no JSON",
+    ),
+    (events.FilesCreated(("m/x.sql", "m/x.rollback.sql")), "wrote m/x.sql, m/x.rollback.sql"),
+    (
+        events.Listening("127.0.0.1:8080"),
+        "listening on 127.0.0.1:8080: /healthz, /readyz, /metrics",
+    ),
+    (events.Ready(3), "ready: 3 migrations, all applied"),
+    (
+        events.NotReady(("1 pending: 0001_a", "the database is away")),
+        "not ready: 1 pending: 0001_a; the database is away",
+    ),
+    (events.RequestAnswered("GET", "/readyz", 200), "GET /readyz 200"),
+    (events.RequestFailed("Traceback: x"), "internal error (please report): Traceback: x"),
+    (events.ServingEnded("SIGTERM"), "stopped serving after SIGTERM"),
+    (events.MigrationVerified("0001_a", 0.05), "verified 0001_a in 0.05 s"),
+    (
+        events.Irreversible("0001_a"),
+        "0001_a has no rollback: verified only that it applies (--require-rollback refuses this)",
+    ),
+    (
+        events.ScratchDatabaseLeft("initmig_verify_1", "no answer"),
+        "could not drop the scratch database initmig_verify_1: no answer",
+    ),
+    (events.Failed(PROBLEM, 1), "0002_x failed: relation missing"),
+    (
+        events.StoppedBySignal("SIGTERM", 143),
+        "stopped by SIGTERM: uncommitted work was rolled back; run again to continue",
+    ),
 )
+EVENTS = tuple(event for event, _ in SENTENCES)
 each_event = pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
 
 
@@ -110,15 +310,6 @@ def logged_json(event: Event) -> dict[str, Any]:
     [line] = logged(event, "json").splitlines()
     record: dict[str, Any] = json.loads(line)
     return record
-
-
-def leaves(value: Any) -> Iterator[Any]:
-    """The plain values in *value*."""
-    if isinstance(value, tuple):
-        for each in value:
-            yield from leaves(each)
-    else:
-        yield value
 
 
 def test_every_event_is_tried_here() -> None:
@@ -138,13 +329,16 @@ def test_every_event_is_one_line_of_json_with_its_values_as_fields(event: Event)
         assert given.items() <= record.items()
 
 
+@pytest.mark.parametrize(
+    ("event", "sentence"), SENTENCES, ids=[type(event).__name__ for event in EVENTS]
+)
+def test_every_event_has_its_sentence(event: Event, sentence: str) -> None:
+    assert event_words(event) == sentence
+
+
 @each_event
-def test_every_text_says_what_can_be_said_in_words(event: Event) -> None:
-    text = event_text(event)
-    assert f" {text}\n" in logged(event, "text")
-    for value in leaves(tuple(event)):
-        if isinstance(value, str) and not isinstance(event, events.MigrationRetried):
-            assert value in text
+def test_every_text_is_a_line_of_the_log(event: Event) -> None:
+    assert f" {event_text(event)}\n" in logged(event, "text")
 
 
 @pytest.mark.parametrize(
@@ -183,11 +377,6 @@ def test_times_are_utc_with_milliseconds() -> None:
     assert len(logged_json(NothingPending(1))["time"]) == len("2026-11-22T21:06:00.000Z")
 
 
-def test_one_migration_is_not_many() -> None:
-    assert event_text(NothingPending(1)) == "nothing to do: 1 migration, all applied"
-    assert event_text(NothingPending(2)) == "nothing to do: 2 migrations, all applied"
-
-
 def test_a_failure_names_place_line_caret_server_and_next_step() -> None:
     assert problem_text(PROBLEM).splitlines() == [
         "m/0002_x.sql:12:8: 0002_x failed: relation missing (42P01) [migration-failed]",
@@ -196,7 +385,7 @@ def test_a_failure_names_place_line_caret_server_and_next_step() -> None:
         "  DETAIL: the detail",
         "  HINT: the hint",
         "  CONTEXT: the context",
-        "  next: mend it",
+        "  next: fix it",
     ]
 
 
@@ -219,7 +408,7 @@ def test_a_failure_in_json_has_each_part_as_a_field() -> None:
         "schema": "",
         "table": "",
         "constraint": "",
-        "next": "mend it",
+        "next": "fix it",
         "exit_code": 1,
     }
 

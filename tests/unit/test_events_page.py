@@ -1,0 +1,101 @@
+"""docs/reference/events.md has each event, its level and its fields with their types, no others."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from initmig import events
+from initmig.events import ServerNotice
+from initmig.records import Record
+from tests.unit.test_logs import EVENTS, logged_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "events.md").read_text()
+ROW = re.compile(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
+FIELD = re.compile(r"`(\w+)` \((text|number|boolean|list of text|list of numbers)\)")
+COMMON = ("time", "level", "event", "message")
+TYPES = {
+    str: "text",
+    int: "number",
+    float: "number",
+    bool: "boolean",
+    tuple[str, ...]: "list of text",
+    tuple[int, ...]: "list of numbers",
+}
+SEVERITIES = ("WARNING", "NOTICE", "INFO", "LOG", "DEBUG")
+RECORDS = {each for each in vars(events).values() if hasattr(each, "_fields")} - {Record}
+
+
+def by_name(kind: type) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+
+
+def fields_of(kind: Any) -> dict[str, str]:
+    """The types by the names, as the page writes them."""
+    if kind is events.Failed:
+        [event] = [event for event in EVENTS if isinstance(event, kind)]
+        return {
+            name: TYPES[type(v)] for name, v in logged_json(event).items() if name not in COMMON
+        }
+    hints = get_type_hints(kind)
+    return {name: TYPES[hints[name]] for name in kind._fields}
+
+
+def levels_of(kind: type) -> set[str]:
+    notices = [ServerNotice(severity, "x") for severity in SEVERITIES]
+    found = notices if kind is ServerNotice else [each for each in EVENTS if type(each) is kind]
+    return {logged_json(event)["level"] for event in found}
+
+
+def examples() -> Iterator[dict[str, Any]]:
+    for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL):
+        yield from map(json.loads, block.splitlines())
+
+
+def test_page_has_each_event_with_its_level_and_its_fields_and_no_other() -> None:
+    rows = ROW.findall(PAGE)
+    assert len(rows) == len(RECORDS) > 60
+    told = {
+        event: (set(re.findall(r"\w+", level)) - {"or"}, dict(FIELD.findall(fields)))
+        for event, level, _, fields in rows
+    }
+    assert told == {by_name(kind): (levels_of(kind), fields_of(kind)) for kind in RECORDS}
+
+
+def test_field_is_told_once_and_with_its_type() -> None:
+    for event, _, _, fields in ROW.findall(PAGE):
+        names = [name for name, _ in FIELD.findall(fields)]
+        assert len(names) == len(set(names)), event
+        assert fields == "none" or names
+
+
+def test_example_is_what_the_log_writes() -> None:
+    """With the same fields in the same order, and for the same values in the same words."""
+    kinds = {by_name(kind): kind for kind in RECORDS}
+    shown = list(examples())
+    assert len(shown) > 6
+    for example in shown:
+        kind: Any = kinds[example["event"]]
+        if kind is events.Failed:
+            [event] = [event for event in EVENTS if isinstance(event, kind)]
+            assert list(example) == list(logged_json(event))
+            continue
+        values = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in example.items()
+            if name in kind._fields
+        }
+        assert logged_json(kind(**values)) | {"time": example["time"]} == example
+
+
+def test_common_fields_are_those_of_every_event() -> None:
+    section = PAGE.partition("## Fields of every event")[2].partition("\n## ")[0]
+    named = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert named == ["time", "level", "target", "event", "message"]
+    for event in EVENTS:
+        assert [*COMMON] == [*logged_json(event)][: len(COMMON)]
