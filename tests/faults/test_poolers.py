@@ -630,4 +630,4 @@ def test_timeout_of_the_role_that_cannot_be_set_off_fails_a_migration_once_and_i
     result = initmig(url=url, folder=folder)
     assert result.code == 1
     assert database.value("SELECT last_value FROM tries") == 1
-    assert f"{name} is 200ms, set by ALTER DATABASE {database.name}" in result.err
+    assert f"it is 200ms, set by ALTER DATABASE {database.name}\n" in result.err

@@ -191,7 +191,7 @@ def test_what_is_newer_than_the_parser_is_said_and_left_to_the_server(script: Sc
         "INSERT INTO t VALUES (1);\nCREATE INDEX CONCURRENTLY i ON t (a);\n"
         "BEGIN; INSERT INTO t VALUES (2); COMMIT;\nVACUUM t;"
     )
-    assert 'newer than the parser (line 2: syntax error at or near "VIRTUAL")' in result.err
+    assert '0001_script.sql (line 2: syntax error at or near "VIRTUAL"); ' in result.err
     if int(script.database.value("SHOW server_version_num")) < 180000:
         assert result.code == 1
         assert "0001_script.sql:2:" in result.err
