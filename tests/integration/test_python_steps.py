@@ -203,7 +203,7 @@ REFUSED = {
     "PREPARE": ("cursor.execute(\"PREPARE TRANSACTION 'x'\")", "ends-transaction", "remove"),
     "executemany": ("cursor.executemany('ROLLBACK', [()])", "ends-transaction", "psycopg.Rollback"),
     "stream": ("list(cursor.stream('SELECT 1; END'))", "ends-transaction", "remove END"),
-    "close": ("connection.close()", "closes-connection", "remove it"),
+    "close": ("connection.close()", "closes-connection", "remove the call"),
     "isolation": (
         "connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE",
         "migration-failed",
