@@ -388,7 +388,7 @@ def test_server_that_comes_back_read_only_is_waited_for_until_it_is_writable(
 
     Strike(proxy, come_back_read_only, "in mid-statement", folder)
     running = initmig.start(url=stage.url, folder=folder)
-    running.wait_for_line("the server is read-only (default_transaction_read_only)")
+    running.wait_for_line("the server is read-only (default_transaction_read_only")
     assert_only_the_first(database)
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute("ALTER SYSTEM RESET default_transaction_read_only")
