@@ -182,7 +182,7 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
         "warning",
         lambda e: (
             f"the database is ahead of this image: {_list(e.ids)}"
-            f" {'is' if len(e.ids) == 1 else 'are'} applied, but unknown here; continuing"
+            f" {'is' if len(e.ids) == 1 else 'are'} applied, but unknown here; this is allowed"
         ),
     ),
     events.RowSecurityActive: _Rendering(

@@ -128,12 +128,12 @@ SENTENCES: tuple[tuple[Event, str], ...] = (
         events.UnknownMigrations(("0003_c", "0004_d")),
         (
             "the database is ahead of this image: 0003_c, 0004_d are applied, but unknown here;"
-            " continuing"
+            " this is allowed"
         ),
     ),
     (
         events.UnknownMigrations(("0003_c",)),
-        "the database is ahead of this image: 0003_c is applied, but unknown here; continuing",
+        "the database is ahead of this image: 0003_c is applied, but unknown here; this is allowed",
     ),
     (events.MigrationStarted("0001_a", "m/0001_a.sql", 1, 2), "[1/2] 0001_a (m/0001_a.sql)"),
     (
