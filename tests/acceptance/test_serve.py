@@ -237,7 +237,9 @@ def test_it_is_not_ready_once_a_newer_image_has_applied_what_it_cannot_live_with
     newer = write(tmp_path / "newer", {**FILES, **files})
     assert initmig(url=database.url, folder=newer).code == 0
     wait_until(lambda: not site.is_ready())
-    assert "this image is too old for the database: 0003_c is applied" in site.ask("/readyz").body
+    body = site.ask("/readyz").body
+    assert "this image is too old" in body
+    assert "0003_c" in body
     metrics = site.metrics()
     assert metrics["initmig_database_up"] == 1
     assert metrics["initmig_migrations_pending"] == 0
