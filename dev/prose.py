@@ -1,6 +1,6 @@
 """A check of the language that users read: words, long sentences, long cells of README's tables.
 
-Without paths it reads everything but the pages that dev/words.toml lists as pending.
+Without paths it reads everything that users read.
 """
 
 from __future__ import annotations
@@ -75,7 +75,6 @@ class Rules(NamedTuple):
 
     words: tuple[Word, ...]
     excuses: tuple[Excuse, ...] = ()
-    pending: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path = ROOT / "dev" / "words.toml") -> Rules:
@@ -84,12 +83,7 @@ class Rules(NamedTuple):
         return cls(
             tuple(Word(_whole_words(each["not"]), each["but"]) for each in content["words"]),
             tuple(Excuse(**each) for each in content["exceptions"]),
-            tuple(content["pending"]),
         )
-
-    def is_pending(self, path: str) -> bool:
-        """Whether the page at *path* is still to be rewritten."""
-        return path in self.pending
 
 
 def _whole_words(pattern: str) -> re.Pattern[str]:
@@ -326,9 +320,7 @@ def main(arguments: Sequence[str]) -> int:
     given = [Path(each) for each in arguments]
     folders = [page for each in given if each.is_dir() for page in _below(each)]
     paths = [*(each for each in given if not each.is_dir()), *folders]
-    if not arguments:
-        paths = [path for path in pages_of(ROOT) if not rules.is_pending(_name(path))]
-    check = Check(rules, paths)
+    check = Check(rules, paths if arguments else pages_of(ROOT))
     for finding in check.findings:
         print(finding)
     for excuse in check.needless:
