@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from initmig.events import Emit, Event
     from initmig.model import Outcome
     from initmig.rehearsal.impact import Rehearsal
+    from initmig.terminal.screen import Screen
     from initmig.verification.comparison import Verdict
 
 
@@ -92,7 +93,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             return 0
     except ConfigError as error:
         asked = parse_reporting(argv, environ)
-        return _fail(error, Log(asked.log_level, asked.log_format), asked.termination_log)
+        return _fail(error, _log(asked), asked.termination_log)
     return _run(config, environ)
 
 
@@ -110,8 +111,29 @@ def _about_itself(config: Config) -> str:
     return f"initmig {__version__}"
 
 
+def _log(config: Config, *, target: str = "", follows: bool = False) -> Log:
+    """A log on stderr; on a terminal it has colours and fits, and *follows* what goes on."""
+    level, form = config.log_level, config.log_format
+    stream = sys.stderr
+    is_terminal = stream is not None and stream.isatty()
+    if form != "text" or not (is_terminal or config.color == "always"):
+        return Log(level, form, target=target)
+    from initmig.terminal.display import display_of
+
+    return Log(level, form, target=target, display=display_of(stream, config, follows=follows))
+
+
 def _run(config: Config, environ: Mapping[str, str]) -> int:
-    log = _Outcome(Log(config.log_level, config.log_format))
+    # several processes would draw over each other
+    shown = _log(config, follows=not (config.targets or config.each_schema))
+    log = _Outcome(shown)
+    try:
+        return _stoppable(config._replace(live=shown.follows), environ, log)
+    finally:
+        log.rest()
+
+
+def _stoppable(config: Config, environ: Mapping[str, str], log: _Outcome) -> int:
 
     def say(stopped: Stopped) -> None:
         event = StoppedBySignal(str(stopped), stopped.exit_code)
@@ -146,6 +168,7 @@ def _done(config: Config, environ: Mapping[str, str], log: _Outcome) -> int:
 
         return _fail(unexpected(error), log, config.termination_log)
     write_outcome(config.termination_log, log.text)
+    log.rest()
     if config.command == "exec":
         return _become(config, environ, log)
     return 0
@@ -157,6 +180,7 @@ class _Outcome:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._last: Event | None = None
+        self.rest = log.rest
 
     def __call__(self, event: Event) -> None:
         self._last = event
@@ -203,7 +227,7 @@ def _write(text: str) -> ConfigError | None:
     return None
 
 
-def _do(config: Config, emit: Emit) -> None:
+def _do(config: Config, emit: _Outcome) -> None:
     if config.command == "new":
         _create(config, emit)
         return
@@ -243,7 +267,7 @@ def _migrate_many(config: Config, emit: Emit) -> None:
     def write(text: str) -> None:
         if failure := _write(text):
             # not by `emit`, of which the last event is the outcome
-            Log(config.log_level, config.log_format)(OutputLost(str(failure)))
+            _log(config)(OutputLost(str(failure)))
 
     def tell(outcome: Outcome) -> None:
         outcomes.append(outcome)
@@ -251,16 +275,23 @@ def _migrate_many(config: Config, emit: Emit) -> None:
             write(outcome_json(outcome))
 
     def emit_for(name: str) -> Emit:
-        return Log(config.log_level, config.log_format, target=name)
+        return _log(config, target=name)
 
     try:
         fleet.migrate(config, emit, emit_for=emit_for, tell=tell)
     finally:
         if outcomes and not config.json:
-            write(outcomes_table(outcomes))
+            write(outcomes_table(outcomes, _screen(config)))
 
 
-def _show(config: Config, emit: Emit) -> None:
+def _screen(config: Config) -> Screen:
+    """What stdout can show."""
+    from initmig.terminal.screen import screen_of
+
+    return screen_of(sys.stdout, config)
+
+
+def _show(config: Config, emit: _Outcome) -> None:
     from initmig import runner
 
     match config.command:
@@ -271,14 +302,14 @@ def _show(config: Config, emit: Emit) -> None:
         case "doctor":
             _show_checks(config, emit)
         case "rehearse":
-            _show_rehearsal(config, runner.rehearse(config, emit))
+            _show_rehearsal(config, emit, runner.rehearse(config, emit))
         case "verify":
             from initmig.verification.verify import verify
 
-            _show_verdicts(config, verify(config, emit))
+            _show_verdicts(config, emit, verify(config, emit))
 
 
-def _show_plan(config: Config, emit: Emit) -> None:
+def _show_plan(config: Config, emit: _Outcome) -> None:
     from initmig import runner
     from initmig.output import plan_json, plan_sql
     from initmig.sql.forecast import forecast_of
@@ -287,10 +318,14 @@ def _show_plan(config: Config, emit: Emit) -> None:
     plan = runner.plan(config, emit)
     paths = [each.file.path for each in plan.migrations if each.file.is_sql]
     forecast = forecast_of(plan.migrations, plan.inventory, ask_squawk(paths, emit))
-    _print((plan_json if config.json else plan_sql)(plan.migrations, forecast))
+    emit.rest()
+    if config.json:
+        _print(plan_json(plan.migrations, forecast))
+    else:
+        _print(plan_sql(plan.migrations, forecast, _screen(config)))
 
 
-def _show_status(config: Config, emit: Emit) -> None:
+def _show_status(config: Config, emit: _Outcome) -> None:
     from initmig import runner
     from initmig.output import status_json, status_table
 
@@ -300,33 +335,39 @@ def _show_status(config: Config, emit: Emit) -> None:
         if config.check:
             runner.check(config, rows, emit)
 
-    _print(status_json(rows) if config.json else status_table(rows), judge)
+    emit.rest()
+    _print(status_json(rows) if config.json else status_table(rows, _screen(config)), judge)
 
 
-def _show_checks(config: Config, emit: Emit) -> None:
+def _show_checks(config: Config, emit: _Outcome) -> None:
     from initmig.doctor.examination import examine, refuse
     from initmig.doctor.report import checks_json, checks_text
 
     checks = examine(config, emit)
-    _print(checks_json(checks) if config.json else checks_text(checks), lambda: refuse(checks))
+    text = checks_json(checks) if config.json else checks_text(checks, _screen(config))
+    emit.rest()
+    _print(text, lambda: refuse(checks))
 
 
-def _show_rehearsal(config: Config, rehearsal: Rehearsal) -> None:
+def _show_rehearsal(config: Config, emit: _Outcome, rehearsal: Rehearsal) -> None:
     from initmig.rehearsal.report import rehearsal_json, rehearsal_markdown, rehearsal_table
 
     if config.json:
-        show = rehearsal_json
+        text = rehearsal_json(rehearsal)
+    elif config.markdown:
+        text = rehearsal_markdown(rehearsal)
     else:
-        show = rehearsal_markdown if config.markdown else rehearsal_table
+        text = rehearsal_table(rehearsal, _screen(config))
 
     def judge() -> None:
         if rehearsal.failure:
             raise rehearsal.failure
 
-    _print(show(rehearsal), judge)
+    emit.rest()
+    _print(text, judge)
 
 
-def _show_verdicts(config: Config, verdicts: Sequence[Verdict]) -> None:
+def _show_verdicts(config: Config, emit: _Outcome, verdicts: Sequence[Verdict]) -> None:
     from initmig.verification.report import verdicts_json, verdicts_text
 
     problems = tuple(problem for verdict in verdicts for problem in verdict.problems)
@@ -335,7 +376,9 @@ def _show_verdicts(config: Config, verdicts: Sequence[Verdict]) -> None:
         if problems:
             raise MigrationFailed.of(problems)
 
-    _print(verdicts_json(verdicts) if config.json else verdicts_text(verdicts), judge)
+    text = verdicts_json(verdicts) if config.json else verdicts_text(verdicts, _screen(config))
+    emit.rest()
+    _print(text, judge)
 
 
 def _create(config: Config, emit: Emit) -> None:

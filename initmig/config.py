@@ -51,6 +51,15 @@ class Config(Record):
     log_format: str = "text"
     log_level: str = "info"
     termination_log: str = ""
+    color: str = "auto"
+    no_color: bool = False
+    """Whether NO_COLOR asks for none where *color* is auto."""
+    term: str = ""
+    """What kind of terminal it is, if it is one: TERM."""
+    columns: int = 0
+    """The width of the terminal where that is not to be asked: COLUMNS."""
+    live: bool = False
+    """Whether somebody watches: long statements are reported every few seconds."""
     to: str = ""
     steps: int = 0
     all: bool = False
@@ -99,6 +108,7 @@ def parse_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
         return Config(**values)
     for option in (*SETTINGS, *command.options):
         values.update(_value(option, words.values, environ, problems))
+    values.update(_terminal(environ))
     values.update(_secret_files(words.values, environ, problems))
     values.update(_operands(words, problems))
     _check_together(words.command, words.values, problems)
@@ -123,8 +133,9 @@ def parse_reporting(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
     flags = _take_apart(argv, []).values
     values: dict[str, Any] = {}
     for option in SETTINGS:
-        if option.field in ("log_format", "log_level", "termination_log"):
+        if option.field in ("log_format", "log_level", "termination_log", "color"):
             values.update(_value(option, flags, environ, []))
+    values.update(_terminal(environ))
     return Config(DEFAULT_COMMAND, **values)
 
 
@@ -270,6 +281,16 @@ def _value(
     except ValueError as error:
         problems.append(Problem("invalid-value", f"{source}: {error}"))
         return {}
+
+
+def _terminal(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What the environment tells about a terminal, by the conventions of all programs."""
+    columns = environ.get("COLUMNS", "")[:5]
+    return {
+        "no_color": bool(environ.get("NO_COLOR")),  # https://no-color.org
+        "term": environ.get("TERM", ""),
+        "columns": int(columns) if columns.isascii() and columns.isdigit() else 0,
+    }
 
 
 def _secret_files(

@@ -286,6 +286,10 @@ class StatementRunning(Record):
     """What it waits for, or how far it is."""
     blockers: tuple[str, ...]
     """Who stands in the way, in words."""
+    path: str = ""
+    """The file that runs."""
+    line: int = 0
+    """Of the statement, 1-based; 0 where the server has several, and does not say which it runs."""
 
 
 class OwnStatementWaiting(Record):

@@ -28,6 +28,7 @@ from initmig.postgres import (
     out_of_memory,
 )
 from initmig.queue import read_facts
+from initmig.rhythm import Rhythm
 from initmig.watching import Watch
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ _T = TypeVar("_T")
 
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
+_LIVE_SECONDS = 2.0
 _LOOK_UP_SECONDS = 1.0
 """A signal has to end a run in less than five."""
 
@@ -58,6 +60,8 @@ class Limits(NamedTuple):
     lock_timeout: float
     statement_timeout: float
     lock_retries: int
+    live: bool = False
+    """Whether to report every few seconds what a statement is doing."""
 
 
 class Executor:
@@ -103,6 +107,7 @@ class Executor:
         with self._backend.transaction_for(*(migration.handle for migration in migrations)):
             for position, migration in enumerate(migrations, 1):
                 self._start(migration, position, len(migrations))
+                self._watch.works_on(migration.id)
                 started = time.monotonic()
                 with named(migration, _next_step):
                     self._backend.apply_one(migration.handle)
@@ -362,12 +367,21 @@ def watched_backend(
 ) -> Iterator[tuple[Backend, Watch]]:
     """A backend that keeps to the *limits* while the lock is *held*, and a look at its work."""
     look_every = limits.lock_timeout / 2 or float("inf")
-    with Watch(session, pid=held.pid, look_every=look_every, emit=emit) as watch:
-        settings = _settings(session, limits) + watch.mark
-        yield (
-            Backend(session, by=who_am_i(), emit=emit, settings=settings, guard=held.guard),
-            watch,
+    rhythm = _live if limits.live else Rhythm
+    with Watch(session, pid=held.pid, look_every=look_every, emit=emit, rhythm=rhythm) as watch:
+        backend = Backend(
+            session,
+            by=who_am_i(),
+            emit=emit,
+            settings=_settings(session, limits) + watch.mark,
+            guard=held.guard,
         )
+        backend.begins = watch.at
+        yield backend, watch
+
+
+def _live() -> Rhythm:
+    return Rhythm(_LIVE_SECONDS, grows=False)
 
 
 def _settings(session: Session, limits: Limits) -> str:

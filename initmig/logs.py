@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from initmig.errors import Problem
     from initmig.events import Event
+    from initmig.terminal.display import Display
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -68,6 +69,10 @@ def _retried(event: events.MigrationRetried) -> str:
         f" in {format_duration(event.pause_seconds)}"
         f"{_after_colon(event.blockers)}"
     )
+
+
+def _in_file(event: events.StatementRunning) -> str:
+    return f" ({Place(event.path, event.line)})" if event.path else ""
 
 
 _NO_MIGRATOR = "a session that holds the migration lock but is not initmig"
@@ -244,7 +249,7 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.StatementRunning: _Rendering(
         "info",
         lambda e: (
-            f"{e.id} has been running for {format_duration(e.elapsed_seconds)}"
+            f"{e.id}{_in_file(e)} has been running for {format_duration(e.elapsed_seconds)}"
             f"{_doing(e.doing)}{_after_colon(e.blockers)}"
         ),
     ),
@@ -343,23 +348,27 @@ def event_words(event: Event) -> str:
     return mask_secrets(_RENDERINGS[type(event)].text(event))
 
 
-def event_text(event: Event) -> str:
-    """*event* in words, without secrets, as lines of which only the first can pass for an event."""
+def event_text(event: Event, width: int = 0) -> str:
+    """*event* in words, without secrets, as lines of which only the first can pass for an event.
+
+    *width* is that of `problem_text`.
+    """
     if isinstance(event, events.Failed):
-        return problem_text(event.problem)
+        return problem_text(event.problem, width)
     return in_lines(event_words(event))
 
 
-def problem_text(problem: Problem) -> str:
+def problem_text(problem: Problem, width: int = 0) -> str:
     """The fact with its place first, the line with a caret, the server's words, the next step.
 
-    Without secrets, and nothing but its own lines can pass for one of these.
+    Without secrets, and nothing but its own lines can pass for one of these. The line of the file
+    takes at most *width* cells of a terminal, if that is not 0.
     """
     where = f"{problem.place}: " if problem.place else ""
     code = f" ({problem.server.sqlstate})" if problem.server.sqlstate else ""
     lines = [_shown(f"{where}{problem.message}{code} [{problem.id}]")]
     if problem.place and problem.place.source:
-        lines += _excerpt(problem.place)
+        lines += _excerpt(problem.place, width)
     for label, text in (
         ("DETAIL", problem.server.detail),
         ("HINT", problem.server.hint),
@@ -376,41 +385,67 @@ def _shown(text: str) -> str:
 
 
 _WIDEST = 160
+_NO_NUMBER = f"{'':>6} | "
 
 
-def _excerpt(place: Place) -> list[str]:
+def _excerpt(place: Place, width: int) -> list[str]:
     """The source line and a caret under the column; of a very long line only what is near."""
-    column = place.column - place.before
-    start = max(0, column - _WIDEST // 2) if len(place.source) > _WIDEST else 0
-    shown = place.source[start : start + _WIDEST]
-    line = f"{place.line or '':>6} | {_shown(shown)}"
+    end = max(0, place.column - place.before - 1)
+    source, before = _shown(place.source), _shown(place.source[:end])
+    size: Callable[[str], int] = len
+    room = _WIDEST
+    if width:
+        from initmig.terminal.cells import cells
+
+        # tabs, of which nobody knows how wide the terminal makes them
+        source, before = source.replace("\t", "    "), before.replace("\t", "    ")
+        size, room = cells, min(width - len(_NO_NUMBER), _WIDEST)
+    shown, before = _near(source, before, room, size)
+    line = f"{place.line or '':>6} | {shown}"
     if not place.column:
         return [line]
-    before = _shown(shown[: column - 1 - start])
     # a tab stays a tab, so that the caret stands under its character on any terminal
-    indent = "".join(c if c == "\t" else " " for c in before)
-    return [line, f"{'':>6} | {indent}^"]
+    indent = "".join(c if c == "\t" else " " * size(c) for c in before)
+    return [line, f"{_NO_NUMBER}{indent}^"]
+
+
+def _near(source: str, before: str, room: int, size: Callable[[str], int]) -> tuple[str, str]:
+    """What of *source* has room around the end of *before*; and of that likewise."""
+    start = max(0, len(before) + 1 - room // 2) if size(source) > room else 0
+    end = start + room
+    while size(source[start:end]) > room:
+        # what is wide takes two cells
+        start, end = start + (len(before) > start + room // 4), end - 1
+    return source[start:end], before[start:]
 
 
 class Log:
     """Writes the events that are important enough to *stream*, a whole line at a time."""
 
     def __init__(
-        self, level: str, form: str, stream: TextIO | None = None, *, target: str = ""
+        self,
+        level: str,
+        form: str,
+        stream: TextIO | None = None,
+        *,
+        target: str = "",
+        display: Display | None = None,
     ) -> None:
-        """Each line names the *target*, if it is of one of many."""
+        """Each line names the *target*, if it is of one of many; *display* shows it."""
         self._shown = LEVELS[LEVELS.index(level) :]
         self._render = _json_line if form == "json" else _text_line
         self._target = target
         self._stream: TextIO | None = stream or sys.stderr
+        self._display = display
 
     def __call__(self, event: Event) -> None:
         """Write *event*, unless it is below the level."""
         level = _level(event)
-        if self._stream and level in self._shown:
+        is_shown = level in self._shown
+        is_noted = self._display and self._display.note(event)
+        if self._stream and is_shown and not is_noted:
             try:
-                self._stream.write(self._render(event, level, self._target) + "\n")
-                self._stream.flush()
+                self._write(event, level, self._stream)
             except OSError:
                 # nobody reads it: no reason to stop between two migrations
                 discard(self._stream)
@@ -420,6 +455,25 @@ class Log:
                 if not _takes_more(self._stream):
                     discard(self._stream)  # or the last words would hang as well
                 raise
+
+    @property
+    def follows(self) -> bool:
+        """Whether it shows what is going on, and not only what has happened."""
+        return self._display is not None and self._display.progress is not None
+
+    def rest(self) -> None:
+        """Leave nothing on a terminal but whole lines."""
+        if self._display:
+            self._display.rest()
+
+    def _write(self, event: Event, level: str, stream: TextIO) -> None:
+        if not self._display:
+            stream.write(self._render(event, level, self._target) + "\n")
+            stream.flush()
+            return
+        screen = self._display.screen()
+        text = _target(self._target) + event_text(event, screen.width)
+        self._display.write(self._display.text(_now(), level, text, screen) + "\n", stream)
 
 
 def _takes_more(stream: TextIO) -> bool:
@@ -454,8 +508,11 @@ def _now() -> str:
 
 
 def _text_line(event: Event, level: str, target: str) -> str:
-    of = f"[{in_one_line(target)}] " if target else ""
-    return f"{_now()} {level:7} {of}{event_text(event)}"
+    return f"{_now()} {level:7} {_target(target)}{event_text(event)}"
+
+
+def _target(name: str) -> str:
+    return f"[{in_one_line(name)}] " if name else ""
 
 
 def _json_line(event: Event, level: str, target: str) -> str:

@@ -7,7 +7,9 @@ from initmig.records import TYPE_CHECKING
 from initmig.sql.alone import refused_in_transaction
 from initmig.sql.locks import blocked_by, in_words
 from initmig.sql.masking import mask_sql
-from initmig.visible import in_one_line, to_json
+from initmig.terminal.layout import FIXED, ID, NAME, WORDS, fitted, laid_out
+from initmig.terminal.screen import PLAIN, Styled, like
+from initmig.visible import in_one_line, keeping_lines, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,27 +17,44 @@ if TYPE_CHECKING:
     from initmig.model import Migration, MigrationStatus, Outcome
     from initmig.sql.alone import Refused
     from initmig.sql.forecast import Forecast
+    from initmig.terminal.screen import Line, Screen
 
 _HEADINGS = ("migration", "state", "applied (UTC)", "by", "took")
+_STATUS_KINDS = (ID, WORDS, FIXED, NAME, FIXED)
+_OUTCOME_KINDS = (ID, WORDS, FIXED)
+
+_STATE_STYLES = {
+    "applied": "green",
+    "pending": "yellow",
+    "unknown": "yellow",
+    "changed": "red",
+    "half way": "red",
+}
+_COMMENT_WIDTH = len("-- ")
 
 
-def status_table(rows: Iterable[MigrationStatus]) -> str:
-    """One line for each migration, under headings."""
-    return table([_HEADINGS, *map(_cells, rows)])
+def status_table(rows: Iterable[MigrationStatus], screen: Screen = PLAIN) -> str:
+    """One line for each migration, under headings; several where *screen* is too narrow."""
+    return screen.text(table([_HEADINGS, *map(_cells, rows)], screen, _STATUS_KINDS))
 
 
 def _cells(row: MigrationStatus) -> tuple[str, ...]:
     applied = row.applied
     if applied is None:
-        return (row.id, _state(row), "", "", "")
+        return (row.id, _styled_state(row), "", "", "")
     seconds = applied.duration_seconds
     return (
         row.id,
-        _state(row),
+        _styled_state(row),
         f"{applied.applied_at:%Y-%m-%d %H:%M:%S}" if applied.applied_at else "",
         applied.applied_by,
         "" if seconds is None else format_duration(seconds),
     )
+
+
+def _styled_state(row: MigrationStatus) -> str:
+    style = "red" if row.behind else _STATE_STYLES.get(row.state, "")
+    return Styled(_state(row), style)
 
 
 def _state(row: MigrationStatus) -> str:
@@ -56,14 +75,20 @@ def _remarks(row: MigrationStatus) -> Iterator[str]:
         yield f"out of order (sorts before {row.behind})"
 
 
-def table(lines: Sequence[tuple[str, ...]]) -> str:
-    """*lines* of cells, at least one, in columns; each of them is one line, whatever is in it."""
-    shown = [[*map(in_one_line, line)] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in shown
-    )
+def table(rows: Sequence[tuple[str, ...]], screen: Screen, kinds: Sequence[str]) -> Iterator[Line]:
+    """*rows* of cells, of which the first are headings, in columns that have these *kinds*."""
+    first, *others = rows
+    heads = tuple(Styled(each, "dim") for each in first)
+    for lines in blocks([heads, *others], screen, kinds, headed=True):
+        yield from lines
+
+
+def blocks(
+    rows: Sequence[tuple[str, ...]], screen: Screen, kinds: Sequence[str], *, headed: bool = False
+) -> list[list[Line]]:
+    """The lines of each of *rows*: one where there is room, whatever is in its cells."""
+    shown = [[like(cell, in_one_line(cell)) for cell in row] for row in rows]
+    return laid_out(shown, screen.width, kinds, headed=headed)
 
 
 def status_json(rows: Iterable[MigrationStatus]) -> str:
@@ -93,20 +118,21 @@ def _record(row: MigrationStatus) -> dict[str, object]:
     return record
 
 
-def outcomes_table(outcomes: Iterable[Outcome]) -> str:
-    """One line for each target, under headings, by name."""
+def outcomes_table(outcomes: Iterable[Outcome], screen: Screen = PLAIN) -> str:
+    """One line for each target, under headings, by name; several if *screen* is too narrow."""
     rows = [
         (each.target, _outcome(each), format_duration(each.duration_seconds))
         for each in sorted(outcomes)
     ]
-    return table([("target", "outcome", "took"), *rows])
+    return screen.text(table([("target", "outcome", "took"), *rows], screen, _OUTCOME_KINDS))
 
 
 def _outcome(outcome: Outcome) -> str:
     if outcome.exit_code:
-        return f"exit {outcome.exit_code}: {outcome.message.splitlines()[0]}"
+        words = f"exit {outcome.exit_code}: {outcome.message.splitlines()[0]}"
+        return Styled(words, "red")
     number = len(outcome.applied)
-    return f"applied {number}" if number else "nothing to do"
+    return Styled(f"applied {number}", "green") if number else "nothing to do"
 
 
 def outcome_json(outcome: Outcome) -> str:
@@ -114,19 +140,42 @@ def outcome_json(outcome: Outcome) -> str:
     return to_json({**outcome._asdict(), "message": outcome.message or None})
 
 
-def plan_sql(migrations: Sequence[Migration], expected: Mapping[str, Sequence[Forecast]]) -> str:
-    """What runs, in order, as SQL; above each migration, as comments, what is to be known of it."""
+def plan_sql(
+    migrations: Sequence[Migration],
+    expected: Mapping[str, Sequence[Forecast]],
+    screen: Screen = PLAIN,
+) -> str:
+    """What runs, in order, as SQL; above each migration, as comments, what is to be known of it.
+
+    The SQL is never wrapped, because it may be copied.
+    """
     if not migrations:
         return "-- nothing is pending"
-    return "\n\n".join(
-        "\n".join((*_comments(each, expected.get(each.id, ())), *_sql(each))) for each in migrations
-    )
+    lines: list[Line] = []
+    for each in migrations:
+        lines += [[""]] if lines else []
+        lines += _comments(each, expected.get(each.id, ()), screen.width)
+        lines += [[keeping_lines(sql)] for sql in _sql(each)]
+    return screen.text(lines)
 
 
-def _comments(migration: Migration, expected: Iterable[Forecast]) -> Iterator[str]:
+def _comments(
+    migration: Migration, expected: Iterable[Forecast], width: int
+) -> Iterator[Sequence[str]]:
     # what ended the line would end the comment, and the rest would be SQL
-    for line in (*_facts(migration), *_refused(migration), *_expected(expected)):
-        yield f"-- {in_one_line(line)}"
+    for style, lines in (
+        ("cyan", _facts(migration)),
+        ("red", _refused(migration)),
+        ("dim", _expected(expected)),
+    ):
+        for line in lines:
+            room = width and width - _COMMENT_WIDTH
+            for part in fitted([in_one_line(line)], room, _indent(line) + 2):
+                yield [Styled(f"-- {''.join(part)}", style)]
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
 
 
 def _facts(migration: Migration) -> Iterator[str]:

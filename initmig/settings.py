@@ -377,6 +377,15 @@ SETTINGS = (
         default="/dev/termination-log if it exists",
         metavar="FILE",
     ),
+    Option(
+        "--color",
+        "color",
+        "when to use colors; auto: on a terminal, unless NO_COLOR is set",
+        env="INITMIG_COLOR",
+        default="auto",
+        metavar="auto|always|never",
+        parse=_choice("auto", "always", "never"),
+    ),
 )
 
 _LOGGING = ("--log-format", "--log-level", "--termination-log")

@@ -40,6 +40,12 @@ CONTINUED = "    | "
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
+class Painted(str):
+    """A text that was made visible, and then got escape sequences: initmig's own and no others."""
+
+    __slots__ = ()
+
+
 def in_one_line(text: str) -> str:
     """*text* with every such character as an escape, line ends and tabs included."""
     return text if text.isprintable() else text.translate(_Escapes())
@@ -52,7 +58,7 @@ def in_lines(text: str) -> str:
 
 def keeping_lines(text: str) -> str:
     """*text* of initmig's own lines, with its line ends and tabs."""
-    return text if text.isprintable() else "\n".join(_lines(text))
+    return text if type(text) is Painted or text.isprintable() else "\n".join(_lines(text))
 
 
 def to_json(value: object, *, indent: int | None = None) -> str:

@@ -16,16 +16,16 @@ from initmig.forks import CONNECTING
 from initmig.postgres import quote_literal, understood
 from initmig.postgres.names import PINNING
 from initmig.queue import wait_in_words
+from initmig.rhythm import Rhythm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
-    from initmig.errors import ServerMessage
+    from initmig.errors import Place, ServerMessage
     from initmig.events import Emit
     from initmig.postgres import Session
 
-_TELL_EVERY_SECONDS = 10.0
 _SHORTEST_PAUSE_SECONDS = 0.02
 _WORTH_A_CONNECTION_SECONDS = 1.0
 """Looks that are closer together share one connection; else each has one of its own."""
@@ -110,6 +110,8 @@ class _Work:
         self.id = id
         self.begun = time.monotonic()
         self.blockers: tuple[str, ...] = ()
+        self.at: Callable[[], Place] | None = None
+        """Where what runs now begins."""
 
 
 class _Blocker(NamedTuple):
@@ -129,7 +131,7 @@ class _Blocker(NamedTuple):
 class Watch:
     """Tells what the migration at work is doing, and remembers who stood in its way.
 
-    It tells every *tell_every* seconds, and looks more often than that, every *look_every*:
+    It tells in a *rhythm*, and looks more often than that, every *look_every* seconds:
     PostgreSQL does not say who caused a lock timeout, so that has to be seen before it strikes.
 
     *pid* is the server process at work. Behind a pooler that changes with each transaction, and
@@ -143,15 +145,15 @@ class Watch:
         pid: int,
         look_every: float,
         emit: Emit,
-        tell_every: float = _TELL_EVERY_SECONDS,
+        rhythm: Callable[[], Rhythm] = Rhythm,
     ) -> None:
         self._session = session
         self._pid = pid
         self._name = f"initmig {os.urandom(8).hex()}" if pid != session.startup_pid else ""
         # not by pg_backend_pid(): after a query the isolation level cannot be set any more
         self.mark = f"SET LOCAL application_name = '{self._name}';" if self._name else ""
-        self._look_every = min(max(look_every, _SHORTEST_PAUSE_SECONDS), tell_every)
-        self._tell_every = tell_every
+        self._look_every = min(max(look_every, _SHORTEST_PAUSE_SECONDS), rhythm().first)
+        self._rhythm = rhythm
         self._emit = emit
         self._work: _Work | None = None
         self._latest = _Work("")
@@ -182,6 +184,11 @@ class Watch:
         self._session.watched = True
         self._work = self._latest = _Work(id)
 
+    def at(self, place: Callable[[], Place]) -> None:
+        """What runs next begins at *place*, which another thread asks if it takes long."""
+        if self._work:
+            self._work.at = place
+
     def rests(self) -> None:
         """Nothing is at work."""
         self._session.watched = False
@@ -209,26 +216,26 @@ class Watch:
     def _run(self) -> None:
         dense = self._look_every < _WORTH_A_CONNECTION_SECONDS
         tick = min(_LONGEST_TICK_SECONDS, self._look_every / 4)
-        watched, next_look, next_tale = None, 0.0, 0.0
+        watched, next_look, rhythm = None, 0.0, self._rhythm()
+        not_before = 0.0
         with self._keeping:
             while not self._done.wait(tick):
                 work = self._work
                 if work is None:
                     continue
                 if work is not watched:
-                    watched, next_tale = work, self._tell_every
+                    watched, rhythm, not_before = work, self._rhythm(), 0.0
                     next_look = 0.0 if dense else self._look_every
                 elapsed = time.monotonic() - work.begun
-                if elapsed < min(next_look, next_tale):
+                if elapsed < max(not_before, min(next_look, rhythm.due)):
                     continue
-                tell = elapsed >= next_tale
-                if tell:
-                    next_tale = (elapsed // self._tell_every + 1) * self._tell_every
-                seen = self._look(work, elapsed, tell=tell)
-                # a server without a slot left logs each attempt: no more of them than needed
-                next_look = elapsed + self._look_every if seen else next_tale
+                if self._look(work, elapsed, rhythm):
+                    next_look, not_before = elapsed + self._look_every, 0.0
+                else:
+                    # a server without a slot left logs each attempt: no more than needed
+                    not_before = elapsed + rhythm.first
 
-    def _look(self, work: _Work, elapsed: float, *, tell: bool) -> bool:
+    def _look(self, work: _Work, elapsed: float, rhythm: Rhythm) -> bool:
         """Whether it could be asked."""
         try:
             with self._second_connection() as other, understood():
@@ -238,8 +245,10 @@ class Watch:
             return False
         if seen.busy:  # else the timeout has struck, and who caused it is not waited for any more
             work.blockers = seen.blockers
-        if tell and work is self._work:
-            self._emit(StatementRunning(work.id, elapsed, seen.doing, seen.blockers))
+        if work is self._work and rhythm.is_due(elapsed, seen.about):
+            path, line = _numbers(work)
+            self._emit(StatementRunning(work.id, elapsed, seen.doing, seen.blockers, path, line))
+            rhythm.told(elapsed, seen.about)
         return True
 
     def _at_work(self, other: Session) -> int:
@@ -271,12 +280,26 @@ class Watch:
             return self._session.sibling()
 
 
+def _numbers(work: _Work) -> tuple[str, int]:
+    """File and line of what *work* has sent."""
+    if work.at is None:
+        return "", 0
+    place = work.at()
+    return place.path, place.line
+
+
 class Seen(NamedTuple):
     """What a server process was doing."""
 
     busy: bool
     doing: str
     blockers: tuple[str, ...]
+    phase: str = ""
+
+    @property
+    def about(self) -> object:
+        """What is news when it changes: the phase and the blockers, but no numbers of either."""
+        return re.sub(r"\d+", "", self.phase), tuple(each.split(" (")[0] for each in self.blockers)
 
 
 def look_at(session: Session, sql: str) -> Seen:
@@ -301,7 +324,7 @@ def _look_at(other: Session, pid: int) -> Seen:
     rows = other.query(_DOING.replace("{pid}", str(pid)))
     blockers = _in_words(other, f"pg_blocking_pids({pid})", own=pid)
     busy, *doing = rows[0] if rows else (False, "", "", None)
-    return Seen(busy, _doing(*doing), blockers)
+    return Seen(busy, _doing(*doing), blockers, doing[1])
 
 
 def deadlocked_with(detail: str) -> list[int]:

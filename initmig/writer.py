@@ -286,5 +286,9 @@ def get_ready(session: Session, run: Run) -> Limits:
         session.serve_python()
     session.tell_notices(lambda severity, text: run.emit(ServerNotice(severity, text)))
     return Limits(
-        config.queue_timeout, config.lock_timeout, config.statement_timeout, config.lock_retries
+        config.queue_timeout,
+        config.lock_timeout,
+        config.statement_timeout,
+        config.lock_retries,
+        config.live,
     )

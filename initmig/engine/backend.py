@@ -171,6 +171,8 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         guard: str = "",
     ) -> None:
         self.session = session
+        self.begins: Callable[[Callable[[], Place]], object] = lambda _: None
+        """Gets where each statement stands in its file, before it is sent."""
         self.by = by
         self.emit = emit
         self.owing: Sequence[str] = ()
@@ -433,6 +435,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def run(self, script: Script) -> None:
         """*script*, which waits for the COMMIT where the transaction is its own."""
+        self.begins(script.where)
         if self._may_wait(script):
             self._outbox.put(script)
             return

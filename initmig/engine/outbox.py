@@ -8,6 +8,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from initmig.errors import Place
 from initmig.postgres import ClientFailed, StatementFailed
 from initmig.sql.lines import Lines, characters, offset_of
 from initmig.sql.scanner import copy_data, octets, spans, split
@@ -15,7 +16,7 @@ from initmig.sql.scanner import copy_data, octets, spans, split
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from initmig.errors import Place, Problem
+    from initmig.errors import Problem
     from initmig.postgres import Session
     from initmig.sql.scanner import CopyData
 
@@ -33,6 +34,10 @@ _COPY_CONTEXT = r"(?m)^COPY .*?, [^\d\n,:]*(\d+)"
 
 _HUGE = 1 << 23
 """So many bytes of a file are not read once more for an error."""
+
+
+_LARGE = 1 << 20
+"""So many bytes are not read only to say where the first statement is."""
 
 
 class Script(NamedTuple):
@@ -68,6 +73,16 @@ class Script(NamedTuple):
     def _place(self, offset: int) -> Place:
         is_known = self.size < len(self.lines.data) and len(self.lines.data) > _HUGE
         return self.lines.place(offset, (self.start, self.end) if is_known else None)
+
+    def where(self) -> Place:
+        """Where its statement begins; without a line if it has several. Good for any thread."""
+        lines, start = Lines(self.lines.path, self.lines.data), self.start
+        if self.size == len(lines.data):
+            found = [*islice(spans(octets(self.sql)), 2)] if self.size <= _LARGE else []
+            if len(found) != 1:
+                return Place(lines.path)
+            start = found[0][0]
+        return lines.numbers(start)
 
     def masked(self, problem: Problem) -> Problem:
         """*problem*, which the server has with this SQL, without the secrets that it repeats."""

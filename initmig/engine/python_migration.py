@@ -175,6 +175,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         # its own, or that of the block which other steps begin and end
         is_in_transaction = self.use_transactions or backend.session.in_transaction
         ignored = partial(self._warn, backend.emit) if is_in_transaction else None
+        backend.begins(partial(self._place_of_step, step, direction))
         with (
             telling_what_is_said(backend.emit, self._strings.without_secrets),
             self._errors_placed(backend.session, ignored),
@@ -188,6 +189,10 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
                 "the transaction has already ended",
                 server=ServerMessage(NO_TRANSACTION),
             ).at(self._place_of_code(function))
+
+    def _place_of_step(self, step: Any, direction: Direction) -> Place:
+        code = getattr(step.step, f"_{direction}", None)
+        return Place(self.path) if code is None else self._place_of_code(code)
 
     def _warn(self, emit: Emit, call: str) -> None:
         """Report the first *call* that would have committed, and where it stands."""

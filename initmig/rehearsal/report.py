@@ -11,6 +11,8 @@ from initmig.output import table
 from initmig.rehearsal.impact import TableImpact
 from initmig.sql.locks import READS_AND_WRITES, WRITES, blocked_by, in_words
 from initmig.sql.masking import mask_sql
+from initmig.terminal.layout import FIXED, ID, SQL, WORDS, fitted
+from initmig.terminal.screen import PLAIN, Styled
 from initmig.visible import in_lines, to_json
 
 if TYPE_CHECKING:
@@ -18,11 +20,14 @@ if TYPE_CHECKING:
 
     from initmig.errors import Place
     from initmig.rehearsal.impact import Rehearsal, Rehearsed, StatementImpact
+    from initmig.terminal.screen import Line, Screen
 
 _HEADINGS = (
     *("statement", "took", "table", "lock", "blocks", "rewritten", "scanned", "written"),
     "SQL",
 )
+_KINDS = (ID, FIXED, ID, WORDS, WORDS, FIXED, WORDS, WORDS, SQL)
+_BLOCK_STYLES = {READS_AND_WRITES: "red", WRITES: "yellow"}
 _NOTHING = "nothing is pending"
 _LONGEST_SQL = 60
 
@@ -36,13 +41,17 @@ class _Line(NamedTuple):
     """From its beginning to the end of the migration, which is when its locks go."""
 
 
-def rehearsal_table(rehearsal: Rehearsal) -> str:
+def rehearsal_table(rehearsal: Rehearsal, screen: Screen = PLAIN) -> str:
     """One line for each statement and table, and below them what is to be known of it."""
     if not rehearsal.migrations:
         return _NOTHING
     rows = [cells for line in _lines(rehearsal) for cells in _cells(line)]
-    said = "\n".join(map(in_lines, (*_summary(rehearsal), *_remarks(rehearsal))))
-    return f"{table([_HEADINGS, *rows])}\n\n{said}" if rows else said
+    lines: list[Line] = [*table([_HEADINGS, *rows], screen, _KINDS), [""]] if rows else []
+    for text in (*_summary(rehearsal), *_remarks(rehearsal)):
+        style = "red" if text.startswith("failed: ") else ""
+        for line in in_lines(text).split("\n"):
+            lines += fitted([Styled(line, style)], screen.width)
+    return screen.text(lines)
 
 
 def rehearsal_markdown(rehearsal: Rehearsal) -> str:
@@ -91,8 +100,8 @@ def _of_table(impact: TableImpact) -> tuple[str, ...]:
     return (
         impact.table,
         impact.lock,
-        in_words(impact.blocks),
-        "yes" if impact.rewritten else "",
+        Styled(in_words(impact.blocks), _BLOCK_STYLES.get(impact.blocks, "")),
+        Styled("yes", "red") if impact.rewritten else "",
         counted(impact.rows_read, "row") if impact.scanned else "",
         counted(impact.rows_written, "row") if impact.rows_written else "",
     )

@@ -4,24 +4,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from initmig.output import table
-from initmig.visible import to_json
+from initmig.output import blocks
+from initmig.terminal.layout import ID, WORDS, fitted
+from initmig.terminal.screen import PLAIN, Styled
+from initmig.visible import keeping_lines, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from initmig.terminal.screen import Line, Screen
     from initmig.verification.comparison import Verdict
 
+_KINDS = (ID, WORDS)
+_STYLES = {"ok": "green", "irreversible": "yellow", "not reached": "yellow"}
+_DIFFERENCE_STYLES = {"-": "red", "+": "green"}
 
-def verdicts_text(verdicts: Sequence[Verdict]) -> str:
+
+def verdicts_text(verdicts: Sequence[Verdict], screen: Screen = PLAIN) -> str:
     """One line for each verdict, and below it what the rollback has not restored."""
     if not verdicts:
         return "no migrations"
-    lines = table([(_name(verdict), verdict.state) for verdict in verdicts]).splitlines()
-    return "\n".join(
-        "\n".join([line, *(f"  {each}" for each in verdict.difference)])
-        for line, verdict in zip(lines, verdicts, strict=True)
+    rows = [(_name(each), Styled(each.state, _STYLES.get(each.state, "red"))) for each in verdicts]
+    return screen.text(
+        line
+        for verdict, row in zip(verdicts, blocks(rows, screen, _KINDS), strict=True)
+        for line in (*row, *_difference(verdict, screen.width))
     )
+
+
+def _difference(verdict: Verdict, width: int) -> Iterator[Line]:
+    for each in verdict.difference:
+        text = keeping_lines(each)
+        yield from fitted(["  ", Styled(text, _DIFFERENCE_STYLES.get(each[:1], ""))], width, 6)
 
 
 def _name(verdict: Verdict) -> str:

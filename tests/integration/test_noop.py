@@ -178,7 +178,7 @@ def test_noop_imports_no_more_than_it_needs(
     assert "initmig.runner" in modules
     ours = {name for name in modules if name.startswith("initmig.")}
     rooms = ["engine", "executor", "lock", "queue", "writer", "sidecar", "sql", "masking"]
-    rooms += ["usage", "completion", "suggestions"]
+    rooms += ["usage", "completion", "suggestions", "terminal"]
     assert ours & {f"initmig.{room}" for room in rooms} == set()
     assert "initmig.postgres.dbapi" not in ours
     foreign = {name.partition(".")[0] for name in modules}

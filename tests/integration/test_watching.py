@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from initmig.postgres import Session, Settings, connect
+from initmig.rhythm import Rhythm
 from initmig.watching import Watch, _Blocker, _blocker, deadlocked_with
 from tests.support.databases import Database, create_database
 from tests.support.migrations import write
@@ -84,7 +85,7 @@ def watching(url: str, tell_every: float, *, pid: int = 0) -> Iterator[Told]:
         pid=pid or session.startup_pid,
         look_every=float("inf"),
         emit=told.emit,
-        tell_every=tell_every,
+        rhythm=lambda: Rhythm(tell_every, grows=False),
     )
     with told.watch:
         try:

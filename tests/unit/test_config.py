@@ -30,8 +30,10 @@ GIVEN = {
     "--log-format": ("json", "json"),
     "--log-level": ("debug", "debug"),
     "--termination-log": ("/tmp/outcome", "/tmp/outcome"),
+    "--color": ("never", "never"),
 }
 WRONG = {
+    "--color": "pink",
     "--database-url": "mysql://h/d",
     "--migrations": " , ",
     "--schema": "a,,b",

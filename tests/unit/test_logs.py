@@ -182,8 +182,13 @@ SENTENCES: tuple[tuple[Event, str], ...] = (
         "0001_a: deadlock; retry 2 of 10 in 0.5 s",
     ),
     (
-        events.StatementRunning("0001_a", 20, "waiting for Lock", ("pid 7 (app)",)),
-        "0001_a has been running for 20 s: waiting for Lock; blocked by pid 7 (app)",
+        events.StatementRunning(
+            "0001_a", 20, "waiting for Lock", ("pid 7 (app)",), "m/0001_a.sql", 3
+        ),
+        (
+            "0001_a (m/0001_a.sql:3) has been running for 20 s: waiting for Lock;"
+            " blocked by pid 7 (app)"
+        ),
     ),
     (events.StatementRunning("0001_a", 180, "running", ()), "0001_a has been running for 3 m"),
     (

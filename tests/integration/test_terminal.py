@@ -1,0 +1,351 @@
+"""On a real terminal: output that fits and has colours, and a line that shows what is going on."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from initmig.terminal.cells import cells
+from tests.support.migrations import write
+from tests.support.terminal import Terminal, unstyled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from tests.support.databases import Database
+    from tests.support.processes import Processes, Result, Running
+
+PHONE = "20261201093000_add_phone_number"
+ROLES = "20261201094500_grant_everything_to_the_application_漢字"
+FILES = {
+    f"{PHONE}.sql": "CREATE TABLE users (id integer, phone text)",
+    f"{PHONE}.rollback.sql": "SELECT 'restores nothing'",
+}
+PENDING = {
+    f"{ROLES}.sql": "ALTER TABLE users ADD email text NOT NULL DEFAULT md5(random()::text);\n"
+    "INSERT INTO users (id) SELECT generate_series(1, 10)",
+}
+FAILING = "SELECT 1 AS a, 2 AS b, 3 AS c, 4 AS d, 5 AS e, 6 AS f, 7 AS g, missing, 8 AS h, 9 AS i"
+WIDTHS = [40, 80, 120]
+SGR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@contextmanager
+def terminal_of(
+    columns: int, *, streams: Sequence[str] = ("stdout", "stderr")
+) -> Iterator[Terminal]:
+    terminal = Terminal(columns, streams=streams)
+    yield terminal
+    terminal.close()
+
+
+class Runs:
+    """Runs the command on a terminal, for one database and folder."""
+
+    def __init__(self, processes: Processes, database: Database, folder: Path) -> None:
+        self._processes = processes
+        self._env = {"DATABASE_URL": database.url, "INITMIG_MIGRATIONS": folder.name}
+        self._cwd = folder.parent
+
+    def start(self, terminal: Terminal, *arguments: str, **env: str) -> Running:
+        environ = {**self._env, **env}
+        return terminal.start(self._processes, *arguments, env=environ, cwd=self._cwd)
+
+    def on(self, terminal: Terminal, *arguments: str, **env: str) -> Result:
+        result = self.start(terminal, *arguments, **env).result()
+        time.sleep(0.1)  # what was written last is read
+        return result
+
+
+@pytest.fixture
+def runs(processes: Processes, database: Database, folder: Path) -> Runs:
+    return Runs(processes, database, folder)
+
+
+@pytest.fixture
+def half(runs: Runs, folder: Path) -> Runs:
+    """One migration is applied, another one pending."""
+    write(folder, FILES)
+    with terminal_of(80) as terminal:
+        assert runs.on(terminal).code == 0
+    write(folder, PENDING)
+    return runs
+
+
+def assert_fits(terminal: Terminal) -> None:
+    assert_fits_in(terminal, terminal.columns)
+
+
+def assert_fits_in(terminal: Terminal, columns: int) -> None:
+    lines = re.split(r"\r\n|\r|\x1b\[J", unstyled(terminal.raw))
+    assert [line for line in lines if cells(line) > columns] == []
+
+
+SHOWN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "status": (("status",), ("20261201093000", "applied", "pending")),
+    "status --check": (("status", "--check"), ("[migrations-pending]",)),
+    "plan": (("plan",), ("-- 20261201094500", "ACCESS EXCLUSIVE")),
+    "doctor": (("doctor",), ("ok", "search-path")),
+    "rehearse": (("rehearse",), ("ACCESS", "10 rows", "rehearsed 1 of 1")),
+    "verify": (("verify",), ("not restored", "[not-restored]", "next:")),
+    "targets": (("migrate", "--each-schema", "tenant%"), ("tenant_1", "applied 2")),
+    "migrate": (("migrate",), ("applied 2026", "in ")),
+}
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+@pytest.mark.parametrize("name", SHOWN)
+def test_no_line_is_wider_than_the_terminal(
+    half: Runs, database: Database, folder: Path, name: str, columns: int
+) -> None:
+    arguments, shown = SHOWN[name]
+    database.execute("CREATE SCHEMA tenant_1; CREATE SCHEMA tenant_2")
+    if name == "plan":  # of which the SQL stays as it is in the file
+        text = "ALTER TABLE users\n  ADD a int;"
+        write(folder, {f"{ROLES}.sql": text})
+    with terminal_of(columns) as terminal:
+        half.on(terminal, *arguments)
+        assert_fits(terminal)
+        text = " ".join(" ".join(terminal.lines).split())
+        for each in shown:
+            assert each in text
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+def test_an_error_fits_and_its_caret_stands_under_the_place(
+    runs: Runs, folder: Path, columns: int
+) -> None:
+    write(folder, {"20261201095000_漢字.sql": f"SELECT '漢字';\n{FAILING}"})
+    with terminal_of(columns) as terminal:
+        assert runs.on(terminal).code == 1
+        assert_fits(terminal)
+        raw = unstyled(terminal.raw).replace("\r", "").split("\n")
+        [at] = [number for number, line in enumerate(raw) if line.endswith("^")]
+        caret = raw[at].index("^")
+        assert raw[at - 1].startswith("     2 | ")
+        assert raw[at - 1][caret:].startswith("missing")
+
+
+def test_the_sql_of_a_plan_stays_as_it_is(runs: Runs, folder: Path) -> None:
+    write(folder, {f"{PHONE}.sql": FAILING})
+    with terminal_of(40) as terminal:
+        runs.on(terminal, "plan")
+        assert FAILING in unstyled(terminal.raw)
+
+
+def test_columns_says_how_wide_it_is(half: Runs) -> None:
+    with terminal_of(200) as terminal:
+        half.on(terminal, "status", COLUMNS="40")
+        assert_fits_in(terminal, 40)
+
+
+COLOURS: dict[str, tuple[tuple[str, ...], dict[str, str], bool]] = {
+    "a terminal": ((), {}, True),
+    "NO_COLOR": ((), {"NO_COLOR": "1"}, False),
+    "an empty NO_COLOR": ((), {"NO_COLOR": ""}, True),
+    "--color=never": (("--color=never",), {}, False),
+    "INITMIG_COLOR=never": ((), {"INITMIG_COLOR": "never"}, False),
+    "--color=always wins over NO_COLOR": (("--color=always",), {"NO_COLOR": "1"}, True),
+    "--color=auto does not": (("--color=auto",), {"NO_COLOR": "1"}, False),
+    "TERM=dumb": ((), {"TERM": "dumb"}, False),
+    "no TERM": ((), {"TERM": ""}, False),
+    "JSON": (("--json", "--log-format=json", "--color=always"), {}, False),
+}
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_colours_are_there_where_they_are_wanted(half: Runs, name: str) -> None:
+    flags, env, are_there = COLOURS[name]
+    with terminal_of(80) as terminal:
+        assert half.on(terminal, "status", "--check", *flags, **env).code == 7
+        assert bool(SGR.search(terminal.raw)) == are_there
+        assert ("\x1b" in terminal.raw) == are_there
+        assert "pending" in terminal.raw
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize(("flag", "in_pipe"), [("auto", False), ("always", True)])
+def test_each_stream_is_judged_by_itself(half: Runs, stream: str, flag: str, in_pipe: bool) -> None:
+    with terminal_of(80, streams=[stream]) as terminal:
+        result = half.on(terminal, "status", "--check", f"--color={flag}")
+        other = result.err if stream == "stdout" else result.out
+        assert SGR.search(terminal.raw)
+        assert bool(SGR.search(other)) == in_pipe
+        assert not re.search(r"\x1b\[[^0-9]", other)
+        if stream == "stderr":  # a pipe has no limit
+            assert max(map(cells, unstyled(other).splitlines())) > 80
+
+
+def test_a_usage_error_has_colours_too(runs: Runs) -> None:
+    with terminal_of(80) as terminal:
+        assert runs.on(terminal, "--lock-timeout=soon").code == 2
+        assert "\x1b[31merror" in terminal.raw
+    with terminal_of(80) as terminal:
+        assert runs.on(terminal, "--lock-timeout=soon", "--color=never").code == 2
+        assert "\x1b" not in terminal.raw
+
+
+def test_files_get_no_colours(half: Runs, tmp_path: Path) -> None:
+    outcome = tmp_path / "outcome"
+    with terminal_of(80) as terminal:
+        assert half.on(terminal, "--color=always", f"--termination-log={outcome}").code == 0
+    assert "applied 1 migration" in outcome.read_text()
+    assert "\x1b" not in outcome.read_text()
+
+
+def test_escapes_of_others_reach_no_terminal(runs: Runs, folder: Path) -> None:
+    hostile = "DO $$ BEGIN RAISE WARNING E'\\x1b[2J\\x1b[31mred\\ninfo: forged'; END $$"
+    write(folder, {f"{PHONE}.sql": f"-- \x1b[2J\n{hostile}"})
+    with terminal_of(80) as terminal:
+        runs.on(terminal, "plan")
+        assert runs.on(terminal).code == 0
+        assert "\x1b[2J" not in terminal.raw
+        assert "\x1b[31mred" not in terminal.raw
+        assert "\\x1b[2J\\x1b[31mred" in unstyled(terminal.raw)
+        assert "    | info: forged" in terminal.lines
+
+
+# --- progress ---
+
+
+SLEEPY = "-- transactional: false\nSELECT 1;\n\nSELECT pg_sleep(6);\n"
+
+
+def assert_only_whole_lines(terminal: Terminal) -> None:
+    """The log and nothing else: no character is left of what showed the progress."""
+    stamped = re.compile(r"\d{4}-\d\d-\d\dT\S+Z (debug|info|warning|error) |    |  next: |\^C")
+    assert [line for line in terminal.lines if not stamped.match(line)] == []
+
+
+def test_progress_names_migration_statement_time_and_wait(runs: Runs, folder: Path) -> None:
+    write(folder, {"0001_a.sql": "SELECT 1", "0002_sleeps.sql": SLEEPY})
+    with terminal_of(100) as terminal:
+        running = runs.start(terminal)
+        terminal.wait_for("[2/2] 0002_sleeps.sql:4 2 s: running, waits for Timeout: PgSleep")
+        terminal.wait_for("[2/2] 0002_sleeps.sql:4 4 s")
+        assert running.result().code == 0
+        time.sleep(0.1)
+        assert_only_whole_lines(terminal)
+        assert "has been running" not in terminal.raw
+        assert_fits(terminal)
+
+
+def test_progress_names_the_step_of_a_python_migration(runs: Runs, folder: Path) -> None:
+    steps = "from yoyo import step\n\nstep('SELECT 1')\nstep('SELECT pg_sleep(4)')\n"
+    write(folder, {"0001_steps.py": steps})
+    with terminal_of(100) as terminal:
+        running = runs.start(terminal)
+        terminal.wait_for("[1/1] 0001_steps.py:4 ")
+        assert running.result().code == 0
+
+
+def test_of_several_statements_in_one_message_only_the_file_is_named(
+    runs: Runs, folder: Path
+) -> None:
+    write(folder, {"0001_several.sql": "SELECT 1;\nSELECT pg_sleep(4)"})
+    with terminal_of(100) as terminal:
+        running = runs.start(terminal)
+        terminal.wait_for("[1/1] 0001_several.sql 2 s")
+        assert running.result().code == 0
+
+
+def test_progress_names_who_blocks(runs: Runs, database: Database, folder: Path) -> None:
+    database.execute("CREATE TABLE busy ()")
+    write(folder, {"0001_busy.sql": "ALTER TABLE busy ADD x int"})
+    with terminal_of(120) as terminal, database.connect() as app:
+        app.execute("SET application_name = 'the app'; BEGIN; LOCK TABLE busy")
+        pid = app.info.backend_pid
+        running = runs.start(terminal, "--lock-timeout=0")
+        terminal.wait_for(f"blocked by pid {pid} (the app")
+        app.execute("COMMIT")
+        assert running.result().code == 0
+        time.sleep(0.1)
+        assert_only_whole_lines(terminal)
+
+
+def test_many_migrations_leave_whole_lines(runs: Runs, folder: Path) -> None:
+    write(folder, {f"{n:04}_a.sql": "SELECT pg_sleep(0.05)" for n in range(60)})
+    with terminal_of(60) as terminal:
+        assert runs.on(terminal).code == 0
+        assert_only_whole_lines(terminal)
+        assert_fits(terminal)
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
+def test_a_signal_in_the_middle_leaves_whole_lines(runs: Runs, folder: Path, how: str) -> None:
+    write(folder, {"0001_sleeps.sql": "SELECT pg_sleep(60)"})
+    with terminal_of(80) as terminal:
+        running = runs.start(terminal)
+        terminal.wait_for("waits for Timeout")
+        if how == "Ctrl-C":
+            terminal.type("\x03")
+        else:
+            running.send(signal.SIGTERM)
+        result = running.result()
+        time.sleep(0.1)
+        assert result.code == (130 if how == "Ctrl-C" else 143)
+        assert_only_whole_lines(terminal)
+        assert "stopped by SIG" in terminal.raw
+
+
+def test_rehearse_shows_its_table_without_progress_in_it(runs: Runs, folder: Path) -> None:
+    write(folder, {"0001_sleeps.sql": "SELECT 1;\nSELECT pg_sleep(4)"})
+    with terminal_of(100) as terminal:
+        running = runs.start(terminal, "rehearse")
+        terminal.wait_for("0001_sleeps.sql:2 2 s")
+        assert running.result().code == 0
+        time.sleep(0.1)
+        assert terminal.lines[0].startswith("statement")
+
+
+def test_waiting_for_the_database_is_shown(runs: Runs, folder: Path) -> None:
+    write(folder, FILES)
+    with terminal_of(80) as terminal:
+        url = "postgresql://u@127.0.0.1:1/d"
+        running = runs.start(terminal, "--wait-timeout=3s", DATABASE_URL=url)
+        terminal.wait_for("waiting for the database 2 s of 3 s: ")
+        assert running.result().code == 3
+        time.sleep(0.1)
+        assert_only_whole_lines(terminal)
+
+
+def test_a_terminal_that_is_resized_stopped_and_closed_harms_no_run(
+    runs: Runs, database: Database, folder: Path
+) -> None:
+    write(folder, {"0001_sleeps.sql": "SELECT pg_sleep(8); CREATE TABLE done ()"})
+    terminal = Terminal(120, controls=False)
+    running = runs.start(terminal)
+    terminal.wait_for("waits for Timeout")
+    terminal.resize(40)
+    terminal.wait_for("…")
+    terminal.stop_reading()
+    time.sleep(1)
+    terminal.close()
+    assert running.result().code == 0
+    assert "done" in database.tables()
+
+
+@pytest.mark.parametrize("flags", [("--log-format=json",), ("--log-level=warning",)], ids=str)
+def test_no_progress_is_drawn_where_the_log_is_for_others(
+    runs: Runs, folder: Path, flags: tuple[str, ...]
+) -> None:
+    write(folder, {"0001_sleeps.sql": "SELECT pg_sleep(2.5)"})
+    with terminal_of(80) as terminal:
+        assert runs.on(terminal, *flags, "--color=never").code == 0
+        assert "\x1b" not in terminal.raw
+        assert "0001_sleeps.sql" not in terminal.raw
+
+
+def test_a_dumb_terminal_gets_lines_as_a_pipe_does(runs: Runs, folder: Path) -> None:
+    write(folder, {"0001_sleeps.sql": "SELECT pg_sleep(11)"})
+    with terminal_of(80) as terminal:
+        assert runs.on(terminal, TERM="dumb").code == 0
+        assert "\x1b" not in terminal.raw
+        text = " ".join(" ".join(terminal.lines).split())
+        assert "0001_sleeps.sql:1) has been running for 10 s" in text

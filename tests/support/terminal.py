@@ -1,0 +1,172 @@
+"""A real pseudo-terminal to run commands in, and what a person would see on it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import struct
+import subprocess
+import termios
+import threading
+import time
+from contextlib import suppress
+from select import select
+from typing import TYPE_CHECKING
+
+from tests.support.command import COMMAND
+from tests.support.processes import POLL_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from tests.support.processes import Processes, Running
+
+_ESCAPE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
+
+
+class Terminal:
+    """A terminal of so many columns, of which a thread reads what is written to it."""
+
+    def __init__(
+        self,
+        columns: int,
+        *,
+        streams: Sequence[str] = ("stdout", "stderr"),
+        controls: bool = True,
+    ) -> None:
+        """The *streams* of the commands lead to it; the others to files.
+
+        If it *controls* them, they get its Ctrl-C, and SIGHUP when it is closed.
+        """
+        self._controls = controls
+        self.columns = columns
+        self._streams = streams
+        self._ours, self.theirs = os.openpty()
+        self.resize(columns)
+        self._written = bytearray()
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def resize(self, columns: int) -> None:
+        """Give it another width."""
+        fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+    def _read(self) -> None:
+        with suppress(OSError):
+            while not self._is_closing:
+                if select([self._ours], [], [], POLL_SECONDS)[0]:
+                    self._written += os.read(self._ours, 1 << 16)
+
+    def stop_reading(self) -> None:
+        """Take nothing any more, as after Ctrl-S."""
+        termios.tcflow(self.theirs, termios.TCOOFF)
+
+    def go_on_reading(self) -> None:
+        termios.tcflow(self.theirs, termios.TCOON)
+
+    def type(self, text: str) -> None:
+        """Press the keys of *text*."""
+        os.write(self._ours, text.encode())
+
+    def close(self) -> None:
+        """Close its window."""
+        if self._is_closing:
+            return
+        self._is_closing = True
+        self._thread.join()
+        os.close(self.theirs)
+        os.close(self._ours)
+
+    def start(
+        self, processes: Processes, *arguments: str, env: Mapping[str, str], cwd: Path | None = None
+    ) -> Running:
+        """Start initmig in it."""
+        env = {"TERM": "xterm-256color", **env}
+        return processes.start([str(COMMAND), *arguments], env=env, cwd=cwd, start=self._start)
+
+    def _start(
+        self,
+        argv: Sequence[str],
+        *,
+        stdout: BinaryIO,
+        stderr: BinaryIO,
+        env: Mapping[str, str],
+        cwd: Path,
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            argv,
+            stdin=self.theirs,
+            stdout=self.theirs if "stdout" in self._streams else stdout,
+            stderr=self.theirs if "stderr" in self._streams else stderr,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
+            preexec_fn=self._control if self._controls else None,  # noqa: PLW1509 - one call
+        )
+
+    def _control(self) -> None:
+        fcntl.ioctl(self.theirs, termios.TIOCSCTTY, 0)
+
+    @property
+    def raw(self) -> str:
+        """All that was written to it."""
+        return self._written.decode(errors="replace")
+
+    @property
+    def lines(self) -> list[str]:
+        """What stands on it, from the first line to the last that is not empty."""
+        return seen(self.raw, self.columns)
+
+    def wait_for(self, text: str, timeout: float = 20) -> None:
+        """Return once *text* stands on it."""
+        deadline = time.monotonic() + timeout
+        while text not in "\n".join(self.lines):
+            assert time.monotonic() < deadline, f"no {text!r} on:\n" + "\n".join(self.lines)
+            time.sleep(POLL_SECONDS)
+
+
+def unstyled(raw: str) -> str:
+    """*raw* without colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", raw)
+
+
+def seen(raw: str, columns: int) -> list[str]:
+    """What a terminal shows of *raw*; a line that is too long goes on in the next one."""
+    rows: list[list[str]] = [[]]
+    row = column = 0
+    raw = unstyled(raw)
+    at = 0
+    while at < len(raw):
+        found = _ESCAPE.match(raw, at)
+        if found:
+            assert found.group() in ("\x1b[J", "\x1b[K"), f"unknown to this terminal: {found}"
+            del rows[row][column:]
+            del rows[row + 1 :]
+            at = found.end()
+            continue
+        character = raw[at]
+        at += 1
+        if character == "\r":
+            column = 0
+        elif character == "\n":
+            row += 1
+        else:
+            assert character != "\x1b"
+            if column == columns:
+                row, column = row + 1, 0
+            while row >= len(rows):
+                rows.append([])
+            cells = rows[row]
+            cells += [" "] * (column - len(cells))
+            cells[column : column + 1] = [character]
+            column += 1
+        while row >= len(rows):
+            rows.append([])
+    texts = ["".join(cells).rstrip() for cells in rows]
+    while texts and not texts[-1]:
+        texts.pop()
+    return texts
