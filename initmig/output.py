@@ -23,13 +23,9 @@ _HEADINGS = ("migration", "state", "applied (UTC)", "by", "took")
 _STATUS_KINDS = (ID, WORDS, FIXED, NAME, FIXED)
 _OUTCOME_KINDS = (ID, WORDS, FIXED)
 
-_STATE_STYLES = {
-    "applied": "green",
-    "pending": "yellow",
-    "unknown": "yellow",
-    "changed": "red",
-    "half way": "red",
-}
+_STATE_STYLES = {"applied": "green", "pending": "yellow", "unknown": "yellow"}
+"""The others are red."""
+
 _COMMENT_WIDTH = len("-- ")
 
 
@@ -53,7 +49,7 @@ def _cells(row: MigrationStatus) -> tuple[str, ...]:
 
 
 def _styled_state(row: MigrationStatus) -> str:
-    style = "red" if row.behind else _STATE_STYLES.get(row.state, "")
+    style = "red" if row.behind else _STATE_STYLES.get(row.state, "red")
     return Styled(_state(row), style)
 
 
