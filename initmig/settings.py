@@ -388,7 +388,7 @@ SETTINGS = (
     ),
 )
 
-_LOGGING = ("--log-format", "--log-level", "--termination-log")
+_LOGGING = ("--log-format", "--log-level", "--termination-log", "--color")
 _CONNECTING = (
     *("--database-url", "--schema", "--history-schema", "--history-table", "--role"),
     *("--wait-timeout", *_LOGGING),
