@@ -125,7 +125,8 @@ def _log(config: Config, *, target: str = "", follows: bool = False) -> Log:
 
 def _run(config: Config, environ: Mapping[str, str]) -> int:
     # several processes would draw over each other
-    shown = _log(config, follows=not (config.targets or config.each_schema))
+    is_one = not (config.targets or config.each_schema)
+    shown = _log(config, follows=is_one and config.log_level in ("debug", "info"))
     log = _Outcome(shown)
     try:
         return _stoppable(config._replace(live=shown.follows), environ, log)

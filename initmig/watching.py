@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from initmig.durations import format_duration
-from initmig.errors import InitmigError
+from initmig.errors import InitmigError, Place
 from initmig.events import NotWatched, StatementRunning
 from initmig.forks import CONNECTING
 from initmig.postgres import quote_literal, understood
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-    from initmig.errors import Place, ServerMessage
+    from initmig.errors import ServerMessage
     from initmig.events import Emit
     from initmig.postgres import Session
 
@@ -112,6 +112,8 @@ class _Work:
         self.blockers: tuple[str, ...] = ()
         self.at: Callable[[], Place] | None = None
         """Where what runs now begins."""
+        self.found: tuple[Callable[[], Place] | None, Place] = (None, Place(""))
+        """What *at* has said: in a large file that takes its time."""
 
 
 class _Blocker(NamedTuple):
@@ -282,9 +284,10 @@ class Watch:
 
 def _numbers(work: _Work) -> tuple[str, int]:
     """File and line of what *work* has sent."""
-    if work.at is None:
-        return "", 0
-    place = work.at()
+    at, place = work.at, work.found[1]
+    if at and at is not work.found[0]:
+        place = at()
+        work.found = (at, place)
     return place.path, place.line
 
 

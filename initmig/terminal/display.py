@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from initmig.records import TYPE_CHECKING
 from initmig.terminal.layout import fitted
-from initmig.terminal.screen import Styled, is_a_terminal, obeys, screen_of
+from initmig.terminal.screen import Styled, is_a_terminal, obeys, screen_of, width_of
 from initmig.visible import CONTINUED
 
 if TYPE_CHECKING:
@@ -27,8 +27,13 @@ _BEFORE_CARET = f"{'':>6} | "
 def display_of(stream: TextIO, config: Config, *, follows: bool) -> Display:
     """How the log is shown on *stream*; it *follows* the work if that is a terminal."""
     progress = None
-    is_told = config.log_level in ("debug", "info")
-    if follows and is_told and is_a_terminal(stream) and obeys(config.term):
+    # where the width is not known, nobody looks: the terminal is that of a container
+    if (
+        follows
+        and obeys(config.term)
+        and is_a_terminal(stream)
+        and width_of(stream, config.columns)
+    ):
         from initmig.terminal.progress import Progress
 
         progress = Progress(stream, columns=config.columns, colour=screen_of(stream, config).colour)

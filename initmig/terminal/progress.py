@@ -40,6 +40,7 @@ _ERASE = "\r\x1b[J"
 
 _LONGEST_DRAWING_SECONDS = 1.0
 _SHORTEST_NAME = 24
+_USUAL_WIDTH = 80
 
 
 class Work:
@@ -245,7 +246,7 @@ class Progress:
         if work and not work.announced and now - work.heard > _SILENCE_SECONDS:
             work = None
         if work and now - work.begun >= _SHORTEST_WORK_SECONDS:
-            width = width_of(self._stream, self._columns)
+            width = width_of(self._stream, self._columns) or _USUAL_WIDTH
             # the last cell stays free: some terminals begin the next line once it is written
             name, rest = work.line(now, width - 1)
             drawn = (width, name, rest)

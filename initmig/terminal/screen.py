@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     """The pieces of a line; some of them may be `Styled`."""
 
 _NARROWEST = 20
-_USUAL = 80
-"""Of a terminal that does not know its width."""
-
 _CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
 """https://en.wikipedia.org/wiki/ANSI_escape_code#SGR"""
 
@@ -91,9 +88,9 @@ def obeys(term: str) -> bool:
 
 
 def width_of(stream: TextIO, columns: int) -> int:
-    """The cells of a line of *stream*; COLUMNS, if it is set, comes before what the terminal says.
+    """The cells of a line of *stream*; 0 if nobody knows, as where a container has a terminal.
 
-    As in `shutil.get_terminal_size`, which asks stdout.
+    As in `shutil.get_terminal_size`, COLUMNS comes before what the terminal says.
     """
     width = columns
     if not width:
@@ -101,4 +98,4 @@ def width_of(stream: TextIO, columns: int) -> int:
             width = os.get_terminal_size(stream.fileno()).columns
         except (OSError, ValueError):
             width = 0
-    return max(width or _USUAL, _NARROWEST)
+    return max(width, _NARROWEST) if width else 0

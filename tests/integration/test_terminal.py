@@ -145,6 +145,19 @@ def test_columns_says_how_wide_it_is(half: Runs) -> None:
         assert_fits_in(terminal, 40)
 
 
+def test_a_terminal_without_a_width_gets_whole_lines_and_no_progress(
+    half: Runs, folder: Path
+) -> None:
+    write(folder, {"20261201095500_sleeps.sql": "SELECT pg_sleep(3)"})
+    with terminal_of(0) as terminal:
+        half.on(terminal, "status")
+        assert half.on(terminal).code == 0
+        lines = unstyled(terminal.raw).split("\r\n")
+        assert "\x1b" not in "".join(lines)
+        assert "\r" not in "".join(lines)
+        assert max(map(cells, lines)) > 80
+
+
 COLOURS: dict[str, tuple[tuple[str, ...], dict[str, str], bool]] = {
     "a terminal": ((), {}, True),
     "NO_COLOR": ((), {"NO_COLOR": "1"}, False),
@@ -227,12 +240,11 @@ def test_progress_names_migration_statement_time_and_wait(runs: Runs, folder: Pa
     write(folder, {"0001_a.sql": "SELECT 1", "0002_sleeps.sql": SLEEPY})
     with terminal_of(100) as terminal:
         running = runs.start(terminal)
-        terminal.wait_for("[2/2] 0002_sleeps.sql:4 2 s: running, waits for Timeout: PgSleep")
-        terminal.wait_for("[2/2] 0002_sleeps.sql:4 4 s")
+        terminal.wait_for(re.compile(r"\[2/2\] 0002_sleeps\.sql:4 [2-5] s: .*PgSleep"))
         assert running.result().code == 0
         time.sleep(0.1)
         assert_only_whole_lines(terminal)
-        assert "has been running" not in terminal.raw
+        assert terminal.raw.count("info ") == 3
         assert_fits(terminal)
 
 
@@ -251,7 +263,7 @@ def test_of_several_statements_in_one_message_only_the_file_is_named(
     write(folder, {"0001_several.sql": "SELECT 1;\nSELECT pg_sleep(4)"})
     with terminal_of(100) as terminal:
         running = runs.start(terminal)
-        terminal.wait_for("[1/1] 0001_several.sql 2 s")
+        terminal.wait_for(re.compile(r"\[1/1\] 0001_several\.sql [2-4] s: .*PgSleep"))
         assert running.result().code == 0
 
 
@@ -282,7 +294,7 @@ def test_a_signal_in_the_middle_leaves_whole_lines(runs: Runs, folder: Path, how
     write(folder, {"0001_sleeps.sql": "SELECT pg_sleep(60)"})
     with terminal_of(80) as terminal:
         running = runs.start(terminal)
-        terminal.wait_for("waits for Timeout")
+        terminal.wait_for("PgSleep")
         if how == "Ctrl-C":
             terminal.type("\x03")
         else:
@@ -291,14 +303,14 @@ def test_a_signal_in_the_middle_leaves_whole_lines(runs: Runs, folder: Path, how
         time.sleep(0.1)
         assert result.code == (130 if how == "Ctrl-C" else 143)
         assert_only_whole_lines(terminal)
-        assert "stopped by SIG" in terminal.raw
+        assert "SIGINT" in terminal.raw or "SIGTERM" in terminal.raw
 
 
 def test_rehearse_shows_its_table_without_progress_in_it(runs: Runs, folder: Path) -> None:
     write(folder, {"0001_sleeps.sql": "SELECT 1;\nSELECT pg_sleep(4)"})
     with terminal_of(100) as terminal:
         running = runs.start(terminal, "rehearse")
-        terminal.wait_for("0001_sleeps.sql:2 2 s")
+        terminal.wait_for(re.compile(r"0001_sleeps\.sql:2 [2-4] s"))
         assert running.result().code == 0
         time.sleep(0.1)
         assert terminal.lines[0].startswith("statement")
@@ -309,7 +321,7 @@ def test_waiting_for_the_database_is_shown(runs: Runs, folder: Path) -> None:
     with terminal_of(80) as terminal:
         url = "postgresql://u@127.0.0.1:1/d"
         running = runs.start(terminal, "--wait-timeout=3s", DATABASE_URL=url)
-        terminal.wait_for("waiting for the database 2 s of 3 s: ")
+        terminal.wait_for(re.compile("waiting for the database [1-3] s of 3 s: "))
         assert running.result().code == 3
         time.sleep(0.1)
         assert_only_whole_lines(terminal)
@@ -321,7 +333,7 @@ def test_a_terminal_that_is_resized_stopped_and_closed_harms_no_run(
     write(folder, {"0001_sleeps.sql": "SELECT pg_sleep(8); CREATE TABLE done ()"})
     terminal = Terminal(120, controls=False)
     running = runs.start(terminal)
-    terminal.wait_for("waits for Timeout")
+    terminal.wait_for("PgSleep")
     terminal.resize(40)
     terminal.wait_for("…")
     terminal.stop_reading()
@@ -348,4 +360,4 @@ def test_a_dumb_terminal_gets_lines_as_a_pipe_does(runs: Runs, folder: Path) -> 
         assert runs.on(terminal, TERM="dumb").code == 0
         assert "\x1b" not in terminal.raw
         text = " ".join(" ".join(terminal.lines).split())
-        assert "0001_sleeps.sql:1) has been running for 10 s" in text
+        assert re.search(r"0001_sleeps\.sql:1\W.* 1[01](\.\d)? s\b.*PgSleep", text)

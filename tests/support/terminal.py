@@ -121,10 +121,11 @@ class Terminal:
         """What stands on it, from the first line to the last that is not empty."""
         return seen(self.raw, self.columns)
 
-    def wait_for(self, text: str, timeout: float = 20) -> None:
+    def wait_for(self, text: str | re.Pattern[str], timeout: float = 20) -> None:
         """Return once *text* stands on it."""
+        pattern = re.compile(re.escape(text)) if isinstance(text, str) else text
         deadline = time.monotonic() + timeout
-        while text not in "\n".join(self.lines):
+        while not pattern.search("\n".join(self.lines)):
             assert time.monotonic() < deadline, f"no {text!r} on:\n" + "\n".join(self.lines)
             time.sleep(POLL_SECONDS)
 
@@ -156,7 +157,7 @@ def seen(raw: str, columns: int) -> list[str]:
             row += 1
         else:
             assert character != "\x1b"
-            if column == columns:
+            if column == columns and columns:
                 row, column = row + 1, 0
             while row >= len(rows):
                 rows.append([])
