@@ -111,6 +111,7 @@ class Progress:
         self._holder: tuple[str, int] | None = None
         self._drawn: tuple[int, str, str] | None = None
         self._lock = Lock()
+        self._noting = Lock()
         self._wanted = Flag()
         self._is_off = False
         self._thread: Thread | None = None
@@ -124,10 +125,11 @@ class Progress:
         """Show what *event* means; whether that is enough, and no line of the log is needed."""
         if self._is_off:
             return isinstance(event, events.StatementRunning)
-        if isinstance(event, _ENDS):
-            self._rest(getattr(event, "id", ""))
-            return False
-        return self._follow(event)
+        with self._noting:  # else a late report could bring back what has just ended
+            if isinstance(event, _ENDS):
+                self._rest(getattr(event, "id", ""))
+                return False
+            return self._follow(event)
 
     @contextmanager
     def interrupted(self) -> Iterator[str]:
