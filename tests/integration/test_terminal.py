@@ -306,6 +306,26 @@ def test_a_signal_in_the_middle_leaves_whole_lines(runs: Runs, folder: Path, how
         assert "SIGINT" in terminal.raw or "SIGTERM" in terminal.raw
 
 
+def test_what_a_forked_process_prints_stands_in_a_line_of_its_own(runs: Runs, folder: Path) -> None:
+    steps = (
+        "import os, time\nfrom yoyo import step\n"
+        "def work(c):\n"
+        "    time.sleep(2)\n"
+        "    if os.fork() == 0:\n"
+        "        print('from the child')\n"
+        "        os._exit(0)\n"
+        "    os.wait()\n"
+        "    time.sleep(1)\n"
+        "step(work)\n"
+    )
+    write(folder, {"0001_forks_and_has_a_name_that_is_longer_than_most.py": steps})
+    with terminal_of(100) as terminal:
+        assert runs.on(terminal).code == 0
+        assert "[1/1] 0001_forks" in terminal.raw
+        assert terminal.lines[0].endswith("from the child")
+        assert_only_whole_lines(terminal)
+
+
 def test_rehearse_shows_its_table_without_progress_in_it(runs: Runs, folder: Path) -> None:
     write(folder, {"0001_sleeps.sql": "SELECT 1;\nSELECT pg_sleep(4)"})
     with terminal_of(100) as terminal:

@@ -289,6 +289,7 @@ def test_statement_of_eleven_seconds_is_told_of_after_ten(
     assert 10 <= told["elapsed_seconds"] < 30
     assert told["doing"] == "running, waiting for Timeout: PgSleep"
     assert told["blockers"] == []
+    assert (told["path"], told["line"]) == (str(folder / "0001_slow.sql"), 1)
 
 
 def test_watching_leaves_no_connection_behind(

@@ -97,19 +97,17 @@ class Terminal:
         env: Mapping[str, str],
         cwd: Path,
     ) -> subprocess.Popen[bytes]:
+        # no fork of this process, which has threads: setsid makes the terminal the command's own
+        prefix = ["setsid", "--ctty"] if self._controls else []
         return subprocess.Popen(
-            argv,
+            [*prefix, *argv],
             stdin=self.theirs,
             stdout=self.theirs if "stdout" in self._streams else stdout,
             stderr=self.theirs if "stderr" in self._streams else stderr,
             env=dict(env),
             cwd=cwd,
-            start_new_session=True,
-            preexec_fn=self._control if self._controls else None,  # noqa: PLW1509 - one call
+            start_new_session=not self._controls,
         )
-
-    def _control(self) -> None:
-        fcntl.ioctl(self.theirs, termios.TIOCSCTTY, 0)
 
     @property
     def raw(self) -> str:

@@ -172,21 +172,6 @@ def test_a_terminal_that_is_gone_is_ignored() -> None:
         assert shows.note(BLOCKED)
 
 
-def test_a_forked_process_draws_nothing() -> None:
-    with logging() as (terminal, log, _):
-        log(STARTED)
-        terminal.wait_for("[2/5] ")
-        pid = os.fork()
-        if pid == 0:
-            log(events.Printed("from the child"))
-            os._exit(0)
-        assert os.waitpid(pid, 0)[1] == 0
-        log(APPLIED)
-        terminal.wait_for("in 3 s")
-        first = terminal.lines[0]
-        assert first.endswith("info    from the child")
-
-
 def test_a_stream_that_is_no_terminal_is_no_error() -> None:
     shows = Progress(io.StringIO(), columns=80, colour=False)
     shows.note(STARTED)
