@@ -208,7 +208,8 @@ class Progress:
         if work is None or work.id != event.id:
             work = Work(event.id, monotonic() - event.elapsed_seconds, announced=False)
         work.name, work.is_file = _shown(_place(event) or event.id), True
-        work.does(event.doing, event.blockers)
+        # of what runs, the line shows it already
+        work.does(event.doing.removeprefix("running").removeprefix(", "), event.blockers)
         self._begin(work)
 
     def _queues(self, whose: str, pid: int, holder: str, waited: float) -> bool:
