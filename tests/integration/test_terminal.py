@@ -306,6 +306,19 @@ def test_a_signal_in_the_middle_leaves_whole_lines(runs: Runs, folder: Path, how
         assert "SIGINT" in terminal.raw or "SIGTERM" in terminal.raw
 
 
+def test_a_signal_ends_a_run_whose_terminal_is_stopped(runs: Runs, folder: Path) -> None:
+    write(
+        folder, {"0001_sleeps.sql": "SELECT pg_sleep(3)", "0002_sleeps.sql": "SELECT pg_sleep(9)"}
+    )
+    with terminal_of(80) as terminal:
+        running = runs.start(terminal)
+        terminal.wait_for("PgSleep")
+        terminal.stop_reading()
+        time.sleep(3)  # the first one has ended, and cannot be logged
+        running.send(signal.SIGTERM)
+        assert running.result(timeout=6).code == 143
+
+
 def test_what_a_forked_process_prints_stands_in_a_line_of_its_own(runs: Runs, folder: Path) -> None:
     steps = (
         "import os, time\nfrom yoyo import step\n"
