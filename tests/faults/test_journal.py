@@ -190,7 +190,7 @@ def test_a_lock_timeout_in_mid_file_is_retried_where_it_struck(image: Image) -> 
         )
     result = running.result()
     assert result.code == 0, result.err
-    assert "lock timeout, " in result.err
+    assert "b: lock timeout; retry 1 of " in result.err
     assert image.database.value("SELECT count(*) FROM t WHERE a = -1") == 1
 
 

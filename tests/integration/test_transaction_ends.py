@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from initmig.quoting import quote_literal
 from tests.faults.test_journal import ALONE, Image
 from tests.support.databases import create_database
 from tests.support.migrations import write
@@ -39,7 +40,7 @@ def database(two_phase_server: Server) -> Iterator[Database]:
     empty = create_database(two_phase_server)
     yield empty
     for gid in prepared(empty):
-        empty.execute(f"ROLLBACK PREPARED '{gid}'")
+        empty.execute(f"ROLLBACK PREPARED {quote_literal(gid)}")
     empty.drop(two_phase_server)
 
 
@@ -410,7 +411,6 @@ def test_transaction_that_a_function_prepares_is_reported_as_dangling(
     result, last = migrate(image, f"--transaction={transaction}")
     assert (result.code, last["error"]) == (1, "transaction-left-prepared"), result.err
     assert last["message"] == "a left a prepared transaction: 'it''s'"
-    assert "neither committed nor rolled back" in last["next"]
     assert "ROLLBACK PREPARED 'it''s'" in last["next"]
     assert prepared(image.database) == ["it's"]
     image.database.execute("ROLLBACK PREPARED 'it''s'")
