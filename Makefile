@@ -13,25 +13,25 @@ POSTGRES ?= 18
 # 18 and 17 are wheels, 16 to 14 come from npm (dev/package.json), others from where Debian puts them
 postgres = $(if $(filter-out 18,$(POSTGRES)),INITMIG_POSTGRES_BIN=$$($(BIN)/python -m dev.postgres programs $(POSTGRES)) && export INITMIG_POSTGRES_BIN &&)
 
-help: ## this list
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/ready ## apply migrations/ to an embedded PostgreSQL and show the status table
 	@url=$$($(BIN)/python -m dev.postgres url) && export DATABASE_URL="$$url" && $(BIN)/initmig migrate && $(BIN)/initmig status
 
-test: $(VENV)/ready ## every test that this machine can run; with POSTGRES=14 to 17, what depends on the server
+test: $(VENV)/ready ## run every test that this machine can run; with POSTGRES=14 to 17, only those that depend on the server
 	$(postgres) $(PYTEST) $(TESTS)
 
-test-faults: $(VENV)/ready ## the long form of the tests that kill, cut and starve
+test-faults: $(VENV)/ready ## run more cases of the tests that kill processes, cut connections and use up resources
 	$(postgres) $(PYTEST) --exhaustive tests/faults
 
-bench: $(VENV)/ready ## measure initmig and its peers and write docs/explanation/benchmarks.md; a part with PEERS=, WORKS=, ROUNDS=
+bench: $(VENV)/ready ## measure initmig and other tools, and write docs/explanation/benchmarks.md; PEERS=, WORKS=, ROUNDS= choose a part
 	$(BIN)/python -m benchmarks run --peers "$(PEERS)" --works "$(WORKS)" $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SOURCE),--source $(SOURCE))
 
-bench-smoke: $(VENV)/ready ## see that every figure of the benchmark can be taken, in small sizes
+bench-smoke: $(VENV)/ready ## run the benchmark with small sizes, to check that it works
 	$(BIN)/python -m benchmarks run --smoke --peers "$(PEERS)" --works "$(WORKS)" $(if $(SOURCE),--source $(SOURCE))
 
-check: $(VENV)/ready ## linters, formatter, types, floors, plain English
+check: $(VENV)/ready ## check style, format, plain English, types and imports between layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m dev.prose
@@ -39,10 +39,10 @@ check: $(VENV)/ready ## linters, formatter, types, floors, plain English
 	$(BIN)/mypy swarm/deploy
 	$(BIN)/lint-imports
 
-docs: $(VENV)/docs/ready ## build the documentation as a site in site/, with strict links; open site/index.html
+docs: $(VENV)/docs/ready ## build the documentation site and check its links; open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build
 
-format: $(VENV)/ready ## let ruff mend and format
+format: $(VENV)/ready ## fix and format the code with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -52,18 +52,18 @@ db: $(VENV)/ready ## start the embedded PostgreSQL and print its URL
 db-stop: ## stop the embedded PostgreSQL of `make run` and `make db`
 	@[ ! -x $(BIN)/python ] || $(BIN)/python -m dev.postgres stop
 
-lock: ## resolve the dependencies again, with hashes (needs uv)
+lock: ## update the lock files of the dependencies (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --group build -o requirements-build.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --group docs -o requirements-docs.lock
 
-pin-base: ## write the digest of the base image that the registry has now into the Dockerfile
+pin-base: ## pin the current digest of the base image in the Dockerfile (needs Docker)
 	docker pull --quiet debian:trixie-slim
 	digest=$$(docker image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' debian:trixie-slim | sed -n 's/^debian@//p') && \
 	  test -n "$$digest" && sed -i "s|^ARG BASE_IMAGE=.*|ARG BASE_IMAGE=debian:trixie-slim@$$digest|" Dockerfile
 
-clean: db-stop ## remove what the other targets made
+clean: db-stop ## stop the embedded PostgreSQL, and remove everything that the other targets created
 	rm -rf $(VENV) .run .bench dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache site
 
 $(VENV)/ready: requirements-dev.lock pyproject.toml

@@ -62,17 +62,31 @@ _PEERS: Final = {peer.name: peer for peer in PEERS}
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser(
-        "report", help="write docs/explanation/benchmarks.md again, as measured last"
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure initmig and other migration tools, and write the page of benchmarks.",
     )
-    run = commands.add_parser("run", help="measure, everything if not told otherwise")
-    run.add_argument("--peers", type=_Names(list(_PEERS)), help=f"of {', '.join(_PEERS)}")
-    run.add_argument("--works", type=_Names(list(WORKS)), help=f"of {', '.join(WORKS)}")
-    run.add_argument("--rounds", type=int, help="of every work")
-    run.add_argument("--smoke", action="store_true", help="small sizes, to see that it works")
-    run.add_argument("--source", type=Path, default=REPOSITORY, help="initmig's source folder")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("report", help="write docs/explanation/benchmarks.md from the last results")
+    run = commands.add_parser("run", help="measure; by default every tool and every work")
+    run.add_argument(
+        "--peers",
+        type=_Names(list(_PEERS)),
+        help=f"measure only these tools, separated by commas: {', '.join(_PEERS)}",
+    )
+    run.add_argument(
+        "--works",
+        type=_Names(list(WORKS)),
+        help=f"do only these works, separated by commas: {', '.join(WORKS)}",
+    )
+    run.add_argument("--rounds", type=int, help="rounds of each work")
+    run.add_argument("--smoke", action="store_true", help="use small sizes, to check that it works")
+    run.add_argument(
+        "--source",
+        type=Path,
+        default=REPOSITORY,
+        help="folder of initmig's source code (default: this repository)",
+    )
     return parser
 
 
@@ -85,7 +99,7 @@ class _Names:
     def __call__(self, text: str) -> list[str]:
         asked = text.replace(",", " ").split()
         if unknown := [name for name in asked if name not in self._known]:
-            raise argparse.ArgumentTypeError(f"not known: {', '.join(unknown)}")
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}")
         return [name for name in self._known if name in asked]
 
 
