@@ -17,7 +17,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/ready ## apply migrations/ to an embedded PostgreSQL and show the status table
-	@url=$$($(BIN)/python -m dev.postgres url) && export DATABASE_URL="$$url" && $(BIN)/initmig migrate && $(BIN)/initmig status
+	@url=$$($(BIN)/python -m dev.postgres url --database example) && export DATABASE_URL="$$url" && $(BIN)/initmig migrate && $(BIN)/initmig status
 
 test: $(VENV)/ready ## run every test that this machine can run; with POSTGRES=14 to 17, only those that depend on the server
 	$(postgres) $(PYTEST) $(TESTS)

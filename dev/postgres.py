@@ -310,14 +310,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dev.postgres", description=__doc__)
     parser.add_argument("command", choices=["url", "stop", "programs"])
     parser.add_argument("version", nargs="?", default=DEFAULT_VERSION)
-    command, version = vars(parser.parse_args(arguments)).values()
+    parser.add_argument("--database", default="initmig", help="for url; created if missing")
+    command, version, database = vars(parser.parse_args(arguments)).values()
     try:
         if command == "programs":
             print(programs_of(version))
             return 0
         with one_at_a_time(REPOSITORY / ".run"):
             if command == "url":
-                print(_running_server(REPOSITORY / ".run" / "postgres").url("initmig"))
+                server = _running_server(REPOSITORY / ".run" / "postgres")
+                server.ensure_database(database)
+                print(server.url(database))
             else:
                 _stop_server(REPOSITORY / ".run" / "postgres")
     except PostgresError as error:
@@ -337,7 +340,6 @@ def _running_server(pointer: Path) -> Server:
     if not server.is_running():
         server.start()
         _say(f"PostgreSQL listens on 127.0.0.1:{server.port}, `make db-stop` stops it")
-    server.ensure_database("initmig")
     return server
 
 
