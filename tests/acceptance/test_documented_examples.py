@@ -113,12 +113,17 @@ def test_a_project_begins_with_five_commands(
     shown = block("README.md", "console", "$ export DATABASE_URL=").splitlines()
     commands = [line.removeprefix("$ ").split("#")[0].split() for line in shown]
     assert len(commands) == 5
-    assert [words[0] for words in commands] == ["export", "initmig", '"$EDITOR"', *["initmig"] * 2]
+    assert [words[0] for words in commands] == [
+        "export",
+        "initmig",
+        "${EDITOR:-vi}",
+        *["initmig"] * 2,
+    ]
     for _, *arguments in [words for words in commands if words[0] == "initmig"]:
         result = initmig(*arguments, url=database.url, cwd=tmp_path)
         assert result.code == 0, result.err
         if arguments[:1] == ["new"]:  # then the editor
-            up, down = re.findall(r"(?:CREATE|DROP) TABLE users[^;]*;", shown[2])
+            down, up = re.findall(r"(?:CREATE|DROP) TABLE users[^;]*;", shown[2])
             for file in (tmp_path / "migrations").iterdir():
                 file.write_text(down if "rollback" in file.name else up.replace("…", "id int"))
     assert "users" in database.tables()
