@@ -241,6 +241,9 @@ def _unknown_command(word: str, known: Iterable[str]) -> Problem:
     return Problem("unknown-command", f"unknown command {mask_secrets(word)}", hint=hint)
 
 
+_SHORT = len("--step")
+
+
 def _unknown_flag(flag: str, command: str) -> Problem:
     """*flag* of *command*, whose own are meant more likely than those of others."""
     from initmig.suggestions import FLAGS_ELSEWHERE, elsewhere, nearest
@@ -250,7 +253,9 @@ def _unknown_flag(flag: str, command: str) -> Problem:
     else:
         options = COMMANDS[command].options if command in COMMANDS else ()
         own = [option.flag for option in (*options, *SETTINGS)]
-        found = nearest(flag, (*own, "--help", "--version")) or nearest(flag, OPTIONS)
+        found = nearest(flag, (*own, "--help", "--version"))
+        if not found and len(flag) > _SHORT:  # for a short one, another command's is a guess
+            found = nearest(flag, OPTIONS)
         name = command if command in COMMANDS else "COMMAND"
         hint = _did_you_mean(found) or f"run `initmig {name} --help` for a list of options"
     return Problem("unknown-flag", f"unknown flag {mask_secrets(flag)}", hint=hint)
@@ -384,7 +389,8 @@ def _of_migrate(word: str) -> str:
 
 
 def _check_together(command: str, flags: Mapping[str, str], problems: list[Problem]) -> None:
-    if command == "rollback":
+    # a flag that nobody knows may be the one that is missed
+    if command == "rollback" and not any(problem.id == "unknown-flag" for problem in problems):
         given = [flag for flag in ("--to", "--steps", "--all") if flags.get(flag)]
         if len(given) != 1:
             problems.append(

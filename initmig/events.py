@@ -153,6 +153,13 @@ class HistoryShared(Record):
     next_step: str
 
 
+class OtherHistoryFound(Record):
+    """`status` found no history, but that of another tool, or one in another place."""
+
+    reason: str
+    next_step: str
+
+
 class RowSecurityActive(Record):
     """To the *role*, rows of the history *table* look pending that its *policies* do not show."""
 
@@ -409,6 +416,8 @@ class Finished(Record):
     summary: str
     ids: tuple[str, ...]
     duration_seconds: float
+    kept: str = ""
+    """The id after which `rollback --to` has undone everything; empty without one."""
 
 
 class FilesCreated(Record):
@@ -510,6 +519,7 @@ if TYPE_CHECKING:
         | OutOfOrder
         | Changed
         | HistoryShared
+        | OtherHistoryFound
         | RowSecurityActive
         | UnknownMigrations
         | MigrationStarted

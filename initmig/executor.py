@@ -122,7 +122,9 @@ class Executor:
         for position, migration in enumerate(migrations, 1):
             self._start(migration, position, len(migrations))
             with self._told_if_committed([migration], MigrationRolledBack):
-                seconds = self._run(migration, self._backend.rollback_one)
+                seconds = self._run(
+                    migration, self._backend.rollback_one, next_step=_next_step_back
+                )
             self._emit(MigrationRolledBack(migration.id, seconds))
 
     def record(self, migrations: Sequence[Migration]) -> None:
@@ -180,12 +182,18 @@ class Executor:
     def _start(self, migration: Migration, position: int, total: int) -> None:
         self._emit(MigrationStarted(migration.id, migration.file.path, position, total))
 
-    def _run(self, migration: Migration, unit: Callable[[Any], None]) -> float:
-        """Seconds that the successful attempt took."""
+    def _run(
+        self,
+        migration: Migration,
+        unit: Callable[[Any], None],
+        *,
+        next_step: Callable[[Migration, str], str] | None = None,
+    ) -> float:
+        """Seconds that the successful attempt took; *next_step* is for `named`."""
 
         def attempt() -> float:
             started = time.monotonic()
-            with named(migration, _next_step):
+            with named(migration, next_step or _next_step):
                 unit(migration.handle)
             return time.monotonic() - started
 
@@ -335,6 +343,15 @@ def _next_step(migration: Migration, sqlstate: str) -> str:
     if is_spoiled(sqlstate):
         return "rolled back; run again when the database is less busy, or raise --lock-timeout"
     return "rolled back; fix the migration and run again"
+
+
+def _next_step_back(migration: Migration, sqlstate: str) -> str:
+    """As `_next_step`, where it was the rollback that failed: the migration is still applied."""
+    hint = _next_step(migration, sqlstate)
+    if not hint.startswith("rolled back; "):
+        return hint
+    advice = hint.removeprefix("rolled back; ").replace("fix the migration", "fix the rollback")
+    return f"{migration.id} is still applied; {advice}"
 
 
 @contextmanager

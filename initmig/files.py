@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _SUFFIXES = (".sql", ".py")
 _ROLLBACK = ".rollback.sql"
 _LARGE = 1 << 16
+_OR_BEGIN = ". To write the first migration, run `initmig new NAME`"
 """So many bytes are worth OpenSSL."""
 _YOYO_TEMPORARY = "_tmp_yoyonew"
 """What yoyo's own `new` calls a file that is still in the editor."""
@@ -92,7 +93,8 @@ def _list_folder(folder: str, problems: list[Problem]) -> Iterator[MigrationFile
             Problem(
                 "folder-unreadable",
                 f"cannot list the migrations folder {folder}: {error.strerror}",
-                hint="set --migrations or INITMIG_MIGRATIONS to the folder with the migrations",
+                hint="set --migrations or INITMIG_MIGRATIONS to the folder with the migrations"
+                + _OR_BEGIN * isinstance(error, FileNotFoundError),
             )
         )
         return

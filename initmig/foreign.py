@@ -78,6 +78,17 @@ HISTORY_TABLES = tuple(_BY_TABLE)
 """The names of the tables in which other tools keep their history."""
 
 
+GUIDES = ("alembic", "dbmate", "ecto", "flyway", "golang-migrate", "goose", "prisma")
+"""The tools with a page of their own, docs/how-to/from-TOOL.md."""
+
+
+def guide(tool: str) -> str:
+    """The page that explains how to move from *tool*, which may be "one or another"."""
+    first = tool.partition(" ")[0].lower()
+    page = f"from-{first}" if first in GUIDES else "adopt-a-database"
+    return f"docs/how-to/{page}.md"
+
+
 class Marker(Record):
     """What makes the text of a file another tool's, at *offset*."""
 

@@ -43,7 +43,8 @@ def refuse_empty(config: Config) -> None:
             "no-migrations",
             f"no migrations in {', '.join(config.migrations)}{ignored}",
             hint="set --migrations or INITMIG_MIGRATIONS to the folder with the migrations."
-            " If there are none yet, pass --allow-empty",
+            " If there are none yet, write the first with `initmig new NAME`, or pass"
+            " --allow-empty",
         )
 
 
@@ -101,7 +102,7 @@ def refuse_other_place(
 
 def _refuse_other_tool(session: Session) -> None:
     from initmig import locating
-    from initmig.foreign import HISTORY_TABLES, tool_of_table
+    from initmig.foreign import HISTORY_TABLES, guide, tool_of_table
 
     home = locating.home_of(session)
     for name, columns in locating.columns_of(session, home, HISTORY_TABLES).items():
@@ -109,8 +110,8 @@ def _refuse_other_tool(session: Session) -> None:
             raise PlanError(
                 "foreign-history",
                 f"the table {name} is the history of {tool}, and there is no history of initmig",
-                hint="record what the database already has with `initmig baseline --to ID`."
-                " To apply all migrations anyway, pass --foreign=allow",
+                hint="record what the database already has with `initmig baseline --to ID`, as"
+                f" {guide(tool)} explains. To apply all migrations anyway, pass --foreign=allow",
             )
 
 
@@ -321,13 +322,15 @@ def _is_blank(data: bytes) -> bool:
 
 
 def _foreign(tool: str, paths: Sequence[str], place: Place | None = None) -> Problem:
+    from initmig.foreign import guide
+
     files = "" if place and len(paths) == 1 else f": {_some(paths)}"
     which = "these files were" if files else "this file was"
     return Problem(
         "foreign-folder",
         f"{which} written for {tool}, not for initmig{files}",
-        hint="convert the SQL, because initmig would also run the part that undoes a migration. If"
-        " all of it is meant for initmig, pass --foreign=allow",
+        hint="convert the SQL, because initmig would also run the part that undoes a migration:"
+        f" see {guide(tool)}. If all of it is meant for initmig, pass --foreign=allow",
         place=place,
     )
 

@@ -48,7 +48,8 @@ def _doing(words: str) -> str:
 
 def _finished(event: events.Finished) -> str:
     if not event.ids:
-        return event.summary
+        kept = f": nothing was applied after {event.kept}, which --to keeps"
+        return f"{event.summary}{kept if event.kept else ''}"
     done, as_, what = event.summary.partition(" as ")
     took = format_duration(event.duration_seconds)
     return f"{done} {_migrations(len(event.ids))}{as_}{what} in {took}: {_list(event.ids)}"
@@ -102,7 +103,7 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
         "warning",
         lambda e: (
             f"{e.path} has no {'steps' if e.path.endswith('.py') else 'statements'}:"
-            f" recording {e.id} as applied"
+            f" applying {e.id} only records it"
         ),
     ),
     events.DirectiveIgnored: _Rendering(
@@ -186,7 +187,7 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.UnknownMigrations: _Rendering(
         "warning",
         lambda e: (
-            f"the database is ahead of this image: {_list(e.ids)}"
+            f"the database is ahead of these migrations: {_list(e.ids)}"
             f" {'is' if len(e.ids) == 1 else 'are'} applied, but unknown here; this is allowed"
         ),
     ),
@@ -198,6 +199,7 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
         ),
     ),
     events.HistoryShared: _Rendering("warning", lambda e: f"{e.reason}; {e.next_step}"),
+    events.OtherHistoryFound: _Rendering("warning", lambda e: f"{e.reason}; {e.next_step}"),
     events.MigrationStarted: _Rendering(
         "debug", lambda e: f"[{e.position}/{e.total}] {e.id} ({e.path})"
     ),

@@ -300,8 +300,8 @@ def _changed_half_way(migration: Migration, stopped: Unfinished) -> Finding:
             "changed-half-applied",
             f"{migration.id} is half-applied, and {path} has changed since:"
             f" {counted(stopped.parts_done, 'part')} done, {counted(len(left), 'part')} left",
-            hint="restore the file. If the file from this place on is exactly what is left to do,"
-            " pass --changed=allow",
+            hint="if the change is the fix, and the file from this place on is exactly what is left"
+            " to do, run once with --changed=allow. Otherwise restore the file",
             place=left[0] if left else Place(path),
         ),
     )
@@ -445,8 +445,8 @@ def skipped_in_rollback(
 def _not_in_image(id: str) -> Problem:
     return Problem(
         "unknown-migration",
-        f"{id} is applied, but this image does not contain it",
-        hint="roll back with an image that contains it",
+        f"{id} is applied, but its file is not among these migrations",
+        hint="roll back with the image or folder that contains it",
     )
 
 

@@ -18,6 +18,7 @@ from initmig.events import (
     MigrationRecorded,
     MigrationRolledBack,
     NothingPending,
+    OtherHistoryFound,
     UnknownMigrations,
 )
 from initmig.records import TYPE_CHECKING, Record
@@ -138,8 +139,8 @@ def rollback(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
 
     tally = _Tally(emit)
     run = begin(config, tally, clock)
-    writer.roll_back(run)
-    tally.finish("rolled back", run, otherwise="nothing to roll back")
+    kept = writer.roll_back(run)
+    tally.finish("rolled back", run, otherwise="nothing to roll back", kept=kept)
 
 
 def status(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[MigrationStatus, ...]:
@@ -156,6 +157,8 @@ def status(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Mig
         ids = history.glance_so_far(session).ids
         if planning.left_to_do(run.listing, ids).pending:
             look_behind_policies(session, run)
+            if not (ids or config.check):  # `check` refuses it
+                _tell_other_histories(session, run)
         return applied, ids, history.unfinished_migrations(session)
 
     applied, ids, unfinished = with_session(run, work)
@@ -172,6 +175,17 @@ def status(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Mig
     )
     behind = _behind(run, left.pending, ids)
     return tuple(_with_parts(run, row._replace(behind=behind.get(row.id, ""))) for row in rows)
+
+
+def _tell_other_histories(session: Session, run: Run) -> None:
+    """Warn of what `migrate` would refuse, as the history is another tool's or in another place."""
+    from initmig import intake
+
+    try:
+        intake.refuse_other_histories(session, run.config, (), run.known)
+    except PlanError as error:
+        for problem in error.problems:
+            run.emit_once(OtherHistoryFound(problem.message, problem.hint))
 
 
 def check(
@@ -368,8 +382,8 @@ class _Tally:
             self._ids.append(event.id)
         self._emit(event)
 
-    def finish(self, done: str, run: Run, *, otherwise: str = "") -> None:
-        """Emit the summary of what *run* has done, if anything was."""
+    def finish(self, done: str, run: Run, *, otherwise: str = "", kept: str = "") -> None:
+        """Emit the summary of what *run* has done, if anything was; `--to` has *kept* that id."""
         if self._ids or otherwise:
             summary = done if self._ids else otherwise
-            self._emit(Finished(summary, tuple(self._ids), run.seconds()))
+            self._emit(Finished(summary, tuple(self._ids), run.seconds(), kept))

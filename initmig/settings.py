@@ -217,7 +217,7 @@ SETTINGS = (
         "--migrations",
         "migrations",
         "folders of the migrations, separated by commas. A pattern (apps/*/migrations) or"
-        " package:NAME:FOLDER is accepted, too",
+        " package:NAME:FOLDER is also accepted",
         env="INITMIG_MIGRATIONS",
         default="migrations",
         metavar="DIRS",
@@ -235,7 +235,7 @@ SETTINGS = (
     Option(
         "--history-schema",
         "history_schema",
-        "schema of the history tables, if it is another one",
+        "schema of the history tables, if different",
         env="INITMIG_HISTORY_SCHEMA",
         default="the first of --schema",
         metavar="NAME",
@@ -263,7 +263,8 @@ SETTINGS = (
     Option(
         "--wait-timeout",
         "wait_timeout",
-        "how long to wait for the database; 0 tries once",
+        "how long to wait for the database; 0 tries once. If the server refuses the login, initmig"
+        " waits 10s at most",
         env="INITMIG_WAIT_TIMEOUT",
         default="60s",
         metavar="DURATION",
@@ -574,7 +575,7 @@ COMMANDS = {
         settings=(*_READING, "--changed", "--queue-timeout", "--lock-timeout"),
     ),
     "unlock": Command(
-        "remove a lock row that a stock yoyo left behind",
+        "remove a lock row that stock yoyo left behind",
         settings=(*_CONNECTING, "--lock-timeout"),
     ),
     "completion": Command("print a completion script for your shell", operands="bash|zsh|fish"),

@@ -212,8 +212,18 @@ def examine(session: Session, home: Home) -> None:
 
 
 def _problem(doubt: Doubt) -> Problem:
-    remedy = f". To remove it: {doubt.statement}" if doubt.statement else ""
-    return Problem("untrusted-history", doubt.found, f"{_NEXT_STEP}{remedy}")
+    return Problem("untrusted-history", doubt.found, _remedy(doubt))
+
+
+def _remedy(doubt: Doubt) -> str:
+    """What to do about *doubt*."""
+    if doubt.statement.startswith("ALTER TABLE ") and " DROP CONSTRAINT " not in doubt.statement:
+        return (
+            "if that role is the one that migrates this database, run initmig as that role."
+            f" Otherwise {_NEXT_STEP}. To give the table to this role: {doubt.statement}"
+        )
+    remedy = f". To remove what was found: {doubt.statement}" if doubt.statement else ""
+    return f"{_NEXT_STEP}{remedy}"
 
 
 def doubts(session: Session, home: Home) -> Sequence[Doubt]:

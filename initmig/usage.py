@@ -142,7 +142,7 @@ def _settings_help() -> str:
         if any(option.env for option in command.options)
     )
     return (
-        "A flag wins over its environment variable, and that over the default.\n"
+        "A flag wins over its environment variable, which wins over the default.\n"
         "An empty value counts as not set.\n\n"
         f"{_entries(SETTINGS)}\n\n{own}\n\n"
         f"{_DURATIONS}\n"

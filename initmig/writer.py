@@ -17,6 +17,7 @@ from initmig.events import (
     NotLocked,
     RecordPlanned,
     ServerNotice,
+    UnknownMigrations,
     YoyoLockRemoved,
 )
 from initmig.executor import Limits, locked_executor
@@ -35,6 +36,7 @@ from initmig.run import (
     meet_changed,
     meet_unknown,
     planned,
+    refuse_old_image,
     with_session,
 )
 
@@ -144,28 +146,32 @@ def refuse_leftovers(
         leftovers.refuse(session, migrations, direction, together=together)
 
 
-def roll_back(run: Run) -> None:
-    """Undo what the configuration says, newest first.
+def roll_back(run: Run) -> str:
+    """Undo what the configuration says, newest first; the id that ``config.to`` keeps, or nothing.
 
     :raises InitmigError: every one of them
     """
     decided: list[AppliedMigration] = []
-    with_session(run, lambda session: _roll_back(session, run, decided))
+    return with_session(run, lambda session: _roll_back(session, run, decided))
 
 
-def _roll_back(session: Session, run: Run, decided: list[AppliedMigration]) -> None:
+def _roll_back(session: Session, run: Run, decided: list[AppliedMigration]) -> str:
     """Undo what was *decided* on before a connection was lost, else what is decided now."""
     if not history.applied_ids(session):
         look_behind_policies(session, run)
         planning.refuse_half_way(history.unfinished_migrations(session), {}, "rollback")
-        return
+        return ""
     with locked(session, run, lambda: True) as executor:
         applied = planning.recorded(history.applied_migrations(session), run.listing)
         # `--steps 1` counts from the state in which the run found the database
         decided[:] = decided or _to_roll_back(run, applied)
         chosen = planning.still_applied(decided, applied)
         kept = planning.kept_applied(chosen, applied)
-        meet_unknown(session, run, planning.left_to_do(run.listing, kept).unknown)
+        # what of it is to be undone, too, is refused below
+        refuse_old_image(session, planning.left_to_do(run.listing, kept).unknown)
+        ids = tuple(migration.id for migration in applied)
+        if unknown := planning.left_to_do(run.listing, ids).unknown:
+            run.emit(UnknownMigrations(tuple(unknown)))
         meet_changed(run, applied, chosen)
         migrations = _load_for_rollback(run, chosen, applied)
         unfinished = history.unfinished_migrations(session)
@@ -180,6 +186,14 @@ def _roll_back(session: Session, run: Run, decided: list[AppliedMigration]) -> N
             for event in skipped:
                 run.emit(event)
             executor.roll_back(undoing)
+        return _kept_by_to(run.config.to, kept)
+
+
+def _kept_by_to(to: str, kept: Sequence[str]) -> str:
+    """The id among *kept* that *to* stands for; empty without one."""
+    if not to or to in kept:
+        return to
+    return next((id for id in kept if id.startswith(to)), "")
 
 
 def _to_roll_back(run: Run, applied: Sequence[AppliedMigration]) -> tuple[AppliedMigration, ...]:

@@ -121,7 +121,7 @@ class Source:
                         "unknown-directive",
                         directive.offset,
                         f"unknown directive {directive.name!r}",
-                        f"write `-- {meant}: {directive.value}`",
+                        f"write `-- {meant}: {directive.value.lower()}`",
                     )
                 )
         return Header(

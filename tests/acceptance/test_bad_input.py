@@ -314,6 +314,7 @@ def test_a_folder_that_does_not_exist_is_refused(
     result = initmig(command, url=database.url, folder=folder)
     assert f"cannot list the migrations folder {folder}: No such file or directory" in result.err
     assert "next: set --migrations or INITMIG_MIGRATIONS" in result.err
+    assert "`initmig new NAME`" in result.err
     assert (result.code, database.tables()) == (2, set())
 
 

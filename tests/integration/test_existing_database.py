@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from initmig.foreign import guide
 from tests.support.image import COMMANDS, Image
 
 if TYPE_CHECKING:
@@ -52,7 +53,23 @@ def test_history_of_another_tool_is_refused_while_there_is_none_of_ours(
     assert error["error"] == "foreign-history"
     assert tool in error["message"]
     assert "initmig baseline" in error["next"]
+    assert guide(tool) in error["next"]
     assert image.database.tables() == before
+
+
+@pytest.mark.parametrize("tool", HISTORIES)
+def test_status_warns_of_what_migrate_would_refuse(image: Image, tool: str) -> None:
+    image.database.execute(HISTORIES[tool])
+    image.write(A)
+    result = image("status")
+    assert result.code == 0
+    [warning] = result.events
+    assert (warning["event"], warning["level"]) == ("other_history_found", "warning")
+    assert tool in warning["reason"]
+    assert guide(tool) in warning["next_step"]
+    assert not image("status", "--foreign=allow").events
+    assert image("baseline", "--to", "0001_a").code == 0
+    assert not image("status").events
 
 
 def test_doctor_fails_over_the_history_of_another_tool(image: Image) -> None:
@@ -100,6 +117,22 @@ def test_reader_without_privileges_on_the_table_sees_the_refusal_too(image: Imag
     assert [event["error"] for event in result.events if event["event"] == "failed"] == [
         "foreign-history"
     ]
+
+
+# --- the history of another role ---
+
+
+def test_history_of_the_role_that_migrates_says_to_run_as_that_role(image: Image) -> None:
+    owner = image.database.login_role("GRANT CREATE ON SCHEMA public TO {role}")
+    image.write(A)
+    assert image(DATABASE_URL=owner).code == 0
+    image.write({"0002_b.sql": "CREATE TABLE b ()"})
+    errors = image.errors(code=6)
+    assert {error["error"] for error in errors} == {"untrusted-history"}
+    for error in errors:
+        assert "run initmig as that role" in error["next"]
+        assert "To give the table to this role: ALTER TABLE public." in error["next"]
+    assert image(DATABASE_URL=owner).code == 0
 
 
 # --- what exists already ---

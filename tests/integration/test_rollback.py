@@ -151,7 +151,7 @@ def test_names_everything_that_cannot_be_rolled_back(
     assert result.code == 6
     assert "0001_one has no rollback" in result.err
     assert (
-        "0003_three is applied, but this image does not contain it [unknown-migration]"
+        "0003_three is applied, but its file is not among these migrations [unknown-migration]"
         in result.err
     )
     assert "0004_four has no rollback in step 2 of 2" in result.err
@@ -210,6 +210,7 @@ def test_a_failure_keeps_what_was_rolled_back_before_it(
     result = initmig("rollback", "--all", url=database.url, folder=folder)
     assert result.code == 1
     assert f"{folder}/0002_two.rollback.sql:3:1: 0002_two" in result.err
+    assert "next: 0002_two is still applied; fix the rollback and run again" in result.err
     assert 'table "nowhere" does not exist' in result.err
     assert applied(database) == ["0001_one", "0002_two"]
     assert sorted(database.tables() & set(THREE)) == ["0001_one", "0002_two"]
@@ -309,3 +310,32 @@ def test_nothing_applied_is_nothing_to_roll_back(
     result = succeeded(initmig("rollback", "--all", url=database.url, folder=folder))
     assert "nothing to roll back" in result.err
     assert database.tables() == set()
+
+
+def test_to_the_last_migration_keeps_it_and_names_it(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, tables(*THREE))
+    succeeded(initmig("migrate", url=database.url, folder=folder))
+    json = {"INITMIG_LOG_FORMAT": "json"}
+    for to in ("0003_three", "0003"):
+        result = initmig("rollback", "--to", to, url=database.url, folder=folder, env=json)
+        [finished] = [event for event in succeeded(result).events if event["event"] == "finished"]
+        assert (finished["ids"], finished["kept"]) == ([], "0003_three")
+        assert "0003_three" in finished["message"]
+    assert applied(database) == list(THREE)
+
+
+def test_every_unknown_migration_is_named_in_the_warning(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, tables(*THREE))
+    succeeded(initmig("migrate", url=database.url, folder=folder))
+    for id in THREE[1:]:
+        (folder / f"{id}.sql").unlink()
+        (folder / f"{id}.rollback.sql").unlink()
+    json = {"INITMIG_LOG_FORMAT": "json"}
+    result = initmig("rollback", "--steps", "1", url=database.url, folder=folder, env=json)
+    [warning] = [event for event in result.events if event["event"] == "unknown_migrations"]
+    assert warning["ids"] == list(THREE[1:])
+    assert [each["error"] for each in result.events if "error" in each] == ["unknown-migration"]

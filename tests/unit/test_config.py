@@ -252,6 +252,8 @@ def test_a_timeout_that_postgresql_cannot_hold_is_refused(name: str) -> None:
         (["xyzzy"], "unknown command xyzzy", "run `initmig --help` for a list of commands"),
         (["--lock-timout", "5s"], "unknown flag --lock-timout", "did you mean --lock-timeout?"),
         (["--lock-timout=5s"], "unknown flag --lock-timout", "did you mean --lock-timeout?"),
+        (["--foo"], "unknown flag --foo", "run `initmig migrate --help` for a list of options"),
+        (["rollback", "--step", "1"], "unknown flag --step", "did you mean --steps?"),
         (["--xyzzy"], "unknown flag --xyzzy", "run `initmig migrate --help` for a list of options"),
         (["-v", "status"], "unknown flag -v", "use --log-level=debug"),
         (["new", "--pyton", "x"], "unknown flag --pyton", "did you mean --python?"),

@@ -150,6 +150,23 @@ def test_what_is_meant_as_a_directive_and_is_none_is_refused(
     assert [problem.id for problem in caught.value.problems] == [error]
 
 
+@pytest.mark.parametrize(
+    ("header", "correct"),
+    [
+        ("-- Breaking: True", "`-- breaking: true`"),
+        ("-- transactionel: FALSE", "`-- transactional: false`"),
+    ],
+)
+def test_the_next_step_writes_a_directive_as_the_docs_do(
+    tmp_path: Path, header: str, correct: str
+) -> None:
+    write(tmp_path, {"x.sql": f"{header}\nSELECT 1;"})
+
+    with pytest.raises(ConfigError) as caught:
+        read_by_initmig(tmp_path)
+    assert correct in caught.value.problems[0].hint
+
+
 def test_a_directive_that_yoyo_does_not_read_is_reported(tmp_path: Path) -> None:
     lines = (
         "/* licence */",

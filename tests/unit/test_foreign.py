@@ -2,9 +2,43 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from initmig.foreign import HISTORY_TABLES, marker_in, tool_of_folder, tool_of_name, tool_of_table
+from initmig.foreign import (
+    GUIDES,
+    HISTORY_TABLES,
+    guide,
+    marker_in,
+    tool_of_folder,
+    tool_of_name,
+    tool_of_table,
+)
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("tool", "page"),
+    [
+        ("dbmate", "from-dbmate"),
+        ("dbmate or Rails", "from-dbmate"),
+        ("golang-migrate or sqlx", "from-golang-migrate"),
+        ("Ecto", "from-ecto"),
+        ("Flyway or yandex-pgmigrate", "from-flyway"),
+        ("Diesel or Hasura", "adopt-a-database"),
+        ("Entity Framework", "adopt-a-database"),
+    ],
+)
+def test_each_tool_has_its_page(tool: str, page: str) -> None:
+    assert guide(tool) == f"docs/how-to/{page}.md"
+    assert (REPOSITORY / guide(tool)).is_file()
+
+
+def test_every_page_about_a_tool_is_named() -> None:
+    pages = (REPOSITORY / "docs" / "how-to").glob("from-*.md")
+    assert sorted(page.stem for page in pages) == [f"from-{tool}" for tool in sorted(GUIDES)]
 
 
 @pytest.mark.parametrize(

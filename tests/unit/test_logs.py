@@ -42,11 +42,11 @@ SENTENCES: tuple[tuple[Event, str], ...] = (
     ),
     (
         events.NoStatements("0002_b", "m/0002_b.sql"),
-        "m/0002_b.sql has no statements: recording 0002_b as applied",
+        "m/0002_b.sql has no statements: applying 0002_b only records it",
     ),
     (
         events.NoStatements("helpers", "m/helpers.py"),
-        "m/helpers.py has no steps: recording helpers as applied",
+        "m/helpers.py has no steps: applying helpers only records it",
     ),
     (
         events.DirectiveIgnored("m/0002_b.sql:2:4", "-- breaking: true"),
@@ -114,6 +114,10 @@ SENTENCES: tuple[tuple[Event, str], ...] = (
         "m/0001_a.sql has changed since 0001_a was applied (--changed=fail refuses this)",
     ),
     (
+        events.OtherHistoryFound("the table x is the history of goose", "see the page"),
+        "the table x is the history of goose; see the page",
+    ),
+    (
         events.HistoryShared("0001_a: applied from another file", "use --history-table"),
         "0001_a: applied from another file; use --history-table",
     ),
@@ -127,13 +131,16 @@ SENTENCES: tuple[tuple[Event, str], ...] = (
     (
         events.UnknownMigrations(("0003_c", "0004_d")),
         (
-            "the database is ahead of this image: 0003_c, 0004_d are applied, but unknown here;"
-            " this is allowed"
+            "the database is ahead of these migrations: 0003_c, 0004_d are applied, but unknown"
+            " here; this is allowed"
         ),
     ),
     (
         events.UnknownMigrations(("0003_c",)),
-        "the database is ahead of this image: 0003_c is applied, but unknown here; this is allowed",
+        (
+            "the database is ahead of these migrations: 0003_c is applied, but unknown here;"
+            " this is allowed"
+        ),
     ),
     (events.MigrationStarted("0001_a", "m/0001_a.sql", 1, 2), "[1/2] 0001_a (m/0001_a.sql)"),
     (
@@ -244,6 +251,10 @@ SENTENCES: tuple[tuple[Event, str], ...] = (
         "recorded 1 migration as applied in 2 s: 0001_a",
     ),
     (events.Finished("nothing to roll back", (), 2), "nothing to roll back"),
+    (
+        events.Finished("nothing to roll back", (), 2, kept="0001_a"),
+        "nothing to roll back: nothing was applied after 0001_a, which --to keeps",
+    ),
     (
         events.OutputLost("cannot write to stdout: No space left on device"),
         (

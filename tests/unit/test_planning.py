@@ -239,8 +239,8 @@ def test_all_that_cannot_be_rolled_back_is_told_before_anything_is() -> None:
     assert [(str(each.place), each.message, each.hint) for each in caught.value.problems] == [
         (
             "None",
-            "gone is applied, but this image does not contain it",
-            "roll back with an image that contains it",
+            "gone is applied, but its file is not among these migrations",
+            "roll back with the image or folder that contains it",
         ),
         (
             "m/sql.sql",
