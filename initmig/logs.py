@@ -188,7 +188,7 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
         "warning",
         lambda e: (
             f"the database is ahead of these migrations: {_list(e.ids)}"
-            f" {'is' if len(e.ids) == 1 else 'are'} applied, but unknown here; this is allowed"
+            f" {'is' if len(e.ids) == 1 else 'are'} applied, but unknown here"
         ),
     ),
     events.RowSecurityActive: _Rendering(
