@@ -73,6 +73,12 @@ _FIELDS = {
         SELECT n.nspname, s.stxname, s.stxrelid::bigint
         FROM pg_statistic_ext s
         JOIN pg_namespace n ON n.oid = s.stxnamespace""",
+    "not_null_checks": """
+        SELECT c.conrelid::bigint, c.conname, a.attname, c.convalidated
+        FROM pg_constraint c
+        JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = c.conkey[1]
+        WHERE c.contype = 'c' AND cardinality(c.conkey) = 1 AND NOT c.connoinherit
+            AND c.conbin::text LIKE '{NULLTEST :arg {VAR %} :nulltesttype 1 :argisrow false %'""",
     "functions": f"""
         SELECT DISTINCT n.nspname, p.proname
         FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace

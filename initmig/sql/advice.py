@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from initmig.sql.relations import SERIAL
 from initmig.sql.statements import nodes, options_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from initmig.sql.statements import Node
 
@@ -25,13 +26,25 @@ _VOLATILE = {
 }
 
 
-def advice_on(tree: Node) -> Iterator[str]:
-    """What the statement costs that the parser reads as *tree*, and what costs less."""
+def advice_on(
+    tree: Node, *, breaking: bool, is_checked: Callable[[Node, str], bool]
+) -> Iterator[str]:
+    """What the statement costs that the parser reads as *tree*, and what costs less.
+
+    Its migration may be marked as *breaking*. *is_checked* tells of a RangeVar and a column whether
+    a valid CHECK keeps NULL out before the statement.
+    """
+    return (each for each in _advice_on(tree, is_checked) if not (breaking and each == _BREAKS))
+
+
+def _advice_on(tree: Node, is_checked: Callable[[Node, str], bool]) -> Iterator[str]:
     [(kind, node)] = tree.items()
     match kind:
         case "AlterTableStmt":
             for each in node["cmds"]:
-                yield from _advice_on(each["AlterTableCmd"])
+                yield from _advice_on_command(
+                    each["AlterTableCmd"], partial(is_checked, node["relation"])
+                )
         case "IndexStmt" if "concurrent" not in node:
             how = f"CREATE INDEX CONCURRENTLY {_CONCURRENTLY}"
             yield f"blocks writes until the index is built: use {how}"
@@ -53,16 +66,16 @@ def advice_on(tree: Node) -> Iterator[str]:
 
 
 _BREAKS = (
-    "the previous release of the application may still use it: see expand and contract, and"
-    " `-- breaking: true`"
+    "the previous release of the application may still use it: follow"
+    " docs/how-to/zero-downtime.md, and put `-- breaking: true` at the top of the file"
 )
 
 
-def _advice_on(command: Node) -> Iterator[str]:
+def _advice_on_command(command: Node, is_checked: Callable[[str], bool]) -> Iterator[str]:
     match command:
         case {"subtype": "AT_DropColumn"}:
             yield _BREAKS
-        case {"subtype": "AT_SetNotNull"}:
+        case {"subtype": "AT_SetNotNull", "name": column} if not is_checked(column):
             yield (
                 f"scans the whole table {_BLOCKING}: to avoid the scan, ADD CHECK (... IS NOT NULL)"
                 " NOT VALID and VALIDATE it in an earlier migration"

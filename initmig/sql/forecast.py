@@ -95,10 +95,10 @@ def _of_migration(migration: Migration, relations: Relations) -> Iterator[Foreca
             what = (f"the Python function {step.function}",)
             yield Forecast(step.place_at(0), (), (), what)
         else:
-            yield from _of_step(step, relations)
+            yield from _of_step(step, relations, breaking=migration.breaking)
 
 
-def _of_step(step: Step, relations: Relations) -> Iterator[Forecast]:
+def _of_step(step: Step, relations: Relations, *, breaking: bool) -> Iterator[Forecast]:
     for each in parsed(step.data):
         place = step.place_at(each.start)
         if each.tree is None:
@@ -107,8 +107,10 @@ def _of_step(step: Step, relations: Relations) -> Iterator[Forecast]:
             continue
         locks = tuple(_locks(each.tree, relations))
         unseen = tuple(dict.fromkeys(unseen_in(each.tree, relations)))
+        advice = advice_on(each.tree, breaking=breaking, is_checked=relations.is_checked)
+        said = tuple(advice) if locks else ()
         relations.follow(each.tree)
-        yield Forecast(place, locks, tuple(advice_on(each.tree)) if locks else (), unseen)
+        yield Forecast(place, locks, said, unseen)
 
 
 def _locks(tree: Node, relations: Relations) -> Iterator[Lock]:

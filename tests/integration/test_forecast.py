@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -333,6 +334,13 @@ SELECT relation::bigint, mode FROM pg_locks
 WHERE pid = %s AND locktype = 'relation' AND database <> 0"""
 
 
+def migration(id: str, sql: str) -> Migration:
+    """One of a single SQL file."""
+    file = MigrationFile(id, f"{id}.sql")
+    step = Step(sql.encode(), b"", place_at=Lines(file.path, sql.encode()).numbers)
+    return Migration(file, "", True, False, frozenset(), (step,), None)
+
+
 class Furnished:
     """A database with the tables of `TABLES`."""
 
@@ -345,18 +353,7 @@ class Furnished:
 
     def planned(self, sql: str) -> list[Forecast]:
         """What `plan` says of a file with this *sql*."""
-        file = MigrationFile("0001_next", "0001_next.sql")
-        step = Step(sql.encode(), b"", place_at=Lines(file.path, sql.encode()).numbers)
-        migration = Migration(
-            file,
-            "",
-            True,
-            False,
-            frozenset(),
-            (step,),
-            None,
-        )
-        return list(forecast_of([migration], self.inventory)[file.id])
+        return list(forecast_of([migration("0001_next", sql)], self.inventory)["0001_next"])
 
     def locked_by(self, sql: str) -> dict[str, str]:
         """The strongest mode in which a transaction with *sql* locks each table."""
@@ -560,3 +557,79 @@ def test_what_a_statement_runs_that_nobody_can_see_is_marked(
 ) -> None:
     [planned] = furnished.planned(sql)
     assert list(planned.not_analysed) == expected
+
+
+CHECKED = "ALTER TABLE users ADD CONSTRAINT c CHECK (remark IS NOT NULL)"
+VALIDATED = "ALTER TABLE users VALIDATE CONSTRAINT c"
+NOT_NULL = "ALTER TABLE users ALTER remark SET NOT NULL"
+
+
+@pytest.mark.parametrize(
+    ("statements", "is_proven"),
+    [
+        ((CHECKED, NOT_NULL), True),
+        ((f"{CHECKED} NOT VALID", VALIDATED, NOT_NULL), True),
+        (
+            (f"{CHECKED} NOT VALID", VALIDATED, NOT_NULL, "ALTER TABLE users DROP CONSTRAINT c"),
+            True,
+        ),
+        (
+            (
+                "ALTER TABLE users ADD CHECK (remark IS NOT NULL) NOT VALID",
+                "ALTER TABLE users VALIDATE CONSTRAINT users_remark_check",
+                NOT_NULL,
+            ),
+            True,
+        ),
+        ((f"{CHECKED} NOT VALID", NOT_NULL), False),
+        ((f"{CHECKED} NOT VALID", f"{VALIDATED}, ALTER remark SET NOT NULL"), False),
+        ((CHECKED, "ALTER TABLE users DROP CONSTRAINT c", NOT_NULL), False),
+        ((CHECKED, "ALTER TABLE users ALTER n SET NOT NULL"), False),
+        ((NOT_NULL,), False),
+    ],
+)
+def test_set_not_null_is_not_told_to_scan_where_a_check_proves_it(
+    furnished: Furnished, statements: tuple[str, ...], is_proven: bool
+) -> None:
+    said: list[str | None] = []
+    with furnished.database.connect(autocommit=False) as connection:
+        connection.add_notice_handler(lambda notice: said.append(notice.message_primary))
+        connection.execute("SET client_min_messages = debug1")
+        for sql in statements:
+            connection.execute(sql.encode())
+        connection.rollback()
+    assert any("sufficient to prove" in str(each) for each in said) == is_proven
+    [planned] = [
+        each
+        for each, sql in zip(furnished.planned(";".join(statements)), statements, strict=True)
+        if "SET NOT NULL" in sql
+    ]
+    assert any("(... IS NOT NULL)" in each for each in planned.advice) == (not is_proven)
+
+
+def test_check_that_the_database_has_already_proves_it_in_a_later_migration(
+    furnished: Furnished,
+) -> None:
+    with furnished.database.connect(autocommit=False) as connection:
+        connection.execute(f"{CHECKED} NOT VALID".encode())
+        connection.execute("SELECT set_config('initmig.search_path', 'public', true)")
+        inventory = take_inventory(lambda sql: connection.execute(sql.encode()).fetchall())
+        connection.rollback()
+    migrations = [migration(f"{number}", sql) for number, sql in enumerate((VALIDATED, NOT_NULL))]
+    for pending, has_advice in ((migrations, False), (migrations[1:], True)):
+        [planned] = forecast_of(pending, inventory)["1"]
+        assert bool(planned.advice) == has_advice
+
+
+@pytest.mark.parametrize(
+    "sql", ["ALTER TABLE users DROP remark", "ALTER TABLE users RENAME TO u", "DROP TABLE lines"]
+)
+def test_migration_that_is_marked_as_breaking_is_not_told_to_be(
+    furnished: Furnished, sql: str
+) -> None:
+    one = migration("1", sql)
+    for each, pages in ((one, ["docs/how-to/zero-downtime.md"]), (one._replace(breaking=True), [])):
+        [planned] = forecast_of([each], furnished.inventory)["1"]
+        assert [page for said in planned.advice for page in re.findall(r"docs/\S+\.md", said)] == (
+            pages
+        )

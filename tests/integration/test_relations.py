@@ -31,6 +31,7 @@ CREATE TABLE events (day date, user_id int REFERENCES users, PRIMARY KEY (day))
 CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
 CREATE TABLE events_rest PARTITION OF events DEFAULT;
 CREATE TABLE loose (day date NOT NULL, user_id int);
+ALTER TABLE loose ADD CONSTRAINT dated CHECK (user_id IS NOT NULL) NOT VALID;
 CREATE TABLE notes (day date REFERENCES events);
 CREATE TABLE child () INHERITS (users);
 CREATE TABLE app.things (id int PRIMARY KEY);
@@ -105,6 +106,19 @@ CASES = [
     "DROP INDEX totals_user",
     "DROP SCHEMA app CASCADE",
     "DROP SCHEMA public CASCADE",
+    "ALTER TABLE orders ADD CONSTRAINT c CHECK (code IS NOT NULL) NOT VALID",
+    "ALTER TABLE orders ADD CHECK (code IS NOT NULL), ADD CHECK (code <> '')",
+    "ALTER TABLE orders ADD CHECK (code IS NOT NULL OR user_id IS NOT NULL)",
+    "ALTER TABLE orders ADD CHECK (lower(code) IS NOT NULL), ADD CHECK (code IS NULL)",
+    "ALTER TABLE orders ADD CONSTRAINT c CHECK (code IS NOT NULL) NO INHERIT",
+    "ALTER TABLE orders ADD note text CONSTRAINT n CHECK (note IS NOT NULL)",
+    "ALTER TABLE loose VALIDATE CONSTRAINT dated",
+    "ALTER TABLE loose RENAME CONSTRAINT dated TO with_user",
+    "ALTER TABLE loose RENAME user_id TO member",
+    "ALTER TABLE loose DROP CONSTRAINT dated",
+    "ALTER TABLE loose DROP user_id",
+    "ALTER TABLE loose RENAME TO free",
+    "DROP TABLE loose",
     "DROP TRIGGER quiet ON orders",
     'DROP RULE none ON "Odd.Name"',
     "DROP MATERIALIZED VIEW totals",
@@ -158,6 +172,15 @@ def known(found: Relations, names: set[tuple[str, str]]) -> set[tuple[object, ..
     return facts
 
 
+def checks_of(found: Relations) -> set[tuple[object, ...]]:
+    """Table, name, column and validity of each check that a column is not null."""
+    return {
+        (table.schema, table.name, *check[1:])
+        for table in found.all()
+        for check in found.checks_of(table)
+    }
+
+
 def names_of(inventory: Inventory) -> set[tuple[str, str]]:
     return {
         ("pg_temp" if "temp" in each.schema else each.schema, each.name)
@@ -181,4 +204,5 @@ def test_the_model_follows_the_statements_as_the_server_runs_them(
     names |= {(each.schema, each.name) for each in relations.all()}
     assert known(relations, names) == known(Relations(after), names)
     assert relations.functions == after.functions
+    assert checks_of(relations) == checks_of(Relations(after))
     assert {name for name in after.schemas if relations.has_schema(name)} == set(after.schemas)

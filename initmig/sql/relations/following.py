@@ -15,7 +15,7 @@ from initmig.sql.relations.names import (
     made_name,
     strings,
 )
-from initmig.sql.relations.records import EVENTS, ForeignKey, Program, Relation, Uses
+from initmig.sql.relations.records import EVENTS, ForeignKey, NotNullCheck, Program, Relation, Uses
 from initmig.sql.relations.state import State
 from initmig.sql.statements import nodes
 
@@ -92,6 +92,8 @@ class Relations(State):
         match constraint["contype"]:
             case "CONSTR_FOREIGN":
                 self._add_foreign_key(table, constraint, column)
+            case "CONSTR_CHECK":
+                self._add_check(table, constraint)
             case "CONSTR_PRIMARY" | "CONSTR_UNIQUE" | "CONSTR_EXCLUSION" as kind:
                 self._add_index_of(table, constraint, kind, column)
 
@@ -116,6 +118,17 @@ class Relations(State):
             if relation.partition:
                 part = {"id": self._new_id(), "parent": key.id, end: relation.id}
                 self._add_key(key._replace(**part))  # type: ignore[arg-type]
+
+    def _add_check(self, table: Relation, constraint: Node) -> None:
+        column = _never_null(constraint["raw_expr"])
+        if not column or "is_no_inherit" in constraint:
+            return
+        taken = {each.name for each in self.checks_of(table)}
+        name = constraint.get("conname") or self._free_name(
+            table.name, column, "check", taken.__contains__
+        )
+        is_valid = "skip_validation" not in constraint
+        self._checks[table.id, name] = NotNullCheck(table.id, name, column, is_valid)
 
     def _add_index_of(self, table: Relation, constraint: Node, kind: str, column: str) -> None:
         name = constraint.get("conname", "")
@@ -298,6 +311,9 @@ class Relations(State):
             if key.referenced == relation.id:
                 key = key._replace(referenced_columns=renamed(key.referenced_columns))  # noqa: PLW2901
             self._foreign_keys[key.id] = key
+        for check in self.checks_of(relation):
+            if check.column == old:
+                self._checks[check[:2]] = check._replace(column=new)
         uses = self._views_of[relation.id]
         for use in list(uses):
             if old in use.columns:
@@ -308,6 +324,8 @@ class Relations(State):
         if key := self.foreign_key(table, old):
             for each in self.parts_of(key):
                 self._foreign_keys[each.id] = each._replace(name=new)
+        elif check := self._checks.pop((table.id, old), None):
+            self._checks[table.id, new] = check._replace(name=new)
         elif index := self.index_named(table, old):
             self._replace(index._replace(name=new))
 
@@ -352,10 +370,19 @@ class Relations(State):
             or (key.referenced == table.id and command["name"] in key.referenced_columns)
         ]
 
+    def _alter_validate(self, table: Relation, command: Node) -> None:
+        key = table.id, command["name"]
+        if check := self._checks.get(key):
+            self._checks[key] = check._replace(is_valid=True)
+
     def _alter_drop(self, table: Relation, command: Node) -> None:
+        is_constraint = command["subtype"] == "AT_DropConstraint"
+        for check in self.checks_of(table):
+            if command["name"] == (check.name if is_constraint else check.column):
+                del self._checks[check[:2]]
         for key in self.keys_dropped(table, command):
             self._drop_key(key)
-        if command["subtype"] == "AT_DropConstraint":
+        if is_constraint:
             index = self.index_named(table, command["name"])
             self._drop([index] if index else [], cascade=True)
             return
@@ -461,6 +488,7 @@ class Relations(State):
         "AT_DropColumn": _alter_drop,
         "AT_DropConstraint": _alter_drop,
         "AT_DropInherit": _alter_inherit,
+        "AT_ValidateConstraint": _alter_validate,
     }
 
 
@@ -471,6 +499,19 @@ def cascades(node: Node) -> bool:
 
 def _may_use(key: ForeignKey, index: Relation | None) -> bool:
     return not key.unique or (index is not None and key.unique == index.id)
+
+
+def _never_null(expression: Node) -> str:
+    """The column that an *expression* ``column IS NOT NULL`` is about; empty for any other."""
+    match expression:
+        case {
+            "NullTest": {
+                "arg": {"ColumnRef": {"fields": [*_, {"String": {"sval": str(column)}}]}},
+                "nulltesttype": "IS_NOT_NULL",
+            }
+        }:
+            return column
+    return ""
 
 
 def _is_identity(constraint: Node) -> bool:

@@ -58,6 +58,16 @@ class ForeignKey(NamedTuple):
     on_update: str
 
 
+class NotNullCheck(NamedTuple):
+    """A constraint CHECK (column IS NOT NULL) that holds for what inherits from the table, too."""
+
+    table: int
+    name: str
+    column: str
+    is_valid: bool
+    """Whether no row of the table breaks it: False after NOT VALID."""
+
+
 class Uses(NamedTuple):
     """What a view reads: a relation's *columns*, or all of it where there are none."""
 
@@ -94,6 +104,7 @@ class Inventory(NamedTuple):
     """Schema and name of each VOLATILE function outside of the server's own catalog."""
     statistics: tuple[tuple[str, str, int], ...] = ()
     """Schema, name and table of what CREATE STATISTICS has made."""
+    not_null_checks: tuple[NotNullCheck, ...] = ()
     server: int = 18
     """The major version of the server."""
 
@@ -117,6 +128,7 @@ def read_inventory(rows: Mapping[str, Collection[Sequence[object]]]) -> Inventor
         programs=tuple(map(_program, records("programs"))),
         functions=frozenset((str(a), str(b)) for a, b in records("functions")),
         statistics=tuple((str(a), str(b), int(str(c))) for a, b, c in records("statistics")),
+        not_null_checks=tuple(map(NotNullCheck._make, records("not_null_checks"))),
         server=next((int(str(number)) // 10000 for (number,) in records("server")), 18),
     )
 

@@ -11,7 +11,7 @@ from initmig.sql.relations.records import Relation
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from initmig.sql.relations.records import ForeignKey, Inventory, Program, Uses
+    from initmig.sql.relations.records import ForeignKey, Inventory, NotNullCheck, Program, Uses
     from initmig.sql.statements import Node
 
 
@@ -36,6 +36,7 @@ class State:
         self._programs: defaultdict[int, dict[tuple[str, str], Program]] = defaultdict(dict)
         self._functions = set(inventory.functions)
         self._statistics = {each[:2]: each[2] for each in inventory.statistics}
+        self._checks = {each[:2]: each for each in inventory.not_null_checks}
         for relation in inventory.relations:
             self._add(relation)
         for child, parent in inventory.children:
@@ -74,6 +75,17 @@ class State:
     def home(self) -> str:
         """The schema in which a name without one is made; empty where there is none."""
         return next((each for each in self._path if each in self._schemas), "")
+
+    def is_checked(self, table: Node, column: str) -> bool:
+        """Whether a valid constraint keeps NULL out of the *column* of what a RangeVar means."""
+        relation = self.named(table)
+        return relation is not None and any(
+            each.is_valid and each.column == column for each in self.checks_of(relation)
+        )
+
+    def checks_of(self, table: Relation) -> list[NotNullCheck]:
+        """The constraints of *table* that keep NULL out of a column."""
+        return [each for each in self._checks.values() if each.table == table.id]
 
     def has_schema(self, name: str) -> bool:
         """Whether there is such a schema now."""
