@@ -32,7 +32,13 @@ _COMMIT = re.compile(r"[0-9a-f]{7,}", re.IGNORECASE)
 def prose(text: str) -> str:
     """*text* in one line: plain words as they are, and what stands between them as code."""
     runs = groupby(_one_line(text).split(" "), _is_plain)
-    return " ".join(" ".join(run) if plain else code(" ".join(run)) for plain, run in runs)
+    return " ".join(" ".join(run) if plain else _quoted(" ".join(run)) for plain, run in runs)
+
+
+def _quoted(run: str) -> str:
+    """*run* as code, and behind it the punctuation with which it ends."""
+    text = run.removesuffix(",").removesuffix(":").removesuffix(";")
+    return code(text) + run[len(text) :] if text else code(run)
 
 
 def code(text: str) -> str:

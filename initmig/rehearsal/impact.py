@@ -90,6 +90,8 @@ class Rehearsal(Record):
 
     migrations: tuple[Rehearsed, ...]
     failure: MigrationFailed | None = None
+    planned: int = 0
+    """How many were to be rehearsed, with those behind the one that failed."""
 
 
 def impacts(

@@ -151,8 +151,8 @@ class _Rehearsing:
             if rehearsed.why_not:
                 self._left_out.append(migration.id)
             if failure:
-                return Rehearsal(tuple(done), failure)
-        return Rehearsal(tuple(done))
+                return Rehearsal(tuple(done), failure, len(plan))
+        return Rehearsal(tuple(done), planned=len(plan))
 
     def _rehearse(self, migration: Migration) -> tuple[Rehearsed, MigrationFailed | None]:
         rehearsed = Rehearsed(migration.id, migration.file.path)

@@ -117,7 +117,7 @@ def _summary(rehearsal: Rehearsal) -> Iterator[str]:
     lines = tuple(_lines(rehearsal))
     done = [each for each in rehearsal.migrations if _state(each, rehearsal) == "rehearsed"]
     yield (
-        f"rehearsed {len(done)} of {counted(len(rehearsal.migrations), 'migration')}"
+        f"rehearsed {len(done)} of {counted(rehearsal.planned, 'migration')}"
         " in one transaction, which was rolled back"
     )
     for blocked in (READS_AND_WRITES, WRITES):

@@ -411,8 +411,10 @@ def test_a_failure_has_the_place_that_migrate_gives_it_and_nothing_is_kept(
     assert found == {"0002_a": "rehearsed", "0003_b": "failed"}
     assert json.loads(result.out)["error"].startswith("0003_b")
     assert everything(begun) == before
+    write(folder, {"0004_c.sql": "SELECT 1"})
     shown = initmig("rehearse", url=begun.url, folder=folder)
     assert "0002_a:1" in shown.out
+    assert "rehearsed 1 of 3 migrations" in shown.out
     assert "failed: 0003_b" in shown.out
     real = initmig("migrate", "--to=0003", url=begun.url, folder=folder)
     assert f"{folder}/{place}: 0003_b" in real.err

@@ -163,3 +163,16 @@ def test_words_stay_words() -> None:
         "blocks writes: `0002_a:3 (public.t)` for 1.2 s"
     )
     assert (prose(""), code("")) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("longest statement: 0005_token:2, 1 s", "longest statement: `0005_token:2`, 1 s"),
+        ("not rehearsed: 0006_orders_user: why", "not rehearsed: `0006_orders_user`: why"),
+        ("a_b:2, c_d:3; then", "`a_b:2, c_d:3`; then"),
+        ("a , b", "a `,` b"),
+    ],
+)
+def test_punctuation_stands_behind_the_code(text: str, shown: str) -> None:
+    assert prose(text) == shown
