@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _MINUTE = 60
 _HOUR = 3600
+_SHORTEST = 0.001
 _UNITS = {"ms": 0.001, "s": 1, "m": _MINUTE, "h": _HOUR, "": 1}
 
 
@@ -32,8 +33,11 @@ def counted(count: int, thing: str) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Text such as ``0.012 s``, ``3.4 s``, ``2 m 5 s`` or ``1 h``: at most two units."""
-    short = round(seconds, 3 if seconds < 1 else 1)
+    """Text such as ``0.012 s``, ``3.4 s``, ``2 m 5 s`` or ``1 h``: at most two units.
+
+    What took any time at all took at least ``0.001 s``.
+    """
+    short = round(seconds, 3 if seconds < 1 else 1) or (seconds and _SHORTEST)
     if short < _MINUTE:
         return f"{short:g} s"
     if round(seconds) < _HOUR:
