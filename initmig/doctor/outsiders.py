@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SUBJECTS = PATH, HISTORY, KEY = "search-path", "history-privileges", "lock-key"
 
 _SHOWN_NAMES = 3
+_NOBODY = "no other role can connect, so none can hold the migration lock"
 
 
 def of_path(path: Sequence[PathSchema], grants: Sequence[Grant], worker: Worker) -> Iterator[Check]:
@@ -67,7 +68,7 @@ def of_connecting(connecting: Connecting, server: Server) -> Check:
     names = _some(connecting.roles)
     if not connecting.by_public:
         found = f"only roles with a grant of CONNECT could hold the migration lock: {names}"
-        return Check(KEY, "ok", found if names else "no other role can connect")
+        return Check(KEY, "ok", found if names else _NOBODY)
     revoke = f"REVOKE CONNECT ON DATABASE {server.database} FROM PUBLIC;"
     grant = f"GRANT CONNECT ON DATABASE {server.database} TO {server.login}; "
     return Check(

@@ -126,7 +126,7 @@ def of_timeouts(server: Server, timeouts: Iterable[Timeout], *, pooled: bool) ->
             hint=_OF_CLIENT if by_client else "",
         )
     if not ending:
-        yield Check("timeouts", "ok", "none that could end a migration")
+        yield Check("timeouts", "ok", "no server timeout could end a migration")
 
 
 # Behind a pooler initmig sets them in its own transactions alone.
@@ -178,7 +178,7 @@ def of_settings(server: Server, settings: Iterable[Setting], commits: Commits) -
     checks = [_of_setting(server, each) for each in settings]
     if not server.standby:
         checks.extend(_of_commits(server, commits))
-    yield from checks or [Check("settings", "ok", "none that could end a migration")]
+    yield from checks or [Check("settings", "ok", "no server setting could end a migration")]
 
 
 def of_left_out(name: str, reason: str, effect: str) -> Check:
