@@ -377,7 +377,10 @@ def _show_verdicts(config: Config, emit: _Outcome, verdicts: Sequence[Verdict]) 
         if problems:
             raise MigrationFailed.of(problems)
 
-    text = verdicts_json(verdicts) if config.json else verdicts_text(verdicts, _screen(config))
+    if config.json:
+        text = verdicts_json(verdicts)
+    else:
+        text = verdicts_text(verdicts, _screen(config), baseline=config.from_baseline)
     emit.rest()
     _print(text, judge)
 

@@ -418,6 +418,8 @@ class Finished(Record):
     duration_seconds: float
     kept: str = ""
     """The id after which `rollback --to` has undone everything; empty without one."""
+    total: int = 0
+    """How many `verify` looked at, with those that have no rollback or failed."""
 
 
 class FilesCreated(Record):
@@ -475,6 +477,8 @@ class Irreversible(Record):
     """A migration without a rollback was verified as far as that goes: it applies."""
 
     id: str
+    refused: bool = False
+    """Whether that is an error, as with ``--require-rollback``."""
 
 
 class ScratchDatabaseLeft(Record):

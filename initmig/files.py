@@ -248,7 +248,9 @@ def _unreadable(path: str, error: OSError) -> ConfigError:
     return ConfigError(
         "file-unreadable",
         f"cannot read {path}: {error.strerror}",
-        hint="make it readable by the user that runs initmig",
+        hint="correct the path, or create the file"
+        if isinstance(error, FileNotFoundError)
+        else "make it readable by the user that runs initmig",
     )
 
 

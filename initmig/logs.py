@@ -52,7 +52,10 @@ def _finished(event: events.Finished) -> str:
         return f"{event.summary}{kept if event.kept else ''}"
     done, as_, what = event.summary.partition(" as ")
     took = format_duration(event.duration_seconds)
-    return f"{done} {_migrations(len(event.ids))}{as_}{what} in {took}: {_list(event.ids)}"
+    count = _migrations(len(event.ids))
+    if event.total > len(event.ids):
+        count = f"{len(event.ids)} of {_migrations(event.total)}"
+    return f"{done} {count}{as_}{what} in {took}: {_list(event.ids)}"
 
 
 def _targets_finished(event: events.TargetsFinished) -> str:
@@ -331,7 +334,7 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
         "warning",
         lambda e: (
             f"{e.id} has no rollback: verified only that it applies"
-            " (--require-rollback refuses this)"
+            + ("" if e.refused else " (--require-rollback refuses this)")
         ),
     ),
     events.ScratchDatabaseLeft: _Rendering(

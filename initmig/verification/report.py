@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from initmig.output import blocks
 from initmig.terminal.layout import ID, WORDS, fitted
 from initmig.terminal.screen import PLAIN, Styled
-from initmig.visible import keeping_lines, to_json
+from initmig.visible import in_one_line, keeping_lines, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -20,10 +20,15 @@ _STYLES = {"ok": "green", "irreversible": "yellow", "not reached": "yellow"}
 _DIFFERENCE_STYLES = {"-": "red", "+": "green"}
 
 
-def verdicts_text(verdicts: Sequence[Verdict], screen: Screen = PLAIN) -> str:
-    """One line for each verdict, and below it what the rollback has not restored."""
+def verdicts_text(
+    verdicts: Sequence[Verdict], screen: Screen = PLAIN, *, baseline: str = ""
+) -> str:
+    """One line for each verdict, and below it what the rollback has not restored.
+
+    The *baseline* is the dump that they began with, if any.
+    """
     if not verdicts:
-        return "no migrations"
+        return f"all migrations are in {in_one_line(baseline)}" if baseline else "no migrations"
     rows = [(_name(each), Styled(each.state, _STYLES.get(each.state, "red"))) for each in verdicts]
     return screen.text(
         line

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from initmig import postgres
 from initmig.errors import ConfigError, DatabaseRefused, InitmigError
 from initmig.events import ScratchDatabaseLeft
+from initmig.files import read_bytes
 from initmig.postgres import Session, quote_identifier
 from initmig.postgres.programs import for_programs, in_database
 from initmig.quoting import USER_SCHEMA
 from initmig.run import with_session
 from initmig.sql.masking import secret_values, without_values
-from initmig.sql.scanner import octets
+from initmig.sql.scanner import octets, spans
 from initmig.verification.embedded import find_programs, running_server
 
 if TYPE_CHECKING:
@@ -139,6 +140,16 @@ def _load(path: str, settings: Settings) -> None:
             f"psql cannot load the baseline: {_said(path, done.stderr or done.stdout)}",
             hint="dump it as plain SQL with pg_dump --no-owner --no-privileges; roles that it names"
             " have to exist",
+        )
+
+
+def check_baseline(path: str) -> None:
+    """:raises ConfigError: *path* cannot be read, or has no statement, as after a failed dump"""
+    if not any(spans(octets(read_bytes(path)))):
+        raise ConfigError(
+            "baseline-not-loaded",
+            f"the baseline {path} has no statements",
+            hint="dump the schema again, and check that pg_dump exits 0",
         )
 
 

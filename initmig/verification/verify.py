@@ -21,11 +21,10 @@ from initmig.events import (
     MigrationStarted,
     MigrationVerified,
 )
-from initmig.files import check_readable
 from initmig.model import MigrationFile
 from initmig.run import begin
 from initmig.verification.comparison import Verdict, compare
-from initmig.verification.scratch import scratch_database
+from initmig.verification.scratch import check_baseline, scratch_database
 from initmig.verification.snapshot import take_snapshot
 
 if TYPE_CHECKING:
@@ -55,12 +54,14 @@ def verify(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Ver
     """
     run = begin(config, _without_steps(emit), clock)
     if config.from_baseline:
-        check_readable(config.from_baseline)
+        check_baseline(config.from_baseline)
     verdicts: list[Verdict] = []
     while _goes_on(run, verdicts):
         pass
-    ids = tuple(verdict.id for verdict in verdicts if verdict.path and verdict.state == "ok")
-    emit(Finished("verified" if ids else "nothing verified", ids, run.seconds()))
+    judged = [verdict for verdict in verdicts if verdict.path]
+    ids = tuple(verdict.id for verdict in judged if verdict.state == "ok")
+    summary = "verified" if ids else "nothing verified"
+    emit(Finished(summary, ids, run.seconds(), total=len(judged)))
     return tuple(verdicts)
 
 
@@ -129,8 +130,8 @@ class _Bench:
             return Verdict(id, "failed", path, problems=problems)
         if missing := planning.without_rollback(migration):
             self._reversible.clear()
-            self._run.emit(Irreversible(id))
             refused = (missing,) if self._run.config.require_rollback else ()
+            self._run.emit(Irreversible(id, refused=bool(refused)))
             return Verdict(id, "irreversible", path, problems=refused)
         verdict = self._there_and_back(id, migration.file, [migration], before)
         if verdict.state == "ok":
@@ -152,6 +153,8 @@ class _Bench:
             return Verdict(id, "not restored", file.path, difference, (problem,))
         again = "applied again after the rollback, "
         if problems := _problems(lambda: self._executor.apply_each(migrations), again):
+            # what is different now is what the rollback has left
+            problems = tuple(map(_blaming_rollback, problems))
             return Verdict(id, "not restored", file.path, problems=problems)
         return Verdict(id, "ok", file.path)
 
@@ -175,6 +178,10 @@ def _problems(act: Callable[[], None], when: str = "") -> tuple[Problem, ...]:
             problem._replace(message=f"{when}{problem.message}") for problem in error.problems
         )
     return ()
+
+
+def _blaming_rollback(problem: Problem) -> Problem:
+    return problem._replace(hint=problem.hint.replace("fix the migration", "fix the rollback"))
 
 
 def _not_restored(id: str, file: MigrationFile, difference: Sequence[str]) -> Problem:

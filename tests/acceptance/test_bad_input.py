@@ -145,7 +145,7 @@ IN_FILES = {
         r"\i other.sql",
     ),
     "a link to nowhere": Bad(
-        {}, "cannot read FOLDER/0002_x.sql: No such file", "make it readable"
+        {}, "cannot read FOLDER/0002_x.sql: No such file", "correct the path"
     ),
     "an id that is unknown": Bad(
         {"0002_x.sql": "SELECT 1"},

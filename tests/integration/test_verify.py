@@ -826,6 +826,7 @@ def test_what_cannot_be_applied_a_second_time_is_not_restored(
     assert result.code == 1
     assert states(result) == {"0001_k": "irreversible", "0003_c": "not restored"}
     assert "applied again after the rollback, 0003_c failed: duplicate key" in result.err
+    assert "next: rolled back; fix the rollback" in result.err
 
 
 def test_what_only_the_way_all_down_shows_is_told(
@@ -862,11 +863,14 @@ def test_irreversible_is_a_warning_and_with_require_rollback_a_failure(
     expected = {"0001_a": "irreversible", "0002_b": "ok", "0003_c": "irreversible"}
     assert states(result) == expected
     assert "warning 0001_a has no rollback: " in result.err
+    assert "(--require-rollback refuses this)" in result.err
+    assert " verified 1 of 3 migrations in " in result.err
     result = initmig("verify", "--json", "--require-rollback", url=database.url, folder=folder)
     assert result.code == 1
     assert states(result) == expected
     assert "0001_a has no rollback [no-rollback]\n  next: write the rollback in" in result.err
     assert "0003_c has no rollback in step 1 of 2" in result.err
+    assert "--require-rollback" not in result.err
 
 
 def test_python_and_what_is_no_transaction_are_verified_too(
@@ -1001,23 +1005,31 @@ def test_begins_with_a_dump_where_the_first_migrations_are_gone(
         assert verdicts(result)["0003_bad"]["difference"] == [
             "- table column public.gone.a integer"
         ]
+    write(folder, first)
+    for name in files:
+        (folder / name).unlink()
+    result = initmig("verify", baseline, url=database.url, folder=folder)
+    assert result.code == 0, result.err
+    assert result.out == f"all migrations are in {dump}\n"
 
 
 @pytest.mark.parametrize(
     ("dump", "words"),
     [
-        (None, "cannot read baseline.sql: No such file or directory"),
+        (None, "next: correct the path"),
+        ("", "the baseline baseline.sql has no statements [baseline-not-loaded]"),
+        ("-- dumped\n", "the baseline baseline.sql has no statements [baseline-not-loaded]"),
         ("SELECT 1;\nSELEKT", 'psql:baseline.sql:2: ERROR:  syntax error at or near "SELEKT"'),
         ("PGDMP\x01", "The input is a PostgreSQL custom-format dump."),
         ("ALTER SCHEMA public OWNER TO nobody_here", 'role "nobody_here" does not exist'),
     ],
-    ids=["none", "wrong", "custom format", "role"],
+    ids=["none", "empty", "comment", "wrong", "custom format", "role"],
 )
 def test_a_baseline_that_cannot_be_loaded_is_told(
     initmig: Initmig, database: Database, folder: Path, dump: str | None, words: str
 ) -> None:
     write(folder, TWO)
-    if dump:
+    if dump is not None:
         (folder.parent / "baseline.sql").write_text(dump)
     result = initmig(
         "verify",
