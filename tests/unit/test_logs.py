@@ -301,10 +301,13 @@ SENTENCES: tuple[tuple[Event, str], ...] = (
         "0001_a has no rollback: verified only that it applies",
     ),
     (
-        events.Finished("verified", ("0001_a",), 0.5, 3),
+        events.Finished("verified", ("0001_a",), 0.5, total=3),
         "verified 1 of 3 migrations in 0.5 s: 0001_a",
     ),
-    (events.Finished("verified", ("0001_a",), 0.5, 1), "verified 1 migration in 0.5 s: 0001_a"),
+    (
+        events.Finished("verified", ("0001_a",), 0.5, total=1),
+        "verified 1 migration in 0.5 s: 0001_a",
+    ),
     (
         events.ScratchDatabaseLeft("initmig_verify_1", "no answer"),
         "could not drop the scratch database initmig_verify_1: no answer",
