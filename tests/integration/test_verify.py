@@ -815,6 +815,8 @@ def test_a_rollback_that_fails_names_its_place_and_the_others_are_verified(
     assert result.code == 1
     assert states(result) == {"0001_a": "ok", "0001_c": "not restored", "0002_b": "ok", ALL: "ok"}
     assert words in result.err
+    assert ("fix the rollback" in result.err) == (not header)
+    assert "fix the migration" not in result.err
 
 
 def test_what_cannot_be_applied_a_second_time_is_not_restored(
