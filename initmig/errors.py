@@ -153,11 +153,13 @@ class TargetsFailed(InitmigError):
     def __init__(
         self, names: Sequence[str], *, of: int, not_begun: int = 0, exit_code: int
     ) -> None:
-        others = f"not started: {not_begun}" if not_begun else "the other targets are migrated"
+        others = " (the other targets are migrated)" if len(names) < of else ""
+        if not_begun:
+            others = f" (not started: {not_begun})"
         super().__init__(
             "targets-failed",
             f"{len(names)} of {of} targets failed: {', '.join(names)}",
-            hint=f"fix the errors of these targets, then run again for all targets ({others})",
+            hint=f"fix the errors of these targets, then run again for all targets{others}",
         )
         self.exit_code = exit_code
 

@@ -67,9 +67,13 @@ def migrate(
     :raises TargetsFailed: not all were migrated; its exit code is the worst of theirs
     :raises InitmigError: they cannot be listed
     """
-    targets = of_shard(_listed(config, emit), config.shard)
+    listed = _listed(config, emit)
+    targets = of_shard(listed, config.shard)
     if not targets:
-        emit(NoTargets(config.targets or f"schemas LIKE {config.each_schema!r}"))
+        source = config.targets or f"schemas LIKE '{config.each_schema}'"
+        if listed and (shard := config.shard):
+            source = f"shard {shard.number}/{shard.parts} of the {len(listed)} in {source}"
+        emit(NoTargets(source))
     outcomes = []
     for outcome in _work_off(targets, config, emit, emit_for):
         tell(outcome)

@@ -47,6 +47,22 @@ _TABLE = (
     ),
     _Advice(
         "ModuleNotFoundError",
+        r"'psycopg\.(?P<module>extras|extensions|errorcodes|tz)\b",
+        "psycopg 3 has no module psycopg.{module}",
+    ),
+    _Advice(
+        "NameError",
+        r"'(RealDict|Dict|NamedTuple|Logging)(Cursor|Connection|Row)'",
+        "the class belongs to psycopg2: write"
+        " connection.cursor(row_factory=psycopg.rows.dict_row), or namedtuple_row",
+    ),
+    _Advice(
+        "NameError",
+        r"'execute_(values|batch)'",
+        "the function belongs to psycopg2: write cursor.executemany(statement, rows)",
+    ),
+    _Advice(
+        "ModuleNotFoundError",
         r"No module named '(?P<module>\w+)",
         "install {module} where initmig runs, or in an image built FROM initmig",
         page="docs/how-to/your-own-image.md",

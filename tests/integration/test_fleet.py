@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -128,6 +129,30 @@ def test_shards_share_all_of_them_and_nobody_does_one_twice(
     env = {"INITMIG_SHARD": "0/1", "INITMIG_EACH_SCHEMA": "tenant_1", "INITMIG_PARALLEL": "1"}
     result = initmig("migrate", "--json", url=tenants.url, folder=folder, env=env)
     assert list(outcomes(result)) == ["tenant_1"]
+
+
+def test_a_shard_without_targets_says_that_others_have_them(
+    tenants: Database, initmig: Initmig, folder: Path
+) -> None:
+    each = r"--each-schema=tenant\_1"
+    runs = [
+        initmig("migrate", each, f"--shard={n}/2", url=tenants.url, folder=folder) for n in (0, 1)
+    ]
+    assert [run.code for run in runs] == [0, 0]
+    [warned] = [run.err for run in runs if "found no targets" in run.err]
+    assert re.search(
+        r"in shard [01]/2 of the 1 in schemas LIKE 'tenant\\_1'$", warned, re.MULTILINE
+    )
+
+
+def test_where_all_targets_failed_no_others_are_mentioned(
+    tenants: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, {"0009_broken.sql": "SELECT oops"})
+    env = {"INITMIG_LOG_FORMAT": "json"}
+    result = initmig("migrate", *EACH, url=tenants.url, folder=folder, env=env)
+    assert result.events[-1]["error"] == "targets-failed"
+    assert "other" not in result.events[-1]["next"]
 
 
 def test_a_pattern_that_nothing_is_like_is_told(

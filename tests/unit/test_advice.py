@@ -24,6 +24,7 @@ OTHERS = [
     TypeError("argument 1 must be str"),
     AttributeError("'str' object has no attribute 'decode'"),
     KeyError("UUID"),
+    NameError("name 'Cursor' is not defined"),
     ImportError("cannot import name 'psycopg2'"),
 ]
 
@@ -32,6 +33,22 @@ OTHERS = [
 def test_an_object_of_psycopg2_is_named_as_such(name: str) -> None:
     assert "belongs to psycopg2" in advice(MIXED[name])
     assert "docs/how-to/psycopg2.md" in advice(MIXED[name])
+
+
+@pytest.mark.parametrize(
+    ("error", "write"),
+    [
+        (NameError("name 'RealDictCursor' is not defined"), "psycopg.rows.dict_row"),
+        (NameError("name 'NamedTupleCursor' is not defined"), "namedtuple_row"),
+        (NameError("name 'execute_values' is not defined"), "cursor.executemany"),
+        (ModuleNotFoundError("No module named 'psycopg.extras'"), "no module psycopg.extras"),
+        (ModuleNotFoundError("No module named 'psycopg.extensions'"), "psycopg.extensions"),
+    ],
+    ids=str,
+)
+def test_a_name_of_psycopg2_alone_is_known(error: Exception, write: str) -> None:
+    assert write in advice(error)
+    assert "docs/how-to/psycopg2.md" in advice(error)
 
 
 @pytest.mark.parametrize("error", OTHERS, ids=str)
