@@ -334,7 +334,7 @@ def test_nothing_is_recorded_for_a_database_that_golang_migrate_calls_dirty(
     write(project.folder / "migrations", {"00000000000010_email.sql": "SELECT 1"})
     [recording] = [code for code in blocks("from-golang-migrate", "sh") if "baseline" in code]
 
-    with pytest.raises(AssertionError, match=r"\[unknown-id\]|numeric"):
+    with pytest.raises(AssertionError, match="no clean row in schema_migrations"):
         project.run(recording)
 
     assert project.existing.tables() == {"schema_migrations"}
