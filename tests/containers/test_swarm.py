@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.processes import Processes
+    from tests.support.processes import Processes, Running
 
 PASSWORD = "nowhere-to-be-seen"
 # Slow enough for an app that does not wait to be caught.
@@ -260,7 +260,7 @@ def test_deploy_that_is_overtaken_fails_and_does_not_touch_the_app(
 ) -> None:
     before, current = {task.id for task in shop.tasks("app")}, shop.container("app")["Image"]
     first = shop.start_deploy(processes, MIGRATE_IMAGE=images.slow, APP_IMAGE=images.broken_app)
-    wait_until(lambda: _is_asleep(shop), 60)
+    _wait_for_the_slow_migration(shop, first)
 
     second = shop.deploy(MIGRATE_IMAGE=images.email, APP_IMAGE=current)
 
@@ -277,7 +277,7 @@ def test_deploy_that_was_killed_converges_when_it_runs_again(
     shop: Stack, images: Images, processes: Processes
 ) -> None:
     killed = shop.start_deploy(processes, MIGRATE_IMAGE=images.slow, APP_IMAGE=images.email_app)
-    wait_until(lambda: _is_asleep(shop), 60)
+    _wait_for_the_slow_migration(shop, killed)
     killed.kill()
 
     again = shop.deploy(MIGRATE_IMAGE=images.email, APP_IMAGE=images.email_app)
@@ -285,6 +285,11 @@ def test_deploy_that_was_killed_converges_when_it_runs_again(
     assert again.code == 0, again.err
     assert {task.image for task in shop.running("app")} == {images.email_app}
     assert not _is_asleep(shop)
+
+
+def _wait_for_the_slow_migration(stack: Stack, deploy: Running) -> None:
+    wait_until(lambda: _is_asleep(stack) or not deploy.is_running(), 180)
+    assert deploy.is_running(), deploy.err
 
 
 def _is_asleep(stack: Stack) -> bool:
