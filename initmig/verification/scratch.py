@@ -75,6 +75,9 @@ def _on_given_server(run: Run) -> Iterator[Settings]:
     asked_for: list[str] = []
 
     def create(session: Session) -> None:
+        # no database is made in a transaction, nor with a SET LOCAL in one message; and a role that
+        # does not exist ends it here, when there is nothing to drop
+        session.settle()
         asked_for.append(name)
         _create(session, name)
 
@@ -87,7 +90,6 @@ def _on_given_server(run: Run) -> Iterator[Settings]:
 
 
 def _create(session: Session, name: str) -> None:
-    session.settle()  # no database is made in a transaction, nor with a SET LOCAL in one message
     try:
         session.command(f"CREATE DATABASE {quote_identifier(name)}")
     except DatabaseRefused as error:

@@ -969,6 +969,16 @@ def test_a_wrong_file_is_told_as_by_migrate(
     assert "0001_a.sql:1:1: COMMIT would" in result.err
 
 
+def test_a_role_that_a_scratch_server_lacks_is_the_only_problem(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, {"0001_a.sql": "SELECT 1"})
+    result = initmig("verify", "--role=nobody_has_this_name", url=database.url, folder=folder)
+    assert result.code == 4
+    assert "nobody_has_this_name" in result.err
+    assert "scratch database" not in result.err
+
+
 def test_a_server_that_does_not_answer_is_exit_code_3(initmig: Initmig, folder: Path) -> None:
     write(folder, TWO)
     url = f"postgresql://u:secret@127.0.0.1:{closed_port()}/d"
