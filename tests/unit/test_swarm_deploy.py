@@ -256,13 +256,18 @@ def test_deployed_is_what_has_the_label_or_was_rolled_back_before_the_first_look
             ("shop_app", "old"),
             ("shop_back", "old"),
             ("shop_other", "old"),
+            ("shop_noted", "old"),
+            ("shop_overtaken", "old"),
             ("shop_unlabelled", ""),
         )
     }
     now = [
         deploy.Service("shop_app", "mine", {}, version=2),
-        deploy.Service("shop_back", "old", {}, version=3),
+        deploy.Service("shop_back", "old", {}, version=3, update="rollback_completed"),
         deploy.Service("shop_other", "old", {}, version=1),
+        # Swarm has noted that an earlier update is over
+        deploy.Service("shop_noted", "old", {}, version=2, update="completed"),
+        deploy.Service("shop_overtaken", "other", {}, version=3, update="updating"),
         deploy.Service("shop_unlabelled", "", {}, version=2),
         deploy.Service("shop_new", "mine", {}, version=1),
     ]
@@ -270,6 +275,7 @@ def test_deployed_is_what_has_the_label_or_was_rolled_back_before_the_first_look
     assert [(each.name, each.deployment) for each in found] == [
         ("shop_app", "mine"),
         ("shop_back", "mine"),
+        ("shop_overtaken", "mine"),
         ("shop_new", "mine"),
     ]
     with pytest.raises(deploy.DeployError) as error:
