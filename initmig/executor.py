@@ -334,24 +334,30 @@ def _of_client(migration: Migration, problem: Problem) -> Problem:
 
 def _next_step(migration: Migration, sqlstate: str) -> str:
     if not migration.transactional:
-        return (
-            "the parts before this one are kept; fix the cause and run again to resume here."
-            " If you change the file, run once with --changed=allow"
-        )
-    if is_canceled(sqlstate):
-        return "rolled back; run again, and raise --statement-timeout if it is too short"
-    if is_spoiled(sqlstate):
-        return "rolled back; run again when the database is less busy, or raise --lock-timeout"
-    return "rolled back; fix the migration and run again"
+        return _RESUME
+    return f"rolled back; {_advice(sqlstate, otherwise='fix the migration and run again')}"
 
 
 def _next_step_back(migration: Migration, sqlstate: str) -> str:
     """As `_next_step`, where it was the rollback that failed: the migration is still applied."""
-    hint = _next_step(migration, sqlstate)
-    if not hint.startswith("rolled back; "):
-        return hint
-    advice = hint.removeprefix("rolled back; ").replace("fix the migration", "fix the rollback")
+    if not migration.transactional:
+        return _RESUME
+    advice = _advice(sqlstate, otherwise="fix the rollback and run again")
     return f"{migration.id} is still applied; {advice}"
+
+
+_RESUME = (
+    "the parts before this one are kept; fix the cause and run again to resume here."
+    " If you change the file, run once with --changed=allow"
+)
+
+
+def _advice(sqlstate: str, *, otherwise: str) -> str:
+    if is_canceled(sqlstate):
+        return "run again, and raise --statement-timeout if it is too short"
+    if is_spoiled(sqlstate):
+        return "run again when the database is less busy, or raise --lock-timeout"
+    return otherwise
 
 
 @contextmanager
