@@ -26,7 +26,7 @@ COPY --from=build /rootfs /
 ENV INITMIG_MIGRATIONS=/migrations SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 USER 65532:65532
 ENTRYPOINT ["initmig"]
-# VERSION is the one in initmig/__init__.py. A build from a repository sets the other two.
+# VERSION is the one in initmig/version.py. A build from a repository sets the other two.
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 ARG CREATED=1970-01-01T00:00:00Z

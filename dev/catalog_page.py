@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from dev.programs import REPOSITORY
-from initmig.verification.catalogs import SOURCES
+from initmig.commands.verify.catalogs import SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -28,12 +28,12 @@ from dev.programs import (
     own_temporary_folder,
     programs_of,
 )
-from initmig.verification.embedded import PostgresError
+from initmig.commands.verify.embedded import PostgresError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from initmig.verification.embedded import Installation
+    from initmig.commands.verify.embedded import Installation
 
 StopMode = Literal["fast", "immediate", "smart"]
 

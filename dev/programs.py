@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from initmig.verification.embedded import (
+from initmig.commands.verify.embedded import (
     Account,
     Installation,
     PostgresError,

@@ -9,8 +9,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from dev.programs import REPOSITORY
-from initmig.settings import COMMANDS, SETTINGS, Option
-from initmig.usage import (
+from initmig.cli.help import (
     ENDS_WITH,
     EXAMPLES,
     EXIT_CODES,
@@ -19,6 +18,7 @@ from initmig.usage import (
     settings_of,
     usage_line,
 )
+from initmig.config.options import COMMANDS, SETTINGS, Option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -1,23 +1,21 @@
 """Apply PostgreSQL migrations before the application starts."""
 
-__version__ = "0.1.0"
-
 __all__ = ["InitmigError", "migrate", "rollback", "status", "verify"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from initmig.errors import InitmigError
-    from initmig.library import migrate, rollback, status, verify
+    from initmig.api import migrate, rollback, status, verify
+    from initmig.core.errors import InitmigError
 
 
 def __getattr__(name: str) -> object:
     # only where it is asked for: the command starts with every pod, and needs nothing of it
     if name == "InitmigError":
-        from initmig import errors
+        from initmig.core import errors
 
         return errors.InitmigError
     if name in __all__:
-        from initmig import library
+        from initmig import api
 
-        return getattr(library, name)
+        return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

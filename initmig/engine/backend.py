@@ -16,35 +16,35 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.internalmigrations import v2
 from yoyo.utils import change_param_style
 
-from initmig import history, trust, upkeep
-from initmig.engine.outbox import Outbox
-from initmig.engine.transactions import (
-    SAVEPOINT,
-    cleaning_up,
-    shows_another_transaction,
-    transaction_ended,
-)
-from initmig.errors import (
+from initmig.core.errors import (
     DatabaseRefused,
     DatabaseUnavailable,
     InitmigError,
     Place,
     PlanError,
 )
-from initmig.events import SessionNotEmptied
-from initmig.home import LOCK, LOG, VERSION
-from initmig.identity import Identity
-from initmig.locating import columns_of, home_of, trusted_home
-from initmig.model import UNDOING
+from initmig.core.events import SessionNotEmptied
+from initmig.core.home import LOCK, LOG, VERSION
+from initmig.core.identity import Identity
+from initmig.core.model import UNDOING
+from initmig.engine.batch import Outbox
+from initmig.engine.transactions import (
+    SAVEPOINT,
+    cleaning_up,
+    shows_another_transaction,
+    transaction_ended,
+)
+from initmig.history import maintenance, store, trust
+from initmig.history.location import columns_of, home_of, trusted_home
 from initmig.postgres import AfterCommit, StatementFailed, committing, names, quote_literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-    from initmig.engine.outbox import Script
-    from initmig.events import Emit
-    from initmig.home import Home
-    from initmig.model import Direction
+    from initmig.core.events import Emit
+    from initmig.core.home import Home
+    from initmig.core.model import Direction
+    from initmig.engine.batch import Script
     from initmig.postgres import Session
 
 _STILL_OPEN = f"SAVEPOINT {SAVEPOINT}"
@@ -153,11 +153,11 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
     follows it, and fails where the lock was lost.
     """
 
-    mark_migration_sql = DatabaseBackend.mark_migration_sql.replace(":when", history.RECORDED_AT)
+    mark_migration_sql = DatabaseBackend.mark_migration_sql.replace(":when", store.RECORDED_AT)
     log_migration_sql = (
-        DatabaseBackend.log_migration_sql.replace(":created_at_utc", history.RECORDED_AT)
+        DatabaseBackend.log_migration_sql.replace(":created_at_utc", store.RECORDED_AT)
         .replace("{quoted.created_at_utc})", "{quoted.created_at_utc}, {quoted.comment})")
-        .replace(f"{history.RECORDED_AT})", f"{history.RECORDED_AT}, :comment)")
+        .replace(f"{store.RECORDED_AT})", f"{store.RECORDED_AT}, :comment)")
     )
     log_table, lock_table, version_table = LOG, LOCK, VERSION
 
@@ -241,8 +241,8 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         """
         self.make_tables(upgrades=upgrades)
         trust.examine(self.session, self.home)  # under the lock, also what others have just made
-        self._position = upkeep.put_in_order(self.session, self.home)
-        half_way = history.unfinished_migrations(self.session)
+        self._position = maintenance.put_in_order(self.session, self.home)
+        half_way = store.unfinished_migrations(self.session)
         self._half_way = frozenset(each.id for each in half_way)
 
     def make_tables(self, *, upgrades: bool = True) -> None:
@@ -258,7 +258,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         else:
             self._make_missing(there)
         self._outbox.send()  # where the transaction is not its own, no COMMIT has done it
-        upkeep.make_own_table(self.session, self.home, upgrades=upgrades)
+        maintenance.make_own_table(self.session, self.home, upgrades=upgrades)
 
     def _make_missing(self, there: Collection[str]) -> None:
         version = None
@@ -462,21 +462,21 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         if mark:
             self.mark_one(migration, log=False)
             if not migration.use_transactions or migration.id in self._half_way:
-                self.record(history.forget(self.home, migration.id))  # what the journal kept
+                self.record(store.forget(self.home, migration.id))  # what the journal kept
             self.record(self._record_of(migration, seconds))
             if self.owing:
-                self.record(history.owe(self.home, self.owing))
+                self.record(store.owe(self.home, self.owing))
         else:
-            self.record(history.forget(self.home, migration.id))
-            self.record(history.unmark(self.home, migration.id))
+            self.record(store.forget(self.home, migration.id))
+            self.record(store.unmark(self.home, migration.id))
 
     def rollback_one(self, migration: Any, force: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
         """Run the rollback steps and forget the migration, in one transaction where it has one."""
         with self._unit(migration, "rollback"):
             self.log_migration(migration, "rollback")
             for id in (migration.id, UNDOING + migration.id):
-                self.record(history.unmark(self.home, id))
-            self.record(history.forget(self.home, migration.id))
+                self.record(store.unmark(self.home, id))
+            self.record(store.forget(self.home, migration.id))
 
     def mark_migrations(self, migrations: Iterable[Any]) -> None:
         """Record *migrations*, in this order, as applied without running them: all, or none."""
@@ -485,14 +485,14 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
                 self._begin_record()
                 self.mark_one(migration)
                 position = self._next_position()
-                mark = history.mark(self.home, migration.description, by=self.by, position=position)
+                mark = store.mark(self.home, migration.description, by=self.by, position=position)
                 self.record(mark)
 
     def _begin_record(self) -> None:
-        self.record(history.writing(self.session, self.home) + history.note_time())
+        self.record(store.writing(self.session, self.home) + store.note_time())
 
     def _record_of(self, migration: Any, seconds: float | None) -> str:
-        return history.record(
+        return store.record(
             self.home,
             migration.description,
             by=self.by,
@@ -514,7 +514,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         """
         started = time.monotonic()
         if not migration.use_transactions:
-            from initmig.engine.piecewise import Piecewise
+            from initmig.engine.non_transactional import Piecewise
 
             Piecewise(self, migration, direction).run()
         with self.ended_transaction_reported(migration.id, Place(migration.path)):
@@ -663,7 +663,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             "username": self.by.user,
             "hostname": self.by.host,
             "operation": operation,
-            "comment": history.comment(self.home),
+            "comment": store.comment(self.home),
         }
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING
 
+from initmig.core.errors import ConfigError
 from initmig.engine.lazy import Lazy
-from initmig.engine.piecewise import Part
+from initmig.engine.non_transactional import Part
 from initmig.engine.transactions import SAVEPOINT
-from initmig.errors import ConfigError
 from initmig.postgres import StatementFailed
 from initmig.sql.statements import EndsBlock, EndsItsBlocks, OpensBlock
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar, overload
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from initmig.engine.piecewise import Part
-    from initmig.errors import Place
+    from initmig.core.errors import Place
+    from initmig.engine.non_transactional import Part
 
 _T = TypeVar("_T")
 

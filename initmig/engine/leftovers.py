@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from initmig.errors import PlanError, Problem
-from initmig.quoting import quote_identifier
+from initmig.core.errors import PlanError, Problem
+from initmig.core.quoting import quote_identifier
 from initmig.sql.leftovers import SETTING, changes, left
 from initmig.sql.statements import runs_alone
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
-    from initmig.engine.piecewise import Part
-    from initmig.model import Direction, Migration
+    from initmig.core.model import Direction, Migration
+    from initmig.engine.non_transactional import Part
     from initmig.postgres import Session
     from initmig.sql.leftovers import Change
 

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 from yoyo.migrations import Migration as YoyoMigration
 from yoyo.topologicalsort import CycleError, topological_sort
 
-from initmig.engine.speech import telling_what_is_said
+from initmig.core.errors import ConfigError, Place, Problem
+from initmig.core.events import LargeFileRead
+from initmig.core.model import HOOK, longest_id
+from initmig.engine.captured_output import telling_what_is_said
 from initmig.engine.sql_migration import SqlMigration
-from initmig.errors import ConfigError, Place, Problem
-from initmig.events import LargeFileRead
-from initmig.files import read_all
-from initmig.model import HOOK, longest_id
+from initmig.migrations.files import read_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from initmig.events import Emit
-    from initmig.files import Contents
-    from initmig.model import Migration, MigrationFile
+    from initmig.core.events import Emit
+    from initmig.core.model import Migration, MigrationFile
+    from initmig.migrations.files import Contents
 
 
 _M_MMAP_THRESHOLD = -3

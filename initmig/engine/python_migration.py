@@ -14,15 +14,7 @@ from yoyo.exceptions import BadMigration
 from yoyo.migrations import Migration as YoyoMigration
 from yoyo.migrations import MigrationStep, StepGroup
 
-from initmig.engine.advice import advice
-from initmig.engine.blocks import in_blocks
-from initmig.engine.importing import load_as
-from initmig.engine.lazy import places_of
-from initmig.engine.piecewise import Part
-from initmig.engine.python_strings import PythonStrings, without_strings
-from initmig.engine.speech import in_words, telling_what_is_said, yoyo_log
-from initmig.engine.transactions import NO_TRANSACTION
-from initmig.errors import (
+from initmig.core.errors import (
     ConfigError,
     InitmigError,
     MigrationFailed,
@@ -30,10 +22,18 @@ from initmig.errors import (
     Problem,
     ServerMessage,
 )
-from initmig.events import CommitIgnored
-from initmig.files import digest
-from initmig.forks import ending_children, withhold
-from initmig.model import Migration, Step
+from initmig.core.events import CommitIgnored
+from initmig.core.forks import ending_children, withhold
+from initmig.core.model import Migration, Step
+from initmig.engine.advice import advice
+from initmig.engine.blocks import in_blocks
+from initmig.engine.captured_output import in_words, telling_what_is_said, yoyo_log
+from initmig.engine.importing import load_as
+from initmig.engine.lazy import places_of
+from initmig.engine.non_transactional import Part
+from initmig.engine.python_strings import PythonStrings, without_strings
+from initmig.engine.transactions import NO_TRANSACTION
+from initmig.migrations.files import digest
 from initmig.postgres import OPEN, StatementFailed
 from initmig.sql.scanner import forbidden_in_transaction, preparing_transactions, releasing_locks
 from initmig.sql.statements import EndsBlock, EndsItsBlocks, OpensBlock, read_statements
@@ -41,10 +41,10 @@ from initmig.sql.statements import EndsBlock, EndsItsBlocks, OpensBlock, read_st
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from initmig.core.events import Emit
+    from initmig.core.model import Direction
     from initmig.engine.backend import Backend
-    from initmig.events import Emit
-    from initmig.files import Contents
-    from initmig.model import Direction
+    from initmig.migrations.files import Contents
     from initmig.postgres import Session
     from initmig.sql.scanner import Finding
     from initmig.sql.statements import Kind

@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from initmig.errors import Place
+from initmig.core.errors import Place
 from initmig.sql.lines import Lines
 from initmig.sql.masking import (
     MASK,
@@ -24,7 +24,7 @@ from initmig.sql.scanner import frame, octets, split
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from initmig.errors import Problem
+    from initmig.core.errors import Problem
 
 
 class _PythonLines(Lines):

@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING
 
 from yoyo.migrations import Migration as YoyoMigration
 
+from initmig.core.model import Migration, Step
+from initmig.engine.batch import Script
 from initmig.engine.lazy import places_of
-from initmig.engine.outbox import Script
-from initmig.files import parse_sql
-from initmig.model import Migration, Step
-from initmig.scaffold import is_template
+from initmig.migrations.files import parse_sql
+from initmig.migrations.scaffold import is_template
 from initmig.sql.lines import Lines
 from initmig.sql.scanner import mentions, octets, spans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from initmig.core.events import Emit
+    from initmig.core.model import Direction, MigrationFile, Sliceable
     from initmig.engine.backend import Backend
-    from initmig.engine.piecewise import Part
-    from initmig.events import Emit
-    from initmig.files import Contents
-    from initmig.model import Direction, MigrationFile, Sliceable
+    from initmig.engine.non_transactional import Part
+    from initmig.migrations.files import Contents
 
 
 def _shown_rollback(file: MigrationFile, data: bytes, kept: Sliceable) -> Sliceable:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from initmig.core.events import ParserFellBack
+from initmig.engine.batch import Script
 from initmig.engine.blocks import in_blocks
+from initmig.engine.large_files import Pieces
 from initmig.engine.lazy import Lazy
-from initmig.engine.outbox import Script
-from initmig.engine.pieces import Pieces
-from initmig.engine.piecewise import Part
-from initmig.events import ParserFellBack
+from initmig.engine.non_transactional import Part
 from initmig.sql.lines import Lines
 from initmig.sql.scanner import copy_data, octets, spans
 from initmig.sql.statements import Found, read_kinds
@@ -17,7 +17,7 @@ from initmig.sql.statements import Found, read_kinds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from initmig.events import Emit
+    from initmig.core.events import Emit
     from initmig.sql.scanner import CopyData
     from initmig.sql.statements import Kind
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from initmig.errors import InitmigError, MigrationFailed
+from initmig.core.errors import InitmigError, MigrationFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from initmig.errors import Place
+    from initmig.core.errors import Place
     from initmig.postgres import Session, StatementFailed
 
 SAVEPOINT = "sp_initmig"
@@ -50,7 +50,7 @@ def transaction_ended(
 
     *which* completes "the transaction".
     """
-    from initmig.catalog import prepared_lately
+    from initmig.engine.catalog import prepared_lately
 
     if prepared := prepared_lately(session, seconds):
         return transaction_prepared(id, prepared, place)

@@ -4,6 +4,7 @@ A connection is libpq's alone; psycopg's, which takes its time to import, where 
 Python to be given one, or no libpq that can be used alone.
 """
 
+from initmig.core.quoting import quote_identifier, quote_literal
 from initmig.postgres.errors import (
     NAME_PRIMARY,
     READ_ONLY,
@@ -26,7 +27,6 @@ from initmig.postgres.parameters import (
     preamble,
 )
 from initmig.postgres.session import Session, connect
-from initmig.quoting import quote_identifier, quote_literal
 
 __all__ = [
     "NAME_PRIMARY",

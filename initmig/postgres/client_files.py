@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import stat
 
-from initmig.dsn import mask_secrets
-from initmig.errors import ConfigError
-from initmig.events import ParameterIgnored
-from initmig.records import TYPE_CHECKING
+from initmig.config.dsn import mask_secrets
+from initmig.core.errors import ConfigError
+from initmig.core.events import ParameterIgnored
+from initmig.core.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

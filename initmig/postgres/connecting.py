@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from time import monotonic
 
+from initmig.core.records import TYPE_CHECKING
 from initmig.postgres.libpq import ConnectFailed, ConnectTimedOut, LibpqConnection, find_libpq
 from initmig.postgres.options import find_target, ports_of
 from initmig.postgres.parameters import IMPOSED
-from initmig.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from initmig.events import ParameterIgnored
+    from initmig.core.events import ParameterIgnored
     from initmig.postgres.connection import Connection
     from initmig.postgres.parameters import Settings, Target
 

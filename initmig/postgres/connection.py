@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
-from initmig.errors import InitmigError
+from initmig.core.errors import InitmigError
 
 OnNotice = Callable[[str, str], None]
 """Gets severity and text."""

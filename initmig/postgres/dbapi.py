@@ -19,7 +19,8 @@ from psycopg.generators import fetch
 from psycopg.rows import tuple_row
 from psycopg.waiting import Ready, Wait
 
-from initmig.errors import ConfigError, InitmigError, ServerMessage
+from initmig.core.errors import ConfigError, InitmigError, ServerMessage
+from initmig.core.signals import callback
 from initmig.postgres.cursors import (
     Cursor,
     Refused,
@@ -55,7 +56,6 @@ from initmig.postgres.growth import Growth
 from initmig.postgres.libpq import OPEN, ConnectFailed
 from initmig.postgres.notices import Notices
 from initmig.postgres.parameters import IMPOSED, MARK, RAW
-from initmig.signals import callback
 from initmig.sql.scanner import ending_transaction, split
 
 if TYPE_CHECKING:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 
-from initmig.dsn import mask_secrets
-from initmig.errors import Bug, DatabaseRefused, DatabaseUnavailable, InitmigError
-from initmig.records import TYPE_CHECKING
+from initmig.config.dsn import mask_secrets
+from initmig.core.errors import Bug, DatabaseRefused, DatabaseUnavailable, InitmigError
+from initmig.core.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from initmig.errors import Place, Problem, ServerMessage
+    from initmig.core.errors import Place, Problem, ServerMessage
 
 UNDEFINED_TABLE = "42P01"
 UNDEFINED_COLUMN = "42703"
@@ -169,7 +169,7 @@ class understood:  # noqa: N801 - a context manager
 
 _OF_ODD_VALUES = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 _ASKING = {"ask", "open_transaction", "query"}
-_JUDGES = ("initmig.doctor.", "initmig.watching")
+_JUDGES = ("initmig.commands.doctor.", "initmig.locking.blockers")
 """Where nothing else is looked at than what the server answered."""
 
 
@@ -255,7 +255,7 @@ def ended_by(failed: StatementFailed | None, words: str, *, closed: bool) -> Ini
     """
     if not (failed or closed):
         return None
-    from initmig.causes import cause_of
+    from initmig.core.causes import cause_of
 
     cause = cause_of(failed.server.sqlstate if failed else "", closed=closed)
     if failed and cause.kind == "setting":

@@ -14,7 +14,9 @@ from itertools import takewhile
 from select import POLLIN, POLLOUT, poll
 from time import monotonic
 
-from initmig.errors import InitmigError, ServerMessage
+from initmig.core.errors import InitmigError, ServerMessage
+from initmig.core.records import TYPE_CHECKING, Record
+from initmig.core.signals import callback
 from initmig.postgres.errors import (
     NO_COPY_DATA,
     ROWS_AT_A_TIME,
@@ -37,8 +39,6 @@ from initmig.postgres.errors import (
 )
 from initmig.postgres.growth import Growth
 from initmig.postgres.parameters import MARK, RAW
-from initmig.records import TYPE_CHECKING, Record
-from initmig.signals import callback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from initmig.records import TYPE_CHECKING
-from initmig.signals import raise_deferred
+from initmig.core.records import TYPE_CHECKING
+from initmig.core.signals import raise_deferred
 
 if TYPE_CHECKING:
     from initmig.postgres.connection import OnNotice

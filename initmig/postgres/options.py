@@ -6,16 +6,16 @@ connect with a parameter that it refuses before it does anything with the others
 
 from __future__ import annotations
 
-from initmig.dsn import mask_secrets, parse_dsn
-from initmig.errors import ConfigError
+from initmig.config.dsn import mask_secrets, parse_dsn
+from initmig.core.errors import ConfigError
+from initmig.core.records import TYPE_CHECKING
 from initmig.postgres.libpq import ConnectFailed, LibpqConnection, find_libpq
 from initmig.postgres.parameters import CONNECT_TIMEOUT_SECONDS, RAW, Target, defaults
-from initmig.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from initmig.events import ParameterIgnored
+    from initmig.core.events import ParameterIgnored
     from initmig.postgres.parameters import Settings
 
 _REFUSED_FIRST = {"port": "," * 999}

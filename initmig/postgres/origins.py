@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from initmig.quoting import quote_literal
+from initmig.core.quoting import quote_literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 
-from initmig.home import DEFAULT_TABLE, Home
-from initmig.quoting import USER_SCHEMA, quote_identifier
-from initmig.records import TYPE_CHECKING, Record
+from initmig.core.home import DEFAULT_TABLE, Home
+from initmig.core.quoting import USER_SCHEMA, quote_identifier
+from initmig.core.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from initmig.events import ParameterIgnored
+    from initmig.core.events import ParameterIgnored
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 _CLIENT_CHECK_INTERVAL = "1s"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from initmig.dsn import parse_dsn
+from initmig.config.dsn import parse_dsn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -11,20 +11,20 @@ import os
 import re
 import stat
 
-from initmig.causes import CONNECTING
-from initmig.dsn import LIBPQ
-from initmig.errors import ConfigError, DatabaseRefused, DatabaseUnavailable
+from initmig.config.dsn import LIBPQ
+from initmig.core.causes import CONNECTING
+from initmig.core.errors import ConfigError, DatabaseRefused, DatabaseUnavailable
+from initmig.core.records import TYPE_CHECKING
 from initmig.postgres.errors import NAME_PRIMARY, LoginRefused
 from initmig.postgres.libpq import ConnectFailed, LibpqConnection, find_libpq, ping
 from initmig.postgres.parameters import CONNECT_TIMEOUT_SECONDS
-from initmig.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from ctypes import CDLL
     from typing import Literal
 
-    from initmig.errors import InitmigError
+    from initmig.core.errors import InitmigError
 
     _Verdict = Literal[
         "unsupported",
@@ -127,7 +127,7 @@ def malformed(reason: str, conninfo: str) -> ConfigError:
     if "local user" in reason:
         return _malformed(reason, "set the user in the URL or in PGUSER")
     if unknown := re.search(_UNKNOWN, reason):
-        from initmig import foreign_parameters
+        from initmig.config import foreign_parameters
 
         rest = conninfo.partition("://")[2] or conninfo
         if foreign_parameters.can_be_shown(unknown[1], rest):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from time import monotonic
 
-from initmig.errors import DatabaseRefused, DatabaseUnavailable, InitmigError
+from initmig.core.errors import DatabaseRefused, DatabaseUnavailable, InitmigError
+from initmig.core.records import TYPE_CHECKING
 from initmig.postgres import names
 from initmig.postgres.connecting import open_connection
 from initmig.postgres.errors import TIMEOUT_ID, UNDEFINED_OBJECT, StatementFailed, refused
@@ -18,13 +19,12 @@ from initmig.postgres.parameters import (
     staying,
     timeouts,
 )
-from initmig.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeAlias, TypeVar
 
-    from initmig.events import ParameterIgnored
+    from initmig.core.events import ParameterIgnored
     from initmig.postgres.connection import Connection, Copies, OnNotice, Patience
     from initmig.postgres.parameters import Settings, Wanted
 
@@ -167,7 +167,7 @@ class Session:
         return self._settings.refused != before
 
     def _try(self, wanted: Wanted) -> None:
-        from initmig.causes import cause_of
+        from initmig.core.causes import cause_of
 
         try:
             self.run(f"SET LOCAL {wanted.name} = {wanted.value}; SELECT")
@@ -382,7 +382,7 @@ class Session:
             return
         from contextlib import closing
 
-        from initmig.causes import cause_of
+        from initmig.core.causes import cause_of
         from initmig.postgres.origins import origin_of
 
         [problem] = error.problems

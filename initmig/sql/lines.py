@@ -7,16 +7,16 @@ from array import array
 from bisect import bisect_right
 from functools import cache
 
-from initmig.errors import Place
-from initmig.records import TYPE_CHECKING
+from initmig.core.errors import Place
+from initmig.core.records import TYPE_CHECKING
 from initmig.sql.masking import MASK, hidden_in, masked_problem, secret_values
 from initmig.sql.scanner import extents, octets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from initmig.errors import Problem
-    from initmig.model import Sliceable
+    from initmig.core.errors import Problem
+    from initmig.core.model import Sliceable
 
 _LINE_END = r"\r\n?|\n"
 

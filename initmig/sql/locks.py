@@ -5,7 +5,7 @@ https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES
 
 from __future__ import annotations
 
-from initmig.records import TYPE_CHECKING
+from initmig.core.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

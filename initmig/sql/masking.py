@@ -16,7 +16,7 @@ from initmig.sql.scanner import BETWEEN, extents, mentions, tokens
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from initmig.errors import Problem
+    from initmig.core.errors import Problem
     from initmig.sql.scanner import Token
 
 MASK = "***"

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from initmig.quoting import quote_identifier
+from initmig.core.quoting import quote_identifier
 from initmig.sql.relations import Relations
 from initmig.sql.statements import nodes, read_each
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from initmig.errors import Place
-    from initmig.model import Step
+    from initmig.core.errors import Place
+    from initmig.core.model import Step
     from initmig.sql.relations import Inventory
     from initmig.sql.statements import Node
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from initmig.records import TYPE_CHECKING, Record
+from initmig.core.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

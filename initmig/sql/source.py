@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from initmig.errors import Problem
-from initmig.records import TYPE_CHECKING, Record
+from initmig.core.errors import Problem
+from initmig.core.records import TYPE_CHECKING, Record
 from initmig.sql.lines import Lines, in_characters, offset_of
 from initmig.sql.scanner import (
     Finding,
@@ -22,7 +22,7 @@ from initmig.sql.scanner import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from initmig.errors import Place
+    from initmig.core.errors import Place
     from initmig.sql.scanner import (
         Directive,
     )

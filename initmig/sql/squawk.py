@@ -7,13 +7,13 @@ from json import JSONDecodeError, loads
 from shutil import which
 from typing import TYPE_CHECKING
 
-from initmig.events import SquawkFailed
-from initmig.sql.forecast import Finding
+from initmig.core.events import SquawkFailed
+from initmig.sql.lock_forecast import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from initmig.events import Emit
+    from initmig.core.events import Emit
 
 _NOT_HERE = (
     # initmig sets both, and takes back a file that fails

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from initmig.settings import COMMANDS, SHELLS, TOPICS
-from initmig.usage import settings_of
+from initmig.cli.help import settings_of
+from initmig.config.options import COMMANDS, SHELLS, TOPICS
 from tests.support.command import COMMAND
 from tests.support.shells import complete_in_fish, completing_shell
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from initmig import __version__
-from initmig.settings import COMMANDS, TOPICS
-from initmig.usage import help_text
+from initmig.cli.help import help_text
+from initmig.config.options import COMMANDS, TOPICS
+from initmig.version import __version__
 
 if TYPE_CHECKING:
     from pathlib import Path

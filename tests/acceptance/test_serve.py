@@ -40,13 +40,13 @@ PATHS = ("/healthz", "/readyz", "/metrics", "/nothing")
 PROBE = "SECRET"
 LOOKING_OFTEN = """
 import os
-from initmig import sidecar
-from initmig.config import parse_config
-from initmig.logs import Log
-from initmig.signals import stoppable
+from initmig.commands.serve import serve
+from initmig.config.config import parse_config
+from initmig.reporting.logs import Log
+from initmig.core.signals import stoppable
 config = parse_config(["serve", "--listen=127.0.0.1:0"], os.environ)
 with stoppable():
-    sidecar.serve(config, Log(config.log_level, "text"), interval=0.1)
+    serve.serve(config, Log(config.log_level, "text"), interval=0.1)
 """
 LIMITED_BY_SIGNALS = """
 import resource, signal

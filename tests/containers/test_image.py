@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from initmig import __version__
+from initmig.version import __version__
 from tests.support.docker import (
     REPOSITORY,
     Postgres,
@@ -275,7 +275,7 @@ def test_libraries_and_programs_are_stripped(files: Files) -> None:
 
 def test_the_library_is_bytecode_that_is_not_checked_at_the_start(files: Files) -> None:
     bytecode = {path: file for path, file in files.items() if path.endswith(".pyc")}
-    assert f"{SITE}/initmig/cli.pyc" in bytecode
+    assert f"{SITE}/initmig/cli/main.pyc" in bytecode
     unchecked_hash = (1).to_bytes(4, "little")
     assert {file.content[4:8] for file in bytecode.values()} == {unchecked_hash}
     assert [path for path in files if path.endswith(".py") or "__pycache__" in path] == []

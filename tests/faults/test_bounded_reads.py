@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from initmig import runner
-from initmig.config import parse_config
-from initmig.errors import DatabaseUnavailable
-from initmig.files import list_files
+from initmig.commands import runner
+from initmig.config.config import parse_config
+from initmig.core.errors import DatabaseUnavailable
+from initmig.migrations.files import list_files
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
 

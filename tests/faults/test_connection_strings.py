@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from psycopg import pq
 
-from initmig.dsn import LIBPQ, SCHEMES, Dsn, parse_dsn
+from initmig.config.dsn import LIBPQ, SCHEMES, Dsn, parse_dsn
 from tests.support.connecting import attempt
 from tests.support.hosts import closed_port
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from initmig import runner
-from initmig.config import parse_config
-from initmig.errors import DatabaseUnavailable, InitmigError
-from initmig.files import list_files
+from initmig.commands import runner
+from initmig.config.config import parse_config
+from initmig.core.errors import DatabaseUnavailable, InitmigError
+from initmig.migrations.files import list_files
 from initmig.postgres import Settings
 from initmig.postgres.connecting import open_connection
 from initmig.postgres.notices import LONGEST, MOST
@@ -90,7 +90,7 @@ IDS = {
 # The peak is the process's own, and not, as in its ru_maxrss, that of who started it.
 MEASURED = """
 import os, re, sys
-from initmig.cli import main
+from initmig.cli.main import main
 code = main(sys.argv[1:], os.environ)
 print("peak", re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1], file=sys.stderr)
 sys.exit(code)

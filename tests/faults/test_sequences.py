@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from initmig.cli import main
+from initmig.cli.main import main
 from tests.support.courses import ByHand, Course, Migrate, Rollback, StockYoyo, statuses
 from tests.support.forking import Blow, Forking
 from tests.support.migrations import write

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from initmig.events import StoppedBySignal
-from initmig.logs import event_text
+from initmig.core.events import StoppedBySignal
+from initmig.reporting.logs import event_text
 from tests.faults.test_kill import BLOCKS, BY_PSYCOPG, DATA, MIXED, TRANSACTIONAL
 from tests.support.forking import Fork, Forking
 from tests.support.signalling import AT, REPORT

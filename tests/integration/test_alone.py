@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 import initmig as library
-from initmig.errors import MigrationFailed
-from initmig.model import Migration, MigrationFile, Step
-from initmig.sql.alone import refused_in_transaction
+from initmig.core.errors import MigrationFailed
+from initmig.core.model import Migration, MigrationFile, Step
+from initmig.sql.not_in_transaction import refused_in_transaction
 from tests.support.databases import create_database
 from tests.support.migrations import write
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from initmig import postgres
-from initmig.verification.catalogs import SOURCES
-from initmig.verification.comparison import compare
-from initmig.verification.snapshot import take_snapshot
+from initmig.commands.verify.catalogs import SOURCES
+from initmig.commands.verify.comparison import compare
+from initmig.commands.verify.snapshot import take_snapshot
 from tests.support.changes import CHANGES, ROWS
 from tests.support.databases import Database
 from tests.support.everything import DROP_SUBSCRIPTIONS, everything

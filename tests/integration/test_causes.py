@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from initmig.causes import ENDED_BY, FAILED_BY
+from initmig.core.causes import ENDED_BY, FAILED_BY
 from tests.support.databases import WAIT_FOR_GATE, create_database
 from tests.support.migrations import write
 from tests.support.waiting import wait_until

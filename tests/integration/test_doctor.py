@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from initmig.doctor import outsiders
+from initmig.commands.doctor import outsiders
 from tests.support.databases import Database
 from tests.support.migrations import write
 from tests.support.waiting import wait_until

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from initmig.config import parse_config
-from initmig.doctor.examination import examine, refuse
-from initmig.errors import DatabaseRefused
-from initmig.library import migrate
+from initmig.api import migrate
+from initmig.commands.doctor.doctor import examine, refuse
+from initmig.config.config import parse_config
+from initmig.core.errors import DatabaseRefused
 from tests.support.databases import Database
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from initmig.doctor.checks import Check
+    from initmig.commands.doctor.checks import Check
     from tests.support.command import Initmig
     from tests.support.databases import DatabaseServer
     from tests.support.servers import MakeServer, MakeStandby

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from initmig.config import parse_config
-from initmig.doctor import outsiders
-from initmig.doctor.examination import examine
+from initmig.commands.doctor import outsiders
+from initmig.commands.doctor.doctor import examine
+from initmig.config.config import parse_config
 from tests.support.databases import Database
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer

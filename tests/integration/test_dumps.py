@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from initmig.verification.embedded import clean_environment
+from initmig.commands.verify.embedded import clean_environment
 from tests.support.command import COMMAND
 from tests.support.databases import create_database
 from tests.support.dumps import pg_dump_for

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from initmig.foreign import guide
+from initmig.migrations.foreign import guide
 from tests.support.image import COMMANDS, Image
 
 if TYPE_CHECKING:

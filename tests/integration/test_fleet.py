@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from initmig.quoting import quote_identifier
+from initmig.core.quoting import quote_identifier
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from initmig.inventory import take_inventory
-from initmig.model import Migration, MigrationFile, Step
+from initmig.commands.inventory import take_inventory
+from initmig.core.model import Migration, MigrationFile, Step
 from initmig.postgres import Settings, connect
-from initmig.sql.forecast import Forecast, forecast_of
 from initmig.sql.lines import Lines
+from initmig.sql.lock_forecast import Forecast, forecast_of
 from initmig.sql.locks import LOCK_MODES, strongest
 from tests.support.databases import create_database
 from tests.support.waiting import wait_until

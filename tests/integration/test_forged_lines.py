@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from initmig.visible import CONTINUED
+from initmig.core.visible import CONTINUED
 from tests.support.migrations import write
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 
 import initmig as library
 from dev.programs import find_installation
-from initmig.errors import PlanError
+from initmig.core.errors import PlanError
 from tests.support.databases import ASLEEP, WAIT_FOR_GATE, create_database
 from tests.support.dumps import pg_dump_for
 from tests.support.migrations import write

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import initmig
-from initmig.errors import ConfigError, MigrationFailed, PlanError
-from initmig.events import Finished, HistoryRead, MigrationApplied
+from initmig.core.errors import ConfigError, MigrationFailed, PlanError
+from initmig.core.events import Finished, HistoryRead, MigrationApplied
 from tests.support.migrations import write
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from initmig.events import Event
+    from initmig.core.events import Event
     from tests.support.databases import Database
 
 FILES = {

@@ -33,7 +33,7 @@ SIZE = 30 * MIB
 # The peak is the process's own, and not, as in its ru_maxrss, that of who started it.
 MEASURED = """
 import os, re, sys
-from initmig.cli import main
+from initmig.cli.main import main
 code = main(sys.argv[1:], os.environ)
 print("measured", code, re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1],
     os.times().user + os.times().system)

@@ -331,12 +331,12 @@ def test_record_says_how_long_the_migration_took(
 
 LOADED = """
 import json, os, sys
-from initmig.cli import main
+from initmig.cli.main import main
 print(json.dumps([main(["migrate"], os.environ), sorted(sys.modules)]))
 """
 
 
-NOT_FOR_SQL = ("blocks", "importing", "piecewise", "python_migration", "sql_parts")
+NOT_FOR_SQL = ("blocks", "importing", "non_transactional", "python_migration", "sql_parts")
 
 
 def test_to_apply_sql_nothing_is_imported_that_only_others_need(

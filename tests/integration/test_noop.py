@@ -35,7 +35,7 @@ READ_ALL = (
 )
 LOADED = """
 import os, sys
-from initmig.cli import main
+from initmig.cli.main import main
 print(main(["migrate"], os.environ), *sys.modules)
 """
 
@@ -175,11 +175,11 @@ def test_noop_imports_no_more_than_it_needs(
     result = processes.start(command, env=env).result()
     code, *modules = result.out.split()
     assert code == "0", result.err
-    assert "initmig.runner" in modules
+    assert "initmig.commands.runner" in modules
     ours = {name for name in modules if name.startswith("initmig.")}
-    rooms = ["engine", "executor", "lock", "queue", "writer", "sidecar", "sql", "masking"]
-    rooms += ["usage", "completion", "suggestions", "terminal"]
-    assert ours & {f"initmig.{room}" for room in rooms} == set()
+    others = ["engine", "locking", "sql", "commands.writer", "commands.serve"]
+    others += ["cli.help", "cli.completion", "config.suggestions", "reporting.terminal"]
+    assert ours & {f"initmig.{each}" for each in others} == set()
     assert "initmig.postgres.dbapi" not in ours
     foreign = {name.partition(".")[0] for name in modules}
     assert foreign & {"psycopg", "yoyo", "sqlparse", "tenacity", "pgparse", "asyncio"} == set()

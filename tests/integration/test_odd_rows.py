@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from psycopg import sql
 
-from initmig import runner
-from initmig.config import parse_config
-from initmig.files import list_files
+from initmig.commands import runner
+from initmig.config.config import parse_config
+from initmig.migrations.files import list_files
 from tests.support.migrations import write
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from initmig.commands.verify.embedded import find_programs
 from initmig.postgres.parameters import Settings
 from initmig.postgres.programs import for_programs
-from initmig.verification.embedded import find_programs
 from tests.support.secret_forms import CANARY
 
 if TYPE_CHECKING:

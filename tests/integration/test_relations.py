@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from initmig.inventory import take_inventory
+from initmig.commands.inventory import take_inventory
 from initmig.sql.relations import Inventory, Relations
 from initmig.sql.statements import read_each
 from tests.support.databases import create_database

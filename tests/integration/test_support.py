@@ -17,7 +17,7 @@ import pytest
 
 from dev.postgres import Server
 from dev.programs import find_installation, installation_for, programs_of
-from initmig.verification.embedded import unprivileged_account
+from initmig.commands.verify.embedded import unprivileged_account
 from tests.support.command import COMMAND, Initmig
 from tests.support.databases import Database, DatabaseServer, create_database
 from tests.support.hosts import closed_port, deaf_port

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from initmig.terminal.cells import cells
+from initmig.reporting.terminal.cells import cells
 from tests.support.migrations import write
 from tests.support.terminal import Terminal, unstyled
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from initmig.quoting import quote_literal
+from initmig.core.quoting import quote_literal
 from tests.faults.test_journal import ALONE, Image
 from tests.support.databases import create_database
 from tests.support.migrations import write

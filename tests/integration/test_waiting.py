@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
-from initmig.errors import DatabaseUnavailable
+from initmig.core.errors import DatabaseUnavailable
 from initmig.postgres import Settings, connect
 from tests.support.databases import Database, create_database
 from tests.support.hosts import closed_port, deaf_port

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg
 import pytest
 
+from initmig.core.rhythm import Rhythm
+from initmig.locking.blockers import Watch, _Blocker, _blocker, deadlocked_with
 from initmig.postgres import Session, Settings, connect
-from initmig.rhythm import Rhythm
-from initmig.watching import Watch, _Blocker, _blocker, deadlocked_with
 from tests.support.databases import Database, create_database
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from initmig.events import Event, StatementRunning
+    from initmig.core.events import Event, StatementRunning
     from tests.support.command import Initmig
     from tests.support.databases import DatabaseServer
     from tests.support.processes import Result

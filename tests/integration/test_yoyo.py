@@ -16,8 +16,8 @@ from yoyo.migrations import topological_sort
 from yoyo.topologicalsort import CycleError
 
 from initmig import engine
-from initmig.errors import ConfigError
-from initmig.files import list_files
+from initmig.core.errors import ConfigError
+from initmig.migrations.files import list_files
 from tests.support.migrations import write
 from tests.support.yoyo import yoyo_url
 

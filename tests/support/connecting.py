@@ -8,12 +8,12 @@ import pytest
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 
-from initmig.errors import InitmigError
+from initmig.core.errors import InitmigError
 from initmig.postgres import LoginRefused, Settings
 from initmig.postgres.connecting import open_connection
 
 if TYPE_CHECKING:
-    from initmig.events import ParameterIgnored
+    from initmig.core.events import ParameterIgnored
 
 KINDS = pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
 """For a test that takes *python*: a connection by libpq alone, and one by psycopg."""

@@ -9,7 +9,7 @@ from dev.programs import clients_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from initmig.verification.embedded import Installation
+    from initmig.commands.verify.embedded import Installation
 
 
 def pg_dump_for(server: Installation, folder: Path) -> Path:

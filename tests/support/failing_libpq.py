@@ -130,7 +130,7 @@ def around(env: MutableMapping[str, str]) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    from initmig.cli import main
+    from initmig.cli.main import main
 
     with around(os.environ):
         code = main(sys.argv[1:], os.environ)

@@ -29,8 +29,9 @@ from contextlib import nullcontext
 from importlib import import_module
 from select import select
 around = import_module(sys.argv[2]).around if sys.argv[2:] else nullcontext
-import initmig.cli, initmig.engine.python_migration, initmig.engine.sql_parts, initmig.intake
-import initmig.postgres.refusals, initmig.queue, initmig.runner, initmig.writer
+import initmig.cli.main, initmig.engine.python_migration, initmig.engine.sql_parts
+import initmig.history.intake, initmig.postgres.refusals, initmig.locking.queue
+import initmig.commands.runner, initmig.commands.writer
 import difflib, pgparse, psycopg, tenacity
 gc.freeze()
 
@@ -47,7 +48,7 @@ def run(order, out, err, end):
     os.closerange(3, end + 1)
     try:
         with around(os.environ):
-            initmig.cli.run()
+            initmig.cli.main.run()
     except SystemExit as ended:
         return ended.code
     except BaseException:

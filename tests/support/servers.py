@@ -25,7 +25,7 @@ from dev.programs import (
     installation_for,
     programs_of,
 )
-from initmig.verification.embedded import PostgresError
+from initmig.commands.verify.embedded import PostgresError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

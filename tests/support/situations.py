@@ -6,7 +6,7 @@ import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from initmig import catalog
+from initmig.engine import catalog
 from initmig.postgres import Settings, connect
 from initmig.postgres.origins import origin_of
 from initmig.sql.statements import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from initmig.model import Step
+from initmig.core.model import Step
 from initmig.sql.lines import Lines
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from initmig import engine
-from initmig.files import list_files
-from initmig.model import Migration, MigrationFile
-from initmig.sql.alone import Refused, advice_after, refused_in_transaction
+from initmig.core.model import Migration, MigrationFile
+from initmig.migrations.files import list_files
+from initmig.sql.not_in_transaction import Refused, advice_after, refused_in_transaction
 from tests.support.migrations import write
 
 if TYPE_CHECKING:

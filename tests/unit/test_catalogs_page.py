@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dev.catalog_page import PAGE, page_with_table
-from initmig.verification.catalogs import SOURCES
+from initmig.commands.verify.catalogs import SOURCES
 from tests.support.changes import CHANGES, ROWS
 
 CATALOGS = sorted({source.catalog for source in SOURCES})

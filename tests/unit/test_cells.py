@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initmig.terminal.cells import cells, shortened, shortened_inside, wrapped
-from initmig.terminal.layout import FIXED, ID, NAME, PROSE, SQL, WORDS, fitted, laid_out
-from initmig.terminal.screen import PLAIN, Screen, Styled
+from initmig.reporting.terminal.cells import cells, shortened, shortened_inside, wrapped
+from initmig.reporting.terminal.layout import FIXED, ID, NAME, PROSE, SQL, WORDS, fitted, laid_out
+from initmig.reporting.terminal.screen import PLAIN, Screen, Styled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from initmig.doctor.facts import Commits, Found, Limit, Server, Setting, Timeout, Worker
-from initmig.doctor.rights import of_need, of_refused_role
-from initmig.doctor.situation import (
+from initmig.commands.doctor.facts import Commits, Found, Limit, Server, Setting, Timeout, Worker
+from initmig.commands.doctor.privileges import of_need, of_refused_role
+from initmig.commands.doctor.server_checks import (
     of_clock,
     of_limits,
     of_settings,
@@ -16,12 +16,12 @@ from initmig.doctor.situation import (
     of_tls,
     of_version,
 )
-from initmig.errors import Problem, ServerMessage
-from initmig.sql.needs import Need, Relation, Requires, Stated, Uses
+from initmig.core.errors import Problem, ServerMessage
+from initmig.sql.requirements import Need, Relation, Requires, Stated, Uses
 from tests.support.steps import step_of
 
 if TYPE_CHECKING:
-    from initmig.doctor.checks import Check
+    from initmig.commands.doctor.checks import Check
 
 SERVER = Server(
     version_number=180001,

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initmig.verification.comparison import compare
+from initmig.commands.verify.comparison import compare
 
 SNAPSHOTS = st.dictionaries(
     st.sampled_from(["table a", "table b", "function f()"]),

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initmig.config import Config, parse_config, parse_reporting
-from initmig.errors import ConfigError, Problem
-from initmig.quoting import join_names, split_names
-from initmig.settings import COMMANDS, SETTINGS, Address, Option, Secret, Shard
+from initmig.config.config import Config, parse_config, parse_reporting
+from initmig.config.options import COMMANDS, SETTINGS, Address, Option, Secret, Shard
+from initmig.core.errors import ConfigError, Problem
+from initmig.core.quoting import join_names, split_names
 
 # A text for each setting, and what it has to become.
 GIVEN = {

@@ -10,8 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from yoyo.migrations import read_sql_migration
 
-from initmig.errors import ConfigError
-from initmig.files import list_files, parse_sql, read
+from initmig.core.errors import ConfigError
+from initmig.migrations.files import list_files, parse_sql, read
 from tests.support.migrations import write
 
 READ_ALIKE = {

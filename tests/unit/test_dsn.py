@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-from initmig.dsn import Dsn, mask_secrets, parse_dsn
+from initmig.config.dsn import Dsn, mask_secrets, parse_dsn
 
 PASSWORDS = st.text("abcdefghXYZ0189@:/?#%&=' \\\"[],;.$!*é漢", min_size=1, max_size=24)
 PLACES = st.sampled_from(["{}", "could not use {}", "line 1\n{}\nline 3", "x='{}'"])

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initmig.durations import format_duration, parse_duration
+from initmig.core.durations import format_duration, parse_duration
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from initmig.errors import Place, Problem
-from initmig.events import Failed
-from initmig.logs import Log
-from initmig.usage import EXIT_CODES
+from initmig.cli.help import EXIT_CODES
+from initmig.core.errors import Place, Problem
+from initmig.core.events import Failed
+from initmig.reporting.logs import Log
 
 PROJECT = Path(__file__).parents[2]
 PAGE = (PROJECT / "docs" / "reference" / "errors.md").read_text()

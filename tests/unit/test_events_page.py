@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from initmig import events
-from initmig.events import ServerNotice
-from initmig.records import Record
+from initmig.core import events
+from initmig.core.events import ServerNotice
+from initmig.core.records import Record
 from tests.unit.test_logs import EVENTS, logged_json
 
 if TYPE_CHECKING:

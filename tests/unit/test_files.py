@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from initmig.errors import ConfigError, Place, Problem
-from initmig.files import checksum, dependencies, list_files, parse_sql, read
-from initmig.model import MigrationFile
+from initmig.core.errors import ConfigError, Place, Problem
+from initmig.core.model import MigrationFile
+from initmig.migrations.files import checksum, dependencies, list_files, parse_sql, read
 from tests.support.migrations import write
 
 

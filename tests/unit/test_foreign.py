@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from initmig.foreign import (
+from initmig.migrations.foreign import (
     GUIDES,
     HISTORY_TABLES,
     guide,

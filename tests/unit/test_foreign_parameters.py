@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from psycopg import pq
 
-from initmig.dsn import LIBPQ, parse_dsn
+from initmig.config.dsn import LIBPQ, parse_dsn
 
 # By the documentation of each program.
 OTHERS = {

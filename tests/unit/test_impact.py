@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initmig.rehearsal import impact
-from initmig.rehearsal.impact import Footprint, Relation, TableImpact
+from initmig.commands.rehearse import impact
+from initmig.commands.rehearse.impact import Footprint, Relation, TableImpact
 from initmig.sql import locks
 
 RELATIONS = {

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 import pytest
 
 import initmig
-from initmig.engine.outbox import Script
+from initmig.core.model import Migration, MigrationFile, Step
+from initmig.engine.batch import Script
 from initmig.engine.python_strings import PythonStrings
 from initmig.engine.sql_parts import parts_of, statements_of
-from initmig.model import Migration, MigrationFile, Step
-from initmig.sql.alone import refused_in_transaction
-from initmig.sql.forecast import Finding, forecast_of
 from initmig.sql.leftovers import changes, left
 from initmig.sql.lines import Lines
+from initmig.sql.lock_forecast import Finding, forecast_of
 from initmig.sql.masking import mask_sql
-from initmig.sql.needs import outstanding, read_needs
+from initmig.sql.not_in_transaction import refused_in_transaction
 from initmig.sql.relations import Inventory, Relation
+from initmig.sql.requirements import outstanding, read_needs
 from initmig.sql.scanner import octets, spans
 from initmig.sql.source import Source
 from tests.support.steps import step_of

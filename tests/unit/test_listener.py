@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from initmig.events import Listening, RequestFailed
-from initmig.listener import (
+from initmig.commands.serve.listener import (
     Answer,
     _Client,
     completeness,
@@ -21,12 +20,13 @@ from initmig.listener import (
     plain,
     to_close,
 )
-from initmig.settings import Address
+from initmig.config.options import Address
+from initmig.core.events import Listening, RequestFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from initmig.events import Event
+    from initmig.core.events import Event
 
 LARGE = b"x" * 30_000_000
 LINE = b"GET / HTTP/1.1\r\n"

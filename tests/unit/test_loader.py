@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from initmig.core.errors import ConfigError
+from initmig.core.events import LargeFileRead
+from initmig.core.model import MigrationFile
 from initmig.engine import load
-from initmig.errors import ConfigError
-from initmig.events import LargeFileRead
-from initmig.model import MigrationFile
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from initmig.events import Event
+    from initmig.core.events import Event
 
 SQL = "SELECT 1"
 ALONE = f"-- transactional: false\n{SQL}"

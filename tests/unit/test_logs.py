@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initmig import events
-from initmig.errors import Place, Problem, ServerMessage
-from initmig.events import Failed, NothingPending, ServerNotice
-from initmig.logs import Log, event_text, event_words, problem_text
-from initmig.records import Record
+from initmig.core import events
+from initmig.core.errors import Place, Problem, ServerMessage
+from initmig.core.events import Failed, NothingPending, ServerNotice
+from initmig.core.records import Record
+from initmig.reporting.logs import Log, event_text, event_words, problem_text
 
 if TYPE_CHECKING:
-    from initmig.events import Event
+    from initmig.core.events import Event
 
 PROBLEM = Problem(
     "migration-failed",

@@ -11,8 +11,8 @@ from cmarkgfm.cmark import Options
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initmig.markdown import code, prose, row
-from initmig.visible import in_one_line
+from initmig.core.visible import in_one_line
+from initmig.reporting.markdown import code, prose, row
 
 OURS = {"ul", "li", "p", "table", "thead", "tbody", "tr", "th", "td", "code"}
 REFERENCES = re.compile(

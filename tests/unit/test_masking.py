@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initmig.dsn import mask_secrets
+from initmig.config.dsn import mask_secrets
+from initmig.core.errors import Problem, ServerMessage
 from initmig.engine.python_strings import PythonStrings, without_strings
-from initmig.errors import Problem, ServerMessage
 from initmig.sql.lines import Lines
 from initmig.sql.masking import mask_sql, masked_problem, secret_values, secrets_in
 from initmig.sql.scanner import octets

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from initmig.rehearsal.merging import own_marks
+from initmig.commands.rehearse.shared_transaction import own_marks
 
 # 2026-11-30 20:41:37.129650+00 in transaction 754
 MARKS = own_marks("37", "129650", "1796071297", "754")

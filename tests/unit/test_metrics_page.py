@@ -8,8 +8,8 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from initmig.events import HistoryRead
-from initmig.sidecar import State, after, answer, exposition
+from initmig.commands.serve.serve import State, after, answer, exposition
+from initmig.core.events import HistoryRead
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 TEXT = PAGE.read_text()

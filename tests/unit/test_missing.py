@@ -11,7 +11,7 @@ from initmig.sql.relations import Inventory, Program, Relation
 from tests.support.steps import step_of
 
 if TYPE_CHECKING:
-    from initmig.model import Step
+    from initmig.core.model import Step
 
 INVENTORY = Inventory(
     path=("public",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from initmig.sql.needs import (
+from initmig.sql.requirements import (
     Creates,
     Fills,
     Makes,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from initmig.engine.large_files import Pieces
 from initmig.engine.lazy import Lazy
-from initmig.engine.pieces import Pieces
 from initmig.sql.statements import Found
 
 SLICES = st.builds(slice, *[st.none() | st.integers(-12, 12)] * 2)

@@ -5,10 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initmig import planning
-from initmig.errors import PlanError, Problem
-from initmig.events import Changed, OutOfOrder, RollbackSkipped
-from initmig.model import (
+from initmig.core.errors import PlanError, Problem
+from initmig.core.events import Changed, OutOfOrder, RollbackSkipped
+from initmig.core.model import (
     AppliedMigration,
     Listing,
     Migration,
@@ -16,6 +15,7 @@ from initmig.model import (
     Step,
     Unfinished,
 )
+from initmig.migrations import planning
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 NAMES = st.lists(st.text("abc0_", min_size=1, max_size=4), unique=True, max_size=8)

@@ -10,7 +10,7 @@ import pytest
 
 from dev import programs
 from dev.programs import NPM_PINS, clients_of, install_npm_packages, programs_of
-from initmig.verification.embedded import Installation, PostgresError
+from initmig.commands.verify.embedded import Installation, PostgresError
 
 # Does what `npm ci` does, as far as it matters here, and notes that it ran.
 NPM = """#!/bin/sh

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from initmig import events
-from initmig.logs import Log
-from initmig.terminal import progress
-from initmig.terminal.cells import cells
-from initmig.terminal.display import Display
-from initmig.terminal.progress import Progress, Work
-from initmig.terminal.screen import Screen
+from initmig.core import events
+from initmig.reporting.logs import Log
+from initmig.reporting.terminal import progress
+from initmig.reporting.terminal.cells import cells
+from initmig.reporting.terminal.display import Display
+from initmig.reporting.terminal.progress import Progress, Work
+from initmig.reporting.terminal.screen import Screen
 from tests.support.terminal import Terminal
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dev.reference_pages import PAGES, with_tables
-from initmig.settings import COMMANDS, OPTIONS, SETTINGS
-from initmig.usage import EXIT_CODES
+from initmig.cli.help import EXIT_CODES
+from initmig.config.options import COMMANDS, OPTIONS, SETTINGS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from initmig.rhythm import Rhythm
+from initmig.core.rhythm import Rhythm
 
 
 def reports(rhythm: Rhythm, *, seconds: int, about: dict[int, str] | None = None) -> list[int]:

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from initmig.errors import ConfigError
-from initmig.files import list_files
-from initmig.scaffold import write_migration
+from initmig.core.errors import ConfigError
+from initmig.migrations.files import list_files
+from initmig.migrations.scaffold import write_migration
 from tests.support.migrations import write
 
 NOON = 1_700_000_000.0

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from initmig.events import (
+from initmig.commands.serve.serve import State, after, answer, exposition, obstacles
+from initmig.core.events import (
     AppliedElsewhere,
     Connected,
     Finished,
@@ -18,10 +19,9 @@ from initmig.events import (
     WaitingForYoyo,
     WaitingInQueue,
 )
-from initmig.sidecar import State, after, answer, exposition, obstacles
 
 if TYPE_CHECKING:
-    from initmig.events import Event
+    from initmig.core.events import Event
 
 BEGUN = State(begun=100.0)
 RUNNING = "the run has not finished"

@@ -9,11 +9,11 @@ from zipfile import ZipFile
 
 import pytest
 
-from initmig.config import parse_config
-from initmig.errors import ConfigError, Problem
-from initmig.files import list_files, look_beside
-from initmig.sources import expand, to_write_in
-from initmig.targets import read_targets
+from initmig.config.config import parse_config
+from initmig.config.targets import read_targets
+from initmig.core.errors import ConfigError, Problem
+from initmig.migrations.files import list_files, look_beside
+from initmig.migrations.sources import expand, to_write_in
 from tests.support.migrations import write
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def test_a_source_that_names_no_folder_is_an_error(
 
 def test_an_isolated_python_says_where_it_looks() -> None:
     script = (
-        "import sys\nfrom initmig.sources import expand\nfound = []\n"
+        "import sys\nfrom initmig.migrations.sources import expand\nfound = []\n"
         "expand(['package:nowhere:m'], found)\nprint(found[0].hint, sys.path[-1], sep='\\n')"
     )
     argv = [sys.executable, "-I", "-c", script]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initmig.errors import Place
+from initmig.core.errors import Place
 from initmig.sql.lines import Lines, characters, in_characters, offset_of
 from initmig.sql.scanner import (
     Directive,

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from initmig.config import parse_config
-from initmig.errors import ConfigError, Problem
-from initmig.settings import COMMANDS, OPTIONS
-from initmig.suggestions import COMMANDS_ELSEWHERE, FLAGS_ELSEWHERE, Elsewhere, nearest
+from initmig.config.config import parse_config
+from initmig.config.options import COMMANDS, OPTIONS
+from initmig.config.suggestions import COMMANDS_ELSEWHERE, FLAGS_ELSEWHERE, Elsewhere, nearest
+from initmig.core.errors import ConfigError, Problem
 
 EVERY_ROW = (*COMMANDS_ELSEWHERE, *FLAGS_ELSEWHERE)
 

@@ -4,7 +4,7 @@ from tempfile import TemporaryDirectory
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initmig.termination import LIMIT_BYTES, write_outcome
+from initmig.reporting.termination import LIMIT_BYTES, write_outcome
 
 
 def outcome_of(text: str, folder: Path) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from initmig.usage import EXIT_CODES
+from initmig.cli.help import EXIT_CODES
 
 DOCS = Path(__file__).parents[2] / "docs"
 TROUBLESHOOTING = (DOCS / "troubleshooting.md").read_text()

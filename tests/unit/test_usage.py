@@ -3,10 +3,7 @@ import shlex
 
 import pytest
 
-from initmig import errors
-from initmig.config import Config, parse_config
-from initmig.settings import ABOUT_ITSELF, COMMANDS, SETTINGS, TOPICS, Option, Secret
-from initmig.usage import (
+from initmig.cli.help import (
     ENDS_WITH,
     EXAMPLES,
     EXIT_CODES,
@@ -16,6 +13,9 @@ from initmig.usage import (
     settings_of,
     usage_line,
 )
+from initmig.config.config import Config, parse_config
+from initmig.config.options import ABOUT_ITSELF, COMMANDS, SETTINGS, TOPICS, Option, Secret
+from initmig.core import errors
 from tests.unit.test_config import GIVEN
 
 each_setting = pytest.mark.parametrize("option", SETTINGS, ids=lambda option: option.flag)

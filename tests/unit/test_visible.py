@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initmig.visible import CONTINUED, in_lines, in_one_line, keeping_lines, to_json
+from initmig.core.visible import CONTINUED, in_lines, in_one_line, keeping_lines, to_json
 
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 ANYTHING = st.text(st.characters(categories=None))

@@ -6,16 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from initmig.clock import Clock
-from initmig.errors import DatabaseRefused, DatabaseUnavailable, InitmigError, MigrationsPending
-from initmig.events import Connected, WaitingForDatabase, WaitingForMigrations
+from initmig.core.clock import Clock
+from initmig.core.errors import (
+    DatabaseRefused,
+    DatabaseUnavailable,
+    InitmigError,
+    MigrationsPending,
+)
+from initmig.core.events import Connected, WaitingForDatabase, WaitingForMigrations
 from initmig.postgres import LoginRefused
-from initmig.waiting import Outage, with_session
+from initmig.postgres.waiting import Outage, with_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from initmig.events import Event
+    from initmig.core.events import Event
 
 CLOSED = DatabaseUnavailable("database-unavailable", "Connection refused")
 STARTING = DatabaseUnavailable("database-unavailable", "the database system is starting up")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from yoyo.scripts.main import make_argparser
 
-from initmig.config import parse_config
+from initmig.config.config import parse_config
 
 TESTS = Path(__file__).parents[1]
 DOCS = TESTS.parent / "docs"

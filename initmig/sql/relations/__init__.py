@@ -6,7 +6,6 @@ PostgreSQL's own rules for names. What a function, a DO block or an extension ma
 
 from __future__ import annotations
 
-from initmig.sql.relations.following import Relations, cascades
 from initmig.sql.relations.names import RELATIONS, SERIAL, made_name
 from initmig.sql.relations.records import (
     ForeignKey,
@@ -16,6 +15,7 @@ from initmig.sql.relations.records import (
     Uses,
     read_inventory,
 )
+from initmig.sql.relations.tracking import Relations, cascades
 
 __all__ = [
     "RELATIONS",

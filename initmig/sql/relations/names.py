@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from initmig.quoting import LONGEST_NAME_BYTES, quote_identifier
+from initmig.core.quoting import LONGEST_NAME_BYTES, quote_identifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,0 +1,5 @@
+"""`python -m initmig` is the installed command."""
+
+from initmig.cli.main import run
+
+run()

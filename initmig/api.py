@@ -1,0 +1,148 @@
+"""The commands as functions, for tests and tools: the same settings, behaviour and errors."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+from initmig.commands import runner
+from initmig.config.config import parse_config
+from initmig.core.events import MigrationApplied, MigrationRolledBack
+from initmig.core.quoting import join_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from initmig.commands.verify.comparison import Verdict
+    from initmig.config.config import Config
+    from initmig.core.events import Emit, Event
+    from initmig.core.model import MigrationStatus
+
+    Path = str | os.PathLike[str]
+
+
+class Settings(TypedDict, total=False):
+    """The settings of the commands, named as their flags; durations as there, or in seconds.
+
+    What is not given comes from the environment, then from the default, as in the commands.
+    """
+
+    database_url: str
+    migrations: Path | Sequence[Path]
+    schema: str | Sequence[str]
+    """As ``--schema``, or a sequence of names, each as it is."""
+    history_schema: str
+    history_table: str
+    role: str
+    wait_timeout: str | float
+    queue_timeout: str | float
+    lock_timeout: str | float
+    lock_retries: int
+    statement_timeout: str | float
+    transaction: str
+    out_of_order: str
+    changed: str
+    foreign: str
+    allow_empty: bool
+
+
+def _nobody(_: Event) -> None:
+    pass
+
+
+def migrate(
+    *, to: str = "", on_event: Emit = _nobody, **settings: Unpack[Settings]
+) -> tuple[str, ...]:
+    """Apply what is pending, up to and with *to*; the ids that this call has applied, in order.
+
+    :raises InitmigError: as `initmig migrate`; what was applied before stays
+    """
+    return _ids(MigrationApplied, runner.migrate, _config("migrate", settings, to=to), on_event)
+
+
+def rollback(
+    *,
+    to: str = "",
+    steps: int = 0,
+    all: bool = False,
+    irreversible: str = "",
+    on_event: Emit = _nobody,
+    **settings: Unpack[Settings],
+) -> tuple[str, ...]:
+    """Undo what was applied after *to*, the last *steps*, or *all*; the ids undone, in order.
+
+    *irreversible* is "fail" or "skip", as `initmig rollback --irreversible`.
+
+    :raises InitmigError: as `initmig rollback`; what was undone before stays so
+    """
+    config = _config("rollback", settings, to=to, steps=steps, all=all, irreversible=irreversible)
+    return _ids(MigrationRolledBack, runner.rollback, config, on_event)
+
+
+def status(
+    *, on_event: Emit = _nobody, **settings: Unpack[Settings]
+) -> tuple[MigrationStatus, ...]:
+    """Every migration and what is known of it, as `initmig status` shows it.
+
+    :raises InitmigError: as `initmig status`
+    """
+    return runner.status(_config("status", settings), on_event)
+
+
+def verify(
+    *,
+    require_rollback: bool = False,
+    from_baseline: str = "",
+    on_event: Emit = _nobody,
+    **settings: Unpack[Settings],
+) -> tuple[Verdict, ...]:
+    """On a scratch database, what became of each migration there and back.
+
+    One that is not accepted has ``problems``; `initmig verify` fails with all of them.
+
+    :raises InitmigError: there is no scratch database, or a file cannot be read
+    """
+    from initmig.commands.verify.verify import verify as verify_all
+
+    config = _config(
+        "verify", settings, require_rollback=require_rollback, from_baseline=from_baseline
+    )
+    return verify_all(config, on_event)
+
+
+def _config(command: str, settings: Settings, **options: str | int) -> Config:
+    """:raises ConfigError: with every problem of the values."""
+    given = {**settings, **options}
+    flags = (_flag(name, value) for name, value in given.items() if value or name in settings)
+    return parse_config([command, *flags], os.environ)
+
+
+def _flag(name: str, value: object) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    if value is True:
+        return flag
+    if value is False:
+        return f"{flag}=no"
+    if isinstance(value, (str, int, float, os.PathLike)):
+        return f"{flag}={value}"
+    assert isinstance(value, (list, tuple))  # noqa: S101
+    join = join_names if name == "schema" else ",".join
+    return f"{flag}={join(map(str, value))}"
+
+
+def _ids(
+    kind: type[MigrationApplied | MigrationRolledBack],
+    use_case: Callable[[Config, Emit], None],
+    config: Config,
+    on_event: Emit,
+) -> tuple[str, ...]:
+    """The ids that *use_case* tells of by events of this *kind*."""
+    ids: list[str] = []
+
+    def emit(event: Event) -> None:
+        if isinstance(event, kind):
+            ids.append(event.id)
+        on_event(event)
+
+    use_case(config, emit)
+    return tuple(ids)

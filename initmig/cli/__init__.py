@@ -1,0 +1,1 @@
+"""Takes arguments, renders results, and returns the exit code."""

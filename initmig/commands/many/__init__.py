@@ -1,0 +1,1 @@
+"""`migrate` for many databases or schemas in one run."""

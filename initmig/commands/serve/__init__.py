@@ -1,0 +1,1 @@
+"""`serve`: migrates, then answers readiness probes and metrics requests."""

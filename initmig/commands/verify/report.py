@@ -1,0 +1,62 @@
+"""The verdicts for stdout, as text and as JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from initmig.core.visible import in_one_line, keeping_lines, to_json
+from initmig.reporting.tables import blocks
+from initmig.reporting.terminal.layout import ID, WORDS, fitted
+from initmig.reporting.terminal.screen import PLAIN, Styled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from initmig.commands.verify.comparison import Verdict
+    from initmig.reporting.terminal.screen import Line, Screen
+
+_KINDS = (ID, WORDS)
+_STYLES = {"ok": "green", "irreversible": "yellow", "not reached": "yellow"}
+_DIFFERENCE_STYLES = {"-": "red", "+": "green"}
+
+
+def verdicts_text(
+    verdicts: Sequence[Verdict], screen: Screen = PLAIN, *, baseline: str = ""
+) -> str:
+    """One line for each verdict, and below it what the rollback has not restored.
+
+    The *baseline* is the dump that they began with, if any.
+    """
+    if not verdicts:
+        return f"all migrations are in {in_one_line(baseline)}" if baseline else "no migrations"
+    rows = [(_name(each), Styled(each.state, _STYLES.get(each.state, "red"))) for each in verdicts]
+    return screen.text(
+        line
+        for verdict, row in zip(verdicts, blocks(rows, screen, _KINDS), strict=True)
+        for line in (*row, *_difference(verdict, screen.width))
+    )
+
+
+def _difference(verdict: Verdict, width: int) -> Iterator[Line]:
+    for each in verdict.difference:
+        text = keeping_lines(each)
+        yield from fitted(["  ", Styled(text, _DIFFERENCE_STYLES.get(each[:1], ""))], width, 6)
+
+
+def _name(verdict: Verdict) -> str:
+    return verdict.id if verdict.path else "all, rolled back and applied again"
+
+
+def verdicts_json(verdicts: Iterable[Verdict]) -> str:
+    """A JSON document with every verdict; the one about all of them has no path."""
+    records = [
+        {
+            "id": verdict.id,
+            "state": verdict.state,
+            "path": verdict.path or None,
+            "difference": verdict.difference,
+            "problems": [problem.message for problem in verdict.problems],
+        }
+        for verdict in verdicts
+    ]
+    return to_json({"verdicts": records}, indent=2)

@@ -1,0 +1,1 @@
+"""What every other package uses: errors, events, records, and time."""

@@ -1,0 +1,43 @@
+"""Who is applying, without asking DNS and without needing a passwd entry."""
+
+from __future__ import annotations
+
+import os
+
+from initmig.core.records import Record
+from initmig.version import __version__
+
+_LONGEST_RECORDED = 255
+"""Characters of the columns in yoyo's log."""
+
+
+class Identity(Record):
+    """What is recorded beside each migration."""
+
+    user: str
+    host: str
+    version: str
+
+
+def who_am_i() -> Identity:
+    """The user by name or as ``uid-N``, the host's own name for itself, initmig's version.
+
+    Names are cut off where they do not fit into the history.
+    """
+    names = (_user(), os.uname().nodename)
+    user, host = (_as_unicode(each)[:_LONGEST_RECORDED] for each in names)
+    return Identity(user, host, __version__)
+
+
+def _as_unicode(name: str) -> str:
+    """*name* with a mark for each byte that is not UTF-8, which the server would refuse."""
+    return name.encode(errors="replace").decode()
+
+
+def _user() -> str:
+    try:
+        import pwd
+
+        return pwd.getpwuid(os.getuid()).pw_name
+    except (ImportError, KeyError):
+        return f"uid-{os.getuid()}"

@@ -1,0 +1,415 @@
+"""One migration, one transaction: runs what the plan says, tries again what others spoiled."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from initmig.core.causes import cause_of, is_canceled, is_spoiled
+from initmig.core.errors import InitmigError, MigrationFailed, Place
+from initmig.core.events import (
+    HookRan,
+    MigrationApplied,
+    MigrationRecorded,
+    MigrationRetried,
+    MigrationRolledBack,
+    MigrationStarted,
+)
+from initmig.core.identity import who_am_i
+from initmig.core.model import HOOK
+from initmig.core.rhythm import Rhythm
+from initmig.engine.backend import Backend, create_lock_table
+from initmig.history import store
+from initmig.locking.blockers import Watch
+from initmig.locking.lock import migration_lock
+from initmig.locking.queue import Queue, read_facts
+from initmig.postgres import (
+    READ_ONLY,
+    ClientFailed,
+    StatementFailed,
+    out_of_memory,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from initmig.core.clock import Clock
+    from initmig.core.errors import Problem
+    from initmig.core.events import (
+        Emit,
+        Event,
+    )
+    from initmig.core.model import Migration
+    from initmig.locking.lock import Held
+    from initmig.postgres import Session
+
+_T = TypeVar("_T")
+
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 30.0
+_LIVE_SECONDS = 2.0
+_LOOK_UP_SECONDS = 1.0
+"""A signal has to end a run in less than five."""
+
+
+class Limits(NamedTuple):
+    """How long to wait and to run (seconds, 0 for no limit), and how often to try again."""
+
+    queue_timeout: float
+    lock_timeout: float
+    statement_timeout: float
+    lock_retries: int
+    live: bool = False
+    """Whether to report every few seconds what a statement is doing."""
+
+
+class Executor:
+    """Applies and rolls back on one session; the caller holds the migration lock."""
+
+    def __init__(
+        self, backend: Backend, watch: Watch, *, lock_retries: int, clock: Clock, emit: Emit
+    ) -> None:
+        self._backend = backend
+        self._session = backend.session
+        self._watch = watch
+        self._lock_retries = lock_retries
+        self._clock = clock
+        self._emit = emit
+
+    def apply_each(self, migrations: Sequence[Migration], *, owing: Sequence[str] = ()) -> None:
+        """Each of *migrations* in a transaction of its own, with its record.
+
+        The hooks *owing*, by their ids, have to run once something was applied.
+
+        :raises MigrationFailed: those before it are kept
+        """
+        self._backend.owing = owing
+        for position, migration in enumerate(migrations, 1):
+            self._start(migration, position, len(migrations))
+            with self._told_if_committed([migration], MigrationApplied):
+                seconds = self._run(migration, self._backend.apply_one)
+            self._emit(MigrationApplied(migration.id, seconds))
+
+    def apply_all(self, migrations: Sequence[Migration], *, owing: Sequence[str] = ()) -> None:
+        """*migrations*, at least one, with their records in one transaction; *owing* as above.
+
+        :raises MigrationFailed: nothing is kept
+        """
+        self._backend.owing = owing
+        with self._told_if_committed(migrations, MigrationApplied):
+            applied = self._retrying(migrations[0], lambda: self._apply_in_one(migrations))
+        for event in applied:
+            self._emit(event)
+
+    def _apply_in_one(self, migrations: Sequence[Migration]) -> list[MigrationApplied]:
+        applied = []
+        with self._backend.transaction_for(*(migration.handle for migration in migrations)):
+            for position, migration in enumerate(migrations, 1):
+                self._start(migration, position, len(migrations))
+                self._watch.works_on(migration.id)
+                started = time.monotonic()
+                with named(migration, _next_step):
+                    self._backend.apply_one(migration.handle)
+                applied.append(MigrationApplied(migration.id, time.monotonic() - started))
+        return applied
+
+    def roll_back(self, migrations: Sequence[Migration]) -> None:
+        """Each of *migrations*, in this order, in a transaction of its own.
+
+        :raises MigrationFailed: those before it stay rolled back
+        """
+        for position, migration in enumerate(migrations, 1):
+            self._start(migration, position, len(migrations))
+            with self._told_if_committed([migration], MigrationRolledBack):
+                seconds = self._run(
+                    migration, self._backend.rollback_one, next_step=_next_step_back
+                )
+            self._emit(MigrationRolledBack(migration.id, seconds))
+
+    def record(self, migrations: Sequence[Migration]) -> None:
+        """*migrations*, in this order, as applied in one transaction; nothing of them runs.
+
+        :raises DatabaseRefused: the server refused the records; none of them is kept
+        """
+        handles = [migration.handle for migration in migrations]
+        with self._told_if_committed(migrations, lambda each, _: MigrationRecorded(each)):
+            self._session.patiently(lambda: self._backend.mark_migrations(handles))
+        for migration in migrations:
+            self._emit(MigrationRecorded(migration.id))
+
+    def run_hooks(self, hooks: Sequence[Migration]) -> None:
+        """The post-apply *hooks*, logged and not marked, as in yoyo.
+
+        :raises MigrationFailed: one failed, and is owed still; what was applied before is kept
+        """
+        for hook in hooks:
+            with self._told_if_committed([hook], HookRan):
+                seconds = self._run(
+                    hook, lambda handle: self._backend.apply_one(handle, mark=False)
+                )
+            self._emit(HookRan(hook.id, seconds))
+
+    @contextmanager
+    def _told_if_committed(
+        self, migrations: Sequence[Migration], event: Callable[[str, float], Event]
+    ) -> Iterator[None]:
+        """If a signal arrives while a COMMIT waits for a standby, report what was committed.
+
+        The server then commits, and says so only in a warning. Each of *migrations* that is done is
+        reported as an *event*.
+        """
+        started = time.monotonic()
+        try:
+            yield
+        except KeyboardInterrupt:
+            with suppress(InitmigError):
+                for id in self._committed(migrations, undone=event is MigrationRolledBack):
+                    self._emit(event(id, time.monotonic() - started))
+            raise
+
+    def _committed(self, migrations: Sequence[Migration], *, undone: bool) -> Iterator[str]:
+        """The ids of those of *migrations* that the history shows as done, or *undone*."""
+        if not self._session.usable:
+            return
+        self._session.answer_timeout = _LOOK_UP_SECONDS
+        there = store.applied_ids(self._session)
+        for migration in migrations:
+            # of a hook, what stands there is that it is owed
+            if (migration.id in there) != (undone or migration.id.startswith(HOOK)):
+                yield migration.id
+
+    def _start(self, migration: Migration, position: int, total: int) -> None:
+        self._emit(MigrationStarted(migration.id, migration.file.path, position, total))
+
+    def _run(
+        self,
+        migration: Migration,
+        unit: Callable[[Any], None],
+        *,
+        next_step: Callable[[Migration, str], str] | None = None,
+    ) -> float:
+        """Seconds that the successful attempt took; *next_step* is for `named`."""
+
+        def attempt() -> float:
+            started = time.monotonic()
+            with named(migration, next_step or _next_step):
+                unit(migration.handle)
+            return time.monotonic() - started
+
+        return self._retrying(migration, attempt)
+
+    def _retrying(self, migration: Migration, attempt: Callable[[], _T]) -> _T:
+        """As *attempt*; again after a pause where others made it fail."""
+        try:
+            return self._watched(migration, attempt)
+        except MigrationFailed as error:
+            if not _is_retryable(error):
+                raise
+            return self._again(migration, attempt, error)
+
+    def _judge(self, error: MigrationFailed) -> None:
+        """Let *error* name the setting that it is about.
+
+        :raises DatabaseUnavailable: it is none of the migration's: the server takes no writes now
+        """
+        if error.problems[0].server.sqlstate == READ_ONLY and self._session.usable:
+            read_facts(self._session)
+        self._session.naming_setting(error)
+
+    def _again(self, migration: Migration, attempt: Callable[[], _T], met: MigrationFailed) -> _T:
+        """As *attempt*, which has just *met* an error, with pauses that grow."""
+        # an import that takes longer than most runs, and that hardly any of them needs
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt
+        from tenacity.wait import wait_exponential_jitter
+
+        errors = [met]
+
+        def again() -> _T:
+            if errors:
+                raise errors.pop()
+            return self._watched(migration, attempt)
+
+        retrying = Retrying(
+            retry=retry_if_exception(_is_retryable),
+            wait=wait_exponential_jitter(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, jitter=0.5),
+            stop=stop_after_attempt(self._lock_retries + 1),
+            sleep=self._clock.sleep,
+            before_sleep=lambda state: self._emit(self._retried(migration, state)),
+            reraise=True,
+        )
+        with naming_blockers(self._watch):
+            return retrying(again)
+
+    def _watched(self, migration: Migration, attempt: Callable[[], _T]) -> _T:
+        self._watch.works_on(migration.id)
+        try:
+            return attempt()
+        except MigrationFailed as error:
+            self._watch.rests()
+            self._judge(error)
+            raise
+        finally:
+            self._watch.rests()
+
+    def _retried(self, migration: Migration, state: Any) -> Event:
+        server = state.outcome.exception().problems[0].server
+        return MigrationRetried(
+            migration.id,
+            cause_of(server.sqlstate).name,
+            server.sqlstate,
+            state.attempt_number,
+            self._lock_retries,
+            state.upcoming_sleep,
+            self._watch.blockers_of(server),
+        )
+
+
+def _is_retryable(error: BaseException) -> bool:
+    return isinstance(error, MigrationFailed) and is_spoiled(error.problems[0].server.sqlstate)
+
+
+@contextmanager
+def naming_blockers(watch: Watch) -> Iterator[None]:
+    """A failure because of others says who they are, as far as *watch* has seen them."""
+    try:
+        yield
+    except MigrationFailed as error:
+        [problem] = error.problems
+        blockers = watch.blockers_of(problem.server) if _is_retryable(error) else ()
+        if blockers:
+            message = f"{problem.message}; blocked by {'; '.join(blockers)}"
+            error.problems = (problem._replace(message=message),)
+        raise
+
+
+@contextmanager
+def named(migration: Migration, next_step: Callable[[Migration, str], str]) -> Iterator[None]:
+    """What the server refused, or the client could not do, inside is a failure of *migration*.
+
+    *next_step* gives it its hint, by the migration and the SQLSTATE.
+    """
+    try:
+        yield
+    except StatementFailed as error:
+        from initmig.sql.masking import masked_problem  # which no run needs that succeeds
+
+        error.masked_by(masked_problem)
+        raise MigrationFailed(
+            error.id,
+            f"{migration.id} failed: {error}",
+            hint=_advised(migration, error, next_step(migration, error.server.sqlstate)),
+            place=error.problems[0].place or Place(migration.file.path),
+            server=error.server,
+        ) from error
+    except ClientFailed as error:
+        # the same error, which whatever is sent on its connection afterwards raises again
+        error.problems = (_of_client(migration, error.problems[0]),)
+        raise
+    except MemoryError as error:
+        problem = _of_client(migration, out_of_memory("Python could not allocate more").problems[0])
+        raise ClientFailed.of((problem,)) from error
+
+
+def _advised(migration: Migration, error: StatementFailed, hint: str) -> str:
+    """*hint*, and what to change where the *error* says it, or is about a transaction."""
+    from initmig.sql.not_in_transaction import advice_after  # which no run needs that succeeds
+
+    server = error.server
+    advice = error.problems[0].hint or advice_after(
+        migration, server.sqlstate, error.routine, server.context
+    )
+    return f"{hint}: {advice}" if advice else hint
+
+
+def _of_client(migration: Migration, problem: Problem) -> Problem:
+    """*problem* of libpq or Python as one of *migration*, which is not recorded."""
+    kept = "rolled back" if migration.transactional else "the parts before this one are kept"
+    return problem._replace(
+        message=f"{migration.id} failed: {problem.message}",
+        hint=f"{kept}; {problem.hint}",
+        place=problem.place or Place(migration.file.path),
+    )
+
+
+def _next_step(migration: Migration, sqlstate: str) -> str:
+    if not migration.transactional:
+        return _RESUME
+    return f"rolled back; {_advice(sqlstate, otherwise='fix the migration and run again')}"
+
+
+def _next_step_back(migration: Migration, sqlstate: str) -> str:
+    """As `_next_step`, where it was the rollback that failed: the migration is still applied."""
+    if not migration.transactional:
+        return _RESUME
+    advice = _advice(sqlstate, otherwise="fix the rollback and run again")
+    return f"{migration.id} is still applied; {advice}"
+
+
+_RESUME = (
+    "the parts before this one are kept; fix the cause and run again to resume here."
+    " If you change the file, run once with --changed=allow"
+)
+
+
+def _advice(sqlstate: str, *, otherwise: str) -> str:
+    if is_canceled(sqlstate):
+        return "run again, and raise --statement-timeout if it is too short"
+    if is_spoiled(sqlstate):
+        return "run again when the database is less busy, or raise --lock-timeout"
+    return otherwise
+
+
+@contextmanager
+def locked_executor(
+    session: Session,
+    *,
+    limits: Limits,
+    clock: Clock,
+    emit: Emit,
+    is_needed: Callable[[], bool],
+) -> Iterator[Executor | None]:
+    """An executor that holds the migration lock, or None once *is_needed* says no.
+
+    :raises InitmigError: as `migration_lock`
+    """
+    queue = Queue(limits.queue_timeout, clock, emit, is_needed)
+    with migration_lock(session, queue, create_lock_table) as held:
+        if held is None:
+            yield None
+            return
+        with watched_backend(session, held, limits=limits, emit=emit) as (backend, watch):
+            session.patiently(backend.prepare)
+            yield Executor(backend, watch, lock_retries=limits.lock_retries, clock=clock, emit=emit)
+
+
+@contextmanager
+def watched_backend(
+    session: Session, held: Held, *, limits: Limits, emit: Emit
+) -> Iterator[tuple[Backend, Watch]]:
+    """A backend that keeps to the *limits* while the lock is *held*, and a look at its work."""
+    look_every = limits.lock_timeout / 2 or float("inf")
+    rhythm = _live if limits.live else Rhythm
+    with Watch(session, pid=held.pid, look_every=look_every, emit=emit, rhythm=rhythm) as watch:
+        backend = Backend(
+            session,
+            by=who_am_i(),
+            emit=emit,
+            settings=_settings(session, limits) + watch.mark,
+            guard=held.guard,
+        )
+        backend.begins = watch.at
+        yield backend, watch
+
+
+def _live() -> Rhythm:
+    return Rhythm(_LIVE_SECONDS, grows=False)
+
+
+def _settings(session: Session, limits: Limits) -> str:
+    """What each transaction has to set; behind a pooler nothing lasts longer than that."""
+    if not session.settled:
+        return session.timeouts(limits.lock_timeout, limits.statement_timeout, local=True)
+    if limits.statement_timeout:  # the rest was set as the session was settled
+        session.keep(session.timeouts(limits.lock_timeout, limits.statement_timeout))
+    return ""

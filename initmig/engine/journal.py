@@ -1,0 +1,105 @@
+"""How far a migration has come that cannot be one transaction, and what is in doubt after a crash.
+
+Its row in ``_initmig_migration`` is written before its first part, and in one transaction with
+each part that can be in one. Before one that cannot, the row notes what the catalog showed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from initmig.core.model import HOOK
+from initmig.history import trust
+from initmig.history.location import home_of
+from initmig.history.store import log_rows, unfinished_migrations
+from initmig.postgres import quote_identifier, quote_literal
+
+if TYPE_CHECKING:
+    from initmig.core.identity import Identity
+    from initmig.core.model import Direction, Migration, Unfinished
+    from initmig.postgres import Session
+
+_STATES: dict[Direction, str] = {"apply": "applying", "rollback": "rolling back"}
+
+# What was known of the application stays known while it is being undone.
+# The number of log rows goes with the time of the beginning, which 0.1.0 sets without that number.
+_BEGIN = """
+INSERT INTO {table} AS i (migration_id, checksum, breaking, state, statements_done, started_at,
+    username, hostname, image_version, log_rows, log_rows_at)
+SELECT {id}, {checksum}, {breaking}, {state}, 0, now, {user}, {host}, {version}, {log_rows}, now
+FROM clock_timestamp() AS now
+ON CONFLICT (migration_id) DO UPDATE SET
+    checksum = excluded.checksum, state = excluded.state, statements_done = 0, before = NULL,
+    breaking = excluded.breaking OR i.breaking AND excluded.state = 'rolling back',
+    started_at = excluded.started_at, username = excluded.username,
+    hostname = excluded.hostname, image_version = excluded.image_version,
+    log_rows = excluded.log_rows, log_rows_at = excluded.log_rows_at"""
+
+
+class Journal:
+    """The row of one *migration* that goes in one *direction*; the caller holds the lock."""
+
+    def __init__(self, session: Session, migration: Migration, direction: Direction) -> None:
+        self._migration = migration
+        self._direction: Direction = direction
+        self._home = home_of(session)
+        self._session = session
+        # a migration may change the role for the statements after it
+        role = quote_identifier(session.role) if session.role else "NONE"
+        self._as_us = f"SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL ROLE {role};"
+
+    @property
+    def checksum(self) -> str:
+        """Of what is run: of the migration, or of its rollback."""
+        migration = self._migration
+        return migration.checksum if self._direction == "apply" else migration.rollback_checksum
+
+    def stopped_at(self, session: Session) -> Unfinished | None:
+        """Where an earlier run stopped; None if it has to begin."""
+        for stopped in unfinished_migrations(session):
+            if stopped[:2] == (self._migration.id, self._direction):
+                return self._of_this_file(stopped)
+        return None
+
+    def _of_this_file(self, stopped: Unfinished) -> Unfinished | None:
+        """*stopped*, if the file is another one now, which was allowed: without its doubt.
+
+        A hook, which runs again and again anyway, begins anew.
+        """
+        if stopped.checksum == self.checksum:
+            return stopped
+        return None if stopped.id.startswith(HOOK) else stopped._replace(before=None)
+
+    def begin(self, by: Identity) -> str:
+        """The SQL that opens it: nothing is done. Its names are PostgreSQL's own."""
+        return trust.writing(self._session, self._home.own) + _BEGIN.format(
+            table=self._home.own,
+            log_rows=log_rows(self._home, self._migration.id),
+            id=quote_literal(self._migration.id),
+            checksum=quote_literal(self.checksum),
+            breaking=self._migration.breaking,
+            state=quote_literal(_STATES[self._direction]),
+            user=quote_literal(by.user),
+            host=quote_literal(by.host),
+            version=quote_literal(by.version),
+        )
+
+    def go_on(self) -> str:
+        """The SQL that says that it goes on with the file as it is now, and nothing is in doubt."""
+        return self._update(f"checksum = {quote_literal(self.checksum)}, before = NULL")
+
+    def done(self, parts: int, *, verb: str = "SELECT") -> str:
+        """The SQL that says that the first *parts* are done, and none is in doubt.
+
+        In PL/pgSQL the *verb* is PERFORM.
+        """
+        return self._update(f"statements_done = {parts}, before = NULL", verb=verb)
+
+    def doubt(self, before: str) -> str:
+        """The SQL that says that the next part may be done, where the catalog showed *before*."""
+        return self._update(f"before = {quote_literal(before)}")
+
+    def _update(self, change: str, *, verb: str = "SELECT") -> str:
+        condition = f"migration_id OPERATOR(pg_catalog.=) {quote_literal(self._migration.id)}"
+        writing = trust.writing(self._session, self._home.own, verb=verb)
+        return f"{self._as_us}{writing} UPDATE {self._home.own} SET {change} WHERE {condition}"

@@ -1,0 +1,134 @@
+"""Where the history is: which schema is its home, and what is there."""
+
+from __future__ import annotations
+
+from initmig.core.home import LOG, Home
+from initmig.core.records import TYPE_CHECKING
+from initmig.history import trust
+from initmig.postgres import quote_literal
+from initmig.postgres.names import USERS_PATH
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from initmig.postgres import Session
+
+# By the setting and not by current_schemas(), which leaves out what the role may not use: then a
+# role without that right would find another history than its owner writes. No backslash, because
+# standard_conforming_strings may be off.
+SEARCH_PATH = f"""
+SELECT CASE name WHEN '$user' THEN current_user ELSE name END AS name, name = '$user' AS may_lack, i
+FROM (SELECT coalesce(replace(found[1], '""', '"'), lower(found[2])), i
+      FROM regexp_matches({USERS_PATH}, '"((?:[^"]|"")*)"|([^",[:space:]]+)', 'g')
+          WITH ORDINALITY AS t (found, i)) AS t (name, i)"""
+"""SQL for the names of the search path, in its order (i); `may_lack`: it is ``$user``."""
+
+# The second is what current_schema() would say if the user's search path were in force.
+_FIND = f"""
+WITH path AS (SELECT n.oid, n.nspname, p.i
+              FROM ({SEARCH_PATH}) AS p JOIN pg_namespace n ON n.nspname = p.name)
+SELECT (SELECT nspname FROM path
+        WHERE EXISTS (SELECT FROM pg_class WHERE relnamespace = path.oid AND relname = {{table}})
+        ORDER BY i LIMIT 1),
+    (SELECT nspname FROM path WHERE has_schema_privilege(oid, 'USAGE') ORDER BY i LIMIT 1)"""
+
+# The names of columns have no slash where it matters.
+_TABLES = """
+SELECT n.nspname::text, c.relname::text, string_agg(a.attname, '/')
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND a.attnum > 0 AND {condition}
+GROUP BY n.nspname, c.relname ORDER BY n.nspname, c.relname"""
+
+_READABLE = "has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')"
+
+_HISTORY_COLUMNS = {"migration_hash", "migration_id", "applied_at_utc"}
+
+
+def home_of(session: Session) -> Home:
+    """The home of *session*; its schema has no name where the search path leads to none.
+
+    It is the one that is named, else the first of the search path that has a history, else where
+    new tables go.
+
+    :raises DatabaseRefused: the server refused the query
+    """
+    if session.home is None:
+        table = quote_literal(session.history_table)
+        [(found, current)] = session.query(_FIND.format(table=table))
+        session.home = Home(found or current or "", session.history_table)
+    return session.home
+
+
+def trusted_home(session: Session) -> Home:
+    """As `home_of`, once there is no doubt about what reading its tables runs.
+
+    :raises PlanError: one of them could run another role's code
+    """
+    home = home_of(session)
+    if not session.trusted:
+        trust.examine(session, home)
+    return home
+
+
+def columns_of(session: Session, home: Home, names: Iterable[str]) -> Mapping[str, frozenset[str]]:
+    """The columns of those of the tables *names* that there are at *home*.
+
+    :raises DatabaseRefused: the server refused the query
+    """
+    wanted = ", ".join(map(quote_literal, names))
+    condition = f"n.nspname = {quote_literal(home.schema)} AND c.relname IN ({wanted})"
+    return {name: columns for _, name, columns in _tables(session, condition)}
+
+
+def history_tables(session: Session, home: Home) -> Sequence[str]:
+    """The tables at *home* that look like yoyo's history, whatever their name; none without a log.
+
+    :raises DatabaseRefused: the server refused the query
+    """
+    condition = f"n.nspname = {quote_literal(home.schema)} AND c.relkind IN ('r', 'p')"
+    tables = {name: columns for _, name, columns in _tables(session, condition)}
+    if LOG not in tables:
+        return ()
+    return [name for name in tables if name != LOG and tables[name] >= _HISTORY_COLUMNS]
+
+
+def homes_elsewhere(session: Session, home: Home, ids: Iterable[str]) -> Sequence[str]:
+    """The other schemas with a history, readable for the role, that has any of *ids*.
+
+    One that could run another role's code is not looked into.
+
+    :raises DatabaseRefused: the server refused a query
+    """
+    condition = (
+        f"n.nspname <> {quote_literal(home.schema)} AND c.relname = {quote_literal(home.table)}"
+        f" AND {_READABLE}"
+    )
+    schemas = [
+        schema for schema, _, columns in _tables(session, condition) if columns >= _HISTORY_COLUMNS
+    ]
+    wanted = ", ".join(map(quote_literal, ids))
+    homes = [home._replace(schema=schema) for schema in schemas]
+    return [
+        other.schema
+        for other in homes
+        if not trust.doubts(session, other)
+        and session.query(f"SELECT 1 FROM {other.history} WHERE migration_id IN ({wanted}) LIMIT 1")
+    ]
+
+
+def path_is_the_clients(session: Session) -> bool:
+    """Whether the search path was set by who connects, and not on the server.
+
+    :raises DatabaseRefused: the server refused the query
+    """
+    query = (
+        "SELECT source OPERATOR(pg_catalog.=) 'client' FROM pg_catalog.pg_settings"
+        " WHERE name OPERATOR(pg_catalog.=) 'search_path'"
+    )
+    return bool(session.query(query, by_path=True)[0][0])
+
+
+def _tables(session: Session, condition: str) -> Iterable[tuple[str, str, frozenset[str]]]:
+    for schema, name, columns in session.query(_TABLES.format(condition=condition)):
+        yield schema, name, frozenset(columns.split("/"))

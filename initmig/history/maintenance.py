@@ -1,0 +1,119 @@
+"""Keeps the tables of the history in order; the caller holds the migration lock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from initmig.core.errors import DatabaseRefused
+from initmig.core.model import HOOK, UNDOING
+from initmig.history import trust
+from initmig.history.location import columns_of
+from initmig.history.store import is_half_way
+
+if TYPE_CHECKING:
+    from initmig.core.home import Home
+    from initmig.postgres import Session
+
+_CREATE = """
+CREATE TABLE {own} (
+    migration_id varchar(255) PRIMARY KEY,
+    checksum text NOT NULL,
+    breaking boolean NOT NULL,
+    state text NOT NULL CHECK (state IN ('applying', 'applied', 'rolling back')),
+    statements_done integer NOT NULL,
+    started_at timestamptz NOT NULL,
+    finished_at timestamptz,
+    username text NOT NULL,
+    hostname text NOT NULL,
+    image_version text NOT NULL,
+    before text,
+    position bigint,
+    log_rows integer,
+    log_rows_at timestamptz
+)"""
+
+# What the first initmig made had neither the column nor the state.
+_ADD_BEFORE = """
+ADD before text, DROP CONSTRAINT IF EXISTS _initmig_migration_state_check,
+    ADD CONSTRAINT _initmig_migration_state_check
+        CHECK (state IN ('applying', 'applied', 'rolling back')), """
+_UPGRADE = (
+    "ALTER TABLE {own} {before}ADD position bigint, ADD log_rows integer,"
+    " ADD log_rows_at timestamptz"
+)
+
+# By id, whatever hash somebody has written beside it: yoyo goes by the hash, which is that of the
+# id. A row without an id says nothing.
+_RIGHT_HASH = "encode(sha256(convert_to({row}.migration_id, 'UTF8')), 'hex')"
+_PUT_RIGHT = f"""
+DELETE FROM {{history}} WHERE migration_id IS NULL;
+DELETE FROM {{history}} y USING {{history}} twin
+WHERE y.migration_id = twin.migration_id AND y.migration_hash <> twin.migration_hash
+    AND twin.migration_hash = {_RIGHT_HASH.format(row="twin")};
+WITH wrong AS (
+    DELETE FROM {{history}} y WHERE migration_hash <> {_RIGHT_HASH.format(row="y")} AND NOT EXISTS (
+        SELECT FROM {{history}} other WHERE other.migration_hash = {_RIGHT_HASH.format(row="y")})
+    RETURNING migration_id, applied_at_utc)
+INSERT INTO {{history}} (migration_hash, migration_id, applied_at_utc)
+SELECT {_RIGHT_HASH.format(row="wrong")}, migration_id, max(applied_at_utc)
+FROM wrong GROUP BY migration_id"""
+
+# What a stock yoyo has rolled back, or applied since, is not what the row speaks of any more.
+_FORGET_GONE = """
+DELETE FROM {own} i WHERE CASE state
+    WHEN 'applied' THEN NOT EXISTS (
+        SELECT FROM {history} y WHERE y.migration_id = i.migration_id
+            AND y.applied_at_utc AT TIME ZONE 'UTC' IS NOT DISTINCT FROM i.finished_at)
+    ELSE NOT ({is_half_way}) END"""
+
+# What stock yoyo or 0.1.0 has written since the last one that was numbered, in yoyo's order.
+_NUMBER = """
+INSERT INTO {own} AS i (migration_id, checksum, breaking, state, statements_done, started_at,
+    finished_at, username, hostname, image_version, position)
+SELECT y.migration_id, '', false, 'applied', 0, coalesce(y.at, 'epoch'), y.at, '', '', '',
+    last.position + row_number() OVER (ORDER BY y.at NULLS FIRST, y.migration_id)
+FROM (SELECT migration_id, max(applied_at_utc) AT TIME ZONE 'UTC' AS at FROM {history}
+      WHERE migration_id NOT LIKE ALL (ARRAY['{hook}%', '{undoing}%'])
+          AND length(migration_id) <= 255 GROUP BY 1) y
+    LEFT JOIN {own} known ON known.migration_id = y.migration_id,
+    (SELECT coalesce(max(position), 0) AS position FROM {own}) last
+WHERE known.position IS NULL
+ON CONFLICT (migration_id) DO UPDATE SET position = excluded.position"""
+
+
+def make_own_table(session: Session, home: Home, *, upgrades: bool) -> None:
+    """Make initmig's own table at *home*; if it *upgrades*, let 0.1.0's have what it lacks.
+
+    :raises DatabaseRefused: the role may not
+    """
+    columns = columns_of(session, home, (home.own_table,)).get(home.own_table)
+    if columns is None:
+        session.query(_CREATE.format(own=home.own))
+    elif upgrades and "position" not in columns:
+        upgrade = _UPGRADE.format(own=home.own, before="" if "before" in columns else _ADD_BEFORE)
+        try:
+            session.query(upgrade)
+        except DatabaseRefused as error:
+            [problem] = error.problems
+            if problem.server.lacks_right:
+                hint = f"ask the owner of the table to run: {' '.join(upgrade.split())};"
+                error.problems = (problem._replace(hint=hint),)
+            raise
+
+
+def put_in_order(session: Session, home: Home) -> int | None:
+    """Let each row have its key and its position; the last position.
+
+    None where the table has no room for positions yet.
+
+    :raises DatabaseRefused: the role may not
+    """
+    columns = columns_of(session, home, (home.own_table,))[home.own_table]
+    names = {"history": home.history, "own": home.own, "hook": HOOK, "undoing": UNDOING}
+    forget = _FORGET_GONE.format(is_half_way=is_half_way(home, columns), **names)
+    writing = trust.writing(session, home.history, home.own)
+    session.query(f"{writing}{_PUT_RIGHT.format(**names)};{forget}")
+    if "position" not in columns:
+        return None
+    last = f"SELECT coalesce(max(position), 0) FROM {home.own}"
+    return int(session.query(f"{writing}{_NUMBER.format(**names)};{last}")[0][0])

@@ -1,0 +1,384 @@
+"""What is applied: yoyo's tables, which are the truth, and initmig's own beside them."""
+
+from __future__ import annotations
+
+from initmig.core.errors import DatabaseRefused
+from initmig.core.home import LOG, own_table
+from initmig.core.model import HOOK, UNDOING, AppliedMigration, Unfinished
+from initmig.core.records import TYPE_CHECKING, Record
+from initmig.history import trust
+from initmig.postgres import UNDEFINED_COLUMN, UNDEFINED_TABLE, quote_identifier, quote_literal
+from initmig.postgres.names import USERS_PATH
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from initmig.core.home import Home
+    from initmig.core.identity import Identity
+    from initmig.core.model import Migration
+    from initmig.postgres import Session
+
+# One value and not a row for each: for thousands that takes a third of the time. An id is the name
+# of a file, which has no slash: what has one is no migration's, and is seen where rows are read.
+_IDS = """
+SELECT pg_catalog.string_agg(migration_id, '/')
+        FILTER (WHERE pg_catalog.strpos(migration_id, '/') OPERATOR(pg_catalog.=) 0),
+    {checksum}{hidden}
+FROM {history}"""
+
+# One message, though the table may not be there: only what is given to ts_stat() as text is not
+# looked up before it is needed.
+_CHECKSUM = """
+(SELECT word FROM pg_catalog.ts_stat(CASE
+    WHEN pg_catalog.has_table_privilege(pg_catalog.to_regclass({own})::pg_catalog.oid, 'SELECT')
+    THEN {query} ELSE 'SELECT NULL::pg_catalog.tsvector' END))"""
+_CHECKSUM_OF = (
+    "SELECT pg_catalog.array_to_tsvector(ARRAY[checksum]) FROM {own}"
+    " WHERE migration_id OPERATOR(pg_catalog.=) {id}"
+    " AND state OPERATOR(pg_catalog.=) 'applied' AND checksum OPERATOR(pg_catalog.<>) ''"
+)
+
+# Whether the search path has a history that the role may not see, so that another one was read.
+_HIDDEN = f"""
+, EXISTS (SELECT FROM pg_catalog.pg_class,
+        LATERAL (SELECT relnamespace::pg_catalog.regnamespace::pg_catalog.text) AS n (name)
+    WHERE relname OPERATOR(pg_catalog.=) {{table}}
+    AND NOT pg_catalog.has_schema_privilege(relnamespace, 'USAGE')
+    AND (pg_catalog.strpos({USERS_PATH}, n.name) OPERATOR(pg_catalog.>) 0
+        OR n.name OPERATOR(pg_catalog.=) pg_catalog.quote_ident(current_user)))"""
+
+# yoyo's log has no index but its key: one pass over it, not one for each migration.
+# What a clock says decides nothing: it only goes with rows of stock yoyo, until they are numbered.
+_APPLIED = """
+SELECT y.migration_id, CASE WHEN applied_at BETWEEN '0002-01-01' AND '9998-12-31'
+        THEN extract(epoch FROM applied_at)::float8 END,
+    coalesce(l.username || '@' || l.hostname, ''), {columns}
+FROM (SELECT migration_id, max(applied_at_utc) AS applied_at,
+          array_agg(applied_at_utc) AS times FROM {history}
+      WHERE migration_id NOT LIKE ALL (ARRAY['{hook}%', '{undoing}%']) GROUP BY 1) y
+LEFT JOIN (SELECT DISTINCT ON (migration_id) migration_id, username, hostname
+           FROM {log} l WHERE operation IN ('apply', 'mark') AND {ours}
+           ORDER BY migration_id, created_at_utc DESC) l USING (migration_id)
+{join}
+ORDER BY {position} NULLS LAST, applied_at NULLS FIRST, migration_id"""
+
+# What yoyo before version 6 made: read as it is, and upgraded once something is written.
+_APPLIED_BEFORE_6 = """
+SELECT id, extract(epoch FROM ctime)::float8, '', '', false, NULL::float8
+FROM {history} ORDER BY ctime, id"""
+
+# What is owed has a row in yoyo's table, where the one query of a start sees it: a hook that has to
+# run, and the rest of a rollback that is no one transaction.
+# A row of ours counts only while it speaks of the same application as yoyo's: a stock yoyo that
+# rolls back and applies again does not touch it. Somebody may have written a second one of yoyo's.
+_OWN_COLUMNS = """
+CASE i.state WHEN 'applied' THEN i.checksum ELSE '' END, coalesce(i.breaking, false),
+    CASE WHEN i.state = 'applied' AND i.statements_done > 0
+            AND isfinite(i.started_at) AND isfinite(i.finished_at)
+        THEN extract(epoch FROM i.finished_at - i.started_at) END::float8"""
+_JOIN_OWN = """
+LEFT JOIN {own} i ON i.migration_id = y.migration_id
+    AND (i.finished_at AT TIME ZONE 'UTC' = ANY (times)
+        OR i.finished_at IS NULL AND array_position(times, NULL) IS NOT NULL)"""
+
+# A hand-made history may lack it.
+_NO_LOG = "(SELECT '' AS migration_id, '' AS username, '' AS hostname, '' AS operation,\
+ '' AS comment, now() AS created_at_utc WHERE false)"
+
+_COMMENT = "initmig: "
+
+# A migration is half way until its record says otherwise, and as long as nobody else has applied or
+# rolled it back: yoyo's log has more rows then. It has fewer where somebody has shortened it. What
+# 0.1.0 began has no count of them, but a time.
+_IS_HALF_WAY = """
+i.state <> 'applied' AND CASE
+    WHEN starts_with(i.migration_id, '{hook}') THEN true
+    WHEN i.state = 'applying' THEN NOT EXISTS (
+        SELECT FROM {history} y WHERE y.migration_id = i.migration_id)
+    ELSE EXISTS (SELECT FROM {history} y WHERE y.migration_id = i.migration_id) END
+AND {untouched}"""
+_BY_LOG = """
+CASE WHEN i.log_rows_at = i.started_at
+    THEN i.log_rows >= (SELECT count(*) FROM {log} l
+                        WHERE l.migration_id = i.migration_id AND {ours})
+    ELSE {by_time} END"""
+_BY_TIME = """
+NOT EXISTS (SELECT FROM {log} l WHERE l.migration_id = i.migration_id AND {ours}
+    AND l.created_at_utc AT TIME ZONE 'UTC' > i.started_at)"""
+
+_UNFINISHED = """
+SELECT i.migration_id, CASE i.state WHEN 'applying' THEN 'apply' ELSE 'rollback' END,
+    i.checksum, greatest(i.statements_done, 0), i.before
+FROM {own} i WHERE {is_half_way} ORDER BY i.started_at, i.migration_id"""
+
+RECORDED_AT = "pg_catalog.current_setting('initmig.recorded_at')::timestamp"
+"""SQL for the time (UTC) that `note_time` has noted in the same transaction, in every row the same.
+
+It is for people. What has been applied in which order, the positions say.
+"""
+
+# Values and no query for them: that, and a conflict to be resolved, would take twice the server's
+# time for each migration, docs/explanation/benchmarks.md.
+_RECORD = f"""
+INSERT INTO {{own}}
+    (migration_id, checksum, breaking, state, statements_done, started_at, finished_at,
+     username, hostname, image_version{{column}})
+VALUES ({{id}}, {{checksum}}, {{breaking}}, 'applied', {{statements}},
+    {{started}}, {RECORDED_AT} AT TIME ZONE 'UTC', {{user}}, {{host}}, {{version}}{{position}})"""
+
+_OWE = """
+INSERT INTO {history} (migration_hash, migration_id, applied_at_utc)
+SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(id, 'UTF8')), 'hex'), id,
+    pg_catalog.clock_timestamp() AT TIME ZONE 'UTC'
+FROM pg_catalog.unnest(ARRAY[{ids}]) AS id ON CONFLICT DO NOTHING;
+DELETE FROM {own} WHERE migration_id OPERATOR(pg_catalog.=) ANY (ARRAY[{ids}])"""
+
+
+class Glance(Record):
+    """What one query tells a start."""
+
+    ids: tuple[str, ...]
+    """What is applied, in no order, and what is owed: the ids of hooks, and `UNDOING` before that
+    of a migration."""
+    checksum: str = ""
+    """Of the migration that was asked about; empty if nothing is known of it."""
+
+
+def glance(session: Session, id: str = "") -> Glance:
+    """What is applied, in one query, and the recorded checksum of the migration *id*.
+
+    :raises DatabaseRefused: the role may not read yoyo's table
+    """
+    try:
+        ids, checksum, hidden = session.query(_glance_sql(session, id), by_path=True)[0]
+    except DatabaseRefused as error:
+        if trust.is_doubt(error):
+            from initmig.history.location import home_of
+
+            trust.examine(session, home_of(session))
+            return glance(session, id)
+        sqlstate = error.problems[0].server.sqlstate
+        if sqlstate == UNDEFINED_COLUMN:
+            return Glance(_ids_before_6(session))
+        if sqlstate != UNDEFINED_TABLE:
+            raise
+        ids, checksum, hidden = "", "", session.home is None
+    if hidden:
+        from initmig.history.location import columns_of, home_of
+
+        home = home_of(session)
+        if home.table in columns_of(session, home, (home.table,)):
+            return glance(session, id)
+    return Glance(tuple(ids.split("/")) if ids else (), checksum or "")
+
+
+def _glance_sql(session: Session, id: str) -> str:
+    """The query, by the search path where the home of the history is not known."""
+    home = session.home
+    table = session.history_table
+    history, own = quote_identifier(table), quote_identifier(own_table(table))
+    guard = ""
+    if not session.trusted:
+        guard = trust.guard(home, table, reads=session.reads)
+    elif home:
+        history, own = home.history, home.own
+    checksum = "''"
+    if id:
+        query = _CHECKSUM_OF.format(own=own, id=quote_literal(id))
+        checksum = _CHECKSUM.format(own=quote_literal(own), query=quote_literal(query))
+    hidden = ", false" if home else _HIDDEN.format(table=quote_literal(table))
+    return guard + _IDS.format(history=history, checksum=checksum, hidden=hidden)
+
+
+def _ids_before_6(session: Session) -> tuple[str, ...]:
+    from initmig.history.location import trusted_home
+
+    query = _APPLIED_BEFORE_6.format(history=trusted_home(session).history)
+    return tuple(row[0] for row in session.query(query))
+
+
+def applied_ids(session: Session) -> tuple[str, ...]:
+    """The ids of `glance`.
+
+    :raises DatabaseRefused: the role may not read yoyo's table
+    """
+    return glance(session).ids
+
+
+def glance_so_far(session: Session, id: str = "") -> Glance:
+    """As `glance`, for asking again and again.
+
+    Two queries, so that a database without yoyo's table gets no error line in its log each time.
+
+    :raises DatabaseRefused: the role may not read yoyo's table
+    """
+    from initmig.history.location import columns_of, trusted_home
+
+    home = trusted_home(session)
+    there = columns_of(session, home, (home.table,))
+    return glance(session, id) if there else Glance(())
+
+
+def applied_migrations(session: Session) -> tuple[AppliedMigration, ...]:
+    """Everything that is known about what is applied, in the order applied.
+
+    :raises DatabaseRefused: the role may not read the tables
+    """
+    from datetime import UTC, datetime
+
+    from initmig.history.location import columns_of, trusted_home
+
+    home = trusted_home(session)
+    there = columns_of(session, home, home.tables)
+    if home.table not in there:
+        return ()
+    if "migration_id" not in there[home.table]:
+        query = _APPLIED_BEFORE_6.format(history=home.history)
+    else:
+        query = _applied_sql(home, there)
+    return tuple(
+        AppliedMigration(
+            id,
+            None if epoch is None else datetime.fromtimestamp(epoch, UTC),
+            by,
+            checksum,
+            breaking,
+            seconds,
+        )
+        for id, epoch, by, checksum, breaking, seconds in session.query(query)
+    )
+
+
+def _applied_sql(home: Home, there: Mapping[str, frozenset[str]]) -> str:
+    own = there.get(home.own_table)
+    log = home.log if LOG in there else _NO_LOG
+    return _APPLIED.format(
+        history=home.history,
+        log=log,
+        ours=ours(home),
+        columns=_OWN_COLUMNS if own else "'', false, NULL::float8",
+        join=_JOIN_OWN.format(own=home.own) if own else "",
+        position="i.position" if own and "position" in own else "NULL::bigint",
+        hook=HOOK,
+        undoing=UNDOING,
+    )
+
+
+def unfinished_migrations(session: Session) -> tuple[Unfinished, ...]:
+    """The migrations that are half way, in the order begun.
+
+    :raises DatabaseRefused: the role may not read the tables
+    """
+    from initmig.history.location import columns_of, trusted_home
+
+    home = trusted_home(session)
+    there = columns_of(session, home, home.tables)
+    own = there.get(home.own_table, frozenset())
+    if "before" not in own or not there.keys() >= {home.table, LOG}:
+        return ()  # made by an initmig that could not go on, and begins with what is written next
+    query = _UNFINISHED.format(own=home.own, is_half_way=is_half_way(home, own))
+    return tuple(Unfinished(*row) for row in session.query(query))
+
+
+def is_half_way(home: Home, columns: Collection[str]) -> str:
+    """The SQL that tells whether the row i of initmig's own table, with *columns*, is half way."""
+    by_time = _BY_TIME.format(log=home.log, ours=ours(home))
+    untouched = by_time
+    if "log_rows" in columns:
+        untouched = _BY_LOG.format(log=home.log, ours=ours(home), by_time=by_time)
+    return _IS_HALF_WAY.format(history=home.history, untouched=untouched, hook=HOOK)
+
+
+def log_rows(home: Home, id: str) -> str:
+    """The SQL for how many rows of yoyo's log are about the migration *id* of this history."""
+    return (
+        f"(SELECT count(*) FROM {home.log} l"
+        f" WHERE l.migration_id = {quote_literal(id)} AND {ours(home)})"
+    )
+
+
+def comment(home: Home) -> str:
+    """What initmig notes in yoyo's log, which several histories of a schema share."""
+    return f"{_COMMENT}{home.table}"
+
+
+def ours(home: Home) -> str:
+    """The SQL that tells whether the row l of yoyo's log is not about another history.
+
+    A stock yoyo does not note which one it is about.
+    """
+    return (
+        f"(l.comment IS NULL OR NOT starts_with(l.comment, {quote_literal(_COMMENT)})"
+        f" OR l.comment = {quote_literal(comment(home))})"
+    )
+
+
+def note_time() -> str:
+    """The SQL that notes the time for what is recorded after it, see `RECORDED_AT`."""
+    now = "(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC')::pg_catalog.text"
+    return f"SELECT pg_catalog.set_config('initmig.recorded_at', {now}, true)"
+
+
+def record(
+    home: Home,
+    migration: Migration,
+    *,
+    by: Identity,
+    position: int | None,
+    seconds: float | None = None,
+) -> str:
+    """The SQL that records *migration* as applied, after `note_time`; there must be no record yet.
+
+    That took *seconds*, or as long as the transaction is old. Without a *position* the table has
+    no room for it yet.
+    """
+    minus = f"OPERATOR(pg_catalog.-) interval '{seconds or 0:.6f} s'"
+    ago = f"{RECORDED_AT} AT TIME ZONE 'UTC' {minus}"
+    return _RECORD.format(
+        own=home.own,
+        id=quote_literal(migration.id),
+        checksum=quote_literal(migration.checksum),
+        breaking=migration.breaking,
+        statements=len(migration.parts or migration.steps),
+        started="pg_catalog.now()" if seconds is None else ago,
+        user=quote_literal(by.user),
+        host=quote_literal(by.host),
+        version=quote_literal(by.version),
+        column="" if position is None else ", position",
+        position="" if position is None else f", {position}",
+    )
+
+
+def mark(home: Home, migration: Migration, *, by: Identity, position: int | None) -> str:
+    """The SQL that records *migration* as applied, after `note_time`, though nothing of it ran."""
+    nothing = migration._replace(steps=(), parts=())
+    recorded = record(home, nothing, by=by, position=position, seconds=0)
+    return f"{forget(home, migration.id)};{recorded}"
+
+
+def forget(home: Home, id: str) -> str:
+    """The SQL that removes initmig's own record of the migration *id*."""
+    return f"DELETE FROM {home.own} WHERE {_has(id)}"
+
+
+def owe(home: Home, debts: Sequence[str]) -> str:
+    """The SQL that notes *debts*, at least one: the ids of hooks, or `UNDOING` and an id.
+
+    A hook that stopped half way begins anew, for what it has done was not for this application.
+    """
+    ids = ", ".join(map(quote_literal, debts))
+    return _OWE.format(history=home.history, own=home.own, ids=ids)
+
+
+def unmark(home: Home, id: str) -> str:
+    """The SQL that removes all rows with this *id* from yoyo's table: a migration, or a debt."""
+    return f"DELETE FROM {home.history} WHERE {_has(id)}"
+
+
+def _has(id: str) -> str:
+    return f"migration_id OPERATOR(pg_catalog.=) {quote_literal(id)}"
+
+
+def writing(session: Session, home: Home) -> str:
+    """The SQL that goes before any of these in a transaction, see `trust.writing`."""
+    return trust.writing(session, home.history, home.log, home.own)

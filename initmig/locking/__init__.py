@@ -1,0 +1,1 @@
+"""One migrator at a time: the migration lock, its holder, and its queue."""

@@ -1,0 +1,375 @@
+"""One migrator at a time: PostgreSQL's advisory lock, and under it the lock row of a stock yoyo.
+
+Both are polled. See docs/explanation/locking.md.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from initmig.core.causes import LOCK_LOST
+from initmig.core.errors import DatabaseRefused, DatabaseUnavailable, InitmigError
+from initmig.core.events import (
+    LockAcquired,
+    LockNotReleased,
+    StaleLockRemoved,
+    WaitingForYoyo,
+    WaitingInQueue,
+)
+from initmig.core.home import LOCK
+from initmig.history import trust
+from initmig.history.location import columns_of, home_of, trusted_home
+from initmig.locking.queue import Queue, SessionLock, holder_of, read_facts
+from initmig.postgres import quote_literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from initmig.core.clock import Clock
+    from initmig.core.events import Emit
+    from initmig.locking.queue import Facts
+    from initmig.postgres import Session
+
+    CreateTable = Callable[[Session], None]
+
+_SECOND_CONNECTION_SECONDS = 30.0
+"""For a pooler to find a second server connection: others that wait give theirs back quickly."""
+
+_RELEASE_SECONDS = 5.0
+
+# One try: where the row stays, it is in the way of a stock yoyo alone. And no standby has to have
+# confirmed that it is gone.
+_IN_PASSING = (
+    "SET LOCAL lock_timeout = 2000; SET LOCAL statement_timeout = 0;"
+    " SET LOCAL synchronous_commit = local;"
+)
+
+_LOCKED_AT = "coalesce(ctime::text, 'an unknown time')"
+
+_SINCE = "to_char(l.ctime, 'YYYY-MM-DD HH24:MI:SS.US')"
+
+_GUARD = f"""
+BEGIN
+    PERFORM FROM {{table}} WHERE {{ours}} FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'it held the migration lock, and another migrator has taken over'
+            USING ERRCODE = '{LOCK_LOST}';
+    END IF;
+END"""
+
+
+class Held(NamedTuple):
+    """How this process holds the migration lock."""
+
+    pid: int
+    """The server process at work; behind a pooler, the one that was at work last."""
+    pooled: bool
+    guard: str
+    """SQL to send with each BEGIN, after the settings; empty where the lock needs none.
+
+    It fails where the lock was lost, and else keeps everybody from taking it until the COMMIT.
+    """
+
+
+@contextmanager
+def migration_lock(
+    session: Session, queue: Queue, create_table: CreateTable
+) -> Iterator[Held | None]:
+    """Hold the lock inside; None as soon as there is nothing left to do in *queue*.
+
+    *create_table* creates yoyo's lock table if it is missing.
+
+    :raises QueueTimeout: another migrator was still at it
+    :raises DatabaseUnavailable: the server is a standby or read-only: another one may not be
+    :raises DatabaseRefused: there is no schema to work in, or a pooler in the way
+    """
+    facts = _get_ready(session, queue)
+    lock: _AdvisoryLock = SessionLock(session, facts.key, facts.backend_pid)
+    if facts.pooled:
+        lock = _TransactionLock(session, facts.key)
+    with ExitStack() as stack:
+        stack.callback(_releasing, lock.release, queue.emit)
+        if not queue.wait(lock.try_take, lambda: holder_of(session, facts.key, queue.waited())):
+            yield None
+            return
+        row = _YoyoRow(session, lock.pid, queue.emit, create_table)
+        if not queue.wait(row.try_take, lambda: row.holder(queue.waited())):
+            yield None
+            return
+        stack.callback(_releasing, row.release, queue.emit)
+        queue.emit(LockAcquired(queue.waited(), facts.pooled))
+        yield Held(lock.worker_pid, facts.pooled, row.guard() if facts.pooled else "")
+
+
+def _releasing(release: Callable[[], None], emit: Emit) -> None:
+    """Do *release*; what the run has come to by now stands, whether that succeeds or not."""
+    try:
+        release()
+    except InitmigError as error:
+        emit(LockNotReleased(str(error)))
+
+
+def _get_ready(session: Session, queue: Queue) -> Facts:
+    """Prepare *session* for the wait in *queue*."""
+    facts = read_facts(session)
+    if facts.pooled:
+        session.limit()
+        queue.clock = _parting(session, queue.clock)
+    else:
+        session.settle()
+    return facts
+
+
+def _parting(session: Session, clock: Clock) -> Clock:
+    """*clock*, whose sleeper has no connection meanwhile.
+
+    Of a pool in session mode a waiter's connection would else be missing to the one at work.
+    """
+
+    def sleep(seconds: float) -> None:
+        session.close()
+        clock.sleep(seconds)
+        session.reconnect()
+        session.limit()
+
+    return clock._replace(sleep=sleep)
+
+
+@contextmanager
+def lock_for_rehearsal(
+    session: Session, queue: Queue, create_table: CreateTable
+) -> Iterator[Held | None]:
+    """A transaction that holds the lock and is rolled back; None as for `migration_lock`.
+
+    The row of a stock yoyo's lock is written in it, too: nothing of it is to be seen, and a yoyo
+    waits for the end of the transaction. The arguments and errors are those of `migration_lock`.
+    """
+    facts = _get_ready(session, queue)
+    lock = _LockOfTransaction(session, facts.key, create_table)
+    try:
+        if not queue.wait(lock.try_take, lambda: lock.holder(queue.waited())):
+            yield None
+            return
+        queue.emit(LockAcquired(queue.waited(), facts.pooled))
+        yield Held(lock.pid, facts.pooled, "")
+    finally:
+        if session.in_transaction:
+            with suppress(DatabaseUnavailable):  # then the server rolls back
+                session.run_own("ROLLBACK")
+
+
+class _LockOfTransaction:
+    """Both locks in the one transaction that needs them; without them, it is not begun."""
+
+    def __init__(self, session: Session, key: int, create_table: CreateTable) -> None:
+        self.pid = 0
+        self._session = session
+        self._key = key
+        self._create_table = create_table
+
+    def try_take(self) -> bool:
+        return self._session.patiently(self._try)
+
+    def _try(self) -> bool:
+        taken, self.pid = _begin_with_lock(self._session, self._key)
+        try:
+            taken = taken and self._row().try_take()
+        except DatabaseRefused:
+            self._session.run_own("ROLLBACK")
+            raise
+        if not taken:
+            self._session.run_own("ROLLBACK")
+        return taken
+
+    def holder(self, waited: float) -> WaitingInQueue | WaitingForYoyo | None:
+        return holder_of(self._session, self._key, waited) or self._row().holder(waited)
+
+    def _row(self) -> _YoyoRow:
+        # that of a dead initmig stays where it is, so nobody is to be told that it is gone
+        return _YoyoRow(self._session, self.pid, lambda _: None, self._create_table)
+
+
+def remove_yoyo_row(session: Session) -> list[tuple[int, str]]:
+    """Remove the row of ``yoyo_lock``; its process id and since when (UTC) it stood there.
+
+    A negative one, an initmig's, only where no initmig is at work.
+    """
+    home = trusted_home(session)
+    if not columns_of(session, home, (LOCK,)):
+        return []
+    key = read_facts(session).key
+    # for the length of this statement: behind a pooler, too
+    rows = session.query(
+        f"{trust.writing(session, home.lock)}DELETE FROM {home.lock}"
+        f" WHERE locked IN (SELECT locked FROM {home.lock} FOR UPDATE SKIP LOCKED)"
+        f" AND (pid > 0 OR pg_try_advisory_xact_lock({key}))"
+        f" RETURNING abs(pid::bigint), {_LOCKED_AT}"
+    )
+    return [(pid, locked_at) for pid, locked_at in rows]
+
+
+def _begin_with_lock(session: Session, key: int) -> tuple[bool, int]:
+    """Begin a transaction that takes the lock, if that is free; and the server process id."""
+    [(taken, pid)] = open_transaction(
+        session,
+        f"BEGIN ISOLATION LEVEL READ COMMITTED; {session.staying}"
+        f" SELECT pg_catalog.pg_try_advisory_xact_lock({key}), pg_catalog.pg_backend_pid()",
+    )
+    return taken, pid
+
+
+def open_transaction(session: Session, script: str) -> list[tuple[Any, ...]]:
+    """The rows of *script*, which begins with BEGIN.
+
+    :raises DatabaseRefused: the pooler in the way is in statement mode
+    """
+    try:
+        return session.run_own(script)
+    except DatabaseUnavailable as error:
+        if "statement pooling mode" not in str(error):
+            raise
+        raise DatabaseRefused(
+            "pooler-statement-mode",
+            "the pooler is in statement mode, which allows no transactions",
+            hint="set pool_mode=transaction for this database or user, or connect to"
+            " PostgreSQL directly",
+        ) from error
+
+
+class _TransactionLock:
+    """The lock behind a pooler, which gives a server connection for one transaction only.
+
+    The transaction stays open on the session's connection so far, and the session goes on with
+    another one; in READ COMMITTED it holds no snapshot while it is idle, so CREATE INDEX
+    CONCURRENTLY does not wait for it.
+    """
+
+    def __init__(self, session: Session, key: int) -> None:
+        self.pid = self.worker_pid = 0
+        self._session = session
+        self._key = key
+        self._keeper: Session | None = None
+
+    def try_take(self) -> bool:
+        taken, self.pid = _begin_with_lock(self._session, self._key)
+        if not taken:
+            self._session.run_own("ROLLBACK")
+            return False
+        self._keeper = self._session.hand_over()
+        self._session.reconnect()
+        self._session.limit()
+        self.worker_pid = self._wait_for_second_connection()
+        return True
+
+    def _wait_for_second_connection(self) -> int:
+        try:
+            self._session.answer_timeout = _SECOND_CONNECTION_SECONDS
+            [(pid,)] = self._session.query("SELECT pg_backend_pid()")
+        except DatabaseUnavailable as error:
+            if not any(words in str(error) for words in ("no answer", "query_wait_timeout")):
+                raise
+            raise DatabaseRefused(
+                "pooler-too-small",
+                "the pooler provided no second server connection: initmig needs one to hold the"
+                " migration lock and one to migrate",
+                hint="set default_pool_size (or this database's pool_size) to at least 2,"
+                " or connect to PostgreSQL directly",
+            ) from error
+        finally:
+            del self._session.answer_timeout
+        return int(pid)
+
+    def release(self) -> None:
+        keeper, self._keeper = self._keeper, None
+        if keeper is None:
+            return
+        with suppress(DatabaseUnavailable):  # then the lock is gone with the connection
+            keeper.run_own("ROLLBACK")
+        keeper.close()
+
+
+_AdvisoryLock = SessionLock | _TransactionLock
+
+
+def yoyo_holder(session: Session, waited: float) -> WaitingInQueue | WaitingForYoyo | None:
+    """Whose row stands in ``yoyo_lock``, to one who has *waited* that many seconds."""
+    query = f"SELECT pid, {_LOCKED_AT} FROM {trusted_home(session).lock}"
+    for pid, since in session.query(query):
+        if pid > 0:
+            return WaitingForYoyo(pid, since, waited)
+        words = f"pid {-pid} (an initmig that lost its lock and is still ending), since {since} UTC"
+        return WaitingInQueue(words, -pid, (), waited)
+    return None
+
+
+class _YoyoRow:
+    """The row that keeps a stock ``yoyo apply`` out, and that one leaves while it works.
+
+    Its pid is ours made negative: whoever holds the advisory lock and meets a negative one knows
+    that its owner has lost that lock, as no two can hold it. Where such an owner is at work all
+    the same, behind a pooler, its transaction has locked the row, which is left to it until then.
+    """
+
+    def __init__(self, session: Session, pid: int, emit: Emit, create_table: CreateTable) -> None:
+        self._session = session
+        self._create_table = create_table
+        self._table = home_of(session).lock
+        self._mark = -pid
+        self._since = ""
+        self._emit = emit
+        self._there = False
+
+    def try_take(self) -> bool:
+        if not self._there:
+            self._create_table(self._session)
+            trust.examine(self._session, home_of(self._session))
+            self._there = True
+        taken = self._session.query(
+            f"{trust.writing(self._session, self._table)}"
+            f"INSERT INTO {self._table} AS l (locked, ctime, pid)"
+            f" VALUES (1, clock_timestamp() AT TIME ZONE 'UTC', {self._mark})"
+            f" ON CONFLICT DO NOTHING RETURNING {_SINCE}"
+        )
+        for (self._since,) in taken:
+            return True
+        return self._take_over()
+
+    def _take_over(self) -> bool:
+        # Not by waiting for the row: whoever waits holds a snapshot, as with the advisory lock.
+        stale = self._session.query(
+            f"{trust.writing(self._session, self._table)}UPDATE {self._table} AS l"
+            f" SET pid = {self._mark}, ctime = clock_timestamp() AT TIME ZONE 'UTC'"
+            f" FROM (SELECT locked, pid AS stale FROM {self._table} WHERE pid < 0"
+            " FOR NO KEY UPDATE SKIP LOCKED) AS before"
+            f" WHERE l.locked = before.locked RETURNING stale, {_SINCE}"
+        )
+        for pid, self._since in stale:
+            self._emit(StaleLockRemoved(-pid))
+        return bool(stale)
+
+    def holder(self, waited: float) -> WaitingInQueue | WaitingForYoyo | None:
+        return yoyo_holder(self._session, waited)
+
+    def guard(self) -> str:
+        block = _GUARD.format(table=self._table, ours=self._ours())
+        return f"DO {quote_literal(block)};"
+
+    def _ours(self) -> str:
+        # with the time, because the pid may be another one's by now
+        return (
+            f"pid OPERATOR(pg_catalog.=) {self._mark}"
+            f" AND ctime OPERATOR(pg_catalog.=) '{self._since}'"
+        )
+
+    def release(self) -> None:
+        if self._session.usable:
+            self._session.answer_timeout = _RELEASE_SECONDS
+            try:
+                writing = trust.writing(self._session, self._table)
+                self._session.run(
+                    f"{self._session.preamble}{_IN_PASSING}{writing}"
+                    f"DELETE FROM {self._table} WHERE {self._ours()}"
+                )
+            finally:
+                del self._session.answer_timeout

@@ -1,0 +1,86 @@
+"""What holds up one of initmig's own statements: told, tried again, and at last given up.
+
+Imported when something does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from initmig.core.causes import cause_of
+from initmig.core.durations import format_duration
+from initmig.core.errors import InitmigError
+from initmig.core.events import OwnStatementWaiting
+from initmig.locking.blockers import look_at
+from initmig.postgres import NoAnswer
+
+if TYPE_CHECKING:
+    from initmig.core.clock import Clock
+    from initmig.core.events import Emit
+    from initmig.postgres import Session
+
+_TELL_EVERY_SECONDS = 10.0
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 3.0
+
+
+class Patience:
+    """A `session.Patience` for one thing that is sent, and sent again, for *limit* seconds."""
+
+    def __init__(self, session: Session, limit: float, clock: Clock, emit: Emit) -> None:
+        self._session = session
+        self._limit = limit
+        self._clock = clock
+        self._emit = emit
+        self._told_at = 0.0
+        self._doing = ""
+        self._blockers: tuple[str, ...] = ()
+        self._longest_pause = _FIRST_PAUSE_SECONDS
+
+    def look(self, sql: str, waited: float) -> None:
+        """As in `session.Patience`."""
+        try:
+            seen = look_at(self._session, sql)
+        except InitmigError:
+            self._doing = ""  # no slot, no right: it goes on all the same
+        else:
+            self._doing = seen.doing
+            if seen.busy:  # else a timeout has struck, and nobody is waited for any more
+                self._blockers = seen.blockers
+        self._tell(self._doing, waited)
+
+    def pause(self, error: InitmigError, waited: float) -> bool:
+        """As in `session.Patience`."""
+        cause = cause_of(error.problems[0].server.sqlstate)
+        if cause.kind not in ("others", "canceled"):
+            return False
+        self._doing = cause.name
+        if waited >= self._limit:
+            raise self.give_up(error) from error
+        self._tell(cause.name, waited)
+        pause = self._longest_pause * (1 + self._clock.jitter()) / 2
+        self._longest_pause = min(2 * self._longest_pause, _LONGEST_PAUSE_SECONDS)
+        self._clock.sleep(min(pause, self._limit - waited))
+        return True
+
+    def give_up(self, error: InitmigError) -> InitmigError:
+        """As in `session.Patience`."""
+        words = f"no answer to one of initmig's own statements in {format_duration(self._limit)}"
+        if self._doing:
+            words += f": {self._doing}"
+        hint = "check the server"
+        if self._blockers:
+            words += f"; blocked by {'; '.join(self._blockers)}"
+            hint = "end the transaction that blocks it"
+        return NoAnswer(
+            "no-answer",
+            words,
+            hint=f"{hint}, and run again; --wait-timeout sets how long initmig waits",
+            server=error.problems[0].server,
+        )
+
+    def _tell(self, doing: str, waited: float) -> None:
+        if waited - self._told_at < _TELL_EVERY_SECONDS:
+            return
+        self._told_at = waited
+        self._emit(OwnStatementWaiting(waited, self._limit, doing, self._blockers))

@@ -1,0 +1,342 @@
+"""Who has the migration lock, and those who wait for it: one polls, and says for whom.
+
+Whoever blocks in ``pg_advisory_lock`` holds a snapshot meanwhile, for which a CREATE INDEX
+CONCURRENTLY of the holder waits: a deadlock. See docs/explanation/locking.md.
+"""
+
+from __future__ import annotations
+
+from initmig.core.durations import format_duration
+from initmig.core.errors import DatabaseRefused, DatabaseUnavailable, QueueTimeout
+from initmig.core.events import WaitingForYoyo, WaitingInQueue
+from initmig.core.home import LOCK
+from initmig.core.records import TYPE_CHECKING, Record
+from initmig.history.location import columns_of, home_of
+from initmig.postgres import NAME_PRIMARY, TAKES_WRITES, StatementFailed, quote_literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from initmig.core.clock import Clock
+    from initmig.core.events import Emit, Event
+    from initmig.postgres import Session
+
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 0.5
+_TELL_AGAIN_SECONDS = 10.0
+_ASK_EVERY_SECONDS = 1.0
+
+# The key is of the schema that is the home of the history: two schemas of one database can be
+# migrated side by side. It is one for all histories there, as yoyo's lock is. The seed is an
+# arbitrary constant, so that no other tool's hash of a schema name is the same key.
+_FACTS = """
+SELECT pg_backend_pid(), pg_is_in_recovery(), current_setting('transaction_read_only')::bool,
+    coalesce(has_schema_privilege((SELECT oid FROM pg_namespace WHERE nspname = {schema}), 'USAGE'),
+             false),
+    hashtextextended(quote_ident({schema}), 20261122)"""
+
+# Any role that may connect can take the key, in either mode, and also leave it with a transaction
+# that is prepared, which has no process. Who calls itself as this session does is an initmig, too.
+# One that waits has the key, shared, for a moment: initmigs come last.
+_HOLDERS = """
+SELECT coalesce(l.pid, 0), coalesce(a.usename, p.owner, ''), coalesce(a.application_name, ''),
+    coalesce(host(a.client_addr), ''),
+    extract(epoch FROM clock_timestamp() - coalesce(a.backend_start, p.prepared))::float8,
+    coalesce(a.state, ''), coalesce(pg_blocking_pids(a.pid), '{{}}'),
+    CASE WHEN NOT starts_with(a.state, 'idle')
+        THEN concat_ws(': ', a.wait_event_type, a.wait_event) ELSE '' END,
+    coalesce(p.gid, ''), coalesce(a.application_name = ANY (
+        ARRAY['initmig', current_setting('application_name')]), false)
+FROM pg_locks l
+LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+LEFT JOIN pg_locks t ON l.pid IS NULL AND t.pid IS NULL AND t.granted
+    AND t.virtualtransaction = l.virtualtransaction AND t.locktype = 'transactionid'
+LEFT JOIN pg_prepared_xacts p ON p.transaction = t.transactionid
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (l.classid::int8 << 32 | l.objid::int8) = {key}
+ORDER BY l.mode = 'ExclusiveLock' DESC, 10, 1"""
+
+# One short try: it only tells whom one waits for.
+_HAS_ROW = """
+SET LOCAL lock_timeout = 100;
+SELECT 1 FROM {lock} WHERE pid OPERATOR(pg_catalog.=) -{pid}"""
+
+_SHOWN_HOLDERS = 3
+
+
+class Facts(Record):
+    """What the server says of itself before anything is written."""
+
+    pooled: bool
+    """Whether a pooler has given this session another server connection than it began with."""
+    backend_pid: int
+    standby: bool
+    read_only: bool
+    has_schema: bool
+    """Whether the schema that the history is in, or will be, is there for the role."""
+    key: int
+
+
+def ask_facts(session: Session) -> Facts:
+    """:raises InitmigError: the server cannot be asked."""
+    schema = quote_literal(home_of(session).schema)
+    pid, *facts = session.query(_FACTS.format(schema=schema))[0]
+    return Facts(pid != session.startup_pid, pid, *facts)
+
+
+def read_facts(session: Session) -> Facts:
+    """:raises InitmigError: nothing can be written here, at least not now."""
+    facts = ask_facts(session)
+    if facts.standby:
+        raise DatabaseUnavailable(
+            "standby",
+            "the server is a standby, which accepts no writes",
+            hint=NAME_PRIMARY,
+        )
+    if facts.read_only:
+        raise DatabaseUnavailable(
+            "read-only",
+            "the server is read-only (default_transaction_read_only is on)",
+            hint=TAKES_WRITES,
+        )
+    if not facts.has_schema:
+        schema = home_of(session).schema
+        raise DatabaseRefused(
+            "no-schema",
+            f"the schema {schema} does not exist, or the role lacks the USAGE privilege on it"
+            if schema
+            else "no schema in the search path exists, or the role lacks the USAGE privilege on it",
+            hint="create the schema and grant USAGE and CREATE on it to the role,"
+            " or correct --schema",
+        )
+    return facts
+
+
+class SessionLock:
+    """The lock of a direct connection: it ends with the connection at the latest."""
+
+    def __init__(self, session: Session, key: int, pid: int) -> None:
+        self.pid = self.worker_pid = pid
+        self._session = session
+        self._key = key
+        self._taken = False
+
+    def try_take(self) -> bool:
+        """Whether it is taken now."""
+        taken = self._session.query(f"SELECT pg_try_advisory_lock({self._key})")[0][0]
+        self._taken = bool(taken)
+        if self._taken:
+            self._session.keep_lock(self._key)
+        return self._taken
+
+    def release(self) -> None:
+        """Give it back, if it was taken and the connection is still good for that."""
+        if self._taken and self._session.usable:
+            # however often: whoever waited for its turn took it then, and again for its work
+            self._session.query("SELECT pg_advisory_unlock_all()")
+
+
+def wait_for_turn(
+    session: Session,
+    *,
+    timeout: float,
+    clock: Clock,
+    emit: Emit,
+    is_needed: Callable[[], bool],
+) -> bool:
+    """True once no other migrator is at work, False as soon as *is_needed* says no.
+
+    The lock is taken then, but not yoyo's row, for which yoyo is imported: of many copies that
+    start together only one gets itself ready for work. Behind a pooler, where no connection can
+    keep a lock, it is everybody's turn.
+
+    :raises QueueTimeout: another migrator was still at it after *timeout* seconds, 0 for none
+    :raises InitmigError: as `read_facts`
+    """
+    facts = read_facts(session)
+    if facts.pooled:
+        return True
+    session.settle()
+    turn = _Turn(session, facts, clock, is_needed)
+    queue = Queue(timeout, clock, emit, turn.is_needed)
+    return queue.wait(turn.try_take, lambda: holder_of(session, facts.key, queue.waited()))
+
+
+class _Turn(SessionLock):
+    """The same lock, looked at until it is free: of hundreds who wait, each may cost but little."""
+
+    def __init__(
+        self, session: Session, facts: Facts, clock: Clock, is_needed: Callable[[], bool]
+    ) -> None:
+        super().__init__(session, facts.key, facts.backend_pid)
+        self._clock = clock
+        self._asks = is_needed
+        self._asked_at = clock.now()
+        self._free = True
+
+    def try_take(self) -> bool:
+        return self._free and super().try_take()
+
+    def is_needed(self) -> bool:
+        """Whether to go on; asked only where the lock is free, or a second has passed."""
+        # shared, and for the length of the statement: it keeps nobody else from looking
+        look = f"SELECT pg_try_advisory_xact_lock_shared({self._key})"
+        self._free = self._session.query(look)[0][0]
+        if not self._free and self._clock.now() - self._asked_at < _ASK_EVERY_SECONDS:
+            return True
+        self._asked_at = self._clock.now()
+        return self._asks()
+
+
+class Queue:
+    """The wait for other migrators: polls with growing, jittered pauses, and says for whom."""
+
+    def __init__(
+        self, timeout: float, clock: Clock, emit: Emit, is_needed: Callable[[], bool]
+    ) -> None:
+        self._timeout = timeout
+        self.clock = clock
+        self.emit = emit
+        self._is_needed = is_needed
+        self._begun = clock.now()
+        self._told_at: float | None = None
+
+    def waited(self) -> float:
+        """Seconds so far."""
+        return self.clock.now() - self._begun
+
+    def wait(
+        self,
+        try_take: Callable[[], bool],
+        holder: Callable[[], WaitingInQueue | WaitingForYoyo | None],
+    ) -> bool:
+        """True once *try_take* is; False as soon as there is no need any more."""
+        self._told_at = None
+        while not try_take():
+            self._tell(holder)
+            self.clock.sleep(self._pause())
+            # before the lock, which is free once the leader has finished
+            if not self._is_needed():
+                return False
+        return True
+
+    def _pause(self) -> float:
+        # an eighth of the wait so far: nobody waits much longer than there is reason to
+        longest = min(max(_FIRST_PAUSE_SECONDS, self.waited() / 8), _LONGEST_PAUSE_SECONDS)
+        return longest * (1 + self.clock.jitter()) / 2
+
+    def _tell(self, holder: Callable[[], WaitingInQueue | WaitingForYoyo | None]) -> None:
+        over = 0 < self._timeout <= self.waited()
+        due = self._told_at is None or self.waited() - self._told_at >= _TELL_AGAIN_SECONDS
+        if not (over or due):
+            return
+        event = holder()
+        if over:
+            raise _queue_timeout(event, self._timeout)
+        if event:
+            self._told_at = self.waited()
+            self.emit(event)
+
+
+def _queue_timeout(event: Event | None, timeout: float) -> QueueTimeout:
+    whom, hint = "another migrator", "let it finish, or raise --queue-timeout"
+    if isinstance(event, WaitingForYoyo):
+        whom = f"yoyo: its process {event.pid} has held the lock since {event.locked_at_utc} UTC"
+        hint = "if that process no longer exists, remove its lock row with `initmig unlock`"
+    if isinstance(event, WaitingInQueue):
+        if not event.is_migrator:
+            whom = "a session that holds the migration lock but is not initmig"
+        whom += f": {event.holder}"
+        hint += f"; {event.next_step}" if event.next_step else ""
+    message = f"timed out after {format_duration(timeout)} waiting for {whom}"
+    return QueueTimeout("queue-timeout", message, hint=hint)
+
+
+class _Holder(Record):
+    """A session, or a prepared transaction, that has the lock."""
+
+    pid: int
+    """0 for a prepared transaction."""
+    role: str
+    """The one that logged in."""
+    application: str
+    address: str
+    seconds: float | None
+    """Since it connected, or was prepared; None where the role may not see that."""
+    state: str
+    blocked_by: Sequence[int]
+    waits_for: str
+    gid: str
+    """Of a prepared transaction; empty for a session."""
+    is_migrator: bool
+
+    @property
+    def words(self) -> str:
+        """Who it is, since when, and what it is doing."""
+        role = f"user {self.role or 'unknown'}"
+        since = "" if self.seconds is None else format_duration(self.seconds)
+        if not self.pid:
+            return f"prepared transaction {quote_literal(self.gid)} ({role}), prepared {since} ago"
+        words = f"pid {self.pid} ({self.application or 'no application name'}, {role}"
+        words += f", from {self.address})" if self.address else ")"
+        words += f", connected for {since}" if since else ""
+        words += f", {self.state or 'state unknown'}"
+        words += f", {wait_in_words(self.waits_for)}" if self.waits_for else ""
+        if self.blocked_by:
+            words += f", itself blocked by pid {', '.join(map(str, self.blocked_by))}"
+        return words
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing is known to run there, so that it might have been forgotten."""
+        return not self.pid or self.state.startswith("idle")
+
+    @property
+    def ending(self) -> str:
+        """The statement that ends it, and with it the lock."""
+        if self.pid:
+            return f"SELECT pg_terminate_backend({self.pid});"
+        return f"ROLLBACK PREPARED {quote_literal(self.gid)};"
+
+
+def holder_of(session: Session, key: int, waited: float) -> WaitingInQueue | None:
+    """Who has the lock with this *key*, to one who has *waited* that many seconds."""
+    rows = [_Holder(*row) for row in session.query(_HOLDERS.format(key=key))]
+    # a session may have it twice: for itself, and shared
+    holders = list({(row.pid, row.gid): row for row in rows}.values())
+    if not holders:
+        return None
+    first = holders[0]
+    is_migrator = first.is_migrator or _has_row(session, first.pid)
+    shown, more = holders[:_SHOWN_HOLDERS], len(holders) - _SHOWN_HOLDERS
+    words = "; ".join(each.words for each in shown) + (f"; and {more} more" if more > 0 else "")
+    next_step = ""
+    if first.is_at_rest or not is_migrator:
+        ending = " ".join(each.ending for each in shown)
+        unwanted = "was left open by mistake" if is_migrator else "should not hold the lock"
+        next_step = f"if it {unwanted}, end it: {ending}"
+    blocked_by = tuple(first.blocked_by)
+    return WaitingInQueue(words, first.pid, blocked_by, waited, first.role, is_migrator, next_step)
+
+
+def _has_row(session: Session, pid: int) -> bool:
+    """Whether the row of ``yoyo_lock`` is that of the server process *pid*."""
+    home = home_of(session)
+    if not (pid and columns_of(session, home, (LOCK,))):
+        return False
+    try:
+        return bool(session.run(session.preamble + _HAS_ROW.format(lock=home.lock, pid=pid)))
+    except StatementFailed:  # no privilege, or somebody has locked it
+        return False
+
+
+def wait_in_words(event: str) -> str:
+    """What a server process waits for that shows *event*, as ``IPC: SyncRep``, and what to do."""
+    # https://www.postgresql.org/docs/current/monitoring-stats.html#WAIT-EVENT-IPC-TABLE
+    if event == "IPC: SyncRep":
+        event += (
+            " (no synchronous standby has confirmed the commit; start one or change"
+            " synchronous_standby_names)"
+        )
+    return f"waiting for {event}"

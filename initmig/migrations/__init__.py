@@ -1,0 +1,1 @@
+"""The migration files, and the decision what to do with them."""

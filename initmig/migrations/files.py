@@ -1,0 +1,329 @@
+"""The migration files: list, identify, checksum, read."""
+
+from __future__ import annotations
+
+import os
+
+from initmig.core.errors import ConfigError, Problem
+from initmig.core.model import HOOK, PACKAGE, Listing, MigrationFile
+from initmig.core.records import TYPE_CHECKING, Record
+from initmig.core.visible import in_one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
+
+    from initmig.core.errors import Place
+    from initmig.sql.source import Header
+
+_SUFFIXES = (".sql", ".py")
+_ROLLBACK = ".rollback.sql"
+_LARGE = 1 << 16
+_OR_BEGIN = ". To write the first migration, run `initmig new NAME`"
+"""So many bytes are worth OpenSSL."""
+_YOYO_TEMPORARY = "_tmp_yoyonew"
+"""What yoyo's own `new` calls a file that is still in the editor."""
+
+
+class Beside(Record):
+    """What folders hold beside migrations."""
+
+    ignored: tuple[str, ...]
+    """The paths of what looks like migrations: ``.SQL``, a pipe, a subfolder with SQL in it."""
+    names: tuple[str, ...]
+    """Of everything, relative to its folder, with one level of subfolders."""
+
+
+class Contents(Record):
+    """What was read of a migration, once, for everything that is done with it."""
+
+    file: MigrationFile
+    data: bytes
+    rollback: bytes
+    """Empty where there is no rollback file."""
+
+
+class SqlFiles(Record):
+    """The SQL of a migration as the server gets it, in UTF-8, and what its header says."""
+
+    apply: bytes
+    rollback: bytes
+    checksum: str
+    rollback_checksum: str
+    header: Header
+    ignored: tuple[Place, ...]
+    """Where directives stand that yoyo does not read, nor does initmig."""
+
+
+def list_files(sources: Sequence[str]) -> Listing:
+    """The migrations of the folders that *sources* name, by their names alone; nothing is read.
+
+    :raises ConfigError: a folder is not there or cannot be listed, a source names none, two files
+        have the same id, or a rollback file has no migration
+    """
+    problems: list[Problem] = []
+    folders = _folders(sources, problems)
+    listed = [file for folder in folders for file in _list_folder(folder, problems)]
+    packages = [file for file in listed if file.id == PACKAGE and not file.is_sql]
+    files = [file for file in listed if file not in packages] if packages else listed
+    found = dict(zip([file.id for file in files], files, strict=True))
+    if len(found) < len(files):
+        problems.extend(_same_ids(files))
+    if problems:
+        raise ConfigError.of(tuple(problems))
+    hooks = tuple([found.pop(id) for id in list(found) if id.startswith(HOOK)])
+    return Listing(tuple(found.values()), hooks, tuple(packages[:1]))
+
+
+def _folders(sources: Sequence[str], problems: list[Problem]) -> Sequence[str]:
+    """The folders that *sources* name, each once."""
+    if len(sources) == 1 and not any(sign in sources[0] for sign in "*?[:"):
+        return sources  # the usual case, which loads nothing more
+    from initmig.migrations.sources import expand
+
+    return expand(sources, problems)
+
+
+def _list_folder(folder: str, problems: list[Problem]) -> Iterator[MigrationFile]:
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if _is_migration(entry))
+    except OSError as error:
+        problems.append(
+            Problem(
+                "folder-unreadable",
+                f"cannot list the migrations folder {folder}: {error.strerror}",
+                hint="set --migrations or INITMIG_MIGRATIONS to the folder with the migrations"
+                + _OR_BEGIN * isinstance(error, FileNotFoundError),
+            )
+        )
+        return
+    if _is_unprintable("".join(names)):
+        problems.extend(_unprintable(folder, name) for name in names if _is_unprintable(name))
+    rollbacks = {name for name in names if name.endswith(_ROLLBACK)}
+    before = _join(folder, "")
+    for name in names:
+        if name in rollbacks:
+            continue
+        id = name.rpartition(".")[0] or name
+        rollback = ""
+        if id + _ROLLBACK in rollbacks and name.endswith(".sql"):
+            rollbacks.remove(id + _ROLLBACK)
+            rollback = before + id + _ROLLBACK
+        yield MigrationFile._make((id, before + name, rollback, folder))
+    problems.extend(_orphan(folder, name) for name in sorted(rollbacks))
+
+
+def _is_migration(entry: os.DirEntry[str]) -> bool:
+    name = entry.name
+    if not name.endswith(_SUFFIXES) or _is_none_of_ours(name):
+        return False
+    # a link to nowhere is a migration that cannot be read, not one that is not there
+    return entry.is_file() or not os.path.exists(entry.path)
+
+
+def _is_none_of_ours(name: str) -> bool:
+    """Whether a file of this *name* is an editor's, the system's or Python's own."""
+    return name.startswith((".", _YOYO_TEMPORARY)) or name.endswith("~") or name == "__pycache__"
+
+
+def look_beside(sources: Sequence[str]) -> Beside:
+    """What lies in the same folders that `list_files` leaves out.
+
+    What cannot be listed is passed over.
+    """
+    ignored: list[str] = []
+    names: list[str] = []
+    for folder in _folders(sources, []):
+        for entry in _entries(folder):
+            if _is_migration(entry) or _is_none_of_ours(entry.name):
+                continue
+            inside = [each.name for each in _entries(entry.path)] if entry.is_dir() else []
+            names += [entry.name, *(f"{entry.name}/{name}" for name in inside)]
+            if entry.name.lower().endswith(_SUFFIXES):
+                ignored.append(_join(folder, entry.name))
+            elif any(name.lower().endswith(".sql") for name in inside):  # Python's may be imported
+                ignored.append(_join(folder, entry.name) + os.sep)
+    return Beside(tuple(sorted(ignored)), tuple(sorted(names)))
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
+
+
+def _join(folder: str, name: str) -> str:
+    return os.path.join(folder, name)
+
+
+def _is_unprintable(name: str) -> bool:
+    if name.isascii() and name.isprintable():
+        return False
+    # a surrogate stands for a byte that is not UTF-8
+    return any(c < " " or "\x7f" <= c < "\xa0" or "\ud800" <= c < "\ue000" for c in name)
+
+
+def _unprintable(folder: str, name: str) -> Problem:
+    return Problem(
+        "invalid-file-name",
+        f"the name of {in_one_line(_join(folder, name))} is not UTF-8, or contains control"
+        " characters",
+        hint="rename it, preferably in ASCII",
+    )
+
+
+def _same_ids(files: Sequence[MigrationFile]) -> Iterator[Problem]:
+    found: dict[str, MigrationFile] = {}
+    for file in files:
+        other = found.setdefault(file.id, file)
+        if other is not file:
+            yield Problem(
+                "duplicate-id",
+                f"{other.path} and {file.path} have the same id, {file.id}",
+                hint="rename the one that is not applied yet",
+            )
+
+
+def _orphan(folder: str, name: str) -> Problem:
+    migration = name.removesuffix(_ROLLBACK) + ".sql"
+    return Problem(
+        "rollback-without-migration",
+        f"{_join(folder, name)} is the rollback of {migration}, which does not exist",
+        hint=f"add {migration}, or remove the rollback file",
+    )
+
+
+def checksum(path: str) -> str:
+    """SHA-256 of the bytes of *path*, in hexadecimal; :raises ConfigError: it cannot be read."""
+    return digest(read_bytes(path))
+
+
+def differs_in_line_ends(path: str, recorded: str) -> bool:
+    """Whether *path* has the *recorded* checksum with the line ends of another system."""
+    unix = read_bytes(path).replace(b"\r\n", b"\n")
+    return recorded in (digest(unix), digest(unix.replace(b"\n", b"\r\n")))
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 of *data*, in hexadecimal."""
+    return str(_sha256(len(data))(data).hexdigest())
+
+
+def _sha256(size: int) -> Any:
+    """For small data what hashlib falls back on: to load OpenSSL takes a tenth of a start."""
+    for module in ("_sha2", "_sha256") if size < _LARGE else ():  # since Python 3.12, and before
+        try:
+            return __import__(module).sha256
+        except ImportError:
+            continue
+    from hashlib import sha256
+
+    return sha256
+
+
+def read_bytes(path: str) -> bytes:
+    """The content of *path*; :raises ConfigError: it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    except MemoryError:
+        raise MemoryError(f"could not read {path}") from None
+
+
+def check_readable(path: str) -> None:
+    """:raises ConfigError: *path* cannot be read; nothing of it is."""
+    try:
+        with open(path, "rb") as file:
+            file.read(0)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: str, error: OSError) -> ConfigError:
+    return ConfigError(
+        "file-unreadable",
+        f"cannot read {path}: {error.strerror}",
+        hint="correct the path, or create the file"
+        if isinstance(error, FileNotFoundError)
+        else "make it readable by the user that runs initmig",
+    )
+
+
+def read(file: MigrationFile) -> Contents:
+    """*file* and its rollback as they are now; :raises ConfigError: one cannot be read."""
+    rollback = read_bytes(file.rollback_path) if file.rollback_path else b""
+    return Contents(file, read_bytes(file.path), rollback)
+
+
+def dependencies(file: MigrationFile) -> frozenset[str]:
+    """What *file* says it depends on, as far as it can be read without running or refusing it."""
+    try:
+        data = read_bytes(file.path)
+        if file.is_sql:
+            from initmig.sql.source import Source
+
+            return frozenset(Source(file.path, data).header().depends)
+        return _python_dependencies(data)
+    except (ConfigError, SyntaxError, ValueError, TypeError, RecursionError):
+        return frozenset()
+
+
+def may_have_steps(file: MigrationFile) -> bool:
+    """Whether *file* may define steps: False for Python that has none of yoyo's words for it."""
+    if file.is_sql:
+        return True
+    try:
+        data = read_bytes(file.path)
+    except ConfigError:
+        return True
+    return any(word in data for word in (b"step", b"group", b"transaction"))
+
+
+def _python_dependencies(data: bytes) -> frozenset[str]:
+    import ast
+
+    for node in ast.parse(data).body:
+        match node:
+            case ast.Assign([ast.Name("__depends__")], value) | ast.AnnAssign(
+                ast.Name("__depends__"), _, ast.expr() as value
+            ):
+                names = ast.literal_eval(value)
+                return frozenset([names] if isinstance(names, str) else names)
+    return frozenset()
+
+
+def read_all(files: Iterable[MigrationFile]) -> tuple[list[Contents], list[Problem]]:
+    """The same of all *files*, and why some of them cannot be read."""
+    found: list[Contents] = []
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            found.append(read(file))
+        except ConfigError as error:
+            problems.extend(error.problems)
+    return found, problems
+
+
+def parse_sql(contents: Contents) -> SqlFiles:
+    """An SQL file and its rollback, checked as far as that goes without a server.
+
+    :raises ConfigError: with every problem of both
+    """
+    from initmig.sql.source import Source
+
+    file, data, rollback_data = contents
+    apply = Source(file.path, data)
+    rollback = Source(file.rollback_path, rollback_data)
+    header = apply.header()
+    apply.check_transactions(transactional=header.transactional)
+    rollback.check_transactions(transactional=header.transactional)
+    if problems := (*apply.problems, *rollback.problems):
+        raise ConfigError.of(problems)
+    return SqlFiles(
+        apply.data, rollback.data, digest(data), digest(rollback_data), header, apply.ignored
+    )

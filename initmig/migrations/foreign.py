@@ -1,0 +1,136 @@
+"""Which other migration tool a file, a folder or a history table belongs to.
+
+Formats and table names are those of each tool's documentation; the ones that were counted in public
+repositories come first.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from initmig.core.records import TYPE_CHECKING, Record
+from initmig.sql.scanner import line_comments
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+_BY_NAME = {
+    "golang-migrate or sqlx": r"\.(up|down)\.sql$",
+    "Flyway": r"^[VUB]\d[\d._]*__|^R__",
+}
+
+# Each is a comment on a line of its own, in lower case.
+_BY_MARKER = {
+    "goose": r"--[ \t]*\+goose\b",
+    "dbmate": r"--[ \t]*migrate:(up|down)\b",
+    "sql-migrate": r"--[ \t]*\+migrate\b",
+    "node-pg-migrate": r"--+[ \t]*(up|down)[ \t]+migration[ \t]*(?=[\r\n]|\Z)",
+    "tern": r"----[ \t]*create above[ \t]*/[ \t]*drop below[ \t]*----",
+    "Liquibase": r"--[ \t]*liquibase formatted sql\b",
+    "rambler": r"--[ \t]*rambler[ \t]+(up|down)\b",
+    "sqitch": r"--[ \t]*(deploy|revert|verify)[ \t]+\S+:\S+",
+    "graphile-migrate": r"--![ \t]*(previous|hash):",
+    "MyBatis Migrations": r"--[ \t]*//[ \t]*@undo\b",
+    "Play evolutions": r"--[ \t-]*!(ups|downs)\b",
+}
+
+# Relative to the folder, with one level of subfolders.
+_BY_FOLDER = {
+    "sqitch": r"^sqitch\.plan$",
+    "Atlas": r"^atlas\.sum$",
+    "Prisma": r"^[^/]+/migration\.sql$|^migration_lock\.toml$",
+    "Diesel or Hasura": r"^[^/]+/up\.sql$",
+    "Ecto": r"\.exs$",
+}
+
+_BY_TABLE: dict[str, dict[str, str]] = {
+    # by the columns where several tools use the same name; "" stands for any
+    "schema_migrations": {
+        "dirty": "golang-migrate",
+        "inserted_at": "Ecto",
+        "": "dbmate or Rails",
+    },
+    "goose_db_version": {"": "goose"},
+    "flyway_schema_history": {"": "Flyway"},
+    "schema_version": {"installed_on": "Flyway or yandex-pgmigrate", "version": "tern"},
+    "_prisma_migrations": {"": "Prisma"},
+    "_sqlx_migrations": {"": "sqlx"},
+    "gorp_migrations": {"": "sql-migrate"},
+    "pgmigrations": {"": "node-pg-migrate"},
+    "__diesel_schema_migrations": {"": "Diesel"},
+    "atlas_schema_revisions": {"": "Atlas"},
+    "refinery_schema_history": {"": "refinery"},
+    "schema_migration": {"version": "pop"},
+    "databasechangelog": {"": "Liquibase"},
+    "alembic_version": {"": "Alembic"},
+    "django_migrations": {"": "Django"},
+    "knex_migrations": {"": "knex"},
+    "SequelizeMeta": {"": "Sequelize"},
+    "migrations": {"batch": "Laravel", "timestamp": "TypeORM"},
+    "doctrine_migration_versions": {"": "Doctrine"},
+    "__EFMigrationsHistory": {"": "Entity Framework"},
+    "mikro_orm_migrations": {"": "MikroORM"},
+    "phinxlog": {"": "Phinx"},
+}
+
+HISTORY_TABLES = tuple(_BY_TABLE)
+"""The names of the tables in which other tools keep their history."""
+
+
+GUIDES = ("alembic", "dbmate", "ecto", "flyway", "golang-migrate", "goose", "prisma")
+"""The tools with a page of their own, docs/how-to/from-TOOL.md."""
+
+
+def guide(tool: str) -> str:
+    """The page that explains how to move from *tool*, which may be "one or another"."""
+    first = tool.partition(" ")[0].lower()
+    page = f"from-{first}" if first in GUIDES else "adopt-a-database"
+    return f"docs/how-to/{page}.md"
+
+
+class Marker(Record):
+    """What makes the text of a file another tool's, at *offset*."""
+
+    tool: str
+    offset: int
+
+
+def tool_of_name(name: str) -> str:
+    """The tool that names its files as *name*; empty where none does."""
+    return _tool_of(name, _BY_NAME)
+
+
+def tool_of_folder(entries: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The tool whose folder holds *entries*, one level deep, and those that show it; or nothing."""
+    for tool, pattern in _BY_FOLDER.items():
+        if found := tuple(entry for entry in entries if re.search(pattern, entry)):
+            return tool, found
+    return "", ()
+
+
+def tool_of_table(name: str, columns: Collection[str]) -> str:
+    """The tool whose history is the table *name* with these *columns*; empty where none is."""
+    tools = _BY_TABLE.get(name, {})
+    return next((tool for column, tool in tools.items() if not column or column in columns), "")
+
+
+def marker_in(text: str) -> Marker | None:
+    """The first mark of another tool in the SQL *text*, outside of strings and data."""
+    found = {match.start("mark"): match for match in _markers().finditer(text)}
+    if not found:
+        return None
+    for offset in line_comments(text):
+        if offset in found:
+            return Marker(_tool_of(found[offset]["mark"].lower(), _BY_MARKER), offset)
+    return None
+
+
+def _tool_of(text: str, patterns: dict[str, str]) -> str:
+    return next((tool for tool, pattern in patterns.items() if re.search(pattern, text)), "")
+
+
+@cache
+def _markers() -> re.Pattern[str]:
+    any_of_them = "|".join(_BY_MARKER.values())
+    return re.compile(rf"(?:^|\r)[ \t]*(?P<mark>{any_of_them})", re.IGNORECASE | re.MULTILINE)

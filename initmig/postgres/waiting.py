@@ -1,0 +1,180 @@
+"""Until the database answers: what is worth waiting for, for how long, and said how often."""
+
+from __future__ import annotations
+
+from initmig.core.durations import format_duration
+from initmig.core.errors import DatabaseUnavailable, EmptySecret, InitmigError, MigrationsPending
+from initmig.core.events import Connected, WaitingForDatabase, WaitingForMigrations
+from initmig.core.records import TYPE_CHECKING
+from initmig.core.signals import stop_wins
+from initmig.postgres import LoginRefused, NoAnswer, understood
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn, TypeVar
+
+    from initmig.core.clock import Clock
+    from initmig.core.events import Emit
+    from initmig.postgres import Session
+
+    _T = TypeVar("_T")
+
+
+_WORTH_WAITING = (DatabaseUnavailable, EmptySecret, LoginRefused, MigrationsPending)
+
+_REFUSED_SECONDS = 10.0
+"""A server that is being set up refuses a role or database for a moment; longer is no accident."""
+
+_SHORTEST_LIMIT_SECONDS = 5.0
+"""For an answer that takes no time: a timeout of 0 is for connecting."""
+
+_ONE_TRY_SECONDS = 60.0
+"""For connecting where there is one try: each address has its connect timeout within that."""
+
+_FIRST_PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 3.0
+
+
+def with_session(
+    connect: Callable[[float], Session], work: Callable[[Session], _T], outage: Outage
+) -> _T:
+    """What *work* returns on a session, tried again for as long as waiting can help.
+
+    *connect* gets the seconds that it may take.
+
+    :raises DatabaseUnavailable: the timeout of *outage* is over; so EmptySecret, LoginRefused
+        and MigrationsPending
+    """
+
+    def attempt() -> _T:
+        outage.trying()
+        session = connect(outage.patience())
+        try:
+            outage.answered()
+            with stop_wins(), understood():
+                return work(session)
+        finally:
+            session.close()
+
+    # Not by tenacity: hundreds of copies that find no slot free would all import it then, and that
+    # takes longer than a whole start with nothing to do.
+    while True:
+        try:
+            return attempt()
+        except NoAnswer:
+            raise
+        except _WORTH_WAITING as error:
+            outage.met(error)
+            if outage.is_over():
+                outage.give_up(error)
+        outage.pause()
+
+
+class Outage:
+    """How long a run had no usable answer, and which reasons were told.
+
+    Only that time counts against *timeout* (seconds, 0 tries once), over all outages together:
+    a server that crashes at each attempt does not keep a run for ever.
+    """
+
+    def __init__(self, timeout: float, clock: Clock, emit: Emit) -> None:
+        self.clock = clock
+        self._timeout = timeout
+        self._emit = emit
+        self._since: float | None = None
+        self._refused_since: float | None = None
+        self._before = 0.0
+        self._connected = False
+        self._silent = False
+        """Whether it was told that there is no connection: a standby answers at each attempt."""
+        self._told: set[str] = set()
+        self._pending = ""
+        self._longest_pause = _FIRST_PAUSE_SECONDS / 2
+
+    def patience(self) -> float:
+        """Seconds that one attempt to connect may take, at all addresses together."""
+        left = self._timeout - self._waited()
+        return left if left > 0 else _ONE_TRY_SECONDS
+
+    def limit(self) -> float:
+        """Seconds that one statement of initmig's own may take, tried as often as that allows."""
+        return max(self._timeout - self._waited(), _SHORTEST_LIMIT_SECONDS)
+
+    def trying(self) -> None:
+        """Note that an attempt begins."""
+        self._connected = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._since = self.clock.now() if self._since is None else self._since
+
+    def answered(self) -> None:
+        """Note that there is a connection."""
+        self._before += self._elapsed()
+        self._since = self._refused_since = None
+        self._connected = True
+        if self._silent:
+            self._silent = False
+            self._told.clear()
+            self._emit(Connected(self._before))
+
+    def met(self, error: InitmigError) -> None:
+        """Note *error*; tell its reason if that is new and there is time left to wait."""
+        self._begin()
+        if not isinstance(error, LoginRefused):
+            self._refused_since = None
+        elif self._refused_since is None:
+            self._refused_since = self.clock.now()
+        if self.is_over():
+            return
+        self._silent = self._silent or not self._connected
+        reason = str(error)
+        if isinstance(error, MigrationsPending):
+            if reason != self._pending:
+                self._pending = reason
+                self._emit(WaitingForMigrations(reason, self._timeout))
+        elif reason not in self._told:
+            self._told.add(reason)
+            self._emit(WaitingForDatabase(reason, self._limit(error)))
+
+    def left(self) -> float:
+        """Seconds until the error that was met last is final."""
+        left = self._timeout - self._waited()
+        if self._refused_since is not None:
+            left = min(left, _REFUSED_SECONDS - (self.clock.now() - self._refused_since))
+        return max(0.0, left)
+
+    def pause(self) -> None:
+        """Let time pass before the next attempt: full jitter, and longer each time.
+
+        https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+        """
+        self._longest_pause = min(2 * self._longest_pause, _LONGEST_PAUSE_SECONDS)
+        self.clock.sleep(min(self.clock.jitter() * self._longest_pause, self.left()))
+
+    def is_over(self) -> bool:
+        """Whether the error that was met last is final."""
+        return self.left() <= 0
+
+    def give_up(self, error: InitmigError) -> NoReturn:
+        """:raises InitmigError: *error*, with how long was waited for the better of it."""
+        if type(error) is not DatabaseUnavailable:
+            raise error
+        raise DatabaseUnavailable(
+            error.id,
+            f"{error} (waited {format_duration(self._waited())})",
+            hint=error.problems[0].hint
+            or "check that the database is running and reachable; --wait-timeout sets how long to"
+            " wait for it",
+        ) from error
+
+    def _limit(self, error: InitmigError) -> float:
+        if isinstance(error, LoginRefused):
+            return min(self._timeout, _REFUSED_SECONDS)
+        return self._timeout
+
+    def _waited(self) -> float:
+        return self._before + self._elapsed()
+
+    def _elapsed(self) -> float:
+        return 0.0 if self._since is None else self.clock.now() - self._since

@@ -1,0 +1,1 @@
+"""Events and results as text, JSON, and terminal output."""

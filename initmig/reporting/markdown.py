@@ -1,0 +1,67 @@
+"""Text of others in Markdown (GFM), where it must be nothing but text.
+
+GitHub and GitLab look for mentions (``@name``), issues (``#1``, ``GH-1``, ``!1``), commits and
+labels in what a text looks like once it is rendered, so that no escape in the source keeps them
+from it. Neither looks into code, and no link, image or HTML works there. So whatever is not a
+plain word or a small number stands in a code span.
+
+- https://github.github.com/gfm/#code-spans, and for the bar in a table #example-200
+- https://docs.github.com/en/get-started/writing-on-github/working-with-advanced-formatting/autolinked-references-and-urls
+- https://docs.gitlab.com/user/markdown/#gitlab-specific-references
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from initmig.core.visible import in_one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LETTERS = r"[^\W\d_]+(?:[-'][^\W\d_]+)*"
+_WORD = re.compile(rf"\(?{_LETTERS}\)?[.,:;]?")
+_NUMBER = re.compile(
+    r"\d{1,6}(?:\.\d{1,6})?(?:ms|[smh])?[,:;]?"
+)  # no dot or bracket: `1.` is a list
+_COMMIT = re.compile(r"[0-9a-f]{7,}", re.IGNORECASE)
+
+
+def prose(text: str) -> str:
+    """*text* in one line: plain words as they are, and what stands between them as code."""
+    runs = groupby(_one_line(text).split(" "), _is_plain)
+    return " ".join(" ".join(run) if plain else _quoted(" ".join(run)) for plain, run in runs)
+
+
+def _quoted(run: str) -> str:
+    """*run* as code, and behind it the punctuation with which it ends."""
+    text = run.removesuffix(",").removesuffix(":").removesuffix(";")
+    return code(text) + run[len(text) :] if text else code(run)
+
+
+def code(text: str) -> str:
+    """*text* in one line, as code; nothing if there is none. A backtick becomes an apostrophe."""
+    shown = _one_line(text).replace("`", "'")
+    return f"`{shown}`" if shown else ""
+
+
+def row(cells: Iterable[str]) -> str:
+    """The line of a table with these *cells*, each of them `prose` or `code`."""
+    return f"| {' | '.join(map(_cell, cells))} |"
+
+
+def _cell(markdown: str) -> str:
+    # a bar ends the cell, even in code, unless a backslash stands before it
+    return markdown.replace("|", r"\|")
+
+
+def _one_line(text: str) -> str:
+    return in_one_line(" ".join(text.split()))
+
+
+def _is_plain(word: str) -> bool:
+    if _COMMIT.search(word):
+        return False
+    return bool(_WORD.fullmatch(word) or _NUMBER.fullmatch(word))

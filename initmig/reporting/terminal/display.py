@@ -1,0 +1,93 @@
+"""The log on a terminal: in colours, in lines that fit, above what shows the work that goes on."""
+
+from __future__ import annotations
+
+from initmig.core.records import TYPE_CHECKING
+from initmig.core.visible import CONTINUED
+from initmig.reporting.terminal.layout import fitted
+from initmig.reporting.terminal.screen import Styled, is_a_terminal, obeys, screen_of, width_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import TextIO
+
+    from initmig.config.config import Config
+    from initmig.core.events import Event
+    from initmig.reporting.terminal.progress import Progress
+    from initmig.reporting.terminal.screen import Line, Screen
+
+_STYLES = {"debug": "dim", "info": "green", "warning": "yellow", "error": "red"}
+_LABELS = {"next": "cyan", "DETAIL": "dim", "HINT": "dim", "CONTEXT": "dim"}
+"""What the lines below an error may begin with."""
+
+_HANG = 4
+_BEFORE_CARET = f"{'':>6} | "
+
+
+def display_of(stream: TextIO, config: Config, *, follows: bool) -> Display:
+    """How the log is shown on *stream*; it *follows* the work if that is a terminal."""
+    progress = None
+    # where the width is not known, nobody looks: the terminal is that of a container
+    if (
+        follows
+        and obeys(config.term)
+        and is_a_terminal(stream)
+        and width_of(stream, config.columns)
+    ):
+        from initmig.reporting.terminal.progress import Progress
+
+        progress = Progress(stream, columns=config.columns, colour=screen_of(stream, config).colour)
+    return Display(lambda: screen_of(stream, config), progress)
+
+
+class Display:
+    """Shows lines on a *screen*, whose width may change, above the *progress*."""
+
+    def __init__(self, screen: Callable[[], Screen], progress: Progress | None = None) -> None:
+        self.screen = screen
+        self.progress = progress
+
+    def note(self, event: Event) -> bool:
+        """Let the progress show what *event* means; whether that is enough."""
+        return self.progress is not None and self.progress.note(event)
+
+    def write(self, text: str, stream: TextIO) -> None:
+        """Write *text* above the progress."""
+        if not self.progress:
+            stream.write(text)
+            stream.flush()
+            return
+        with self.progress.interrupted() as erasing:
+            stream.write(erasing + text)
+            stream.flush()
+
+    def rest(self) -> None:
+        """Leave nothing but whole lines."""
+        if self.progress:
+            self.progress.rest()
+
+    def text(self, time: str, level: str, text: str, screen: Screen) -> str:
+        """The *text* of an event, of visible lines, as it is on *screen*."""
+        first, *others = text.split("\n")
+        head = [Styled(time, "dim"), " ", Styled(f"{level:7}", _STYLES[level]), " ", first]
+        width = screen.width
+        return screen.text(
+            [
+                *fitted(head, width, _HANG),
+                *(line for each in others for line in _below(each, width)),
+            ]
+        )
+
+
+def _below(line: str, width: int) -> Iterable[Line]:
+    """A *line* below the first one, as lines that fit."""
+    if line.startswith(CONTINUED):
+        # the text of others is marked as such, in each of its lines
+        text = line.removeprefix(CONTINUED).replace("\t", "    ")
+        return [[CONTINUED, *part] for part in fitted([text], width and width - len(CONTINUED), 0)]
+    if line.startswith(_BEFORE_CARET) and line.endswith("^"):
+        return [[line[:-1], Styled("^", "red")]]
+    label, colon, text = line.partition(": ")
+    if colon and (style := _LABELS.get(label.removeprefix("  "))):
+        return fitted([Styled(label + colon, style), text.replace("\t", "    ")], width, _HANG)
+    return [[line]]

@@ -1,0 +1,303 @@
+"""One line at the foot of a terminal that shows what a run is doing, drawn again and again.
+
+Nothing of it is ever left: it is erased before each line of the log, and at the end. The cursor
+rests at its beginning, so that whatever else is written there covers it. A terminal that is gone,
+slow or stopped takes nothing from the run: the line is drawn only where there is room.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from select import POLLOUT, poll
+from threading import Event as Flag
+from threading import Lock, Thread
+from time import monotonic
+
+from initmig.config.dsn import mask_secrets
+from initmig.core import events
+from initmig.core.durations import format_duration
+from initmig.core.records import TYPE_CHECKING
+from initmig.core.visible import in_one_line
+from initmig.reporting.terminal.cells import cells, shortened, shortened_inside
+from initmig.reporting.terminal.screen import Screen, Styled, width_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import TextIO
+
+    from initmig.core.events import Event
+
+_TICK_SECONDS = 0.5
+_SHORTEST_WORK_SECONDS = 1.0
+"""What takes less is not shown: it would only flicker."""
+
+_SILENCE_SECONDS = 8.0
+"""After so long without a word of it, what nobody has said to begin is taken to be over."""
+
+_ERASE = "\r\x1b[J"
+"""From the beginning of the line, which may have become several when the terminal was resized."""
+
+_LONGEST_DRAWING_SECONDS = 1.0
+_SHORTEST_NAME = 24
+_USUAL_WIDTH = 80
+
+
+class Work:
+    """What is going on, and since when."""
+
+    def __init__(self, id: str, begun: float, *, announced: bool) -> None:
+        self.id = id
+        self.name = _shown(id)
+        self.begun = begun
+        self.announced = announced
+        """Whether its end will be reported as well."""
+        self.position = ""
+        """Of a migration, in the plan."""
+        self.is_file = False
+        """Whether the name may be divided: of one that has a number in front, enough is left."""
+        self.limit = ""
+        self.heard = begun
+        self.doing = ""
+        self.blockers: tuple[str, ...] = ()
+
+    def does(self, doing: str, blockers: Sequence[str] = ()) -> None:
+        """It is *doing* that now, and *blockers* stand in its way."""
+        self.heard = monotonic()
+        self.doing, self.blockers = _shown(doing), tuple(map(_shown, blockers))
+
+    def line(self, now: float, width: int) -> tuple[str, str]:
+        """Its name, and how it is getting on, in *width* cells together."""
+        name, rest = self.position + self.name, ""
+        for rest in self._rests(now - self.begun):
+            if cells(name + rest) <= width:
+                return name, rest
+        if self.is_file:
+            room = max(_SHORTEST_NAME, width - cells(self.position + rest))
+            name = self.position + shortened_inside(self.name, room)
+        name = shortened(name, width)
+        return name, shortened(rest, width - cells(name)) if cells(name) < width else ""
+
+    def _rests(self, seconds: float) -> Iterator[str]:
+        """How it is getting on, in ever fewer words."""
+        elapsed = f" {format_duration(int(seconds))}{self.limit}"
+        doing = f": {self.doing}" if self.doing else ""
+        joint = "; blocked by " if doing else ": blocked by "
+        if self.blockers:
+            yield f"{elapsed}{doing}{joint}{'; '.join(self.blockers)}"
+            short = ", ".join(map(_in_short, self.blockers))
+            yield f"{elapsed}{doing}{joint}{short}"
+            yield f"{elapsed}: blocked by {short}"
+        else:
+            yield f"{elapsed}{doing}"
+
+
+def _in_short(blocker: str) -> str:
+    """Its number, and the application."""
+    name, bracket, facts = blocker.partition(" (")
+    return f"{name} ({facts.partition(',')[0].rstrip(')')})" if bracket else name
+
+
+class Progress:
+    """Follows the events of a run and shows on *stream*, a terminal, what it is doing."""
+
+    def __init__(self, stream: TextIO, *, columns: int, colour: bool) -> None:
+        """*columns* is its width where that is not to be asked."""
+        self._stream = stream
+        self._columns = columns
+        self._screen = Screen(0, colour)
+        self._work: Work | None = None
+        self._over = ""
+        self._holder: tuple[str, int] | None = None
+        self._drawn: tuple[int, str, str] | None = None
+        self._lock = Lock()
+        self._noting = Lock()
+        self._wanted = Flag()
+        self._is_off = False
+        self._thread: Thread | None = None
+        os.register_at_fork(after_in_child=self._in_child)
+
+    def _in_child(self) -> None:
+        self._lock = Lock()
+        self._is_off, self._drawn = True, None
+
+    def note(self, event: Event) -> bool:
+        """Show what *event* means; whether that is enough, and no line of the log is needed."""
+        if self._is_off:
+            return isinstance(event, events.StatementRunning)
+        with self._noting:  # else a late report could bring back what has just ended
+            if isinstance(event, _ENDS):
+                self._rest(getattr(event, "id", ""))
+                return False
+            return self._follow(event)
+
+    @contextmanager
+    def interrupted(self) -> Iterator[str]:
+        """Inside, a line may be written, behind what this gives, which erases the progress."""
+        with self._locked():
+            # where it is off, it may be another process that has drawn it
+            erasing, self._drawn = _ERASE if self._drawn or self._is_off else "", None
+            yield erasing
+            if erasing and not self._is_off:
+                self._draw()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        if not self._lock.acquire(timeout=_LONGEST_DRAWING_SECONDS):
+            self._is_off = True  # the terminal takes nothing, and the run is not to wait for it
+            yield
+            return
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def rest(self) -> None:
+        """Nothing is going on: show nothing."""
+        self._rest("")
+        with self._locked():
+            if self._drawn and self._write(_ERASE):
+                self._drawn = None
+
+    def _rest(self, id: str) -> None:
+        self._over = id
+        self._work = self._holder = None
+
+    def _begin(self, work: Work) -> None:
+        self._work = work
+        self._wanted.set()
+        if self._thread is None:
+            thread = Thread(target=self._run, name="progress", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # as many threads as this user may have
+                self._is_off = True
+            else:
+                self._thread = thread
+
+    # --- what each event means ---
+
+    def _follow(self, event: Event) -> bool:
+        match event:
+            case events.MigrationStarted():
+                self._over = ""
+                work = Work(event.id, monotonic(), announced=True)
+                work.position, work.is_file = f"[{event.position}/{event.total}] ", True
+                self._begin(work)
+            case events.StatementRunning():
+                self._running(event)
+                return True
+            case events.MigrationRetried() if self._work:
+                self._work.does(f"{event.reason}, waiting to try again", event.blockers)
+            case events.WaitingForDatabase():
+                self._waits("waiting for the database", event.reason, event.timeout_seconds)
+            case events.WaitingForMigrations():
+                self._waits("waiting for migrations", event.reason, event.timeout_seconds)
+            case events.WaitingInQueue():
+                whose = "another migrator" if event.is_migrator else "the migration lock"
+                return self._queues(whose, event.holder_pid, event.holder, event.waited_seconds)
+            case events.WaitingForYoyo():
+                holder = f"process {event.pid}"
+                return self._queues("yoyo", event.pid, holder, event.waited_seconds)
+        return False
+
+    def _running(self, event: events.StatementRunning) -> None:
+        if event.id == self._over:
+            return  # it was on its way when the migration ended
+        work = self._work
+        if work is None or work.id != event.id:
+            work = Work(event.id, monotonic() - event.elapsed_seconds, announced=False)
+        work.name, work.is_file = _shown(_place(event) or event.id), True
+        # of what runs, the line shows it already
+        work.does(event.doing.removeprefix("running").removeprefix(", "), event.blockers)
+        self._begin(work)
+
+    def _queues(self, whose: str, pid: int, holder: str, waited: float) -> bool:
+        """Whether it is no news who is waited for."""
+        is_known, self._holder = self._holder == (whose, pid), (whose, pid)
+        work = Work(f"waiting for {whose}", monotonic() - waited, announced=True)
+        work.does(holder)
+        self._begin(work)
+        return is_known
+
+    def _waits(self, what: str, reason: str, timeout: float) -> None:
+        begun = self._work.begun if self._work and self._work.id == what else monotonic()
+        work = Work(what, begun, announced=True)
+        work.limit = f" of {format_duration(timeout)}" if timeout else ""
+        work.does(reason)
+        self._begin(work)
+
+    # --- drawing ---
+
+    def _run(self) -> None:
+        pausing = Flag()
+        while not self._is_off:
+            self._wanted.wait()
+            self._wanted.clear()
+            if self._lock.acquire(blocking=False):  # else somebody is writing, and then draws
+                try:
+                    self._draw()
+                finally:
+                    self._lock.release()
+            if self._work or self._drawn:
+                self._wanted.set()
+            pausing.wait(_TICK_SECONDS)
+
+    def _draw(self) -> None:
+        """Draw what is going on, or erase what was; the caller holds the lock."""
+        work, now = self._work, monotonic()
+        if work and not work.announced and now - work.heard > _SILENCE_SECONDS:
+            work = None
+        if work and now - work.begun >= _SHORTEST_WORK_SECONDS:
+            width = width_of(self._stream, self._columns) or _USUAL_WIDTH
+            # the last cell stays free: some terminals begin the next line once it is written
+            name, rest = work.line(now, width - 1)
+            drawn = (width, name, rest)
+            if drawn != self._drawn:
+                line = self._screen.text([[Styled(name, "bold"), rest]])
+                if self._write(f"{_ERASE}{line}\r"):
+                    self._drawn = drawn
+        elif self._drawn and self._write(_ERASE):
+            self._drawn = None
+
+    def _write(self, text: str) -> bool:
+        """Whether *text* was written: not where that would have to wait for the terminal."""
+        try:
+            number = self._stream.fileno()
+            ready = poll()
+            ready.register(number, POLLOUT)
+            if not any(found & POLLOUT for _, found in ready.poll(0)):
+                return False
+            os.write(number, text.encode(errors="backslashreplace"))
+        except (OSError, ValueError):  # it is gone
+            self._is_off = True
+            return False
+        return True
+
+
+def _shown(text: str) -> str:
+    return in_one_line(mask_secrets(text))
+
+
+def _place(event: events.StatementRunning) -> str:
+    """The file, and the line where that is known."""
+    file = os.path.basename(event.path)
+    return f"{file}:{event.line}" if file and event.line else file
+
+
+_ENDS = (
+    events.Connected,
+    events.LockAcquired,
+    events.AppliedElsewhere,
+    events.NothingPending,
+    events.MigrationApplied,
+    events.MigrationRolledBack,
+    events.MigrationRecorded,
+    events.MigrationVerified,
+    events.HookRan,
+    events.Finished,
+    events.Failed,
+    events.StoppedBySignal,
+    events.Ready,
+    events.NotReady,
+)
