@@ -1,17 +1,21 @@
-"""`python -m dev.prose` finds what no reader should have to read, and nothing else."""
+"""`python -m dev.prose` finds translated English in pages, messages and code, and nothing else."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from dev import prose
-from dev.prose import Excuse, Page, Rules, Text, texts_of_markdown, texts_of_python
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from dev.prose.__main__ import checked, main
+from dev.prose.check import Check, Page
+from dev.prose.comments import texts_of_hash_comments
+from dev.prose.files import files_of, page_of, pages_of
+from dev.prose.markdown import texts_of_markdown, unreleased
+from dev.prose.markers import markers, table
+from dev.prose.python import texts_of_python
+from dev.prose.rules import ROOT, Excuse, Rules
+from dev.prose.texts import Text, count
 
 RULES = Rules.read()
 LONG = "This sentence has one word after another" + " and another" * 12 + "."
@@ -91,7 +95,7 @@ def test_sentence_of_more_than_thirty_words_is_found_with_its_count() -> None:
         "one -- two | three / four - " * 7,
     ],
 )
-def test_several_sentences_items_cells_code_and_addresses_are_no_long_sentence(page: str) -> None:
+def test_several_sentences_items_cells_code_and_addresses_are_not_long_sentences(page: str) -> None:
     assert found(page) == []
 
 
@@ -134,29 +138,175 @@ _Rendering("info", lambda e: "the rights" + e.of + " of its own")
 def test_value_within_a_message_is_one_word_and_read_itself() -> None:
     assert found_in_code("""text = f"{'mend it' if x else ''} {y}" """) == [(1, "'mend'")]
     [text, _] = texts_of_python("""f"in {a.b(c, 'd and e')} words" """)
-    assert prose.count(text.words) == 3
+    assert count(text.words) == 3
 
 
-def test_docstrings_comments_names_and_sql_are_not_read() -> None:
-    source = f'''"""{LONG}"""
-class A:
-    """Mend the rights."""
-
-    x: str = "rights"
-    """What is to be mended."""
-    def f(self):
-        """{LONG}"""
-        # mend it
-        return "SELECT a, b, c FROM d; SELECT " + "starelid stanum stainherit " * 12
+def test_sql_in_a_string_has_no_sentences() -> None:
+    source = f"""
+"SELECT a, b, c FROM d; SELECT " + "starelid stanum stainherit " * 12
 sql = "SELECT {"a = b AND " * 20}; COMMIT; BEGIN; END"
 block = f"; {{sql}}; END"
-'''
+"""
     assert found_in_code(source) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "findings"),
+    [
+        ('"""Mend it."""', [(1, "'Mend'")]),
+        ('class A:\n    """Mend it."""', [(2, "'Mend'")]),
+        ('def f():\n    """Fix it.\n\n    Then\n    mend it.\n    """', [(5, "'mend'")]),
+        ('x: int\n"""To mend."""', [(2, "'mend'")]),
+        ('"""Fix it.\n\n:raises MendError: the rights are missing\n"""', [(3, "'rights'")]),
+        ('"""Call `mend`, ``mend()`` and :func:`mend`."""', []),
+        ('"""The ``mend\nfunction``, which\nmends it."""', [(3, "'mends'")]),
+        (f'"""{LONG}"""', [(1, "long sentence")]),
+        (f'"""{SHORT[:-1]}\n\n{LONG}"""', [(3, "long sentence")]),
+        ('"""It waits; it locks; it ends."""', [(1, "semicolons")]),
+        ('"""Options:\n' + "  - one two three four five\n" * 8 + '"""', []),
+        ('"""Options:\n' + "  ONE  two three four five\n" * 8 + '"""', []),
+        ("# mend it", [(1, "'mend'")]),
+        ("x = 1  # mend it", [(1, "'mend'")]),
+        ("# It may\n# not run.", [(1, "'may not'")]),
+        ("x = 1  # it may\ny = 2  # not here", []),
+        ("# it may\n\n# not", []),
+        ("if x:\n    # it may\n# not\n    pass", []),
+        ("# it may\n#\n# not", []),
+        (f"# {LONG}", [(1, "long sentence")]),
+        ("# --- rights ---", [(1, "'rights'")]),
+        ("#!/usr/bin/mend", []),
+        ("x = 1  # noqa: S608  mend", []),
+        ("x = 1  # type: ignore[mend]", []),
+        ("# fix it  # noqa: S608", []),
+        ("def mend(): ...", [(1, "'mend'")]),
+        ("class MendError: ...", [(1, "'Mend'")]),
+        ("def f(told, *, half_way): ...", [(1, "'half way'"), (1, "'told'")]),
+        ("TOLD = 1\nTOLD = 2", [(1, "'TOLD'")]),
+        ("self.is_told = 1", [(1, "'told'")]),
+        ("for _ in fix(mend, told=1): told.told", []),
+        ("def test_it_may_not_run(): ...", [(1, "'may not'")]),
+        ("def test_what_is_pending_is_applied(): ...", [(1, "'what'")]),
+        (f"def test_{'_and_another' * 31}(): ...", []),
+    ],
+)
+def test_docstrings_comments_and_names_are_checked(
+    source: str, findings: list[tuple[int, str]]
+) -> None:
+    assert found_in_code(source) == findings
+
+
+@pytest.mark.parametrize(
+    ("comment", "word"),
+    [
+        ("What the server sends.", "'What'"),
+        ("The time of what is pending.", "'of what'"),
+        ("Who holds the lock waits.", "'Who'"),
+        ("Of a statement: its place.", "'Of'"),
+        ("It waits for those that run.", "'those that'"),
+        ("None where there is none.", "'where there'"),
+        ("A line of which the end is missing.", "'of which'"),
+        ("It is no error.", "'is no error'"),
+        ("The file is there.", "'is there'"),
+        ("It runs behind the second one.", "'behind'"),
+        ("Lock it, else fail.", "'else'"),
+        ("A setting of initmig's.", "'of initmig's'"),
+        ("It runs however often it fails.", "'however often'"),
+        ("The lock is waited for.", "'is waited for'"),
+    ],
+)
+def test_translated_english_is_found_in_code_and_not_in_pages(comment: str, word: str) -> None:
+    assert word in [what for _, what in found_in_code(f"# {comment}")]
+    assert found(comment) == []
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        "Report what to do.",
+        "What to do next.",
+        "Of course it waits.",
+        "The one that holds the lock waits.",
+        "There is no table.",
+        "It runs behind a pooler, and behind the proxy.",
+        "The order in which they run.",
+        "It stands for a value.",
+        "x if y else z",
+        "It has no effect, or something else.",
+        "It gives up after 5 s.",
+        "initmig's own limits, and PostgreSQL's limit.",
+    ],
+)
+def test_plain_english_is_not_found_in_code(comment: str) -> None:
+    assert found_in_code(f"# {comment}") == []
+
+
+def test_comments_of_shell_yaml_and_make_are_checked() -> None:
+    source = """#!/bin/mend
+a: b#mend  # It may
+# not "mend"
+c: "mend"
+target: ## mend it
+"""
+    findings = Page("k8s/a.yaml", texts_of_hash_comments(source)).findings(RULES.words)
+    assert [(each.line, each.what) for each in findings] == [(3, "'mend'"), (5, "'mend'")]
+
+
+def test_strings_of_tests_are_not_checked_and_those_of_initmig_are(tmp_path: Path) -> None:
+    source = "text = 'mend the rights'  # mend\n"
+    (tmp_path / "odd.py").write_text(source)
+    assert {text.kind for text in page_of(tmp_path / "odd.py").texts} == {"text", "comment", "name"}
+    kinds = {text.kind for text in page_of(Path(__file__)).texts}
+    assert kinds == {"comment", "name"}
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("initmig/cli.py", "initmig"),
+        ("initmig/sql/relations/state.py", "initmig/sql/relations"),
+        ("tests/unit/test_prose.py", "tests/unit"),
+        ("dev/prose/check.py", "dev"),
+        ("Makefile", "."),
+    ],
+)
+def test_folder_is_the_package_or_the_folder_of_tests(name: str, folder: str) -> None:
+    assert Page(name, []).folder == folder
+
+
+def test_every_file_is_checked_once() -> None:
+    files = files_of(ROOT)
+    assert len(files) == len(set(files))
+    assert {*pages_of(ROOT), Path(__file__), ROOT / ".ci" / "run", ROOT / "Makefile"} < {*files}
+
+
+def test_markers_are_counted_by_folder_and_kind() -> None:
+    source = "# mend the file\nhalf_way = 'mend'\n"
+    page = Page("initmig/sql/odd.py", texts_of_python(source))
+    assert markers(RULES, [page], "comment") == (3, 1)
+    assert markers(RULES, [page], "name") == (2, 1)
+    assert markers(RULES, [page], "comment").per_thousand == pytest.approx(1000 / 3)
+    lines = list(table(RULES, [page, Page("docs/page.md", texts_of_markdown("Mend it."))]))
+    figures = ["3", "1", "333.3", "2", "1", "500.0"]
+    assert [line.split() for line in lines[2:]] == [["initmig/sql", *figures], ["all", *figures]]
+
+
+def test_markers_of_paths_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "odd.py").write_text("# mend it\n")
+    assert main(["--markers", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[:4] == ["all", "2", "1", "500.0"]
+
+
+def test_code_of_a_listed_folder_is_checked_only_if_it_is_given() -> None:
+    page = Page("initmig/sql/odd.py", texts_of_python("# mend it\ntext = 'mend it'\n"))
+    listed = Rules(RULES.words, code_not_checked_yet=("initmig/sql",))
+    [only_text] = checked([page], listed)
+    assert [text.kind for text in only_text.texts] == ["text"]
+    assert checked([page], Rules(RULES.words)) == [page]
 
 
 def test_only_the_section_unreleased_of_the_changelog_is_read() -> None:
     changelog = "# C\n\n## Unreleased\n\nMend it.\n\n## 0.1.0\n\nMend it.\n"
-    assert found(prose.unreleased(changelog)) == [(5, "'Mend'")]
+    assert found(unreleased(changelog)) == [(5, "'Mend'")]
 
 
 def test_exception_covers_its_words_on_its_page_alone() -> None:
@@ -173,7 +323,7 @@ def test_exception_that_covers_nothing_is_reported(tmp_path: Path) -> None:
     path.write_text("A dirty database.\n")
     needed = Excuse("page.md", "dirty database", "a name")
     needless = Excuse("page.md", "clean database", "a name")
-    check = prose.Check(Rules(RULES.words, (needed, needless)), [path])
+    check = Check(Rules(RULES.words, (needed, needless)), [page_of(path)])
     assert (check.findings, check.needless) == ([], [needless])
 
 
@@ -181,10 +331,10 @@ def test_exit_code_is_that_of_the_findings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "good.md").write_text("Fix the file.\n")
-    assert prose.main([str(tmp_path)]) == 0
+    assert main([str(tmp_path)]) == 0
     assert capsys.readouterr().out == ""
     (tmp_path / "bad.md").write_text("Mend the file.\n")
-    assert prose.main([str(tmp_path)]) == 1
+    assert main([str(tmp_path)]) == 1
     assert re.fullmatch(r".*/bad.md:1: 'Mend': .* -> fix\n", capsys.readouterr().out)
 
 

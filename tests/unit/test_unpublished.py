@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.prose import pages_of
+from dev.prose.files import pages_of
 
 ROOT = Path(__file__).parents[2]
 COPIED = [
