@@ -127,8 +127,8 @@ def with_session(run: Run, work: Callable[[Session], _T]) -> _T:
         try:
             return work(session)
         except InitmigError as error:
-            if trust.is_doubt(error):
-                raise trust.changed() from error
+            if trust.is_untrusted_error(error):
+                raise trust.changed_error() from error
             raise
 
     def connect(limit: float) -> Session:
@@ -169,24 +169,26 @@ def is_open(run: Run, left: planning.LeftToDo) -> bool:
     return bool(asked_for(run, left.pending) or left.owed or left.half_undone)
 
 
-def glance(session: Session, run: Run) -> store.Glance:
-    """As `store.glance`, with the checksum of the last migration of this image.
+def history_summary(session: Session, run: Run) -> store.HistorySummary:
+    """As `store.history_summary`, with the checksum of the last migration of this image.
 
     :raises DatabaseRefused: the role may not read yoyo's table
     """
-    return store.glance(session, _last_id(run))
+    return store.history_summary(session, _last_id(run))
 
 
-def glance_so_far(session: Session, run: Run) -> store.Glance:
-    """As `glance`, for asking again and again."""
-    return store.glance_so_far(session, _last_id(run))
+def polled_summary(session: Session, run: Run) -> store.HistorySummary:
+    """As `history_summary`, for asking again and again."""
+    return store.polled_summary(session, _last_id(run))
 
 
 def _last_id(run: Run) -> str:
     return run.listing.migrations[-1].id if run.listing.migrations else ""
 
 
-def left_to_apply(session: Session, run: Run, found: store.Glance) -> planning.LeftToDo | None:
+def left_to_apply(
+    session: Session, run: Run, found: store.HistorySummary
+) -> planning.LeftToDo | None:
     """What is left to do where that was *found*; None, and told, where that is nothing.
 
     :raises PlanError: the image is too old, the history is another tool's or application's, or
@@ -211,7 +213,7 @@ def left_to_apply(session: Session, run: Run, found: store.Glance) -> planning.L
 def judge_history(
     session: Session,
     run: Run,
-    found: store.Glance,
+    found: store.HistorySummary,
     left: planning.LeftToDo,
     *,
     also_pending: bool = False,
@@ -240,7 +242,7 @@ def judge_history(
     return findings
 
 
-def _last_has_changed(run: Run, found: store.Glance) -> bool:
+def _last_has_changed(run: Run, found: store.HistorySummary) -> bool:
     """Whether the last file is not the one that was applied; False if it cannot be read."""
     if not found.checksum:
         return False
@@ -281,13 +283,13 @@ def look_behind_policies(session: Session, run: Run) -> None:
     """
     from initmig.history import row_security
 
-    if event := row_security.look(session):
+    if event := row_security.check(session):
         run.emit_once(event)
 
 
 def is_pending(session: Session, run: Run) -> bool:
     """Whether there is anything to do by now."""
-    return is_open(run, look_through(run, store.glance_so_far(session).ids))
+    return is_open(run, look_through(run, store.polled_summary(session).ids))
 
 
 def meet_unknown(session: Session, run: Run, unknown: Sequence[str]) -> None:
@@ -308,7 +310,7 @@ def refuse_old_image(session: Session, unknown: Sequence[str]) -> None:
 
 
 def refuse_as_migrate_would(
-    session: Session, run: Run, left: planning.LeftToDo, found: store.Glance
+    session: Session, run: Run, left: planning.LeftToDo, found: store.HistorySummary
 ) -> Sequence[planning.Finding]:
     """For who reads only, the applied migrations whose files changed.
 

@@ -12,8 +12,7 @@ from initmig.commands.context import (
     begin,
     changed,
     follow,
-    glance,
-    glance_so_far,
+    history_summary,
     in_sequence,
     is_pending,
     left_to_apply,
@@ -23,6 +22,7 @@ from initmig.commands.context import (
     meet_unknown,
     placed_by_name,
     planned,
+    polled_summary,
     refuse_as_migrate_would,
     refuse_unintended,
     shared,
@@ -107,7 +107,7 @@ def migrate(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
 
 def _prepare(session: Session, run: Run) -> Sequence[Loaded]:
     """What there is to apply, once it is this process's turn; empty where that is nothing."""
-    found = glance(session, run)
+    found = history_summary(session, run)
     left = left_to_apply(session, run, found)
     if left is None:
         return ()
@@ -156,7 +156,7 @@ def status(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Mig
         session: Session,
     ) -> tuple[Sequence[AppliedMigration], Sequence[str], Sequence[Unfinished]]:
         applied = store.applied_migrations(session)
-        ids = store.glance_so_far(session).ids
+        ids = store.polled_summary(session).ids
         if planning.left_to_do(run.listing, ids).pending:
             look_behind_policies(session, run)
             if not (ids or config.check):  # `check` refuses it
@@ -313,7 +313,7 @@ def wait(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> None:
 
 
 def _refuse_pending(session: Session, run: Run) -> None:
-    found = glance_so_far(session, run)
+    found = polled_summary(session, run)
     left = planning.left_to_do(run.listing, found.ids)
     findings = refuse_as_migrate_would(session, run, left, found)
     if left.ids:
@@ -338,7 +338,7 @@ def look(config: Config, listing: Listing, emit: Emit) -> None:
     be_patient(session, run, limit=_LOOK_SECONDS)
     try:
         with postgres.understood():
-            found = glance(session, run)
+            found = history_summary(session, run)
             refuse_as_migrate_would(session, run, look_through(run, found.ids), found)
     finally:
         session.close()

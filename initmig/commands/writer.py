@@ -83,16 +83,16 @@ def apply(session: Session, run: Run, loaded: Loaded) -> None:
         if executor is None or not (plan or owed):
             run.emit(AppliedElsewhere(run.seconds()))
             return
-        owing = [hook.id for hook in loaded.hooks]
+        due_hooks = [hook.id for hook in loaded.hooks]
         hooks = [hook for hook in loaded.hooks if plan or hook.file in owed]
         in_one = run.config.transaction == "all"
         refuse_leftovers(session, plan, together=in_one)
         refuse_leftovers(session, hooks)
         with naming_baseline(loaded):
             if plan and in_one:
-                executor.apply_all(plan, owing=owing)
+                executor.apply_all(plan, due_hooks=due_hooks)
             else:
-                executor.apply_each(plan, owing=owing)
+                executor.apply_each(plan, due_hooks=due_hooks)
         executor.run_hooks(hooks)
 
 
@@ -125,7 +125,9 @@ def read_and_plan(
     for id in set(left.half_undone) - {each.id for each in unfinished}:
         # a stock yoyo has come to its end
         home = home_of(session)
-        session.query(store.writing(session, home) + store.unmark(home, UNDOING + id))
+        session.query(
+            store.write_guard(session, home) + store.delete_history_rows(home, UNDOING + id)
+        )
     return planned(run, still, applied, unfinished), left.owed
 
 
@@ -143,9 +145,9 @@ def refuse_leftovers(
     :raises PlanError: with what each of *migrations* would leave; nothing was run
     """
     if not session.settled:
-        from initmig.engine import leftovers  # which no other run needs
+        from initmig.engine import session_state  # which no other run needs
 
-        leftovers.refuse(session, migrations, direction, together=together)
+        session_state.refuse(session, migrations, direction, together=together)
 
 
 def roll_back(run: Run) -> str:

@@ -9,7 +9,7 @@ format, Python steps, dependency order, the DDL of the tables and the rows in th
 
 from __future__ import annotations
 
-from initmig.engine.backend import Backend, create_lock_table, try_tables
+from initmig.engine.backend import Backend, create_lock_table, try_create_tables
 from initmig.engine.loader import load
 
-__all__ = ["Backend", "create_lock_table", "load", "try_tables"]
+__all__ = ["Backend", "create_lock_table", "load", "try_create_tables"]

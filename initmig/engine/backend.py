@@ -27,12 +27,12 @@ from initmig.core.events import SessionNotEmptied
 from initmig.core.home import LOCK, LOG, VERSION
 from initmig.core.identity import Identity
 from initmig.core.model import UNDOING
-from initmig.engine.batch import Outbox
+from initmig.engine.batch import Batch
 from initmig.engine.transactions import (
     SAVEPOINT,
     cleaning_up,
-    shows_another_transaction,
-    transaction_ended,
+    transaction_ended_error,
+    transaction_has_ended,
 )
 from initmig.history import maintenance, store, trust
 from initmig.history.location import columns_of, home_of, trusted_home
@@ -47,10 +47,10 @@ if TYPE_CHECKING:
     from initmig.engine.batch import Script
     from initmig.postgres import Session
 
-_STILL_OPEN = f"SAVEPOINT {SAVEPOINT}"
+_FAILS_OUTSIDE_TRANSACTION = f"SAVEPOINT {SAVEPOINT}"
 """The server refuses it outside of a transaction: a file may have ended the one it was run in."""
 
-_LARGE = 1 << 20
+_SENT_ALONE_BYTES = 1 << 20
 """So many bytes cost more, copied into a message with others, than a message."""
 
 _IMMEDIATE_CONSTRAINTS = """
@@ -72,12 +72,12 @@ SELECT string_agg(format('CLOSE %I', name), ';')
 FROM pg_cursors WHERE NOT is_holdable AND name <> ''"""
 
 # Asked by the user's search path, which is one of them.
-_SETTINGS_MADE = """
+_CHANGED_SETTINGS = """
 SELECT name, setting, coalesce(reset_val, '') FROM pg_catalog.pg_settings
 WHERE source OPERATOR(pg_catalog.=) 'session'
     AND NOT pg_catalog.starts_with(name, 'transaction_')"""
 
-_CREATED_ELSEWHERE = ("42P07", "23505")
+_CREATED_CONCURRENTLY = ("42P07", "23505")
 """duplicate_table, or unique_violation in pg_type: another session created it just now."""
 
 
@@ -171,24 +171,24 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         guard: str = "",
     ) -> None:
         self.session = session
-        self.begins: Callable[[Callable[[], Place]], object] = lambda _: None
+        self.on_statement: Callable[[Callable[[], Place]], object] = lambda _: None
         """Gets where each statement stands in its file, before it is sent."""
         self.by = by
         self.emit = emit
-        self.owing: Sequence[str] = ()
+        self.due_hooks: Sequence[str] = ()
         """The ids of the hooks that have to run once something was applied."""
-        self._outbox = Outbox(session)
+        self._batch = Batch(session)
         self._settings = settings
         self._guard = guard
-        self._guards_late = False
-        self._shares = False
-        self._empties = False
-        self._left = ""
-        self._begun_with: Mapping[str, tuple[str, str]] = {}
+        self._guard_last = False
+        self._is_shared = False
+        self._discards_state = False
+        self._reset_failure = ""
+        self._original_settings: Mapping[str, tuple[str, str]] = {}
         self._formatted: dict[str, str] = {}
         self.home = home_of(session)
         self._position: int | None = None
-        self._half_way: frozenset[str] = frozenset()
+        self._half_applied: frozenset[str] = frozenset()
         super().__init__(None, self.home.table)
 
     def __getattr__(self, name: str) -> Any:
@@ -213,18 +213,18 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
     @property
     def connection(self) -> Any:
         """The session's connection, for who wants an answer: nothing waits any more."""
-        self._outbox.send()
+        self._batch.send()
         return self._connection
 
     def cursor(self) -> _StepCursor:
         """For a step in SQL, behind all that waits."""
-        self._outbox.send()
+        self._batch.send()
         return _StepCursor(self.session.connection)
 
     @property
     def lock_table_definition(self) -> str:
         """The SQL that creates yoyo's lock table."""
-        return self._filled_in(self.format_sql(self.create_lock_table_sql), {})
+        return self._with_values(self.format_sql(self.create_lock_table_sql), {})
 
     def copy(self) -> Backend:
         """This backend: a second connection could not commit together with the first."""
@@ -239,13 +239,14 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
         The caller holds yoyo's lock too. Unless it *upgrades*, 0.1.0's own table stays as it is.
         """
-        self.make_tables(upgrades=upgrades)
-        trust.examine(self.session, self.home)  # under the lock, also what others have just made
-        self._position = maintenance.put_in_order(self.session, self.home)
-        half_way = store.unfinished_migrations(self.session)
-        self._half_way = frozenset(each.id for each in half_way)
+        self.create_tables(upgrades=upgrades)
+        # under the lock, and after the tables that others have just created
+        trust.require_trusted(self.session, self.home)
+        self._position = maintenance.repair(self.session, self.home)
+        half_applied = store.unfinished_migrations(self.session)
+        self._half_applied = frozenset(each.id for each in half_applied)
 
-    def make_tables(self, *, upgrades: bool = True) -> None:
+    def create_tables(self, *, upgrades: bool = True) -> None:
         """Make the history tables that are missing, or as an older yoyo made them.
 
         :raises PlanError: a newer yoyo made them
@@ -253,14 +254,14 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         there = columns_of(self.session, self.home, self.home.tables)
         columns = there.get(self.migration_table, ())
         if "ctime" in columns and "migration_hash" not in columns:
-            with self.own_transaction():
+            with self.history_transaction():
                 internalmigrations.upgrade(self)  # from before yoyo 6
         else:
-            self._make_missing(there)
-        self._outbox.send()  # where the transaction is not its own, no COMMIT has done it
-        maintenance.make_own_table(self.session, self.home, upgrades=upgrades)
+            self._create_missing_tables(there)
+        self._batch.send()  # where the transaction is not its own, no COMMIT has done it
+        maintenance.create_own_table(self.session, self.home, upgrades=upgrades)
 
-    def _make_missing(self, there: Collection[str]) -> None:
+    def _create_missing_tables(self, there: Collection[str]) -> None:
         version = None
         if VERSION in there:
             [(version,)] = self.session.query(f"SELECT max(version) FROM {self.home.version}")
@@ -279,7 +280,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         }
         missing = [name for name in make if name not in there]
         if missing or version is None:
-            with self.own_transaction():
+            with self.history_transaction():
                 for name in missing:
                     make[name](self)
                 if version is None:
@@ -294,65 +295,65 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         return kind(self, rollback_on_exit=rollback_on_exit)
 
     @contextmanager
-    def own_transaction(self) -> Iterator[None]:
+    def history_transaction(self) -> Iterator[None]:
         """A transaction in which nothing of a migration runs: names are PostgreSQL's own."""
         with self.transaction():
-            self.record(names.PINNING.rstrip(";"))
+            self.add(names.PINNING.rstrip(";"))
             yield
-            self.record(names.RESTORING)
+            self.add(names.RESTORING)
 
     def begin(self) -> None:
         """BEGIN with the settings, in one message with what follows.
 
         :raises DatabaseUnavailable: what a migration has left in the session is still there
         """
-        if self._left:
+        if self._reset_failure:
             raise DatabaseUnavailable(
                 "session-not-emptied",
-                f"the session cannot be used again: {self._left}",
+                f"the session cannot be used again: {self._reset_failure}",
                 hint="end the session that blocks it, if there is one, and run again",
             )
-        self._outbox.put(f"BEGIN;{self.opening}".rstrip(";"))
+        self._batch.add(f"BEGIN;{self.prologue}".rstrip(";"))
         self._in_transaction = True
 
-    def join_transaction(self) -> None:
+    def use_open_transaction(self) -> None:
         """Take the transaction that is open in the session for one of `begin`."""
         self._in_transaction = True
 
     @property
-    def opening(self) -> str:
+    def prologue(self) -> str:
         """What a transaction starts with; empty where the session's settings hold."""
-        guard = "" if self._guards_late else self._guard
+        guard = "" if self._guard_last else self._guard
         return f"{self.session.preamble}{self._settings}{guard}"
 
     @contextmanager
     def transaction_for(self, *migrations: Any) -> Iterator[None]:
         """A transaction, or inside of one a savepoint, for all of *migrations*."""
-        self._shares = self._in_transaction
-        if not self._shares:
+        self._is_shared = self._in_transaction
+        if not self._is_shared:
             # the guard is a query, before which the level has to be set
-            self._guards_late = any(each.sets_isolation for each in migrations)
-            self._empties = self.session.settled
+            self._guard_last = any(each.sets_isolation for each in migrations)
+            self._discards_state = self.session.settled
         try:
-            with self._emptied_where_failed(), self.transaction():
+            with self._discard_state_on_failure(), self.transaction():
                 yield
         finally:
-            self._shares = False
-            self._guards_late = self._guards_late and self._in_transaction
-            self._empties = self._empties and self._in_transaction
+            self._is_shared = False
+            self._guard_last = self._guard_last and self._in_transaction
+            self._discards_state = self._discards_state and self._in_transaction
 
     @contextmanager
-    def settings_of_session(self) -> Iterator[None]:
+    def session_settings(self) -> Iterator[None]:
         """Inside, the settings last for the session, so that what runs there can change them."""
-        with cleaning_up(self._reset), self._emptied_where_failed():
+        with cleaning_up(self._reset_session), self._discard_state_on_failure():
             yield
 
-    def _reset(self) -> None:
+    def _reset_session(self) -> None:
         if self.session.settled and self.session.usable:
             self.session.command(self.session.resetting)
 
     @contextmanager
-    def _emptied_where_failed(self) -> Iterator[None]:
+    def _discard_state_on_failure(self) -> Iterator[None]:
         """What fails inside leaves nothing in a session that is initmig's alone.
 
         A ROLLBACK keeps prepared statements and advisory locks, which the next attempt would meet.
@@ -360,13 +361,13 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         try:
             yield
         except Exception:
-            if self.session.settled and self.session.usable and not self._left:
-                with self._told_what_is_left(InitmigError):
+            if self.session.settled and self.session.usable and not self._reset_failure:
+                with self._warn_if_not_reset(InitmigError):
                     self.session.run_own(self.session.emptying)
             raise
 
     @contextmanager
-    def _told_what_is_left(self, kind: type[InitmigError]) -> Iterator[None]:
+    def _warn_if_not_reset(self, kind: type[InitmigError]) -> Iterator[None]:
         """An error of this *kind* inside is a warning: the migration's outcome stands.
 
         The next transaction is begun in a new session.
@@ -374,20 +375,20 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         try:
             yield
         except kind as error:
-            self._left = str(error)
+            self._reset_failure = str(error)
             self._roll_back_session()
-            self.emit(SessionNotEmptied(self._left))
+            self.emit(SessionNotEmptied(self._reset_failure))
 
     def commit(self) -> None:
         """COMMIT, in one message with all that waits for it; the server must confirm it.
 
         What a migration has left in the session is gone then.
         """
-        end = committing(self.session.emptying) if self._empties else "COMMIT"
+        end = committing(self.session.emptying) if self._discards_state else "COMMIT"
         try:
-            self._outbox.put(f"{self._guard if self._guards_late else ''}{end}")
-            with self._told_what_is_left(AfterCommit):
-                self._outbox.send(commits=True)
+            self._batch.add(f"{self._guard if self._guard_last else ''}{end}")
+            with self._warn_if_not_reset(AfterCommit):
+                self._batch.send(commits=True)
         except (StatementFailed, KeyboardInterrupt):  # the file, too, runs only now
             self.rollback()
             raise
@@ -396,7 +397,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def rollback(self) -> None:
         """ROLLBACK where there is still something to roll back."""
-        self._outbox.clear()
+        self._batch.discard()
         self._in_transaction = False
         self._roll_back_session()
 
@@ -420,13 +421,13 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def execute(self, sql: str, params: Mapping[str, Any] | None = None) -> Any:
         """As yoyo does it; in a transaction, what has no rows waits."""
-        sql = self._filled_in(sql, params or {})
+        sql = self._with_values(sql, params or {})
         if self._in_transaction and not sql.startswith("SELECT"):
-            self._outbox.put(sql)
+            self._batch.add(sql)
             return None
-        return _Rows(self._outbox.ask(sql))
+        return _Rows(self._batch.query(sql))
 
-    def _filled_in(self, sql: str, params: Mapping[str, Any]) -> str:
+    def _with_values(self, sql: str, params: Mapping[str, Any]) -> str:
         """*sql* of yoyo's with the tables of the history and *params* in it."""
         values = {name: table(self.home) for name, table in _TABLES.items() if f":{name}" in sql}
         for name, value in params.items():
@@ -435,64 +436,64 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def run(self, script: Script) -> None:
         """*script*, which waits for the COMMIT where the transaction is its own."""
-        self.begins(script.where)
-        if self._may_wait(script):
-            self._outbox.put(script)
+        self.on_statement(script.statement_place)
+        if self._can_wait(script):
+            self._batch.add(script)
             return
-        self._outbox.send()
-        self._outbox.put(script)
-        self._outbox.send()
+        self._batch.send()
+        self._batch.add(script)
+        self._batch.send()
 
-    def _may_wait(self, script: Script) -> bool:
+    def _can_wait(self, script: Script) -> bool:
         # with what the server cannot read, a transaction would be lost that is open already
-        opens = self._in_transaction and not (self._shares or self.session.in_transaction)
+        opens = self._in_transaction and not (self._is_shared or self.session.in_transaction)
         # nor goes COPY data with its COMMIT: first it has to be seen that the server took all of it
-        return opens and not script.data and script.size < _LARGE
+        return opens and not script.data and script.size < _SENT_ALONE_BYTES
 
     def apply_one(self, migration: Any, force: bool = False, mark: bool = True) -> None:  # noqa: ARG002, FBT001, FBT002
         """Run the steps and record them, in one transaction where *migration* has one.
 
         What is not to be marked is a hook, which is not owed any more.
         """
-        with self._unit(migration, "apply") as seconds:
+        with self._run_and_record(migration, "apply") as seconds:
             self._record_applied(migration, seconds, mark=mark)
 
     def _record_applied(self, migration: Any, seconds: float | None, *, mark: bool) -> None:
         self.log_migration(migration, "apply")
         if mark:
             self.mark_one(migration, log=False)
-            if not migration.use_transactions or migration.id in self._half_way:
-                self.record(store.forget(self.home, migration.id))  # what the journal kept
-            self.record(self._record_of(migration, seconds))
-            if self.owing:
-                self.record(store.owe(self.home, self.owing))
+            if not migration.use_transactions or migration.id in self._half_applied:
+                self.add(store.delete_record(self.home, migration.id))  # what the journal kept
+            self.add(self._own_record(migration, seconds))
+            if self.due_hooks:
+                self.add(store.mark_due(self.home, self.due_hooks))
         else:
-            self.record(store.forget(self.home, migration.id))
-            self.record(store.unmark(self.home, migration.id))
+            self.add(store.delete_record(self.home, migration.id))
+            self.add(store.delete_history_rows(self.home, migration.id))
 
     def rollback_one(self, migration: Any, force: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
         """Run the rollback steps and forget the migration, in one transaction where it has one."""
-        with self._unit(migration, "rollback"):
+        with self._run_and_record(migration, "rollback"):
             self.log_migration(migration, "rollback")
             for id in (migration.id, UNDOING + migration.id):
-                self.record(store.unmark(self.home, id))
-            self.record(store.forget(self.home, migration.id))
+                self.add(store.delete_history_rows(self.home, id))
+            self.add(store.delete_record(self.home, migration.id))
 
     def mark_migrations(self, migrations: Iterable[Any]) -> None:
         """Record *migrations*, in this order, as applied without running them: all, or none."""
-        with self.own_transaction():
+        with self.history_transaction():
             for migration in migrations:
-                self._begin_record()
+                self._prepare_record()
                 self.mark_one(migration)
                 position = self._next_position()
                 mark = store.mark(self.home, migration.description, by=self.by, position=position)
-                self.record(mark)
+                self.add(mark)
 
-    def _begin_record(self) -> None:
-        self.record(store.writing(self.session, self.home) + store.note_time())
+    def _prepare_record(self) -> None:
+        self.add(store.write_guard(self.session, self.home) + store.set_record_time())
 
-    def _record_of(self, migration: Any, seconds: float | None) -> str:
-        return store.record(
+    def _own_record(self, migration: Any, seconds: float | None) -> str:
+        return store.insert_record(
             self.home,
             migration.description,
             by=self.by,
@@ -507,134 +508,134 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         return self._position
 
     @contextmanager
-    def _unit(self, migration: Any, direction: Direction) -> Iterator[float | None]:
+    def _run_and_record(self, migration: Any, direction: Direction) -> Iterator[float | None]:
         """Run *migration*; what is recorded inside is committed with it, or with its last part.
 
         Gives the seconds that it took; None where its transaction is its own, and as old as it.
         """
         started = time.monotonic()
         if not migration.use_transactions:
-            from initmig.engine.non_transactional import Piecewise
+            from initmig.engine.non_transactional import NonTransactionalRun
 
-            Piecewise(self, migration, direction).run()
-        with self.ended_transaction_reported(migration.id, Place(migration.path)):
+            NonTransactionalRun(self, migration, direction).run()
+        with self.transaction_must_stay_open(migration.id, Place(migration.path)):
             with self.transaction_for(migration):
                 if migration.use_transactions:
                     self._run(migration, direction)
-                its_own = migration.use_transactions and not self._shares
-                self._begin_record()
+                its_own = migration.use_transactions and not self._is_shared
+                self._prepare_record()
                 yield None if its_own else time.monotonic() - started
-                self.record(_STILL_OPEN)
-            self._outbox.send()
+                self.add(_FAILS_OUTSIDE_TRANSACTION)
+            self._batch.send()
 
     def _run(self, migration: Any, direction: Direction) -> None:
         migration.run(self, direction)
-        if self._shares and self.session.settled:
-            self._empty_transaction(migration)
+        if self._is_shared and self.session.settled:
+            self._discard_transaction_state(migration)
         elif migration.sets_session:
-            self._forget_settings(migration, direction)
+            self._reset_settings(migration, direction)
 
-    def _forget_settings(self, migration: Any, direction: Direction) -> None:
+    def _reset_settings(self, migration: Any, direction: Direction) -> None:
         """What a migration has set reaches neither its record nor what comes after it."""
         if self.session.settled:
             reset = self.session.resetting
         else:  # the rest is the pooler's, and of the connection's other users
-            from initmig.engine.leftovers import resets  # which no other run needs
+            from initmig.engine.session_state import reset_statements  # which no other run needs
 
-            made = resets(migration, direction)
+            made = reset_statements(migration, direction)
             reset = f"{made}RESET SESSION AUTHORIZATION; RESET ROLE; RESET search_path"
-        self.record(f"{reset};{self.session.preamble}{self._settings}".rstrip(";"))
+        self.add(f"{reset};{self.session.preamble}{self._settings}".rstrip(";"))
 
     @contextmanager
-    def rehearsal(self) -> Iterator[None]:
+    def rehearsal_transaction(self) -> Iterator[None]:
         """Inside, the transaction that is open in the session is this one's; then rolled back."""
         self._in_transaction = True
         try:
-            self.record(self.opening)
-            self._begun_with = self._settings_made()
+            self.add(self.prologue)
+            self._original_settings = self._changed_settings()
             yield
         finally:
             self.rollback()
 
     @contextmanager
-    def rehearsing(self, migration: Any, *, mark: bool, commits: bool) -> Iterator[None]:
+    def rehearse_one(self, migration: Any, *, mark: bool, commits: bool) -> Iterator[None]:
         """Inside, *migration* is run; then it is recorded, and checked if it *commits* by itself.
 
         A hook is not marked. What an error leaves is rolled back.
         """
         started = time.monotonic()
         with (
-            self.ended_transaction_reported(migration.id, Place(migration.path)),
+            self.transaction_must_stay_open(migration.id, Place(migration.path)),
             self.transaction(),
         ):
             yield
             if migration.sets_session:
-                self._forget_settings(migration, "apply")
-            self._begin_record()
+                self._reset_settings(migration, "apply")
+            self._prepare_record()
             self._record_applied(migration, time.monotonic() - started, mark=mark)
             if commits:
-                self._check_deferred()
+                self._check_deferred_constraints()
             if commits or self.session.settled:
-                self._empty_transaction(migration)
+                self._discard_transaction_state(migration)
 
-    def _empty_transaction(self, migration: Any) -> None:
+    def _discard_transaction_state(self, migration: Any) -> None:
         """Let the next migration in this transaction meet nothing that a COMMIT would have left.
 
         Advisory locks stay: the server does not tell a session's from a transaction's.
         """
-        self._forget_settings(migration, "apply")
+        self._reset_settings(migration, "apply")
         if self.session.settled:
-            self.record("CLOSE ALL;DEALLOCATE ALL")
+            self.add("CLOSE ALL;DEALLOCATE ALL")
         else:  # behind a pooler only what a ROLLBACK undoes
             self._close_cursors()
             self._undo_set_local()
-        [(deferrable,)] = self.look(_TEMPORARY_CONSTRAINTS)
+        [(deferrable,)] = self.query(_TEMPORARY_CONSTRAINTS)
         if deferrable:  # the table would not be dropped while its triggers wait for the COMMIT
-            self.record(f"SET CONSTRAINTS {deferrable} IMMEDIATE")
-        self.record("UNLISTEN *;DISCARD TEMP")
+            self.add(f"SET CONSTRAINTS {deferrable} IMMEDIATE")
+        self.add("UNLISTEN *;DISCARD TEMP")
 
     def _close_cursors(self) -> None:
         """Close the cursors that a COMMIT would close."""
-        [(close,)] = self.look(_CLOSE_CURSORS)
+        [(close,)] = self.query(_CLOSE_CURSORS)
         if close:
-            self.record(close)
+            self.add(close)
 
     def _undo_set_local(self) -> None:
         """Put the settings of a pooled session back to what they were before the migrations."""
-        for name, (value, default) in self._settings_made().items():
-            before, _ = self._begun_with.get(name, (default, ""))
+        for name, (value, default) in self._changed_settings().items():
+            before, _ = self._original_settings.get(name, (default, ""))
             if value != before:
                 made = f"{quote_literal(name)}, {quote_literal(before)}"
-                self.record(f"SELECT pg_catalog.set_config({made}, true)")
+                self.add(f"SELECT pg_catalog.set_config({made}, true)")
 
-    def _settings_made(self) -> dict[str, tuple[str, str]]:
+    def _changed_settings(self) -> dict[str, tuple[str, str]]:
         """The settings that were changed in a pooled session: their values, and their defaults."""
-        made = () if self.session.settled else self.ask(_SETTINGS_MADE)
+        made = () if self.session.settled else self.query_by_path(_CHANGED_SETTINGS)
         return {name: (value, default) for name, value, default in made}
 
-    def _check_deferred(self) -> None:
+    def _check_deferred_constraints(self) -> None:
         """Check the constraints that wait for a COMMIT; the next ones wait as they would then."""
-        self.record("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
-        [(immediate,)] = self.look(_IMMEDIATE_CONSTRAINTS)
+        self.add("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
+        [(immediate,)] = self.query(_IMMEDIATE_CONSTRAINTS)
         if immediate:
-            self.record(f"SET CONSTRAINTS {immediate} IMMEDIATE")
+            self.add(f"SET CONSTRAINTS {immediate} IMMEDIATE")
 
-    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+    def query_by_path(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of *sql*, behind all that waits; the user's search path is in force."""
-        return self._outbox.ask(sql)
+        return self._batch.query(sql)
 
-    def look(self, sql: str) -> list[tuple[Any, ...]]:
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
         """As `ask`, and every name in *sql* is one of pg_catalog."""
-        rows = self._outbox.ask(f"{names.PINNING}{sql}")
-        self.record(names.RESTORING)
+        rows = self._batch.query(f"{names.PINNING}{sql}")
+        self.add(names.RESTORING)
         return rows
 
-    def record(self, sql: str) -> None:
+    def add(self, sql: str) -> None:
         """Let *sql* go with the COMMIT of the transaction that is open."""
-        self._outbox.put(sql)
+        self._batch.add(sql)
 
     @contextmanager
-    def ended_transaction_reported(
+    def transaction_must_stay_open(
         self, id: str, place: Place, *, which: str = "that initmig opened for it"
     ) -> Iterator[None]:
         """Inside, the migration *id* must not end *which* transaction.
@@ -645,12 +646,12 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         try:
             yield
         except StatementFailed as error:
-            if not shows_another_transaction(error):
+            if not transaction_has_ended(error):
                 raise
-            self._outbox.clear()
+            self._batch.discard()
             self._roll_back_session()  # another one, which is not initmig's
             place = error.problems[0].place or place
-            raise transaction_ended(
+            raise transaction_ended_error(
                 id, self.session, place, which=which, seconds=time.monotonic() - started
             ) from error
 
@@ -663,7 +664,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             "username": self.by.user,
             "hostname": self.by.host,
             "operation": operation,
-            "comment": store.comment(self.home),
+            "comment": store.log_comment(self.home),
         }
 
 
@@ -676,25 +677,25 @@ def create_lock_table(session: Session) -> None:
     """Make yoyo's lock table where it is missing, also while a stock yoyo does the same."""
     if columns_of(session, home_of(session), (LOCK,)):
         return
-    backend = _without_migrations(session)
+    backend = _plain_backend(session)
     try:
         session.query(backend.lock_table_definition)
     except DatabaseRefused as error:
-        if error.problems[0].server.sqlstate not in _CREATED_ELSEWHERE:
+        if error.problems[0].server.sqlstate not in _CREATED_CONCURRENTLY:
             raise
 
 
-def try_tables(session: Session) -> None:
+def try_create_tables(session: Session) -> None:
     """Make the tables that are missing, in the transaction that is open, to be rolled back.
 
     :raises InitmigError: it cannot be done
     """
     trusted_home(session)
     create_lock_table(session)
-    backend = _without_migrations(session)
-    backend.join_transaction()
-    backend.make_tables()
+    backend = _plain_backend(session)
+    backend.use_open_transaction()
+    backend.create_tables()
 
 
-def _without_migrations(session: Session) -> Backend:
+def _plain_backend(session: Session) -> Backend:
     return Backend(session, by=Identity("", "", ""), emit=lambda _: None)

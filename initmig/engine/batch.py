@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 # To the server a comment, unless the file before it has left a quote open: that ends here, and
 # then comes a character which is in no SQL, so that nothing of the message is run.
-_SEAL = "\n--'\\\"\\\n"
+_TERMINATOR = "\n--'\\\"\\\n"
 
 
-_PIECE = 1 << 16
+_CHUNK_BYTES = 1 << 16
 """So many bytes of data go to the server at a time."""
 
 # `COPY users, line 3, column id: "x"`, in the server's language.
 _COPY_CONTEXT = r"(?m)^COPY .*?, [^\d\n,:]*(\d+)"
 
 
-_HUGE = 1 << 23
+_TOO_LARGE_TO_REREAD = 1 << 23
 """So many bytes of a file are not read once more for an error."""
 
 
-_LARGE = 1 << 20
+_TOO_LARGE_TO_SCAN = 1 << 20
 """So many bytes are not read only to say where the first statement is."""
 
 
@@ -71,14 +71,14 @@ class Script(NamedTuple):
         return self._place(self.start)
 
     def _place(self, offset: int) -> Place:
-        is_known = self.size < len(self.lines.data) and len(self.lines.data) > _HUGE
+        is_known = self.size < len(self.lines.data) and len(self.lines.data) > _TOO_LARGE_TO_REREAD
         return self.lines.place(offset, (self.start, self.end) if is_known else None)
 
-    def where(self) -> Place:
+    def statement_place(self) -> Place:
         """Where its statement begins; without a line if it has several. Good for any thread."""
         lines, start = Lines(self.lines.path, self.lines.data), self.start
         if self.size == len(lines.data):
-            found = [*islice(spans(octets(self.sql)), 2)] if self.size <= _LARGE else []
+            found = [*islice(spans(octets(self.sql)), 2)] if self.size <= _TOO_LARGE_TO_SCAN else []
             if len(found) != 1:
                 return Place(lines.path)
             start = found[0][0]
@@ -91,9 +91,9 @@ class Script(NamedTuple):
     @property
     def message(self) -> bytes:
         """The SQL without the data."""
-        return b"".join([self.lines.data[start:end] for start, end in self._sent()])
+        return b"".join([self.lines.data[start:end] for start, end in self._message_spans()])
 
-    def _sent(self) -> Iterator[tuple[int, int]]:
+    def _message_spans(self) -> Iterator[tuple[int, int]]:
         """Start and end of each piece of the message, in the file."""
         start = self.start
         for each in self.data:
@@ -101,17 +101,17 @@ class Script(NamedTuple):
             start = each.after
         yield start, self.end
 
-    def copies(self) -> Iterator[Iterator[bytes]]:
+    def copy_chunks(self) -> Iterator[Iterator[bytes]]:
         """The data of each COPY, in pieces."""
         for each in self.data:
             yield (
-                self.lines.data[at : min(at + _PIECE, each.end)]
-                for at in range(each.start, each.end, _PIECE)
+                self.lines.data[at : min(at + _CHUNK_BYTES, each.end)]
+                for at in range(each.start, each.end, _CHUNK_BYTES)
             )
 
     def place_of(self, offset: int) -> Place:
         """The place of the character at *offset* of the message."""
-        for start, end in self._sent():
+        for start, end in self._message_spans():
             sent = self.lines.data[start:end]
             size = characters(sent, 0, len(sent))
             if offset < size:
@@ -139,47 +139,45 @@ class Script(NamedTuple):
         return data.start + offset
 
 
-class Outbox:
+class Batch:
     """Keeps SQL, in order, until `send`: then all of it goes as one message."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._waiting: list[str | Script] = []
 
-    def put(self, sql: str | Script) -> None:
+    def add(self, sql: str | Script) -> None:
         """Let *sql* go with the next message."""
         # what could end a dollar quote or a comment that a file has left open does not go with it
         if isinstance(sql, Script) or "$" in sql or "*/" in sql:
-            self._send_file()
+            self._flush_file()
         self._waiting.append(sql)
 
-    def _send_file(self) -> None:
+    def _flush_file(self) -> None:
         if any(isinstance(each, Script) for each in self._waiting):
             self.send()
 
-    def clear(self) -> None:
+    def discard(self) -> None:
         """Forget what waits."""
         self._waiting = []
 
-    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of *sql*, behind all that waits.
 
         :raises StatementFailed: as `send`
         """
-        self._send_file()  # whose rows would be kept with those of *sql*
-        self.put(sql)
-        return self._send_waiting(discards=False)
+        self._flush_file()  # whose rows would be kept with those of *sql*
+        self.add(sql)
+        return self._flush(discards=False)
 
     def send(self, *, commits: bool = False) -> None:
         """Send what waits, if anything does; a COMMIT that *commits* the server must confirm.
 
-        :raises StatementFailed: with its place where that is in a file
+        :raises StatementFailed: with its place if it is in a file
         """
-        self._send_waiting(commits=commits)
+        self._flush(commits=commits)
 
-    def _send_waiting(
-        self, *, commits: bool = False, discards: bool = True
-    ) -> list[tuple[Any, ...]]:
+    def _flush(self, *, commits: bool = False, discards: bool = True) -> list[tuple[Any, ...]]:
         message, self._waiting = self._waiting, []
         if not message:
             return []
@@ -198,12 +196,14 @@ class Outbox:
     def _send(
         self, message: Sequence[str | Script], *, commits: bool = False, discards: bool = True
     ) -> list[tuple[Any, ...]]:
-        copies = (each for part in message if isinstance(part, Script) for each in part.copies())
+        copy_chunks = (
+            each for part in message if isinstance(part, Script) for each in part.copy_chunks()
+        )
         try:
             rows = self._session.run(
-                b"".join(_joined(message)), copies, commits=commits, discards=discards
+                b"".join(_joined(message)), copy_chunks, commits=commits, discards=discards
             )
-            if next(copies, None):
+            if next(copy_chunks, None):
                 raise StatementFailed(
                     "copy-data-not-requested",
                     "the server did not ask for the data of each COPY ... FROM STDIN",
@@ -222,18 +222,18 @@ class Outbox:
         return rows
 
 
-def _sql(part: str | Script) -> bytes:
+def _bytes_of(part: str | Script) -> bytes:
     return part.encode() if isinstance(part, str) else part.message
 
 
 def _joined(message: Sequence[str | Script]) -> list[bytes]:
     """The parts of *message*, all but the last with what keeps it apart from the next."""
     *before, last = message
-    return [*map(_kept_apart, before), _sql(last)]
+    return [*map(_terminated, before), _bytes_of(last)]
 
 
-def _kept_apart(part: str | Script) -> bytes:
-    return _sql(part) + (b";" if isinstance(part, str) else f"{_SEAL};".encode())
+def _terminated(part: str | Script) -> bytes:
+    return _bytes_of(part) + (b";" if isinstance(part, str) else f"{_TERMINATOR};".encode())
 
 
 def _place(message: Sequence[str | Script], error: StatementFailed) -> Place | None:
@@ -241,7 +241,7 @@ def _place(message: Sequence[str | Script], error: StatementFailed) -> Place | N
     left = error.position - 1 if error.position else error.completed
     *before, part = message
     for each in before:
-        size = len(_kept_apart(each).decode()) if error.position else _count(each)
+        size = len(_terminated(each).decode()) if error.position else _statement_count(each)
         if left < size:
             part = each
             break
@@ -250,15 +250,15 @@ def _place(message: Sequence[str | Script], error: StatementFailed) -> Place | N
         return None
     if error.position:
         return part.place_of(left)
-    return part.place_of_statement(left, line=_line_of_copy(error.server.context))
+    return part.place_of_statement(left, line=_copy_line(error.server.context))
 
 
-def _count(part: str | Script) -> int:
+def _statement_count(part: str | Script) -> int:
     """How many statements *part* has."""
     return len(split(part if isinstance(part, str) else octets(part.sql)))
 
 
-def _line_of_copy(context: str) -> int:
-    """The line of a COPY's data, from 1, in which the server met an error; 0 where in none."""
+def _copy_line(context: str) -> int:
+    """The 1-based line of COPY data at which the server failed; 0 if it failed elsewhere."""
     found = re.search(_COPY_CONTEXT, context)
     return int(found[1]) if found else 0

@@ -18,7 +18,7 @@ yoyo_log = logging.getLogger("yoyo.migrations")
 
 
 @contextmanager
-def telling_what_is_said(emit: Emit, mask: Callable[[str], str] = str) -> Iterator[None]:
+def capture_output(emit: Emit, mask: Callable[[str], str] = str) -> Iterator[None]:
     """What a migration prints is emitted, line by line, and so are the errors that it ignores.
 
     Of each text, what *mask* leaves of it.
@@ -60,10 +60,10 @@ class _IgnoredErrors(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info and record.exc_info[1]:
-            self._emit(ErrorIgnored(self._mask(in_words(record.exc_info[1]))))
+            self._emit(ErrorIgnored(self._mask(describe_error(record.exc_info[1]))))
 
 
-def in_words(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """The kind of *error* and its text."""
     text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -65,12 +65,12 @@ _PREPARED = """
 SELECT quote_literal(gid) FROM pg_prepared_xacts
 WHERE database = current_database() AND owner IN (current_user, session_user) AND {condition}
 ORDER BY prepared, gid"""
-_NEWER = "prepared > clock_timestamp() - {seconds} * interval '1 second'"
+_PREPARED_SINCE = "prepared > clock_timestamp() - {seconds} * interval '1 second'"
 _NONE = "0"
 """No relation has this OID."""
 
 _NETWORK_SECONDS = 1.0
-_TIME_TO_END_SECONDS = 1.0
+_BRIEF_SECONDS = 1.0
 
 
 class _Index(NamedTuple):
@@ -80,7 +80,7 @@ class _Index(NamedTuple):
     table: str
 
 
-def look(session: Session, kind: Kind | None) -> str:
+def snapshot(session: Session, kind: Kind | None) -> str:
     """What the catalog shows of the object of a statement; empty where there is nothing."""
     match kind:
         case CreateIndex():
@@ -110,12 +110,12 @@ def was_done(session: Session, kind: Kind | None, before: str) -> bool:
             found = _indexes_of(session, kind)
             return any(each.valid and str(each.oid) not in known for each in found)
         case DropIndexConcurrently() | DetachConcurrently() | Creates() | Drops():
-            return look(session, kind) != before
+            return snapshot(session, kind) != before
         case _:
             return False
 
 
-def clear(session: Session, kind: Kind | None, before: str | None) -> Iterator[str]:
+def remove_leftovers(session: Session, kind: Kind | None, before: str | None) -> Iterator[str]:
     """Remove what an interrupted attempt left in the way, and tell what that was.
 
     *before* is what the catalog showed before that attempt, None where that is not known.
@@ -127,7 +127,7 @@ def clear(session: Session, kind: Kind | None, before: str | None) -> Iterator[s
         if _indexes_where(session, f"i.indexrelid = {oid} AND NOT i.indisvalid"):
             session.run(f"DROP INDEX CONCURRENTLY {name}")
             yield f"the invalid index {name}"
-    if isinstance(kind, DetachConcurrently) and look(session, kind) == "pending":
+    if isinstance(kind, DetachConcurrently) and snapshot(session, kind) == "pending":
         session.run(f"ALTER TABLE {kind.table} DETACH PARTITION {kind.partition} FINALIZE")
         yield f"the half-detached state of {kind.partition}"
 
@@ -137,24 +137,24 @@ def prepared_transactions(session: Session) -> tuple[str, ...]:
     return _prepared(session, "true")
 
 
-def left_prepared(session: Session, before: Collection[str]) -> tuple[str, ...]:
+def still_prepared(session: Session, before: Collection[str]) -> tuple[str, ...]:
     """The same without those there *before*, and without those that end within a second.
 
     Of an application with the same role such ones come and go.
     """
-    return _without_brief(session, set(prepared_transactions(session)) - set(before))
+    return _outlasting_a_second(session, set(prepared_transactions(session)) - set(before))
 
 
-def prepared_lately(session: Session, seconds: float) -> tuple[str, ...]:
+def recently_prepared(session: Session, seconds: float) -> tuple[str, ...]:
     """Those that are not older than *seconds*, and do not end within a second."""
-    newer = _NEWER.format(seconds=seconds + _NETWORK_SECONDS)
-    return _without_brief(session, _prepared(session, newer))
+    newer = _PREPARED_SINCE.format(seconds=seconds + _NETWORK_SECONDS)
+    return _outlasting_a_second(session, _prepared(session, newer))
 
 
-def _without_brief(session: Session, found: Collection[str]) -> tuple[str, ...]:
+def _outlasting_a_second(session: Session, found: Collection[str]) -> tuple[str, ...]:
     if not found:
         return ()
-    time.sleep(_TIME_TO_END_SECONDS)
+    time.sleep(_BRIEF_SECONDS)
     return tuple(gid for gid in prepared_transactions(session) if gid in found)
 
 

@@ -77,26 +77,26 @@ class Executor:
         self._clock = clock
         self._emit = emit
 
-    def apply_each(self, migrations: Sequence[Migration], *, owing: Sequence[str] = ()) -> None:
+    def apply_each(self, migrations: Sequence[Migration], *, due_hooks: Sequence[str] = ()) -> None:
         """Each of *migrations* in a transaction of its own, with its record.
 
-        The hooks *owing*, by their ids, have to run once something was applied.
+        The hooks *due_hooks*, by their ids, have to run once something was applied.
 
         :raises MigrationFailed: those before it are kept
         """
-        self._backend.owing = owing
+        self._backend.due_hooks = due_hooks
         for position, migration in enumerate(migrations, 1):
             self._start(migration, position, len(migrations))
             with self._told_if_committed([migration], MigrationApplied):
                 seconds = self._run(migration, self._backend.apply_one)
             self._emit(MigrationApplied(migration.id, seconds))
 
-    def apply_all(self, migrations: Sequence[Migration], *, owing: Sequence[str] = ()) -> None:
-        """*migrations*, at least one, with their records in one transaction; *owing* as above.
+    def apply_all(self, migrations: Sequence[Migration], *, due_hooks: Sequence[str] = ()) -> None:
+        """*migrations*, at least one, with their records in one transaction; *due_hooks* as above.
 
         :raises MigrationFailed: nothing is kept
         """
-        self._backend.owing = owing
+        self._backend.due_hooks = due_hooks
         with self._told_if_committed(migrations, MigrationApplied):
             applied = self._retrying(migrations[0], lambda: self._apply_in_one(migrations))
         for event in applied:
@@ -398,7 +398,7 @@ def watched_backend(
             settings=_settings(session, limits) + watch.mark,
             guard=held.guard,
         )
-        backend.begins = watch.at
+        backend.on_statement = watch.at
         yield backend, watch
 
 

@@ -1,4 +1,4 @@
-"""How far a migration has come that cannot be one transaction, and what is in doubt after a crash.
+"""How many parts of a non-transactional migration are done, and which one may be done.
 
 Its row in ``_initmig_migration`` is written before its first part, and in one transaction with
 each part that can be in one. Before one that cannot, the row notes what the catalog showed.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from initmig.core.model import HOOK
 from initmig.history import trust
 from initmig.history.location import home_of
-from initmig.history.store import log_rows, unfinished_migrations
+from initmig.history.store import count_log_rows, unfinished_migrations
 from initmig.postgres import quote_identifier, quote_literal
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Journal:
         self._session = session
         # a migration may change the role for the statements after it
         role = quote_identifier(session.role) if session.role else "NONE"
-        self._as_us = f"SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL ROLE {role};"
+        self._as_own_role = f"SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL ROLE {role};"
 
     @property
     def checksum(self) -> str:
@@ -54,7 +54,7 @@ class Journal:
         migration = self._migration
         return migration.checksum if self._direction == "apply" else migration.rollback_checksum
 
-    def stopped_at(self, session: Session) -> Unfinished | None:
+    def unfinished(self, session: Session) -> Unfinished | None:
         """Where an earlier run stopped; None if it has to begin."""
         for stopped in unfinished_migrations(session):
             if stopped[:2] == (self._migration.id, self._direction):
@@ -62,7 +62,7 @@ class Journal:
         return None
 
     def _of_this_file(self, stopped: Unfinished) -> Unfinished | None:
-        """*stopped*, if the file is another one now, which was allowed: without its doubt.
+        """*stopped*, if the file is another one now, which was allowed: without its snapshot.
 
         A hook, which runs again and again anyway, begins anew.
         """
@@ -71,10 +71,10 @@ class Journal:
         return None if stopped.id.startswith(HOOK) else stopped._replace(before=None)
 
     def begin(self, by: Identity) -> str:
-        """The SQL that opens it: nothing is done. Its names are PostgreSQL's own."""
-        return trust.writing(self._session, self._home.own) + _BEGIN.format(
+        """The SQL that opens it: no part is done yet. Its names are PostgreSQL's own."""
+        return trust.write_guard(self._session, self._home.own) + _BEGIN.format(
             table=self._home.own,
-            log_rows=log_rows(self._home, self._migration.id),
+            log_rows=count_log_rows(self._home, self._migration.id),
             id=quote_literal(self._migration.id),
             checksum=quote_literal(self.checksum),
             breaking=self._migration.breaking,
@@ -84,22 +84,24 @@ class Journal:
             version=quote_literal(by.version),
         )
 
-    def go_on(self) -> str:
-        """The SQL that says that it goes on with the file as it is now, and nothing is in doubt."""
+    def resume(self) -> str:
+        """The SQL that resumes with the file as it is now, with no part in doubt."""
         return self._update(f"checksum = {quote_literal(self.checksum)}, before = NULL")
 
-    def done(self, parts: int, *, verb: str = "SELECT") -> str:
-        """The SQL that says that the first *parts* are done, and none is in doubt.
+    def mark_done(self, parts: int, *, verb: str = "SELECT") -> str:
+        """The SQL that notes the first *parts* as done, with no part in doubt.
 
         In PL/pgSQL the *verb* is PERFORM.
         """
         return self._update(f"statements_done = {parts}, before = NULL", verb=verb)
 
-    def doubt(self, before: str) -> str:
-        """The SQL that says that the next part may be done, where the catalog showed *before*."""
+    def mark_started(self, before: str) -> str:
+        """The SQL that notes that the next part starts, with the catalog at *before*."""
         return self._update(f"before = {quote_literal(before)}")
 
     def _update(self, change: str, *, verb: str = "SELECT") -> str:
         condition = f"migration_id OPERATOR(pg_catalog.=) {quote_literal(self._migration.id)}"
-        writing = trust.writing(self._session, self._home.own, verb=verb)
-        return f"{self._as_us}{writing} UPDATE {self._home.own} SET {change} WHERE {condition}"
+        writing = trust.write_guard(self._session, self._home.own, verb=verb)
+        return (
+            f"{self._as_own_role}{writing} UPDATE {self._home.own} SET {change} WHERE {condition}"
+        )

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_LARGE = 1 << 20
+_CHUNK_BYTES = 1 << 20
 """From so many bytes on a statement is a piece of its own."""
 
 
-class Pieces:
+class ChunkedFile:
     """The bytes of a *file*; a slice of them that is one of its large *statements* is no copy.
 
     libpq keeps two copies of what it sends. One more of ours, beside the file, would be the fourth.
     """
 
     def __init__(self, file: bytes, statements: Iterable[tuple[int, int]]) -> None:
-        large = ((start, end) for start, end in statements if end - start >= _LARGE)
+        large = ((start, end) for start, end in statements if end - start >= _CHUNK_BYTES)
         self._edges = sorted({0, len(file), *(edge for span in large for edge in span)})
-        self._pieces = [file[start:end] for start, end in pairwise(self._edges)]
+        self._chunks = [file[start:end] for start, end in pairwise(self._edges)]
 
     def __len__(self) -> int:
         return self._edges[-1]
@@ -33,7 +33,7 @@ class Pieces:
         found: list[bytes] = []
         while start < end:
             before = self._edges[number]
-            found.append(self._pieces[number][start - before : end - before])
+            found.append(self._chunks[number][start - before : end - before])
             number += 1
             start = self._edges[number]
         return b"".join(found)

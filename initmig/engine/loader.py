@@ -12,7 +12,7 @@ from yoyo.topologicalsort import CycleError, topological_sort
 from initmig.core.errors import ConfigError, Place, Problem
 from initmig.core.events import LargeFileRead
 from initmig.core.model import HOOK, longest_id
-from initmig.engine.captured_output import telling_what_is_said
+from initmig.engine.captured_output import capture_output
 from initmig.engine.sql_migration import SqlMigration
 from initmig.migrations.files import read_all
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _M_MMAP_THRESHOLD = -3
 
-_LARGE = 1_000_000
+_SLOW_TO_READ_BYTES = 1_000_000
 """From so many bytes on, a container with little CPU is busy for seconds."""
 
 
@@ -48,7 +48,7 @@ def load(
 
     :raises ConfigError: with every problem of every file
     """
-    _give_back_large_blocks()
+    _return_freed_memory()
     contents, problems = read_all(files)
     if refused := objections(contents):
         raise ConfigError.of((*refused, *problems))
@@ -57,7 +57,7 @@ def load(
             YoyoMigration(id, "", "")  # yoyo resolves dependencies among all that it ever saw
     loaded: list[Migration] = []
     contents.reverse()
-    with telling_what_is_said(emit):
+    with capture_output(emit):
         while contents:
             path = contents[-1].file.path
             try:
@@ -76,7 +76,7 @@ def load(
     return _in_dependency_order(loaded)
 
 
-def _give_back_large_blocks() -> None:
+def _return_freed_memory() -> None:
     """Let memory for as much as a large file go back to the system when it is freed.
 
     glibc raises its threshold for that up to 32 MB as it frees such blocks, and what comes later
@@ -87,7 +87,7 @@ def _give_back_large_blocks() -> None:
 
 
 def _loaded(contents: Contents, emit: Emit) -> Migration:
-    if len(contents.data) >= _LARGE:
+    if len(contents.data) >= _SLOW_TO_READ_BYTES:
         emit(LargeFileRead(contents.file.path, len(contents.data)))
     if contents.file.is_sql:
         return SqlMigration(contents, emit).description

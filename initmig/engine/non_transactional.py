@@ -12,7 +12,7 @@ from initmig.core.model import UNDOING
 from initmig.engine import catalog
 from initmig.engine.batch import Script
 from initmig.engine.journal import Journal
-from initmig.engine.transactions import SAVEPOINT, cleaning_up, transaction_prepared
+from initmig.engine.transactions import SAVEPOINT, cleaning_up, transaction_prepared_error
 from initmig.history import store
 from initmig.postgres import StatementFailed, quote_literal
 from initmig.sql.statements import EndsBlock, EndsItsBlocks, SetsSession, runs_alone
@@ -65,7 +65,7 @@ class Part(NamedTuple):
         return self.source.sql.decode() if isinstance(self.source, Script) else self.source
 
 
-class Piecewise:
+class NonTransactionalRun:
     """One run of a migration's parts, from the one on at which the last run stopped."""
 
     def __init__(self, backend: Backend, migration: Any, direction: Direction) -> None:
@@ -81,39 +81,39 @@ class Piecewise:
 
         :raises StatementFailed: what came before is kept, and the next run goes on with it
         """
-        done, before = self._open()
-        with self._backend.settings_of_session():
+        done, before = self._begin_or_resume()
+        with self._backend.session_settings():
             for setting, _ in _settings_of(self._parts[:done]):
                 setting.run(self._backend)
             for number, part in enumerate(self._parts[done:], done + 1):
                 self._run(number, part, before)
                 before = None
 
-    def _open(self) -> tuple[int, str | None]:
+    def _begin_or_resume(self) -> tuple[int, str | None]:
         """How many parts are done, and what the catalog showed before one that is in doubt."""
-        stopped = self._journal.stopped_at(self._session)
+        stopped = self._journal.unfinished(self._session)
         if stopped is None:
             self._commit(";".join(self._beginning()))
             return 0, None
         if stopped.checksum != self._journal.checksum:
-            self._commit(self._journal.go_on())
-        doubt = stopped.before is not None
+            self._commit(self._journal.resume())
+        in_doubt = stopped.before is not None
         self._backend.emit(
-            MigrationResumed(self._id, stopped.parts_done, len(self._parts), in_doubt=doubt)
+            MigrationResumed(self._id, stopped.parts_done, len(self._parts), in_doubt=in_doubt)
         )
         return stopped.parts_done, stopped.before
 
     def _beginning(self) -> Iterator[str]:
         yield self._journal.begin(self._backend.by)
         if self._direction == "rollback":
-            yield store.owe(self._backend.home, [UNDOING + self._id])
+            yield store.mark_due(self._backend.home, [UNDOING + self._id])
 
     def _run(self, number: int, part: Part, before: str | None) -> None:
         try:
             if part.commit:
                 self._run_block(number, part)
-            elif before is not None or not part.source or _is_alone(part):
-                self._run_alone(number, part, before)
+            elif before is not None or not part.source or _runs_outside_transaction(part):
+                self._run_outside_transaction(number, part, before)
             else:
                 self._run_in_transaction(number, part)
         except StatementFailed as error:
@@ -123,21 +123,21 @@ class Piecewise:
 
     def _run_block(self, number: int, part: Part) -> None:
         """A transaction of the file's own, committed together with its place."""
-        end = f"SAVEPOINT {SAVEPOINT};{self._journal.done(number)};{part.commit}"
-        with self._rolled_back_where_open(), self._end_reported(part):
+        end = f"SAVEPOINT {SAVEPOINT};{self._journal.mark_done(number)};{part.commit}"
+        with self._roll_back_if_open(), self._block_must_stay_open(part):
             part.run(self._backend)
             self._session.run(end, commits=True)
 
     def _run_in_transaction(self, number: int, part: Part) -> None:
         """A statement, committed together with its place; or alone, where the server says so."""
-        self._clear(part, None)
+        self._remove_leftovers(part, None)
         try:
             with self._backend.transaction():
                 part.run(self._backend)
-                self._backend.record(self._journal.done(number))
+                self._backend.add(self._journal.mark_done(number))
         except StatementFailed as error:
             if error.server.sqlstate == _NOT_IN_TRANSACTION:
-                self._run_alone(number, part, None)
+                self._run_outside_transaction(number, part, None)
             elif error.server.sqlstate == _COMMITS:
                 self._run_committing(number, part)
             else:
@@ -145,35 +145,36 @@ class Piecewise:
 
     def _run_committing(self, number: int, part: Part) -> None:
         """What commits by itself, with its place in the last transaction of its own."""
-        block = f"BEGIN {part.sql}\n; {self._journal.done(number, verb='PERFORM')}; END"
+        block = f"BEGIN {part.sql}\n; {self._journal.mark_done(number, verb='PERFORM')}; END"
         try:
             self._session.run(f"DO {quote_literal(block)}")
         except StatementFailed as error:
             if error.server.sqlstate != _SYNTAX_ERROR:
                 raise
-            self._run_alone(number, part, None)  # PL/pgSQL has no place for its output arguments
+            # PL/pgSQL has no place for its output arguments
+            self._run_outside_transaction(number, part, None)
 
-    def _run_alone(self, number: int, part: Part, before: str | None) -> None:
+    def _run_outside_transaction(self, number: int, part: Part, before: str | None) -> None:
         """What cannot be in a transaction, between two entries: the catalog tells what happened."""
         in_doubt = before is not None
         if before is None:
-            before = catalog.look(self._session, part.kind)
-            self._commit(self._journal.doubt(before))
-        with self._patience(part):
-            self._clear(part, before)
+            before = catalog.snapshot(self._session, part.kind)
+            self._commit(self._journal.mark_started(before))
+        with self._without_lock_timeout(part):
+            self._remove_leftovers(part, before)
             if not catalog.was_done(self._session, part.kind, before):
-                self._run_to_its_end(part)
+                self._run_to_end(part)
             elif in_doubt:
                 self._backend.emit(PartFoundDone(self._id, number, len(self._parts)))
-        self._commit(self._journal.done(number))
+        self._commit(self._journal.mark_done(number))
 
-    def _run_to_its_end(self, part: Part) -> None:
+    def _run_to_end(self, part: Part) -> None:
         """Run *part*, which has to end each transaction that it begins.
 
         :raises MigrationFailed: it left one open, which is rolled back, or prepared
         """
         prepared = catalog.prepared_transactions(self._session) if part.opaque else ()
-        with self._rolled_back_where_open(), self._end_reported(part):
+        with self._roll_back_if_open(), self._block_must_stay_open(part):
             part.run(self._backend)
             if self._session.in_transaction:
                 raise MigrationFailed(
@@ -182,41 +183,41 @@ class Piecewise:
                     hint="end it in the same step, with COMMIT or connection.commit()",
                     place=part.place,
                 )
-        if part.opaque and (left := catalog.left_prepared(self._session, prepared)):
-            raise transaction_prepared(self._id, left, part.place)
+        if part.opaque and (left := catalog.still_prepared(self._session, prepared)):
+            raise transaction_prepared_error(self._id, left, part.place)
 
     @contextmanager
-    def _rolled_back_where_open(self) -> Iterator[None]:
+    def _roll_back_if_open(self) -> Iterator[None]:
         with cleaning_up(self._backend.rollback):
             yield
 
-    def _end_reported(self, part: Part) -> AbstractContextManager[None]:
+    def _block_must_stay_open(self, part: Part) -> AbstractContextManager[None]:
         """Inside, only the last statement of a block may end it."""
         if not part.is_block:
             return nullcontext()
         which = f"that begins at {part.place}"
-        return self._backend.ended_transaction_reported(self._id, part.place, which=which)
+        return self._backend.transaction_must_stay_open(self._id, part.place, which=which)
 
-    def _clear(self, part: Part, before: str | None) -> None:
-        for what in catalog.clear(self._session, part.kind, before):
+    def _remove_leftovers(self, part: Part, before: str | None) -> None:
+        for what in catalog.remove_leftovers(self._session, part.kind, before):
             self._backend.emit(LeftOverRemoved(self._id, what))
 
     def _commit(self, sql: str) -> None:
         def commit() -> None:
-            with self._backend.own_transaction():
-                self._backend.record(sql)
+            with self._backend.history_transaction():
+                self._backend.add(sql)
 
         self._session.patiently(commit)
 
     @contextmanager
-    def _patience(self, part: Part) -> Iterator[None]:
+    def _without_lock_timeout(self, part: Part) -> Iterator[None]:
         """Inside there is no lock timeout, unless the file sets one.
 
         What runs concurrently waits for every older transaction and holds up nobody meanwhile;
         timed out, it would leave an invalid index.
         """
         is_long = self._session.settled and isinstance(part.kind, catalog.CONCURRENT)
-        if not is_long or self._names & {"lock_timeout", "all"}:
+        if not is_long or self._setting_names & {"lock_timeout", "all"}:
             yield
             return
         set_to = "SELECT current_setting('lock_timeout'), set_config('lock_timeout', '{}', false)"
@@ -230,12 +231,12 @@ class Piecewise:
             yield
 
     @cached_property
-    def _names(self) -> set[str]:
+    def _setting_names(self) -> set[str]:
         """Of what the parts set for the session."""
         return {name for _, name in _settings_of(self._parts)}
 
 
-def _is_alone(part: Part) -> bool:
+def _runs_outside_transaction(part: Part) -> bool:
     """Whether *part* cannot be in a transaction of initmig's, or would end it."""
     return runs_alone(part.kind) or isinstance(part.kind, EndsBlock | EndsItsBlocks)
 

@@ -25,13 +25,13 @@ from initmig.core.errors import (
 from initmig.core.events import CommitIgnored
 from initmig.core.forks import ending_children, withhold
 from initmig.core.model import Migration, Step
-from initmig.engine.advice import advice
-from initmig.engine.blocks import in_blocks
-from initmig.engine.captured_output import in_words, telling_what_is_said, yoyo_log
-from initmig.engine.importing import load_as
-from initmig.engine.lazy import places_of
+from initmig.engine.captured_output import capture_output, describe_error, yoyo_log
+from initmig.engine.lazy_sequence import places_of
 from initmig.engine.non_transactional import Part
+from initmig.engine.python_hints import hint_for
+from initmig.engine.python_import import load_from_bytes
 from initmig.engine.python_strings import PythonStrings, without_strings
+from initmig.engine.transaction_blocks import group_blocks
 from initmig.engine.transactions import NO_TRANSACTION
 from initmig.migrations.files import digest
 from initmig.postgres import OPEN, StatementFailed
@@ -72,17 +72,17 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
     def __init__(self, contents: Contents) -> None:
         file = contents.file
         super().__init__(file.id, file.path, file.folder)
-        self._has_warned = False
+        self._has_reported_commit = False
         self._import(contents.data)
         if self.use_transactions:
-            self._drop_frames()
+            self._strip_own_transactions()
         checksum = digest(contents.data)
         self.sets_isolation = "isolation" in (self.source or "").lower()
         self.sets_session = True  # whatever its functions call is not to be read here
-        steps = tuple(self._shown(*each) for each in _steps(self.steps))
+        steps = tuple(self._model_step(*each) for each in _steps(self.steps))
         self._parts: dict[Direction, Sequence[Part]] = {"apply": (), "rollback": ()}
         if not self.use_transactions:
-            self._parts = {"apply": self._parts_of("apply"), "rollback": self._parts_of("rollback")}
+            self._parts = {"apply": self._parts_in("apply"), "rollback": self._parts_in("rollback")}
         self.description = Migration(
             file,
             checksum,
@@ -98,31 +98,31 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         if problems := tuple(self._problems()):
             raise ConfigError.of(problems)
 
-    def _drop_frames(self) -> None:
+    def _strip_own_transactions(self) -> None:
         """Let no step begin and end a transaction of its own around all of its SQL."""
         for step, _ in _steps(self.steps):
             for name in ("_apply", "_rollback"):
                 if isinstance(code := getattr(step, name), str):
-                    setattr(step, name, self._strings.without_frame(code))
+                    setattr(step, name, self._strings.without_transaction(code))
 
     def statements(self) -> tuple[Part, ...]:
         """All that is applied, as one: what a function sends is not to be seen from here."""
         return (Part(lambda backend: self.run(backend, "apply"), Place(self.path)),)
 
-    def readable(self, direction: Direction) -> Sequence[Part]:
+    def visible_parts(self, direction: Direction) -> Sequence[Part]:
         """The steps that are run in the *direction*; of a function there is nothing to read."""
         return [self._part(step, direction) for step in self._steps_in(direction)]
 
     def _steps_in(self, direction: Direction) -> Sequence[Any]:
-        steps = list(_one_by_one(self.steps))
+        steps = list(_flattened(self.steps))
         return steps if direction == "apply" else steps[::-1]
 
     def parts(self, direction: Direction) -> Sequence[Part]:
         """The steps, in the order run, as what the journal counts; empty in one transaction."""
         return self._parts[direction]
 
-    def _parts_of(self, direction: Direction) -> Sequence[Part]:
-        return in_blocks(self.readable(direction))
+    def _parts_in(self, direction: Direction) -> Sequence[Part]:
+        return group_blocks(self.visible_parts(direction))
 
     def _part(self, step: Any, direction: Direction) -> Part:
         def run(backend: Backend) -> None:
@@ -141,10 +141,10 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             return Part(run, place, kind=kind if isinstance(kind, EndsItsBlocks) else None)
         return Part(run, place, code, kind)
 
-    def _shown(self, step: Any, may_fail: frozenset[Direction]) -> Step:
+    def _model_step(self, step: Any, may_fail: frozenset[Direction]) -> Step:
         """A single *step* of yoyo's as `plan` shows it; errors in *may_fail* are ignored."""
         apply, rollback = step._apply, step._rollback  # noqa: SLF001
-        texts = _shown(apply, self.path), _shown(rollback, self.path)
+        texts = _source_of(apply, self.path), _source_of(rollback, self.path)
         if callable(apply):
             place = self._place_of_code(apply)
             return Step(*texts, step.line, may_fail, lambda _: place, _name(apply))
@@ -174,11 +174,11 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
     def _run_step(self, backend: Backend, step: Any, direction: Direction) -> None:
         # its own, or that of the block which other steps begin and end
         is_in_transaction = self.use_transactions or backend.session.in_transaction
-        ignored = partial(self._warn, backend.emit) if is_in_transaction else None
-        backend.begins(partial(self._place_of_step, step, direction))
+        ignored = partial(self._report_ignored_commit, backend.emit) if is_in_transaction else None
+        backend.on_statement(partial(self._place_of_step, step, direction))
         with (
-            telling_what_is_said(backend.emit, self._strings.without_secrets),
-            self._errors_placed(backend.session, ignored),
+            capture_output(backend.emit, self._strings.without_secrets),
+            self._translate_errors(backend.session, ignored),
             ending_children(),
         ):
             getattr(step, direction)(backend)
@@ -194,13 +194,13 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         code = getattr(step.step, f"_{direction}", None)
         return Place(self.path) if code is None else self._place_of_code(code)
 
-    def _warn(self, emit: Emit, call: str) -> None:
+    def _report_ignored_commit(self, emit: Emit, call: str) -> None:
         """Report the first *call* that would have committed, and where it stands."""
-        if self._has_warned:
+        if self._has_reported_commit:
             return
-        self._has_warned = True
+        self._has_reported_commit = True
         frames = traceback.walk_stack(None)
-        lines = (line for frame, line in frames if self._is_of(frame.f_code.co_filename))
+        lines = (line for frame, line in frames if self._is_this_file(frame.f_code.co_filename))
         emit(CommitIgnored(self.id, call, self.path, next(lines, 0)))
 
     def _import(self, data: bytes) -> None:
@@ -209,7 +209,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         sys.dont_write_bytecode = yoyo_log.disabled = True
         try:
             with ending_children():
-                load_as(self, data)
+                load_from_bytes(self, data)
         except BadMigration as error:
             if error.__context__ is not None:
                 raise self._import_error(error.__context__) from error.__context__
@@ -222,7 +222,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
 
     def _import_error(self, error: BaseException) -> ConfigError:
         hint = "fix the file; nothing was changed"
-        if isinstance(error, SyntaxError) and self._is_of(error.filename):
+        if isinstance(error, SyntaxError) and self._is_this_file(error.filename):
             source = without_strings((error.text or "").rstrip("\n"))
             place = Place(self.path, error.lineno or 0, error.offset or 0, source)
             return ConfigError(
@@ -242,12 +242,12 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             return ConfigError(
                 "module-not-found",
                 f"{self.id} imports {error.name}, which is not installed",
-                hint="; ".join(filter(None, (advice(error), "nothing was changed"))),
+                hint="; ".join(filter(None, (hint_for(error), "nothing was changed"))),
                 place=self._place_of(error),
             )
         return ConfigError(
             "invalid-python",
-            f"{self.id} raised {in_words(error)} when it was imported",
+            f"{self.id} raised {describe_error(error)} when it was imported",
             hint=hint,
             place=self._place_of(error),
         )
@@ -271,7 +271,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         return find(sql)
 
     @contextmanager
-    def _errors_placed(
+    def _translate_errors(
         self, session: Session, ignored: Callable[[str], None] | None
     ) -> Iterator[None]:
         """:raises StatementFailed: or MigrationFailed, for whatever a step raises."""
@@ -288,7 +288,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         except InitmigError:
             raise
         except (Exception, SystemExit) as error:
-            fix = advice(error) or "fix the migration and run again"
+            fix = hint_for(error) or "fix the migration and run again"
             hint = f"rolled back; {fix}"
             if not self.use_transactions:
                 hint = (
@@ -297,7 +297,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
                 )
             raise MigrationFailed(
                 "migration-failed",
-                f"{self.id} raised {self._strings.without_secrets(in_words(error))}",
+                f"{self.id} raised {self._strings.without_secrets(describe_error(error))}",
                 hint=hint,
                 place=self._place_of(error),
             ) from error
@@ -305,7 +305,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
     def _with_advice(self, error: StatementFailed) -> StatementFailed:
         [problem] = error.problems
         if error.__cause__ and not problem.hint:
-            error.problems = (problem._replace(hint=advice(error.__cause__)),)
+            error.problems = (problem._replace(hint=hint_for(error.__cause__)),)
         return error
 
     def _place_of(self, error: BaseException) -> Place:
@@ -315,7 +315,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             frame
             for cause in causes
             for frame in traceback.extract_tb(cause.__traceback__)
-            if self._is_of(frame.filename)
+            if self._is_this_file(frame.filename)
         ]
         if frames:
             number = frames[-1].lineno or 0
@@ -325,11 +325,11 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
                 else without_strings(frames[-1].line or "")
             )
             return Place(self.path, number, 0, shown)
-        sql = next(filter(None, map(_sql_at_work, causes)), "")
+        sql = next(filter(None, map(_failing_sql, causes)), "")
         position = error.position if isinstance(error, StatementFailed) else 0
         return self._place_of_sql(sql, position)
 
-    def _is_of(self, filename: str | None) -> bool:
+    def _is_this_file(self, filename: str | None) -> bool:
         """Whether *filename*, which Python made absolute when it was imported, is this file."""
         return bool(filename == os.path.abspath(self.path))
 
@@ -339,7 +339,7 @@ def _is_relative(error: ImportError) -> bool:
     return os.sep in (error.name or "") or "relative import" in str(error)
 
 
-def _sql_at_work(error: BaseException) -> str:
+def _failing_sql(error: BaseException) -> str:
     """The SQL of the Python step that raised *error*; empty if it was not at SQL."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code is MigrationStep._execute.__code__:  # noqa: SLF001
@@ -354,15 +354,15 @@ def _kind_of(sql: str, place: Place) -> Kind | None:
         return statements[0].kind
     if not any(isinstance(each.kind, OpensBlock | EndsBlock) for each in statements):
         return None
-    in_blocks([Part(lambda _: None, place, each.text, each.kind) for each in statements])
+    group_blocks([Part(lambda _: None, place, each.text, each.kind) for each in statements])
     return EndsItsBlocks()
 
 
-def _one_by_one(steps: Iterable[Any]) -> Iterator[Any]:
+def _flattened(steps: Iterable[Any]) -> Iterator[Any]:
     """*steps* with the groups opened, unless their errors are ignored together."""
     for wrapper in steps:
         if isinstance(wrapper.step, StepGroup) and not wrapper.ignore_errors:
-            yield from _one_by_one(wrapper.step.steps)
+            yield from _flattened(wrapper.step.steps)
         else:
             yield wrapper
 
@@ -388,7 +388,7 @@ def _steps(
             yield wrapper.step, ignored
 
 
-def _shown(code: Any, path: str) -> bytes:
+def _source_of(code: Any, path: str) -> bytes:
     """SQL as it is, a function by name and line, nothing for nothing."""
     text = code or ""
     if not isinstance(text, str):

@@ -31,7 +31,7 @@ class _PythonLines(Lines):
     """As Lines, of which the secrets are strings of Python."""
 
     def _secrets(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        return (span for span, _ in self._hidden if span[0] < end and start < span[1])
+        return (span for span, _ in self._secret_strings if span[0] < end and start < span[1])
 
     def masked(self, problem: Problem, start: int = 0, end: int | None = None) -> Problem:
         del start, end  # a string may be put together of others
@@ -40,16 +40,16 @@ class _PythonLines(Lines):
     @cached_property
     def secrets(self) -> list[str]:
         """The values that are in the strings."""
-        return [each for _, text in self._hidden for each in _values(text)]
+        return [each for _, text in self._secret_strings for each in _values(text)]
 
     @cached_property
-    def _hidden(self) -> list[tuple[tuple[int, int], str]]:
+    def _secret_strings(self) -> list[tuple[tuple[int, int], str]]:
         """Start, end and value of each string in a statement that has to do with secrets."""
         found: set[tuple[tuple[int, int], str]] = set()
         for statement in ast.walk(ast.parse(self.data[:])):
             if isinstance(statement, ast.stmt) and not hasattr(statement, "body"):
                 nodes = list(ast.walk(statement))
-                if any(map(_is_about_secret, nodes)):
+                if any(map(_mentions_secret, nodes)):
                     found |= {each for each in map(self._string, nodes) if each}
         return sorted(found)
 
@@ -74,7 +74,7 @@ class _PythonLines(Lines):
         return [0, *accumulate(size + 1 for size in sizes)]
 
 
-def _is_about_secret(node: ast.AST) -> bool:
+def _mentions_secret(node: ast.AST) -> bool:
     """Whether *node* is a string with a secret, or a name of one."""
     match node:
         case ast.Constant(value=str() as text):
@@ -108,16 +108,16 @@ class PythonStrings:
     def __init__(self, path: str, source: str) -> None:
         self._path = path
         self._source = source
-        self._written: dict[str, str] = {}
+        self._originals: dict[str, str] = {}
         """The string that stands in the file, by what is run of it."""
 
-    def without_frame(self, sql: str) -> str:
+    def without_transaction(self, sql: str) -> str:
         """*sql*, a string of the source, with blanks for a BEGIN and a COMMIT around all of it."""
         kept = sql
         for start, end in frame(sql):
             kept = f"{kept[:start]}{' ' * (end - start)}{kept[end:]}"
         if kept != sql:
-            self._written[kept] = sql
+            self._originals[kept] = sql
         return kept
 
     def place(self, sql: str, position: int = 0) -> Place:
@@ -136,7 +136,7 @@ class PythonStrings:
         return self._place(sql, offset)._replace(source="", before=0)
 
     def _place(self, run: str, offset: int | None) -> Place:
-        sql = self._written.get(run, run)
+        sql = self._originals.get(run, run)
         spans = self._spans.get(sql, ()) if sql else ()  # without SQL it may be no Python
         if len(spans) != 1:
             return Place(self._path)

@@ -8,7 +8,7 @@ from yoyo.migrations import Migration as YoyoMigration
 
 from initmig.core.model import Migration, Step
 from initmig.engine.batch import Script
-from initmig.engine.lazy import places_of
+from initmig.engine.lazy_sequence import places_of
 from initmig.migrations.files import parse_sql
 from initmig.migrations.scaffold import is_template
 from initmig.sql.lines import Lines
@@ -81,9 +81,9 @@ class SqlMigration(YoyoMigration):  # type: ignore[misc]
 
     def statements(self) -> Sequence[Part]:
         """What is applied, one by one, to be run in a transaction that is open."""
-        return self.readable("apply")
+        return self.visible_parts("apply")
 
-    def readable(self, direction: Direction) -> Sequence[Part]:
+    def visible_parts(self, direction: Direction) -> Sequence[Part]:
         """The statements that are run in the *direction*, to be looked at."""
         from initmig.engine.sql_parts import statements_of
 

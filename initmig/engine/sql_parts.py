@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from initmig.core.events import ParserFellBack
 from initmig.engine.batch import Script
-from initmig.engine.blocks import in_blocks
-from initmig.engine.large_files import Pieces
-from initmig.engine.lazy import Lazy
+from initmig.engine.large_files import ChunkedFile
+from initmig.engine.lazy_sequence import LazySequence
 from initmig.engine.non_transactional import Part
+from initmig.engine.transaction_blocks import group_blocks
 from initmig.sql.lines import Lines
 from initmig.sql.scanner import copy_data, octets, spans
 from initmig.sql.statements import Found, read_kinds
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from initmig.sql.statements import Kind
 
 
-def parts_of(path: str, file: bytes, emit: Emit) -> tuple[Sequence[Part], Pieces]:
+def parts_of(path: str, file: bytes, emit: Emit) -> tuple[Sequence[Part], ChunkedFile]:
     """The statements of *file*, from a BEGIN to its end as one part; and what they are parts of.
 
-    :raises ConfigError: as `in_blocks`
+    :raises ConfigError: as `group_blocks`
     """
     statements, fell_back = read_kinds(file)
     if fell_back:
         emit(ParserFellBack(path, fell_back))
-    pieces = Pieces(file, ((start, end) for start, end, _ in statements))
+    pieces = ChunkedFile(file, ((start, end) for start, end, _ in statements))
     lines = Lines(path, pieces)
-    return in_blocks(_parts(lines, statements, copy_data(octets(file)))), pieces
+    return group_blocks(_parts(lines, statements, copy_data(octets(file)))), pieces
 
 
 def statements_of(script: Script) -> Sequence[Part]:
@@ -51,4 +51,4 @@ def _parts(lines: Lines, statements: Found[Kind], copies: Sequence[CopyData]) ->
         sql = script if not copied else script._replace(end=end, data=())
         return Part(lambda backend: backend.run(script), script, sql, kind)
 
-    return Lazy(part, range(len(statements)))
+    return LazySequence(part, range(len(statements)))

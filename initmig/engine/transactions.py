@@ -34,7 +34,7 @@ def cleaning_up(clean_up: Callable[[], object]) -> Iterator[None]:
     clean_up()
 
 
-def shows_another_transaction(error: StatementFailed) -> bool:
+def transaction_has_ended(error: StatementFailed) -> bool:
     """Whether the server says that the transaction which initmig was in is over."""
     server = error.server
     if server.context:  # a function that raises the same names itself in it
@@ -43,17 +43,17 @@ def shows_another_transaction(error: StatementFailed) -> bool:
     return server.sqlstate == NO_TRANSACTION or lost_savepoint
 
 
-def transaction_ended(
+def transaction_ended_error(
     id: str, session: Session, place: Place, *, which: str, seconds: float
 ) -> MigrationFailed:
     """What to raise where the migration *id* ended a transaction in the last *seconds*.
 
     *which* completes "the transaction".
     """
-    from initmig.engine.catalog import prepared_lately
+    from initmig.engine.catalog import recently_prepared
 
-    if prepared := prepared_lately(session, seconds):
-        return transaction_prepared(id, prepared, place)
+    if prepared := recently_prepared(session, seconds):
+        return transaction_prepared_error(id, prepared, place)
     return MigrationFailed(
         "transaction-ended",
         f"{id} ended the transaction {which}",
@@ -63,7 +63,7 @@ def transaction_ended(
     )
 
 
-def transaction_prepared(id: str, prepared: Sequence[str], place: Place) -> MigrationFailed:
+def transaction_prepared_error(id: str, prepared: Sequence[str], place: Place) -> MigrationFailed:
     """What to raise where *id* left the transactions *prepared*."""
     names = ", ".join(prepared)
     return MigrationFailed(

@@ -86,9 +86,9 @@ def refuse_other_place(
             hint="name the history table that yoyo used: --history-table=NAME. To begin a new"
             f" history in this schema, pass --history-table={home.table}",
         )
-    if config.schema or config.history_schema or location.path_is_the_clients(session):
+    if config.schema or config.history_schema or location.search_path_is_from_client(session):
         return
-    if schemas := location.homes_elsewhere(session, home, known):
+    if schemas := location.schemas_with_history(session, home, known):
         raise PlanError(
             "history-elsewhere",
             f"these migrations already have a history in the schema {', '.join(schemas)}, but the"

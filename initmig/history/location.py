@@ -67,7 +67,7 @@ def trusted_home(session: Session) -> Home:
     """
     home = home_of(session)
     if not session.trusted:
-        trust.examine(session, home)
+        trust.require_trusted(session, home)
     return home
 
 
@@ -93,7 +93,7 @@ def history_tables(session: Session, home: Home) -> Sequence[str]:
     return [name for name in tables if name != LOG and tables[name] >= _HISTORY_COLUMNS]
 
 
-def homes_elsewhere(session: Session, home: Home, ids: Iterable[str]) -> Sequence[str]:
+def schemas_with_history(session: Session, home: Home, ids: Iterable[str]) -> Sequence[str]:
     """The other schemas with a history, readable for the role, that has any of *ids*.
 
     One that could run another role's code is not looked into.
@@ -112,12 +112,12 @@ def homes_elsewhere(session: Session, home: Home, ids: Iterable[str]) -> Sequenc
     return [
         other.schema
         for other in homes
-        if not trust.doubts(session, other)
+        if not trust.find_risks(session, other)
         and session.query(f"SELECT 1 FROM {other.history} WHERE migration_id IN ({wanted}) LIMIT 1")
     ]
 
 
-def path_is_the_clients(session: Session) -> bool:
+def search_path_is_from_client(session: Session) -> bool:
     """Whether the search path was set by who connects, and not on the server.
 
     :raises DatabaseRefused: the server refused the query

@@ -8,7 +8,7 @@ from initmig.core.errors import DatabaseRefused
 from initmig.core.model import HOOK, UNDOING
 from initmig.history import trust
 from initmig.history.location import columns_of
-from initmig.history.store import is_half_way
+from initmig.history.store import is_half_applied
 
 if TYPE_CHECKING:
     from initmig.core.home import Home
@@ -45,7 +45,7 @@ _UPGRADE = (
 # By id, whatever hash somebody has written beside it: yoyo goes by the hash, which is that of the
 # id. A row without an id says nothing.
 _RIGHT_HASH = "encode(sha256(convert_to({row}.migration_id, 'UTF8')), 'hex')"
-_PUT_RIGHT = f"""
+_FIX_HASHES = f"""
 DELETE FROM {{history}} WHERE migration_id IS NULL;
 DELETE FROM {{history}} y USING {{history}} twin
 WHERE y.migration_id = twin.migration_id AND y.migration_hash <> twin.migration_hash
@@ -59,12 +59,12 @@ SELECT {_RIGHT_HASH.format(row="wrong")}, migration_id, max(applied_at_utc)
 FROM wrong GROUP BY migration_id"""
 
 # What a stock yoyo has rolled back, or applied since, is not what the row speaks of any more.
-_FORGET_GONE = """
+_DELETE_STALE = """
 DELETE FROM {own} i WHERE CASE state
     WHEN 'applied' THEN NOT EXISTS (
         SELECT FROM {history} y WHERE y.migration_id = i.migration_id
             AND y.applied_at_utc AT TIME ZONE 'UTC' IS NOT DISTINCT FROM i.finished_at)
-    ELSE NOT ({is_half_way}) END"""
+    ELSE NOT ({is_half_applied}) END"""
 
 # What stock yoyo or 0.1.0 has written since the last one that was numbered, in yoyo's order.
 _NUMBER = """
@@ -81,7 +81,7 @@ WHERE known.position IS NULL
 ON CONFLICT (migration_id) DO UPDATE SET position = excluded.position"""
 
 
-def make_own_table(session: Session, home: Home, *, upgrades: bool) -> None:
+def create_own_table(session: Session, home: Home, *, upgrades: bool) -> None:
     """Make initmig's own table at *home*; if it *upgrades*, let 0.1.0's have what it lacks.
 
     :raises DatabaseRefused: the role may not
@@ -101,7 +101,7 @@ def make_own_table(session: Session, home: Home, *, upgrades: bool) -> None:
             raise
 
 
-def put_in_order(session: Session, home: Home) -> int | None:
+def repair(session: Session, home: Home) -> int | None:
     """Let each row have its key and its position; the last position.
 
     None where the table has no room for positions yet.
@@ -110,9 +110,9 @@ def put_in_order(session: Session, home: Home) -> int | None:
     """
     columns = columns_of(session, home, (home.own_table,))[home.own_table]
     names = {"history": home.history, "own": home.own, "hook": HOOK, "undoing": UNDOING}
-    forget = _FORGET_GONE.format(is_half_way=is_half_way(home, columns), **names)
-    writing = trust.writing(session, home.history, home.own)
-    session.query(f"{writing}{_PUT_RIGHT.format(**names)};{forget}")
+    delete_stale = _DELETE_STALE.format(is_half_applied=is_half_applied(home, columns), **names)
+    writing = trust.write_guard(session, home.history, home.own)
+    session.query(f"{writing}{_FIX_HASHES.format(**names)};{delete_stale}")
     if "position" not in columns:
         return None
     last = f"SELECT coalesce(max(position), 0) FROM {home.own}"

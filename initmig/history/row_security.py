@@ -28,7 +28,7 @@ WHERE n.nspname = {schema} AND c.relname = {table} AND c.relkind = 'r'
     AND row_security_active(c.oid)"""
 
 
-def look(session: Session) -> RowSecurityActive | None:
+def check(session: Session) -> RowSecurityActive | None:
     """What row level security may hide of the history from this role; None where it hides nothing.
 
     :raises PlanError: no policy lets the role see any row, so that everything looks pending

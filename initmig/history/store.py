@@ -90,7 +90,7 @@ _COMMENT = "initmig: "
 # A migration is half way until its record says otherwise, and as long as nobody else has applied or
 # rolled it back: yoyo's log has more rows then. It has fewer where somebody has shortened it. What
 # 0.1.0 began has no count of them, but a time.
-_IS_HALF_WAY = """
+_IS_HALF_APPLIED = """
 i.state <> 'applied' AND CASE
     WHEN starts_with(i.migration_id, '{hook}') THEN true
     WHEN i.state = 'applying' THEN NOT EXISTS (
@@ -109,10 +109,10 @@ NOT EXISTS (SELECT FROM {log} l WHERE l.migration_id = i.migration_id AND {ours}
 _UNFINISHED = """
 SELECT i.migration_id, CASE i.state WHEN 'applying' THEN 'apply' ELSE 'rollback' END,
     i.checksum, greatest(i.statements_done, 0), i.before
-FROM {own} i WHERE {is_half_way} ORDER BY i.started_at, i.migration_id"""
+FROM {own} i WHERE {is_half_applied} ORDER BY i.started_at, i.migration_id"""
 
 RECORDED_AT = "pg_catalog.current_setting('initmig.recorded_at')::timestamp"
-"""SQL for the time (UTC) that `note_time` has noted in the same transaction, in every row the same.
+"""SQL for the time (UTC) that `set_record_time` set in the same transaction, equal in all rows.
 
 It is for people. What has been applied in which order, the positions say.
 """
@@ -126,7 +126,7 @@ INSERT INTO {{own}}
 VALUES ({{id}}, {{checksum}}, {{breaking}}, 'applied', {{statements}},
     {{started}}, {RECORDED_AT} AT TIME ZONE 'UTC', {{user}}, {{host}}, {{version}}{{position}})"""
 
-_OWE = """
+_MARK_DUE = """
 INSERT INTO {history} (migration_hash, migration_id, applied_at_utc)
 SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(id, 'UTF8')), 'hex'), id,
     pg_catalog.clock_timestamp() AT TIME ZONE 'UTC'
@@ -134,7 +134,7 @@ FROM pg_catalog.unnest(ARRAY[{ids}]) AS id ON CONFLICT DO NOTHING;
 DELETE FROM {own} WHERE migration_id OPERATOR(pg_catalog.=) ANY (ARRAY[{ids}])"""
 
 
-class Glance(Record):
+class HistorySummary(Record):
     """What one query tells a start."""
 
     ids: tuple[str, ...]
@@ -144,22 +144,22 @@ class Glance(Record):
     """Of the migration that was asked about; empty if nothing is known of it."""
 
 
-def glance(session: Session, id: str = "") -> Glance:
+def history_summary(session: Session, id: str = "") -> HistorySummary:
     """What is applied, in one query, and the recorded checksum of the migration *id*.
 
     :raises DatabaseRefused: the role may not read yoyo's table
     """
     try:
-        ids, checksum, hidden = session.query(_glance_sql(session, id), by_path=True)[0]
+        ids, checksum, hidden = session.query(_summary_sql(session, id), by_path=True)[0]
     except DatabaseRefused as error:
-        if trust.is_doubt(error):
+        if trust.is_untrusted_error(error):
             from initmig.history.location import home_of
 
-            trust.examine(session, home_of(session))
-            return glance(session, id)
+            trust.require_trusted(session, home_of(session))
+            return history_summary(session, id)
         sqlstate = error.problems[0].server.sqlstate
         if sqlstate == UNDEFINED_COLUMN:
-            return Glance(_ids_before_6(session))
+            return HistorySummary(_ids_before_6(session))
         if sqlstate != UNDEFINED_TABLE:
             raise
         ids, checksum, hidden = "", "", session.home is None
@@ -168,18 +168,18 @@ def glance(session: Session, id: str = "") -> Glance:
 
         home = home_of(session)
         if home.table in columns_of(session, home, (home.table,)):
-            return glance(session, id)
-    return Glance(tuple(ids.split("/")) if ids else (), checksum or "")
+            return history_summary(session, id)
+    return HistorySummary(tuple(ids.split("/")) if ids else (), checksum or "")
 
 
-def _glance_sql(session: Session, id: str) -> str:
+def _summary_sql(session: Session, id: str) -> str:
     """The query, by the search path where the home of the history is not known."""
     home = session.home
     table = session.history_table
     history, own = quote_identifier(table), quote_identifier(own_table(table))
     guard = ""
     if not session.trusted:
-        guard = trust.guard(home, table, reads=session.reads)
+        guard = trust.query_guard(home, table, reads=session.reads)
     elif home:
         history, own = home.history, home.own
     checksum = "''"
@@ -198,15 +198,15 @@ def _ids_before_6(session: Session) -> tuple[str, ...]:
 
 
 def applied_ids(session: Session) -> tuple[str, ...]:
-    """The ids of `glance`.
+    """The ids of `history_summary`.
 
     :raises DatabaseRefused: the role may not read yoyo's table
     """
-    return glance(session).ids
+    return history_summary(session).ids
 
 
-def glance_so_far(session: Session, id: str = "") -> Glance:
-    """As `glance`, for asking again and again.
+def polled_summary(session: Session, id: str = "") -> HistorySummary:
+    """As `history_summary`, for asking again and again.
 
     Two queries, so that a database without yoyo's table gets no error line in its log each time.
 
@@ -216,7 +216,7 @@ def glance_so_far(session: Session, id: str = "") -> Glance:
 
     home = trusted_home(session)
     there = columns_of(session, home, (home.table,))
-    return glance(session, id) if there else Glance(())
+    return history_summary(session, id) if there else HistorySummary(())
 
 
 def applied_migrations(session: Session) -> tuple[AppliedMigration, ...]:
@@ -255,7 +255,7 @@ def _applied_sql(home: Home, there: Mapping[str, frozenset[str]]) -> str:
     return _APPLIED.format(
         history=home.history,
         log=log,
-        ours=ours(home),
+        ours=of_this_history(home),
         columns=_OWN_COLUMNS if own else "'', false, NULL::float8",
         join=_JOIN_OWN.format(own=home.own) if own else "",
         position="i.position" if own and "position" in own else "NULL::bigint",
@@ -276,50 +276,50 @@ def unfinished_migrations(session: Session) -> tuple[Unfinished, ...]:
     own = there.get(home.own_table, frozenset())
     if "before" not in own or not there.keys() >= {home.table, LOG}:
         return ()  # made by an initmig that could not go on, and begins with what is written next
-    query = _UNFINISHED.format(own=home.own, is_half_way=is_half_way(home, own))
+    query = _UNFINISHED.format(own=home.own, is_half_applied=is_half_applied(home, own))
     return tuple(Unfinished(*row) for row in session.query(query))
 
 
-def is_half_way(home: Home, columns: Collection[str]) -> str:
+def is_half_applied(home: Home, columns: Collection[str]) -> str:
     """The SQL that tells whether the row i of initmig's own table, with *columns*, is half way."""
-    by_time = _BY_TIME.format(log=home.log, ours=ours(home))
+    by_time = _BY_TIME.format(log=home.log, ours=of_this_history(home))
     untouched = by_time
     if "log_rows" in columns:
-        untouched = _BY_LOG.format(log=home.log, ours=ours(home), by_time=by_time)
-    return _IS_HALF_WAY.format(history=home.history, untouched=untouched, hook=HOOK)
+        untouched = _BY_LOG.format(log=home.log, ours=of_this_history(home), by_time=by_time)
+    return _IS_HALF_APPLIED.format(history=home.history, untouched=untouched, hook=HOOK)
 
 
-def log_rows(home: Home, id: str) -> str:
+def count_log_rows(home: Home, id: str) -> str:
     """The SQL for how many rows of yoyo's log are about the migration *id* of this history."""
     return (
         f"(SELECT count(*) FROM {home.log} l"
-        f" WHERE l.migration_id = {quote_literal(id)} AND {ours(home)})"
+        f" WHERE l.migration_id = {quote_literal(id)} AND {of_this_history(home)})"
     )
 
 
-def comment(home: Home) -> str:
+def log_comment(home: Home) -> str:
     """What initmig notes in yoyo's log, which several histories of a schema share."""
     return f"{_COMMENT}{home.table}"
 
 
-def ours(home: Home) -> str:
+def of_this_history(home: Home) -> str:
     """The SQL that tells whether the row l of yoyo's log is not about another history.
 
     A stock yoyo does not note which one it is about.
     """
     return (
         f"(l.comment IS NULL OR NOT starts_with(l.comment, {quote_literal(_COMMENT)})"
-        f" OR l.comment = {quote_literal(comment(home))})"
+        f" OR l.comment = {quote_literal(log_comment(home))})"
     )
 
 
-def note_time() -> str:
+def set_record_time() -> str:
     """The SQL that notes the time for what is recorded after it, see `RECORDED_AT`."""
     now = "(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC')::pg_catalog.text"
     return f"SELECT pg_catalog.set_config('initmig.recorded_at', {now}, true)"
 
 
-def record(
+def insert_record(
     home: Home,
     migration: Migration,
     *,
@@ -327,7 +327,7 @@ def record(
     position: int | None,
     seconds: float | None = None,
 ) -> str:
-    """The SQL that records *migration* as applied, after `note_time`; there must be no record yet.
+    """The SQL that records *migration* as applied, after `set_record_time`. It has no record yet.
 
     That took *seconds*, or as long as the transaction is old. Without a *position* the table has
     no room for it yet.
@@ -350,27 +350,27 @@ def record(
 
 
 def mark(home: Home, migration: Migration, *, by: Identity, position: int | None) -> str:
-    """The SQL that records *migration* as applied, after `note_time`, though nothing of it ran."""
+    """The SQL that records *migration* as applied, after `set_record_time`, without a run."""
     nothing = migration._replace(steps=(), parts=())
-    recorded = record(home, nothing, by=by, position=position, seconds=0)
-    return f"{forget(home, migration.id)};{recorded}"
+    recorded = insert_record(home, nothing, by=by, position=position, seconds=0)
+    return f"{delete_record(home, migration.id)};{recorded}"
 
 
-def forget(home: Home, id: str) -> str:
+def delete_record(home: Home, id: str) -> str:
     """The SQL that removes initmig's own record of the migration *id*."""
     return f"DELETE FROM {home.own} WHERE {_has(id)}"
 
 
-def owe(home: Home, debts: Sequence[str]) -> str:
-    """The SQL that notes *debts*, at least one: the ids of hooks, or `UNDOING` and an id.
+def mark_due(home: Home, ids_due: Sequence[str]) -> str:
+    """The SQL that notes *ids_due*, at least one: the ids of hooks, or `UNDOING` and an id.
 
     A hook that stopped half way begins anew, for what it has done was not for this application.
     """
-    ids = ", ".join(map(quote_literal, debts))
-    return _OWE.format(history=home.history, own=home.own, ids=ids)
+    ids = ", ".join(map(quote_literal, ids_due))
+    return _MARK_DUE.format(history=home.history, own=home.own, ids=ids)
 
 
-def unmark(home: Home, id: str) -> str:
+def delete_history_rows(home: Home, id: str) -> str:
     """The SQL that removes all rows with this *id* from yoyo's table: a migration, or a debt."""
     return f"DELETE FROM {home.history} WHERE {_has(id)}"
 
@@ -379,6 +379,6 @@ def _has(id: str) -> str:
     return f"migration_id OPERATOR(pg_catalog.=) {quote_literal(id)}"
 
 
-def writing(session: Session, home: Home) -> str:
-    """The SQL that goes before any of these in a transaction, see `trust.writing`."""
-    return trust.writing(session, home.history, home.log, home.own)
+def write_guard(session: Session, home: Home) -> str:
+    """The SQL that goes before any of these in a transaction, see `trust.write_guard`."""
+    return trust.write_guard(session, home.history, home.log, home.own)

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from initmig.core.errors import InitmigError
     from initmig.postgres import Session
 
-_DOUBT = "initmig.untrusted_history"
-_RAISE = f"pg_catalog.current_setting('{_DOUBT}')"
+_UNTRUSTED = "initmig.untrusted_history"
+_RAISE = f"pg_catalog.current_setting('{_UNTRUSTED}')"
 """SQL that fails: there is no such setting."""
 
-# Quick, as a start with nothing to do does this, and so it doubts more than `examine` does. It runs
-# by the user's search path, which says which tables it is about: it qualifies every name.
+# A start with nothing to do runs this. It is therefore quick, and rejects more than
+# `require_trusted` does. It runs by the user's search path, which decides which tables it checks,
+# so it qualifies every name.
 _GUARD = """
-SELECT CASE WHEN pg_catalog.bool_or({doubts}) THEN {raising} ELSE pg_catalog.set_config(
+SELECT CASE WHEN pg_catalog.bool_or({risks}) THEN {raising} ELSE pg_catalog.set_config(
     'search_path', pg_catalog.concat_ws(',', 'pg_catalog',
         pg_catalog.min(c.relnamespace::pg_catalog.regnamespace::pg_catalog.text)
             FILTER (WHERE c.relname OPERATOR(pg_catalog.=) {table}), 'pg_temp'), true) END
@@ -63,11 +64,11 @@ def _calls(tree: str, catalog: str, oid: str) -> str:
 # table that only a foreign key has changed.
 _CHANGES_OTHERS = "(k.confdeltype NOT IN ('a', 'r') OR k.confupdtype NOT IN ('a', 'r'))"
 
-_REMEDY = "chr(31)"
-"""SQL for what parts a doubt from the statement that removes it."""
+_SPLIT = "chr(31)"
+"""SQL for what parts a risk from the statement that removes it."""
 
 # What the planner works out while it only reads is among the first: it calls immutable functions.
-_DOUBTS = f"""
+_RISKS = f"""
 WITH RECURSIVE granted (id) AS (
     SELECT m.roleid FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member
     WHERE r.rolname = current_user
@@ -106,26 +107,26 @@ SELECT c.relname, coalesce(
      WHERE d.adrelid = c.oid AND (a.attgenerated <> '' OR {{writes}})
         AND {_calls("d.adbin", "pg_attrdef", "d.oid")} LIMIT 1),
     CASE WHEN {{writes}} THEN coalesce(
-        (SELECT format('belongs to %I', o.rolname) || {_REMEDY}
+        (SELECT format('belongs to %I', o.rolname) || {_SPLIT}
             || format('ALTER TABLE %I.%I OWNER TO %I', n.nspname, c.relname, current_user)
          FROM pg_roles o
          WHERE o.oid = c.relowner AND o.oid <> n.nspowner
             AND o.oid NOT IN (SELECT id FROM trusted)),
         (SELECT format('is referenced by %s, which belongs to %I', r.oid::regclass, o.rolname)
-            || {_REMEDY} || format('ALTER TABLE %s DROP CONSTRAINT %I', r.oid::regclass, k.conname)
+            || {_SPLIT} || format('ALTER TABLE %s DROP CONSTRAINT %I', r.oid::regclass, k.conname)
          FROM pg_constraint k JOIN pg_class r ON r.oid = k.conrelid
             JOIN pg_roles o ON o.oid = r.relowner
          WHERE k.confrelid = c.oid AND k.contype = 'f' AND {_CHANGES_OTHERS}
             AND o.oid <> n.nspowner AND o.oid NOT IN (SELECT id FROM trusted) LIMIT 1),
-        (SELECT format('has the trigger %I', t.tgname) || {_REMEDY}
+        (SELECT format('has the trigger %I', t.tgname) || {_SPLIT}
             || format('DROP TRIGGER %I ON %I.%I', t.tgname, n.nspname, c.relname)
          FROM pg_trigger t
          WHERE t.tgrelid = c.oid AND NOT t.tgisinternal LIMIT 1),
-        (SELECT format('has the rule %I', r.rulename) || {_REMEDY}
+        (SELECT format('has the rule %I', r.rulename) || {_SPLIT}
             || format('DROP RULE %I ON %I.%I', r.rulename, n.nspname, c.relname)
          FROM pg_rewrite r
          WHERE r.ev_class = c.oid LIMIT 1),
-        (SELECT format('has the policy %I', p.polname) || {_REMEDY}
+        (SELECT format('has the policy %I', p.polname) || {_SPLIT}
             || format('DROP POLICY %I ON %I.%I', p.polname, n.nspname, c.relname)
          FROM pg_policy p
          WHERE p.polrelid = c.oid LIMIT 1)) END),
@@ -156,17 +157,17 @@ WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY[{ids}]) AND (NOT t.tgisinternal
         AND r.relowner OPERATOR(pg_catalog.<>) c.relowner);"""
 
 
-class Doubt(Record):
+class Risk(Record):
     """What is wrong with a table, and the statement that removes that; empty where none does."""
 
-    found: str
-    statement: str
+    fact: str
+    fix: str
 
 
-def guard(home: Home | None, table: str, *, reads: bool) -> str:
+def query_guard(home: Home | None, table: str, *, reads: bool) -> str:
     """The SQL that goes before a query of the history *table*, and lets names lead to its schema.
 
-    It fails where there may be a doubt. Who *reads* only need not trust those who write. It is sent
+    It fails where there may be a risk. Who *reads* only need not trust those who write. It is sent
     by the user's search path, which leads to the table where there is no *home*; behind it, the
     path is pg_catalog and that schema.
     """
@@ -175,18 +176,18 @@ def guard(home: Home | None, table: str, *, reads: bool) -> str:
         names = [f"{quote_identifier(home.schema)}.{name}" for name in names]
     ids = (f"pg_catalog.to_regclass({quote_literal(name)})" for name in names)
     return _GUARD.format(
-        doubts=_READING if reads else _WRITING,
+        risks=_READING if reads else _WRITING,
         raising=_RAISE,
         table=quote_literal(table),
         tables=", ".join(ids),
     )
 
 
-def writing(session: Session, *tables: str, verb: str = "SELECT") -> str:
+def write_guard(session: Session, *tables: str, verb: str = "SELECT") -> str:
     """The SQL that goes before a statement that writes to *tables*, in the same transaction.
 
-    It is empty if nobody may have added a trigger since `examine`: it takes a tenth of the time of
-    a small migration. In PL/pgSQL the *verb* is PERFORM.
+    It is empty if nobody may have added a trigger since `require_trusted`: it takes a tenth of
+    the time of a small migration. In PL/pgSQL the *verb* is PERFORM.
     """
     if not session.others_may_add_triggers:
         return ""
@@ -194,67 +195,67 @@ def writing(session: Session, *tables: str, verb: str = "SELECT") -> str:
     return _WRITE.format(verb=verb, raising=_RAISE, tables=", ".join(tables), ids=", ".join(ids))
 
 
-def is_doubt(error: InitmigError) -> bool:
-    """Whether *error* is that of the SQL of `guard` or `writing`."""
-    return any(_DOUBT in problem.message for problem in error.problems)
+def is_untrusted_error(error: InitmigError) -> bool:
+    """Whether *error* is that of the SQL of `query_guard` or `write_guard`."""
+    return any(_UNTRUSTED in problem.message for problem in error.problems)
 
 
-def examine(session: Session, home: Home) -> None:
-    """Look at all that `guard` leaves open, and note that there is no doubt about *home*.
+def require_trusted(session: Session, home: Home) -> None:
+    """Look at all that `query_guard` leaves open, and note that there is no risk about *home*.
 
     :raises PlanError: a table could run another role's code
     """
     rows = _look(session, home)
-    if found := _doubts(rows):
+    if found := _risks(rows):
         raise PlanError.of(tuple(map(_problem, found)))
     session.trusted = True
     session.others_may_add_triggers = any(may_add for _, _, may_add in rows)
 
 
-def _problem(doubt: Doubt) -> Problem:
-    return Problem("untrusted-history", doubt.found, _remedy(doubt))
+def _problem(risk: Risk) -> Problem:
+    return Problem("untrusted-history", risk.fact, _hint(risk))
 
 
-def _remedy(doubt: Doubt) -> str:
-    """What to do about *doubt*."""
-    if doubt.statement.startswith("ALTER TABLE ") and " DROP CONSTRAINT " not in doubt.statement:
+def _hint(risk: Risk) -> str:
+    """What to do about *risk*."""
+    if risk.fix.startswith("ALTER TABLE ") and " DROP CONSTRAINT " not in risk.fix:
         return (
             "if that role is the one that migrates this database, run initmig as that role."
-            f" Otherwise {_NEXT_STEP}. To give the table to this role: {doubt.statement}"
+            f" Otherwise {_NEXT_STEP}. To give the table to this role: {risk.fix}"
         )
-    remedy = f". To remove what was found: {doubt.statement}" if doubt.statement else ""
+    remedy = f". To remove what was found: {risk.fix}" if risk.fix else ""
     return f"{_NEXT_STEP}{remedy}"
 
 
-def doubts(session: Session, home: Home) -> Sequence[Doubt]:
+def find_risks(session: Session, home: Home) -> Sequence[Risk]:
     """Why the tables at *home* could run another role's code.
 
     :raises DatabaseRefused: the server refused the query
     """
-    return _doubts(_look(session, home))
+    return _risks(_look(session, home))
 
 
 def _look(session: Session, home: Home) -> Sequence[tuple[str, str, bool]]:
-    """Each table, what doubt there is, and whether others may add to it."""
-    query = _DOUBTS.format(
+    """Each table, what risk there is, and whether others may add to it."""
+    query = _RISKS.format(
         schema=quote_literal(home.schema),
         tables=", ".join(map(quote_literal, home.tables)),
         writes="false" if session.reads else _HERE,
     )
     rows = session.query(query)
-    return [(f"{home.schema}.{table}", str(doubt or ""), may_add) for table, doubt, may_add in rows]
+    return [(f"{home.schema}.{table}", str(risk or ""), may_add) for table, risk, may_add in rows]
 
 
-def _doubts(rows: Iterable[tuple[str, str, bool]]) -> Sequence[Doubt]:
-    found = [(table, *doubt.partition("\x1f")) for table, doubt, _ in rows if doubt]
+def _risks(rows: Iterable[tuple[str, str, bool]]) -> Sequence[Risk]:
+    found = [(table, *risk.partition("\x1f")) for table, risk, _ in rows if risk]
     return [
-        Doubt(f"{table} {doubt}", f"{statement};" if statement else "")
-        for table, doubt, _, statement in found
+        Risk(f"{table} {risk}", f"{statement};" if statement else "")
+        for table, risk, _, statement in found
     ]
 
 
-def changed() -> PlanError:
-    """What to raise where `writing` fails: the table was trusted before."""
+def changed_error() -> PlanError:
+    """What to raise where `write_guard` fails: the table was trusted before."""
     return PlanError(
         "untrusted-history",
         "a trigger or a foreign key was added to a history table during this run",

@@ -201,7 +201,7 @@ def remove_yoyo_row(session: Session) -> list[tuple[int, str]]:
     key = read_facts(session).key
     # for the length of this statement: behind a pooler, too
     rows = session.query(
-        f"{trust.writing(session, home.lock)}DELETE FROM {home.lock}"
+        f"{trust.write_guard(session, home.lock)}DELETE FROM {home.lock}"
         f" WHERE locked IN (SELECT locked FROM {home.lock} FOR UPDATE SKIP LOCKED)"
         f" AND (pid > 0 OR pg_try_advisory_xact_lock({key}))"
         f" RETURNING abs(pid::bigint), {_LOCKED_AT}"
@@ -323,10 +323,10 @@ class _YoyoRow:
     def try_take(self) -> bool:
         if not self._there:
             self._create_table(self._session)
-            trust.examine(self._session, home_of(self._session))
+            trust.require_trusted(self._session, home_of(self._session))
             self._there = True
         taken = self._session.query(
-            f"{trust.writing(self._session, self._table)}"
+            f"{trust.write_guard(self._session, self._table)}"
             f"INSERT INTO {self._table} AS l (locked, ctime, pid)"
             f" VALUES (1, clock_timestamp() AT TIME ZONE 'UTC', {self._mark})"
             f" ON CONFLICT DO NOTHING RETURNING {_SINCE}"
@@ -338,7 +338,7 @@ class _YoyoRow:
     def _take_over(self) -> bool:
         # Not by waiting for the row: whoever waits holds a snapshot, as with the advisory lock.
         stale = self._session.query(
-            f"{trust.writing(self._session, self._table)}UPDATE {self._table} AS l"
+            f"{trust.write_guard(self._session, self._table)}UPDATE {self._table} AS l"
             f" SET pid = {self._mark}, ctime = clock_timestamp() AT TIME ZONE 'UTC'"
             f" FROM (SELECT locked, pid AS stale FROM {self._table} WHERE pid < 0"
             " FOR NO KEY UPDATE SKIP LOCKED) AS before"
@@ -366,7 +366,7 @@ class _YoyoRow:
         if self._session.usable:
             self._session.answer_timeout = _RELEASE_SECONDS
             try:
-                writing = trust.writing(self._session, self._table)
+                writing = trust.write_guard(self._session, self._table)
                 self._session.run(
                     f"{self._session.preamble}{_IN_PASSING}{writing}"
                     f"DELETE FROM {self._table} WHERE {self._ours()}"

@@ -336,7 +336,13 @@ print(json.dumps([main(["migrate"], os.environ), sorted(sys.modules)]))
 """
 
 
-NOT_FOR_SQL = ("blocks", "importing", "non_transactional", "python_migration", "sql_parts")
+NOT_FOR_SQL = (
+    "non_transactional",
+    "python_import",
+    "python_migration",
+    "sql_parts",
+    "transaction_blocks",
+)
 
 
 def test_to_apply_sql_nothing_is_imported_that_only_others_need(

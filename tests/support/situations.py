@@ -413,11 +413,11 @@ def _look_in_catalog(stage: Stage) -> list[Result]:
     )
     with closing(connect(settings)) as session:
         for kind in kinds:
-            before = catalog.look(session, kind)
+            before = catalog.snapshot(session, kind)
             catalog.was_done(session, kind, before)
-            list(catalog.clear(session, kind, before))
+            list(catalog.remove_leftovers(session, kind, before))
         catalog.prepared_transactions(session)
-        catalog.prepared_lately(session, 1)
+        catalog.recently_prepared(session, 1)
         origin_of("idle_session_timeout", session.query)
     return []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from initmig.engine.advice import advice
+from initmig.engine.python_hints import hint_for
 
 # as psycopg 3.3 and psycopg2 2.9 say it
 MIXED = {
@@ -31,8 +31,8 @@ OTHERS = [
 
 @pytest.mark.parametrize("name", MIXED)
 def test_an_object_of_psycopg2_is_named_as_such(name: str) -> None:
-    assert "belongs to psycopg2" in advice(MIXED[name])
-    assert "docs/how-to/psycopg2.md" in advice(MIXED[name])
+    assert "belongs to psycopg2" in hint_for(MIXED[name])
+    assert "docs/how-to/psycopg2.md" in hint_for(MIXED[name])
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,10 @@ def test_an_object_of_psycopg2_is_named_as_such(name: str) -> None:
     ids=str,
 )
 def test_a_name_of_psycopg2_alone_is_known(error: Exception, write: str) -> None:
-    assert write in advice(error)
-    assert "docs/how-to/psycopg2.md" in advice(error)
+    assert write in hint_for(error)
+    assert "docs/how-to/psycopg2.md" in hint_for(error)
 
 
 @pytest.mark.parametrize("error", OTHERS, ids=str)
 def test_what_has_nothing_to_do_with_psycopg2_gets_no_advice(error: Exception) -> None:
-    assert advice(error) == ""
+    assert hint_for(error) == ""

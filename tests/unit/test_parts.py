@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initmig.engine.large_files import Pieces
-from initmig.engine.lazy import Lazy
+from initmig.engine.large_files import ChunkedFile
+from initmig.engine.lazy_sequence import LazySequence
 from initmig.sql.statements import Found
 
 SLICES = st.builds(slice, *[st.none() | st.integers(-12, 12)] * 2)
@@ -15,7 +15,7 @@ SLICES = st.builds(slice, *[st.none() | st.integers(-12, 12)] * 2)
 
 @given(st.integers(0, 10), SLICES, SLICES)
 def test_lazy_sequence_is_as_the_list(size: int, first: slice, second: slice) -> None:
-    lazy, made = Lazy(lambda number: number * 2, range(size)), [n * 2 for n in range(size)]
+    lazy, made = LazySequence(lambda number: number * 2, range(size)), [n * 2 for n in range(size)]
     assert list(lazy) == made
     assert list(lazy[first]) == made[first]
     assert list(lazy[first][second]) == made[first][second]
@@ -24,7 +24,7 @@ def test_lazy_sequence_is_as_the_list(size: int, first: slice, second: slice) ->
 
 def test_lazy_sequence_makes_what_is_asked_for() -> None:
     asked: list[int] = []
-    lazy = Lazy(lambda number: asked.append(number) or number, range(1000))  # type: ignore[func-returns-value]
+    lazy = LazySequence(lambda number: asked.append(number) or number, range(1000))  # type: ignore[func-returns-value]
     assert lazy[10:20][3] == 13
     assert asked == [13]
     with pytest.raises(IndexError):
@@ -48,17 +48,17 @@ EDGES = [None, *sorted({edge + n for each in LARGE for edge in each for n in (-1
 
 @pytest.mark.parametrize("start", EDGES)
 def test_pieces_have_the_slices_of_the_file(start: int | None) -> None:
-    pieces = Pieces(FILE, [*LARGE, *SMALL])
+    pieces = ChunkedFile(FILE, [*LARGE, *SMALL])
     assert len(pieces) == len(FILE)
     for end in EDGES:
         assert pieces[start:end] == FILE[start:end]
 
 
 def test_large_statement_is_no_copy() -> None:
-    pieces = Pieces(FILE, [*LARGE, *SMALL])
+    pieces = ChunkedFile(FILE, [*LARGE, *SMALL])
     for start, end in LARGE:
         assert pieces[start:end] is pieces[start:end]
 
 
 def test_empty_file_has_pieces() -> None:
-    assert (len(Pieces(b"", [])), Pieces(b"", [])[:]) == (0, b"")
+    assert (len(ChunkedFile(b"", [])), ChunkedFile(b"", [])[:]) == (0, b"")

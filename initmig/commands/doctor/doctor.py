@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from initmig import engine, postgres
 from initmig.commands.context import (
     begin,
-    glance_so_far,
     load_pending,
     planned,
+    polled_summary,
     refuse_as_migrate_would,
     with_session,
 )
@@ -153,8 +153,8 @@ def _examine_rights(session: Session, run: Run, server: Server) -> Iterator[Chec
     home = privileges.home_of(schemas)
     if home is None or not history_schema.usable:
         return
-    if doubts := trust.doubts(session, home_of(session)):
-        yield from (privileges.of_doubt(*doubt) for doubt in doubts)
+    if risks := trust.find_risks(session, home_of(session)):
+        yield from (privileges.of_doubt(*risk) for risk in risks)
         return
     if not server.standby:
         yield from _try_rights(session, home, worker)
@@ -218,7 +218,7 @@ def _find_history(session: Session) -> Sequence[Found]:
 def _try_history(session: Session, there: Sequence[Found], worker: Worker) -> Check:
     try:
         with trial(session):
-            engine.try_tables(session)
+            engine.try_create_tables(session)
             session.query(_USE_HISTORY.format(home_of(session)))
     except (DatabaseRefused, StatementFailed) as error:
         return privileges.of_history(there, worker, error.problems[0])
@@ -255,7 +255,7 @@ def _look_at_migrations(
     try:
         with trial(session):
             applied = store.applied_migrations(session)
-            found = glance_so_far(session, run)
+            found = polled_summary(session, run)
             unfinished = store.unfinished_migrations(session)
     except DatabaseRefused as error:
         refused = of_refusal("plan", error.problems[0])

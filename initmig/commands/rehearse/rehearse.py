@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from initmig.commands.context import glance, is_pending, left_to_apply
+from initmig.commands.context import history_summary, is_pending, left_to_apply
 from initmig.commands.rehearse.backdating import Aging
 from initmig.commands.rehearse.impact import Rehearsal, Rehearsed, StatementImpact, WhyNot
 from initmig.commands.rehearse.observation import Observer
@@ -63,7 +63,7 @@ def rehearse(session: Session, run: Run) -> Rehearsal:
 
     :raises InitmigError: it would refuse to begin, or another migrator was still at it
     """
-    found = glance(session, run)
+    found = history_summary(session, run)
     left = left_to_apply(session, run, found)
     if left is None:
         return Rehearsal(())
@@ -76,7 +76,7 @@ def rehearse(session: Session, run: Run) -> Rehearsal:
             return Rehearsal(())
         with (
             watched_backend(session, held, limits=limits, emit=run.emit) as (backend, watch),
-            backend.rehearsal(),
+            backend.rehearsal_transaction(),
         ):
             with _held_up_is_no_refusal():
                 backend.prepare(upgrades=False)  # which would lock others out to the end
@@ -128,8 +128,8 @@ class _Rehearsing:
         self._in_one = in_one
         home = backend.home
         history = (home.history, home.log, home.version, home.lock, home.own)
-        self._observer = Observer(backend.ask, backend.look, besides=history)
-        asked, looked = self._answers(backend.ask), self._answers(backend.look)
+        self._observer = Observer(backend.query_by_path, backend.query, besides=history)
+        asked, looked = self._answers(backend.query_by_path), self._answers(backend.query)
         self._look = looked
         self._aging = Aging(asked, looked, log=home.log, besides=history)
         self._left_out: list[str] = []

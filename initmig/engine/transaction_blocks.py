@@ -6,7 +6,7 @@ from array import array
 from typing import TYPE_CHECKING
 
 from initmig.core.errors import ConfigError
-from initmig.engine.lazy import Lazy
+from initmig.engine.lazy_sequence import LazySequence
 from initmig.engine.non_transactional import Part
 from initmig.engine.transactions import SAVEPOINT
 from initmig.postgres import StatementFailed
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from initmig.engine.backend import Backend
 
 
-def in_blocks(parts: Sequence[Part]) -> Sequence[Part]:
+def group_blocks(parts: Sequence[Part]) -> Sequence[Part]:
     """*parts*, with each transaction block among them as one.
 
     :raises ConfigError: a block has no end, one that begins the next, or one that is hidden
@@ -40,8 +40,9 @@ def in_blocks(parts: Sequence[Part]) -> Sequence[Part]:
             place=begin.place,
         )
     edges.append(len(parts))
-    return Lazy(
-        lambda number: _one(parts[edges[number] : edges[number + 1]]), range(len(edges) - 1)
+    return LazySequence(
+        lambda number: _part_or_block(parts[edges[number] : edges[number + 1]]),
+        range(len(edges) - 1),
     )
 
 
@@ -63,7 +64,7 @@ def _check(part: Part, begin: Part | None) -> None:
         )
 
 
-def _one(parts: Sequence[Part]) -> Part:
+def _part_or_block(parts: Sequence[Part]) -> Part:
     """The one of *parts*, or the block that they are."""
     return parts[0] if len(parts) == 1 else _block(parts)
 
@@ -76,8 +77,8 @@ def _block(parts: Sequence[Part]) -> Part:
 
     def run(backend: Backend) -> None:
         begin.run(backend)
-        if backend.opening:
-            backend.session.run_own(backend.opening)
+        if backend.prologue:
+            backend.session.run_own(backend.prologue)
         for part in body:
             _run_inside(backend, part)
         if not commit:

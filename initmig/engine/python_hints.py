@@ -11,16 +11,16 @@ from typing import NamedTuple
 _PAGE = "docs/how-to/psycopg2.md"
 
 
-class _Advice(NamedTuple):
+class _Hint(NamedTuple):
     error: str
     """The name of the exception's class, or the SQLSTATE, as a regular expression."""
-    said: str
+    message: str
     """A regular expression, too; its groups go into *write*."""
-    write: str
+    advice: str
     page: str = _PAGE
 
 
-_NAMES = {
+_REPLACEMENTS = {
     "callproc": 'cursor.execute("SELECT * FROM f(%s)", [x])',
     "dsn": "connection.info.dsn",
     "get_backend_pid": "connection.info.backend_pid",
@@ -39,103 +39,103 @@ _NAMES = {
 }
 """Of what psycopg2's connections and cursors have, and psycopg's have not."""
 
-_TABLE = (
-    _Advice(
+_HINTS = (
+    _Hint(
         "ModuleNotFoundError",
         r"'psycopg2\b",
         "initmig gives steps a connection of psycopg 3: import psycopg instead",
     ),
-    _Advice(
+    _Hint(
         "ModuleNotFoundError",
         r"'psycopg\.(?P<module>extras|extensions|errorcodes|tz)\b",
         "psycopg 3 has no module psycopg.{module}",
     ),
-    _Advice(
+    _Hint(
         "NameError",
         r"'(RealDict|Dict|NamedTuple|Logging)(Cursor|Connection|Row)'",
         "the class belongs to psycopg2: write"
         " connection.cursor(row_factory=psycopg.rows.dict_row), or namedtuple_row",
     ),
-    _Advice(
+    _Hint(
         "NameError",
         r"'execute_(values|batch)'",
         "the function belongs to psycopg2: write cursor.executemany(statement, rows)",
     ),
-    _Advice(
+    _Hint(
         "ModuleNotFoundError",
         r"No module named '(?P<module>\w+)",
         "install {module} where initmig runs, or in an image built FROM initmig",
         page="docs/how-to/your-own-image.md",
     ),
-    _Advice(
+    _Hint(
         "TypeError",
         r"unexpected keyword argument 'cursor_factory'",
         "write connection.cursor(row_factory=psycopg.rows.dict_row), or namedtuple_row",
     ),
-    _Advice(
+    _Hint(
         "AttributeError|TypeError",
         r"\bUUID\b",
         "psycopg 3 returns uuid columns as uuid.UUID: write str(value), or id::text in the query",
     ),
-    _Advice(
+    _Hint(
         "AttributeError|TypeError",
         r"\bIPv[46](Address|Network|Interface)\b",
         "psycopg 3 returns inet and cidr columns as objects of ipaddress: write str(value)",
     ),
-    _Advice(
+    _Hint(
         "ProgrammingError",
         r"cannot adapt type '(Json|Composed|SQL|Identifier|Literal|AsIs|Inet|\w+Range)'",
         "the object belongs to psycopg2: use psycopg's own class",
     ),
-    _Advice(
+    _Hint(
         "AttributeError",
         r"'(Composed|SQL|Identifier)' object has no attribute 'decode'",
         "the query belongs to psycopg2: import its parts from psycopg.sql",
     ),
-    _Advice(
+    _Hint(
         "ProgrammingError",
         r"cannot adapt type 'dict'",
         "write psycopg.types.json.Jsonb(value)",
     ),
-    _Advice(
+    _Hint(
         "TypeError",
         r"argument 2 must be a connection",
         "the function belongs to psycopg2: use psycopg's own",
     ),
-    _Advice(
+    _Hint(
         "42601",
         r'at or near "\$\d',
         "a parameter stands for one value: write `= ANY(%s)` with a list in place of IN, and"
         " psycopg.sql.Identifier for a name",
     ),
-    _Advice(
+    _Hint(
         "42601",
         r"cannot insert multiple commands into a prepared statement",
         "execute each statement separately, with its own parameters",
     ),
-    _Advice(
+    _Hint(
         "42P18|42804",
         r"could not determine",
         "psycopg 3 sends a string without a type: write a cast, as in %s::text",
     ),
-    _Advice(
+    _Hint(
         "42725|42883",
         r"smallint|double precision",
         "psycopg 3 sends a number as smallint, integer, bigint or double precision, depending on"
         " its value: write a cast, as in %s::int or %s::numeric",
     ),
-    _Advice(
+    _Hint(
         "0A000",
         r"anonymous composite",
         "write a parameter for each value, as in (a, b) = (%s, %s)",
     ),
-    _Advice(
+    _Hint(
         "22007|22P02|42P02|42P18|08P01",
         r"\"\$\d|there is no parameter|could not determine|bind message",
         "a parameter has no effect inside quotes: write make_interval(days => %s), not '%s days',"
         " and put values into the text of a function with psycopg.sql.Literal",
     ),
-    _Advice(
+    _Hint(
         "ProgrammingError",
         r"can't change '(isolation_level|read_only|deferrable)' now",
         "the transaction has already begun: set __transactional__ = False, or write the migration"
@@ -144,18 +144,18 @@ _TABLE = (
 )
 
 
-def advice(error: BaseException) -> str:
+def hint_for(error: BaseException) -> str:
     """What to write instead of what raised *error*; empty where nothing is known to help."""
-    if isinstance(error, AttributeError) and _is_of_psycopg(error.obj):
-        meant = _NAMES.get(error.name or "")
+    if isinstance(error, AttributeError) and _is_psycopg(error.obj):
+        meant = _REPLACEMENTS.get(error.name or "")
         return f"psycopg 3 has no `{error.name}`: write {meant}; see {_PAGE}" if meant else ""
     names = [getattr(error, "sqlstate", None) or "", *(each.__name__ for each in type(error).mro())]
-    for each in _TABLE:
-        said = re.search(each.said, str(error))
-        if said and any(re.fullmatch(each.error, name) for name in names):
-            return f"{each.write.format(**said.groupdict())}; see {each.page}"
+    for each in _HINTS:
+        found = re.search(each.message, str(error))
+        if found and any(re.fullmatch(each.error, name) for name in names):
+            return f"{each.advice.format(**found.groupdict())}; see {each.page}"
     return ""
 
 
-def _is_of_psycopg(thing: object) -> bool:
+def _is_psycopg(thing: object) -> bool:
     return any(each.__module__.partition(".")[0] == "psycopg" for each in type(thing).mro())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
 
-def load_as(migration: Any, data: bytes) -> None:
+def load_from_bytes(migration: Any, data: bytes) -> None:
     """Let yoyo load *migration* as if its file had the content *data*; the file is not opened.
 
     :raises Exception: whatever the code raises, and what yoyo makes of it
@@ -28,14 +28,14 @@ def load_as(migration: Any, data: bytes) -> None:
     linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
 
     def spec_of(name: str, location: str) -> ModuleSpec | None:
-        return spec_from_file_location(name, location, loader=_Read(name, path, data))
+        return spec_from_file_location(name, location, loader=_BytesLoader(name, path, data))
 
     importlib = SimpleNamespace(
         util=SimpleNamespace(spec_from_file_location=spec_of, module_from_spec=module_from_spec)
     )
     names = {
         **vars(yoyo.migrations),
-        "StepCollector": _PlacedSteps,
+        "StepCollector": _StepsWithLines,
         "importlib": importlib,
         "open": lambda *_: io.StringIO(source),
     }
@@ -50,25 +50,25 @@ def _decoded(data: bytes) -> str:
         return ""
 
 
-class _PlacedSteps(yoyo.migrations.StepCollector):  # type: ignore[misc]
+class _StepsWithLines(yoyo.migrations.StepCollector):  # type: ignore[misc]
     """yoyo's collector; each step it makes knows the line of the file that defines it."""
 
     def add_step(self, *args: Any, **kwargs: Any) -> Any:
         """As yoyo's; the step has its ``line``, 1-based, or 0 where the file is not at work."""
         make = super().add_step(*args, **kwargs)
-        line = _line_at_work(os.path.abspath(self.migration.path))
+        line = _current_line(os.path.abspath(self.migration.path))
 
-        def make_placed(use_transactions: Any) -> Any:
+        def make_with_line(use_transactions: Any) -> Any:
             wrapper = make(use_transactions)
             wrapper.step.line = line
             return wrapper
 
         del self.steps[make]
-        self.steps[make_placed] = 1
-        return make_placed
+        self.steps[make_with_line] = 1
+        return make_with_line
 
 
-def _line_at_work(path: str) -> int:
+def _current_line(path: str) -> int:
     """The line of the file *path* that is being run, nearest to the call; 0 where none is."""
     frame = sys._getframe(1)  # noqa: SLF001 - inspect, which has a public way, is slow to import
     while frame and frame.f_code.co_filename != path:
@@ -76,7 +76,7 @@ def _line_at_work(path: str) -> int:
     return frame.f_lineno if frame else 0
 
 
-class _Read(SourceFileLoader):
+class _BytesLoader(SourceFileLoader):
     """Loads *data*, and neither the file nor bytecode that may be of another content."""
 
     def __init__(self, name: str, path: str, data: bytes) -> None:

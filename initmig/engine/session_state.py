@@ -40,7 +40,7 @@ def refuse(
         raise PlanError.of(problems)
 
 
-def resets(migration: Any, direction: Direction) -> str:
+def reset_statements(migration: Any, direction: Direction) -> str:
     """The SQL that resets, each by its name, the settings that *migration* makes."""
     names = {
         change.key: None
@@ -90,7 +90,7 @@ _NEXT_STEP_IN_PARTS = (
 def _units(handle: Any, direction: Direction) -> Iterator[Sequence[Part]]:
     """The parts of a migration that certainly have the same server connection behind a pooler."""
     if handle.use_transactions:
-        yield handle.readable(direction)
+        yield handle.visible_parts(direction)
     else:
         for part in handle.parts(direction):
             yield (part, *part.body)

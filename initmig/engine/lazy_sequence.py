@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class Lazy(Sequence[_T]):
+class LazySequence(Sequence[_T]):
     """What *make* makes of *numbers*, one at a time: a file may have a million statements."""
 
     def __init__(self, make: Callable[[int], _T], numbers: range) -> None:
@@ -30,10 +30,10 @@ class Lazy(Sequence[_T]):
     def __getitem__(self, index: slice) -> Sequence[_T]: ...
     def __getitem__(self, index: int | slice) -> _T | Sequence[_T]:
         if isinstance(index, slice):
-            return Lazy(self._make, self._numbers[index])
+            return LazySequence(self._make, self._numbers[index])
         return self._make(self._numbers[index])
 
 
 def places_of(parts: Sequence[Part]) -> Sequence[Place]:
     """Where each of *parts* begins."""
-    return Lazy(lambda number: parts[number].place, range(len(parts)))
+    return LazySequence(lambda number: parts[number].place, range(len(parts)))
