@@ -18,7 +18,7 @@ from initmig.core.errors import (
 from initmig.core.events import Failed, FilesCreated, OutputLost, StoppedBySignal
 from initmig.core.records import TYPE_CHECKING
 from initmig.core.signals import Stopped, restore_for_exec, stoppable
-from initmig.core.visible import in_one_line, keeping_lines
+from initmig.core.visible import in_one_line, with_line_breaks
 from initmig.reporting.logs import Log, discard, event_text
 from initmig.reporting.termination import write_outcome
 
@@ -165,9 +165,9 @@ def _done(config: Config, environ: Mapping[str, str], log: _Outcome) -> int:
     except InitmigError as error:
         return _fail(error, log, config.termination_log)
     except Exception as error:  # noqa: BLE001 - also then: one event, an outcome, and no secrets
-        from initmig.postgres import unexpected
+        from initmig.postgres import internal_error
 
-        return _fail(unexpected(error), log, config.termination_log)
+        return _fail(internal_error(error), log, config.termination_log)
     write_outcome(config.termination_log, log.text)
     log.rest()
     if config.command == "exec":
@@ -214,7 +214,7 @@ def _print(text: str, judge: Callable[[], object] = lambda: None) -> None:
 def _write(text: str) -> ConfigError | None:
     """Write *text* and a line end to stdout, made visible; why that is impossible."""
     try:
-        sys.stdout.write(keeping_lines(text) + "\n")
+        sys.stdout.write(with_line_breaks(text) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         discard(sys.stdout)  # the reader has what it wanted

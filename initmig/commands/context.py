@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         Direction,
         Unfinished,
     )
-    from initmig.locking.patience import Patience
+    from initmig.locking.statement_retry import StatementRetry
     from initmig.postgres import Session
 
     _T = TypeVar("_T")
@@ -133,22 +133,22 @@ def with_session(run: Run, work: Callable[[Session], _T]) -> _T:
 
     def connect(limit: float) -> Session:
         session = postgres.connect(run.settings, limit=limit, warn=run.emit_once)
-        session.tell_left_out(lambda *left_out: run.emit_once(SettingLeftOut(*left_out)))
-        be_patient(session, run, limit=run.outage.limit())
+        session.set_left_out_handler(lambda *left_out: run.emit_once(SettingLeftOut(*left_out)))
+        set_retry_handler(session, run, limit=run.outage.statement_limit())
         return session
 
     return waiting.with_session(connect, trusting, run.outage)
 
 
-def be_patient(session: Session, run: Run, *, limit: float) -> None:
+def set_retry_handler(session: Session, run: Run, *, limit: float) -> None:
     """Let what holds up initmig's own statements be told, and waited for *limit* seconds each."""
 
-    def make(held_up: Session) -> Patience:
-        from initmig.locking.patience import Patience
+    def make(held_up: Session) -> StatementRetry:
+        from initmig.locking.statement_retry import StatementRetry
 
-        return Patience(held_up, limit, run.clock, run.emit)
+        return StatementRetry(held_up, limit, run.clock, run.emit)
 
-    session.be_patient(make, limit)
+    session.set_retry_handler(make, limit)
 
 
 def look_through(run: Run, applied: Sequence[str]) -> planning.LeftToDo:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from initmig import postgres
 from initmig.commands.context import (
-    be_patient,
     begin,
     changed,
     follow,
@@ -25,6 +24,7 @@ from initmig.commands.context import (
     polled_summary,
     refuse_as_migrate_would,
     refuse_unintended,
+    set_retry_handler,
     shared,
     with_session,
     without_files,
@@ -335,9 +335,9 @@ def look(config: Config, listing: Listing, emit: Emit) -> None:
     """
     run = without_files(config, emit, SYSTEM_CLOCK)._replace(listing=listing, reads=True)
     session = postgres.connect(run.settings)
-    be_patient(session, run, limit=_LOOK_SECONDS)
+    set_retry_handler(session, run, limit=_LOOK_SECONDS)
     try:
-        with postgres.understood():
+        with postgres.checking_answers():
             found = history_summary(session, run)
             refuse_as_migrate_would(session, run, look_through(run, found.ids), found)
     finally:

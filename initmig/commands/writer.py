@@ -144,7 +144,7 @@ def refuse_leftovers(
 
     :raises PlanError: with what each of *migrations* would leave; nothing was run
     """
-    if not session.settled:
+    if not session.is_dedicated:
         from initmig.engine import session_state  # which no other run needs
 
         session_state.refuse(session, migrations, direction, together=together)
@@ -301,8 +301,8 @@ def get_ready(session: Session, run: Run) -> Limits:
     """Let *session* be good for what the files of *run* need; how long they may take."""
     config = run.config
     if run.listing.has_python:
-        session.serve_python()
-    session.tell_notices(lambda severity, text: run.emit(ServerNotice(severity, text)))
+        session.switch_to_psycopg()
+    session.set_notice_handler(lambda severity, text: run.emit(ServerNotice(severity, text)))
     return Limits(
         config.queue_timeout,
         config.lock_timeout,

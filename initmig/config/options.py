@@ -8,7 +8,7 @@ from stat import S_ISREG
 from initmig.config.dsn import is_transmittable, parse_dsn
 from initmig.core.durations import parse_duration
 from initmig.core.errors import ConfigError, EmptySecret
-from initmig.core.home import problem_of_table
+from initmig.core.home import table_name_problem
 from initmig.core.quoting import split_names
 from initmig.core.records import TYPE_CHECKING, Record
 
@@ -133,7 +133,7 @@ def _schema(text: str) -> str:
 
 
 def _history_table(text: str) -> str:
-    if problem := problem_of_table(_name(text)):
+    if problem := table_name_problem(_name(text)):
         raise ValueError(problem)
     return text
 

@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
     Kind: TypeAlias = Literal[
         "outage",  # connect again, and see what is left to do, until the wait timeout is over
-        "taken over",  # the same, as one that waits for the other migrator
+        "lock lost",  # the same, as one that waits for the other migrator
         "read-only",  # an outage if the server takes no writes, else the migration's own failure
-        "others",  # roll back, and try again after a pause
+        "contention",  # roll back, and try again after a pause
         "canceled",  # a migration's own failure; one of initmig's own statements is tried again
         "setting",  # it would happen again: fail, and name the setting
-        "own",  # fail
+        "error",  # fail
     ]
 
 
@@ -33,24 +33,24 @@ DISCONNECTED = Cause("outage", "connection lost")
 """Of any connection that has ended, but for a setting below."""
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
-ENDED_BY = {
+DISCONNECT_CAUSES = {
     "25P03": Cause("setting", "idle_in_transaction_session_timeout"),
     "25P04": Cause("setting", "transaction_timeout"),
     "57P05": Cause("setting", "idle_session_timeout"),
 }
 """By the SQLSTATE with which the server ended a connection. Else that is an outage."""
 
-FAILED_BY = {
-    LOCK_LOST: Cause("taken over", "another migrator has taken over"),
+STATEMENT_CAUSES = {
+    LOCK_LOST: Cause("lock lost", "another migrator has taken over"),
     "25006": Cause("read-only", "read-only transaction"),
-    "55P03": Cause("others", "lock timeout"),
-    "40P01": Cause("others", "deadlock"),
-    "40001": Cause("others", "serialization failure"),
+    "55P03": Cause("contention", "lock timeout"),
+    "40P01": Cause("contention", "deadlock"),
+    "40001": Cause("contention", "serialization failure"),
     "57014": Cause("canceled", "cancellation"),
 }
 """By the SQLSTATE of a statement whose connection lives on. Else it is the statement's own."""
 
-OWN = Cause("own", "")
+STATEMENT_ERROR = Cause("error", "")
 
 
 def cause_of(sqlstate: str, *, closed: bool = False) -> Cause:
@@ -61,19 +61,19 @@ def cause_of(sqlstate: str, *, closed: bool = False) -> Cause:
     though only a connection of its own is lost.
     """
     if closed:
-        return ENDED_BY.get(sqlstate, DISCONNECTED)
-    return FAILED_BY.get(sqlstate, OWN)
+        return DISCONNECT_CAUSES.get(sqlstate, DISCONNECTED)
+    return STATEMENT_CAUSES.get(sqlstate, STATEMENT_ERROR)
 
 
-def is_spoiled(sqlstate: str) -> bool:
+def is_contention(sqlstate: str) -> bool:
     """Whether others made a transaction fail that succeeds when it is tried again."""
-    return cause_of(sqlstate).kind == "others"
+    return cause_of(sqlstate).kind == "contention"
 
 
-def is_canceled(sqlstate: str) -> bool:
+def is_cancellation(sqlstate: str) -> bool:
     """Whether somebody, or the statement timeout, canceled a statement."""
     return cause_of(sqlstate).kind == "canceled"
 
 
-CONNECTING = ("00", "53", "55000", "57P")
+TRANSIENT_SQLSTATES = ("00", "53", "55000", "57P")
 """SQLSTATEs of a refused connect that pass: no resources, not yet, not any more. 00 is success."""

@@ -38,7 +38,7 @@ class ServerMessage(Record):
     constraint: str = ""
 
     @property
-    def lacks_right(self) -> bool:
+    def lacks_privilege(self) -> bool:
         """Whether the role was refused for want of a right (insufficient_privilege)."""
         return self.sqlstate == "42501"
 
@@ -100,7 +100,7 @@ class Bug(InitmigError):
     exit_code = 1
 
     @classmethod
-    def met(cls, error: Exception) -> Bug:
+    def from_exception(cls, error: Exception) -> Bug:
         """The bug that raised *error*, with all that helps to find it."""
         from traceback import format_exception
 

@@ -27,17 +27,17 @@ _masks: list[set[int]] = []
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 """What initmig handles, and its children do not (signals.py)."""
 
-CONNECTING = Lock()
-"""Held by a thread that connects: a socket that is not known yet could not be withheld."""
+CONNECT_LOCK = Lock()
+"""HeldLock by a thread that connects: a socket that is not known yet could not be withheld."""
 
 
-def withhold(descriptors: Collection[_Descriptor]) -> None:
+def close_in_children(descriptors: Collection[_Descriptor]) -> None:
     """Let no child have what *descriptors* contains when it is forked."""
     _withheld.append(descriptors)
 
 
 @contextmanager
-def ending_children() -> Iterator[None]:
+def exiting_in_child() -> Iterator[None]:
     """A child that is forked inside ends where it would leave: the rest is its parent's to do.
 
     It exits as a program would, with the code of SystemExit, or with 1 after any other exception.
@@ -67,7 +67,7 @@ def _exit_code(error: BaseException) -> int:
 
 def _before() -> None:
     if any(_withheld):  # else it is a process of our own
-        CONNECTING.acquire()
+        CONNECT_LOCK.acquire()
         # a child that is told to end at once is to end as any program
         _masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED))
 
@@ -75,7 +75,7 @@ def _before() -> None:
 def _after() -> None:
     if _masks:
         signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop())
-        CONNECTING.release()
+        CONNECT_LOCK.release()
 
 
 def _in_child() -> None:

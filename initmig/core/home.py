@@ -70,7 +70,7 @@ def own_table(table: str) -> str:
     return _OWN_TABLE if table == DEFAULT_TABLE else table + _OWN_SUFFIX
 
 
-def problem_of_table(name: str) -> str:
+def table_name_problem(name: str) -> str:
     """Why no history can be kept in a table of this *name*; empty where one can."""
     taken = (LOG, VERSION, LOCK, _OWN_TABLE)
     if not name or name in taken or name.endswith(_OWN_SUFFIX):

@@ -19,7 +19,7 @@ class Identity(Record):
     version: str
 
 
-def who_am_i() -> Identity:
+def current_identity() -> Identity:
     """The user by name or as ``uid-N``, the host's own name for itself, initmig's version.
 
     Names are cut off where they do not fit into the history.

@@ -154,7 +154,7 @@ def _is_lost_in(frame: FrameType | None) -> bool:
     return False
 
 
-def raise_deferred() -> None:
+def raise_deferred_stop() -> None:
     """:raises Stopped: a signal came inside of a callback that has ended since"""
     # other threads are not the ones to stop
     if _deferred and get_ident() == _main_thread:
@@ -205,7 +205,7 @@ def _signal_that_hangs(told: int) -> int:
     return number
 
 
-class stop_wins:  # noqa: N801 - a context manager
+class stop_takes_precedence:  # noqa: N801 - a context manager
     """An error that came up only while Stopped was on its way out does not take its place."""
 
     def __enter__(self) -> None:

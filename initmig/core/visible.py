@@ -34,13 +34,13 @@ can be so again. ``\x1b`` is therefore either ESC or these four characters. JSON
 
 from __future__ import annotations
 
-CONTINUED = "    | "
+CONTINUATION = "    | "
 """What a line of a text begins with, other than its first: no line of initmig's own does."""
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-class Painted(str):
+class SafeText(str):
     """A text that was made visible, and then got escape sequences: initmig's own and no others."""
 
     __slots__ = ()
@@ -52,13 +52,13 @@ def in_one_line(text: str) -> str:
 
 
 def in_lines(text: str) -> str:
-    """*text* with its line ends and tabs; every line but the first begins with `CONTINUED`."""
-    return text if text.isprintable() else f"\n{CONTINUED}".join(_lines(text))
+    """*text* with its line ends and tabs; every line but the first begins with `CONTINUATION`."""
+    return text if text.isprintable() else f"\n{CONTINUATION}".join(_lines(text))
 
 
-def keeping_lines(text: str) -> str:
+def with_line_breaks(text: str) -> str:
     """*text* of initmig's own lines, with its line ends and tabs."""
-    return text if type(text) is Painted or text.isprintable() else "\n".join(_lines(text))
+    return text if type(text) is SafeText or text.isprintable() else "\n".join(_lines(text))
 
 
 def to_json(value: object, *, indent: int | None = None) -> str:

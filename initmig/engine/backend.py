@@ -36,7 +36,7 @@ from initmig.engine.transactions import (
 )
 from initmig.history import maintenance, store, trust
 from initmig.history.location import columns_of, home_of, trusted_home
-from initmig.postgres import AfterCommit, StatementFailed, committing, names, quote_literal
+from initmig.postgres import AfterCommit, StatementFailed, commit_then, quote_literal, search_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -298,9 +298,9 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
     def history_transaction(self) -> Iterator[None]:
         """A transaction in which nothing of a migration runs: names are PostgreSQL's own."""
         with self.transaction():
-            self.add(names.PINNING.rstrip(";"))
+            self.add(search_path.PIN_PATH.rstrip(";"))
             yield
-            self.add(names.RESTORING)
+            self.add(search_path.RESTORE_PATH)
 
     def begin(self) -> None:
         """BEGIN with the settings, in one message with what follows.
@@ -333,7 +333,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         if not self._is_shared:
             # the guard is a query, before which the level has to be set
             self._guard_last = any(each.sets_isolation for each in migrations)
-            self._discards_state = self.session.settled
+            self._discards_state = self.session.is_dedicated
         try:
             with self._discard_state_on_failure(), self.transaction():
                 yield
@@ -349,8 +349,8 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             yield
 
     def _reset_session(self) -> None:
-        if self.session.settled and self.session.usable:
-            self.session.command(self.session.resetting)
+        if self.session.is_dedicated and self.session.usable:
+            self.session.command(self.session.reset_sql)
 
     @contextmanager
     def _discard_state_on_failure(self) -> Iterator[None]:
@@ -361,9 +361,9 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         try:
             yield
         except Exception:
-            if self.session.settled and self.session.usable and not self._reset_failure:
+            if self.session.is_dedicated and self.session.usable and not self._reset_failure:
                 with self._warn_if_not_reset(InitmigError):
-                    self.session.run_own(self.session.emptying)
+                    self.session.run_own(self.session.cleanup_sql)
             raise
 
     @contextmanager
@@ -384,7 +384,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
         What a migration has left in the session is gone then.
         """
-        end = committing(self.session.emptying) if self._discards_state else "COMMIT"
+        end = commit_then(self.session.cleanup_sql) if self._discards_state else "COMMIT"
         try:
             self._batch.add(f"{self._guard if self._guard_last else ''}{end}")
             with self._warn_if_not_reset(AfterCommit):
@@ -530,15 +530,15 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def _run(self, migration: Any, direction: Direction) -> None:
         migration.run(self, direction)
-        if self._is_shared and self.session.settled:
+        if self._is_shared and self.session.is_dedicated:
             self._discard_transaction_state(migration)
         elif migration.sets_session:
             self._reset_settings(migration, direction)
 
     def _reset_settings(self, migration: Any, direction: Direction) -> None:
         """What a migration has set reaches neither its record nor what comes after it."""
-        if self.session.settled:
-            reset = self.session.resetting
+        if self.session.is_dedicated:
+            reset = self.session.reset_sql
         else:  # the rest is the pooler's, and of the connection's other users
             from initmig.engine.session_state import reset_statements  # which no other run needs
 
@@ -575,7 +575,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             self._record_applied(migration, time.monotonic() - started, mark=mark)
             if commits:
                 self._check_deferred_constraints()
-            if commits or self.session.settled:
+            if commits or self.session.is_dedicated:
                 self._discard_transaction_state(migration)
 
     def _discard_transaction_state(self, migration: Any) -> None:
@@ -584,7 +584,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         Advisory locks stay: the server does not tell a session's from a transaction's.
         """
         self._reset_settings(migration, "apply")
-        if self.session.settled:
+        if self.session.is_dedicated:
             self.add("CLOSE ALL;DEALLOCATE ALL")
         else:  # behind a pooler only what a ROLLBACK undoes
             self._close_cursors()
@@ -610,7 +610,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def _changed_settings(self) -> dict[str, tuple[str, str]]:
         """The settings that were changed in a pooled session: their values, and their defaults."""
-        made = () if self.session.settled else self.query_by_path(_CHANGED_SETTINGS)
+        made = () if self.session.is_dedicated else self.query_by_path(_CHANGED_SETTINGS)
         return {name: (value, default) for name, value, default in made}
 
     def _check_deferred_constraints(self) -> None:
@@ -626,8 +626,8 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """As `ask`, and every name in *sql* is one of pg_catalog."""
-        rows = self._batch.query(f"{names.PINNING}{sql}")
-        self.add(names.RESTORING)
+        rows = self._batch.query(f"{search_path.PIN_PATH}{sql}")
+        self.add(search_path.RESTORE_PATH)
         return rows
 
     def add(self, sql: str) -> None:

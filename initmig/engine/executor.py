@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from initmig.core.causes import cause_of, is_canceled, is_spoiled
+from initmig.core.causes import cause_of, is_cancellation, is_contention
 from initmig.core.errors import InitmigError, MigrationFailed, Place
 from initmig.core.events import (
     HookRan,
@@ -16,14 +16,14 @@ from initmig.core.events import (
     MigrationRolledBack,
     MigrationStarted,
 )
-from initmig.core.identity import who_am_i
+from initmig.core.identity import current_identity
 from initmig.core.model import HOOK
-from initmig.core.rhythm import Rhythm
+from initmig.core.report_schedule import ReportSchedule
 from initmig.engine.backend import Backend, create_lock_table
 from initmig.history import store
-from initmig.locking.blockers import Watch
+from initmig.locking.blockers import StatementMonitor
 from initmig.locking.lock import migration_lock
-from initmig.locking.queue import Queue, read_facts
+from initmig.locking.queue import Queue, check_writable
 from initmig.postgres import (
     READ_ONLY,
     ClientFailed,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         Event,
     )
     from initmig.core.model import Migration
-    from initmig.locking.lock import Held
+    from initmig.locking.lock import HeldLock
     from initmig.postgres import Session
 
 _T = TypeVar("_T")
@@ -68,11 +68,17 @@ class Executor:
     """Applies and rolls back on one session; the caller holds the migration lock."""
 
     def __init__(
-        self, backend: Backend, watch: Watch, *, lock_retries: int, clock: Clock, emit: Emit
+        self,
+        backend: Backend,
+        monitor: StatementMonitor,
+        *,
+        lock_retries: int,
+        clock: Clock,
+        emit: Emit,
     ) -> None:
         self._backend = backend
         self._session = backend.session
-        self._watch = watch
+        self._monitor = monitor
         self._lock_retries = lock_retries
         self._clock = clock
         self._emit = emit
@@ -107,7 +113,7 @@ class Executor:
         with self._backend.transaction_for(*(migration.handle for migration in migrations)):
             for position, migration in enumerate(migrations, 1):
                 self._start(migration, position, len(migrations))
-                self._watch.works_on(migration.id)
+                self._monitor.start(migration.id)
                 started = time.monotonic()
                 with named(migration, _next_step):
                     self._backend.apply_one(migration.handle)
@@ -134,7 +140,7 @@ class Executor:
         """
         handles = [migration.handle for migration in migrations]
         with self._told_if_committed(migrations, lambda each, _: MigrationRecorded(each)):
-            self._session.patiently(lambda: self._backend.mark_migrations(handles))
+            self._session.with_retries(lambda: self._backend.mark_migrations(handles))
         for migration in migrations:
             self._emit(MigrationRecorded(migration.id))
 
@@ -214,8 +220,8 @@ class Executor:
         :raises DatabaseUnavailable: it is none of the migration's: the server takes no writes now
         """
         if error.problems[0].server.sqlstate == READ_ONLY and self._session.usable:
-            read_facts(self._session)
-        self._session.naming_setting(error)
+            check_writable(self._session)
+        self._session.add_setting_source(error)
 
     def _again(self, migration: Migration, attempt: Callable[[], _T], met: MigrationFailed) -> _T:
         """As *attempt*, which has just *met* an error, with pauses that grow."""
@@ -238,19 +244,19 @@ class Executor:
             before_sleep=lambda state: self._emit(self._retried(migration, state)),
             reraise=True,
         )
-        with naming_blockers(self._watch):
+        with naming_blockers(self._monitor):
             return retrying(again)
 
     def _watched(self, migration: Migration, attempt: Callable[[], _T]) -> _T:
-        self._watch.works_on(migration.id)
+        self._monitor.start(migration.id)
         try:
             return attempt()
         except MigrationFailed as error:
-            self._watch.rests()
+            self._monitor.stop()
             self._judge(error)
             raise
         finally:
-            self._watch.rests()
+            self._monitor.stop()
 
     def _retried(self, migration: Migration, state: Any) -> Event:
         server = state.outcome.exception().problems[0].server
@@ -261,22 +267,22 @@ class Executor:
             state.attempt_number,
             self._lock_retries,
             state.upcoming_sleep,
-            self._watch.blockers_of(server),
+            self._monitor.blockers_of(server),
         )
 
 
 def _is_retryable(error: BaseException) -> bool:
-    return isinstance(error, MigrationFailed) and is_spoiled(error.problems[0].server.sqlstate)
+    return isinstance(error, MigrationFailed) and is_contention(error.problems[0].server.sqlstate)
 
 
 @contextmanager
-def naming_blockers(watch: Watch) -> Iterator[None]:
-    """A failure because of others says who they are, as far as *watch* has seen them."""
+def naming_blockers(monitor: StatementMonitor) -> Iterator[None]:
+    """A failure because of others says who they are, as far as *monitor* has seen them."""
     try:
         yield
     except MigrationFailed as error:
         [problem] = error.problems
-        blockers = watch.blockers_of(problem.server) if _is_retryable(error) else ()
+        blockers = monitor.blockers_of(problem.server) if _is_retryable(error) else ()
         if blockers:
             message = f"{problem.message}; blocked by {'; '.join(blockers)}"
             error.problems = (problem._replace(message=message),)
@@ -353,9 +359,9 @@ _RESUME = (
 
 
 def _advice(sqlstate: str, *, otherwise: str) -> str:
-    if is_canceled(sqlstate):
+    if is_cancellation(sqlstate):
         return "run again, and raise --statement-timeout if it is too short"
-    if is_spoiled(sqlstate):
+    if is_contention(sqlstate):
         return "run again when the database is less busy, or raise --lock-timeout"
     return otherwise
 
@@ -378,38 +384,44 @@ def locked_executor(
         if held is None:
             yield None
             return
-        with watched_backend(session, held, limits=limits, emit=emit) as (backend, watch):
-            session.patiently(backend.prepare)
-            yield Executor(backend, watch, lock_retries=limits.lock_retries, clock=clock, emit=emit)
+        with monitored_backend(session, held, limits=limits, emit=emit) as (backend, monitor):
+            session.with_retries(backend.prepare)
+            yield Executor(
+                backend, monitor, lock_retries=limits.lock_retries, clock=clock, emit=emit
+            )
 
 
 @contextmanager
-def watched_backend(
-    session: Session, held: Held, *, limits: Limits, emit: Emit
-) -> Iterator[tuple[Backend, Watch]]:
+def monitored_backend(
+    session: Session, held: HeldLock, *, limits: Limits, emit: Emit
+) -> Iterator[tuple[Backend, StatementMonitor]]:
     """A backend that keeps to the *limits* while the lock is *held*, and a look at its work."""
     look_every = limits.lock_timeout / 2 or float("inf")
-    rhythm = _live if limits.live else Rhythm
-    with Watch(session, pid=held.pid, look_every=look_every, emit=emit, rhythm=rhythm) as watch:
+    schedule = _live if limits.live else ReportSchedule
+    with StatementMonitor(
+        session, pid=held.pid, look_every=look_every, emit=emit, schedule=schedule
+    ) as monitor:
         backend = Backend(
             session,
-            by=who_am_i(),
+            by=current_identity(),
             emit=emit,
-            settings=_settings(session, limits) + watch.mark,
+            settings=_settings(session, limits) + monitor.mark,
             guard=held.guard,
         )
-        backend.on_statement = watch.at
-        yield backend, watch
+        backend.on_statement = monitor.set_place
+        yield backend, monitor
 
 
-def _live() -> Rhythm:
-    return Rhythm(_LIVE_SECONDS, grows=False)
+def _live() -> ReportSchedule:
+    return ReportSchedule(_LIVE_SECONDS, grows=False)
 
 
 def _settings(session: Session, limits: Limits) -> str:
     """What each transaction has to set; behind a pooler nothing lasts longer than that."""
-    if not session.settled:
+    if not session.is_dedicated:
         return session.timeouts(limits.lock_timeout, limits.statement_timeout, local=True)
     if limits.statement_timeout:  # the rest was set as the session was settled
-        session.keep(session.timeouts(limits.lock_timeout, limits.statement_timeout))
+        session.add_session_settings(
+            session.timeouts(limits.lock_timeout, limits.statement_timeout)
+        )
     return ""

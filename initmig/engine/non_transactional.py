@@ -207,7 +207,7 @@ class NonTransactionalRun:
             with self._backend.history_transaction():
                 self._backend.add(sql)
 
-        self._session.patiently(commit)
+        self._session.with_retries(commit)
 
     @contextmanager
     def _without_lock_timeout(self, part: Part) -> Iterator[None]:
@@ -216,7 +216,7 @@ class NonTransactionalRun:
         What runs concurrently waits for every older transaction and holds up nobody meanwhile;
         timed out, it would leave an invalid index.
         """
-        is_long = self._session.settled and isinstance(part.kind, catalog.CONCURRENT)
+        is_long = self._session.is_dedicated and isinstance(part.kind, catalog.CONCURRENT)
         if not is_long or self._setting_names & {"lock_timeout", "all"}:
             yield
             return

@@ -23,7 +23,7 @@ from initmig.core.errors import (
     ServerMessage,
 )
 from initmig.core.events import CommitIgnored
-from initmig.core.forks import ending_children, withhold
+from initmig.core.forks import close_in_children, exiting_in_child
 from initmig.core.model import Migration, Step
 from initmig.engine.captured_output import capture_output, describe_error, yoyo_log
 from initmig.engine.lazy_sequence import places_of
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from initmig.sql.scanner import Finding
     from initmig.sql.statements import Kind
 
-withhold(OPEN)
+close_in_children(OPEN)
 
 _DIRECTIVES = ("__transactional__", "__depends__", "__breaking__")
 
@@ -179,7 +179,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         with (
             capture_output(backend.emit, self._strings.without_secrets),
             self._translate_errors(backend.session, ignored),
-            ending_children(),
+            exiting_in_child(),
         ):
             getattr(step, direction)(backend)
         function = next(_functions(step.step, direction), None)
@@ -208,7 +208,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         saved = sys.dont_write_bytecode, yoyo_log.disabled
         sys.dont_write_bytecode = yoyo_log.disabled = True
         try:
-            with ending_children():
+            with exiting_in_child():
                 load_from_bytes(self, data)
         except BadMigration as error:
             if error.__context__ is not None:

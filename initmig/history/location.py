@@ -6,7 +6,7 @@ from initmig.core.home import LOG, Home
 from initmig.core.records import TYPE_CHECKING
 from initmig.history import trust
 from initmig.postgres import quote_literal
-from initmig.postgres.names import USERS_PATH
+from initmig.postgres.search_path import USER_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SEARCH_PATH = f"""
 SELECT CASE name WHEN '$user' THEN current_user ELSE name END AS name, name = '$user' AS may_lack, i
 FROM (SELECT coalesce(replace(found[1], '""', '"'), lower(found[2])), i
-      FROM regexp_matches({USERS_PATH}, '"((?:[^"]|"")*)"|([^",[:space:]]+)', 'g')
+      FROM regexp_matches({USER_PATH}, '"((?:[^"]|"")*)"|([^",[:space:]]+)', 'g')
           WITH ORDINALITY AS t (found, i)) AS t (name, i)"""
 """SQL for the names of the search path, in its order (i); `may_lack`: it is ``$user``."""
 

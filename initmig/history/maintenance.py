@@ -95,7 +95,7 @@ def create_own_table(session: Session, home: Home, *, upgrades: bool) -> None:
             session.query(upgrade)
         except DatabaseRefused as error:
             [problem] = error.problems
-            if problem.server.lacks_right:
+            if problem.server.lacks_privilege:
                 hint = f"ask the owner of the table to run: {' '.join(upgrade.split())};"
                 error.problems = (problem._replace(hint=hint),)
             raise

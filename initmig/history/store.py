@@ -8,7 +8,7 @@ from initmig.core.model import HOOK, UNDOING, AppliedMigration, Unfinished
 from initmig.core.records import TYPE_CHECKING, Record
 from initmig.history import trust
 from initmig.postgres import UNDEFINED_COLUMN, UNDEFINED_TABLE, quote_identifier, quote_literal
-from initmig.postgres.names import USERS_PATH
+from initmig.postgres.search_path import USER_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -44,7 +44,7 @@ _HIDDEN = f"""
         LATERAL (SELECT relnamespace::pg_catalog.regnamespace::pg_catalog.text) AS n (name)
     WHERE relname OPERATOR(pg_catalog.=) {{table}}
     AND NOT pg_catalog.has_schema_privilege(relnamespace, 'USAGE')
-    AND (pg_catalog.strpos({USERS_PATH}, n.name) OPERATOR(pg_catalog.>) 0
+    AND (pg_catalog.strpos({USER_PATH}, n.name) OPERATOR(pg_catalog.>) 0
         OR n.name OPERATOR(pg_catalog.=) pg_catalog.quote_ident(current_user)))"""
 
 # yoyo's log has no index but its key: one pass over it, not one for each migration.

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from initmig.core.durations import format_duration
 from initmig.core.errors import InitmigError, Place
 from initmig.core.events import NotWatched, StatementRunning
-from initmig.core.forks import CONNECTING
-from initmig.core.rhythm import Rhythm
-from initmig.locking.queue import wait_in_words
-from initmig.postgres import quote_literal, understood
-from initmig.postgres.names import PINNING
+from initmig.core.forks import CONNECT_LOCK
+from initmig.core.report_schedule import ReportSchedule
+from initmig.locking.queue import describe_wait
+from initmig.postgres import checking_answers, quote_literal
+from initmig.postgres.search_path import PIN_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -130,10 +130,10 @@ class _Blocker(NamedTuple):
     blocked_by: list[int]
 
 
-class Watch:
+class StatementMonitor:
     """Tells what the migration at work is doing, and remembers who stood in its way.
 
-    It tells in a *rhythm*, and looks more often than that, every *look_every* seconds:
+    It tells in a *schedule*, and looks more often than that, every *look_every* seconds:
     PostgreSQL does not say who caused a lock timeout, so that has to be seen before it strikes.
 
     *pid* is the server process at work. Behind a pooler that changes with each transaction, and
@@ -147,15 +147,15 @@ class Watch:
         pid: int,
         look_every: float,
         emit: Emit,
-        rhythm: Callable[[], Rhythm] = Rhythm,
+        schedule: Callable[[], ReportSchedule] = ReportSchedule,
     ) -> None:
         self._session = session
         self._pid = pid
         self._name = f"initmig {os.urandom(8).hex()}" if pid != session.startup_pid else ""
         # not by pg_backend_pid(): after a query the isolation level cannot be set any more
         self.mark = f"SET LOCAL application_name = '{self._name}';" if self._name else ""
-        self._look_every = min(max(look_every, _SHORTEST_PAUSE_SECONDS), rhythm().first)
-        self._rhythm = rhythm
+        self._look_every = min(max(look_every, _SHORTEST_PAUSE_SECONDS), schedule().first)
+        self._schedule = schedule
         self._emit = emit
         self._work: _Work | None = None
         self._latest = _Work("")
@@ -181,19 +181,19 @@ class Watch:
         if self._thread.is_alive():
             self._thread.join(_LAST_LOOK_SECONDS)
 
-    def works_on(self, id: str) -> None:
+    def start(self, id: str) -> None:
         """The migration *id* starts, or starts again, now."""
-        self._session.watched = True
+        self._session.is_monitored = True
         self._work = self._latest = _Work(id)
 
-    def at(self, place: Callable[[], Place]) -> None:
+    def set_place(self, place: Callable[[], Place]) -> None:
         """What runs next begins at *place*, which another thread asks if it takes long."""
         if self._work:
             self._work.at = place
 
-    def rests(self) -> None:
+    def stop(self) -> None:
         """Nothing is at work."""
-        self._session.watched = False
+        self._session.is_monitored = False
         self._work = None
 
     @property
@@ -209,7 +209,7 @@ class Watch:
         try:
             if self._session.usable:
                 # the session's own connection has nothing else to do after a failure
-                with understood():
+                with checking_answers():
                     return _in_words(self._session, f"ARRAY{pids}", own=0)
         except (InitmigError, UnicodeError):  # psycopg reads no name that is not UTF-8
             pass
@@ -218,7 +218,7 @@ class Watch:
     def _run(self) -> None:
         dense = self._look_every < _WORTH_A_CONNECTION_SECONDS
         tick = min(_LONGEST_TICK_SECONDS, self._look_every / 4)
-        watched, next_look, rhythm = None, 0.0, self._rhythm()
+        watched, next_look, schedule = None, 0.0, self._schedule()
         not_before = 0.0
         with self._keeping:
             while not self._done.wait(tick):
@@ -226,31 +226,31 @@ class Watch:
                 if work is None:
                     continue
                 if work is not watched:
-                    watched, rhythm, not_before = work, self._rhythm(), 0.0
+                    watched, schedule, not_before = work, self._schedule(), 0.0
                     next_look = 0.0 if dense else self._look_every
                 elapsed = time.monotonic() - work.begun
-                if elapsed < max(not_before, min(next_look, rhythm.due)):
+                if elapsed < max(not_before, min(next_look, schedule.due)):
                     continue
-                if self._look(work, elapsed, rhythm):
+                if self._look(work, elapsed, schedule):
                     next_look, not_before = elapsed + self._look_every, 0.0
                 else:
                     # a server without a slot left logs each attempt: no more than needed
-                    not_before = elapsed + rhythm.first
+                    not_before = elapsed + schedule.first
 
-    def _look(self, work: _Work, elapsed: float, rhythm: Rhythm) -> bool:
+    def _look(self, work: _Work, elapsed: float, schedule: ReportSchedule) -> bool:
         """Whether it could be asked."""
         try:
-            with self._second_connection() as other, understood():
+            with self._second_connection() as other, checking_answers():
                 seen = _look_at(other, self._at_work(other))
         except (InitmigError, OSError):
             # no slot, no right, no file descriptor, an odd answer: the statement still goes on
             return False
         if seen.busy:  # else the timeout has struck, and who caused it is not waited for any more
             work.blockers = seen.blockers
-        if work is self._work and rhythm.is_due(elapsed, seen.about):
+        if work is self._work and schedule.is_due(elapsed, seen.about):
             path, line = _numbers(work)
             self._emit(StatementRunning(work.id, elapsed, seen.doing, seen.blockers, path, line))
-            rhythm.told(elapsed, seen.about)
+            schedule.reported(elapsed, seen.about)
         return True
 
     def _at_work(self, other: Session) -> int:
@@ -278,7 +278,7 @@ class Watch:
             raise
 
     def _sibling(self) -> Session:
-        with CONNECTING:
+        with CONNECT_LOCK:
             return self._session.sibling()
 
 
@@ -310,9 +310,9 @@ def look_at(session: Session, sql: str) -> Seen:
 
     :raises InitmigError: it cannot be asked
     """
-    with closing(session.sibling(limit=_LOOK_SECONDS)) as other, understood():
+    with closing(session.sibling(limit=_LOOK_SECONDS)) as other, checking_answers():
         other.answer_timeout = _LOOK_SECONDS
-        if session.settled:
+        if session.is_dedicated:
             return _look_at(other, session.startup_pid)
         # behind a pooler, the process is another one than at start-up
         beginning = quote_literal(sql[:_ENOUGH_TO_FIND])
@@ -357,7 +357,7 @@ def _doing(waits_for: str, phase: str, percent: int | None) -> str:
     if percent is not None:
         words.append(f"{min(max(percent, 0), 100)} %")
     if waits_for:
-        words.append(wait_in_words(waits_for))
+        words.append(describe_wait(waits_for))
     return ", ".join(words)
 
 
@@ -370,7 +370,7 @@ def _blocker(blocker: _Blocker) -> str:
     from initmig.sql.masking import mask_sql
 
     # masked before it is cut: half a secret is one, too; and as it is: a comment ends with its line
-    query = " ".join(mask_sql(blocker.query.replace(PINNING, "")).split())
+    query = " ".join(mask_sql(blocker.query.replace(PIN_PATH, "")).split())
     return f"pid {blocker.pid} ({facts}): {query[:_LONGEST_QUERY]}"
 
 

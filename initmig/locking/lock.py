@@ -20,7 +20,7 @@ from initmig.core.events import (
 from initmig.core.home import LOCK
 from initmig.history import trust
 from initmig.history.location import columns_of, home_of, trusted_home
-from initmig.locking.queue import Queue, SessionLock, holder_of, read_facts
+from initmig.locking.queue import Queue, SessionLock, check_writable, holder_of
 from initmig.postgres import quote_literal
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from initmig.core.clock import Clock
     from initmig.core.events import Emit
-    from initmig.locking.queue import Facts
+    from initmig.locking.queue import ServerFacts
     from initmig.postgres import Session
 
     CreateTable = Callable[[Session], None]
@@ -59,7 +59,7 @@ BEGIN
 END"""
 
 
-class Held(NamedTuple):
+class HeldLock(NamedTuple):
     """How this process holds the migration lock."""
 
     pid: int
@@ -75,7 +75,7 @@ class Held(NamedTuple):
 @contextmanager
 def migration_lock(
     session: Session, queue: Queue, create_table: CreateTable
-) -> Iterator[Held | None]:
+) -> Iterator[HeldLock | None]:
     """Hold the lock inside; None as soon as there is nothing left to do in *queue*.
 
     *create_table* creates yoyo's lock table if it is missing.
@@ -99,7 +99,7 @@ def migration_lock(
             return
         stack.callback(_releasing, row.release, queue.emit)
         queue.emit(LockAcquired(queue.waited(), facts.pooled))
-        yield Held(lock.worker_pid, facts.pooled, row.guard() if facts.pooled else "")
+        yield HeldLock(lock.worker_pid, facts.pooled, row.guard() if facts.pooled else "")
 
 
 def _releasing(release: Callable[[], None], emit: Emit) -> None:
@@ -110,14 +110,14 @@ def _releasing(release: Callable[[], None], emit: Emit) -> None:
         emit(LockNotReleased(str(error)))
 
 
-def _get_ready(session: Session, queue: Queue) -> Facts:
+def _get_ready(session: Session, queue: Queue) -> ServerFacts:
     """Prepare *session* for the wait in *queue*."""
-    facts = read_facts(session)
+    facts = check_writable(session)
     if facts.pooled:
-        session.limit()
+        session.apply_own_timeouts()
         queue.clock = _parting(session, queue.clock)
     else:
-        session.settle()
+        session.apply_session_settings()
     return facts
 
 
@@ -131,7 +131,7 @@ def _parting(session: Session, clock: Clock) -> Clock:
         session.close()
         clock.sleep(seconds)
         session.reconnect()
-        session.limit()
+        session.apply_own_timeouts()
 
     return clock._replace(sleep=sleep)
 
@@ -139,7 +139,7 @@ def _parting(session: Session, clock: Clock) -> Clock:
 @contextmanager
 def lock_for_rehearsal(
     session: Session, queue: Queue, create_table: CreateTable
-) -> Iterator[Held | None]:
+) -> Iterator[HeldLock | None]:
     """A transaction that holds the lock and is rolled back; None as for `migration_lock`.
 
     The row of a stock yoyo's lock is written in it, too: nothing of it is to be seen, and a yoyo
@@ -152,7 +152,7 @@ def lock_for_rehearsal(
             yield None
             return
         queue.emit(LockAcquired(queue.waited(), facts.pooled))
-        yield Held(lock.pid, facts.pooled, "")
+        yield HeldLock(lock.pid, facts.pooled, "")
     finally:
         if session.in_transaction:
             with suppress(DatabaseUnavailable):  # then the server rolls back
@@ -169,7 +169,7 @@ class _LockOfTransaction:
         self._create_table = create_table
 
     def try_take(self) -> bool:
-        return self._session.patiently(self._try)
+        return self._session.with_retries(self._try)
 
     def _try(self) -> bool:
         taken, self.pid = _begin_with_lock(self._session, self._key)
@@ -198,7 +198,7 @@ def remove_yoyo_row(session: Session) -> list[tuple[int, str]]:
     home = trusted_home(session)
     if not columns_of(session, home, (LOCK,)):
         return []
-    key = read_facts(session).key
+    key = check_writable(session).key
     # for the length of this statement: behind a pooler, too
     rows = session.query(
         f"{trust.write_guard(session, home.lock)}DELETE FROM {home.lock}"
@@ -213,7 +213,7 @@ def _begin_with_lock(session: Session, key: int) -> tuple[bool, int]:
     """Begin a transaction that takes the lock, if that is free; and the server process id."""
     [(taken, pid)] = open_transaction(
         session,
-        f"BEGIN ISOLATION LEVEL READ COMMITTED; {session.staying}"
+        f"BEGIN ISOLATION LEVEL READ COMMITTED; {session.transaction_settings}"
         f" SELECT pg_catalog.pg_try_advisory_xact_lock({key}), pg_catalog.pg_backend_pid()",
     )
     return taken, pid
@@ -256,9 +256,9 @@ class _TransactionLock:
         if not taken:
             self._session.run_own("ROLLBACK")
             return False
-        self._keeper = self._session.hand_over()
+        self._keeper = self._session.detach()
         self._session.reconnect()
-        self._session.limit()
+        self._session.apply_own_timeouts()
         self.worker_pid = self._wait_for_second_connection()
         return True
 

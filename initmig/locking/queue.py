@@ -65,7 +65,7 @@ SELECT 1 FROM {lock} WHERE pid OPERATOR(pg_catalog.=) -{pid}"""
 _SHOWN_HOLDERS = 3
 
 
-class Facts(Record):
+class ServerFacts(Record):
     """What the server says of itself before anything is written."""
 
     pooled: bool
@@ -78,16 +78,16 @@ class Facts(Record):
     key: int
 
 
-def ask_facts(session: Session) -> Facts:
+def server_facts(session: Session) -> ServerFacts:
     """:raises InitmigError: the server cannot be asked."""
     schema = quote_literal(home_of(session).schema)
     pid, *facts = session.query(_FACTS.format(schema=schema))[0]
-    return Facts(pid != session.startup_pid, pid, *facts)
+    return ServerFacts(pid != session.startup_pid, pid, *facts)
 
 
-def read_facts(session: Session) -> Facts:
+def check_writable(session: Session) -> ServerFacts:
     """:raises InitmigError: nothing can be written here, at least not now."""
-    facts = ask_facts(session)
+    facts = server_facts(session)
     if facts.standby:
         raise DatabaseUnavailable(
             "standby",
@@ -127,7 +127,7 @@ class SessionLock:
         taken = self._session.query(f"SELECT pg_try_advisory_lock({self._key})")[0][0]
         self._taken = bool(taken)
         if self._taken:
-            self._session.keep_lock(self._key)
+            self._session.preserve_lock(self._key)
         return self._taken
 
     def release(self) -> None:
@@ -152,12 +152,12 @@ def wait_for_turn(
     keep a lock, it is everybody's turn.
 
     :raises QueueTimeout: another migrator was still at it after *timeout* seconds, 0 for none
-    :raises InitmigError: as `read_facts`
+    :raises InitmigError: as `check_writable`
     """
-    facts = read_facts(session)
+    facts = check_writable(session)
     if facts.pooled:
         return True
-    session.settle()
+    session.apply_session_settings()
     turn = _Turn(session, facts, clock, is_needed)
     queue = Queue(timeout, clock, emit, turn.is_needed)
     return queue.wait(turn.try_take, lambda: holder_of(session, facts.key, queue.waited()))
@@ -167,7 +167,7 @@ class _Turn(SessionLock):
     """The same lock, looked at until it is free: of hundreds who wait, each may cost but little."""
 
     def __init__(
-        self, session: Session, facts: Facts, clock: Clock, is_needed: Callable[[], bool]
+        self, session: Session, facts: ServerFacts, clock: Clock, is_needed: Callable[[], bool]
     ) -> None:
         super().__init__(session, facts.key, facts.backend_pid)
         self._clock = clock
@@ -282,7 +282,7 @@ class _Holder(Record):
         words += f", from {self.address})" if self.address else ")"
         words += f", connected for {since}" if since else ""
         words += f", {self.state or 'state unknown'}"
-        words += f", {wait_in_words(self.waits_for)}" if self.waits_for else ""
+        words += f", {describe_wait(self.waits_for)}" if self.waits_for else ""
         if self.blocked_by:
             words += f", itself blocked by pid {', '.join(map(str, self.blocked_by))}"
         return words
@@ -331,7 +331,7 @@ def _has_row(session: Session, pid: int) -> bool:
         return False
 
 
-def wait_in_words(event: str) -> str:
+def describe_wait(event: str) -> str:
     """What a server process waits for that shows *event*, as ``IPC: SyncRep``, and what to do."""
     # https://www.postgresql.org/docs/current/monitoring-stats.html#WAIT-EVENT-IPC-TABLE
     if event == "IPC: SyncRep":

@@ -16,14 +16,14 @@ from initmig.postgres.errors import (
     LoginRefused,
     NoAnswer,
     StatementFailed,
+    checking_answers,
+    internal_error,
     out_of_memory,
-    understood,
-    unexpected,
 )
 from initmig.postgres.libpq import OPEN
 from initmig.postgres.parameters import (
     Settings,
-    committing,
+    commit_then,
     preamble,
 )
 from initmig.postgres.session import Session, connect
@@ -42,12 +42,12 @@ __all__ = [
     "Session",
     "Settings",
     "StatementFailed",
-    "committing",
+    "checking_answers",
+    "commit_then",
     "connect",
+    "internal_error",
     "out_of_memory",
     "preamble",
     "quote_identifier",
     "quote_literal",
-    "understood",
-    "unexpected",
 ]

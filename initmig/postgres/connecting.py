@@ -6,17 +6,17 @@ from time import monotonic
 
 from initmig.core.records import TYPE_CHECKING
 from initmig.postgres.libpq import ConnectFailed, ConnectTimedOut, LibpqConnection, find_libpq
-from initmig.postgres.options import find_target, ports_of
-from initmig.postgres.parameters import IMPOSED
+from initmig.postgres.parameters import FORCED_PARAMETERS
+from initmig.postgres.resolve import ports_of, resolve_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from initmig.core.events import ParameterIgnored
     from initmig.postgres.connection import Connection
-    from initmig.postgres.parameters import Settings, Target
+    from initmig.postgres.parameters import ResolvedSettings, Settings
 
-    _Open = Callable[[Target, dict[str, str], float], Connection]
+    _Open = Callable[[ResolvedSettings, dict[str, str], float], Connection]
 
 _SHORTEST_SECONDS = 1.0
 """For one address, when the time for all is nearly over."""
@@ -34,35 +34,35 @@ def open_connection(
     *warn* is called for each parameter that cannot be used, and need not. *limit* and what is
     raised are those of `session.connect`.
     """
-    target = find_target(settings)
-    for each in target.ignored:
+    resolved = resolve_settings(settings)
+    for each in resolved.ignored:
         warn(each)
     try:
-        return _open(target, monotonic() + limit, alone=not python and find_libpq() is not None)
+        return _open(resolved, monotonic() + limit, alone=not python and find_libpq() is not None)
     except ConnectFailed as failed:
-        from initmig.postgres.refusals import connect_error
+        from initmig.postgres.connect_errors import connect_error
 
-        params = {"dbname": target.conninfo, **target.params, **IMPOSED}
-        raise connect_error(str(failed), failed.sqlstates, params, target.given) from failed
+        params = {"dbname": resolved.conninfo, **resolved.params, **FORCED_PARAMETERS}
+        raise connect_error(str(failed), failed.sqlstates, params, resolved.given) from failed
 
 
-def _open(target: Target, deadline: float, *, alone: bool) -> Connection:
+def _open(resolved: ResolvedSettings, deadline: float, *, alone: bool) -> Connection:
     """By libpq *alone*, or by psycopg, before the *deadline*."""
     if not alone:
         from initmig.postgres.dbapi import open_by_psycopg
 
-        return _open_one(target, open_by_psycopg, deadline, ())
-    if target.has_several_hosts:
-        return _open_one(target, _by_libpq, deadline, ())
+        return _open_one(resolved, open_by_psycopg, deadline, ())
+    if resolved.has_several_hosts:
+        return _open_one(resolved, _by_libpq, deadline, ())
     try:
         # half of the time is for the other addresses of the host, if there are any
-        return _by_libpq(target, {}, _share(target, deadline, 2))
+        return _by_libpq(resolved, {}, _share(resolved, deadline, 2))
     except ConnectTimedOut as failed:
-        return _open_one(target, _by_libpq, deadline, (failed,))
+        return _open_one(resolved, _by_libpq, deadline, (failed,))
 
 
 def _open_one(
-    target: Target, open_at: _Open, deadline: float, silent: Sequence[ConnectTimedOut]
+    resolved: ResolvedSettings, open_at: _Open, deadline: float, silent: Sequence[ConnectTimedOut]
 ) -> Connection:
     """A connection to the first address that gives one, except for those that were *silent*.
 
@@ -71,26 +71,26 @@ def _open_one(
     from initmig.postgres.addresses import attempts
 
     failures: list[ConnectFailed] = [*silent]
-    left = attempts(target.given, ports_of(target), {each.address for each in silent})
+    left = attempts(resolved.given, ports_of(resolved), {each.address for each in silent})
     while left:
         try:
-            return open_at(target, left[0], _share(target, deadline, len(left)))
+            return open_at(resolved, left[0], _share(resolved, deadline, len(left)))
         except ConnectFailed as failed:
             failures.append(failed)
             del left[0]
     raise ConnectFailed.of(failures)
 
 
-def _share(target: Target, deadline: float, attempts: int) -> float:
+def _share(resolved: ResolvedSettings, deadline: float, attempts: int) -> float:
     """Seconds for the next of so many *attempts*."""
     left = (deadline - monotonic()) / attempts
-    return min(target.timeout, max(left, _SHORTEST_SECONDS))
+    return min(resolved.timeout, max(left, _SHORTEST_SECONDS))
 
 
-def _by_libpq(target: Target, address: dict[str, str], seconds: float) -> Connection:
+def _by_libpq(resolved: ResolvedSettings, address: dict[str, str], seconds: float) -> Connection:
     libpq = find_libpq()
     assert libpq  # noqa: S101 - it was there a moment ago
-    params = {"dbname": target.conninfo, **target.params, **IMPOSED, **address}
+    params = {"dbname": resolved.conninfo, **resolved.params, **FORCED_PARAMETERS, **address}
     connection = LibpqConnection(libpq, params)
     try:
         connection.finish_connecting(seconds)

@@ -13,7 +13,7 @@ Copies = Iterable[Iterable[bytes]]
 """The data for one COPY FROM STDIN after the other, each in pieces."""
 
 
-class Patience(Protocol):
+class RetryHandler(Protocol):
     """What is done while others hold up what initmig sends for itself, once they do."""
 
     def look(self, sql: str, waited: float) -> None:
@@ -61,7 +61,7 @@ class Connection(Protocol):
     def dbapi(self) -> Any:
         """psycopg's connection, for steps in Python; None where there is none."""
 
-    def tell_notices(self, on_notice: OnNotice) -> None:
+    def set_notice_handler(self, on_notice: OnNotice) -> None:
         """Let *on_notice* have what the server says beside its answers."""
 
     def exchange(
@@ -80,7 +80,7 @@ class Connection(Protocol):
 
         Each COPY FROM STDIN in it gets the next of *copies*, and fails where there is none.
         Where *message* *commits*, its last statement is a COMMIT, which the server must confirm; or
-        it ends in what `parameters.committing` gives.
+        it ends in what `parameters.commit_then` gives.
 
         A connection that ended raises the error that ended it again.
 

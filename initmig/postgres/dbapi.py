@@ -37,25 +37,25 @@ from initmig.postgres.errors import (
     ROWS_AT_A_TIME,
     AfterCommit,
     ClientFailed,
-    OddAnswer,
     StatementFailed,
+    UnexpectedAnswer,
     as_number,
     client_failed,
     connection_lost,
-    cut_off,
-    ended_by,
-    in_doubt,
-    no_memory,
+    discard_unsent,
+    disconnect_error,
     not_committed,
     one_line,
     out_of_memory,
+    outcome_unknown,
+    says_out_of_memory,
     shortened,
-    unreadable,
+    unexpected_answer,
 )
-from initmig.postgres.growth import Growth
 from initmig.postgres.libpq import OPEN, ConnectFailed
+from initmig.postgres.memory_limit import MemoryLimit
 from initmig.postgres.notices import Notices
-from initmig.postgres.parameters import IMPOSED, MARK, RAW
+from initmig.postgres.parameters import COMMIT_MARK, FORCED_PARAMETERS, RAW
 from initmig.sql.scanner import ending_transaction, split
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen
 
     from initmig.postgres.connection import OnNotice
-    from initmig.postgres.parameters import Target
+    from initmig.postgres.parameters import ResolvedSettings
 
     _T = TypeVar("_T")
 
@@ -78,7 +78,7 @@ logging.getLogger("psycopg").addHandler(logging.NullHandler())
 callback(psycopg.Connection._notice_handler)  # noqa: SLF001
 callback(psycopg.Connection._notify_handler)  # noqa: SLF001
 
-_MARK = MARK.encode()
+_MARK = COMMIT_MARK.encode()
 
 _CHUNKED_SINCE = 170000
 """The version of libpq that has a chunked mode."""
@@ -296,7 +296,7 @@ class PsycopgConnection:
         """As in `connection.Connection`."""
         return self.dbapi.info.parameter_status("client_encoding") or ""
 
-    def tell_notices(self, on_notice: OnNotice) -> None:
+    def set_notice_handler(self, on_notice: OnNotice) -> None:
         """As in `connection.Connection`."""
         notices = self.dbapi.teller = Notices(on_notice)
 
@@ -332,11 +332,11 @@ class PsycopgConnection:
                 limit = None if timeout == float("inf") else timeout
                 answered = _answer(self.dbapi.pgconn, copies, self._forget_prepared)
                 answer = self.dbapi.wait(
-                    self._observed(_limited(answered, Growth(timeout))),
+                    self._observed(_limited(answered, MemoryLimit(timeout))),
                     timeout=limit,
                 )
             return self._checked(answer, commits=commits)
-        except OddAnswer as odd:
+        except UnexpectedAnswer as odd:
             self._ended = odd
             self.close()
             raise
@@ -352,7 +352,7 @@ class PsycopgConnection:
                 self.close()  # the answer may still come, when another is waited for
                 raise self._lost(f"no answer in {timeout:g} s") from error
             words = one_line(str(error))
-            if self.closed and not no_memory(words):
+            if self.closed and not says_out_of_memory(words):
                 raise self._lost(words) from error
             ours = client_failed(words.partition(":")[0], words)
             raise self._give_up(ours, committing=sent and commits) from error
@@ -428,9 +428,9 @@ class PsycopgConnection:
 
     def _give_up(self, failed: ClientFailed, *, committing: bool) -> InitmigError:
         """Close the connection, whose state is not known any more; why."""
-        self._ended = in_doubt(failed) if committing else failed
+        self._ended = outcome_unknown(failed) if committing else failed
         if not self.closed:
-            cut_off(self.dbapi.pgconn.socket)
+            discard_unsent(self.dbapi.pgconn.socket)
         self.close()
         return self._ended
 
@@ -446,7 +446,7 @@ class PsycopgConnection:
         try:
             return transformer.load_rows(0, result.ntuples, tuple)
         except (psycopg.Error, ValueError, TypeError, IndexError) as error:
-            raise unreadable(error) from error
+            raise unexpected_answer(error) from error
 
     @contextmanager
     def translating_errors(self) -> Iterator[None]:
@@ -463,13 +463,13 @@ class PsycopgConnection:
         words = one_line(str(error))
         # a result that says nothing is libpq's own: what the server refuses has an SQLSTATE
         of_libpq = words.startswith(_CLIENT_FAILED) or error.pgresult is not None
-        if not error.sqlstate and (no_memory(words) or (of_libpq and not self.closed)):
+        if not error.sqlstate and (says_out_of_memory(words) or (of_libpq and not self.closed)):
             call = "PQgetResult" if error.pgresult else words.partition(":")[0]
             return self._ended or self._give_up(client_failed(call, words), committing=False)
         failed = _statement_failed(error, completed=completed)
         # psycopg raises what the server said before it has seen that the connection is closed
         closed = self.closed or error.diag.severity_nonlocalized in ("FATAL", "PANIC")
-        if ended := ended_by(failed, words, closed=closed):
+        if ended := disconnect_error(failed, words, closed=closed):
             self.close()
             self._ended = self._ended or ended
             return self._ended
@@ -497,15 +497,17 @@ class PsycopgConnection:
         self.dbapi.end()
 
 
-def open_by_psycopg(target: Target, address: dict[str, str], seconds: float) -> PsycopgConnection:
-    """A connection in autocommit to *target* at *address*, within so many *seconds*.
+def open_by_psycopg(
+    resolved: ResolvedSettings, address: dict[str, str], seconds: float
+) -> PsycopgConnection:
+    """A connection in autocommit to *resolved* at *address*, within so many *seconds*.
 
     :raises ConnectFailed: there is none
     """
-    params: dict[str, Any] = {**target.params, **IMPOSED, **address}
+    params: dict[str, Any] = {**resolved.params, **FORCED_PARAMETERS, **address}
     params["connect_timeout"] = 0 if seconds == float("inf") else max(1, round(seconds))
     try:
-        connection = Connection.connect(target.conninfo, **params)
+        connection = Connection.connect(resolved.conninfo, **params)
     except psycopg.Error as error:
         raise _failed(error) from error
     except UnicodeError as error:
@@ -583,19 +585,19 @@ class _Answer(NamedTuple):
     completed: int
     """How many statements were completed before that, and before what is sent behind a COMMIT."""
     ended: str
-    """The command tag behind the `MARK`; empty where there was none."""
+    """The command tag behind the `COMMIT_MARK`; empty where there was none."""
     lost: psycopg.Error | None
     """What ended the connection behind a COMMIT that was confirmed."""
 
 
-def _limited(answer: PQGen[_Answer], growth: Growth) -> PQGen[_Answer]:
-    """*answer*; :raises OddAnswer: it is too large."""
+def _limited(answer: PQGen[_Answer], memory_limit: MemoryLimit) -> PQGen[_Answer]:
+    """*answer*; :raises UnexpectedAnswer: it is too large."""
     try:
         wanted = next(answer)
         while True:
             ready = yield wanted
             if ready:
-                growth.check()
+                memory_limit.check()
             wanted = answer.send(ready)
     except StopIteration as end:
         received: _Answer = end.value

@@ -88,7 +88,7 @@ class NoAnswer(DatabaseUnavailable):
     """One of initmig's own statements was held up until the wait timeout was over; final."""
 
 
-class OddAnswer(DatabaseRefused):
+class UnexpectedAnswer(DatabaseRefused):
     """The answer to one of initmig's own statements is not one that PostgreSQL gives."""
 
 
@@ -106,7 +106,7 @@ def client_failed(call: str, words: str) -> ClientFailed:
     """The failure of *call*, a function of libpq or what it is for, in libpq's *words*."""
     sending = call.startswith(("PQsend", "PQput", "PQflush", "sending", "flushing"))
     doing = "send to the server" if sending else "receive from the server"
-    if no_memory(words):
+    if says_out_of_memory(words):
         return out_of_memory(f"could not {doing} ({call})")
     id = "send-failed" if sending else "receive-failed"
     return ClientFailed(
@@ -129,9 +129,9 @@ _LONGEST_TEXT = 64 << 10
 """Characters of one thing that the server says with an error."""
 
 
-def unreadable(error: Exception) -> OddAnswer:
+def unexpected_answer(error: Exception) -> UnexpectedAnswer:
     """The server's answer to one of initmig's own statements led to *error*."""
-    return OddAnswer(
+    return UnexpectedAnswer(
         "unexpected-answer",
         "the server gave an unexpected answer to one of initmig's own statements:"
         f" {type(error).__name__}: {shortened(str(error), 200)}{_where(error.__traceback__)}",
@@ -151,8 +151,8 @@ def _where(trace: TracebackType | None) -> str:
     return place
 
 
-class understood:  # noqa: N801 - a context manager
-    """Inside, what fails at values that PostgreSQL never gives raises OddAnswer."""
+class checking_answers:  # noqa: N801 - a context manager
+    """Inside, what fails at values that PostgreSQL never gives raises UnexpectedAnswer."""
 
     def __enter__(self) -> None:
         pass
@@ -164,7 +164,7 @@ class understood:  # noqa: N801 - a context manager
         trace: TracebackType | None,
     ) -> None:
         if isinstance(error, _OF_ODD_VALUES) and _is_of_answer(trace):
-            raise unreadable(error) from error
+            raise unexpected_answer(error) from error
 
 
 _OF_ODD_VALUES = (AttributeError, IndexError, KeyError, TypeError, ValueError)
@@ -202,15 +202,15 @@ def as_number(text: str) -> int:
 _LONGEST_NUMBER = 19
 
 
-def unexpected(error: Exception) -> InitmigError:
+def internal_error(error: Exception) -> InitmigError:
     """What to report of an *error* that nobody foresaw."""
-    if isinstance(error, MemoryError) or no_memory(str(error)):
+    if isinstance(error, MemoryError) or says_out_of_memory(str(error)):
         words = str(error) or "Python could not allocate more"
         return out_of_memory(f"{words}; uncommitted work was rolled back")
-    return Bug.met(error)
+    return Bug.from_exception(error)
 
 
-def in_doubt(failed: ClientFailed) -> OutcomeUnknown:
+def outcome_unknown(failed: ClientFailed) -> OutcomeUnknown:
     """*failed*, where a COMMIT was on its way."""
     return OutcomeUnknown(
         "outcome-unknown",
@@ -223,7 +223,7 @@ _NO_MEMORY = ("out of memory", "cannot allocate memory", "failed to map segment"
 """The last one is the dynamic linker's."""
 
 
-def no_memory(words: str) -> bool:
+def says_out_of_memory(words: str) -> bool:
     """Whether *words*, of libpq or the C library, say that the client has no memory left."""
     return any(each in words.lower() for each in _NO_MEMORY)
 
@@ -241,14 +241,16 @@ def not_committed(tag: str, *, completed: int) -> StatementFailed:
     return failed
 
 
-def cut_off(socket: int) -> None:
+def discard_unsent(socket: int) -> None:
     """Let nothing more reach the server: closing a connection sends what libpq has queued."""
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, socket)
     os.close(null)
 
 
-def ended_by(failed: StatementFailed | None, words: str, *, closed: bool) -> InitmigError | None:
+def disconnect_error(
+    failed: StatementFailed | None, words: str, *, closed: bool
+) -> InitmigError | None:
     """What ended the connection that *failed*, or that says *words*; None if it can still be used.
 
     If a setting ended it, that is *failed* itself: on a new connection it would happen again.
@@ -261,7 +263,7 @@ def ended_by(failed: StatementFailed | None, words: str, *, closed: bool) -> Ini
     if failed and cause.kind == "setting":
         failed.problems = (failed.problems[0]._replace(id=TIMEOUT_ID),)
         return failed
-    return connection_lost(words) if cause.kind in ("outage", "taken over") else None
+    return connection_lost(words) if cause.kind in ("outage", "lock lost") else None
 
 
 def connection_lost(words: str) -> DatabaseUnavailable:
@@ -291,7 +293,7 @@ def refused(error: StatementFailed) -> InitmigError:
         message = f"the server is read-only: {problem.message}"
         return DatabaseUnavailable("read-only", message, hint=TAKES_WRITES)
     id, hint = "statement-refused", ""
-    if problem.server.lacks_right:
+    if problem.server.lacks_privilege:
         id = "missing-privilege"
         hint = "grant the privilege to the role that initmig uses, or set another role with --role"
     return DatabaseRefused(id, problem.message, hint=hint, server=problem.server)

@@ -22,23 +22,23 @@ from initmig.postgres.errors import (
     ROWS_AT_A_TIME,
     AfterCommit,
     ClientFailed,
-    OddAnswer,
     StatementFailed,
+    UnexpectedAnswer,
     as_number,
     client_failed,
     connection_lost,
-    cut_off,
-    ended_by,
-    in_doubt,
-    no_memory,
+    discard_unsent,
+    disconnect_error,
     not_committed,
     one_line,
     out_of_memory,
+    outcome_unknown,
+    says_out_of_memory,
     shortened,
-    unreadable,
+    unexpected_answer,
 )
-from initmig.postgres.growth import Growth
-from initmig.postgres.parameters import MARK, RAW
+from initmig.postgres.memory_limit import MemoryLimit
+from initmig.postgres.parameters import COMMIT_MARK, RAW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -54,7 +54,7 @@ _ROWS = 12  # PGRES_TUPLES_CHUNK, a part of a result
 _IDLE, _ACTIVE = 0, 1  # PGTransactionStatusType
 _TERSE, _VERBOSE = 0, 2  # PGVerbosity
 
-_MARK = MARK.encode()
+_MARK = COMMIT_MARK.encode()
 
 _FOR_EVER = float("inf")
 _CANCEL_SECONDS = 5.0
@@ -113,7 +113,7 @@ class _Answer(Record):
     completed: int
     """How many statements were completed before that, and before what is sent behind a COMMIT."""
     ended: str
-    """The command tag behind the `MARK`; empty where there was none."""
+    """The command tag behind the `COMMIT_MARK`; empty where there was none."""
 
 
 class ConnectFailed(Exception):
@@ -166,7 +166,7 @@ class LibpqConnection:
         self._ended: InitmigError | None = None
         """Why it ended; what is sent on it afterwards, a ROLLBACK, fails for the same reason."""
         self._notices: Notices | None = None
-        self._growth = Growth()
+        self._memory_limit = MemoryLimit()
         """By the answer that is awaited."""
         self._said = ""
         """What libpq has said of connecting, and forgotten."""
@@ -200,12 +200,12 @@ class LibpqConnection:
         libpq.PQsetnonblocking(connection, 1)
 
         def advance(connection: c_void_p) -> int:
-            self._growth.check()
+            self._memory_limit.check()
             return int(libpq.PQconnectPoll(connection))
 
         try:
             status = _poll(connection, advance, libpq.PQsocket, seconds)
-        except OddAnswer:
+        except UnexpectedAnswer:
             self.close()
             raise
         if status is None:
@@ -246,7 +246,7 @@ class LibpqConnection:
         said = self._libpq.PQparameterStatus(self._connection, b"client_encoding")
         return (said or b"").decode()
 
-    def tell_notices(self, on_notice: OnNotice) -> None:
+    def set_notice_handler(self, on_notice: OnNotice) -> None:
         """As in `connection.Connection`."""
         from initmig.postgres.notices import Notices
 
@@ -275,7 +275,7 @@ class LibpqConnection:
         if self._ended:
             raise self._ended
         deadline = monotonic() + timeout
-        self._growth = Growth(timeout)
+        self._memory_limit = MemoryLimit(timeout)
         sent = False
         try:
             self._libpq.PQsendQuery(self._connection, message)
@@ -294,7 +294,7 @@ class LibpqConnection:
             self._cancel_in_passing()
             self.close()  # the answer may still come, when another is waited for
             raise self._lost(f"no answer in {timeout:g} s") from None
-        except OddAnswer as odd:
+        except UnexpectedAnswer as odd:
             self._ended = odd
             self.close()
             raise
@@ -330,19 +330,19 @@ class LibpqConnection:
         """:raises InitmigError: the connection cannot be used any more."""
         refused = failed if isinstance(failed, StatementFailed) else None
         words = str(failed or "") or (one_line(self._words()) if self.closed else "")
-        ended = ended_by(refused, words, closed=self.closed)
+        ended = disconnect_error(refused, words, closed=self.closed)
         if ended is None:
             return
-        if no_memory(words) and not (refused and refused.server.sqlstate):
+        if says_out_of_memory(words) and not (refused and refused.server.sqlstate):
             raise client_failed("PQconsumeInput", words)  # libpq itself has given it up
         self._ended = ended
         raise ended
 
     def _give_up(self, failed: ClientFailed, *, committing: bool) -> InitmigError:
         """Close the connection, whose state is not known any more; why."""
-        self._ended = in_doubt(failed) if committing else failed
+        self._ended = outcome_unknown(failed) if committing else failed
         if not self.closed:
-            cut_off(self._libpq.PQsocket(self._connection))
+            discard_unsent(self._libpq.PQsocket(self._connection))
         self.close()
         return self._ended
 
@@ -374,9 +374,9 @@ class LibpqConnection:
     def _consume(self) -> bool:
         """Read what has arrived; whether the connection is still there.
 
-        :raises OddAnswer: the answer is too large
+        :raises UnexpectedAnswer: the answer is too large
         """
-        self._growth.check()
+        self._memory_limit.check()
         libpq = self._libpq
         there = bool(libpq.PQconsumeInput(self._connection))
         while notification := libpq.PQnotifies(self._connection):
@@ -486,11 +486,11 @@ class LibpqConnection:
             self._request_cancel(_CANCEL_IN_PASSING_SECONDS)
 
     def _read(self, result: c_void_p) -> list[tuple[Any, ...]]:
-        """:raises OddAnswer: a value is not what its type says"""
+        """:raises UnexpectedAnswer: a value is not what its type says"""
         try:
             return self._rows(result)
         except ValueError as error:
-            raise unreadable(error) from error
+            raise unexpected_answer(error) from error
 
     def _rows(self, result: c_void_p) -> list[tuple[Any, ...]]:
         columns = range(self._libpq.PQnfields(result))

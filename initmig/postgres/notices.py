@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from initmig.core.records import TYPE_CHECKING
-from initmig.core.signals import raise_deferred
+from initmig.core.signals import raise_deferred_stop
 
 if TYPE_CHECKING:
     from initmig.postgres.connection import OnNotice
 
-MOST = 1000
+MAX_NOTICES = 1000
 """So many notices of one message are told, and the rest is counted."""
 
-LONGEST = 10_000
+MAX_LENGTH = 10_000
 """So many characters of a notice are told."""
 
 
@@ -30,16 +30,18 @@ class Notices:
     def keep(self, severity: str, text: str) -> None:
         """Keep *severity* and *text* of a notice, in a callback."""
         self._count += 1
-        if self._count <= MOST:
-            more = f"... ({len(text) - LONGEST} more characters)" if len(text) > LONGEST else ""
-            self._kept.append((severity, text[:LONGEST] + more))
+        if self._count <= MAX_NOTICES:
+            more = (
+                f"... ({len(text) - MAX_LENGTH} more characters)" if len(text) > MAX_LENGTH else ""
+            )
+            self._kept.append((severity, text[:MAX_LENGTH] + more))
 
     def tell(self) -> None:
         """Hand on what was kept.
 
         :raises Stopped: a signal came inside of a callback
         """
-        raise_deferred()
+        raise_deferred_stop()
         kept, self._kept = self._kept, []
         for severity, text in kept:
             self._on_notice(severity, text)
@@ -50,6 +52,8 @@ class Notices:
         :raises Stopped: as from `tell`
         """
         self.tell()
-        left_out, self._count = self._count - MOST, 0
+        left_out, self._count = self._count - MAX_NOTICES, 0
         if left_out > 0:
-            self._on_notice("NOTICE", f"{left_out} more notices left out, after the first {MOST}")
+            self._on_notice(
+                "NOTICE", f"{left_out} more notices left out, after the first {MAX_NOTICES}"
+            )

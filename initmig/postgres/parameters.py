@@ -38,11 +38,11 @@ _SERVER_TRANSPORT = {
     **_USER_TIMEOUT,
 }
 
-IMPOSED = {"client_encoding": "UTF8"}
+FORCED_PARAMETERS = {"client_encoding": "UTF8"}
 """What no connection string can change."""
 
 
-class Wanted(Record):
+class OptionalSetting(Record):
     """A setting that initmig wants for its session, and goes on without where it cannot have it."""
 
     name: str
@@ -51,7 +51,7 @@ class Wanted(Record):
     """The first version of PostgreSQL that has it, as ``server_version_num``."""
     effect: str
     """Of going on without it."""
-    matters: bool = False
+    warn_if_missing: bool = False
     """Whether that is so where the server does not have it, too; a timeout cannot strike there."""
 
 
@@ -61,36 +61,38 @@ _DEAD_LINK = (
     " lock until then"
 )
 
-_STAYING = (
-    Wanted("idle_in_transaction_session_timeout", "0", 90600, _ENDS),
-    Wanted(
+_TRANSACTION_SETTINGS = (
+    OptionalSetting("idle_in_transaction_session_timeout", "0", 90600, _ENDS),
+    OptionalSetting(
         "client_connection_check_interval",
         f"'{_CLIENT_CHECK_INTERVAL}'",
         140000,
         "if initmig is killed, its statement still runs to the end and holds the migration lock"
         " until then",
-        matters=True,
+        warn_if_missing=True,
     ),
-    Wanted("transaction_timeout", "0", 170000, _ENDS),
+    OptionalSetting("transaction_timeout", "0", 170000, _ENDS),
 )
-_LASTING = (
-    Wanted("idle_session_timeout", "0", 140000, _ENDS),
+_SESSION_SETTINGS = (
+    OptionalSetting("idle_session_timeout", "0", 140000, _ENDS),
     *(
-        Wanted(name, f"'{value}'", 120000, _DEAD_LINK, matters=True)
+        OptionalSetting(name, f"'{value}'", 120000, _DEAD_LINK, warn_if_missing=True)
         for name, value in _SERVER_TRANSPORT.items()
     ),
 )
 
-WANTED = (*_STAYING, *_LASTING)
+OPTIONAL_SETTINGS = (*_TRANSACTION_SETTINGS, *_SESSION_SETTINGS)
 """All that initmig sets beside the search path, the role, lock and statement timeout."""
 
 
-def absent(version: int) -> Sequence[Wanted]:
+def missing_settings(version: int) -> Sequence[OptionalSetting]:
     """Those that matter, and that PostgreSQL does not have in the *version*."""
-    return [each for each in WANTED if each.matters and each.since > version]
+    return [each for each in OPTIONAL_SETTINGS if each.warn_if_missing and each.since > version]
 
 
-def _set(wanted: Iterable[Wanted], verb: str, *, version: int, refused: Collection[str]) -> str:
+def _set(
+    wanted: Iterable[OptionalSetting], verb: str, *, version: int, refused: Collection[str]
+) -> str:
     return "".join(
         f"{verb} {each.name} = {each.value};"
         for each in wanted
@@ -98,7 +100,7 @@ def _set(wanted: Iterable[Wanted], verb: str, *, version: int, refused: Collecti
     )
 
 
-MARK = f"initmig_{os.urandom(8).hex()}"
+COMMIT_MARK = f"initmig_{os.urandom(8).hex()}"
 """The column of a result that only initmig can send: the answer to its COMMIT comes behind it."""
 
 RAW = "surrogateescape"
@@ -121,7 +123,7 @@ class Settings(Record):
     reads: bool = False
     """Whether nothing will be written."""
     refused: frozenset[str] = frozenset()
-    """The names of `WANTED` that this server has refused to set."""
+    """The names of `OPTIONAL_SETTINGS` that this server has refused to set."""
 
     @property
     def home(self) -> Home | None:
@@ -135,7 +137,7 @@ class Settings(Record):
         return self.history_table or DEFAULT_TABLE
 
 
-class Target(Record):
+class ResolvedSettings(Record):
     """Where to connect, and how."""
 
     conninfo: str
@@ -187,33 +189,33 @@ def timeouts(
     return (
         f"{verb} lock_timeout = {_milliseconds(lock_timeout)};"
         f"{verb} statement_timeout = {_milliseconds(statement_timeout)};"
-        f"{staying(version=version, refused=refused, verb=verb)}"
+        f"{transaction_settings(version=version, refused=refused, verb=verb)}"
     )
 
 
-def staying(*, version: int, refused: Collection[str], verb: str = "SET LOCAL") -> str:
+def transaction_settings(*, version: int, refused: Collection[str], verb: str = "SET LOCAL") -> str:
     """The SQL after which the server ends no transaction, however long it is open.
 
     It ends that of a client that is gone, also while a statement runs.
     """
-    return _set(_STAYING, verb, version=version, refused=refused)
+    return _set(_TRANSACTION_SETTINGS, verb, version=version, refused=refused)
 
 
-def committing(after: str) -> str:
+def commit_then(after: str) -> str:
     """COMMIT, and *after* it in the same message more SQL, whose failure is not the COMMIT's."""
-    return f"SELECT 1 AS {MARK} WHERE false;COMMIT;{after}"
+    return f"SELECT 1 AS {COMMIT_MARK} WHERE false;COMMIT;{after}"
 
 
-def emptying(resetting: str, own: Collection[int]) -> str:
+def cleanup_sql(reset_sql: str, own: Collection[int]) -> str:
     """The SQL that leaves nothing of what ran in the session, once no transaction is open.
 
-    *resetting* resets its settings. Of its advisory locks, those with the keys *own* stay: the
+    *reset_sql* resets its settings. Of its advisory locks, those with the keys *own* stay: the
     transaction has them, too, until the session has them again.
     """
     keep = "".join(f"pg_catalog.pg_advisory_xact_lock({key})," for key in own)
     again = "".join(f",pg_catalog.pg_advisory_lock({key})" for key in own)
     return (
-        f"BEGIN;{resetting};CLOSE ALL;UNLISTEN *;DEALLOCATE ALL;"
+        f"BEGIN;{reset_sql};CLOSE ALL;UNLISTEN *;DEALLOCATE ALL;"
         f"SELECT {keep}pg_catalog.pg_advisory_unlock_all(){again};"
         # last, and by itself: it waits where another session has locked a temporary table
         "COMMIT;DISCARD TEMP"
@@ -224,7 +226,7 @@ def _milliseconds(seconds: float) -> int:
     return -int(-seconds * 1000 // 1)  # rounded up: 0 would be no limit
 
 
-def lasting(settings: Settings, *, version: int) -> str:
+def session_settings(settings: Settings, *, version: int) -> str:
     """The preamble for the whole session, which must not be a pooled one, with what else holds.
 
     The server, whose version is *version*, is made to notice a client that died, or is behind a
@@ -235,5 +237,5 @@ def lasting(settings: Settings, *, version: int) -> str:
     """
     refused = settings.refused
     patient = timeouts(settings.lock_timeout, version=version, refused=refused)
-    rest = _set(_LASTING, "SET", version=version, refused=refused)
+    rest = _set(_SESSION_SETTINGS, "SET", version=version, refused=refused)
     return f"{preamble(settings).replace('SET LOCAL', 'SET')}{patient}{rest}"

@@ -6,18 +6,18 @@ from time import monotonic
 
 from initmig.core.errors import DatabaseRefused, DatabaseUnavailable, InitmigError
 from initmig.core.records import TYPE_CHECKING
-from initmig.postgres import names
+from initmig.postgres import search_path
 from initmig.postgres.connecting import open_connection
 from initmig.postgres.errors import TIMEOUT_ID, UNDEFINED_OBJECT, StatementFailed, refused
 from initmig.postgres.parameters import (
+    OPTIONAL_SETTINGS,
     RAW,
-    WANTED,
-    absent,
-    emptying,
-    lasting,
+    cleanup_sql,
+    missing_settings,
     preamble,
-    staying,
+    session_settings,
     timeouts,
+    transaction_settings,
 )
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias, TypeVar
 
     from initmig.core.events import ParameterIgnored
-    from initmig.postgres.connection import Connection, Copies, OnNotice, Patience
-    from initmig.postgres.parameters import Settings, Wanted
+    from initmig.postgres.connection import Connection, Copies, OnNotice, RetryHandler
+    from initmig.postgres.parameters import OptionalSetting, Settings
 
     _T = TypeVar("_T")
-    MakePatience: TypeAlias = Callable[["Session"], Patience]
+    MakeHandler: TypeAlias = Callable[["Session"], RetryHandler]
     OnLeftOut: TypeAlias = Callable[[str, str, str], None]
 
 _RECONNECT_SECONDS = 60.0
@@ -66,7 +66,7 @@ class Session:
     others_may_add_triggers = True
     """Whether a role that does not own the tables of the history may put a trigger on one."""
 
-    watched = False
+    is_monitored = False
     """Whether a migration is at work, which somebody else watches."""
 
     def __init__(self, connection: Connection, settings: Settings) -> None:
@@ -76,11 +76,11 @@ class Session:
         """Where the history is; None until that is found out."""
         self._on_notice: OnNotice | None = None
         self._on_left_out: OnLeftOut | None = None
-        self._agreed = False
+        self._settings_accepted = False
         """Whether the server has accepted initmig's own settings."""
-        self._make_patience: MakePatience | None = None
-        self._patience: Patience | None = None
-        self.own_limit = _OWN_SECONDS
+        self._make_handler: MakeHandler | None = None
+        self._handler: RetryHandler | None = None
+        self.own_statement_limit = _OWN_SECONDS
         """Seconds for each of initmig's own statements, however often it is tried."""
         self._deadline = float("inf")
         self._begun = 0.0
@@ -88,54 +88,54 @@ class Session:
         self._begin()
 
     def _begin(self) -> None:
-        self._lasting = self._limits = ""
+        self._session_sql = self._timeout_sql = ""
         self._own_locks: set[int] = set()
         self.preamble = preamble(self._settings)
         self._listen()
 
-    def be_patient(self, make: MakePatience, limit: float) -> None:
+    def set_retry_handler(self, make: MakeHandler, limit: float) -> None:
         """Let what *make* makes deal with what holds up initmig's own statements.
 
         *limit* in seconds is for each of them.
         """
-        self._make_patience, self.own_limit = make, limit
+        self._make_handler, self.own_statement_limit = make, limit
         self._listen()
 
     def _listen(self) -> None:
-        if self._make_patience:
-            seconds = _silence(self._settings.lock_timeout, self.own_limit)
+        if self._make_handler:
+            seconds = _silence(self._settings.lock_timeout, self.own_statement_limit)
             self.connection.silence_seconds = seconds
             self.connection.on_silence = self._look
 
     def _look(self) -> None:
-        if self._make_patience and not self.watched:
-            self._held_up(self._make_patience).look(self._beginning(), monotonic() - self._begun)
+        if self._make_handler and not self.is_monitored:
+            self._held_up(self._make_handler).look(self._beginning(), monotonic() - self._begun)
 
-    def _held_up(self, make: MakePatience) -> Patience:
-        self._patience = self._patience or make(self)
-        return self._patience
+    def _held_up(self, make: MakeHandler) -> RetryHandler:
+        self._handler = self._handler or make(self)
+        return self._handler
 
-    def tell_notices(self, on_notice: OnNotice) -> None:
+    def set_notice_handler(self, on_notice: OnNotice) -> None:
         """Let *on_notice* have severity and text of what the server says beside its answers."""
         self._on_notice = on_notice
-        self.connection.tell_notices(on_notice)
+        self.connection.set_notice_handler(on_notice)
 
-    def settle(self) -> None:
+    def apply_session_settings(self) -> None:
         """Keep what the preamble sets for the whole session, which must not be a pooled one.
 
-        See `parameters.lasting`.
+        See `parameters.session_settings`.
         """
-        self._lasting = self._accepted(
-            lambda: lasting(self._settings, version=self.connection.server_version)
+        self._session_sql = self._accepted(
+            lambda: session_settings(self._settings, version=self.connection.server_version)
         )
-        self.preamble = self._limits = ""
+        self.preamble = self._timeout_sql = ""
 
-    def limit(self) -> None:
+    def apply_own_timeouts(self) -> None:
         """Let timeouts of initmig's own hold for its statements on a session that is pooled."""
         own = self._own_timeouts
-        self._limits = own() if self._agreed else self._accepted(own)
+        self._timeout_sql = own() if self._settings_accepted else self._accepted(own)
 
-    def tell_left_out(self, on_left_out: OnLeftOut) -> None:
+    def set_left_out_handler(self, on_left_out: OnLeftOut) -> None:
         """Let *on_left_out* have name, reason and effect of a setting that cannot be had here.
 
         More than once for the same one, if it is found more than once.
@@ -153,39 +153,39 @@ class Session:
             if not self._leave_out_refused():
                 raise
             self.command(settings())
-        self._agreed = True
-        for each in absent(self.connection.server_version):
+        self._settings_accepted = True
+        for each in missing_settings(self.connection.server_version):
             self._left_out(each, "this server does not have this setting")
         return settings()
 
     def _leave_out_refused(self) -> bool:
         """Whether the server refuses any of the settings that initmig can do without."""
         before = self._settings.refused
-        for each in WANTED:
+        for each in OPTIONAL_SETTINGS:
             if each.since <= self.connection.server_version and each.name not in before:
                 self._try(each)
         return self._settings.refused != before
 
-    def _try(self, wanted: Wanted) -> None:
+    def _try(self, wanted: OptionalSetting) -> None:
         from initmig.core.causes import cause_of
 
         try:
             self.run(f"SET LOCAL {wanted.name} = {wanted.value}; SELECT")
         except StatementFailed as error:
-            if cause_of(error.server.sqlstate).kind != "own":
+            if cause_of(error.server.sqlstate).kind != "error":
                 raise refused(error) from error
             names = self._settings.refused | {wanted.name}
             self._settings = self._settings._replace(refused=names)
-            if wanted.matters or error.server.sqlstate != UNDEFINED_OBJECT:
+            if wanted.warn_if_missing or error.server.sqlstate != UNDEFINED_OBJECT:
                 self._left_out(wanted, str(error))
 
-    def _left_out(self, wanted: Wanted, reason: str) -> None:
+    def _left_out(self, wanted: OptionalSetting, reason: str) -> None:
         if self._on_left_out:
             self._on_left_out(wanted.name, reason, wanted.effect)
 
     def _own_timeouts(self) -> str:
         """What keeps out timeouts that are the role's, or meant for migrations."""
-        if self.settled:
+        if self.is_dedicated:
             return "SET LOCAL statement_timeout = 0;"
         return self.timeouts(self._settings.lock_timeout, local=True)
 
@@ -202,33 +202,35 @@ class Session:
         )
 
     @property
-    def staying(self) -> str:
-        """As `parameters.staying`, for the transaction."""
-        return staying(version=self.connection.server_version, refused=self._settings.refused)
+    def transaction_settings(self) -> str:
+        """As `parameters.transaction_settings`, for the transaction."""
+        return transaction_settings(
+            version=self.connection.server_version, refused=self._settings.refused
+        )
 
-    def keep(self, settings: str) -> None:
+    def add_session_settings(self, settings: str) -> None:
         """Keep what the SQL *settings* sets for the rest of a settled session."""
         self.command(settings)
-        self._lasting += f";{settings}"
+        self._session_sql += f";{settings}"
 
     @property
-    def settled(self) -> bool:
+    def is_dedicated(self) -> bool:
         """Whether what is set for the session lasts: it is this session's alone."""
-        return bool(self._lasting)
+        return bool(self._session_sql)
 
     @property
-    def resetting(self) -> str:
+    def reset_sql(self) -> str:
         """The SQL that forgets what was set for the session since it was settled."""
-        return f"RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; {self._lasting}"
+        return f"RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; {self._session_sql}"
 
-    def keep_lock(self, key: int) -> None:
+    def preserve_lock(self, key: int) -> None:
         """Keep the advisory lock *key* when the session is emptied: it is initmig's own."""
         self._own_locks.add(key)
 
     @property
-    def emptying(self) -> str:
-        """As `parameters.emptying`, for a settled session."""
-        return emptying(self.resetting, self._own_locks)
+    def cleanup_sql(self) -> str:
+        """As `parameters.cleanup_sql`, for a settled session."""
+        return cleanup_sql(self.reset_sql, self._own_locks)
 
     @property
     def role(self) -> str:
@@ -263,26 +265,26 @@ class Session:
     def query(self, sql: str, *, by_path: bool = False) -> list[tuple[Any, ...]]:
         """The rows of the last statement of *sql*, which is sent as one message.
 
-        Every name in it is one of pg_catalog, and `names.USERS_PATH` has the user's search path; or
-        with *by_path* that one is in force, and *sql* qualifies what it does not mean to be found
-        by it. After it, the path is as it was. What is raised, and how often it is tried, is that
-        of `patiently`.
+        Names in *sql* resolve to pg_catalog, and `search_path.USER_PATH` is SQL for the user's
+        search path. With *by_path*, names resolve through the user's search path instead, so *sql*
+        must qualify PostgreSQL's own. Either way, the search path is restored afterwards. Retries
+        and errors are those of `with_retries`.
         """
-        rows = self.command(f"{names.SAVING if by_path else names.PINNING}{sql}")
+        rows = self.command(f"{search_path.SAVE_PATH if by_path else search_path.PIN_PATH}{sql}")
         if self.in_transaction:
-            self.run_own(names.RESTORING)
+            self.run_own(search_path.RESTORE_PATH)
         return rows
 
     def command(self, sql: str) -> list[tuple[Any, ...]]:
         """As `query`, for what looks no name up, or may set the search path."""
-        return self.patiently(lambda: self.run(f"{self._opening}{sql}"))
+        return self.with_retries(lambda: self.run(f"{self._opening}{sql}"))
 
     @property
     def _opening(self) -> str:
         # in a transaction the timeouts would stay in force for what comes after *sql*
-        return self.preamble if self.in_transaction else self._limits + self.preamble
+        return self.preamble if self.in_transaction else self._timeout_sql + self.preamble
 
-    def patiently(self, work: Callable[[], _T]) -> _T:
+    def with_retries(self, work: Callable[[], _T]) -> _T:
         """What *work* returns, which sends initmig's own statements, and can be repeated.
 
         It is, after a pause, where others made it fail, outside of a transaction.
@@ -294,7 +296,7 @@ class Session:
         """
         if self._limited:
             return self._or_refused(work)
-        make = None if self.in_transaction else self._make_patience
+        make = None if self.in_transaction else self._make_handler
         return self._in_time(lambda: self._repeated(work, make))
 
     @property
@@ -303,38 +305,38 @@ class Session:
 
     def _in_time(self, work: Callable[[], _T]) -> _T:
         """What *work* returns, which sends initmig's own statements."""
-        self._begun, self._patience = monotonic(), None
-        self._deadline = self._begun + self.own_limit
+        self._begun, self._handler = monotonic(), None
+        self._deadline = self._begun + self.own_statement_limit
         try:
             return work()
         except DatabaseUnavailable as error:
-            if self._make_patience and self.connection.closed and monotonic() >= self._deadline:
-                raise self._held_up(self._make_patience).give_up(error) from error
+            if self._make_handler and self.connection.closed and monotonic() >= self._deadline:
+                raise self._held_up(self._make_handler).give_up(error) from error
             raise
         finally:
             self._deadline = float("inf")
 
-    def _repeated(self, work: Callable[[], _T], make: MakePatience | None) -> _T:
+    def _repeated(self, work: Callable[[], _T], make: MakeHandler | None) -> _T:
         while True:
             try:
                 return self._or_refused(work)
             except DatabaseRefused as error:
                 if make is None:
                     raise
-                if error.id == TIMEOUT_ID and not self.settled:
+                if error.id == TIMEOUT_ID and not self.is_dedicated:
                     self.reconnect()  # it had no state: another session is as good
                     continue
                 waited = monotonic() - self._begun
                 if not (self.usable and self._held_up(make).pause(error, waited)):
                     raise
-                if not self._limits:
-                    self.limit()
+                if not self._timeout_sql:
+                    self.apply_own_timeouts()
 
     def _or_refused(self, work: Callable[[], _T]) -> _T:
         try:
             return work()
         except StatementFailed as error:
-            self.naming_setting(error)
+            self.add_setting_source(error)
             raise refused(error) from error
 
     def run_own(self, script: str) -> list[tuple[Any, ...]]:
@@ -355,7 +357,7 @@ class Session:
         """The rows of the last statement of *script*, which is sent as it is, in one message.
 
         Each COPY FROM STDIN in it gets the next of *copies*. A script that *commits* ends in
-        COMMIT, or in `parameters.committing`, and the server must confirm that. With *discards* no
+        COMMIT, or in `parameters.commit_then`, and the server must confirm that. With *discards* no
         rows are wanted, and none are kept in memory.
 
         :raises AfterCommit: the COMMIT is confirmed, and what comes behind it failed
@@ -367,7 +369,7 @@ class Session:
         message = script if isinstance(script, bytes) else script.encode(errors=RAW)
         self._message = message
         if not self._limited:
-            self._begun, self._patience = monotonic(), None
+            self._begun, self._handler = monotonic(), None
         seconds = min(self.answer_timeout, max(self._deadline - monotonic(), 0.0))
         return self.connection.exchange(
             message, seconds, iter(copies), commits=commits, discards=discards
@@ -376,20 +378,20 @@ class Session:
     def _beginning(self) -> str:
         return self._message[:_BEGINNING_BYTES].decode(errors="replace")
 
-    def naming_setting(self, error: InitmigError) -> None:
+    def add_setting_source(self, error: InitmigError) -> None:
         """Let *error* say where the setting comes from, if it is that one has ended the session."""
         if error.id != TIMEOUT_ID:
             return
         from contextlib import closing
 
         from initmig.core.causes import cause_of
-        from initmig.postgres.origins import origin_of
+        from initmig.postgres.setting_sources import setting_hint
 
         [problem] = error.problems
         name = cause_of(problem.server.sqlstate, closed=True).name
         try:
             with closing(connect(self._settings)) as other:
-                hint = origin_of(name, other.query)
+                hint = setting_hint(name, other.query)
         except InitmigError:
             hint = f"find where {name} is set, and raise it or set it to 0"
         error.problems = (problem._replace(hint=hint),)
@@ -400,16 +402,16 @@ class Session:
         :raises InitmigError: it cannot be had
         """
         other = connect(self._settings, limit=limit)
-        other.own_limit = self.own_limit
-        if self.settled:
-            other.settle()
+        other.own_statement_limit = self.own_statement_limit
+        if self.is_dedicated:
+            other.apply_session_settings()
         return other
 
-    def hand_over(self) -> Session:
+    def detach(self) -> Session:
         """This connection as a session of its own; `reconnect` before anything is sent here."""
         return Session(self.connection, self._settings)
 
-    def serve_python(self) -> None:
+    def switch_to_psycopg(self) -> None:
         """Go on with a connection that steps in Python can be given, unless it is one already.
 
         :raises InitmigError: it cannot be made
@@ -432,7 +434,7 @@ class Session:
         self.connection = open_connection(self._settings, _RECONNECT_SECONDS, python=python)
         self._begin()
         if self._on_notice:
-            self.connection.tell_notices(self._on_notice)
+            self.connection.set_notice_handler(self._on_notice)
 
     def close(self) -> None:
         """Give the connection back; whatever is open in it is rolled back by the server."""

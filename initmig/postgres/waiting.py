@@ -6,8 +6,8 @@ from initmig.core.durations import format_duration
 from initmig.core.errors import DatabaseUnavailable, EmptySecret, InitmigError, MigrationsPending
 from initmig.core.events import Connected, WaitingForDatabase, WaitingForMigrations
 from initmig.core.records import TYPE_CHECKING
-from initmig.core.signals import stop_wins
-from initmig.postgres import LoginRefused, NoAnswer, understood
+from initmig.core.signals import stop_takes_precedence
+from initmig.postgres import LoginRefused, NoAnswer, checking_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,11 +47,11 @@ def with_session(
     """
 
     def attempt() -> _T:
-        outage.trying()
-        session = connect(outage.patience())
+        outage.start_attempt()
+        session = connect(outage.connect_limit())
         try:
-            outage.answered()
-            with stop_wins(), understood():
+            outage.record_connected()
+            with stop_takes_precedence(), checking_answers():
                 return work(session)
         finally:
             session.close()
@@ -64,7 +64,7 @@ def with_session(
         except NoAnswer:
             raise
         except _WORTH_WAITING as error:
-            outage.met(error)
+            outage.record_error(error)
             if outage.is_over():
                 outage.give_up(error)
         outage.pause()
@@ -91,16 +91,16 @@ class Outage:
         self._pending = ""
         self._longest_pause = _FIRST_PAUSE_SECONDS / 2
 
-    def patience(self) -> float:
+    def connect_limit(self) -> float:
         """Seconds that one attempt to connect may take, at all addresses together."""
         left = self._timeout - self._waited()
         return left if left > 0 else _ONE_TRY_SECONDS
 
-    def limit(self) -> float:
+    def statement_limit(self) -> float:
         """Seconds that one statement of initmig's own may take, tried as often as that allows."""
         return max(self._timeout - self._waited(), _SHORTEST_LIMIT_SECONDS)
 
-    def trying(self) -> None:
+    def start_attempt(self) -> None:
         """Note that an attempt begins."""
         self._connected = False
         self._begin()
@@ -108,7 +108,7 @@ class Outage:
     def _begin(self) -> None:
         self._since = self.clock.now() if self._since is None else self._since
 
-    def answered(self) -> None:
+    def record_connected(self) -> None:
         """Note that there is a connection."""
         self._before += self._elapsed()
         self._since = self._refused_since = None
@@ -118,7 +118,7 @@ class Outage:
             self._told.clear()
             self._emit(Connected(self._before))
 
-    def met(self, error: InitmigError) -> None:
+    def record_error(self, error: InitmigError) -> None:
         """Note *error*; tell its reason if that is new and there is time left to wait."""
         self._begin()
         if not isinstance(error, LoginRefused):
@@ -137,7 +137,7 @@ class Outage:
             self._told.add(reason)
             self._emit(WaitingForDatabase(reason, self._limit(error)))
 
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """Seconds until the error that was met last is final."""
         left = self._timeout - self._waited()
         if self._refused_since is not None:
@@ -150,11 +150,11 @@ class Outage:
         https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
         """
         self._longest_pause = min(2 * self._longest_pause, _LONGEST_PAUSE_SECONDS)
-        self.clock.sleep(min(self.clock.jitter() * self._longest_pause, self.left()))
+        self.clock.sleep(min(self.clock.jitter() * self._longest_pause, self.seconds_left()))
 
     def is_over(self) -> bool:
         """Whether the error that was met last is final."""
-        return self.left() <= 0
+        return self.seconds_left() <= 0
 
     def give_up(self, error: InitmigError) -> NoReturn:
         """:raises InitmigError: *error*, with how long was waited for the better of it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from initmig.core.durations import counted, format_duration
 from initmig.core.records import TYPE_CHECKING
-from initmig.core.visible import in_one_line, keeping_lines, to_json
+from initmig.core.visible import in_one_line, to_json, with_line_breaks
 from initmig.reporting.terminal.layout import FIXED, ID, NAME, WORDS, fitted, laid_out
 from initmig.reporting.terminal.screen import PLAIN, Styled, like
 from initmig.sql.locks import blocked_by, in_words
@@ -151,7 +151,7 @@ def plan_sql(
     for each in migrations:
         lines += [[""]] if lines else []
         lines += _comments(each, expected.get(each.id, ()), screen.width)
-        lines += [[keeping_lines(sql)] for sql in _sql(each)]
+        lines += [[with_line_breaks(sql)] for sql in _sql(each)]
     return screen.text(lines)
 
 

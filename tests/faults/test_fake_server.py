@@ -16,7 +16,7 @@ from initmig.core.errors import DatabaseUnavailable, InitmigError
 from initmig.migrations.files import list_files
 from initmig.postgres import Settings
 from initmig.postgres.connecting import open_connection
-from initmig.postgres.notices import LONGEST, MOST
+from initmig.postgres.notices import MAX_LENGTH, MAX_NOTICES
 from tests.support.fake_server import (
     LOGIN,
     QUERY,
@@ -345,13 +345,13 @@ def test_200_000_ids_in_one_value_are_no_problem(database: Database, python: boo
 @pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
 def test_notices_beyond_a_limit_are_counted(tmp_path: Path, python: bool) -> None:
     told: list[tuple[str, str]] = []
-    many = notice(b"hm") * (MOST + 7) + notice(b"x" * 2 * LONGEST) + result([b"1"])
+    many = notice(b"hm") * (MAX_NOTICES + 7) + notice(b"x" * 2 * MAX_LENGTH) + result([b"1"])
     with FakeServer(tmp_path, at_query=says(many)) as fake:
         connection = open_connection(Settings(fake.url()), LOGIN_SECONDS, python=python)
-        connection.tell_notices(lambda severity, text: told.append((severity, text)))
+        connection.set_notice_handler(lambda severity, text: told.append((severity, text)))
         for _ in range(2):  # each message has its own thousand
             connection.exchange(b"SELECT 1", 60, iter(()))
-            assert len(told) == MOST + 1
+            assert len(told) == MAX_NOTICES + 1
             assert told[-1][0] == "NOTICE"
             assert told[-1][1].startswith("8 more notices")
             told.clear()
@@ -361,12 +361,12 @@ def test_notices_beyond_a_limit_are_counted(tmp_path: Path, python: bool) -> Non
 @pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
 def test_long_notice_is_cut(tmp_path: Path, python: bool) -> None:
     told: list[str] = []
-    with FakeServer(tmp_path, at_query=says(notice(b"x" * 2 * LONGEST), result([b"1"]))) as fake:
+    with FakeServer(tmp_path, at_query=says(notice(b"x" * 2 * MAX_LENGTH), result([b"1"]))) as fake:
         connection = open_connection(Settings(fake.url()), LOGIN_SECONDS, python=python)
-        connection.tell_notices(lambda _, text: told.append(text))
+        connection.set_notice_handler(lambda _, text: told.append(text))
         connection.exchange(b"SELECT 1", 60, iter(()))
         connection.close()
-    assert told == [f"{'x' * LONGEST}... ({LONGEST} more characters)"]
+    assert told == [f"{'x' * MAX_LENGTH}... ({MAX_LENGTH} more characters)"]
 
 
 # --- the look of serve ---

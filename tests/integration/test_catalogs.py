@@ -59,7 +59,7 @@ def version_of(session: Session) -> int:
 @contextmanager
 def session_in(database: Database) -> Iterator[Session]:
     session = postgres.connect(postgres.Settings(database.url))
-    session.settle()
+    session.apply_session_settings()
     try:
         yield session
     finally:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from initmig.core.causes import ENDED_BY, FAILED_BY
+from initmig.core.causes import DISCONNECT_CAUSES, STATEMENT_CAUSES
 from tests.support.databases import WAIT_FOR_GATE, create_database
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
@@ -41,9 +41,9 @@ def once(what: str) -> dict[str, str]:
     return {"0001_a.sql": f"DO $$ BEGIN {FIRST_TIME.format(what)} END $$;"}
 
 
-EXITS = {"others": 0, "taken over": 0, "read-only": 1, "canceled": 1}
-LIVING_ON = {sqlstate: EXITS[cause.kind] for sqlstate, cause in FAILED_BY.items()}
-OWN = {"08001": 1, "22012": 1, "53100": 1, "57P01": 1, **dict.fromkeys(ENDED_BY, 1)}
+EXITS = {"contention": 0, "lock lost": 0, "read-only": 1, "canceled": 1}
+LIVING_ON = {sqlstate: EXITS[cause.kind] for sqlstate, cause in STATEMENT_CAUSES.items()}
+OWN = {"08001": 1, "22012": 1, "53100": 1, "57P01": 1, **dict.fromkeys(DISCONNECT_CAUSES, 1)}
 
 
 @pytest.mark.any_version
@@ -147,11 +147,11 @@ ENDING = {
 }
 
 
-@pytest.mark.parametrize("sqlstate", ENDED_BY)
+@pytest.mark.parametrize("sqlstate", DISCONNECT_CAUSES)
 def test_timeout_that_a_migration_sets_itself_fails_it_once_and_is_named(
     database: Database, initmig: Initmig, folder: Path, sqlstate: str
 ) -> None:
-    name = ENDED_BY[sqlstate].name
+    name = DISCONNECT_CAUSES[sqlstate].name
     if not has_setting(database, name):
         return
     transactional, first = ENDING[name]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from initmig.postgres.parameters import WANTED
+from initmig.postgres.parameters import OPTIONAL_SETTINGS
 from tests.support.databases import Database, create_database
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.any_version
 
 CHECK = "client_connection_check_interval"
-[KILLED] = [each.effect for each in WANTED if each.name == CHECK]
-NAMES = [each.name for each in WANTED]
-MATTER = [each.name for each in WANTED if each.matters]
+[KILLED] = [each.effect for each in OPTIONAL_SETTINGS if each.name == CHECK]
+NAMES = [each.name for each in OPTIONAL_SETTINGS]
+MATTER = [each.name for each in OPTIONAL_SETTINGS if each.warn_if_missing]
 
 
 def left_out(result: Result) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from initmig.core.visible import CONTINUED
+from initmig.core.visible import CONTINUATION
 from tests.support.migrations import write
 
 if TYPE_CHECKING:
@@ -347,7 +347,7 @@ def test_the_holder_of_the_migration_lock_forges_no_line(
         holder.execute(f"SET application_name = {IN_ROWS}".encode())
         shown = run(initmig, "migrate", "--queue-timeout=1s", folder=folder, env=env)
     assert "x FORGED" in shown.err
-    assert f"user n\n{CONTINUED}FORGED" in shown.err
+    assert f"user n\n{CONTINUATION}FORGED" in shown.err
     assert_forges_nothing(shown)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from initmig.postgres.names import PINNING
+from initmig.postgres.search_path import PIN_PATH
 from tests.support.databases import WAIT_FOR_GATE
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
@@ -29,7 +29,7 @@ LOOK = "SELECT pg_try_advisory_xact_lock_shared"
 
 def asked(proxy: Proxy) -> list[str]:
     """The queries, without what stands before most of initmig's own."""
-    return [query.removeprefix(PINNING) for query in proxy.queries]
+    return [query.removeprefix(PIN_PATH) for query in proxy.queries]
 
 
 FREE = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database ="

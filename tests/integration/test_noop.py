@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from initmig.postgres.names import SAVING
+from initmig.postgres.search_path import SAVE_PATH
 from tests.support.databases import Database, create_database
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
@@ -25,7 +25,7 @@ FILES = {
     "0002_b.py": "from yoyo import step\nstep('CREATE TABLE b ()')\n",
     "post-apply.sql": "CREATE TABLE never_again ()",
 }
-GUARD = f"{SAVING}\nSELECT CASE WHEN pg_catalog.bool_or("
+GUARD = f"{SAVE_PATH}\nSELECT CASE WHEN pg_catalog.bool_or("
 """Whether what answers the question can be trusted: it ends the message where there is a doubt."""
 
 QUESTION = "\nSELECT pg_catalog.string_agg(migration_id, '/')"

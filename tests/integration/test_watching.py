@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg
 import pytest
 
-from initmig.core.rhythm import Rhythm
-from initmig.locking.blockers import Watch, _Blocker, _blocker, deadlocked_with
+from initmig.core.report_schedule import ReportSchedule
+from initmig.locking.blockers import StatementMonitor, _Blocker, _blocker, deadlocked_with
 from initmig.postgres import Session, Settings, connect
 from tests.support.databases import Database, create_database
 from tests.support.migrations import write
@@ -47,7 +47,7 @@ class Told:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.events: list[StatementRunning] = []
-        self.watch: Watch
+        self.monitor: StatementMonitor
         self._work: list[threading.Thread] = []
 
     def emit(self, event: Event) -> None:
@@ -63,9 +63,9 @@ class Told:
         def work() -> None:
             for statement in statements:
                 self.session.run(statement)
-            self.watch.rests()
+            self.monitor.stop()
 
-        self.watch.works_on("0001_work")
+        self.monitor.start("0001_work")
         thread = threading.Thread(target=work)
         self._work.append(thread)
         thread.start()
@@ -80,14 +80,14 @@ def watching(url: str, tell_every: float, *, pid: int = 0) -> Iterator[Told]:
     """A watch that tells that often, in seconds; it ends after the work that it watches."""
     session = connect(Settings(url))
     told = Told(session)
-    told.watch = Watch(
+    told.monitor = StatementMonitor(
         session,
         pid=pid or session.startup_pid,
         look_every=float("inf"),
         emit=told.emit,
-        rhythm=lambda: Rhythm(tell_every, grows=False),
+        schedule=lambda: ReportSchedule(tell_every, grows=False),
     )
-    with told.watch:
+    with told.monitor:
         try:
             yield told
         except BaseException:
@@ -434,7 +434,7 @@ def test_of_many_blockers_the_five_oldest_are_told(database: Database) -> None:
 def test_work_behind_a_pooler_is_found_by_its_mark(database: Database) -> None:
     database.execute("CREATE TABLE busy ()")
     with watching(database.url, 0.2, pid=1) as told, holding_busy(database) as pid:
-        told.start(f"BEGIN; {told.watch.mark}; ALTER TABLE busy ADD x int; COMMIT")
+        told.start(f"BEGIN; {told.monitor.mark}; ALTER TABLE busy ADD x int; COMMIT")
         wait_until(lambda: len(told.events) > 0)
     assert told.events[0].doing == "running, waiting for Lock: relation"
     [blocker] = told.events[0].blockers
@@ -444,7 +444,7 @@ def test_work_behind_a_pooler_is_found_by_its_mark(database: Database) -> None:
 def test_mark_lets_the_isolation_level_be_set(database: Database) -> None:
     with watching(database.url, 10, pid=1) as told:
         isolation = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SHOW transaction_isolation"
-        assert told.session.run(f"BEGIN; {told.watch.mark}; {isolation}") == [("serializable",)]
+        assert told.session.run(f"BEGIN; {told.monitor.mark}; {isolation}") == [("serializable",)]
 
 
 def test_watch_without_a_free_connection_is_silent_until_there_is_one(

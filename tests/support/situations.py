@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from initmig.engine import catalog
 from initmig.postgres import Settings, connect
-from initmig.postgres.origins import origin_of
+from initmig.postgres.setting_sources import setting_hint
 from initmig.sql.statements import (
     CreateIndex,
     Creates,
@@ -418,7 +418,7 @@ def _look_in_catalog(stage: Stage) -> list[Result]:
             list(catalog.remove_leftovers(session, kind, before))
         catalog.prepared_transactions(session)
         catalog.recently_prepared(session, 1)
-        origin_of("idle_session_timeout", session.query)
+        setting_hint("idle_session_timeout", session.query)
     return []
 
 

@@ -19,7 +19,7 @@ PROJECT = Path(__file__).parents[2]
 PAGE = (PROJECT / "docs" / "reference" / "errors.md").read_text()
 TAKE_AN_ID = {
     *("ClientFailed", "ConfigError", "DatabaseRefused", "DatabaseUnavailable", "Finding"),
-    *("LoginRefused", "NoAnswer", "OddAnswer", "OutcomeUnknown"),
+    *("LoginRefused", "NoAnswer", "UnexpectedAnswer", "OutcomeUnknown"),
     *("MigrationFailed", "MigrationsPending", "PlanError", "Problem", "QueueTimeout", "Refused"),
     *("StatementFailed", "EmptySecret", "kind", "_unknown", "__init__", "cls"),
 }

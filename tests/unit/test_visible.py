@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initmig.core.visible import CONTINUED, in_lines, in_one_line, keeping_lines, to_json
+from initmig.core.visible import CONTINUATION, in_lines, in_one_line, to_json, with_line_breaks
 
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 ANYTHING = st.text(st.characters(categories=None))
@@ -56,7 +56,7 @@ def test_what_nobody_sees_is_shown(text: str, shown: str) -> None:
 
 @pytest.mark.parametrize("text", ORDINARY)
 def test_ordinary_text_stays_as_it_is(text: str) -> None:
-    assert [show(text) for show in (in_one_line, in_lines, keeping_lines)] == [text] * 3
+    assert [show(text) for show in (in_one_line, in_lines, with_line_breaks)] == [text] * 3
 
 
 @given(ANYTHING)
@@ -70,15 +70,15 @@ def test_one_line_is_one_line_of_characters_that_are_seen(text: str) -> None:
 
 @given(st.text(st.characters(exclude_categories=("C", "Zl", "Zp"))))
 def test_what_is_seen_stays_as_it_is(text: str) -> None:
-    assert in_one_line(text) == in_lines(text) == keeping_lines(text) == text
+    assert in_one_line(text) == in_lines(text) == with_line_breaks(text) == text
 
 
 @given(ANYTHING)
 def test_no_line_but_the_first_can_pass_for_another(text: str) -> None:
     first, *others = in_lines(text).split("\n")
-    assert all(line.startswith(CONTINUED) for line in others)
-    lines = [first, *(line.removeprefix(CONTINUED) for line in others)]
-    assert lines == keeping_lines(text).split("\n")
+    assert all(line.startswith(CONTINUATION) for line in others)
+    lines = [first, *(line.removeprefix(CONTINUATION) for line in others)]
+    assert lines == with_line_breaks(text).split("\n")
     for line in lines:
         assert {category(c) for c in line if c != "\t"}.isdisjoint(HIDDEN)
     assert [*map(in_one_line, text.replace("\r\n", "\n").split("\n"))] == [
@@ -88,13 +88,13 @@ def test_no_line_but_the_first_can_pass_for_another(text: str) -> None:
 
 @given(ANYTHING)
 def test_lines_that_are_visible_stay_as_they_are(text: str) -> None:
-    shown = keeping_lines(text)
-    assert keeping_lines(shown) == shown
+    shown = with_line_breaks(text)
+    assert with_line_breaks(shown) == shown
 
 
 def test_a_windows_line_end_is_one_line_end() -> None:
-    assert in_lines("a\r\nb\rc") == f"a\n{CONTINUED}b\\rc"
-    assert keeping_lines("a\r\nb\rc") == "a\nb\\rc"
+    assert in_lines("a\r\nb\rc") == f"a\n{CONTINUATION}b\\rc"
+    assert with_line_breaks("a\r\nb\rc") == "a\nb\\rc"
 
 
 @given(

@@ -198,7 +198,7 @@ def of_views(views: Iterable[AppView]) -> Iterator[Check]:
 def of_refused_trial(sql: str, role: str, problem: Problem) -> Check:
     """Why the server refused *sql* to *role*, although the catalog has its privileges."""
     refused = of_refusal(TABLES, problem)
-    level = refused.level if problem.server.lacks_right else "warning"
+    level = refused.level if problem.server.lacks_privilege else "warning"
     return refused._replace(level=level, found=f"{role} cannot {sql}: {refused.found}")
 
 

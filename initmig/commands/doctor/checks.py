@@ -6,7 +6,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from initmig.config.dsn import mask_secrets
-from initmig.core.causes import cause_of, is_canceled, is_spoiled
+from initmig.core.causes import cause_of, is_cancellation, is_contention
 from initmig.core.durations import counted
 from initmig.core.errors import DatabaseRefused
 
@@ -40,7 +40,7 @@ class Check(NamedTuple):
 def of_refusal(subject: str, problem: Problem) -> Check:
     """What the server, or the pooler before it, refused."""
     sqlstate = problem.server.sqlstate
-    if is_spoiled(sqlstate) or is_canceled(sqlstate):  # it tells nothing of rights
+    if is_contention(sqlstate) or is_cancellation(sqlstate):  # it tells nothing of rights
         return Check(
             subject,
             "warning",

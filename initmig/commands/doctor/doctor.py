@@ -39,7 +39,7 @@ from initmig.core.home import LOCK
 from initmig.history import store, trust
 from initmig.history.location import columns_of, home_of
 from initmig.locking.lock import open_transaction, yoyo_holder
-from initmig.locking.queue import ask_facts, holder_of
+from initmig.locking.queue import holder_of, server_facts
 from initmig.migrations import planning
 from initmig.postgres import LoginRefused, StatementFailed
 from initmig.reporting.logs import event_words
@@ -114,15 +114,15 @@ def _examine(session: Session, run: Run, wall: Callable[[], float]) -> Iterator[
     yield server_checks.of_tls(server)
     yield server_checks.of_clock(queries.ask_clock(session, wall))
     yield server_checks.of_writing(server)
-    pooled = ask_facts(session).pooled
+    pooled = server_facts(session).pooled
     yield from server_checks.of_timeouts(server, queries.ask_timeouts(session), pooled=pooled)
     settings, commits = queries.ask_settings(session, server), queries.ask_commits(session)
     yield from server_checks.of_settings(server, settings, commits)
     yield from of_expiry("login", server.login, queries.ask_expiry(session))
     yield from server_checks.of_limits(server, queries.ask_limits(session))
     left_out: list[tuple[str, str, str]] = []
-    session.tell_left_out(lambda *each: left_out.append(each))
-    session.limit()
+    session.set_left_out_handler(lambda *each: left_out.append(each))
+    session.apply_own_timeouts()
     yield from starmap(server_checks.of_left_out, left_out)
     try:
         # the rights are tried also where transactions are read-only by default
@@ -238,7 +238,7 @@ def _look_for_outsiders(session: Session, server: Server, worker: Worker) -> Ite
 def _look_for_others(session: Session) -> Iterator[Check]:
     """Who has the migration lock; who may not look has been told so by then."""
     with trial(session):
-        holder = holder_of(session, ask_facts(session).key, 0)
+        holder = holder_of(session, server_facts(session).key, 0)
     yoyo = None
     with suppress(DatabaseRefused), trial(session):
         home = home_of(session)

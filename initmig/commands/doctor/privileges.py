@@ -30,7 +30,7 @@ def of_role(server: Server, worker: Worker) -> Check:
 def of_refused_role(server: Server, role: str, problem: Problem) -> Check:
     """Why the user that logged in cannot work as *role*."""
     refused = of_refusal("role", problem)
-    if not problem.server.lacks_right:
+    if not problem.server.lacks_privilege:
         return refused._replace(hint="create the role, or correct --role")
     options = " WITH SET TRUE" if server.major >= 16 else ""
     return refused._replace(
@@ -92,7 +92,7 @@ def of_table(schema: Schema, worker: Worker, verb: str, problem: Problem) -> Che
 def of_history(tables: Sequence[Found], worker: Worker, problem: Problem) -> Check:
     """Why the role cannot keep the history in *tables*, those that are there."""
     refused = of_refusal("history", problem)
-    if not problem.server.lacks_right or not tables:
+    if not problem.server.lacks_privilege or not tables:
         return refused
     names = ", ".join(table.name for table in tables)
     owners = " and ".join(sorted({table.owner for table in tables}))

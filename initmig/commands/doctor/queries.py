@@ -19,7 +19,7 @@ from initmig.commands.doctor.facts import (
 from initmig.core.home import own_table
 from initmig.history.location import SEARCH_PATH, history_tables, home_of
 from initmig.postgres import quote_literal
-from initmig.postgres.origins import setter_of
+from initmig.postgres.setting_sources import setting_source
 from initmig.sql.requirements import Creates, Fills, Uses
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def ask_timeouts(session: Session) -> tuple[Timeout, ...]:
 def ask_settings(session: Session, server: Server) -> tuple[Setting, ...]:
     """Those of the session that a migration may fail by."""
     return tuple(
-        Setting(name, value, source, setter_of(source, server.login, server.database))
+        Setting(name, value, source, setting_source(source, server.login, server.database))
         for name, value, source in session.query(_SETTINGS)
     )
 

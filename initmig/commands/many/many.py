@@ -29,11 +29,11 @@ from initmig.core.events import (
     StoppedBySignal,
     TargetsFinished,
 )
-from initmig.core.forks import withhold
+from initmig.core.forks import close_in_children
 from initmig.core.model import Outcome
 from initmig.core.quoting import USER_SCHEMA
 from initmig.core.signals import Stopped, stoppable
-from initmig.postgres import quote_literal, unexpected
+from initmig.postgres import internal_error, quote_literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -244,7 +244,8 @@ def _start(
 def _serve(
     channel: socket.socket, targets: Sequence[Target], emit_for: Callable[[str], Emit]
 ) -> None:
-    withhold([channel])  # else the one that deals would not notice when this process is gone
+    # else the one that deals would not notice when this process is gone
+    close_in_children([channel])
     while number := channel.recv(4):
         target = targets[int.from_bytes(number, "big")]
         outcome = _attempt(target, emit_for(target.name))
@@ -275,7 +276,7 @@ def _attempt(target: Target, emit: Emit) -> Outcome:
         say(stopped)
         return outcome(stopped.exit_code, f"stopped by {stopped}")
     except Exception as error:  # noqa: BLE001 - the other targets are none the worse for it
-        failure = error if isinstance(error, InitmigError) else unexpected(error)
+        failure = error if isinstance(error, InitmigError) else internal_error(error)
         for problem in failure.problems:
             emit(Failed(problem, failure.exit_code))
         return outcome(failure.exit_code, mask_secrets(str(failure)))

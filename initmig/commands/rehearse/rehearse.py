@@ -12,12 +12,12 @@ from initmig.commands.rehearse.impact import Rehearsal, Rehearsed, StatementImpa
 from initmig.commands.rehearse.observation import Observer
 from initmig.commands.rehearse.shared_transaction import Failure, only_here
 from initmig.commands.writer import get_ready, load, read_and_plan, refuse_leftovers
-from initmig.core.causes import is_canceled, is_spoiled
+from initmig.core.causes import is_cancellation, is_contention
 from initmig.core.errors import DatabaseRefused, MigrationFailed
 from initmig.core.events import AppliedElsewhere
 from initmig.core.model import HOOK
 from initmig.engine.backend import create_lock_table
-from initmig.engine.executor import named, naming_blockers, watched_backend
+from initmig.engine.executor import monitored_backend, named, naming_blockers
 from initmig.locking.lock import lock_for_rehearsal
 from initmig.locking.queue import Queue
 from initmig.migrations import planning
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from initmig.core.model import Migration
     from initmig.engine import Backend
     from initmig.engine.non_transactional import Part
-    from initmig.locking.blockers import Watch
+    from initmig.locking.blockers import StatementMonitor
     from initmig.postgres import Session
 
 _SYNTAX_ERROR = "42601"
@@ -75,7 +75,7 @@ def rehearse(session: Session, run: Run) -> Rehearsal:
             run.emit(AppliedElsewhere(run.seconds()))
             return Rehearsal(())
         with (
-            watched_backend(session, held, limits=limits, emit=run.emit) as (backend, watch),
+            monitored_backend(session, held, limits=limits, emit=run.emit) as (backend, monitor),
             backend.rehearsal_transaction(),
         ):
             with _held_up_is_no_refusal():
@@ -83,7 +83,7 @@ def rehearse(session: Session, run: Run) -> Rehearsal:
                 plan = _planned(session, run, loaded)
             refuse_leftovers(session, plan)
             in_one = run.config.transaction == "all"
-            rehearsal = _Rehearsing(backend, watch, in_one=in_one).of(plan)
+            rehearsal = _Rehearsing(backend, monitor, in_one=in_one).of(plan)
             if rehearsal.failure and loaded.nothing_applied:
                 problems = rehearsal.failure.problems
                 rehearsal.failure.problems = tuple(map(planning.with_baseline, problems))
@@ -100,7 +100,7 @@ def _held_up_is_no_refusal() -> Iterator[None]:
         yield
     except (DatabaseRefused, StatementFailed) as error:
         sqlstate = error.problems[0].server.sqlstate
-        if not (is_spoiled(sqlstate) or is_canceled(sqlstate)):
+        if not (is_contention(sqlstate) or is_cancellation(sqlstate)):
             raise
         raise NoAnswer(
             "no-answer",
@@ -122,9 +122,9 @@ class _Rehearsing:
     *in_one* says that `migrate` would run them in one transaction, too.
     """
 
-    def __init__(self, backend: Backend, watch: Watch, *, in_one: bool) -> None:
+    def __init__(self, backend: Backend, monitor: StatementMonitor, *, in_one: bool) -> None:
         self._backend = backend
-        self._watch = watch
+        self._monitor = monitor
         self._in_one = in_one
         home = backend.home
         history = (home.history, home.log, home.version, home.lock, home.own)
@@ -193,10 +193,10 @@ class _Rehearsing:
         return WhyNot("depends-on-not-rehearsed", f"depends on {_left_out(missing)}")
 
     def _run(self, migration: Migration, done: list[StatementImpact]) -> None:
-        self._watch.works_on(migration.id)
+        self._monitor.start(migration.id)
         try:
             with (
-                naming_blockers(self._watch),
+                naming_blockers(self._monitor),
                 named(migration, _next_step),
                 self._backend.rehearsing(
                     migration.handle, mark=not _is_hook(migration), commits=self._commits
@@ -205,7 +205,7 @@ class _Rehearsing:
                 for statement in migration.handle.statements():
                     done.append(self._observed(statement))  # noqa: PERF401 - one may fail
         finally:
-            self._watch.rests()
+            self._monitor.stop()
 
     def _observed(self, statement: Part) -> StatementImpact:
         started = time.monotonic()
@@ -240,7 +240,8 @@ class _Rehearsing:
             is_first=self._is_first,
             is_python=not migration.file.is_sql,
             # behind a pooler a query guards the lock, but waits where the level is set
-            may_set_transaction=migration.handle.sets_isolation or self._backend.session.settled,
+            may_set_transaction=migration.handle.sets_isolation
+            or self._backend.session.is_dedicated,
         )
         return only_here(failure, self._look)
 
@@ -275,7 +276,12 @@ def _is_certain(error: MigrationFailed) -> bool:
     """Whether this is a failure whatever ran before, or did not."""
     sqlstate, cause = error.problems[0].server.sqlstate, error.__cause__
     never_runs = isinstance(cause, StatementFailed) and cause.routine == PREVENTING
-    return is_canceled(sqlstate) or is_spoiled(sqlstate) or sqlstate == _SYNTAX_ERROR or never_runs
+    return (
+        is_cancellation(sqlstate)
+        or is_contention(sqlstate)
+        or sqlstate == _SYNTAX_ERROR
+        or never_runs
+    )
 
 
 def _failed(migration: Migration, done: Sequence[StatementImpact]) -> str:
@@ -286,8 +292,8 @@ def _failed(migration: Migration, done: Sequence[StatementImpact]) -> str:
 
 
 def _next_step(_: Migration, sqlstate: str) -> str:
-    if is_canceled(sqlstate):
+    if is_cancellation(sqlstate):
         return "rolled back; raise --statement-timeout if it is too short"
-    if is_spoiled(sqlstate):
+    if is_contention(sqlstate):
         return "rolled back; rehearse again when the database is less busy, or raise --lock-timeout"
     return "rolled back; fix the migration and rehearse again"

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from initmig.core.errors import ConfigError
 from initmig.core.events import Listening, RequestAnswered, RequestFailed
-from initmig.core.forks import withhold
+from initmig.core.forks import close_in_children
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -76,8 +76,8 @@ def listening(address: Address, reply: Reply, emit: Emit) -> Iterator[None]:
     :raises ConfigError: it cannot listen on *address*
     """
     server = _listen(address, reply, emit)
-    withhold([server])
-    withhold(server.clients)
+    close_in_children([server])
+    close_in_children(server.clients)
     thread = Thread(target=server.serve, name="serve", daemon=True)
     try:
         thread.start()

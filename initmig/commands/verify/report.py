@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from initmig.core.visible import in_one_line, keeping_lines, to_json
+from initmig.core.visible import in_one_line, to_json, with_line_breaks
 from initmig.reporting.tables import blocks
 from initmig.reporting.terminal.layout import ID, WORDS, fitted
 from initmig.reporting.terminal.screen import PLAIN, Styled
@@ -39,7 +39,7 @@ def verdicts_text(
 
 def _difference(verdict: Verdict, width: int) -> Iterator[Line]:
     for each in verdict.difference:
-        text = keeping_lines(each)
+        text = with_line_breaks(each)
         yield from fitted(["  ", Styled(text, _DIFFERENCE_STYLES.get(each[:1], ""))], width, 6)
 
 

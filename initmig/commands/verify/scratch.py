@@ -77,7 +77,7 @@ def _on_given_server(run: Run) -> Iterator[Settings]:
     def create(session: Session) -> None:
         # no database is made in a transaction, nor with a SET LOCAL in one message; and a role that
         # does not exist ends it here, when there is nothing to drop
-        session.settle()
+        session.apply_session_settings()
         asked_for.append(name)
         _create(session, name)
 
@@ -94,7 +94,7 @@ def _create(session: Session, name: str) -> None:
         session.command(f"CREATE DATABASE {quote_identifier(name)}")
     except DatabaseRefused as error:
         server = error.problems[0].server
-        if not server.lacks_right:
+        if not server.lacks_privilege:
             raise
         raise DatabaseRefused(
             "missing-privilege",
@@ -110,7 +110,7 @@ def _drop(run: Run, name: str) -> None:
     try:
         session = postgres.connect(run.settings)
         try:
-            session.settle()
+            session.apply_session_settings()
             session.command(f"DROP DATABASE IF EXISTS {quote_identifier(name)} WITH (FORCE)")
         finally:
             session.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from initmig.core.records import TYPE_CHECKING
-from initmig.core.visible import CONTINUED
+from initmig.core.visible import CONTINUATION
 from initmig.reporting.terminal.layout import fitted
 from initmig.reporting.terminal.screen import Styled, is_a_terminal, obeys, screen_of, width_of
 
@@ -81,10 +81,12 @@ class Display:
 
 def _below(line: str, width: int) -> Iterable[Line]:
     """A *line* below the first one, as lines that fit."""
-    if line.startswith(CONTINUED):
+    if line.startswith(CONTINUATION):
         # the text of others is marked as such, in each of its lines
-        text = line.removeprefix(CONTINUED).replace("\t", "    ")
-        return [[CONTINUED, *part] for part in fitted([text], width and width - len(CONTINUED), 0)]
+        text = line.removeprefix(CONTINUATION).replace("\t", "    ")
+        return [
+            [CONTINUATION, *part] for part in fitted([text], width and width - len(CONTINUATION), 0)
+        ]
     if line.startswith(_BEFORE_CARET) and line.endswith("^"):
         return [[line[:-1], Styled("^", "red")]]
     label, colon, text = line.partition(": ")

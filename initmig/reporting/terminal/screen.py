@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from initmig.core.records import TYPE_CHECKING, Record
-from initmig.core.visible import Painted, keeping_lines
+from initmig.core.visible import SafeText, with_line_breaks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,14 +46,14 @@ class Screen(Record):
         """*lines* as one text, in colours if it shows them."""
         if not self.colour:
             return "\n".join("".join(line) for line in lines)
-        return Painted("\n".join("".join(map(_painted, line)) for line in lines))
+        return SafeText("\n".join("".join(map(_painted, line)) for line in lines))
 
 
 PLAIN = Screen()
 
 
 def _painted(piece: str) -> str:
-    text = keeping_lines(piece)
+    text = with_line_breaks(piece)
     if not isinstance(piece, Styled) or not piece.style or not text:
         return text
     return f"\x1b[{_CODES[piece.style]}m{text}{_RESET}"

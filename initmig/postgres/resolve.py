@@ -10,7 +10,7 @@ from initmig.config.dsn import mask_secrets, parse_dsn
 from initmig.core.errors import ConfigError
 from initmig.core.records import TYPE_CHECKING
 from initmig.postgres.libpq import ConnectFailed, LibpqConnection, find_libpq
-from initmig.postgres.parameters import CONNECT_TIMEOUT_SECONDS, RAW, Target, defaults
+from initmig.postgres.parameters import CONNECT_TIMEOUT_SECONDS, RAW, ResolvedSettings, defaults
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,13 +39,13 @@ _FILES = frozenset(
 )
 
 
-def ports_of(target: Target) -> str:
+def ports_of(resolved: ResolvedSettings) -> str:
     """One for all hosts, or one for each, separated by commas."""
-    asked = {"dbname": target.conninfo, **target.params, **_REFUSED_WITH_PORTS}
+    asked = {"dbname": resolved.conninfo, **resolved.params, **_REFUSED_WITH_PORTS}
     return _look_up(asked).get("port", "")
 
 
-def find_target(settings: Settings) -> Target:
+def resolve_settings(settings: Settings) -> ResolvedSettings:
     """What *settings* come to, for now: they may name files.
 
     :raises ConfigError: they are malformed, or name files that cannot be used
@@ -59,7 +59,7 @@ def find_target(settings: Settings) -> Target:
         if "user" not in given:
             _look_up({"dbname": conninfo, **_REFUSED_WITH_PORTS}, needs_user=True)
     except ConnectFailed as failed:
-        from initmig.postgres.refusals import malformed
+        from initmig.postgres.connect_errors import malformed
 
         raise malformed(str(failed), conninfo) from None
     del given["port"]
@@ -80,7 +80,7 @@ def find_target(settings: Settings) -> Target:
         client_files.refuse_unusable(given)
         instead, ignored = client_files.ignored(given, has_password=has_password)
         params |= instead
-    return Target(conninfo, given, params, _seconds(given), ignored)
+    return ResolvedSettings(conninfo, given, params, _seconds(given), ignored)
 
 
 def _look_up(params: Mapping[str, str], *, needs_user: bool = False) -> dict[str, str]:

@@ -8,7 +8,7 @@ _STEPS = (1, 3, 6, 12, 30)
 """In units of the first interval: 10 s, 30 s, 1 min, 2 min, 5 min; then every 5 min."""
 
 
-class Rhythm:
+class ReportSchedule:
     """The more seldom, the longer it takes; sooner where something changes."""
 
     def __init__(self, first: float = FIRST_SECONDS, *, grows: bool = True) -> None:
@@ -32,7 +32,7 @@ class Rhythm:
             return False
         return elapsed - self._told >= min(max(self.first, elapsed / 10), 6 * self.first)
 
-    def told(self, elapsed: float, about: object) -> None:
+    def reported(self, elapsed: float, about: object) -> None:
         """Note that it was reported."""
         self._told, self._about = elapsed, about
         if self._grows:

@@ -28,7 +28,7 @@ _SOURCES = {
 }
 
 
-def origin_of(name: str, query: Callable[[str], list[tuple[Any, ...]]]) -> str:
+def setting_hint(name: str, query: Callable[[str], list[tuple[Any, ...]]]) -> str:
     """Where the setting *name* comes from, and what to do; *query* is that of a new session."""
     [(value, is_off, source, role, database)] = query(_SETTING.format(name=quote_literal(name)))
     if is_off:
@@ -36,10 +36,10 @@ def origin_of(name: str, query: Callable[[str], list[tuple[Any, ...]]]) -> str:
             f"do not set {name} in the migration, or set it to 0: it is off in a new session, so"
             " the migration itself sets it"
         )
-    by = setter_of(source, role, database)
+    by = setting_source(source, role, database)
     return f"raise {name} or set it to 0: it is {value}, set by {by}"
 
 
-def setter_of(source: str, role: str, database: str) -> str:
+def setting_source(source: str, role: str, database: str) -> str:
     """What *source*, as in ``pg_settings``, means for a session of *role* in *database*."""
     return _SOURCES.get(source, source).format(role=role, database=database)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from initmig.postgres.errors import OddAnswer
+from initmig.postgres.errors import UnexpectedAnswer
 
 _MOST_BYTES = 64 << 20
 """What the process may grow by for one answer to initmig: 200,000 long ids take half of it."""
@@ -13,7 +13,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _STATM = "/proc/self/statm"
 
 
-class Growth:
+class MemoryLimit:
     """Notices an answer that grows too large; what has no time limit is the user's own, and may.
 
     libpq makes room for a message as soon as it knows its length, and then reads as much of it as
@@ -26,14 +26,14 @@ class Growth:
         self._before: int | None = None
 
     def check(self) -> None:
-        """:raises OddAnswer: the answer is too large"""
+        """:raises UnexpectedAnswer: the answer is too large"""
         if not self._is_limited:
             return
         now = _size()
         if self._before is None:
             self._before = now
         if now - self._before > _MOST_BYTES:
-            raise OddAnswer(
+            raise UnexpectedAnswer(
                 "answer-too-large",
                 "the server's answer to one of initmig's own statements takes more than"
                 f" {_MOST_BYTES >> 20} MiB of memory",

@@ -7,17 +7,17 @@ https://wiki.postgresql.org/wiki/A_Guide_to_CVE-2018-1058:_Protect_Your_Search_P
 
 _SETTING = "initmig.search_path"
 
-USERS_PATH = f"pg_catalog.current_setting('{_SETTING}')"
-"""SQL for the user's search path, behind `SAVING`."""
+USER_PATH = f"pg_catalog.current_setting('{_SETTING}')"
+"""SQL for the user's search path, behind `SAVE_PATH`."""
 
-SAVING = (
+SAVE_PATH = (
     f"SELECT pg_catalog.set_config('{_SETTING}', pg_catalog.current_setting('search_path'), true);"
 )
 """The SQL that notes the user's search path, to the end of the transaction."""
 
 # pg_temp last, or a temporary table would go before one of the catalog.
-PINNING = f"{SAVING}SET LOCAL search_path = pg_catalog, pg_temp;"
+PIN_PATH = f"{SAVE_PATH}SET LOCAL search_path = pg_catalog, pg_temp;"
 """The SQL behind which names are PostgreSQL's own, to the end of the transaction."""
 
-RESTORING = f"SELECT pg_catalog.set_config('search_path', {USERS_PATH}, true)"
+RESTORE_PATH = f"SELECT pg_catalog.set_config('search_path', {USER_PATH}, true)"
 """The SQL that brings the user's search path back in the same transaction."""

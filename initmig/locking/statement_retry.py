@@ -24,8 +24,8 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 3.0
 
 
-class Patience:
-    """A `session.Patience` for one thing that is sent, and sent again, for *limit* seconds."""
+class StatementRetry:
+    """A `connection.RetryHandler` for one statement, which may take *limit* seconds in all."""
 
     def __init__(self, session: Session, limit: float, clock: Clock, emit: Emit) -> None:
         self._session = session
@@ -38,7 +38,7 @@ class Patience:
         self._longest_pause = _FIRST_PAUSE_SECONDS
 
     def look(self, sql: str, waited: float) -> None:
-        """As in `session.Patience`."""
+        """As in `connection.RetryHandler`."""
         try:
             seen = look_at(self._session, sql)
         except InitmigError:
@@ -50,9 +50,9 @@ class Patience:
         self._tell(self._doing, waited)
 
     def pause(self, error: InitmigError, waited: float) -> bool:
-        """As in `session.Patience`."""
+        """As in `connection.RetryHandler`."""
         cause = cause_of(error.problems[0].server.sqlstate)
-        if cause.kind not in ("others", "canceled"):
+        if cause.kind not in ("contention", "canceled"):
             return False
         self._doing = cause.name
         if waited >= self._limit:
@@ -64,7 +64,7 @@ class Patience:
         return True
 
     def give_up(self, error: InitmigError) -> InitmigError:
-        """As in `session.Patience`."""
+        """As in `connection.RetryHandler`."""
         words = f"no answer to one of initmig's own statements in {format_duration(self._limit)}"
         if self._doing:
             words += f": {self._doing}"

@@ -12,7 +12,7 @@ import re
 import stat
 
 from initmig.config.dsn import LIBPQ
-from initmig.core.causes import CONNECTING
+from initmig.core.causes import TRANSIENT_SQLSTATES
 from initmig.core.errors import ConfigError, DatabaseRefused, DatabaseUnavailable
 from initmig.core.records import TYPE_CHECKING
 from initmig.postgres.errors import NAME_PRIMARY, LoginRefused
@@ -195,7 +195,9 @@ def _by_sqlstates(sqlstates: Sequence[str] | None, params: Mapping[str, str]) ->
         return "not now"
     known = _ask_for_sqlstates(libpq, params) if sqlstates is None else sqlstates
     if known:
-        return "not now" if all(each.startswith(CONNECTING) for each in known) else "refused"
+        return (
+            "not now" if all(each.startswith(TRANSIENT_SQLSTATES) for each in known) else "refused"
+        )
     return _PINGS.get(ping(libpq, params), "not now")
 
 
