@@ -198,7 +198,7 @@ class _Rehearsing:
             with (
                 naming_blockers(self._monitor),
                 named(migration, _next_step),
-                self._backend.rehearsing(
+                self._backend.rehearse_one(
                     migration.handle, mark=not _is_hook(migration), commits=self._commits
                 ),
             ):
