@@ -6,7 +6,7 @@ They bring in the executor and the engine, and with them yoyo.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from initmig import engine
 from initmig.commands.context import (
@@ -34,6 +34,7 @@ from initmig.core.events import (
     YoyoLockRemoved,
 )
 from initmig.core.model import UNDOING
+from initmig.core.records import Record
 from initmig.engine.executor import Limits, locked_executor
 from initmig.history import intake, store
 from initmig.history.intake import refuse_other_place
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from initmig.postgres import Session
 
 
-class Loaded(NamedTuple):
+class Loaded(Record):
     """What was pending when that was read, and every hook, as code that can run."""
 
     pending: Sequence[Migration]

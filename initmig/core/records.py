@@ -3,6 +3,9 @@
 To type checkers they are NamedTuples. The real ones bring typing, re and enum with them, and have
 Python compile code for each class: together longer than a start with nothing to do takes from the
 first to the last byte on the wire (docs/explanation/benchmarks.md).
+
+They differ from NamedTuples in one way: records of two types are never equal, and a record never
+equals a bare tuple. Type checkers do not see this difference.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ else:
         __slots__ = ()
 
         def __init_subclass__(cls) -> None:
-            cls._fields = tuple(cls.__annotations__)
+            cls._fields = cls.__match_args__ = tuple(cls.__annotations__)
             cls._defaults = {name: vars(cls)[name] for name in cls._fields if name in vars(cls)}
             for index, name in enumerate(cls._fields):
                 setattr(cls, name, property(itemgetter(index)))
@@ -39,6 +42,14 @@ else:
             if len(values) > len(cls._fields):
                 raise TypeError(f"{cls.__name__} has {len(cls._fields)} fields")
             return tuple.__new__(cls, (*values, *(given[name] for name in rest)))
+
+        def __eq__(self, other):
+            return type(self) is type(other) and tuple.__eq__(self, other)
+
+        def __ne__(self, other):
+            return not self == other
+
+        __hash__ = tuple.__hash__
 
         _make = classmethod(tuple.__new__)
 

@@ -6,9 +6,10 @@ import re
 from collections import deque
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from initmig.core.errors import Place
+from initmig.core.records import Record
 from initmig.postgres import ClientFailed, StatementFailed
 from initmig.sql.lines import Lines, characters, offset_of
 from initmig.sql.scanner import copy_data, octets, spans, split
@@ -40,7 +41,7 @@ _TOO_LARGE_TO_SCAN = 1 << 20
 """So many bytes are not read only to say where the first statement is."""
 
 
-class Script(NamedTuple):
+class Script(Record):
     """SQL in a file, from the byte *start* to *end*."""
 
     lines: Lines

@@ -5,8 +5,8 @@ Only of statements that cannot run in a transaction, so that no record can tell.
 
 import time
 from collections.abc import Collection, Iterator
-from typing import NamedTuple
 
+from initmig.core.records import Record
 from initmig.postgres import Session, quote_literal
 from initmig.sql.statements import (
     CreateIndex,
@@ -73,7 +73,7 @@ _NETWORK_SECONDS = 1.0
 _BRIEF_SECONDS = 1.0
 
 
-class _Index(NamedTuple):
+class _Index(Record):
     oid: int
     name: str
     valid: bool

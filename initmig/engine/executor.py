@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from initmig.core.causes import cause_of, is_cancellation, is_contention
 from initmig.core.errors import InitmigError, MigrationFailed, Place
@@ -18,6 +18,7 @@ from initmig.core.events import (
 )
 from initmig.core.identity import current_identity
 from initmig.core.model import HOOK
+from initmig.core.records import Record
 from initmig.core.report_schedule import ReportSchedule
 from initmig.engine.backend import Backend, create_lock_table
 from initmig.history import store
@@ -53,7 +54,7 @@ _LOOK_UP_SECONDS = 1.0
 """A signal has to end a run in less than five."""
 
 
-class Limits(NamedTuple):
+class Limits(Record):
     """How long to wait and to run (seconds, 0 for no limit), and how often to try again."""
 
     queue_timeout: float

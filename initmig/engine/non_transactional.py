@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from initmig.core.errors import MigrationFailed
 from initmig.core.events import LeftOverRemoved, MigrationResumed, PartFoundDone
 from initmig.core.model import UNDOING
+from initmig.core.records import Record
 from initmig.engine import catalog
 from initmig.engine.batch import Script
 from initmig.engine.journal import Journal
@@ -35,7 +36,7 @@ _COMMITS = "2D000"
 _SYNTAX_ERROR = "42601"
 
 
-class Part(NamedTuple):
+class Part(Record):
     """What the journal counts as one: a statement, BEGIN to COMMIT, a step in Python."""
 
     run: Callable[[Backend], None]

@@ -6,12 +6,13 @@ docs/how-to/psycopg2.md lists what to write instead. https://www.psycopg.org/psy
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+from initmig.core.records import Record
 
 _PAGE = "docs/how-to/psycopg2.md"
 
 
-class _Hint(NamedTuple):
+class _Hint(Record):
     error: str
     """The name of the exception's class, or the SQLSTATE, as a regular expression."""
     message: str

@@ -7,12 +7,13 @@ import re
 import threading
 import time
 from contextlib import ExitStack, closing, contextmanager
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 from initmig.core.durations import format_duration
 from initmig.core.errors import InitmigError, Place
 from initmig.core.events import NotWatched, StatementRunning
 from initmig.core.forks import CONNECT_LOCK
+from initmig.core.records import Record
 from initmig.core.report_schedule import ReportSchedule
 from initmig.locking.queue import describe_wait
 from initmig.postgres import checking_answers, quote_literal
@@ -116,7 +117,7 @@ class _Work:
         """What *at* has said: in a large file that takes its time."""
 
 
-class _Blocker(NamedTuple):
+class _Blocker(Record):
     """A process that is in the way, as pg_stat_activity shows it to this role."""
 
     pid: int
@@ -291,7 +292,7 @@ def _numbers(work: _Work) -> tuple[str, int]:
     return place.path, place.line
 
 
-class Seen(NamedTuple):
+class Seen(Record):
     """What a server process was doing."""
 
     busy: bool

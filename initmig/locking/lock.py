@@ -6,7 +6,7 @@ Both are polled. See docs/explanation/locking.md.
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from initmig.core.causes import LOCK_LOST
 from initmig.core.errors import DatabaseRefused, DatabaseUnavailable, InitmigError
@@ -18,6 +18,7 @@ from initmig.core.events import (
     WaitingInQueue,
 )
 from initmig.core.home import LOCK
+from initmig.core.records import Record
 from initmig.history import trust
 from initmig.history.location import columns_of, home_of, trusted_home
 from initmig.locking.queue import Queue, SessionLock, check_writable, holder_of
@@ -59,7 +60,7 @@ BEGIN
 END"""
 
 
-class HeldLock(NamedTuple):
+class HeldLock(Record):
     """How this process holds the migration lock."""
 
     pid: int

@@ -9,7 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 from psycopg import pq
@@ -20,6 +20,7 @@ from psycopg.rows import tuple_row
 from psycopg.waiting import Ready, Wait
 
 from initmig.core.errors import ConfigError, InitmigError, ServerMessage
+from initmig.core.records import Record
 from initmig.core.signals import callback
 from initmig.postgres.cursors import (
     Cursor,
@@ -542,7 +543,7 @@ def _failed(error: psycopg.Error) -> ConnectFailed:
     return failed
 
 
-class Sample(NamedTuple):
+class Sample(Record):
     """The first rows of a result."""
 
     columns: tuple[str, ...]
@@ -576,7 +577,7 @@ class _FirstRows:
         return tuple(name.decode(encoding) for name in names)
 
 
-class _Answer(NamedTuple):
+class _Answer(Record):
     """What the server answered to one message."""
 
     last: pq.abc.PGresult

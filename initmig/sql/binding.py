@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from initmig.core.records import Record
 from initmig.sql.statements import nodes, trees
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _LONGEST = 1 << 16
 """What is longer is not parsed: so much memory is worth no second look."""
 
 
-class _Read(NamedTuple):
+class _Read(Record):
     """What the parser says about the parameters of a text."""
 
     takes: bool = True

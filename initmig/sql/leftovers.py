@@ -6,8 +6,9 @@ What a function, a procedure or a DO block does is not to be read here.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from initmig.core.records import Record
 from initmig.sql.statements import Node, nodes, read_each
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _OF_THE_TRANSACTION = {
 _WORDS = {"": "a setting", "all": "all settings"}
 
 
-class Leaves(NamedTuple):
+class Leaves(Record):
     """Something stays in the session."""
 
     kind: str
@@ -44,7 +45,7 @@ class Leaves(NamedTuple):
     until_commit: bool = False
 
 
-class Removes(NamedTuple):
+class Removes(Record):
     """Something of the *kind* is gone: what has this *key*, or without one all of the kind."""
 
     kind: str

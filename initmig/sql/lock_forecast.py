@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from initmig.core.records import Record
 from initmig.sql.advice import advice_on
 from initmig.sql.locks import strongest
 from initmig.sql.opaque import unseen_in
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _READING = ("ACCESS SHARE", "ROW SHARE")
 
 
-class Lock(NamedTuple):
+class Lock(Record):
     """A table, or a view, that is there before the plan runs, and the mode in which it is locked.
 
     Who locks an index holds up every query of its table: it counts as a lock of the table.
@@ -34,7 +35,7 @@ class Lock(NamedTuple):
     mode: str
 
 
-class Forecast(NamedTuple):
+class Forecast(Record):
     """What one statement will do to tables that are there before the migrations run."""
 
     place: Place
@@ -45,7 +46,7 @@ class Forecast(NamedTuple):
     """What the statement runs that may take further locks."""
 
 
-class Finding(NamedTuple):
+class Finding(Record):
     """What another tool says of the statement at a place of the file *path*, both from 1."""
 
     path: str

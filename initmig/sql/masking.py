@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from functools import cache
 from itertools import islice, pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from initmig.core.records import Record
 from initmig.sql.scanner import BETWEEN, extents, mentions, tokens
 
 if TYPE_CHECKING:
@@ -282,7 +283,7 @@ def _in_command(sql: str, start: int, end: int) -> Iterator[Span]:
         yield end - len(rest), end
 
 
-class _Statement(NamedTuple):
+class _Statement(Record):
     """A statement, as far as it is decided by more than one token."""
 
     sql: str

@@ -7,9 +7,10 @@ the table.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from initmig.core.quoting import quote_identifier
+from initmig.core.records import Record
 from initmig.sql.relations import Relations
 from initmig.sql.statements import nodes, read_each
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from initmig.sql.statements import Node
 
 
-class Missing(NamedTuple):
+class Missing(Record):
     """A *name* that means nothing where it is used."""
 
     place: Place
@@ -33,14 +34,14 @@ class Missing(NamedTuple):
     """Of the statement that dropped, renamed or moved it before; None where it was never there."""
 
 
-class _Reference(NamedTuple):
+class _Reference(Record):
     schema: str
     name: str
     location: int = 0
     """In bytes from the start of the statement."""
 
 
-class _Statement(NamedTuple):
+class _Statement(Record):
     """What there is to know of a statement."""
 
     kind: str

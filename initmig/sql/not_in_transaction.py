@@ -7,9 +7,10 @@ SUBSCRIPTION where the subscription has a slot.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from initmig.core.errors import Place
+from initmig.core.records import Record
 from initmig.sql.lines import Lines
 from initmig.sql.masking import mask_sql
 from initmig.sql.scanner import mentions
@@ -44,7 +45,7 @@ _COMMITS = "2D000"
 """invalid_transaction_termination: a procedure or DO block that commits by itself."""
 
 
-class Refused(NamedTuple):
+class Refused(Record):
     """A statement of the migration *id* that will fail because it is in a transaction."""
 
     id: str
@@ -54,7 +55,7 @@ class Refused(NamedTuple):
     next_step: str
 
 
-class _Statement(NamedTuple):
+class _Statement(Record):
     """A statement whose kind is known, from the byte *start* to *end* of its file or step."""
 
     lines: Lines

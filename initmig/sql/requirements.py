@@ -5,8 +5,9 @@ Only what PostgreSQL's parser tells: what a function, a DO block or EXECUTE does
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
+from initmig.core.records import Record
 from initmig.sql.statements import nodes, read_each
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ Right = Literal[
 CREATE in the schema is needed too."""
 
 
-class Relation(NamedTuple):
+class Relation(Record):
     """The name of a table, a view, an index or a sequence, as in the catalog."""
 
     schema: str
@@ -31,7 +32,7 @@ class Relation(NamedTuple):
     name: str
 
 
-class Uses(NamedTuple):
+class Uses(Record):
     """A statement that wants a *right* to a relation, if that exists; *action* is what it does."""
 
     relation: Relation
@@ -39,19 +40,19 @@ class Uses(NamedTuple):
     action: str
 
 
-class Makes(NamedTuple):
+class Makes(Record):
     """A statement after which there is a relation of the migration's own."""
 
     relation: Relation
 
 
-class Fills(NamedTuple):
+class Fills(Record):
     """A statement that makes something in a *schema* that it names."""
 
     schema: str
 
 
-class Creates(NamedTuple):
+class Creates(Record):
     """CREATE of something that is not in a schema; *version* is an extension's, if it is named."""
 
     what: Literal["extension", "schema", "database", "role"]
@@ -59,14 +60,14 @@ class Creates(NamedTuple):
     version: str = ""
 
 
-class Requires(NamedTuple):
+class Requires(Record):
     """A statement that is known from a *major* version of the server on."""
 
     what: str
     major: int
 
 
-class Obscures(NamedTuple):
+class Obscures(Record):
     """A statement after which names and rights are others', as SET ROLE."""
 
     setting: str
@@ -76,7 +77,7 @@ class Obscures(NamedTuple):
 Need = Uses | Makes | Fills | Creates | Requires | Obscures
 
 
-class Stated(NamedTuple):
+class Stated(Record):
     """A need of a statement, which begins at the byte *start* of a step in the file *path*."""
 
     path: str

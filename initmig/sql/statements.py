@@ -8,8 +8,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+from initmig.core.records import Record
 from initmig.sql.lines import Lines, offset_of
 from initmig.sql.masking import secret_values, without_values
 from initmig.sql.scanner import copy_data, octets, spans
@@ -27,7 +28,7 @@ Node = dict[str, Any]
 """A tree, or a part of one, as the parser gives it."""
 
 
-class CreateIndex(NamedTuple):
+class CreateIndex(Record):
     """CREATE INDEX; *name* is as in the catalog, or empty, *table* is quoted."""
 
     name: str
@@ -35,49 +36,49 @@ class CreateIndex(NamedTuple):
     concurrently: bool
 
 
-class DropIndexConcurrently(NamedTuple):
+class DropIndexConcurrently(Record):
     """DROP INDEX CONCURRENTLY; *names* are quoted."""
 
     names: tuple[str, ...]
 
 
-class ReindexConcurrently(NamedTuple):
+class ReindexConcurrently(Record):
     """REINDEX CONCURRENTLY; *name* is quoted, and empty for the database connected to."""
 
     what: Literal["index", "table", "schema", "database"]
     name: str
 
 
-class DetachConcurrently(NamedTuple):
+class DetachConcurrently(Record):
     """ALTER TABLE ... DETACH PARTITION ... CONCURRENTLY; both names are quoted."""
 
     table: str
     partition: str
 
 
-class Creates(NamedTuple):
+class Creates(Record):
     """CREATE of something that is not in the schemas; *name* is as in the catalog."""
 
     what: Literal["database", "tablespace", "subscription"]
     name: str
 
 
-class Drops(NamedTuple):
+class Drops(Record):
     """DROP of something that is not in the schemas; *name* is as in the catalog."""
 
     what: Literal["database", "tablespace", "subscription"]
     name: str
 
 
-class Alone(NamedTuple):
+class Alone(Record):
     """Anything else that the server refuses in a transaction block, as VACUUM."""
 
 
-class OpensBlock(NamedTuple):
+class OpensBlock(Record):
     """BEGIN, START TRANSACTION."""
 
 
-class EndsBlock(NamedTuple):
+class EndsBlock(Record):
     """COMMIT, END; or, without *commits*, ROLLBACK, ABORT, PREPARE TRANSACTION.
 
     With *chains* the next block begins at once.
@@ -87,11 +88,11 @@ class EndsBlock(NamedTuple):
     chains: bool = False
 
 
-class EndsItsBlocks(NamedTuple):
+class EndsItsBlocks(Record):
     """Several statements in one message, with transaction blocks that begin and end among them."""
 
 
-class SetsSession(NamedTuple):
+class SetsSession(Record):
     """SET, RESET, or SELECT set_config(), that outlasts the transaction.
 
     *name* is in lower case, or "all".
@@ -118,7 +119,7 @@ Kind = (
 _ALONE = DropIndexConcurrently | ReindexConcurrently | DetachConcurrently | Creates | Drops | Alone
 
 
-class Statement(NamedTuple):
+class Statement(Record):
     """One SQL statement, from its first token on, without its semicolon; offsets in bytes."""
 
     start: int
@@ -161,7 +162,7 @@ class Found(Sequence[tuple[int, int, "_T | None"]]):
         return self._starts[index], self._ends[index], self._what.get(index % len(self))
 
 
-class Reading(NamedTuple):
+class Reading(Record):
     """The statements of a text in order."""
 
     statements: tuple[Statement, ...]
@@ -251,7 +252,7 @@ class _Refused(Exception):
         self.offset = offset
 
 
-class Parsed(NamedTuple):
+class Parsed(Record):
     """One statement, by its offsets in bytes, and its tree; else why the parser has none."""
 
     start: int

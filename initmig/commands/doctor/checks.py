@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from initmig.config.dsn import mask_secrets
 from initmig.core.causes import cause_of, is_cancellation, is_contention
 from initmig.core.durations import counted
 from initmig.core.errors import DatabaseRefused
+from initmig.core.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,7 @@ _DAY = 86400.0
 _SOON_SECONDS = 14 * _DAY
 
 
-class Check(NamedTuple):
+class Check(Record):
     """One line of `doctor`: what was looked at, and what was *found*."""
 
     subject: str

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from initmig.core.records import Record
 
 
-class Server(NamedTuple):
+class Server(Record):
     """What the server says of itself and of the session, whoever asks."""
 
     version_number: int
@@ -27,7 +29,7 @@ class Server(NamedTuple):
         return self.version_number // 10000
 
 
-class Limit(NamedTuple):
+class Limit(Record):
     """A limit of connections that are *used* already, this one among them."""
 
     of: Literal["the server", "the role", "the database"]
@@ -35,7 +37,7 @@ class Limit(NamedTuple):
     used: int
 
 
-class Timeout(NamedTuple):
+class Timeout(Record):
     """A timeout that holds for the session, unless it is set for a transaction."""
 
     name: str
@@ -46,7 +48,7 @@ class Timeout(NamedTuple):
     """As in ``pg_settings``."""
 
 
-class Setting(NamedTuple):
+class Setting(Record):
     """A setting of the session that a migration may fail by."""
 
     name: str
@@ -57,7 +59,7 @@ class Setting(NamedTuple):
     """The same in words."""
 
 
-class Commits(NamedTuple):
+class Commits(Record):
     """What a COMMIT waits for."""
 
     names: str
@@ -68,7 +70,7 @@ class Commits(NamedTuple):
     """Those that are connected; where the role may know, those that confirm a COMMIT."""
 
 
-class Worker(NamedTuple):
+class Worker(Record):
     """The role that does the work, and what it may do in the database."""
 
     name: str
@@ -79,7 +81,7 @@ class Worker(NamedTuple):
     """Schemas and trusted extensions: CREATE on the database."""
 
 
-class Schema(NamedTuple):
+class Schema(Record):
     """A schema of the search path; *owner* is empty where it does not exist."""
 
     name: str
@@ -90,7 +92,7 @@ class Schema(NamedTuple):
     creatable: bool
 
 
-class Found(NamedTuple):
+class Found(Record):
     """A relation that a migration uses, and what the role may do with it."""
 
     name: str
@@ -109,7 +111,7 @@ class Found(NamedTuple):
     schema_creatable: bool
 
 
-class Extension(NamedTuple):
+class Extension(Record):
     """An extension that a migration creates, as the server knows it."""
 
     name: str
@@ -119,7 +121,7 @@ class Extension(NamedTuple):
     trusted: bool
 
 
-class AppRole(NamedTuple):
+class AppRole(Record):
     """The application's role, and what a login as it would meet in this database."""
 
     name: str
@@ -145,7 +147,7 @@ class AppRole(NamedTuple):
     """The role that its sessions switch to by themselves (ALTER ROLE ... SET role), unquoted."""
 
 
-class AppSchema(NamedTuple):
+class AppSchema(Record):
     """A schema that the application may have to use."""
 
     name: str
@@ -160,7 +162,7 @@ class AppSchema(NamedTuple):
     """Whether the role that migrates owns a table there."""
 
 
-class AppObject(NamedTuple):
+class AppObject(Record):
     """A table, view or sequence, and the privileges that the application needs on it."""
 
     name: str
@@ -179,7 +181,7 @@ class AppObject(NamedTuple):
     """Those that it has, but row security lets them reach no row."""
 
 
-class AppFunction(NamedTuple):
+class AppFunction(Record):
     """A function that the application may not execute, and what executes it for the application."""
 
     name: str
@@ -189,7 +191,7 @@ class AppFunction(NamedTuple):
     """In PostgreSQL's words."""
 
 
-class AppView(NamedTuple):
+class AppView(Record):
     """A view that fails, because *reader* lacks SELECT on a *table* that it reads."""
 
     name: str
@@ -199,7 +201,7 @@ class AppView(NamedTuple):
     """The view's owner, or the application for a view with security_invoker."""
 
 
-class PathSchema(NamedTuple):
+class PathSchema(Record):
     """A schema in which names of a migration, or of the history, are looked up."""
 
     key: str
@@ -212,7 +214,7 @@ class PathSchema(NamedTuple):
     """Whether it is ``$user`` of the search path."""
 
 
-class Grant(NamedTuple):
+class Grant(Record):
     """What lets a role do something with an object, whom initmig has no reason to trust."""
 
     kind: Literal["SCHEMA", "DATABASE", "TABLE"]
@@ -227,7 +229,7 @@ class Grant(NamedTuple):
     """Separated by commas."""
 
 
-class Connecting(NamedTuple):
+class Connecting(Record):
     """The roles that may log in to the database, and that initmig has no reason to trust."""
 
     roles: tuple[str, ...]

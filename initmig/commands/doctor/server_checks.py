@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from initmig.commands.doctor.checks import SUPERUSER, Check, or_superuser
 from initmig.core.durations import format_duration
 from initmig.core.errors import PlanError
+from initmig.core.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -138,7 +139,7 @@ _ENDING = {
 }
 
 
-class _Harm(NamedTuple):
+class _Harm(Record):
     """What a setting does to a migration."""
 
     level: Level

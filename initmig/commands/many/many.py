@@ -13,7 +13,7 @@ from collections import deque
 from contextlib import contextmanager, suppress
 from json import dumps, loads
 from selectors import EVENT_READ, PollSelector
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from initmig.commands import runner
 from initmig.commands.context import with_session, without_files
@@ -32,6 +32,7 @@ from initmig.core.events import (
 from initmig.core.forks import close_in_children
 from initmig.core.model import Outcome
 from initmig.core.quoting import USER_SCHEMA
+from initmig.core.records import Record
 from initmig.core.signals import Stopped, stoppable
 from initmig.postgres import internal_error, quote_literal
 
@@ -119,7 +120,7 @@ def _refuse_user(schema: str) -> None:
 # --- the process that deals the targets out ---
 
 
-class _Worker(NamedTuple):
+class _Worker(Record):
     """A process that migrates what it is given, and answers with the outcome."""
 
     pid: int

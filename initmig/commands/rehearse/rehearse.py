@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from initmig.commands.context import history_summary, is_pending, left_to_apply
 from initmig.commands.rehearse.backdating import Aging
@@ -16,6 +16,7 @@ from initmig.core.causes import is_cancellation, is_contention
 from initmig.core.errors import DatabaseRefused, MigrationFailed
 from initmig.core.events import AppliedElsewhere
 from initmig.core.model import HOOK
+from initmig.core.records import Record
 from initmig.engine.backend import create_lock_table
 from initmig.engine.executor import monitored_backend, named, naming_blockers
 from initmig.locking.lock import lock_for_rehearsal
@@ -48,7 +49,7 @@ _AGED = (
 )
 
 
-class _Attempt(NamedTuple):
+class _Attempt(Record):
     """One run of a migration."""
 
     held: tuple[tuple[str, str], ...]

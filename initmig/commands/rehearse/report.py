@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from initmig.commands.rehearse.impact import TableImpact
 from initmig.config.dsn import mask_secrets
 from initmig.core.durations import counted, format_duration
+from initmig.core.records import Record
 from initmig.core.visible import in_lines, to_json
 from initmig.reporting.markdown import code, prose, row
 from initmig.reporting.tables import table
@@ -32,7 +33,7 @@ _NOTHING = "nothing is pending"
 _LONGEST_SQL = 60
 
 
-class _Line(NamedTuple):
+class _Line(Record):
     """A statement, and what names it: its migration and its line."""
 
     name: str

@@ -9,10 +9,11 @@ made it.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from initmig.commands.rehearse.impact import WhyNot
 from initmig.core.quoting import quote_identifier, quote_literal
+from initmig.core.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -90,7 +91,7 @@ _NAMES = {
 """Where the names are that a migration may make of the time, by catalog."""
 
 
-class Failure(NamedTuple):
+class Failure(Record):
     """One migration's failure, after it was rolled back."""
 
     problem: Problem

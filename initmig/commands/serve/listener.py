@@ -19,11 +19,12 @@ from io import BytesIO
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from threading import Thread
 from traceback import format_exc
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from initmig.core.errors import ConfigError
 from initmig.core.events import Listening, RequestAnswered, RequestFailed
 from initmig.core.forks import close_in_children
+from initmig.core.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -52,7 +53,7 @@ _LONGEST_SHOWN = 200
 """Characters of a method or path, in the event."""
 
 
-class Answer(NamedTuple):
+class Answer(Record):
     """What a request gets."""
 
     status: HTTPStatus

@@ -9,7 +9,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from http import HTTPStatus
 from threading import Thread
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily
@@ -35,6 +35,7 @@ from initmig.core.events import (
     WaitingForYoyo,
     WaitingInQueue,
 )
+from initmig.core.records import Record
 from initmig.core.signals import Stopped
 from initmig.core.visible import in_lines
 from initmig.migrations.files import list_files
@@ -62,7 +63,7 @@ _MOST_SHOWN = 20
 _OUTCOMES = ("running", "applied", "applied_elsewhere", "nothing_pending")
 
 
-class State(NamedTuple):
+class State(Record):
     """All that answers are made of; replaced as a whole, so that none speaks of two moments."""
 
     begun: float
@@ -279,7 +280,7 @@ def exposition(state: State, now: float) -> bytes:
     return generate_latest(registry)
 
 
-class _Collector(NamedTuple):
+class _Collector(Record):
     state: State
     now: float
 

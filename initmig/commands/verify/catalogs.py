@@ -7,7 +7,9 @@ tests compare it with the catalogs of each version of PostgreSQL.
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+from initmig.core.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,7 +92,7 @@ The text between ``\\x02`` and ``\\x03`` is the digest of a secret: see `compari
 """
 
 
-class Acl(NamedTuple):
+class Acl(Record):
     """The privileges that a column holds."""
 
     column: str
@@ -102,7 +104,7 @@ class Acl(NamedTuple):
     """SQL condition for the rows to read."""
 
 
-class Source(NamedTuple):
+class Source(Record):
     """Rows of a catalog, each of which describes one object.
 
     A catalog can have several sources, and an object is described by several of them.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from difflib import ndiff
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
+
+from initmig.core.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +25,7 @@ _SECRET = re.compile("\x02(.*?)\x03")
 State = Literal["ok", "irreversible", "not restored", "failed", "not reached"]
 
 
-class Verdict(NamedTuple):
+class Verdict(Record):
     """What was found out about one migration, or hook, or about the way all down and up again."""
 
     id: str

@@ -10,9 +10,10 @@ import tempfile
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from initmig.core.errors import ConfigError
+from initmig.core.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +33,7 @@ class PostgresError(Exception):
     """A program of PostgreSQL is missing, out of reach, or failed."""
 
 
-class Account(NamedTuple):
+class Account(Record):
     """A user that may run PostgreSQL, which refuses to run as root."""
 
     uid: int
@@ -47,7 +48,7 @@ class Identity(TypedDict, total=False):
     extra_groups: Sequence[int]
 
 
-class Installation(NamedTuple):
+class Installation(Record):
     """The programs of PostgreSQL, and the account they run under (None: this process's)."""
 
     programs: Path

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from initmig.core.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -13,7 +15,7 @@ EVENTS = {4: "INSERT", 8: "DELETE", 16: "UPDATE", 32: "TRUNCATE"}
 """As pg_trigger.tgtype has them, and the parser."""
 
 
-class Relation(NamedTuple):
+class Relation(Record):
     """A table, view, index or sequence, by its names in the catalog."""
 
     id: int
@@ -40,7 +42,7 @@ class Relation(NamedTuple):
         return self.schema in _SYSTEM
 
 
-class ForeignKey(NamedTuple):
+class ForeignKey(Record):
     """A foreign key, by the ids of what it connects; that of a partition is one more."""
 
     id: int
@@ -58,7 +60,7 @@ class ForeignKey(NamedTuple):
     on_update: str
 
 
-class NotNullCheck(NamedTuple):
+class NotNullCheck(Record):
     """A constraint CHECK (column IS NOT NULL) that holds for what inherits from the table, too."""
 
     table: int
@@ -68,7 +70,7 @@ class NotNullCheck(NamedTuple):
     """Whether no row of the table breaks it: False after NOT VALID."""
 
 
-class Uses(NamedTuple):
+class Uses(Record):
     """What a view reads: a relation's *columns*, or all of it where there are none."""
 
     view: int
@@ -76,7 +78,7 @@ class Uses(NamedTuple):
     columns: tuple[str, ...]
 
 
-class Program(NamedTuple):
+class Program(Record):
     """A user's trigger, or a rule: what runs with a statement on the *table*, and is not seen."""
 
     table: int
@@ -88,7 +90,7 @@ class Program(NamedTuple):
     instead: bool
 
 
-class Inventory(NamedTuple):
+class Inventory(Record):
     """What the catalog has, at one moment."""
 
     path: tuple[str, ...] = ("public",)
