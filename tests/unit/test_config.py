@@ -411,20 +411,20 @@ def test_any_command_line_is_understood_or_refused_with_a_reason(argv: list[str]
 @pytest.mark.parametrize(
     ("text", "address"),
     [
-        ("127.0.0.1:8080", ("127.0.0.1", 8080)),
-        ("[::1]:8080", ("::1", 8080)),
-        ("0.0.0.0:65535", ("0.0.0.0", 65535)),
-        ("localhost:0", ("localhost", 0)),
-        (" :8080 ", ("", 8080)),
+        ("127.0.0.1:8080", Address("127.0.0.1", 8080)),
+        ("[::1]:8080", Address("::1", 8080)),
+        ("0.0.0.0:65535", Address("0.0.0.0", 65535)),
+        ("localhost:0", Address("localhost", 0)),
+        (" :8080 ", Address("", 8080)),
     ],
 )
-def test_an_address_to_listen_on_is_host_and_port(text: str, address: tuple[str, int]) -> None:
+def test_an_address_to_listen_on_is_host_and_port(text: str, address: Address) -> None:
     assert parse_config(["serve", "--listen", text], {}).listen == address
     assert parse_config(["serve"], {"INITMIG_LISTEN": text}).listen == address
 
 
 def test_serve_listens_on_this_host_alone_unless_told_otherwise() -> None:
-    assert parse_config(["serve"], {}).listen == ("127.0.0.1", 8080)
+    assert parse_config(["serve"], {}).listen == Address("127.0.0.1", 8080)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from yoyo.migrations import read_sql_migration
 
 from initmig.core.errors import ConfigError
 from initmig.migrations.files import list_files, parse_sql, read
+from initmig.sql.source import Header
 from tests.support.migrations import write
 
 READ_ALIKE = {
@@ -182,7 +183,7 @@ def test_a_directive_that_yoyo_does_not_read_is_reported(tmp_path: Path) -> None
 
     files = parse_sql(read(file))
 
-    assert files.header == (True, False, frozenset())
+    assert files.header == Header(True, False, frozenset())
     assert [(place.line, place.source) for place in files.ignored] == [
         (2, "-- transactional: false"),
         (4, "-- breaking: true"),

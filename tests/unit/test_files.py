@@ -6,6 +6,7 @@ import pytest
 from initmig.core.errors import ConfigError, Place, Problem
 from initmig.core.model import MigrationFile
 from initmig.migrations.files import checksum, dependencies, list_files, parse_sql, read
+from initmig.sql.source import Header
 from tests.support.migrations import write
 
 
@@ -136,7 +137,7 @@ def test_directives_are_found_behind_a_byte_order_mark_and_before_any_line_end(
     write(tmp_path, {"a.sql": mark + end.join(lines)})
     [file] = list_files([str(tmp_path)]).migrations
     files = parse_sql(read(file))
-    assert files.header == (False, True, frozenset({"b", "c"}))
+    assert files.header == Header(False, True, frozenset({"b", "c"}))
     assert files.apply == end.join(lines)
 
 
@@ -244,7 +245,7 @@ def test_a_directive_given_twice_is_refused(tmp_path: Path) -> None:
 def test_a_comment_with_a_colon_is_no_directive(tmp_path: Path) -> None:
     write(tmp_path, {"a.sql": "-- note: read this\n-- see: transaction\nSELECT 1;"})
     [file] = list_files([str(tmp_path)]).migrations
-    assert parse_sql(read(file)).header == (True, False, frozenset())
+    assert parse_sql(read(file)).header == Header(True, False, frozenset())
 
 
 def test_a_nul_character_is_placed(tmp_path: Path) -> None:
