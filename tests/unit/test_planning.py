@@ -164,6 +164,14 @@ def test_nothing_is_out_of_order_in_a_database_that_follows_the_files(
     assert planning.out_of_order(pending, ids_of(done), everything) == ()
 
 
+def test_a_file_that_is_not_the_one_begun_is_changed() -> None:
+    begun = migration("b", transactional=False)._replace(checksum="2")
+    for checksum, events in (("1", [Changed("b", "m/b.sql")]), ("2", [])):
+        stopped = Unfinished("b", "apply", checksum, 0, None)
+        found = planning.changed_half_way([stopped], {"b": begun})
+        assert [finding.event for finding in found] == events
+
+
 def test_a_file_that_is_not_the_one_applied_is_changed() -> None:
     everything = listing("a", "b", "c", "d")
     records = (*applied("a", "b", checksum="1"), *applied("c"), *applied("x", checksum="1"))
