@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support.command import AT_ONCE, JSON
 from tests.support.databases import create_database
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
@@ -28,7 +29,7 @@ FILES = {
     "0002_b.py": "from yoyo import step\nstep('CREATE TABLE b ()', 'DROP TABLE b')",
 }
 LATIN_1 = os.fsdecode(b"caf\xe9")
-JSON = {"INITMIG_LOG_FORMAT": "json", "INITMIG_WAIT_TIMEOUT": "0"}
+JSON_AT_ONCE = JSON | AT_ONCE
 ENDS = {"LF": "\n", "CR LF": "\r\n", "blanks": " \t", "all of it": " \n\r\n "}
 
 
@@ -135,7 +136,7 @@ def test_bytes_that_are_not_utf8_are_refused(
 ) -> None:
     flags, env, code = case
     (folder.parent / "secret").write_bytes(b"postgresql://h/caf\xe9")
-    given = libpq_variables(database) | JSON | env
+    given = libpq_variables(database) | JSON_AT_ONCE | env
     result = initmig(
         argv,
         *(each.replace("{bad}", LATIN_1) for each in flags),
@@ -157,7 +158,7 @@ def test_more_of_them_are_refused_by_migrate(
     flags: list[str], code: int, initmig: Initmig, database: Database, folder: Path
 ) -> None:
     folder = write(folder, FILES)
-    result = initmig("migrate", *flags, url=database.url, folder=folder, env=JSON)
+    result = initmig("migrate", *flags, url=database.url, folder=folder, env=JSON_AT_ONCE)
     assert result.code == code
     assert_clean(result)
     assert database.tables() == set()
@@ -174,7 +175,7 @@ def test_a_nul_character_in_a_target_is_refused(
         *("migrate", f"--targets={folder.parent}/targets.toml"),
         url=database.url,
         folder=write(folder, FILES),
-        env=JSON,
+        env=JSON_AT_ONCE,
     )
     assert result.code == (0 if key == "name" else 2), result.err
     assert_clean(result)
@@ -185,7 +186,7 @@ def test_a_folder_and_files_of_ours_may_have_any_name(
 ) -> None:
     folder = write(folder / LATIN_1, FILES)
     outcome = folder / LATIN_1
-    env = JSON | {"INITMIG_TERMINATION_LOG": str(outcome)}
+    env = JSON_AT_ONCE | {"INITMIG_TERMINATION_LOG": str(outcome)}
     result = initmig("migrate", url=database.url, folder=folder, env=env)
     assert result.code == 0, result.err
     assert_clean(result)
@@ -226,7 +227,7 @@ def test_schemas_whose_names_are_not_utf8_are_refused(
         connection.execute("SET client_encoding = 'SQL_ASCII'")
         connection.execute(b'CREATE SCHEMA "caf\xe9"')
     write(folder, FILES)
-    result = initmig("migrate", "--each-schema=c%", url=raw.url, folder=folder, env=JSON)
+    result = initmig("migrate", "--each-schema=c%", url=raw.url, folder=folder, env=JSON_AT_ONCE)
     assert (result.code, result.events[-1]["sqlstate"]) == (4, "22021")
     assert initmig("migrate", url=raw.url, folder=folder).code == 0
     raw.drop(server)
@@ -258,7 +259,7 @@ def test_a_blocker_whose_name_is_not_utf8_is_named(
             *("migrate", "--lock-timeout=1s", "--lock-retries=0"),
             url=database.url,
             folder=write(folder, {"0001_a.sql": "ALTER TABLE t ADD c integer"}),
-            env=JSON,
+            env=JSON_AT_ONCE,
         )
         assert result.code == 1
         assert_clean(result)
@@ -290,7 +291,7 @@ def test_with_few_descriptors_all_targets_are_migrated_or_none(
         url=database.url,
         folder=write(folder, {kind: FILES[kind]}),
         prefix=limited(f"-n {descriptors}"),
-        env=JSON,
+        env=JSON_AT_ONCE,
     )
     assert_clean(result)
     told = [json.loads(line) for line in result.out.splitlines()]
@@ -311,7 +312,11 @@ def test_with_hardly_any_descriptor_one_database_is_migrated(
     argv: tuple[str, ...], initmig: Initmig, database: Database, folder: Path
 ) -> None:
     result = initmig(
-        *argv, url=database.url, folder=write(folder, FILES), prefix=limited("-n 6"), env=JSON
+        *argv,
+        url=database.url,
+        folder=write(folder, FILES),
+        prefix=limited("-n 6"),
+        env=JSON_AT_ONCE,
     )
     assert result.code == 0, result.err
     assert {"a", "b"} < database.tables()
@@ -337,7 +342,9 @@ def test_where_no_thread_can_be_started_a_migration_runs_unwatched(
     argv, code = case
     # one process, this one, and not a single thread beside it
     prefix = (*nameless_user, "prlimit", "--nproc=1")
-    result = initmig(*argv, url=database.url, folder=write(folder, FILES), prefix=prefix, env=JSON)
+    result = initmig(
+        *argv, url=database.url, folder=write(folder, FILES), prefix=prefix, env=JSON_AT_ONCE
+    )
     assert result.code == code, result.err
     assert_clean(result)
     events = [event["event"] for event in result.events]

@@ -4,7 +4,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from tests.support.command import Initmig
+from tests.support.command import JSON, Initmig
 from tests.support.databases import Database, DatabaseServer
 from tests.support.hosts import closed_port
 from tests.support.migrations import write
@@ -14,7 +14,6 @@ from tests.support.proxy import MakeProxy
 PROBE = "SECRET"
 """Every piece of each password here: any quoting of the rest leaves it as it is."""
 
-JSON = {"INITMIG_LOG_FORMAT": "json"}
 FAILING = {"0001_x.sql": "SELECT 1;\nSELECT missing;"}
 
 

@@ -13,6 +13,7 @@ from initmig.postgres import Settings
 from initmig.postgres.connecting import open_connection
 from tests.support.databases import WAIT_FOR_GATE, Database, create_database
 from tests.support.migrations import write
+from tests.support.processes import succeeded
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from dev.postgres import Server
     from tests.support.command import Initmig
-    from tests.support.processes import Result, Running
+    from tests.support.processes import Running
     from tests.support.servers import MakeServer, MakeStandby
 
 FIRST = {"0001_a.sql": "CREATE TABLE a ();", "0001_a.rollback.sql": "DROP TABLE a;"}
@@ -85,12 +86,6 @@ def wait_for_lock_timeout(database: Database, table: str) -> None:
     """Return once what is held up by a lock on *table* has given up for the time being."""
     for is_held_up in (True, False):
         wait_until(lambda: held_up(database, table) is is_held_up)  # noqa: B023 - called at once
-
-
-def succeeded(result: Result) -> Result:
-    assert result.code == 0, result.err
-    assert "Traceback" not in result.err
-    return result
 
 
 def assert_applied(database: Database, *ids: str) -> None:

@@ -12,9 +12,11 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
+from tests.support.command import JSON
 from tests.support.databases import ASLEEP, Database, create_database
 from tests.support.disks import SmallDisk, small_disk
 from tests.support.migrations import write
+from tests.support.processes import succeeded
 from tests.support.proxy import commits
 from tests.support.servers import debian_server
 from tests.support.waiting import wait_until
@@ -46,8 +48,6 @@ WHERE l.locktype = 'advisory' AND l.granted AND a.application_name = 'initmig'""
 
 # The same as a step in Python: between its messages the connection is idle in the transaction.
 IN_PYTHON = f'from yoyo import step\nstep("""{FILES["0002_b.sql"]}""")\n'
-
-JSON = {"INITMIG_LOG_FORMAT": "json"}
 
 
 def slower(seconds: float) -> str:
@@ -94,11 +94,6 @@ def schema(database: Database) -> dict[str, list[str]]:
         for table in database.tables()
         if not table.startswith(("_", "yoyo_"))
     }
-
-
-def succeeded(result: Result) -> Result:
-    assert result.code == 0, result.err
-    return result
 
 
 def applied_by(results: list[Result]) -> list[str]:
@@ -698,19 +693,11 @@ def test_run_goes_on_once_the_server_can_write_its_log_again(
     running = initmig.start(url=database.url, folder=folder)
     running.wait_for_line("the connection was lost")
     disk.resize(128)
-    wait_until(lambda: not server.is_running() or _answers(server))
+    wait_until(lambda: not server.is_running() or lets_in(server))
     if not server.is_running():
         server.start()
     succeeded(running.result())
     assert_converged(database)
-
-
-def _answers(server: Server) -> bool:
-    try:
-        psycopg.connect(server.url()).close()
-    except psycopg.OperationalError:
-        return False
-    return True
 
 
 # --- a standby takes over ---

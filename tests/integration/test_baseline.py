@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.command import JSON
 from tests.support.databases import ASLEEP, WAIT_FOR_GATE
 from tests.support.forking import Blow, Forking
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer
+from tests.support.processes import succeeded
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -42,7 +44,6 @@ EXISTING = "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (); INSERT INTO 
 BOOKKEEPING = {
     *("_initmig_migration", "_yoyo_log", "_yoyo_migration", "_yoyo_version", "yoyo_lock"),
 }
-JSON = {"INITMIG_LOG_FORMAT": "json", "INITMIG_LOG_LEVEL": "debug"}
 
 
 @pytest.fixture
@@ -51,11 +52,6 @@ def existing(database: Database, folder: Path) -> Database:
     database.execute(EXISTING)
     write(folder, FILES)
     return database
-
-
-def succeeded(result: Result) -> Result:
-    assert result.code == 0, result.err
-    return result
 
 
 def recorded(database: Database) -> list[str]:
@@ -126,7 +122,14 @@ def test_records_up_to_and_with_the_id_and_runs_nothing(
 def test_tells_what_it_will_record_before_it_takes_the_lock(
     existing: Database, initmig: Initmig, folder: Path
 ) -> None:
-    result = initmig("baseline", "--to=0002", url=existing.url, folder=folder, env=JSON)
+    result = initmig(
+        "baseline",
+        "--to=0002",
+        "--log-level=debug",
+        url=existing.url,
+        folder=folder,
+        env=JSON,
+    )
 
     assert names(result) == [
         "record_planned 0001_a",

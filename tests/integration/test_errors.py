@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.command import JSON
 from tests.support.migrations import write
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
     from tests.support.command import Initmig
     from tests.support.databases import Database
-
-JSON = {"INITMIG_LOG_FORMAT": "json"}
 
 
 class Failing:

@@ -11,6 +11,7 @@ from yoyo import get_backend, read_migrations
 
 from tests.support.command import Initmig
 from tests.support.migrations import write
+from tests.support.processes import succeeded
 from tests.support.yoyo import yoyo_url
 
 if TYPE_CHECKING:
@@ -124,11 +125,6 @@ class Made(NamedTuple):
 def forked(processes: Processes, fork: Fork) -> Initmig:
     """The command, without its start."""
     return Initmig(processes, fork)
-
-
-def succeeded(result: Result) -> Result:
-    assert result.code == 0, result.err
-    return result
 
 
 def made(database: Database, apply: Callable[[], None], undo: Callable[[], None]) -> Made:

@@ -15,6 +15,7 @@ from tests.support.databases import ASLEEP, WAIT_FOR_GATE, create_database
 from tests.support.dumps import pg_dump_for
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer
+from tests.support.processes import succeeded
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -108,11 +109,6 @@ FOLDERS: dict[str, dict[str, str]] = {
         "0002_u.rollback.sql": "DROP TABLE u",
     },
 }
-
-
-def succeeded(result: Result) -> Result:
-    assert result.code == 0, result.err
-    return result
 
 
 def told(result: Result) -> list[dict[str, Any]]:

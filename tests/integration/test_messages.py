@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from tests.support.command import JSON
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 ALL = ("migrate", "--transaction=all")
 EACH = ("migrate",)
 BACK = ("rollback", "--all")
-JSON = {"INITMIG_LOG_FORMAT": "json"}
 
 
 class Counting:

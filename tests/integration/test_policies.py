@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.command import JSON
 from tests.support.migrations import write
+from tests.support.processes import succeeded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,13 +18,6 @@ if TYPE_CHECKING:
     from tests.support.databases import Database
     from tests.support.processes import Result
     from tests.support.yoyo import Yoyo
-
-JSON = {"INITMIG_LOG_FORMAT": "json"}
-
-
-def succeeded(result: Result) -> Result:
-    assert result.code == 0, result.err
-    return result
 
 
 def named(result: Result, kind: str) -> list[str]:

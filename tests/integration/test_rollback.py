@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.command import JSON
 from tests.support.migrations import write
+from tests.support.processes import succeeded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,11 +31,6 @@ def tables(*names: str) -> dict[str, str | bytes]:
 THREE = ("0001_one", "0002_two", "0003_three")
 
 
-def succeeded(result: Result) -> Result:
-    assert result.code == 0, result.err
-    return result
-
-
 def applied(database: Database) -> list[str]:
     rows = database.query("SELECT migration_id FROM _yoyo_migration ORDER BY applied_at_utc")
     return [id for (id,) in rows]
@@ -42,9 +39,6 @@ def applied(database: Database) -> list[str]:
 def rolled_back(result: Result) -> list[str]:
     """The ids that the run says it rolled back, in its order."""
     return [event["id"] for event in result.events if event["event"] == "migration_rolled_back"]
-
-
-JSON = {"INITMIG_LOG_FORMAT": "json"}
 
 
 @pytest.mark.parametrize(

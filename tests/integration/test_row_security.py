@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.command import JSON
 from tests.support.databases import Database
 from tests.support.migrations import write
 
@@ -19,7 +20,6 @@ pytestmark = pytest.mark.any_version
 
 APPLIED = {"0001_a.sql": "CREATE TABLE a ()"}
 PENDING = {"0002_b.sql": "CREATE TABLE b ()"}
-JSON = {"INITMIG_LOG_FORMAT": "json"}
 ENABLE = "ALTER TABLE _yoyo_migration ENABLE ROW LEVEL SECURITY"
 FORCE = "ALTER TABLE _yoyo_migration FORCE ROW LEVEL SECURITY"
 SEE_ALL = "CREATE POLICY see_all ON _yoyo_migration FOR SELECT USING (true)"

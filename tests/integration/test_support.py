@@ -22,10 +22,9 @@ from tests.support.command import COMMAND, Initmig
 from tests.support.databases import Database, DatabaseServer, create_database
 from tests.support.hosts import closed_port, deaf_port
 from tests.support.migrations import write
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.support.processes import Processes
     from tests.support.proxy import MakeProxy, Message, Verdict
     from tests.support.servers import MakeServer, MakeStandby
@@ -42,13 +41,6 @@ with psycopg.connect(sys.argv[1], autocommit=True) as connection:
 
 def client(url: str, *statements: str) -> list[str]:
     return [sys.executable, "-c", CLIENT, url, *statements]
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def is_alive(pid: int) -> bool:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.command import JSON
 from tests.support.migrations import write
+from tests.support.processes import succeeded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,14 +22,8 @@ if TYPE_CHECKING:
         def __call__(self, *command: str, folder: Path) -> Result: ...
 
 
-JSON = {"INITMIG_LOG_FORMAT": "json"}
 LOOKING = (("wait", "--wait-timeout=0"), ("status", "--check"))
 COMMANDS = (("migrate",), *LOOKING)
-
-
-def succeeded(result: Result) -> Result:
-    assert result.code == 0, result.err
-    return result
 
 
 def errors_of(result: Result) -> list[str]:

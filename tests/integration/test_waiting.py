@@ -13,9 +13,11 @@ import pytest
 
 from initmig.core.errors import DatabaseUnavailable
 from initmig.postgres import Settings, connect
+from tests.support.command import AT_ONCE, JSON
 from tests.support.databases import Database, create_database
 from tests.support.hosts import closed_port, deaf_port
 from tests.support.migrations import write
+from tests.support.processes import succeeded
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -25,9 +27,6 @@ if TYPE_CHECKING:
     from tests.support.databases import DatabaseServer
     from tests.support.processes import Result
     from tests.support.servers import MakeServer, MakeStandby
-
-JSON = {"INITMIG_LOG_FORMAT": "json"}
-AT_ONCE = {"INITMIG_WAIT_TIMEOUT": "0"}
 
 
 @pytest.fixture
@@ -60,11 +59,6 @@ def refusal(url: str) -> str:
 def failure(result: Result) -> str:
     [event] = [event for event in result.events if event["event"] == "failed"]
     return str(event["message"])
-
-
-def succeeded(result: Result) -> Result:
-    assert result.code == 0, result.err
-    return result
 
 
 # --- nobody answers ---

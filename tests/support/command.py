@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 
 COMMAND = Path(sys.executable).with_name("initmig")
 
+# --- environments: combine them, e.g. `env=JSON | AT_ONCE` ---
+
+JSON = {"INITMIG_LOG_FORMAT": "json"}
+"""Makes each line of stderr a JSON object, for `Result.events`."""
+
+AT_ONCE = {"INITMIG_WAIT_TIMEOUT": "0"}
+"""Fails at once where the database cannot be reached."""
+
 
 class Options(TypedDict, total=False):
     """What surrounds the command: nothing else of this process's environment reaches it."""

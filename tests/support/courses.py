@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from yoyo.topologicalsort import topological_sort
-
 from tests.support.model import Half, Part, Record
+from tests.support.order import in_order_of_yoyo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -312,10 +311,9 @@ class StockYoyo(Course):
 
 
 def in_order(files: Sequence[File]) -> list[File]:
-    """*files*, sorted by name, as yoyo orders them."""
+    """*files* in the order in which yoyo applies them."""
     by_id = {file.id: file for file in files}
-    graph = {file.id: [file.depends] if file.depends else [] for file in files}
-    return [by_id[id] for id in topological_sort(by_id, graph)]
+    return [by_id[id] for id in in_order_of_yoyo({id: {by_id[id].depends} for id in by_id})]
 
 
 def changed_ids(state: State, image: Image) -> list[str]:

@@ -17,6 +17,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
 from urllib.parse import quote, urlsplit
 
+from tests.support.sockets import clients_of, shut
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
@@ -268,16 +270,14 @@ class FakeServer:
 
     def __exit__(self, *_: object) -> None:
         for each in (self._tcp, self._unix):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+            shut(each)
         os.unlink(self._path)  # the next one may get the same port
         with self._lock:
             links, sockets = list(self._links), list(self._sockets)
         for link in links:
             link.ended.set()
         for each in sockets:
-            _shut(each)
+            shut(each)
         for thread in self._threads:
             thread.join(10)
 
@@ -287,11 +287,7 @@ class FakeServer:
         thread.start()
 
     def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
+        for client in clients_of(listener):
             self.connections += 1
             link = Link(client)
             with self._lock:
@@ -311,7 +307,7 @@ class FakeServer:
         except (OSError, EOFError):
             pass
         finally:
-            _shut(client)
+            shut(client)
 
     def _answer(self, link: Link) -> None:
         while True:
@@ -344,19 +340,13 @@ class FakeServer:
                 else:
                     server.sendall(message(kind, body))
         finally:
-            _shut(server)
+            shut(server)
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:
     with suppress(OSError):
         while said := source.recv(64 * KIB):
             sink.sendall(said)
-
-
-def _shut(each: socket.socket) -> None:
-    with suppress(OSError):
-        each.shutdown(socket.SHUT_RDWR)
-    each.close()
 
 
 # --- modes ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tests.support.command import AT_ONCE, JSON
 from tests.support.migrations import write
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from tests.support.command import Initmig
     from tests.support.databases import Database
     from tests.support.processes import Result
-
-JSON = {"INITMIG_LOG_FORMAT": "json", "INITMIG_WAIT_TIMEOUT": "0"}
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "migrate": (),
@@ -42,7 +41,11 @@ class Image:
 
     def __call__(self, *arguments: str, **env: str) -> Result:
         return self._initmig(
-            *arguments, url=self.database.url, folder=self.folder, env=JSON | env, timeout=60
+            *arguments,
+            url=self.database.url,
+            folder=self.folder,
+            env=JSON | AT_ONCE | env,
+            timeout=60,
         )
 
     def errors(self, *arguments: str, code: int) -> list[dict[str, Any]]:

@@ -78,6 +78,13 @@ class Result:
         return [json.loads(line) for line in self.err.splitlines()]
 
 
+def succeeded(result: Result) -> Result:
+    """*result*, if its exit code is 0 and it logs no traceback. Raises AssertionError otherwise."""
+    assert result.code == 0, result.err
+    assert "Traceback" not in result.err
+    return result
+
+
 class Running:
     """A started process, whose output goes to files, so that it never blocks on a full pipe."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from dev.postgres import free_port
+from tests.support.sockets import clients_of, shut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,14 +188,14 @@ class Proxy:
         with self._lock:
             open_now, self._sockets = self._sockets, []
         for each in open_now:
-            _shut(each)
+            shut(each)
 
     def stop(self) -> None:
         """Refuse new connections, and keep the open ones."""
         if self._listener is None:
             return
         listener, self._listener = self._listener, None
-        _shut(listener)
+        shut(listener)
 
     def start(self) -> None:
         """Take connections, on the same port as before."""
@@ -232,11 +233,7 @@ class Proxy:
         return thread
 
     def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
+        for client in clients_of(listener):
             self._connections += 1
             with self._lock:
                 self._sockets.append(client)
@@ -283,7 +280,7 @@ class _Link:
         try:
             server = self._proxy._connect()
         except OSError:
-            _shut(client)
+            shut(client)
             return
         self._proxy._run(self._carry_answers, server)
         try:
@@ -327,8 +324,8 @@ class _Link:
             server.sendall(self._rewritten(message) if kind == "Q" else packet)
         elif verdict == "cut":
             self._unanswered.clear()
-            _shut(server)
-            _shut(self._client)
+            shut(server)
+            shut(self._client)
         return verdict != "cut"
 
     def _rewritten(self, message: Message) -> bytes:
@@ -344,8 +341,8 @@ class _Link:
         except (OSError, EOFError):
             pass
         finally:
-            _shut(self._client)
-            _shut(server)
+            shut(self._client)
+            shut(server)
 
     def _carry_answer(self, server: socket.socket) -> None:
         kind = _read(server, 1)
@@ -381,10 +378,3 @@ def _read(source: socket.socket, size: int) -> bytes:
 def _end_input(server: socket.socket) -> None:
     with suppress(OSError):
         server.shutdown(socket.SHUT_WR)
-
-
-def _shut(each: socket.socket) -> None:
-    # Closing alone does not wake a thread that waits for it.
-    with suppress(OSError):
-        each.shutdown(socket.SHUT_RDWR)
-    each.close()
