@@ -12,6 +12,7 @@ import pytest
 from tests.support.databases import create_database
 from tests.support.forking import Fork, Forking
 from tests.support.migrations import write
+from tests.support.statements import calls
 from tests.support.trials import Run, Trial
 from tests.support.waiting import wait_until
 
@@ -132,8 +133,8 @@ def test_two_waiters_in_the_queue_take_over_when_the_leader_is_killed(
 def holding_the_lock(messages: list[Message]) -> list[Message]:
     """Those that the leader sends while others have to wait."""
     queries = [message.query if message.type == "Q" else "" for message in messages]
-    taken = next(n for n, query in enumerate(queries) if "pg_try_advisory_lock" in query)
-    given = next(n for n, query in enumerate(queries) if "pg_advisory_unlock" in query)
+    taken = next(n for n, query in enumerate(queries) if calls(query, "pg_try_advisory_lock"))
+    given = max(n for n, query in enumerate(queries) if calls(query, "pg_advisory_unlock_all"))
     return messages[taken + 1 : given + 1]
 
 

@@ -17,8 +17,8 @@ from tests.support.databases import ASLEEP, Database, create_database
 from tests.support.disks import SmallDisk, small_disk
 from tests.support.migrations import write
 from tests.support.processes import succeeded
-from tests.support.proxy import commits
 from tests.support.servers import debian_server
+from tests.support.statements import commits
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:

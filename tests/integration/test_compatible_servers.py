@@ -16,6 +16,7 @@ from tests.support.databases import Database, create_database
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer
 from tests.support.servers import server_of
+from tests.support.statements import statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -139,13 +140,10 @@ def refusing(names: Sequence[str], refusal: Callable[[str, str], str]) -> Callab
     """What turns each SET of *names* into one that the server refuses."""
 
     def rewrite(query: str) -> str:
-        for name in names:
-            for verb in ("SET LOCAL", "SET"):
-                start = f"{verb} {name} = "
-                before, found, rest = query.partition(start)
-                while found:
-                    query = f"{before}{refusal(verb, name)}{rest[rest.index(';') :]}"
-                    before, found, rest = query.partition(start)
+        for each in statements(query):
+            verb, _, name = each.kind.rpartition(" ")
+            if verb.startswith("SET") and name in names:
+                query = query.replace(each.text, refusal(verb, name))
         return query
 
     return rewrite

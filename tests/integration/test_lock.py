@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from initmig.postgres.search_path import PIN_PATH
 from tests.support.databases import WAIT_FOR_GATE
 from tests.support.migrations import write
+from tests.support.statements import calls, reads
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -23,14 +23,16 @@ if TYPE_CHECKING:
     from tests.support.yoyo import Yoyo
 
 GATED = {"0001_gated.sql": f"CREATE TABLE once ();{WAIT_FOR_GATE}"}
-TAKE = "SELECT pg_try_advisory_lock"
-LOOK = "SELECT pg_try_advisory_xact_lock_shared"
+TAKES = (
+    "pg_advisory_lock",
+    "pg_advisory_xact_lock",
+    "pg_try_advisory_lock",
+    "pg_try_advisory_xact_lock",
+)
+"""PostgreSQL's functions that take an advisory lock for one session alone."""
 
-
-def asked(proxy: Proxy) -> list[str]:
-    """The queries, without what stands before most of initmig's own."""
-    return [query.removeprefix(PIN_PATH) for query in proxy.queries]
-
+LOOKS = ("pg_try_advisory_lock_shared", "pg_try_advisory_xact_lock_shared")
+"""Those that find out whether a session holds one, and do not wait."""
 
 FREE = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database ="
 FREE += " (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -114,8 +116,8 @@ def test_waiter_ends_with_the_leader_and_never_takes_the_lock(
     asks_again, leader_ended = threading.Event(), threading.Event()
 
     def before(message: Message) -> Verdict:
-        refused = any(query.startswith(TAKE) for query in asked(proxy))
-        if refused and b"string_agg(migration_id" in message.payload:
+        refused = any(calls(query, *TAKES) for query in proxy.queries)
+        if refused and message.type == "Q" and reads(message.query, "_yoyo_migration"):
             asks_again.set()
             leader_ended.wait(20)
         return "forward"
@@ -130,11 +132,7 @@ def test_waiter_ends_with_the_leader_and_never_takes_the_lock(
     assert result.code == 0
     assert "nothing to do: another migrator applied" in result.err
     proxy.wait_until_quiet()
-    assert [
-        query
-        for query in asked(proxy)
-        if query.startswith("SELECT pg_try_advisory") and LOOK not in query
-    ] == [next(query for query in asked(proxy) if query.startswith(TAKE))]
+    assert sum(calls(query, *TAKES) for query in proxy.queries) == 1
 
 
 def test_waiter_polls_and_never_blocks_in_the_server(
@@ -145,7 +143,7 @@ def test_waiter_polls_and_never_blocks_in_the_server(
     folder: Path,
 ) -> None:
     waiter = initmig.start(url=proxy.url(database.name), folder=folder)
-    wait_until(lambda: sum(LOOK in query for query in proxy.queries) > 3)
+    wait_until(lambda: sum(calls(query, *LOOKS) for query in proxy.queries) > 3)
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     in_transaction = (
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'initmig'"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.migrations import write
-from tests.support.proxy import commits
+from tests.support.statements import commits
 
 if TYPE_CHECKING:
     from pathlib import Path

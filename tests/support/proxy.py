@@ -54,11 +54,6 @@ class Message:
         return self.payload.rstrip(b"\0").decode()
 
 
-def commits(query: str) -> bool:
-    """Whether *query* is a message whose transaction initmig ends with a COMMIT."""
-    return query.endswith("COMMIT") or ";COMMIT;BEGIN;RESET" in query
-
-
 def _forward(_: Message) -> Verdict:
     return "forward"
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.support.forking import Blow, Forking
 from tests.support.migrations import write
+from tests.support.statements import reads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -165,4 +166,4 @@ class Trial:
 
 
 def _reads_history(message: Message) -> bool:
-    return message.type == "Q" and "coalesce(l.username" in message.query
+    return message.type == "Q" and reads(message.query, "_yoyo_migration", "_yoyo_log")
