@@ -156,6 +156,7 @@ def test_nor_does_one_that_is_started_elsewhere(
     wait_until(lambda: others(database) == 0)
     result = initmig("migrate", "--queue-timeout=20s", url=database.url, folder=folder, cwd=place)
     assert result.code == 0, result.err
+    assert "a" in database.tables()
 
 
 WAYS = {

@@ -158,6 +158,7 @@ def test_start_with_nothing_pending_works_in_statement_mode(
     with running_pgbouncer(server, pool_mode="statement") as bouncer:
         result = initmig(url=bouncer.url(database.name), folder=folder)
     assert result.code == 0, result.err
+    assert "nothing to do: 1 migration, all applied" in result.err
 
 
 @pytest.mark.parametrize(

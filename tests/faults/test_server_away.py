@@ -311,9 +311,11 @@ def test_outages_count_together_against_the_wait_timeout(
 ) -> None:
     # A migration that makes the server crash each time does not keep a run for ever.
     server, database, proxy = stage
+    outages: list[int] = []
 
     def before(message: Message) -> Verdict:
         if message.type == "Q" and "pg_sleep" in message.query:
+            outages.append(message.number)
             server.stop("immediate")
             threading.Timer(1, server.start).start()
         return "forward"
@@ -321,6 +323,7 @@ def test_outages_count_together_against_the_wait_timeout(
     proxy.before = before
     result = initmig("--wait-timeout=4s", url=stage.url, folder=folder)
     assert result.code == 3, result.err
+    assert len(outages) > 1, "each is shorter than the timeout"
     wait_until(server.is_running)
     proxy.before = lambda _: "forward"
     succeeded(initmig(url=database.url, folder=folder))

@@ -95,18 +95,21 @@ def test_another_tools_history_beside_ours_is_no_obstacle(image: Image) -> None:
     image.database.execute(HISTORIES["Flyway"])
     image.write({"0002_b.sql": "CREATE TABLE b ()"})
     assert image().code == 0
+    assert "b" in image.database.tables()
 
 
 def test_history_of_another_tool_can_be_allowed(image: Image) -> None:
     image.database.execute(HISTORIES["Flyway"])
     image.write(A)
     assert image("--foreign=allow").code == 0
+    assert "a" in image.database.tables()
 
 
 def test_history_of_another_tool_in_another_schema_is_not_ours_to_judge(image: Image) -> None:
     image.database.execute("CREATE SCHEMA other; CREATE TABLE other.flyway_schema_history (id int)")
     image.write(A)
     assert image().code == 0
+    assert "a" in image.database.tables()
 
 
 def test_reader_without_privileges_on_the_table_sees_the_refusal_too(image: Image) -> None:

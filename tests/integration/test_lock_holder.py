@@ -140,6 +140,7 @@ def test_other_keys_are_in_nobodys_way(
     with database.connect() as other:
         other.execute(f"{script} FROM {halves} AS halves".encode())
         assert initmig("--queue-timeout=1s", url=database.url, folder=folder).code == 0
+    assert "a" in database.tables()
 
 
 def test_key_of_another_database_is_in_nobodys_way(
@@ -150,6 +151,7 @@ def test_key_of_another_database_is_in_nobodys_way(
     with elsewhere.connect() as other:
         other.execute(f"SELECT {TAKE}".encode())
         assert initmig("--queue-timeout=1s", url=database.url, folder=folder).code == 0
+    assert "a" in database.tables()
 
 
 def test_initmig_of_another_name_is_one_all_the_same(

@@ -164,6 +164,7 @@ def test_noop_does_not_wait_for_whoever_holds_the_lock(
         other.execute("BEGIN; LOCK TABLE a, b, yoyo_lock, _yoyo_log")
         result = initmig("--queue-timeout=1s", url=applied.url, folder=folder)
     assert result.code == 0
+    assert "nothing to do: 2 migrations, all applied" in result.err
 
 
 def test_noop_imports_no_more_than_it_needs(

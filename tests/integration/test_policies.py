@@ -107,6 +107,8 @@ def test_out_of_order_is_a_matter_of_one_folder(
     succeeded(initmig(url=database.url, folder=folders))
     write(base, {"0001_base.sql": "SELECT 1"})
     succeeded(initmig("--out-of-order", "fail", url=database.url, folder=folders))
+    recorded = database.query("SELECT migration_id FROM _yoyo_migration ORDER BY applied_at_utc")
+    assert recorded == [("0009_app",), ("0001_base",)]
 
 
 def test_what_depends_on_an_applied_migration_is_not_out_of_order(image: Image) -> None:

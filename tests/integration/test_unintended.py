@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -184,6 +185,8 @@ def test_applied_file_that_was_emptied_since_is_only_a_changed_one(image: Image)
     assert image().code == 0
     image.write({"0001_a.sql": ""})
     assert image().code == 0
+    status = json.loads(image("status", "--json").out)
+    assert [each["state"] for each in status["migrations"]] == ["changed"]
 
 
 @pytest.mark.parametrize(
@@ -517,6 +520,8 @@ def test_what_is_applied_in_two_spellings_stays(image: Image, yoyo: Yoyo) -> Non
 def test_other_letters_are_other_names(image: Image, other: str) -> None:
     image.write({"0002_\u00e9.sql": "SELECT 1", f"{other}.sql": "SELECT 1"})
     assert image().code == 0
+    recorded = image.database.query("SELECT migration_id FROM _yoyo_migration")
+    assert set(recorded) == {("0002_\u00e9",), (other,)}
 
 
 # --- names that are too long ---
@@ -554,9 +559,13 @@ def test_a_name_that_fits_is_applied_and_rolled_back(image: Image, name: str, te
     if name.endswith(".sql"):
         image.write({name.replace(".sql", ".rollback.sql"): "SELECT 1; SELECT 2"})
     assert image("wait").code == 7
-    for command in ("migrate", "rollback --all", "migrate"):
+    ids = {"0001_a", name.rpartition(".")[0]}
+    for command, expected in (("migrate", ids), ("rollback --all", set()), ("migrate", ids)):
         done = image(*command.split())
         assert done.code == 0, done.err
+        found = image.database.query("SELECT migration_id FROM _yoyo_migration")
+        recorded = {id for (id,) in found if not id.startswith("post-apply")}
+        assert recorded == {id for id in expected if not id.startswith("post-apply")}
 
 
 def test_a_name_too_long_to_be_rolled_back_is_refused_before_another_is(
