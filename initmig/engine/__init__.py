@@ -1,10 +1,12 @@
-"""The only door to yoyo: its loader and its PostgreSQL backend, with what is unsafe overridden.
+"""The only package that uses yoyo: its loader and its PostgreSQL backend, with safer overrides.
 
-yoyo applies on a second connection and records on the first, so that a crash in between leaves a
-migration applied and unrecorded; it takes a lock that outlives its holder, splits SQL by itself,
-and asks DNS and the passwd file who it is. Here one connection does everything, a migration and
-its record are one transaction, and SQL goes to the server as it stands in the file. The file
-format, Python steps, dependency order, the DDL of the tables and the rows in them are yoyo's own.
+yoyo applies a migration on a second connection and records it on the first, so a crash in between
+leaves it applied but not recorded. yoyo's lock outlives its holder. yoyo also splits SQL, and
+looks up the user and host in the passwd file and DNS.
+
+Here, one connection does everything. A migration and its record are one transaction, and the
+server gets the SQL unchanged. The file format, Python steps, dependency order, the DDL of the
+history tables and their rows are yoyo's.
 """
 
 from __future__ import annotations

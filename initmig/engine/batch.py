@@ -1,4 +1,4 @@
-"""What is on its way to the server: SQL that waits until something needs an answer."""
+"""Collects SQL and sends it to the server as one message, once an answer is needed."""
 
 from __future__ import annotations
 
@@ -21,54 +21,55 @@ if TYPE_CHECKING:
     from initmig.postgres import Session
     from initmig.sql.scanner import CopyData
 
-# To the server a comment, unless the file before it has left a quote open: that ends here, and
-# then comes a character which is in no SQL, so that nothing of the message is run.
+# The server reads this as a comment, unless the file before it has an unclosed quote. Then it
+# closes the quote, and the backslash that follows is a syntax error, so the server runs nothing of
+# the message.
 _TERMINATOR = "\n--'\\\"\\\n"
 
 
 _CHUNK_BYTES = 1 << 16
-"""So many bytes of data go to the server at a time."""
+"""The size of a chunk of COPY data."""
 
-# `COPY users, line 3, column id: "x"`, in the server's language.
+# The server's language may differ: `COPY users, line 3, column id: "x"`.
 _COPY_CONTEXT = r"(?m)^COPY .*?, [^\d\n,:]*(\d+)"
 
 
 _TOO_LARGE_TO_REREAD = 1 << 23
-"""So many bytes of a file are not read once more for an error."""
+"""A file of more than this size is not read again to find the place of an error."""
 
 
 _TOO_LARGE_TO_SCAN = 1 << 20
-"""So many bytes are not read only to say where the first statement is."""
+"""A file of more than this size is not scanned only to find its first statement."""
 
 
 class Script(Record):
-    """SQL in a file, from the byte *start* to *end*."""
+    """The SQL in a file from the byte *start* to *end*."""
 
     lines: Lines
-    """Of the file; all that is in it has the same."""
+    """The lines of the file. All scripts of a file share them."""
     start: int
     end: int
     data: Sequence[CopyData]
-    """What of the SQL the server gets only when it asks for it; offsets in the file."""
+    """The COPY data, which is sent when the server asks for it; with offsets in the file."""
 
     @classmethod
     def of(cls, path: str, file: bytes) -> Script:
-        """All of a *file*."""
+        """The script of a whole *file*."""
         return cls(Lines(path, file), 0, len(file), copy_data(octets(file)))
 
     @property
     def sql(self) -> bytes:
-        """All of it; no copy, if it is the whole file or a large statement."""
+        """The bytes of the script; not copied if it is the whole file or a large statement."""
         return self.lines.data[self.start : self.end]
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """The size in bytes."""
         return self.end - self.start
 
     @property
     def place(self) -> Place:
-        """Where it begins."""
+        """The place where it begins."""
         return self._place(self.start)
 
     def _place(self, offset: int) -> Place:
@@ -76,7 +77,10 @@ class Script(Record):
         return self.lines.place(offset, (self.start, self.end) if is_known else None)
 
     def statement_place(self) -> Place:
-        """Where its statement begins; without a line if it has several. Good for any thread."""
+        """The place of its statement; without a line if it has several statements.
+
+        Any thread can call this.
+        """
         lines, start = Lines(self.lines.path, self.lines.data), self.start
         if self.size == len(lines.data):
             found = [*islice(spans(octets(self.sql)), 2)] if self.size <= _TOO_LARGE_TO_SCAN else []
@@ -86,16 +90,16 @@ class Script(Record):
         return lines.numbers(start)
 
     def masked(self, problem: Problem) -> Problem:
-        """*problem*, which the server has with this SQL, without the secrets that it repeats."""
+        """The server's *problem* with this SQL, with its secrets masked."""
         return self.lines.masked(problem, self.start, self.end)
 
     @property
     def message(self) -> bytes:
-        """The SQL without the data."""
+        """The SQL without the COPY data."""
         return b"".join([self.lines.data[start:end] for start, end in self._message_spans()])
 
     def _message_spans(self) -> Iterator[tuple[int, int]]:
-        """Start and end of each piece of the message, in the file."""
+        """The start and end, in the file, of each section of the message."""
         start = self.start
         for each in self.data:
             yield start, each.start
@@ -103,7 +107,7 @@ class Script(Record):
         yield start, self.end
 
     def copy_chunks(self) -> Iterator[Iterator[bytes]]:
-        """The data of each COPY, in pieces."""
+        """The data of each COPY, in chunks."""
         for each in self.data:
             yield (
                 self.lines.data[at : min(at + _CHUNK_BYTES, each.end)]
@@ -111,7 +115,7 @@ class Script(Record):
             )
 
     def place_of(self, offset: int) -> Place:
-        """The place of the character at *offset* of the message."""
+        """The place of the character at *offset* in the message."""
         for start, end in self._message_spans():
             sent = self.lines.data[start:end]
             size = characters(sent, 0, len(sent))
@@ -121,9 +125,9 @@ class Script(Record):
         return self._place(self.end)
 
     def place_of_statement(self, number: int, *, line: int = 0) -> Place:
-        """The place of the statement *number*, from 0, or of the last one.
+        """The place of the statement with the 0-based *number*, or of the last statement.
 
-        Where it is a COPY, and *line* is given, that of the line of its data, from 1.
+        For a COPY with a 1-based *line*, the place of this line of its data.
         """
         found = deque(islice(spans(octets(self.sql)), number + 1), maxlen=1)
         start = self.start + found[0][0] if found else self.start
@@ -141,15 +145,15 @@ class Script(Record):
 
 
 class Batch:
-    """Keeps SQL, in order, until `send`: then all of it goes as one message."""
+    """Collects SQL, in order, and sends all of it as one message."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._waiting: list[str | Script] = []
 
     def add(self, sql: str | Script) -> None:
-        """Let *sql* go with the next message."""
-        # what could end a dollar quote or a comment that a file has left open does not go with it
+        """Add *sql* to the next message."""
+        # this SQL could close a dollar quote or a comment that the file before it left open
         if isinstance(sql, Script) or "$" in sql or "*/" in sql:
             self._flush_file()
         self._waiting.append(sql)
@@ -159,20 +163,20 @@ class Batch:
             self.send()
 
     def discard(self) -> None:
-        """Forget what waits."""
+        """Remove all SQL without sending it."""
         self._waiting = []
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """The rows of *sql*, behind all that waits.
+        """Send all SQL, then *sql*, and return the rows of *sql*.
 
         :raises StatementFailed: as `send`
         """
-        self._flush_file()  # whose rows would be kept with those of *sql*
+        self._flush_file()  # otherwise its rows would be returned with those of *sql*
         self.add(sql)
         return self._flush(discards=False)
 
     def send(self, *, commits: bool = False) -> None:
-        """Send what waits, if anything does; a COMMIT that *commits* the server must confirm.
+        """Send all SQL. If it *commits*, the server must confirm the COMMIT.
 
         :raises StatementFailed: with its place if it is in a file
         """
@@ -187,8 +191,8 @@ class Batch:
         except StatementFailed as error:
             if error.completed or self._session.in_transaction or len(message) == 1:
                 raise
-            # Not even its BEGIN was run: of what the server cannot read it says more, when it
-            # gets the file by itself.
+            # The server could not parse the message, so it did not even run BEGIN. The error is
+            # more precise if the file is sent separately.
             *before, last = message
             for each in before:
                 self._send([each])
@@ -217,8 +221,8 @@ class Batch:
                 if isinstance(part, Script):
                     error.masked_by(part.masked)
             raise
-        if self._session.connection.encoding != "UTF8":  # in which the rest is to be sent
-            with suppress(ClientFailed):  # what is sent next fails with it, and *message* did not
+        if self._session.connection.encoding != "UTF8":  # initmig sends only UTF-8
+            with suppress(ClientFailed):  # *message* succeeded, and the next one fails instead
                 self._session.run_own("SET client_encoding = 'UTF8'")
         return rows
 
@@ -228,7 +232,7 @@ def _bytes_of(part: str | Script) -> bytes:
 
 
 def _joined(message: Sequence[str | Script]) -> list[bytes]:
-    """The parts of *message*, all but the last with what keeps it apart from the next."""
+    """The parts of *message*, each terminated except the last."""
     *before, last = message
     return [*map(_terminated, before), _bytes_of(last)]
 
@@ -238,7 +242,7 @@ def _terminated(part: str | Script) -> bytes:
 
 
 def _place(message: Sequence[str | Script], error: StatementFailed) -> Place | None:
-    """Where in a file the *error* is: at the server's position, else at the statement begun."""
+    """The place of *error* in a file: the server's position, or the statement that failed."""
     left = error.position - 1 if error.position else error.completed
     *before, part = message
     for each in before:
@@ -255,7 +259,7 @@ def _place(message: Sequence[str | Script], error: StatementFailed) -> Place | N
 
 
 def _statement_count(part: str | Script) -> int:
-    """How many statements *part* has."""
+    """The number of statements in *part*."""
     return len(split(part if isinstance(part, str) else octets(part.sql)))
 
 

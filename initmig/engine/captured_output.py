@@ -1,4 +1,4 @@
-"""What the steps of a migration print, and the errors that they are told to ignore, as events."""
+"""Turns the output of migration steps, and the errors that they ignore, into events."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ yoyo_log = logging.getLogger("yoyo.migrations")
 
 @contextmanager
 def capture_output(emit: Emit, mask: Callable[[str], str] = str) -> Iterator[None]:
-    """What a migration prints is emitted, line by line, and so are the errors that it ignores.
+    """Emit each line that a migration prints, and each error that it ignores.
 
-    Of each text, what *mask* leaves of it.
+    *mask* removes secrets from the text.
     """
     handler, lines = _IgnoredErrors(emit, mask), _Lines(emit, mask)
     yoyo_log.addHandler(handler)
@@ -36,7 +36,7 @@ def capture_output(emit: Emit, mask: Callable[[str], str] = str) -> Iterator[Non
 
 
 class _Lines(io.TextIOBase):
-    """A stream of which each line becomes an event: what yoyo prints of a SELECT, for one."""
+    """A stream that emits each line as an event, such as the rows of a SELECT that yoyo prints."""
 
     def __init__(self, emit: Emit, mask: Callable[[str], str]) -> None:
         self._emit, self._mask = emit, mask
@@ -64,6 +64,6 @@ class _IgnoredErrors(logging.Handler):
 
 
 def describe_error(error: BaseException) -> str:
-    """The kind of *error* and its text."""
+    """The class name and the text of *error*."""
     text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

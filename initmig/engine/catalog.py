@@ -1,6 +1,7 @@
-"""What the catalog tells of a statement that was interrupted: whether it was done, what is left.
+"""Finds out from PostgreSQL's catalog whether an interrupted statement completed.
 
-Only of statements that cannot run in a transaction, so that no record can tell.
+This is for statements that cannot run in a transaction and therefore cannot be recorded in one. It
+also removes leftovers, such as an invalid index.
 """
 
 import time
@@ -19,7 +20,7 @@ from initmig.sql.statements import (
 )
 
 CONCURRENT = (CreateIndex, DropIndexConcurrently, ReindexConcurrently, DetachConcurrently)
-"""They wait for every older transaction, and hold up nobody meanwhile."""
+"""Statements that wait for every older transaction without blocking other sessions."""
 
 _INDEXES = """
 SELECT i.indexrelid::bigint, format('%I.%I', n.nspname, c.relname),
@@ -30,13 +31,13 @@ LEFT JOIN pg_class parent ON parent.reltoastrelid = i.indrelid
 WHERE c.relkind = 'i' AND {condition} ORDER BY 1"""
 
 # https://www.postgresql.org/docs/current/sql-reindex.html#SQL-REINDEX-CONCURRENTLY
-# Few roles may drop what is left in pg_toast, where it is in nobody's way.
+# Indexes left in pg_toast are ignored. Few roles can drop them, and they do no harm.
 _OF_REINDEX = (
     r"NOT i.indisvalid AND c.relname ~ '_cc(new|old)[0-9]*$'"
     " AND has_schema_privilege(n.oid, 'USAGE')"
 )
 
-# A table with its partitions, and what these keep in TOAST.
+# A table, its partitions, and their TOAST tables.
 _TABLES = """
 WITH RECURSIVE tables AS (
     SELECT {table}::oid AS oid
@@ -54,20 +55,20 @@ _OBJECTS = {
     " AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
 }
 
-# Who builds an index has this lock, and lets go of it just before the last commit.
+# A session that builds an index holds this lock, and releases it just before its last commit.
 _WAIT = """
 BEGIN;{preamble} LOCK TABLE ONLY {table} IN SHARE UPDATE EXCLUSIVE MODE; COMMIT;
 SELECT pg_catalog.pg_sleep(0.2)"""
 
 
-# Of this role: a migration's own are among them.
+# Prepared transactions of this role, which include those of the migration.
 _PREPARED = """
 SELECT quote_literal(gid) FROM pg_prepared_xacts
 WHERE database = current_database() AND owner IN (current_user, session_user) AND {condition}
 ORDER BY prepared, gid"""
 _PREPARED_SINCE = "prepared > clock_timestamp() - {seconds} * interval '1 second'"
 _NONE = "0"
-"""No relation has this OID."""
+"""An OID that no relation has."""
 
 _NETWORK_SECONDS = 1.0
 _BRIEF_SECONDS = 1.0
@@ -81,7 +82,7 @@ class _Index(Record):
 
 
 def snapshot(session: Session, kind: Kind | None) -> str:
-    """What the catalog shows of the object of a statement; empty where there is nothing."""
+    """The state of a statement's object in the catalog; empty if it does not exist."""
     match kind:
         case CreateIndex():
             return " ".join(str(index.oid) for index in _indexes_of(session, kind))
@@ -100,9 +101,9 @@ def snapshot(session: Session, kind: Kind | None) -> str:
 
 
 def was_done(session: Session, kind: Kind | None, before: str) -> bool:
-    """Whether a statement was done since the catalog showed *before*.
+    """Whether a statement completed after the `snapshot` *before*.
 
-    False for what the catalog does not show; that is run again.
+    False if the catalog cannot show it. Such a statement runs again.
     """
     match kind:
         case CreateIndex():
@@ -116,11 +117,10 @@ def was_done(session: Session, kind: Kind | None, before: str) -> bool:
 
 
 def remove_leftovers(session: Session, kind: Kind | None, before: str | None) -> Iterator[str]:
-    """Remove what an interrupted attempt left in the way, and tell what that was.
+    """Remove the leftovers of an interrupted attempt, and yield a description of each.
 
-    *before* is what the catalog showed before that attempt, None where that is not known.
-
-    Where another session is still at it, be it that of a client that was killed, it is waited for.
+    *before* is the `snapshot` from before that attempt, or None if unknown. If another session
+    still runs the statement, such as the session of a killed client, this waits for it.
     """
     for oid, name, _, table in _left_over_indexes(session, kind, before):
         session.run(_WAIT.format(preamble=session.preamble, table=table))
@@ -133,20 +133,20 @@ def remove_leftovers(session: Session, kind: Kind | None, before: str | None) ->
 
 
 def prepared_transactions(session: Session) -> tuple[str, ...]:
-    """The transactions, as literals, that this role has prepared and nobody has ended."""
+    """The open prepared transactions of this role, as SQL literals."""
     return _prepared(session, "true")
 
 
 def still_prepared(session: Session, before: Collection[str]) -> tuple[str, ...]:
-    """The same without those there *before*, and without those that end within a second.
+    """The prepared transactions that are not in *before* and are still open after a second.
 
-    Of an application with the same role such ones come and go.
+    An application that uses the same role may prepare short-lived transactions.
     """
     return _outlasting_a_second(session, set(prepared_transactions(session)) - set(before))
 
 
 def recently_prepared(session: Session, seconds: float) -> tuple[str, ...]:
-    """Those that are not older than *seconds*, and do not end within a second."""
+    """The transactions prepared within the last *seconds* that are still open after a second."""
     newer = _PREPARED_SINCE.format(seconds=seconds + _NETWORK_SECONDS)
     return _outlasting_a_second(session, _prepared(session, newer))
 
@@ -165,7 +165,7 @@ def _prepared(session: Session, condition: str) -> tuple[str, ...]:
 def _left_over_indexes(session: Session, kind: Kind | None, before: str | None) -> list[_Index]:
     match kind:
         case CreateIndex(name) if name or before is not None:
-            # without a name, one that was there before is nothing of this statement's
+            # an older index without a name does not belong to this statement
             others = () if name else (before or "").split()
             found = _indexes_of(session, kind)
             return [each for each in found if not each.valid and str(each.oid) not in others]
@@ -176,7 +176,7 @@ def _left_over_indexes(session: Session, kind: Kind | None, before: str | None) 
 
 
 def _indexes_of(session: Session, kind: CreateIndex) -> list[_Index]:
-    """Those with the statement's name on its table; all of the table where it has none."""
+    """The indexes on the statement's table with its name, or all if the statement has no name."""
     condition = f"i.indrelid = {_oid(session, kind.table)}"
     if kind.name:
         condition += f" AND c.relname = {quote_literal(kind.name)}"
@@ -202,7 +202,7 @@ def _indexes_where(session: Session, condition: str) -> list[_Index]:
 
 
 def _oid(session: Session, name: str) -> str:
-    """The OID of the relation that *name*, as SQL, means to a migration, or `_NONE`."""
+    """The OID of the relation *name*, in SQL and by the user's search path, or `_NONE`."""
     query = f"SELECT pg_catalog.to_regclass({quote_literal(name)})::pg_catalog.oid"
     [(oid,)] = session.query(query, by_path=True)
     return str(oid or _NONE)

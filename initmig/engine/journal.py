@@ -1,7 +1,8 @@
-"""How many parts of a non-transactional migration are done, and which one may be done.
+"""Records how many parts of a non-transactional migration are done, and which part is uncertain.
 
-Its row in ``_initmig_migration`` is written before its first part, and in one transaction with
-each part that can be in one. Before one that cannot, the row notes what the catalog showed.
+Its row in ``_initmig_migration`` is written before the first part, and updated in one transaction
+with each part that can run in a transaction. Before any other part, the row stores the state of
+the catalog.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 _STATES: dict[Direction, str] = {"apply": "applying", "rollback": "rolling back"}
 
-# What was known of the application stays known while it is being undone.
-# The number of log rows goes with the time of the beginning, which 0.1.0 sets without that number.
+# A rollback keeps `breaking` of the application.
+# log_rows counts only if log_rows_at equals started_at, as 0.1.0 sets started_at alone.
 _BEGIN = """
 INSERT INTO {table} AS i (migration_id, checksum, breaking, state, statements_done, started_at,
     username, hostname, image_version, log_rows, log_rows_at)
@@ -37,7 +38,7 @@ ON CONFLICT (migration_id) DO UPDATE SET
 
 
 class Journal:
-    """The row of one *migration* that goes in one *direction*; the caller holds the lock."""
+    """The journal row of one *migration* in one *direction*. The caller holds the lock."""
 
     def __init__(self, session: Session, migration: Migration, direction: Direction) -> None:
         self._migration = migration
@@ -50,28 +51,28 @@ class Journal:
 
     @property
     def checksum(self) -> str:
-        """Of what is run: of the migration, or of its rollback."""
+        """The checksum of the migration, or of its rollback if it is rolled back."""
         migration = self._migration
         return migration.checksum if self._direction == "apply" else migration.rollback_checksum
 
     def unfinished(self, session: Session) -> Unfinished | None:
-        """Where an earlier run stopped; None if it has to begin."""
+        """The progress of an interrupted run; None if the migration has to start from the top."""
         for stopped in unfinished_migrations(session):
             if stopped[:2] == (self._migration.id, self._direction):
                 return self._of_this_file(stopped)
         return None
 
     def _of_this_file(self, stopped: Unfinished) -> Unfinished | None:
-        """*stopped*, if the file is another one now, which was allowed: without its snapshot.
+        """*stopped*; without its snapshot if the file has changed, which the user allowed.
 
-        A hook, which runs again and again anyway, begins anew.
+        A changed hook starts from the top, because hooks are written to run many times.
         """
         if stopped.checksum == self.checksum:
             return stopped
         return None if stopped.id.startswith(HOOK) else stopped._replace(before=None)
 
     def begin(self, by: Identity) -> str:
-        """The SQL that opens it: no part is done yet. Its names are PostgreSQL's own."""
+        """The SQL that creates the row, with no part done. It uses only names in pg_catalog."""
         return trust.write_guard(self._session, self._home.own) + _BEGIN.format(
             table=self._home.own,
             log_rows=count_log_rows(self._home, self._migration.id),
@@ -85,18 +86,18 @@ class Journal:
         )
 
     def resume(self) -> str:
-        """The SQL that resumes with the file as it is now, with no part in doubt."""
+        """The SQL that stores the current checksum, and that no part is uncertain."""
         return self._update(f"checksum = {quote_literal(self.checksum)}, before = NULL")
 
     def mark_done(self, parts: int, *, verb: str = "SELECT") -> str:
-        """The SQL that notes the first *parts* as done, with no part in doubt.
+        """The SQL that records that the first *parts* are done, and that no part is uncertain.
 
         In PL/pgSQL the *verb* is PERFORM.
         """
         return self._update(f"statements_done = {parts}, before = NULL", verb=verb)
 
     def mark_started(self, before: str) -> str:
-        """The SQL that notes that the next part starts, with the catalog at *before*."""
+        """The SQL that records that the next part starts, with the catalog's state *before*."""
         return self._update(f"before = {quote_literal(before)}")
 
     def _update(self, change: str, *, verb: str = "SELECT") -> str:

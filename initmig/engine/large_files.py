@@ -1,4 +1,4 @@
-"""A file whose large statements are sent one by one."""
+"""Reads a file with large statements without copying them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _CHUNK_BYTES = 1 << 20
-"""From so many bytes on a statement is a piece of its own."""
+"""A statement of at least this size is a separate chunk."""
 
 
 class ChunkedFile:
-    """The bytes of a *file*; a slice of them that is one of its large *statements* is no copy.
+    """The bytes of a *file*. A slice that is exactly one of its large *statements* is not copied.
 
-    libpq keeps two copies of what it sends. One more of ours, beside the file, would be the fourth.
+    libpq keeps two copies of the SQL that it sends. With the file and a copied slice there would be
+    four.
     """
 
     def __init__(self, file: bytes, statements: Iterable[tuple[int, int]]) -> None:

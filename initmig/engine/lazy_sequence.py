@@ -1,4 +1,4 @@
-"""Sequences whose items are made when they are asked for."""
+"""A sequence that creates its items on access."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 
 
 class LazySequence(Sequence[_T]):
-    """What *make* makes of *numbers*, one at a time: a file may have a million statements."""
+    """Calls *make* with one of *numbers* on each access. A file may have a million statements."""
 
     def __init__(self, make: Callable[[int], _T], numbers: range) -> None:
         self._make = make
@@ -35,5 +35,5 @@ class LazySequence(Sequence[_T]):
 
 
 def places_of(parts: Sequence[Part]) -> Sequence[Place]:
-    """Where each of *parts* begins."""
+    """The place where each of *parts* begins."""
     return LazySequence(lambda number: parts[number].place, range(len(parts)))

@@ -1,4 +1,4 @@
-"""Files to migrations that can be run, all problems of all files reported together."""
+"""Loads files as migrations, and reports the problems of all files together."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 _M_MMAP_THRESHOLD = -3
 
 _SLOW_TO_READ_BYTES = 1_000_000
-"""From so many bytes on, a container with little CPU is busy for seconds."""
+"""A file of this size takes seconds to read in a container with little CPU."""
 
 
 def accept_all(_: Sequence[Contents]) -> Sequence[Problem]:
-    """No objection to any file."""
+    """Raise no objections."""
     return ()
 
 
@@ -42,11 +42,12 @@ def load(
     emit: Emit,
     objections: Callable[[Sequence[Contents]], Sequence[Problem]] = accept_all,
 ) -> tuple[Migration, ...]:
-    """*files* read, checked and in dependency order; *known* ids may be depended on as well.
+    """Read and check *files*, and return them in dependency order.
 
-    Nothing is made of the files if there are *objections* to what was read.
+    The files may also depend on *known* ids. If *objections* finds a problem in the content, no
+    migration is loaded.
 
-    :raises ConfigError: with every problem of every file
+    :raises ConfigError: lists every problem of every file
     """
     _return_freed_memory()
     contents, problems = read_all(files)
@@ -54,14 +55,14 @@ def load(
         raise ConfigError.of((*refused, *problems))
     if not all(file.is_sql for file in files):
         for id in known:
-            YoyoMigration(id, "", "")  # yoyo resolves dependencies among all that it ever saw
+            YoyoMigration(id, "", "")  # yoyo resolves dependencies among its instances
     loaded: list[Migration] = []
     contents.reverse()
     with capture_output(emit):
         while contents:
             path = contents[-1].file.path
             try:
-                # taken out: what a migration is made of is not in memory twice
+                # removed from the list, so that no content is in memory twice
                 loaded.append(_loaded(contents.pop(), emit))
             except ConfigError as error:
                 problems.extend(error.problems)
@@ -77,10 +78,10 @@ def load(
 
 
 def _return_freed_memory() -> None:
-    """Let memory for as much as a large file go back to the system when it is freed.
+    """Make glibc return the memory of a large file to the system when it is freed.
 
-    glibc raises its threshold for that up to 32 MB as it frees such blocks, and what comes later
-    does not fit into the gaps. https://man7.org/linux/man-pages/man3/mallopt.3.html
+    By default, glibc raises its threshold up to 32 MB when it frees such blocks, and later blocks
+    do not fit into the gaps. https://man7.org/linux/man-pages/man3/mallopt.3.html
     """
     with suppress(AttributeError):  # another C library
         CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
@@ -121,7 +122,7 @@ def _too_long(migration: Migration) -> Iterator[Problem]:
 
 
 def _in_dependency_order(migrations: Sequence[Migration]) -> tuple[Migration, ...]:
-    """As yoyo orders them: by their place in *migrations*, behind what they depend on."""
+    """*migrations* in yoyo's order: the given order, but after their dependencies."""
     by_id = {migration.id: migration for migration in migrations}
     graph = {id: by_id[id].depends & by_id.keys() for id in by_id}
     try:

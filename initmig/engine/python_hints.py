@@ -1,6 +1,7 @@
-"""What to do about an error of a step in Python, most often because it was written for psycopg2.
+"""Hints for errors of Python steps, mostly of steps that were written for psycopg2.
 
-docs/how-to/psycopg2.md lists what to write instead. https://www.psycopg.org/psycopg3/docs/basic/from_pg2.html
+docs/how-to/psycopg2.md lists the replacements. The differences are from
+https://www.psycopg.org/psycopg3/docs/basic/from_pg2.html
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ _PAGE = "docs/how-to/psycopg2.md"
 
 class _Hint(Record):
     error: str
-    """The name of the exception's class, or the SQLSTATE, as a regular expression."""
+    """A regular expression for the name of the exception's class or for the SQLSTATE."""
     message: str
-    """A regular expression, too; its groups go into *write*."""
+    """A regular expression for the error's text. Its groups fill the placeholders of *advice*."""
     advice: str
     page: str = _PAGE
 
@@ -38,7 +39,7 @@ _REPLACEMENTS = {
     " __transactional__ = False",
     "status": "connection.info.transaction_status",
 }
-"""Of what psycopg2's connections and cursors have, and psycopg's have not."""
+"""Attributes of psycopg2's connections and cursors that psycopg 3 lacks, with a replacement."""
 
 _HINTS = (
     _Hint(
@@ -146,7 +147,7 @@ _HINTS = (
 
 
 def hint_for(error: BaseException) -> str:
-    """What to write instead of what raised *error*; empty where nothing is known to help."""
+    """The code to write instead of the code that raised *error*; empty if no hint is known."""
     if isinstance(error, AttributeError) and _is_psycopg(error.obj):
         meant = _REPLACEMENTS.get(error.name or "")
         return f"psycopg 3 has no `{error.name}`: write {meant}; see {_PAGE}" if meant else ""

@@ -1,4 +1,4 @@
-"""Lets yoyo load a migration from what was read, so that what was checked is what runs."""
+"""Makes yoyo load a migration from bytes in memory, so that initmig runs the code it checked."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def load_from_bytes(migration: Any, data: bytes) -> None:
-    """Let yoyo load *migration* as if its file had the content *data*; the file is not opened.
+    """Make yoyo load *migration* from *data*, without opening its file.
 
-    :raises Exception: whatever the code raises, and what yoyo makes of it
+    :raises Exception: any exception of the code, or yoyo's BadMigration
     """
     source = _decoded(data)
     path = os.path.abspath(migration.path)
-    # a size without a time marks what is never compared with the file, for tracebacks
+    # tracebacks use this entry. Without a time, linecache does not compare it with the file
     linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
 
     def spec_of(name: str, location: str) -> ModuleSpec | None:
@@ -43,7 +43,7 @@ def load_from_bytes(migration: Any, data: bytes) -> None:
 
 
 def _decoded(data: bytes) -> str:
-    """The text of Python source; empty where there is none, as the compiler then says better."""
+    """The text of Python source; empty if it is not valid, as the compiler's error is clearer."""
     try:
         return decode_source(data)
     except (SyntaxError, UnicodeDecodeError):
@@ -51,10 +51,10 @@ def _decoded(data: bytes) -> str:
 
 
 class _StepsWithLines(yoyo.migrations.StepCollector):  # type: ignore[misc]
-    """yoyo's collector; each step it makes knows the line of the file that defines it."""
+    """yoyo's collector, which adds to each step the line of the file that defines it."""
 
     def add_step(self, *args: Any, **kwargs: Any) -> Any:
-        """As yoyo's; the step has its ``line``, 1-based, or 0 where the file is not at work."""
+        """Like yoyo's. The step has a 1-based ``line``, or 0 if the file does not define it."""
         make = super().add_step(*args, **kwargs)
         line = _current_line(os.path.abspath(self.migration.path))
 
@@ -69,7 +69,7 @@ class _StepsWithLines(yoyo.migrations.StepCollector):  # type: ignore[misc]
 
 
 def _current_line(path: str) -> int:
-    """The line of the file *path* that is being run, nearest to the call; 0 where none is."""
+    """The line of the file *path* in the innermost stack frame; 0 if no frame is in the file."""
     frame = sys._getframe(1)  # noqa: SLF001 - inspect, which has a public way, is slow to import
     while frame and frame.f_code.co_filename != path:
         frame = frame.f_back  # type: ignore[assignment]
@@ -77,18 +77,18 @@ def _current_line(path: str) -> int:
 
 
 class _BytesLoader(SourceFileLoader):
-    """Loads *data*, and neither the file nor bytecode that may be of another content."""
+    """Loads *data* instead of the file, and ignores bytecode, which may be older or newer."""
 
     def __init__(self, name: str, path: str, data: bytes) -> None:
         super().__init__(name, path)
         self._data = data
 
     def get_data(self, path: str) -> bytes:
-        """The content of the migration; :raises OSError: *path* is that of its bytecode."""
+        """The content of the migration; :raises OSError: *path* is the path of its bytecode."""
         if path != self.path:
             raise OSError(path)
         return self._data
 
     def path_stats(self, path: str) -> Any:
-        """Nothing by which bytecode could be found; :raises OSError: always."""
+        """Disables the search for bytecode; :raises OSError: always."""
         raise OSError(path)

@@ -1,4 +1,4 @@
-"""A migration in SQL: the server gets it as it stands in the file."""
+"""A migration in SQL, which goes to the server unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def _shown_rollback(file: MigrationFile, data: bytes, kept: Sliceable) -> Sliceable:
-    """The rollback *data*, as it is *kept*, for a step: empty where nobody has written one."""
+    """The rollback to show for a step: *kept*, which holds *data*, or empty if not written yet."""
     if not file.rollback_path or is_template(data):
         return b""
     has_statements = any(spans(octets(data)))
@@ -33,9 +33,9 @@ def _shown_rollback(file: MigrationFile, data: bytes, kept: Sliceable) -> Slicea
 
 
 class SqlMigration(YoyoMigration):  # type: ignore[misc]
-    """A yoyo migration whose SQL is not split where the server can do that better.
+    """A yoyo migration whose SQL initmig splits only if it is not transactional.
 
-    :raises ConfigError: the file, or its rollback, is unfit; with every problem of both
+    :raises ConfigError: the file or its rollback is not valid; lists every problem of both
     """
 
     def __init__(self, contents: Contents, emit: Emit) -> None:
@@ -73,22 +73,22 @@ class SqlMigration(YoyoMigration):  # type: ignore[misc]
         )
 
     def run(self, backend: Backend, direction: Direction) -> None:
-        """Let the server have the SQL.
+        """Send the SQL to the server.
 
         :raises StatementFailed: with its place in the file
         """
         backend.run(self._scripts[direction])
 
     def statements(self) -> Sequence[Part]:
-        """What is applied, one by one, to be run in a transaction that is open."""
+        """The statements to apply, each to be run in an open transaction."""
         return self.visible_parts("apply")
 
     def visible_parts(self, direction: Direction) -> Sequence[Part]:
-        """The statements that are run in the *direction*, to be looked at."""
+        """The statements that run in the *direction*, for inspection."""
         from initmig.engine.sql_parts import statements_of
 
         return statements_of(self._scripts[direction])
 
     def parts(self, direction: Direction) -> Sequence[Part]:
-        """What the journal counts, in the order run; empty where it is one transaction."""
+        """The parts that the journal counts, in the order run; empty if it is transactional."""
         return self._parts[direction]

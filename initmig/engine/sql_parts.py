@@ -1,4 +1,4 @@
-"""The parts of an SQL file that is no one transaction, as the journal counts them."""
+"""The parts of a non-transactional SQL file, as the journal counts them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def parts_of(path: str, file: bytes, emit: Emit) -> tuple[Sequence[Part], ChunkedFile]:
-    """The statements of *file*, from a BEGIN to its end as one part; and what they are parts of.
+    """The parts of *file*, and its bytes in chunks. A transaction block is one part.
 
     :raises ConfigError: as `group_blocks`
     """
@@ -36,7 +36,7 @@ def parts_of(path: str, file: bytes, emit: Emit) -> tuple[Sequence[Part], Chunke
 
 
 def statements_of(script: Script) -> Sequence[Part]:
-    """The statements of *script*, one by one, for a transaction that is open."""
+    """The statements of *script*, each to be run in an open transaction."""
     statements: Found[Kind] = Found((*span, None) for span in spans(octets(script.sql)))
     return _parts(script.lines, statements, script.data)
 

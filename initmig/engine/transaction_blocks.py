@@ -1,4 +1,4 @@
-"""Transaction blocks of a migration's own: the parts from a BEGIN to its end are one part."""
+"""Transaction blocks in a migration: the parts from BEGIN to COMMIT or ROLLBACK are one part."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 
 def group_blocks(parts: Sequence[Part]) -> Sequence[Part]:
-    """*parts*, with each transaction block among them as one.
+    """*parts*, with each transaction block combined into one part.
 
-    :raises ConfigError: a block has no end, one that begins the next, or one that is hidden
+    :raises ConfigError: a block has no end, its end also begins the next block (AND CHAIN), or its
+        end is hidden among other statements
     """
     edges = array("Q")
     begin: Part | None = None
@@ -65,14 +66,14 @@ def _check(part: Part, begin: Part | None) -> None:
 
 
 def _part_or_block(parts: Sequence[Part]) -> Part:
-    """The one of *parts*, or the block that they are."""
+    """A single part unchanged, or several *parts* combined into a block."""
     return parts[0] if len(parts) == 1 else _block(parts)
 
 
 def _block(parts: Sequence[Part]) -> Part:
     begin, body, end = parts[0], parts[1:-1], parts[-1]
-    assert isinstance(end.kind, EndsBlock)  # noqa: S101 - so it was found
-    # the place of what is rolled back cannot be committed with it
+    assert isinstance(end.kind, EndsBlock)  # noqa: S101 - `group_blocks` splits there
+    # the progress of a block that rolls back cannot be committed with the block
     commit = end.sql if end.kind.commits else ""
 
     def run(backend: Backend) -> None:
@@ -88,7 +89,7 @@ def _block(parts: Sequence[Part]) -> Part:
 
 
 def _run_inside(backend: Backend, part: Part) -> None:
-    """*part*, which must leave the transaction open that it was given."""
+    """Run *part*, which must not end the open transaction."""
     if not part.opaque:
         part.run(backend)
         return

@@ -1,4 +1,4 @@
-"""A transaction that a migration ended though it was not the migration's to end."""
+"""Detects a migration that ended initmig's transaction or left a transaction prepared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from initmig.postgres import Session, StatementFailed
 
 SAVEPOINT = "sp_initmig"
-"""What the names of initmig's savepoints begin with: they are lost with their transaction."""
+"""The prefix of initmig's savepoints. A savepoint ends with its transaction."""
 
 NO_TRANSACTION = "25P01"
 """no_active_sql_transaction"""
@@ -24,7 +24,7 @@ _NO_SAVEPOINT = "3B001"
 
 @contextmanager
 def cleaning_up(clean_up: Callable[[], object]) -> Iterator[None]:
-    """Do *clean_up* in the end; what failed inside stays the failure, though that fails too."""
+    """Call *clean_up* at the end. After an exception, ignore an InitmigError of *clean_up*."""
     try:
         yield
     except BaseException:
@@ -35,9 +35,9 @@ def cleaning_up(clean_up: Callable[[], object]) -> Iterator[None]:
 
 
 def transaction_has_ended(error: StatementFailed) -> bool:
-    """Whether the server says that the transaction which initmig was in is over."""
+    """Whether *error* shows that initmig's transaction has ended."""
     server = error.server
-    if server.context:  # a function that raises the same names itself in it
+    if server.context:  # a function raised the same error itself, and is named there
         return False
     lost_savepoint = server.sqlstate == _NO_SAVEPOINT and SAVEPOINT in str(error)
     return server.sqlstate == NO_TRANSACTION or lost_savepoint
@@ -46,9 +46,9 @@ def transaction_has_ended(error: StatementFailed) -> bool:
 def transaction_ended_error(
     id: str, session: Session, place: Place, *, which: str, seconds: float
 ) -> MigrationFailed:
-    """What to raise where the migration *id* ended a transaction in the last *seconds*.
+    """The error to raise if the migration *id* ended a transaction within the last *seconds*.
 
-    *which* completes "the transaction".
+    *which* completes "the transaction ..." in the message.
     """
     from initmig.engine.catalog import recently_prepared
 
@@ -64,7 +64,7 @@ def transaction_ended_error(
 
 
 def transaction_prepared_error(id: str, prepared: Sequence[str], place: Place) -> MigrationFailed:
-    """What to raise where *id* left the transactions *prepared*."""
+    """The error to raise if the migration *id* left the transactions *prepared*."""
     names = ", ".join(prepared)
     return MigrationFailed(
         "transaction-left-prepared",
