@@ -48,17 +48,17 @@ if TYPE_CHECKING:
     from initmig.postgres import Session
 
 _FAILS_OUTSIDE_TRANSACTION = f"SAVEPOINT {SAVEPOINT}"
-"""The server refuses it outside of a transaction: a file may have ended the one it was run in."""
+"""Fails outside a transaction. It detects a file that ended the transaction it was run in."""
 
 _SENT_ALONE_BYTES = 1 << 20
-"""So many bytes cost more, copied into a message with others, than a message."""
+"""From this size on, copying a script into a larger message costs more than a separate message."""
 
 _IMMEDIATE_CONSTRAINTS = """
 SELECT string_agg(name, ', ') FROM (
     SELECT format('%I.%I', n.nspname, c.conname)
     FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
     WHERE c.condeferrable AND has_schema_privilege(n.oid, 'USAGE')
-    -- a name stands for all constraints that have it, and a late check fails nothing that is right
+    -- a name means all constraints with that name, and a late check rejects no valid row
     GROUP BY n.nspname, c.conname HAVING NOT bool_or(c.condeferred)
 ) AS immediate (name)"""
 
@@ -71,14 +71,14 @@ _CLOSE_CURSORS = """
 SELECT string_agg(format('CLOSE %I', name), ';')
 FROM pg_cursors WHERE NOT is_holdable AND name <> ''"""
 
-# Asked by the user's search path, which is one of them.
+# Runs with the user's search path, which is one of the settings.
 _CHANGED_SETTINGS = """
 SELECT name, setting, coalesce(reset_val, '') FROM pg_catalog.pg_settings
 WHERE source OPERATOR(pg_catalog.=) 'session'
     AND NOT pg_catalog.starts_with(name, 'transaction_')"""
 
 _CREATED_CONCURRENTLY = ("42P07", "23505")
-"""duplicate_table, or unique_violation in pg_type: another session created it just now."""
+"""duplicate_table, or unique_violation in pg_type: another session created it concurrently."""
 
 
 _TABLES: Mapping[str, Callable[[Home], str]] = {
@@ -87,13 +87,13 @@ _TABLES: Mapping[str, Callable[[Home], str]] = {
     "version_table_quoted": lambda home: home.version,
     "lock_table_quoted": lambda home: home.lock,
 }
-"""By what yoyo calls them."""
+"""The history tables by the placeholder in yoyo's SQL."""
 
 
 class _ReleasedSavepoint(SavepointTransactionManager):  # type: ignore[misc]
-    """yoyo's savepoint, given back: thousands of kept ones exhaust the server's memory.
+    """yoyo's savepoint, but released, because thousands of savepoints exhaust the server's memory.
 
-    It also shows whether a step has ended the transaction and begun another one.
+    RELEASE also fails if a step has ended the transaction and started another one.
     """
 
     id_generator = map((SAVEPOINT[3:] + "_{}").format, count(1))
@@ -103,26 +103,26 @@ class _ReleasedSavepoint(SavepointTransactionManager):  # type: ignore[misc]
 
 
 class _NoDriver:
-    """What yoyo asks of a DB-API module that it does not work with."""
+    """The part of a DB-API module that yoyo needs when it does not connect."""
 
     DatabaseError = StatementFailed
 
 
 class _Rows:
-    """What yoyo asks of a cursor."""
+    """The part of a cursor that yoyo needs."""
 
     def __init__(self, rows: Iterable[Any]) -> None:
         self._rows = iter(rows)
 
     def fetchone(self) -> Any:
-        """The next row, None behind the last one."""
+        """The next row; None after the last row."""
         return next(self._rows, None)
 
 
 class _StepCursor:
-    """What yoyo asks of a cursor for a step in SQL, of whose rows it prints a table.
+    """The part of a cursor that yoyo needs to run an SQL step and print its rows.
 
-    psycopg's own keeps all rows of all statements in memory.
+    psycopg's cursor keeps all rows of all statements in memory.
     """
 
     def __init__(self, connection: Any) -> None:
@@ -131,7 +131,7 @@ class _StepCursor:
         self.description: Sequence[tuple[str]] = ()
 
     def execute(self, sql: str) -> None:
-        """Run *sql*; more rows than are worth printing are only counted."""
+        """Run *sql*, and keep only the rows that will be printed."""
         sample = self._connection.sample(sql)
         self.description = [(name,) for name in sample.columns]
         self._rows = sample.rows
@@ -143,14 +143,14 @@ class _StepCursor:
         return self._rows
 
     def close(self) -> None:
-        """Nothing: there is no more of it."""
+        """Does nothing, because no resource is open."""
 
 
 class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
-    """yoyo's backend on initmig's one connection; the caller holds the migration lock.
+    """yoyo's backend on initmig's only connection. The caller holds the migration lock.
 
-    *settings* is the SQL that opens every transaction after BEGIN, all of it SET LOCAL; *guard*
-    follows it, and fails where the lock was lost.
+    *settings* is SQL that every transaction runs after BEGIN, all of it SET LOCAL. *guard* runs
+    next, and fails if the lock was lost.
     """
 
     mark_migration_sql = DatabaseBackend.mark_migration_sql.replace(":when", store.RECORDED_AT)
@@ -172,11 +172,11 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
     ) -> None:
         self.session = session
         self.on_statement: Callable[[Callable[[], Place]], object] = lambda _: None
-        """Gets where each statement stands in its file, before it is sent."""
+        """Called before each statement, with a function that returns its place."""
         self.by = by
         self.emit = emit
         self.due_hooks: Sequence[str] = ()
-        """The ids of the hooks that have to run once something was applied."""
+        """The ids of the hooks to run after a migration was applied."""
         self._batch = Batch(session)
         self._settings = settings
         self._guard = guard
@@ -192,32 +192,32 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         super().__init__(None, self.home.table)
 
     def __getattr__(self, name: str) -> Any:
-        """What stands for a table in yoyo's SQL, as a parameter of `execute`.
+        """The placeholder of a table in yoyo's SQL, which `execute` fills in.
 
-        A schema's name can have characters that yoyo's SQL takes for parameters.
+        A schema's name may contain characters that yoyo would read as a parameter.
         """
         if name in _TABLES:
             return f":{name}"
         raise AttributeError(name)
 
     def connect(self, dburi: None) -> Any:  # noqa: ARG002 - yoyo's signature
-        """The session's connection, whatever yoyo would connect to."""
+        """The session's connection; *dburi* is ignored."""
         return self.session.connection.dbapi
 
     def _load_driver_module(self) -> Any:
-        """psycopg, where steps in Python get its connection; else as much of it as is needed."""
+        """psycopg if Python steps need its connection; otherwise the few names that yoyo needs."""
         if self.session.connection.dbapi is None:
             return _NoDriver
         return super()._load_driver_module()
 
     @property
     def connection(self) -> Any:
-        """The session's connection, for who wants an answer: nothing waits any more."""
+        """The session's connection, after all collected SQL was sent."""
         self._batch.send()
         return self._connection
 
     def cursor(self) -> _StepCursor:
-        """For a step in SQL, behind all that waits."""
+        """A cursor for an SQL step, after all collected SQL was sent."""
         self._batch.send()
         return _StepCursor(self.session.connection)
 
@@ -227,38 +227,39 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         return self._with_values(self.format_sql(self.create_lock_table_sql), {})
 
     def copy(self) -> Backend:
-        """This backend: a second connection could not commit together with the first."""
+        """This backend, because a second connection could not commit in the same transaction."""
         return self
 
     def list_tables(self, **_: Any) -> list[str]:
-        """Those of yoyo's tables that exist; yoyo asks for no others."""
+        """The history tables that exist. yoyo looks for no other tables."""
         return list(columns_of(self.session, self.home, self.home.tables))
 
     def prepare(self, *, upgrades: bool = True) -> None:
-        """Make the history tables that are missing, and put what is in them in order.
+        """Create missing history tables, and repair the rows of the others.
 
-        The caller holds yoyo's lock too. Unless it *upgrades*, 0.1.0's own table stays as it is.
+        The caller also holds yoyo's lock. If *upgrades* is false, the table of 0.1.0 is not
+        changed.
         """
         self.create_tables(upgrades=upgrades)
-        # under the lock, and after the tables that others have just created
+        # under the lock, so that it also checks tables that another session has just created
         trust.require_trusted(self.session, self.home)
         self._position = maintenance.repair(self.session, self.home)
         half_applied = store.unfinished_migrations(self.session)
         self._half_applied = frozenset(each.id for each in half_applied)
 
     def create_tables(self, *, upgrades: bool = True) -> None:
-        """Make the history tables that are missing, or as an older yoyo made them.
+        """Create missing history tables, and upgrade the tables of an older yoyo.
 
-        :raises PlanError: a newer yoyo made them
+        :raises PlanError: the tables are from a newer yoyo
         """
         there = columns_of(self.session, self.home, self.home.tables)
         columns = there.get(self.migration_table, ())
         if "ctime" in columns and "migration_hash" not in columns:
             with self.history_transaction():
-                internalmigrations.upgrade(self)  # from before yoyo 6
+                internalmigrations.upgrade(self)  # tables of yoyo before version 6
         else:
             self._create_missing_tables(there)
-        self._batch.send()  # where the transaction is not its own, no COMMIT has done it
+        self._batch.send()  # an outer transaction has no COMMIT here that sends it
         maintenance.create_own_table(self.session, self.home, upgrades=upgrades)
 
     def _create_missing_tables(self, there: Collection[str]) -> None:
@@ -287,25 +288,25 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
                     internalmigrations.mark_schema_version(self, newest)
 
     def ensure_internal_schema_updated(self) -> None:
-        """Nothing: `prepare` has done it, once."""
+        """Does nothing, because `prepare` has already done it."""
 
     def transaction(self, rollback_on_exit: bool = False) -> TransactionManager:  # noqa: FBT001, FBT002
-        """A transaction, or inside of one a savepoint."""
+        """A transaction, or a savepoint if a transaction is open."""
         kind = _ReleasedSavepoint if self._in_transaction else TransactionManager
         return kind(self, rollback_on_exit=rollback_on_exit)
 
     @contextmanager
     def history_transaction(self) -> Iterator[None]:
-        """A transaction in which nothing of a migration runs: names are PostgreSQL's own."""
+        """A transaction for initmig's own SQL, whose names are looked up only in pg_catalog."""
         with self.transaction():
             self.add(search_path.PIN_PATH.rstrip(";"))
             yield
             self.add(search_path.RESTORE_PATH)
 
     def begin(self) -> None:
-        """BEGIN with the settings, in one message with what follows.
+        """Add BEGIN and the settings to the next message.
 
-        :raises DatabaseUnavailable: what a migration has left in the session is still there
+        :raises DatabaseUnavailable: an earlier migration's session state could not be discarded
         """
         if self._reset_failure:
             raise DatabaseUnavailable(
@@ -317,21 +318,21 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         self._in_transaction = True
 
     def use_open_transaction(self) -> None:
-        """Take the transaction that is open in the session for one of `begin`."""
+        """Use the session's open transaction as if `begin` had opened it."""
         self._in_transaction = True
 
     @property
     def prologue(self) -> str:
-        """What a transaction starts with; empty where the session's settings hold."""
+        """The SQL after BEGIN; empty if the session's settings are sufficient."""
         guard = "" if self._guard_last else self._guard
         return f"{self.session.preamble}{self._settings}{guard}"
 
     @contextmanager
     def transaction_for(self, *migrations: Any) -> Iterator[None]:
-        """A transaction, or inside of one a savepoint, for all of *migrations*."""
+        """A transaction for all of *migrations*, or a savepoint if a transaction is open."""
         self._is_shared = self._in_transaction
         if not self._is_shared:
-            # the guard is a query, before which the level has to be set
+            # the guard is a query, and SET TRANSACTION ISOLATION LEVEL must precede all queries
             self._guard_last = any(each.sets_isolation for each in migrations)
             self._discards_state = self.session.is_dedicated
         try:
@@ -344,7 +345,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     @contextmanager
     def session_settings(self) -> Iterator[None]:
-        """Inside, the settings last for the session, so that what runs there can change them."""
+        """Allow statements to change the session's settings, and reset them at the end."""
         with cleaning_up(self._reset_session), self._discard_state_on_failure():
             yield
 
@@ -354,9 +355,9 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     @contextmanager
     def _discard_state_on_failure(self) -> Iterator[None]:
-        """What fails inside leaves nothing in a session that is initmig's alone.
+        """After an exception, discard the session state, unless a pooler shares the session.
 
-        A ROLLBACK keeps prepared statements and advisory locks, which the next attempt would meet.
+        ROLLBACK keeps prepared statements and advisory locks, which would affect the next attempt.
         """
         try:
             yield
@@ -368,9 +369,9 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     @contextmanager
     def _warn_if_not_reset(self, kind: type[InitmigError]) -> Iterator[None]:
-        """An error of this *kind* inside is a warning: the migration's outcome stands.
+        """Report an error of this *kind* as a warning, because it does not affect the migration.
 
-        The next transaction is begun in a new session.
+        `begin` then fails, so the next transaction needs a new session.
         """
         try:
             yield
@@ -380,29 +381,29 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             self.emit(SessionNotEmptied(self._reset_failure))
 
     def commit(self) -> None:
-        """COMMIT, in one message with all that waits for it; the server must confirm it.
+        """Send COMMIT in one message with all collected SQL; the server must confirm it.
 
-        What a migration has left in the session is gone then.
+        The message also discards the session state that a migration leaves.
         """
         end = commit_then(self.session.cleanup_sql) if self._discards_state else "COMMIT"
         try:
             self._batch.add(f"{self._guard if self._guard_last else ''}{end}")
             with self._warn_if_not_reset(AfterCommit):
                 self._batch.send(commits=True)
-        except (StatementFailed, KeyboardInterrupt):  # the file, too, runs only now
+        except (StatementFailed, KeyboardInterrupt):  # the message may contain the whole migration
             self.rollback()
             raise
         finally:
             self._in_transaction = False
 
     def rollback(self) -> None:
-        """ROLLBACK where there is still something to roll back."""
+        """Discard collected SQL, and roll back if a transaction is open."""
         self._batch.discard()
         self._in_transaction = False
         self._roll_back_session()
 
     def _roll_back_session(self) -> None:
-        """Roll back what is open; without a connection the server does it by itself."""
+        """Roll back the open transaction. The server does it if the connection is lost."""
         if not self.session.in_transaction:
             return
         try:
@@ -412,7 +413,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
                 raise
 
     def format_sql(self, s: str, **kwargs: str) -> str:
-        """As yoyo does it, which makes a class each time, but once for each *s* by itself."""
+        """Like yoyo's, which creates a class per call, but cached for *s* without arguments."""
         if kwargs:
             return str(super().format_sql(s, **kwargs))
         if s not in self._formatted:
@@ -420,7 +421,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         return self._formatted[s]
 
     def execute(self, sql: str, params: Mapping[str, Any] | None = None) -> Any:
-        """As yoyo does it; in a transaction, what has no rows waits."""
+        """Like yoyo's, but a statement without rows in a transaction is only collected."""
         sql = self._with_values(sql, params or {})
         if self._in_transaction and not sql.startswith("SELECT"):
             self._batch.add(sql)
@@ -428,14 +429,14 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         return _Rows(self._batch.query(sql))
 
     def _with_values(self, sql: str, params: Mapping[str, Any]) -> str:
-        """*sql* of yoyo's with the tables of the history and *params* in it."""
+        """yoyo's *sql* with the names of the history tables and *params* filled in."""
         values = {name: table(self.home) for name, table in _TABLES.items() if f":{name}" in sql}
         for name, value in params.items():
             values[name] = "NULL" if value is None else quote_literal(str(value))
         return _template(sql, tuple(values)) % values if values else sql
 
     def run(self, script: Script) -> None:
-        """*script*, which waits for the COMMIT where the transaction is its own."""
+        """Run *script*, or add it to the message of the COMMIT if it has its own transaction."""
         self.on_statement(script.statement_place)
         if self._can_wait(script):
             self._batch.add(script)
@@ -445,15 +446,15 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         self._batch.send()
 
     def _can_wait(self, script: Script) -> bool:
-        # with what the server cannot read, a transaction would be lost that is open already
+        # a syntax error in a later message would end a transaction that is already open
         opens = self._in_transaction and not (self._is_shared or self.session.in_transaction)
-        # nor goes COPY data with its COMMIT: first it has to be seen that the server took all of it
+        # COMMIT must follow COPY data in another message, once the server has accepted all of it
         return opens and not script.data and script.size < _SENT_ALONE_BYTES
 
     def apply_one(self, migration: Any, force: bool = False, mark: bool = True) -> None:  # noqa: ARG002, FBT001, FBT002
-        """Run the steps and record them, in one transaction where *migration* has one.
+        """Run the steps and record the migration, in one transaction if it is transactional.
 
-        What is not to be marked is a hook, which is not owed any more.
+        A hook has a false *mark*; it is removed from the hooks to run.
         """
         with self._run_and_record(migration, "apply") as seconds:
             self._record_applied(migration, seconds, mark=mark)
@@ -463,7 +464,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         if mark:
             self.mark_one(migration, log=False)
             if not migration.use_transactions or migration.id in self._half_applied:
-                self.add(store.delete_record(self.home, migration.id))  # what the journal kept
+                self.add(store.delete_record(self.home, migration.id))  # the journal's row
             self.add(self._own_record(migration, seconds))
             if self.due_hooks:
                 self.add(store.mark_due(self.home, self.due_hooks))
@@ -472,7 +473,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             self.add(store.delete_history_rows(self.home, migration.id))
 
     def rollback_one(self, migration: Any, force: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
-        """Run the rollback steps and forget the migration, in one transaction where it has one."""
+        """Run the rollback steps and remove the record, in one transaction if transactional."""
         with self._run_and_record(migration, "rollback"):
             self.log_migration(migration, "rollback")
             for id in (migration.id, UNDOING + migration.id):
@@ -480,7 +481,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             self.add(store.delete_record(self.home, migration.id))
 
     def mark_migrations(self, migrations: Iterable[Any]) -> None:
-        """Record *migrations*, in this order, as applied without running them: all, or none."""
+        """Record *migrations* as applied, in this order and in one transaction; run nothing."""
         with self.history_transaction():
             for migration in migrations:
                 self._prepare_record()
@@ -502,16 +503,16 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         )
 
     def _next_position(self) -> int | None:
-        """One more than any before; what was rolled back leaves a gap."""
+        """The highest position plus one. Rolled back migrations leave gaps."""
         if self._position is not None:
             self._position += 1
         return self._position
 
     @contextmanager
     def _run_and_record(self, migration: Any, direction: Direction) -> Iterator[float | None]:
-        """Run *migration*; what is recorded inside is committed with it, or with its last part.
+        """Run *migration*. The body records it, and is committed with it or after its last part.
 
-        Gives the seconds that it took; None where its transaction is its own, and as old as it.
+        Yields its duration in seconds; None if its own transaction is exactly as old.
         """
         started = time.monotonic()
         if not migration.use_transactions:
@@ -536,10 +537,10 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             self._reset_settings(migration, direction)
 
     def _reset_settings(self, migration: Any, direction: Direction) -> None:
-        """What a migration has set reaches neither its record nor what comes after it."""
+        """Reset the migration's settings, for its record and for the next migration."""
         if self.session.is_dedicated:
             reset = self.session.reset_sql
-        else:  # the rest is the pooler's, and of the connection's other users
+        else:  # other settings belong to the pooler and to other clients of this connection
             from initmig.engine.session_state import reset_statements  # which no other run needs
 
             made = reset_statements(migration, direction)
@@ -548,7 +549,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     @contextmanager
     def rehearsal_transaction(self) -> Iterator[None]:
-        """Inside, the transaction that is open in the session is this one's; then rolled back."""
+        """Use the session's open transaction, and roll it back at the end."""
         self._in_transaction = True
         try:
             self.add(self.prologue)
@@ -559,9 +560,10 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     @contextmanager
     def rehearse_one(self, migration: Any, *, mark: bool, commits: bool) -> Iterator[None]:
-        """Inside, *migration* is run; then it is recorded, and checked if it *commits* by itself.
+        """The body runs *migration*, which is then recorded in the open transaction.
 
-        A hook is not marked. What an error leaves is rolled back.
+        If `migrate` *commits* after it, also check deferred constraints. A hook has a false *mark*.
+        An error rolls back to a savepoint.
         """
         started = time.monotonic()
         with (
@@ -579,29 +581,30 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
                 self._discard_transaction_state(migration)
 
     def _discard_transaction_state(self, migration: Any) -> None:
-        """Let the next migration in this transaction meet nothing that a COMMIT would have left.
+        """Discard the state that a COMMIT and its cleanup would discard.
 
-        Advisory locks stay: the server does not tell a session's from a transaction's.
+        Advisory locks stay, because the server does not show whether a lock is for the session or
+        the transaction.
         """
         self._reset_settings(migration, "apply")
         if self.session.is_dedicated:
             self.add("CLOSE ALL;DEALLOCATE ALL")
-        else:  # behind a pooler only what a ROLLBACK undoes
+        else:  # behind a pooler, discard only state that a ROLLBACK restores
             self._close_cursors()
             self._undo_set_local()
         [(deferrable,)] = self.query(_TEMPORARY_CONSTRAINTS)
-        if deferrable:  # the table would not be dropped while its triggers wait for the COMMIT
+        if deferrable:  # a table with pending trigger events cannot be dropped
             self.add(f"SET CONSTRAINTS {deferrable} IMMEDIATE")
         self.add("UNLISTEN *;DISCARD TEMP")
 
     def _close_cursors(self) -> None:
-        """Close the cursors that a COMMIT would close."""
+        """Close the cursors that COMMIT would close."""
         [(close,)] = self.query(_CLOSE_CURSORS)
         if close:
             self.add(close)
 
     def _undo_set_local(self) -> None:
-        """Put the settings of a pooled session back to what they were before the migrations."""
+        """Restore the settings that a pooled session had before the migrations."""
         for name, (value, default) in self._changed_settings().items():
             before, _ = self._original_settings.get(name, (default, ""))
             if value != before:
@@ -609,38 +612,40 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
                 self.add(f"SELECT pg_catalog.set_config({made}, true)")
 
     def _changed_settings(self) -> dict[str, tuple[str, str]]:
-        """The settings that were changed in a pooled session: their values, and their defaults."""
+        """The value and default of each setting that was changed in a pooled session."""
         made = () if self.session.is_dedicated else self.query_by_path(_CHANGED_SETTINGS)
         return {name: (value, default) for name, value, default in made}
 
     def _check_deferred_constraints(self) -> None:
-        """Check the constraints that wait for a COMMIT; the next ones wait as they would then."""
+        """Check the deferred constraints, as COMMIT would, and restore their default timing."""
         self.add("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
         [(immediate,)] = self.query(_IMMEDIATE_CONSTRAINTS)
         if immediate:
             self.add(f"SET CONSTRAINTS {immediate} IMMEDIATE")
 
     def query_by_path(self, sql: str) -> list[tuple[Any, ...]]:
-        """The rows of *sql*, behind all that waits; the user's search path is in force."""
+        """The rows of *sql*, after all collected SQL; by the user's search path."""
         return self._batch.query(sql)
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """As `ask`, and every name in *sql* is one of pg_catalog."""
+        """Like `query_by_path`, but names are looked up only in pg_catalog."""
         rows = self._batch.query(f"{search_path.PIN_PATH}{sql}")
         self.add(search_path.RESTORE_PATH)
         return rows
 
     def add(self, sql: str) -> None:
-        """Let *sql* go with the COMMIT of the transaction that is open."""
+        """Add *sql* to the next message, in the open transaction."""
         self._batch.add(sql)
 
     @contextmanager
     def transaction_must_stay_open(
         self, id: str, place: Place, *, which: str = "that initmig opened for it"
     ) -> Iterator[None]:
-        """Inside, the migration *id* must not end *which* transaction.
+        """Report an error if the migration *id* ends the transaction in the body.
 
-        :raises MigrationFailed: it did
+        *which* completes "the transaction ..." in the message.
+
+        :raises MigrationFailed: the transaction has ended
         """
         started = time.monotonic()
         try:
@@ -649,14 +654,14 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             if not transaction_has_ended(error):
                 raise
             self._batch.discard()
-            self._roll_back_session()  # another one, which is not initmig's
+            self._roll_back_session()  # the migration may have started another transaction
             place = error.problems[0].place or place
             raise transaction_ended_error(
                 id, self.session, place, which=which, seconds=time.monotonic() - started
             ) from error
 
     def get_log_data(self, migration: Any = None, operation: str = "apply") -> dict[str, Any]:
-        """yoyo's log row but its time, without asking the passwd file or DNS who this is."""
+        """yoyo's log row except its time, without looking up the passwd file or DNS."""
         return {
             "id": str(uuid.uuid4()),
             "migration_id": migration.id if migration else None,
@@ -674,7 +679,7 @@ def _template(sql: str, names: Sequence[str]) -> str:
 
 
 def create_lock_table(session: Session) -> None:
-    """Make yoyo's lock table where it is missing, also while a stock yoyo does the same."""
+    """Create yoyo's lock table if it does not exist; stock yoyo may do the same concurrently."""
     if columns_of(session, home_of(session), (LOCK,)):
         return
     backend = _plain_backend(session)
@@ -686,9 +691,9 @@ def create_lock_table(session: Session) -> None:
 
 
 def try_create_tables(session: Session) -> None:
-    """Make the tables that are missing, in the transaction that is open, to be rolled back.
+    """Try to create the missing tables in the open transaction, which the caller rolls back.
 
-    :raises InitmigError: it cannot be done
+    :raises InitmigError: they cannot be created
     """
     trusted_home(session)
     create_lock_table(session)

@@ -1,4 +1,4 @@
-"""A migration that is not one transaction: each of its parts goes with its place in the journal."""
+"""Runs a non-transactional migration: each part is committed together with its journal entry."""
 
 from __future__ import annotations
 
@@ -28,46 +28,46 @@ if TYPE_CHECKING:
     from initmig.sql.statements import Kind
 
 _NOT_IN_TRANSACTION = "25001"
-"""active_sql_transaction: it cannot run inside of one, and did nothing."""
+"""active_sql_transaction: the statement cannot run in a transaction, and did nothing."""
 
 _COMMITS = "2D000"
-"""invalid_transaction_termination: a procedure or DO block that commits by itself."""
+"""invalid_transaction_termination: a procedure or DO block contains COMMIT or ROLLBACK."""
 
 _SYNTAX_ERROR = "42601"
 
 
 class Part(Record):
-    """What the journal counts as one: a statement, BEGIN to COMMIT, a step in Python."""
+    """The unit that the journal counts: a statement, a transaction block, or a Python step."""
 
     run: Callable[[Backend], None]
-    """Raises StatementFailed with its place."""
+    """Runs the part; raises StatementFailed with its place."""
     at: Place | Script
-    """Where it begins: a Script is asked only when that is needed, as it counts the lines."""
+    """Where it begins. A Script counts lines to find its place, so this is delayed until needed."""
     source: str | Script = ""
-    """The SQL; empty for what is no single statement."""
+    """The SQL; empty if it is not a single statement."""
     kind: Kind | None = None
     commit: str = ""
-    """The COMMIT of a transaction of the file's own, which *run* leaves open."""
+    """The COMMIT of a transaction block in the file. *run* leaves the transaction open."""
     body: Sequence[Part] = ()
-    """What is in that transaction."""
+    """The parts between BEGIN and COMMIT."""
     is_block: bool = False
-    """Whether it is a transaction of the migration's own."""
+    """Whether it is a transaction block in the migration."""
     opaque: bool = False
-    """Whether it may send anything, as a function in Python."""
+    """Whether its SQL is unknown, as for a Python function."""
 
     @property
     def place(self) -> Place:
-        """Where it begins."""
+        """The place where it begins."""
         return self.at.place if isinstance(self.at, Script) else self.at
 
     @property
     def sql(self) -> str:
-        """The text of the statement; empty for what is no single one."""
+        """The text of the statement; empty if it is not a single statement."""
         return self.source.sql.decode() if isinstance(self.source, Script) else self.source
 
 
 class NonTransactionalRun:
-    """One run of a migration's parts, from the one on at which the last run stopped."""
+    """Runs a migration's parts, starting where the last run stopped."""
 
     def __init__(self, backend: Backend, migration: Any, direction: Direction) -> None:
         self._backend = backend
@@ -78,9 +78,9 @@ class NonTransactionalRun:
         self._journal = Journal(backend.session, migration.description, direction)
 
     def run(self) -> None:
-        """Run what is not done yet.
+        """Run the remaining parts.
 
-        :raises StatementFailed: what came before is kept, and the next run goes on with it
+        :raises StatementFailed: earlier parts are kept, and the next run resumes at this part
         """
         done, before = self._begin_or_resume()
         with self._backend.session_settings():
@@ -91,7 +91,7 @@ class NonTransactionalRun:
                 before = None
 
     def _begin_or_resume(self) -> tuple[int, str | None]:
-        """How many parts are done, and what the catalog showed before one that is in doubt."""
+        """The number of parts done, and the catalog's state before a part that may be done."""
         stopped = self._journal.unfinished(self._session)
         if stopped is None:
             self._commit(";".join(self._beginning()))
@@ -123,14 +123,14 @@ class NonTransactionalRun:
             raise error.at(part.place) from error
 
     def _run_block(self, number: int, part: Part) -> None:
-        """A transaction of the file's own, committed together with its place."""
+        """Run a transaction block, and commit it together with its journal entry."""
         end = f"SAVEPOINT {SAVEPOINT};{self._journal.mark_done(number)};{part.commit}"
         with self._roll_back_if_open(), self._block_must_stay_open(part):
             part.run(self._backend)
             self._session.run(end, commits=True)
 
     def _run_in_transaction(self, number: int, part: Part) -> None:
-        """A statement, committed together with its place; or alone, where the server says so."""
+        """Run a statement together with its journal entry, or separately if the server insists."""
         self._remove_leftovers(part, None)
         try:
             with self._backend.transaction():
@@ -145,18 +145,21 @@ class NonTransactionalRun:
                 raise
 
     def _run_committing(self, number: int, part: Part) -> None:
-        """What commits by itself, with its place in the last transaction of its own."""
+        """Run a procedure that commits, with its journal entry in its last transaction."""
         block = f"BEGIN {part.sql}\n; {self._journal.mark_done(number, verb='PERFORM')}; END"
         try:
             self._session.run(f"DO {quote_literal(block)}")
         except StatementFailed as error:
             if error.server.sqlstate != _SYNTAX_ERROR:
                 raise
-            # PL/pgSQL has no place for its output arguments
+            # PL/pgSQL cannot call a procedure without variables for its output arguments
             self._run_outside_transaction(number, part, None)
 
     def _run_outside_transaction(self, number: int, part: Part, before: str | None) -> None:
-        """What cannot be in a transaction, between two entries: the catalog tells what happened."""
+        """Run a part that cannot be in a transaction, between two journal entries.
+
+        If it was interrupted, the catalog shows whether it completed.
+        """
         in_doubt = before is not None
         if before is None:
             before = catalog.snapshot(self._session, part.kind)
@@ -170,9 +173,9 @@ class NonTransactionalRun:
         self._commit(self._journal.mark_done(number))
 
     def _run_to_end(self, part: Part) -> None:
-        """Run *part*, which has to end each transaction that it begins.
+        """Run *part*, which must end each transaction that it begins.
 
-        :raises MigrationFailed: it left one open, which is rolled back, or prepared
+        :raises MigrationFailed: it left a transaction open, which is rolled back, or prepared
         """
         prepared = catalog.prepared_transactions(self._session) if part.opaque else ()
         with self._roll_back_if_open(), self._block_must_stay_open(part):
@@ -193,7 +196,7 @@ class NonTransactionalRun:
             yield
 
     def _block_must_stay_open(self, part: Part) -> AbstractContextManager[None]:
-        """Inside, only the last statement of a block may end it."""
+        """Report an error if a statement in a block ends the transaction before its COMMIT."""
         if not part.is_block:
             return nullcontext()
         which = f"that begins at {part.place}"
@@ -212,10 +215,10 @@ class NonTransactionalRun:
 
     @contextmanager
     def _without_lock_timeout(self, part: Part) -> Iterator[None]:
-        """Inside there is no lock timeout, unless the file sets one.
+        """Disable the lock timeout for a concurrent statement, unless the file sets it.
 
-        What runs concurrently waits for every older transaction and holds up nobody meanwhile;
-        timed out, it would leave an invalid index.
+        Such a statement waits for every older transaction without blocking other sessions. A
+        timeout would leave an invalid index.
         """
         is_long = self._session.is_dedicated and isinstance(part.kind, catalog.CONCURRENT)
         if not is_long or self._setting_names & {"lock_timeout", "all"}:
@@ -233,17 +236,17 @@ class NonTransactionalRun:
 
     @cached_property
     def _setting_names(self) -> set[str]:
-        """Of what the parts set for the session."""
+        """The names of the settings that the parts set for the session."""
         return {name for _, name in _settings_of(self._parts)}
 
 
 def _runs_outside_transaction(part: Part) -> bool:
-    """Whether *part* cannot be in a transaction of initmig's, or would end it."""
+    """Whether *part* cannot run in initmig's transaction, or contains its end."""
     return runs_alone(part.kind) or isinstance(part.kind, EndsBlock | EndsItsBlocks)
 
 
 def _settings_of(parts: Sequence[Part]) -> Iterator[tuple[Part, str]]:
-    """What of *parts* sets something for the session, and the name of that."""
+    """Each of *parts* that changes a setting of the session, and the name of the setting."""
     for part in parts:
         for each in (part, *part.body):
             if isinstance(each.kind, SetsSession):

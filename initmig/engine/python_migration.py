@@ -1,4 +1,4 @@
-"""A migration in Python: yoyo imports and runs it, initmig tells where it failed."""
+"""A migration in Python: yoyo imports and runs it, and initmig finds the place of an error."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ _IGNORED: dict[str | None, frozenset[Direction]] = {
     "rollback": frozenset({"rollback"}),
     "all": frozenset({"apply", "rollback"}),
 }
-"""By yoyo's ``ignore_errors``."""
+"""The directions whose errors are ignored, by yoyo's ``ignore_errors``."""
 
 
 class PythonMigration(YoyoMigration):  # type: ignore[misc]
-    """A yoyo migration in Python, imported and run by yoyo, with its errors told by their place.
+    """A yoyo migration in Python, imported and run by yoyo, whose errors have a place in the file.
 
-    :raises ConfigError: the file is not Python, raises, or is otherwise unfit
+    :raises ConfigError: the file is not valid Python, raises an exception, or is invalid otherwise
     """
 
     def __init__(self, contents: Contents) -> None:
@@ -78,7 +78,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             self._strip_own_transactions()
         checksum = digest(contents.data)
         self.sets_isolation = "isolation" in (self.source or "").lower()
-        self.sets_session = True  # whatever its functions call is not to be read here
+        self.sets_session = True  # the SQL of its functions is unknown
         steps = tuple(self._model_step(*each) for each in _steps(self.steps))
         self._parts: dict[Direction, Sequence[Part]] = {"apply": (), "rollback": ()}
         if not self.use_transactions:
@@ -99,18 +99,18 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             raise ConfigError.of(problems)
 
     def _strip_own_transactions(self) -> None:
-        """Let no step begin and end a transaction of its own around all of its SQL."""
+        """Remove BEGIN and COMMIT from steps where they enclose all of the SQL."""
         for step, _ in _steps(self.steps):
             for name in ("_apply", "_rollback"):
                 if isinstance(code := getattr(step, name), str):
                     setattr(step, name, self._strings.without_transaction(code))
 
     def statements(self) -> tuple[Part, ...]:
-        """All that is applied, as one: what a function sends is not to be seen from here."""
+        """The whole migration as one part, because the SQL of functions is unknown."""
         return (Part(lambda backend: self.run(backend, "apply"), Place(self.path)),)
 
     def visible_parts(self, direction: Direction) -> Sequence[Part]:
-        """The steps that are run in the *direction*; of a function there is nothing to read."""
+        """The steps that run in the *direction*. The SQL of functions is unknown."""
         return [self._part(step, direction) for step in self._steps_in(direction)]
 
     def _steps_in(self, direction: Direction) -> Sequence[Any]:
@@ -118,7 +118,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         return steps if direction == "apply" else steps[::-1]
 
     def parts(self, direction: Direction) -> Sequence[Part]:
-        """The steps, in the order run, as what the journal counts; empty in one transaction."""
+        """The parts that the journal counts, in the order run; empty if it is transactional."""
         return self._parts[direction]
 
     def _parts_in(self, direction: Direction) -> Sequence[Part]:
@@ -136,13 +136,13 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         place = self._place_of_code(code)
         kind = _kind_of(code, place)
         may_fail = step.ignore_errors in (direction, "all")
-        # what may fail is no statement that could be committed with its place in the journal
+        # a step whose errors are ignored cannot be committed with its journal entry
         if may_fail and not isinstance(kind, OpensBlock | EndsBlock):
             return Part(run, place, kind=kind if isinstance(kind, EndsItsBlocks) else None)
         return Part(run, place, code, kind)
 
     def _model_step(self, step: Any, may_fail: frozenset[Direction]) -> Step:
-        """A single *step* of yoyo's as `plan` shows it; errors in *may_fail* are ignored."""
+        """yoyo's single *step* as `plan` shows it. Errors in *may_fail* directions are ignored."""
         apply, rollback = step._apply, step._rollback  # noqa: SLF001
         texts = _source_of(apply, self.path), _source_of(rollback, self.path)
         if callable(apply):
@@ -166,13 +166,14 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
     def run(self, backend: Backend, direction: Direction) -> None:
         """Run the steps.
 
-        :raises StatementFailed: or MigrationFailed, for whatever a step raises
+        :raises StatementFailed: the server refused a step
+        :raises MigrationFailed: a step raised any other exception
         """
         for step in self.steps if direction == "apply" else reversed(self.steps):
             self._run_step(backend, step, direction)
 
     def _run_step(self, backend: Backend, step: Any, direction: Direction) -> None:
-        # its own, or that of the block which other steps begin and end
+        # the migration's transaction, or a block that other steps begin and end
         is_in_transaction = self.use_transactions or backend.session.in_transaction
         ignored = partial(self._report_ignored_commit, backend.emit) if is_in_transaction else None
         backend.on_statement(partial(self._place_of_step, step, direction))
@@ -195,7 +196,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         return Place(self.path) if code is None else self._place_of_code(code)
 
     def _report_ignored_commit(self, emit: Emit, call: str) -> None:
-        """Report the first *call* that would have committed, and where it stands."""
+        """Report the first *call* that would have committed, and its line."""
         if self._has_reported_commit:
             return
         self._has_reported_commit = True
@@ -204,7 +205,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         emit(CommitIgnored(self.id, call, self.path, next(lines, 0)))
 
     def _import(self, data: bytes) -> None:
-        """Let yoyo import *data* as the file; its log and bytecode are kept out of the way."""
+        """Make yoyo import *data* as the file, without logging and without writing bytecode."""
         saved = sys.dont_write_bytecode, yoyo_log.disabled
         sys.dont_write_bytecode = yoyo_log.disabled = True
         try:
@@ -213,7 +214,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         except BadMigration as error:
             if error.__context__ is not None:
                 raise self._import_error(error.__context__) from error.__context__
-            # a dependency is missing, which the loader reports for all files alike
+            # a dependency is missing; the loader reports this for all files
             self.steps = self.module.__yoyo_collector__.create_steps(use_transactions=True)
         except (Exception, SystemExit) as error:
             raise self._import_error(error) from error
@@ -274,7 +275,11 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
     def _translate_errors(
         self, session: Session, ignored: Callable[[str], None] | None
     ) -> Iterator[None]:
-        """:raises StatementFailed: or MigrationFailed, for whatever a step raises."""
+        """Translate each exception of a step.
+
+        :raises StatementFailed: the server refused a statement
+        :raises MigrationFailed: a step raised any other exception
+        """
         from initmig.postgres.dbapi import PsycopgConnection
 
         connection = session.connection
@@ -309,7 +314,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         return error
 
     def _place_of(self, error: BaseException) -> Place:
-        """The last line of the file that took part, else where its SQL stands in the file."""
+        """The line of the file in the innermost stack frame, or the place of the SQL that failed."""
         causes = [cause for cause in (error, error.__cause__) if cause]
         frames = [
             frame
@@ -330,17 +335,17 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         return self._place_of_sql(sql, position)
 
     def _is_this_file(self, filename: str | None) -> bool:
-        """Whether *filename*, which Python made absolute when it was imported, is this file."""
+        """Whether *filename* is this file. Python made it absolute on import."""
         return bool(filename == os.path.abspath(self.path))
 
 
 def _is_relative(error: ImportError) -> bool:
-    """Whether *error* is about a relative import: yoyo names the module by its path."""
+    """Whether a relative import caused *error*: yoyo uses the path as the module's name."""
     return os.sep in (error.name or "") or "relative import" in str(error)
 
 
 def _failing_sql(error: BaseException) -> str:
-    """The SQL of the Python step that raised *error*; empty if it was not at SQL."""
+    """The SQL of the step that raised *error*; empty if it did not run SQL."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code is MigrationStep._execute.__code__:  # noqa: SLF001
             return str(frame.f_locals["stmt"])
@@ -348,7 +353,7 @@ def _failing_sql(error: BaseException) -> str:
 
 
 def _kind_of(sql: str, place: Place) -> Kind | None:
-    """What the *sql* of one step does; :raises ConfigError: a block of it does not end in it."""
+    """The kind of the *sql* of one step; :raises ConfigError: a transaction block has no end."""
     statements = read_statements(sql.encode(errors="replace")).statements
     if len(statements) == 1:
         return statements[0].kind
@@ -359,7 +364,7 @@ def _kind_of(sql: str, place: Place) -> Kind | None:
 
 
 def _flattened(steps: Iterable[Any]) -> Iterator[Any]:
-    """*steps* with the groups opened, unless their errors are ignored together."""
+    """*steps* with groups replaced by their steps, unless the group as a whole ignores errors."""
     for wrapper in steps:
         if isinstance(wrapper.step, StepGroup) and not wrapper.ignore_errors:
             yield from _flattened(wrapper.step.steps)
@@ -368,7 +373,7 @@ def _flattened(steps: Iterable[Any]) -> Iterator[Any]:
 
 
 def _functions(step: Any, direction: Direction) -> Iterator[Any]:
-    """What of *step*, or of the steps in it, is a function."""
+    """The functions among *step* and the steps in it."""
     if isinstance(step, StepGroup):
         for wrapper in step.steps:
             yield from _functions(wrapper.step, direction)
@@ -379,7 +384,7 @@ def _functions(step: Any, direction: Direction) -> Iterator[Any]:
 def _steps(
     steps: Iterable[Any], may_fail: frozenset[Direction] = frozenset()
 ) -> Iterator[tuple[Any, frozenset[Direction]]]:
-    """The single steps inside yoyo's wrappers and groups, and where their errors are ignored."""
+    """The single steps in yoyo's wrappers and groups, and the directions that ignore errors."""
     for wrapper in steps:
         ignored = may_fail | _IGNORED[wrapper.ignore_errors]
         if isinstance(wrapper.step, StepGroup):
@@ -389,7 +394,7 @@ def _steps(
 
 
 def _source_of(code: Any, path: str) -> bytes:
-    """SQL as it is, a function by name and line, nothing for nothing."""
+    """SQL unchanged; for a function, a comment with its name and line; empty without code."""
     text = code or ""
     if not isinstance(text, str):
         lines = getattr(getattr(code, "__code__", None), "co_firstlineno", "")

@@ -1,4 +1,4 @@
-"""Where the SQL of a migration in Python stands in its file."""
+"""Finds the SQL strings of a Python migration in its file."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 
 
 class _PythonLines(Lines):
-    """As Lines, of which the secrets are strings of Python."""
+    """Lines whose secrets are in Python strings."""
 
     def _secrets(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         return (span for span, _ in self._secret_strings if span[0] < end and start < span[1])
 
     def masked(self, problem: Problem, start: int = 0, end: int | None = None) -> Problem:
-        del start, end  # a string may be put together of others
+        del start, end  # a string may be built from others anywhere in the file
         return masked_problem(problem, self.secrets)
 
     @cached_property
     def secrets(self) -> list[str]:
-        """The values that are in the strings."""
+        """The secret values in the strings."""
         return [each for _, text in self._secret_strings for each in _values(text)]
 
     @cached_property
     def _secret_strings(self) -> list[tuple[tuple[int, int], str]]:
-        """Start, end and value of each string in a statement that has to do with secrets."""
+        """Start, end and value of each string in a Python statement that mentions a secret."""
         found: set[tuple[tuple[int, int], str]] = set()
         for statement in ast.walk(ast.parse(self.data[:])):
             if isinstance(statement, ast.stmt) and not hasattr(statement, "body"):
@@ -63,7 +63,7 @@ class _PythonLines(Lines):
         return self.span(node), text
 
     def span(self, node: ast.expr) -> tuple[int, int]:
-        """Start and end of *node*, in bytes."""
+        """The start and end of *node*, in bytes."""
         last = (node.end_lineno or node.lineno) - 1
         start = self._line_starts[node.lineno - 1] + node.col_offset
         return start, self._line_starts[last] + (node.end_col_offset or 0)
@@ -75,7 +75,7 @@ class _PythonLines(Lines):
 
 
 def _mentions_secret(node: ast.AST) -> bool:
-    """Whether *node* is a string with a secret, or a name of one."""
+    """Whether *node* is a string with a secret, or a name such as `password`."""
     match node:
         case ast.Constant(value=str() as text):
             return is_about_secrets(text) or bool(secret_values(_octets(text)))
@@ -85,7 +85,7 @@ def _mentions_secret(node: ast.AST) -> bool:
 
 
 def _values(text: str) -> tuple[str, ...]:
-    """The secrets of a string: those of its SQL, or all of it."""
+    """The secrets in a string: the secrets in its SQL, or the whole string if it is one word."""
     return secret_values(_octets(text)) if len(text.split()) > 1 else (text,)
 
 
@@ -94,7 +94,7 @@ def _octets(text: str) -> str:
 
 
 def without_strings(line: str) -> str:
-    """A *line* of what is no Python, without its strings if it has to do with secrets."""
+    """A *line* of invalid Python, with its strings masked if it mentions a secret."""
     quoted = r"""("|')(?:(?!\1)(?:\\?.))*+\1?"""
     words = re.findall(r"\w+", line)
     if any(map(is_secret_name, words)) or mask_sql(line) != line:
@@ -103,16 +103,16 @@ def without_strings(line: str) -> str:
 
 
 class PythonStrings:
-    """The strings of a Python *source*, which is parsed once, when the first place is asked for."""
+    """The strings of a Python *source*, which is parsed once, when a place is first needed."""
 
     def __init__(self, path: str, source: str) -> None:
         self._path = path
         self._source = source
         self._originals: dict[str, str] = {}
-        """The string that stands in the file, by what is run of it."""
+        """The string in the file for each string that is run without its BEGIN and COMMIT."""
 
     def without_transaction(self, sql: str) -> str:
-        """*sql*, a string of the source, with blanks for a BEGIN and a COMMIT around all of it."""
+        """*sql*, a string of the source, with an enclosing BEGIN and COMMIT replaced by blanks."""
         kept = sql
         for start, end in frame(sql):
             kept = f"{kept[:start]}{' ' * (end - start)}{kept[end:]}"
@@ -121,9 +121,9 @@ class PythonStrings:
         return kept
 
     def place(self, sql: str, position: int = 0) -> Place:
-        """Where the one string *sql* stands; *position* is the server's, 0 for none.
+        """The place of the string *sql*, if it is unique; at the server's *position*, or 0.
 
-        Only its first line where the string is not written as it reads, as with escapes in it.
+        Only the first line of the string if its source differs from its value, as with escapes.
         """
         starts = [each.start for each in split(sql)]
         if position or len(starts) == 1:
@@ -132,12 +132,12 @@ class PythonStrings:
         return self._place(sql, None)
 
     def place_at(self, sql: str, offset: int) -> Place:
-        """Where the byte *offset* of the one string *sql* stands, without the text of the line."""
+        """The place of the byte *offset* in the unique string *sql*, without the line's text."""
         return self._place(sql, offset)._replace(source="", before=0)
 
     def _place(self, run: str, offset: int | None) -> Place:
         sql = self._originals.get(run, run)
-        spans = self._spans.get(sql, ()) if sql else ()  # without SQL it may be no Python
+        spans = self._spans.get(sql, ()) if sql else ()  # the source may be invalid Python
         if len(spans) != 1:
             return Place(self._path)
         start, end = spans[0]
@@ -147,18 +147,18 @@ class PythonStrings:
         return self._lines.place(start + written + offset)
 
     def line(self, number: int) -> str:
-        """The line *number*, from 1, without the secrets in it."""
+        """The line with the 1-based *number*, with its secrets masked."""
         lines = self._lines.data[:].splitlines(keepends=True)
         if not 0 < number <= len(lines):
             return ""
         return self._lines.place(sum(map(len, lines[: number - 1]))).source.strip()
 
     def masked(self, problem: Problem) -> Problem:
-        """*problem*, which the server has with this SQL, without the secrets that it repeats."""
+        """The server's *problem* with this SQL, with its secrets masked."""
         return self._lines.masked(problem)
 
     def without_secrets(self, text: str) -> str:
-        """*text* without what it repeats of the secrets in the strings."""
+        """*text* with the secrets of the strings masked."""
         return without_values(text, self._lines.secrets)
 
     @cached_property
@@ -167,7 +167,7 @@ class PythonStrings:
 
     @cached_property
     def _spans(self) -> Mapping[str, list[tuple[int, int]]]:
-        """Start and end, in bytes, of each place where a string is written."""
+        """The start and end, in bytes, of each literal of a string."""
         found: dict[str, list[tuple[int, int]]] = {}
         for node in ast.walk(ast.parse(self._source)):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -1,4 +1,4 @@
-"""What migrations would leave in a session that is not initmig's alone: refused, or reset."""
+"""Refuses or resets session state of migrations in a session that a pooler shares."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _RESET_ANYWAY = ("all", "role", "session_authorization", "search_path")
 def refuse(
     session: Session, migrations: Iterable[Migration], direction: Direction, *, together: bool
 ) -> None:
-    """Refuse what would stay in a *session* that a pooler gives to others next.
+    """Refuse migrations that leave state in *session*, which a pooler would pass to other clients.
 
-    Those *together* are one transaction.
+    If *together*, the migrations are one transaction.
 
-    :raises PlanError: with what each of *migrations* would leave
+    :raises PlanError: lists the state that each of *migrations* would leave
     """
     problems = tuple(
         problem
@@ -41,7 +41,7 @@ def refuse(
 
 
 def reset_statements(migration: Any, direction: Direction) -> str:
-    """The SQL that resets, each by its name, the settings that *migration* makes."""
+    """The SQL that resets each setting that *migration* changes, by name."""
     names = {
         change.key: None
         for unit in _units(migration, direction)
@@ -88,7 +88,7 @@ _NEXT_STEP_IN_PARTS = (
 
 
 def _units(handle: Any, direction: Direction) -> Iterator[Sequence[Part]]:
-    """The parts of a migration that certainly have the same server connection behind a pooler."""
+    """Groups of a migration's parts that are sure to use one server connection behind a pooler."""
     if handle.use_transactions:
         yield handle.visible_parts(direction)
     else:
