@@ -252,19 +252,19 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
         :raises PlanError: the tables are from a newer yoyo
         """
-        there = columns_of(self.session, self.home, self.home.tables)
-        columns = there.get(self.migration_table, ())
+        existing = columns_of(self.session, self.home, self.home.tables)
+        columns = existing.get(self.migration_table, ())
         if "ctime" in columns and "migration_hash" not in columns:
             with self.history_transaction():
                 internalmigrations.upgrade(self)  # tables of yoyo before version 6
         else:
-            self._create_missing_tables(there)
+            self._create_missing_tables(existing)
         self._batch.send()  # an outer transaction has no COMMIT here that sends it
         maintenance.create_own_table(self.session, self.home, upgrades=upgrades)
 
-    def _create_missing_tables(self, there: Collection[str]) -> None:
+    def _create_missing_tables(self, existing: Collection[str]) -> None:
         version = None
-        if VERSION in there:
+        if VERSION in existing:
             [(version,)] = self.session.query(f"SELECT max(version) FROM {self.home.version}")
         newest = max(internalmigrations.schema_versions)
         if version is not None and version > newest:
@@ -279,7 +279,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             LOG: v2.create_log_table,
             VERSION: v2.create_version_table,
         }
-        missing = [name for name in make if name not in there]
+        missing = [name for name in make if name not in existing]
         if missing or version is None:
             with self.history_transaction():
                 for name in missing:
@@ -523,9 +523,9 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             with self.transaction_for(migration):
                 if migration.use_transactions:
                     self._run(migration, direction)
-                its_own = migration.use_transactions and not self._is_shared
+                has_own_transaction = migration.use_transactions and not self._is_shared
                 self._prepare_record()
-                yield None if its_own else time.monotonic() - started
+                yield None if has_own_transaction else time.monotonic() - started
                 self.add(_FAILS_OUTSIDE_TRANSACTION)
             self._batch.send()
 

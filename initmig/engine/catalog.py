@@ -32,23 +32,23 @@ WHERE c.relkind = 'i' AND {condition} ORDER BY 1"""
 
 # https://www.postgresql.org/docs/current/sql-reindex.html#SQL-REINDEX-CONCURRENTLY
 # Indexes left in pg_toast are ignored. Few roles can drop them, and they do no harm.
-_OF_REINDEX = (
+_REINDEX_LEFTOVERS = (
     r"NOT i.indisvalid AND c.relname ~ '_cc(new|old)[0-9]*$'"
     " AND has_schema_privilege(n.oid, 'USAGE')"
 )
 
 # A table, its partitions, and their TOAST tables.
-_TABLES = """
+_TABLES_OF = """
 WITH RECURSIVE tables AS (
     SELECT {table}::oid AS oid
     UNION SELECT inhrelid FROM pg_inherits JOIN tables ON inhparent = tables.oid)
 SELECT oid FROM tables UNION SELECT reltoastrelid FROM pg_class JOIN tables USING (oid)"""
 
-_DETACHED = """
+_PARTITION_STATE = """
 SELECT CASE WHEN inhdetachpending THEN 'pending' ELSE 'attached' END FROM pg_inherits
 WHERE inhparent = {table} AND inhrelid = {partition}"""
 
-_OBJECTS = {
+_OID_QUERIES = {
     "database": "SELECT oid::text FROM pg_database WHERE datname = {name}",
     "tablespace": "SELECT oid::text FROM pg_tablespace WHERE spcname = {name}",
     "subscription": "SELECT oid::text FROM pg_subscription WHERE subname = {name}"
@@ -56,7 +56,7 @@ _OBJECTS = {
 }
 
 # A session that builds an index holds this lock, and releases it just before its last commit.
-_WAIT = """
+_WAIT_FOR_BUILD = """
 BEGIN;{preamble} LOCK TABLE ONLY {table} IN SHARE UPDATE EXCLUSIVE MODE; COMMIT;
 SELECT pg_catalog.pg_sleep(0.2)"""
 
@@ -67,7 +67,7 @@ SELECT quote_literal(gid) FROM pg_prepared_xacts
 WHERE database = current_database() AND owner IN (current_user, session_user) AND {condition}
 ORDER BY prepared, gid"""
 _PREPARED_SINCE = "prepared > clock_timestamp() - {seconds} * interval '1 second'"
-_NONE = "0"
+_NO_OID = "0"
 """An OID that no relation has."""
 
 _NETWORK_SECONDS = 1.0
@@ -87,15 +87,17 @@ def snapshot(session: Session, kind: Kind | None) -> str:
         case CreateIndex():
             return " ".join(str(index.oid) for index in _indexes_of(session, kind))
         case DropIndexConcurrently(names):
-            oids = [oid for name in names if (oid := _oid(session, name)) != _NONE]
+            oids = [oid for name in names if (oid := _oid(session, name)) != _NO_OID]
             return " ".join(oids)
         case DetachConcurrently(table, partition):
             return _text(
                 session,
-                _DETACHED.format(table=_oid(session, table), partition=_oid(session, partition)),
+                _PARTITION_STATE.format(
+                    table=_oid(session, table), partition=_oid(session, partition)
+                ),
             )
         case Creates(what, name) | Drops(what, name):
-            return _text(session, _OBJECTS[what].format(name=quote_literal(name)))
+            return _text(session, _OID_QUERIES[what].format(name=quote_literal(name)))
         case _:
             return ""
 
@@ -122,8 +124,8 @@ def remove_leftovers(session: Session, kind: Kind | None, before: str | None) ->
     *before* is the `snapshot` from before that attempt, or None if unknown. If another session
     still runs the statement, such as the session of a killed client, this waits for it.
     """
-    for oid, name, _, table in _left_over_indexes(session, kind, before):
-        session.run(_WAIT.format(preamble=session.preamble, table=table))
+    for oid, name, _, table in _leftover_indexes(session, kind, before):
+        session.run(_WAIT_FOR_BUILD.format(preamble=session.preamble, table=table))
         if _indexes_where(session, f"i.indexrelid = {oid} AND NOT i.indisvalid"):
             session.run(f"DROP INDEX CONCURRENTLY {name}")
             yield f"the invalid index {name}"
@@ -162,7 +164,7 @@ def _prepared(session: Session, condition: str) -> tuple[str, ...]:
     return tuple(gid for (gid,) in session.query(_PREPARED.format(condition=condition)))
 
 
-def _left_over_indexes(session: Session, kind: Kind | None, before: str | None) -> list[_Index]:
+def _leftover_indexes(session: Session, kind: Kind | None, before: str | None) -> list[_Index]:
     match kind:
         case CreateIndex(name) if name or before is not None:
             # an older index without a name does not belong to this statement
@@ -170,7 +172,7 @@ def _left_over_indexes(session: Session, kind: Kind | None, before: str | None) 
             found = _indexes_of(session, kind)
             return [each for each in found if not each.valid and str(each.oid) not in others]
         case ReindexConcurrently():
-            return _indexes_where(session, f"{_OF_REINDEX} AND {_target(session, kind)}")
+            return _indexes_where(session, f"{_REINDEX_LEFTOVERS} AND {_target(session, kind)}")
         case _:
             return []
 
@@ -194,7 +196,7 @@ def _target(session: Session, kind: ReindexConcurrently) -> str:
         return f"coalesce(parent.relnamespace, c.relnamespace) = to_regnamespace({name})"
     else:
         return "true"
-    return f"i.indrelid IN ({_TABLES.format(table=table)})"
+    return f"i.indrelid IN ({_TABLES_OF.format(table=table)})"
 
 
 def _indexes_where(session: Session, condition: str) -> list[_Index]:
@@ -202,10 +204,10 @@ def _indexes_where(session: Session, condition: str) -> list[_Index]:
 
 
 def _oid(session: Session, name: str) -> str:
-    """The OID of the relation *name*, in SQL and by the user's search path, or `_NONE`."""
+    """The OID of the relation *name*, in SQL and by the user's search path, or `_NO_OID`."""
     query = f"SELECT pg_catalog.to_regclass({quote_literal(name)})::pg_catalog.oid"
     [(oid,)] = session.query(query, by_path=True)
-    return str(oid or _NONE)
+    return str(oid or _NO_OID)
 
 
 def _text(session: Session, query: str) -> str:

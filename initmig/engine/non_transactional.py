@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _NOT_IN_TRANSACTION = "25001"
 """active_sql_transaction: the statement cannot run in a transaction, and did nothing."""
 
-_COMMITS = "2D000"
+_COMMIT_NOT_ALLOWED = "2D000"
 """invalid_transaction_termination: a procedure or DO block contains COMMIT or ROLLBACK."""
 
 _SYNTAX_ERROR = "42601"
@@ -139,7 +139,7 @@ class NonTransactionalRun:
         except StatementFailed as error:
             if error.server.sqlstate == _NOT_IN_TRANSACTION:
                 self._run_outside_transaction(number, part, None)
-            elif error.server.sqlstate == _COMMITS:
+            elif error.server.sqlstate == _COMMIT_NOT_ALLOWED:
                 self._run_committing(number, part)
             else:
                 raise

@@ -314,7 +314,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         return error
 
     def _place_of(self, error: BaseException) -> Place:
-        """The line of the file in the innermost stack frame, or the place of the SQL that failed."""
+        """The file's line in the innermost stack frame, or the place of the SQL that failed."""
         causes = [cause for cause in (error, error.__cause__) if cause]
         frames = [
             frame
@@ -394,7 +394,7 @@ def _steps(
 
 
 def _source_of(code: Any, path: str) -> bytes:
-    """SQL unchanged; for a function, a comment with its name and line; empty without code."""
+    """SQL unchanged, or for a function a comment with its name and line."""
     text = code or ""
     if not isinstance(text, str):
         lines = getattr(getattr(code, "__code__", None), "co_firstlineno", "")

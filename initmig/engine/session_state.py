@@ -44,8 +44,8 @@ def reset_statements(migration: Any, direction: Direction) -> str:
     """The SQL that resets each setting that *migration* changes, by name."""
     names = {
         change.key: None
-        for unit in _units(migration, direction)
-        for _, change in _changes(unit)
+        for group in _groups(migration, direction)
+        for _, change in _changes(group)
         if change.kind == SETTING and change.key not in ("", *_RESET_ANYWAY)
     }
     return "".join(f"RESET {'.'.join(map(quote_identifier, name.split('.')))};" for name in names)
@@ -55,8 +55,8 @@ def _problems(
     migration: Migration, direction: Direction, preamble: str, *, together: bool
 ) -> Iterator[Problem]:
     id, transactional = migration.id, migration.transactional
-    for unit in _units(migration.handle, direction):
-        for part, leaves in left(_changes(unit), commits=not together):
+    for group in _groups(migration.handle, direction):
+        for part, leaves in left(_changes(group), commits=not together):
             if leaves.kind == SETTING and transactional and leaves.key:
                 continue  # reset before the COMMIT
             yield Problem(
@@ -66,13 +66,13 @@ def _problems(
                 _NEXT_STEP if transactional else _NEXT_STEP_IN_PARTS,
                 part.place,
             )
-        if preamble and not transactional and runs_alone(unit[0].kind):
+        if preamble and not transactional and runs_alone(group[0].kind):
             yield Problem(
                 _ID,
                 f"{id} contains a statement that cannot run in a transaction; behind a pooler,"
                 " --schema and --role apply only in transactions",
                 "connect to the server directly, or write the schema in the file",
-                unit[0].place,
+                group[0].place,
             )
 
 
@@ -87,7 +87,7 @@ _NEXT_STEP_IN_PARTS = (
 )
 
 
-def _units(handle: Any, direction: Direction) -> Iterator[Sequence[Part]]:
+def _groups(handle: Any, direction: Direction) -> Iterator[Sequence[Part]]:
     """Groups of a migration's parts that are sure to use one server connection behind a pooler."""
     if handle.use_transactions:
         yield handle.visible_parts(direction)
@@ -96,8 +96,8 @@ def _units(handle: Any, direction: Direction) -> Iterator[Sequence[Part]]:
             yield (part, *part.body)
 
 
-def _changes(unit: Iterable[Part]) -> Iterator[tuple[Part, Change]]:
-    for part in unit:
+def _changes(group: Iterable[Part]) -> Iterator[tuple[Part, Change]]:
+    for part in group:
         sql = part.source if isinstance(part.source, str) else part.source.sql
         for change in changes(sql.encode() if isinstance(sql, str) else sql):
             yield part, change

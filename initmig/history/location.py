@@ -1,4 +1,4 @@
-"""Where the history is: which schema is its home, and what is there."""
+"""Finds the schema with the history, and the tables in it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
     from initmig.postgres import Session
 
-# By the setting and not by current_schemas(), which leaves out what the role may not use: then a
-# role without that right would find another history than its owner writes. No backslash, because
-# standard_conforming_strings may be off.
+# This reads the setting, because current_schemas() omits schemas without the USAGE privilege. A
+# role without it would then find a different history from the one that its owner writes. No
+# backslash, because standard_conforming_strings may be off.
 SEARCH_PATH = f"""
 SELECT CASE name WHEN '$user' THEN current_user ELSE name END AS name, name = '$user' AS may_lack, i
 FROM (SELECT coalesce(replace(found[1], '""', '"'), lower(found[2])), i
       FROM regexp_matches({USER_PATH}, '"((?:[^"]|"")*)"|([^",[:space:]]+)', 'g')
           WITH ORDINALITY AS t (found, i)) AS t (name, i)"""
-"""SQL for the names of the search path, in its order (i); `may_lack`: it is ``$user``."""
+"""SQL for the names in the search path, in order (i). `may_lack` is true for ``$user``."""
 
-# The second is what current_schema() would say if the user's search path were in force.
+# The second column is current_schema() by the user's search path.
 _FIND = f"""
 WITH path AS (SELECT n.oid, n.nspname, p.i
               FROM ({SEARCH_PATH}) AS p JOIN pg_namespace n ON n.nspname = p.name)
@@ -32,7 +32,7 @@ SELECT (SELECT nspname FROM path
         ORDER BY i LIMIT 1),
     (SELECT nspname FROM path WHERE has_schema_privilege(oid, 'USAGE') ORDER BY i LIMIT 1)"""
 
-# The names of columns have no slash where it matters.
+# The names of the columns that initmig looks for contain no slash.
 _TABLES = """
 SELECT n.nspname::text, c.relname::text, string_agg(a.attname, '/')
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
@@ -46,10 +46,10 @@ _HISTORY_COLUMNS = {"migration_hash", "migration_id", "applied_at_utc"}
 
 
 def home_of(session: Session) -> Home:
-    """The home of *session*; its schema has no name where the search path leads to none.
+    """The home of *session*; its schema is empty if the search path contains no usable schema.
 
-    It is the one that is named, else the first of the search path that has a history, else where
-    new tables go.
+    The home is the configured schema, or the first schema in the search path that has a history, or
+    the schema for new tables.
 
     :raises DatabaseRefused: the server refused the query
     """
@@ -61,9 +61,9 @@ def home_of(session: Session) -> Home:
 
 
 def trusted_home(session: Session) -> Home:
-    """As `home_of`, once there is no doubt about what reading its tables runs.
+    """`home_of` *session*, after checking that reading its tables runs no other role's code.
 
-    :raises PlanError: one of them could run another role's code
+    :raises PlanError: a table could run another role's code
     """
     home = home_of(session)
     if not session.trusted:
@@ -72,7 +72,7 @@ def trusted_home(session: Session) -> Home:
 
 
 def columns_of(session: Session, home: Home, names: Iterable[str]) -> Mapping[str, frozenset[str]]:
-    """The columns of those of the tables *names* that there are at *home*.
+    """The columns of each of the tables *names* that exists at *home*.
 
     :raises DatabaseRefused: the server refused the query
     """
@@ -82,7 +82,7 @@ def columns_of(session: Session, home: Home, names: Iterable[str]) -> Mapping[st
 
 
 def history_tables(session: Session, home: Home) -> Sequence[str]:
-    """The tables at *home* that look like yoyo's history, whatever their name; none without a log.
+    """The tables at *home*, by any name, with the columns of yoyo's history; empty without a log.
 
     :raises DatabaseRefused: the server refused the query
     """
@@ -94,9 +94,9 @@ def history_tables(session: Session, home: Home) -> Sequence[str]:
 
 
 def schemas_with_history(session: Session, home: Home, ids: Iterable[str]) -> Sequence[str]:
-    """The other schemas with a history, readable for the role, that has any of *ids*.
+    """The other schemas with a readable history that contains any of *ids*.
 
-    One that could run another role's code is not looked into.
+    A history that could run another role's code is not read.
 
     :raises DatabaseRefused: the server refused a query
     """
@@ -118,7 +118,7 @@ def schemas_with_history(session: Session, home: Home, ids: Iterable[str]) -> Se
 
 
 def search_path_is_from_client(session: Session) -> bool:
-    """Whether the search path was set by who connects, and not on the server.
+    """Whether the client set the search path, and not the server.
 
     :raises DatabaseRefused: the server refused the query
     """

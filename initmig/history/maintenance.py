@@ -1,4 +1,4 @@
-"""Keeps the tables of the history in order; the caller holds the migration lock."""
+"""Creates, upgrades and repairs the history tables. The caller holds the migration lock."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CREATE TABLE {own} (
     log_rows_at timestamptz
 )"""
 
-# What the first initmig made had neither the column nor the state.
+# The table of the first initmig has neither the column `before` nor the state 'rolling back'.
 _ADD_BEFORE = """
 ADD before text, DROP CONSTRAINT IF EXISTS _initmig_migration_state_check,
     ADD CONSTRAINT _initmig_migration_state_check
@@ -42,8 +42,8 @@ _UPGRADE = (
     " ADD log_rows_at timestamptz"
 )
 
-# By id, whatever hash somebody has written beside it: yoyo goes by the hash, which is that of the
-# id. A row without an id says nothing.
+# The id decides, even if the row has a wrong hash. yoyo finds rows by their hash, which is computed
+# from the id. Rows without an id have no meaning.
 _RIGHT_HASH = "encode(sha256(convert_to({row}.migration_id, 'UTF8')), 'hex')"
 _FIX_HASHES = f"""
 DELETE FROM {{history}} WHERE migration_id IS NULL;
@@ -58,7 +58,7 @@ INSERT INTO {{history}} (migration_hash, migration_id, applied_at_utc)
 SELECT {_RIGHT_HASH.format(row="wrong")}, migration_id, max(applied_at_utc)
 FROM wrong GROUP BY migration_id"""
 
-# What a stock yoyo has rolled back, or applied since, is not what the row speaks of any more.
+# A row is stale if stock yoyo has since rolled back or applied its migration.
 _DELETE_STALE = """
 DELETE FROM {own} i WHERE CASE state
     WHEN 'applied' THEN NOT EXISTS (
@@ -66,7 +66,7 @@ DELETE FROM {own} i WHERE CASE state
             AND y.applied_at_utc AT TIME ZONE 'UTC' IS NOT DISTINCT FROM i.finished_at)
     ELSE NOT ({is_half_applied}) END"""
 
-# What stock yoyo or 0.1.0 has written since the last one that was numbered, in yoyo's order.
+# Numbers the rows that stock yoyo or 0.1.0 has added since the last run, in yoyo's order.
 _NUMBER = """
 INSERT INTO {own} AS i (migration_id, checksum, breaking, state, statements_done, started_at,
     finished_at, username, hostname, image_version, position)
@@ -82,9 +82,9 @@ ON CONFLICT (migration_id) DO UPDATE SET position = excluded.position"""
 
 
 def create_own_table(session: Session, home: Home, *, upgrades: bool) -> None:
-    """Make initmig's own table at *home*; if it *upgrades*, let 0.1.0's have what it lacks.
+    """Create initmig's own table at *home*; if *upgrades*, add the columns that 0.1.0's lacks.
 
-    :raises DatabaseRefused: the role may not
+    :raises DatabaseRefused: the role lacks a privilege
     """
     columns = columns_of(session, home, (home.own_table,)).get(home.own_table)
     if columns is None:
@@ -102,11 +102,11 @@ def create_own_table(session: Session, home: Home, *, upgrades: bool) -> None:
 
 
 def repair(session: Session, home: Home) -> int | None:
-    """Let each row have its key and its position; the last position.
+    """Correct the hash and the position of each row, and return the last position.
 
-    None where the table has no room for positions yet.
+    None if the table does not have the column for positions.
 
-    :raises DatabaseRefused: the role may not
+    :raises DatabaseRefused: the role lacks a privilege
     """
     columns = columns_of(session, home, (home.own_table,))[home.own_table]
     names = {"history": home.history, "own": home.own, "hook": HOOK, "undoing": UNDOING}

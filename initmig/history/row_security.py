@@ -1,7 +1,7 @@
-"""Row level security on the history: what it hides looks as if it were pending.
+"""Checks row level security on the history: a migration whose row is hidden looks pending.
 
-It is never switched off here: whoever switched it on has a reason. Imported where something is
-pending.
+initmig never disables row level security, because its owner enabled it for a reason. This module
+is imported only if a migration is pending.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ WHERE n.nspname = {schema} AND c.relname = {table} AND c.relkind = 'r'
 
 
 def check(session: Session) -> RowSecurityActive | None:
-    """What row level security may hide of the history from this role; None where it hides nothing.
+    """The policies that may hide rows of the history from this role; None if no policy applies.
 
-    :raises PlanError: no policy lets the role see any row, so that everything looks pending
+    :raises PlanError: no policy lets the role read any row, so every migration looks pending
     """
     home = home_of(session)
     query = _ACTIVE.format(schema=quote_literal(home.schema), table=quote_literal(home.table))

@@ -1,4 +1,4 @@
-"""What is applied: yoyo's tables, which are the truth, and initmig's own beside them."""
+"""Reads and writes the history: yoyo's tables, which decide, and initmig's additional table."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     from initmig.core.model import Migration
     from initmig.postgres import Session
 
-# One value and not a row for each: for thousands that takes a third of the time. An id is the name
-# of a file, which has no slash: what has one is no migration's, and is seen where rows are read.
+# All ids in one value take a third of the time of a row each, with thousands of migrations. An id
+# is a file name, which has no slash. An id with a slash belongs to no migration, and appears only
+# where rows are read.
 _IDS = """
 SELECT pg_catalog.string_agg(migration_id, '/')
         FILTER (WHERE pg_catalog.strpos(migration_id, '/') OPERATOR(pg_catalog.=) 0),
     {checksum}{hidden}
 FROM {history}"""
 
-# One message, though the table may not be there: only what is given to ts_stat() as text is not
-# looked up before it is needed.
+# This is one message, even if the table does not exist, because the server looks up the tables in
+# the text argument of ts_stat() only when it runs it.
 _CHECKSUM = """
 (SELECT word FROM pg_catalog.ts_stat(CASE
     WHEN pg_catalog.has_table_privilege(pg_catalog.to_regclass({own})::pg_catalog.oid, 'SELECT')
@@ -38,7 +39,7 @@ _CHECKSUM_OF = (
     " AND state OPERATOR(pg_catalog.=) 'applied' AND checksum OPERATOR(pg_catalog.<>) ''"
 )
 
-# Whether the search path has a history that the role may not see, so that another one was read.
+# Whether the search path has a history in a schema that the role cannot use, so another was read.
 _HIDDEN = f"""
 , EXISTS (SELECT FROM pg_catalog.pg_class,
         LATERAL (SELECT relnamespace::pg_catalog.regnamespace::pg_catalog.text) AS n (name)
@@ -47,8 +48,8 @@ _HIDDEN = f"""
     AND (pg_catalog.strpos({USER_PATH}, n.name) OPERATOR(pg_catalog.>) 0
         OR n.name OPERATOR(pg_catalog.=) pg_catalog.quote_ident(current_user)))"""
 
-# yoyo's log has no index but its key: one pass over it, not one for each migration.
-# What a clock says decides nothing: it only goes with rows of stock yoyo, until they are numbered.
+# yoyo's log has only its primary key as an index, so this reads it once, not once per migration.
+# Times decide the order only for rows of stock yoyo that are not numbered yet.
 _APPLIED = """
 SELECT y.migration_id, CASE WHEN applied_at BETWEEN '0002-01-01' AND '9998-12-31'
         THEN extract(epoch FROM applied_at)::float8 END,
@@ -62,15 +63,15 @@ LEFT JOIN (SELECT DISTINCT ON (migration_id) migration_id, username, hostname
 {join}
 ORDER BY {position} NULLS LAST, applied_at NULLS FIRST, migration_id"""
 
-# What yoyo before version 6 made: read as it is, and upgraded once something is written.
+# The tables of yoyo before version 6 are read unchanged, and upgraded before the first write.
 _APPLIED_BEFORE_6 = """
 SELECT id, extract(epoch FROM ctime)::float8, '', '', false, NULL::float8
 FROM {history} ORDER BY ctime, id"""
 
-# What is owed has a row in yoyo's table, where the one query of a start sees it: a hook that has to
-# run, and the rest of a rollback that is no one transaction.
-# A row of ours counts only while it speaks of the same application as yoyo's: a stock yoyo that
-# rolls back and applies again does not touch it. Somebody may have written a second one of yoyo's.
+# A hook to run, and the rest of a non-transactional rollback, also have a row in yoyo's table,
+# because a start reads only that table.
+# A row of initmig's table counts only if it has the time of yoyo's row, because stock yoyo does not
+# update it on a rollback and a new application. yoyo's table may have several rows per migration.
 _OWN_COLUMNS = """
 CASE i.state WHEN 'applied' THEN i.checksum ELSE '' END, coalesce(i.breaking, false),
     CASE WHEN i.state = 'applied' AND i.statements_done > 0
@@ -81,15 +82,15 @@ LEFT JOIN {own} i ON i.migration_id = y.migration_id
     AND (i.finished_at AT TIME ZONE 'UTC' = ANY (times)
         OR i.finished_at IS NULL AND array_position(times, NULL) IS NOT NULL)"""
 
-# A hand-made history may lack it.
+# A history created by hand may lack the log.
 _NO_LOG = "(SELECT '' AS migration_id, '' AS username, '' AS hostname, '' AS operation,\
  '' AS comment, now() AS created_at_utc WHERE false)"
 
 _COMMENT = "initmig: "
 
-# A migration is half way until its record says otherwise, and as long as nobody else has applied or
-# rolled it back: yoyo's log has more rows then. It has fewer where somebody has shortened it. What
-# 0.1.0 began has no count of them, but a time.
+# A migration is half-applied until its record is complete, or until stock yoyo applies it or rolls
+# it back, which adds rows to yoyo's log. The log has fewer rows if a person has deleted some. A row
+# of 0.1.0 has no count of log rows, but a time.
 _IS_HALF_APPLIED = """
 i.state <> 'applied' AND CASE
     WHEN starts_with(i.migration_id, '{hook}') THEN true
@@ -114,11 +115,11 @@ FROM {own} i WHERE {is_half_applied} ORDER BY i.started_at, i.migration_id"""
 RECORDED_AT = "pg_catalog.current_setting('initmig.recorded_at')::timestamp"
 """SQL for the time (UTC) that `set_record_time` set in the same transaction, equal in all rows.
 
-It is for people. What has been applied in which order, the positions say.
+It is only for display. The positions define the order.
 """
 
-# Values and no query for them: that, and a conflict to be resolved, would take twice the server's
-# time for each migration, docs/explanation/benchmarks.md.
+# VALUES without a query and without ON CONFLICT, which would double the server's time for each
+# migration: docs/explanation/benchmarks.md.
 _RECORD = f"""
 INSERT INTO {{own}}
     (migration_id, checksum, breaking, state, statements_done, started_at, finished_at,
@@ -135,19 +136,19 @@ DELETE FROM {own} WHERE migration_id OPERATOR(pg_catalog.=) ANY (ARRAY[{ids}])""
 
 
 class HistorySummary(Record):
-    """What one query tells a start."""
+    """The result of the only query of a start."""
 
     ids: tuple[str, ...]
-    """What is applied, in no order, and what is owed: the ids of hooks, and `UNDOING` before that
-    of a migration."""
+    """The applied migrations, the hooks to run, and `UNDOING` + id for a rollback to finish; in no
+    particular order."""
     checksum: str = ""
-    """Of the migration that was asked about; empty if nothing is known of it."""
+    """The checksum of the requested migration; empty if unknown."""
 
 
 def history_summary(session: Session, id: str = "") -> HistorySummary:
-    """What is applied, in one query, and the recorded checksum of the migration *id*.
+    """The applied ids and the recorded checksum of the migration *id*, in one query.
 
-    :raises DatabaseRefused: the role may not read yoyo's table
+    :raises DatabaseRefused: the role cannot read yoyo's table
     """
     try:
         ids, checksum, hidden = session.query(_summary_sql(session, id), by_path=True)[0]
@@ -173,7 +174,7 @@ def history_summary(session: Session, id: str = "") -> HistorySummary:
 
 
 def _summary_sql(session: Session, id: str) -> str:
-    """The query, by the search path where the home of the history is not known."""
+    """The query, which finds the history by the search path if its home is unknown."""
     home = session.home
     table = session.history_table
     history, own = quote_identifier(table), quote_identifier(own_table(table))
@@ -200,42 +201,43 @@ def _ids_before_6(session: Session) -> tuple[str, ...]:
 def applied_ids(session: Session) -> tuple[str, ...]:
     """The ids of `history_summary`.
 
-    :raises DatabaseRefused: the role may not read yoyo's table
+    :raises DatabaseRefused: the role cannot read yoyo's table
     """
     return history_summary(session).ids
 
 
 def polled_summary(session: Session, id: str = "") -> HistorySummary:
-    """As `history_summary`, for asking again and again.
+    """`history_summary` for polling.
 
-    Two queries, so that a database without yoyo's table gets no error line in its log each time.
+    It uses two queries, so that the server does not log an error on each call while yoyo's table
+    does not exist.
 
-    :raises DatabaseRefused: the role may not read yoyo's table
+    :raises DatabaseRefused: the role cannot read yoyo's table
     """
     from initmig.history.location import columns_of, trusted_home
 
     home = trusted_home(session)
-    there = columns_of(session, home, (home.table,))
-    return history_summary(session, id) if there else HistorySummary(())
+    existing = columns_of(session, home, (home.table,))
+    return history_summary(session, id) if existing else HistorySummary(())
 
 
 def applied_migrations(session: Session) -> tuple[AppliedMigration, ...]:
-    """Everything that is known about what is applied, in the order applied.
+    """The applied migrations with all recorded details, in the order applied.
 
-    :raises DatabaseRefused: the role may not read the tables
+    :raises DatabaseRefused: the role cannot read the tables
     """
     from datetime import UTC, datetime
 
     from initmig.history.location import columns_of, trusted_home
 
     home = trusted_home(session)
-    there = columns_of(session, home, home.tables)
-    if home.table not in there:
+    existing = columns_of(session, home, home.tables)
+    if home.table not in existing:
         return ()
-    if "migration_id" not in there[home.table]:
+    if "migration_id" not in existing[home.table]:
         query = _APPLIED_BEFORE_6.format(history=home.history)
     else:
-        query = _applied_sql(home, there)
+        query = _applied_sql(home, existing)
     return tuple(
         AppliedMigration(
             id,
@@ -249,9 +251,9 @@ def applied_migrations(session: Session) -> tuple[AppliedMigration, ...]:
     )
 
 
-def _applied_sql(home: Home, there: Mapping[str, frozenset[str]]) -> str:
-    own = there.get(home.own_table)
-    log = home.log if LOG in there else _NO_LOG
+def _applied_sql(home: Home, existing: Mapping[str, frozenset[str]]) -> str:
+    own = existing.get(home.own_table)
+    log = home.log if LOG in existing else _NO_LOG
     return _APPLIED.format(
         history=home.history,
         log=log,
@@ -265,23 +267,23 @@ def _applied_sql(home: Home, there: Mapping[str, frozenset[str]]) -> str:
 
 
 def unfinished_migrations(session: Session) -> tuple[Unfinished, ...]:
-    """The migrations that are half way, in the order begun.
+    """The half-applied migrations, in the order started.
 
-    :raises DatabaseRefused: the role may not read the tables
+    :raises DatabaseRefused: the role cannot read the tables
     """
     from initmig.history.location import columns_of, trusted_home
 
     home = trusted_home(session)
-    there = columns_of(session, home, home.tables)
-    own = there.get(home.own_table, frozenset())
-    if "before" not in own or not there.keys() >= {home.table, LOG}:
-        return ()  # made by an initmig that could not go on, and begins with what is written next
+    existing = columns_of(session, home, home.tables)
+    own = existing.get(home.own_table, frozenset())
+    if "before" not in own or not existing.keys() >= {home.table, LOG}:
+        return ()  # from an initmig that could not resume; the next write upgrades the table
     query = _UNFINISHED.format(own=home.own, is_half_applied=is_half_applied(home, own))
     return tuple(Unfinished(*row) for row in session.query(query))
 
 
 def is_half_applied(home: Home, columns: Collection[str]) -> str:
-    """The SQL that tells whether the row i of initmig's own table, with *columns*, is half way."""
+    """The SQL condition that the row i of initmig's table, with *columns*, is half-applied."""
     by_time = _BY_TIME.format(log=home.log, ours=of_this_history(home))
     untouched = by_time
     if "log_rows" in columns:
@@ -290,7 +292,7 @@ def is_half_applied(home: Home, columns: Collection[str]) -> str:
 
 
 def count_log_rows(home: Home, id: str) -> str:
-    """The SQL for how many rows of yoyo's log are about the migration *id* of this history."""
+    """The SQL for the number of rows in yoyo's log for the migration *id* of this history."""
     return (
         f"(SELECT count(*) FROM {home.log} l"
         f" WHERE l.migration_id = {quote_literal(id)} AND {of_this_history(home)})"
@@ -298,14 +300,14 @@ def count_log_rows(home: Home, id: str) -> str:
 
 
 def log_comment(home: Home) -> str:
-    """What initmig notes in yoyo's log, which several histories of a schema share."""
+    """The comment in yoyo's log that names the history, as histories in a schema share the log."""
     return f"{_COMMENT}{home.table}"
 
 
 def of_this_history(home: Home) -> str:
-    """The SQL that tells whether the row l of yoyo's log is not about another history.
+    """The SQL condition that the row l of yoyo's log does not belong to another history.
 
-    A stock yoyo does not note which one it is about.
+    Rows of stock yoyo do not name their history.
     """
     return (
         f"(l.comment IS NULL OR NOT starts_with(l.comment, {quote_literal(_COMMENT)})"
@@ -314,7 +316,7 @@ def of_this_history(home: Home) -> str:
 
 
 def set_record_time() -> str:
-    """The SQL that notes the time for what is recorded after it, see `RECORDED_AT`."""
+    """The SQL that sets the time for the records that follow it, see `RECORDED_AT`."""
     now = "(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC')::pg_catalog.text"
     return f"SELECT pg_catalog.set_config('initmig.recorded_at', {now}, true)"
 
@@ -329,8 +331,8 @@ def insert_record(
 ) -> str:
     """The SQL that records *migration* as applied, after `set_record_time`. It has no record yet.
 
-    That took *seconds*, or as long as the transaction is old. Without a *position* the table has
-    no room for it yet.
+    The duration is *seconds*, or the age of the transaction. Pass no *position* if the table lacks
+    the column.
     """
     minus = f"OPERATOR(pg_catalog.-) interval '{seconds or 0:.6f} s'"
     ago = f"{RECORDED_AT} AT TIME ZONE 'UTC' {minus}"
@@ -350,28 +352,28 @@ def insert_record(
 
 
 def mark(home: Home, migration: Migration, *, by: Identity, position: int | None) -> str:
-    """The SQL that records *migration* as applied, after `set_record_time`, without a run."""
+    """The SQL that records *migration* as applied without running it, after `set_record_time`."""
     nothing = migration._replace(steps=(), parts=())
     recorded = insert_record(home, nothing, by=by, position=position, seconds=0)
     return f"{delete_record(home, migration.id)};{recorded}"
 
 
 def delete_record(home: Home, id: str) -> str:
-    """The SQL that removes initmig's own record of the migration *id*."""
+    """The SQL that deletes initmig's own record of the migration *id*."""
     return f"DELETE FROM {home.own} WHERE {_has(id)}"
 
 
 def mark_due(home: Home, ids_due: Sequence[str]) -> str:
-    """The SQL that notes *ids_due*, at least one: the ids of hooks, or `UNDOING` and an id.
+    """The SQL that records work to do: *ids_due*, not empty, are ids of hooks or `UNDOING` + id.
 
-    A hook that stopped half way begins anew, for what it has done was not for this application.
+    An interrupted hook restarts from its top, because it ran after an earlier migration.
     """
     ids = ", ".join(map(quote_literal, ids_due))
     return _MARK_DUE.format(history=home.history, own=home.own, ids=ids)
 
 
 def delete_history_rows(home: Home, id: str) -> str:
-    """The SQL that removes all rows with this *id* from yoyo's table: a migration, or a debt."""
+    """The SQL that deletes all rows with this *id* from yoyo's table: a migration or work to do."""
     return f"DELETE FROM {home.history} WHERE {_has(id)}"
 
 
@@ -380,5 +382,5 @@ def _has(id: str) -> str:
 
 
 def write_guard(session: Session, home: Home) -> str:
-    """The SQL that goes before any of these in a transaction, see `trust.write_guard`."""
+    """The SQL to run before these statements in a transaction, see `trust.write_guard`."""
     return trust.write_guard(session, home.history, home.log, home.own)

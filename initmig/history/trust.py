@@ -1,7 +1,7 @@
-"""Whether the tables of the history can run another role's code: their triggers, rules, types, ...
+"""Checks that the history tables cannot run another role's code, as triggers and rules can.
 
-Whoever may create objects in the schema could have planted them, or what they run, before initmig
-came. See docs/explanation/threats.md.
+A role that can create objects in the schema could have prepared such tables, or the code that they
+run, before the first run of initmig. See docs/explanation/threats.md.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ _RAISE = f"pg_catalog.current_setting('{_UNTRUSTED}')"
 # A start with nothing to do runs this. It is therefore quick, and rejects more than
 # `require_trusted` does. It runs by the user's search path, which decides which tables it checks,
 # so it qualifies every name.
-_GUARD = """
+_QUERY_GUARD = """
 SELECT CASE WHEN pg_catalog.bool_or({risks}) THEN {raising} ELSE pg_catalog.set_config(
     'search_path', pg_catalog.concat_ws(',', 'pg_catalog',
         pg_catalog.min(c.relnamespace::pg_catalog.regnamespace::pg_catalog.text)
             FILTER (WHERE c.relname OPERATOR(pg_catalog.=) {table}), 'pg_temp'), true) END
 FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY[{tables}]);"""
-_ANOTHERS = """pg_catalog.pg_get_userbyid(c.relowner)
+_OTHER_OWNER = """pg_catalog.pg_get_userbyid(c.relowner)
         OPERATOR(pg_catalog.<>) ALL (ARRAY[current_user, session_user])"""
 # Objects that do not come with PostgreSQL have an OID from 16384 on.
-_READING = f"""
+_READ_RISKS = f"""
 c.relkind OPERATOR(pg_catalog.<>) 'r' OR c.relispartition OR c.relhassubclass
-OR c.relforcerowsecurity OR c.relrowsecurity AND {_ANOTHERS}
+OR c.relforcerowsecurity OR c.relrowsecurity AND {_OTHER_OWNER}
 OR EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid
     AND a.attnum OPERATOR(pg_catalog.>) 0 AND a.atttypid OPERATOR(pg_catalog.>=) 16384)
 OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid
     AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))
 OR EXISTS (SELECT FROM pg_catalog.pg_statistic_ext s
     WHERE s.stxrelid OPERATOR(pg_catalog.=) c.oid)"""
-_WRITING = f"""{_READING}
+_WRITE_RISKS = f"""{_READ_RISKS}
 OR pg_catalog.has_schema_privilege(c.relnamespace, 'CREATE') AND (
     c.relhastriggers OR c.relhasrules OR c.relrowsecurity
-    OR {_ANOTHERS} AND NOT (SELECT r.rolsuper FROM pg_catalog.pg_roles r
+    OR {_OTHER_OWNER} AND NOT (SELECT r.rolsuper FROM pg_catalog.pg_roles r
         WHERE r.oid OPERATOR(pg_catalog.=) c.relowner))"""
 
-# An expression is harmless that calls no function and uses nothing but its table.
+# An expression is harmless if it calls no function and uses only its table.
 _CALLS = """
 ({tree}::text ~ '(FUNCEXPR|SUBLINK|AGGREF|WINDOWFUNC)' OR EXISTS (
     SELECT FROM pg_depend WHERE classid = '{catalog}'::regclass AND objid = {oid}
@@ -60,14 +60,14 @@ def _calls(tree: str, catalog: str, oid: str) -> str:
     return _CALLS.format(tree=tree, catalog=catalog, oid=oid)
 
 
-# Up to PostgreSQL 17, a trigger that waits for the COMMIT runs as the one who commits, also on a
+# Up to PostgreSQL 17, a deferred trigger runs as the role that commits. This includes triggers on a
 # table that only a foreign key has changed.
-_CHANGES_OTHERS = "(k.confdeltype NOT IN ('a', 'r') OR k.confupdtype NOT IN ('a', 'r'))"
+_CHANGES_ROWS = "(k.confdeltype NOT IN ('a', 'r') OR k.confupdtype NOT IN ('a', 'r'))"
 
 _SPLIT = "chr(31)"
-"""SQL for what parts a risk from the statement that removes it."""
+"""SQL for the separator between a risk and the statement that removes it."""
 
-# What the planner works out while it only reads is among the first: it calls immutable functions.
+# The first group also applies to reads, because the planner evaluates immutable functions.
 _RISKS = f"""
 WITH RECURSIVE granted (id) AS (
     SELECT m.roleid FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member
@@ -116,7 +116,7 @@ SELECT c.relname, coalesce(
             || {_SPLIT} || format('ALTER TABLE %s DROP CONSTRAINT %I', r.oid::regclass, k.conname)
          FROM pg_constraint k JOIN pg_class r ON r.oid = k.conrelid
             JOIN pg_roles o ON o.oid = r.relowner
-         WHERE k.confrelid = c.oid AND k.contype = 'f' AND {_CHANGES_OTHERS}
+         WHERE k.confrelid = c.oid AND k.contype = 'f' AND {_CHANGES_ROWS}
             AND o.oid <> n.nspowner AND o.oid NOT IN (SELECT id FROM trusted) LIMIT 1),
         (SELECT format('has the trigger %I', t.tgname) || {_SPLIT}
             || format('DROP TRIGGER %I ON %I.%I', t.tgname, n.nspname, c.relname)
@@ -134,16 +134,16 @@ SELECT c.relname, coalesce(
             WHERE acl.privilege_type IN ('TRIGGER', 'REFERENCES') AND acl.grantee <> c.relowner)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = {{schema}} AND c.relname IN ({{tables}})"""
-_HERE = "has_schema_privilege(n.oid, 'CREATE')"
+_CAN_CREATE = "has_schema_privilege(n.oid, 'CREATE')"
 
 _NEXT_STEP = (
     "find out who created it, because that role could run SQL as this role. Or keep the history in"
     " another schema with --history-schema"
 )
 
-# The lock keeps others from adding a trigger, or a foreign key, for which they need not own the
-# table.
-_WRITE = """
+# The lock prevents other sessions from adding a trigger or a foreign key. A role does not have to
+# own the table to add one.
+_WRITE_GUARD = """
 LOCK TABLE {tables} IN ROW EXCLUSIVE MODE;
 {verb} {raising} FROM pg_catalog.pg_trigger t
 JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.tgrelid
@@ -158,25 +158,25 @@ WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY[{ids}]) AND (NOT t.tgisinternal
 
 
 class Risk(Record):
-    """What is wrong with a table, and the statement that removes that; empty where none does."""
+    """A *fact* about a table, and the statement that is its *fix*, or empty if there is no fix."""
 
     fact: str
     fix: str
 
 
 def query_guard(home: Home | None, table: str, *, reads: bool) -> str:
-    """The SQL that goes before a query of the history *table*, and lets names lead to its schema.
+    """The SQL to run before a query of the history *table*. It also sets the search path.
 
-    It fails where there may be a risk. Who *reads* only need not trust those who write. It is sent
-    by the user's search path, which leads to the table where there is no *home*; behind it, the
-    path is pg_catalog and that schema.
+    It fails if the tables may be a risk. A session that only *reads* needs fewer checks. The SQL
+    runs with the user's search path, which finds the table if *home* is unknown. Then it sets the
+    search path to pg_catalog and the schema of the table.
     """
     names = [quote_identifier(name) for name in tables_of(table)]
     if home:
         names = [f"{quote_identifier(home.schema)}.{name}" for name in names]
     ids = (f"pg_catalog.to_regclass({quote_literal(name)})" for name in names)
-    return _GUARD.format(
-        risks=_READING if reads else _WRITING,
+    return _QUERY_GUARD.format(
+        risks=_READ_RISKS if reads else _WRITE_RISKS,
         raising=_RAISE,
         table=quote_literal(table),
         tables=", ".join(ids),
@@ -184,28 +184,30 @@ def query_guard(home: Home | None, table: str, *, reads: bool) -> str:
 
 
 def write_guard(session: Session, *tables: str, verb: str = "SELECT") -> str:
-    """The SQL that goes before a statement that writes to *tables*, in the same transaction.
+    """The SQL to run before a statement that writes to *tables*, in the same transaction.
 
-    It is empty if nobody may have added a trigger since `require_trusted`: it takes a tenth of
-    the time of a small migration. In PL/pgSQL the *verb* is PERFORM.
+    It takes a tenth of the time of a small migration. It is therefore empty if no other role can
+    have added a trigger since `require_trusted`. In PL/pgSQL the *verb* is PERFORM.
     """
     if not session.others_may_add_triggers:
         return ""
     ids = (f"{quote_literal(table)}::pg_catalog.regclass" for table in tables)
-    return _WRITE.format(verb=verb, raising=_RAISE, tables=", ".join(tables), ids=", ".join(ids))
+    return _WRITE_GUARD.format(
+        verb=verb, raising=_RAISE, tables=", ".join(tables), ids=", ".join(ids)
+    )
 
 
 def is_untrusted_error(error: InitmigError) -> bool:
-    """Whether *error* is that of the SQL of `query_guard` or `write_guard`."""
+    """Whether the SQL of `query_guard` or `write_guard` raised *error*."""
     return any(_UNTRUSTED in problem.message for problem in error.problems)
 
 
 def require_trusted(session: Session, home: Home) -> None:
-    """Look at all that `query_guard` leaves open, and note that there is no risk about *home*.
+    """Check the tables at *home* in detail, and mark the session as trusted.
 
     :raises PlanError: a table could run another role's code
     """
-    rows = _look(session, home)
+    rows = _check_tables(session, home)
     if found := _risks(rows):
         raise PlanError.of(tuple(map(_problem, found)))
     session.trusted = True
@@ -217,7 +219,7 @@ def _problem(risk: Risk) -> Problem:
 
 
 def _hint(risk: Risk) -> str:
-    """What to do about *risk*."""
+    """The next step that removes *risk*."""
     if risk.fix.startswith("ALTER TABLE ") and " DROP CONSTRAINT " not in risk.fix:
         return (
             "if that role is the one that migrates this database, run initmig as that role."
@@ -228,19 +230,19 @@ def _hint(risk: Risk) -> str:
 
 
 def find_risks(session: Session, home: Home) -> Sequence[Risk]:
-    """Why the tables at *home* could run another role's code.
+    """The reasons why the tables at *home* could run another role's code.
 
     :raises DatabaseRefused: the server refused the query
     """
-    return _risks(_look(session, home))
+    return _risks(_check_tables(session, home))
 
 
-def _look(session: Session, home: Home) -> Sequence[tuple[str, str, bool]]:
-    """Each table, what risk there is, and whether others may add to it."""
+def _check_tables(session: Session, home: Home) -> Sequence[tuple[str, str, bool]]:
+    """Each table, its first risk or empty, and whether other roles can add triggers to it."""
     query = _RISKS.format(
         schema=quote_literal(home.schema),
         tables=", ".join(map(quote_literal, home.tables)),
-        writes="false" if session.reads else _HERE,
+        writes="false" if session.reads else _CAN_CREATE,
     )
     rows = session.query(query)
     return [(f"{home.schema}.{table}", str(risk or ""), may_add) for table, risk, may_add in rows]
@@ -255,7 +257,7 @@ def _risks(rows: Iterable[tuple[str, str, bool]]) -> Sequence[Risk]:
 
 
 def changed_error() -> PlanError:
-    """What to raise where `write_guard` fails: the table was trusted before."""
+    """The error to raise if `write_guard` fails on a table that was trusted before."""
     return PlanError(
         "untrusted-history",
         "a trigger or a foreign key was added to a history table during this run",
