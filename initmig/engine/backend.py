@@ -259,7 +259,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
                 internalmigrations.upgrade(self)  # tables of yoyo before version 6
         else:
             self._create_missing_tables(existing)
-        self._batch.send()  # an outer transaction has no COMMIT here that sends it
+        self._batch.send()  # in an outer transaction, no COMMIT has sent the batch
         maintenance.create_own_table(self.session, self.home, upgrades=upgrades)
 
     def _create_missing_tables(self, existing: Collection[str]) -> None:
@@ -541,7 +541,8 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         if self.session.is_dedicated:
             reset = self.session.reset_sql
         else:  # other settings belong to the pooler and to other clients of this connection
-            from initmig.engine.session_state import reset_statements  # which no other run needs
+            # imported here, because other runs do not need it
+            from initmig.engine.session_state import reset_statements
 
             made = reset_statements(migration, direction)
             reset = f"{made}RESET SESSION AUTHORIZATION; RESET ROLE; RESET search_path"

@@ -35,11 +35,11 @@ _COPY_CONTEXT = r"(?m)^COPY .*?, [^\d\n,:]*(\d+)"
 
 
 _TOO_LARGE_TO_REREAD = 1 << 23
-"""A file of more than this size is not read again to find the place of an error."""
+"""A file with more bytes is not read again to find the place of an error."""
 
 
 _TOO_LARGE_TO_SCAN = 1 << 20
-"""A file of more than this size is not scanned only to find its first statement."""
+"""A file with more bytes is not scanned only to find its first statement."""
 
 
 class Script(Record):

@@ -70,7 +70,7 @@ class _StepsWithLines(yoyo.migrations.StepCollector):  # type: ignore[misc]
 
 def _current_line(path: str) -> int:
     """The line of the file *path* in the innermost stack frame; 0 if no frame is in the file."""
-    frame = sys._getframe(1)  # noqa: SLF001 - inspect, which has a public way, is slow to import
+    frame = sys._getframe(1)  # noqa: SLF001 - inspect has a public function, but is slow to import
     while frame and frame.f_code.co_filename != path:
         frame = frame.f_back  # type: ignore[assignment]
     return frame.f_lineno if frame else 0

@@ -283,7 +283,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         from initmig.postgres.dbapi import PsycopgConnection
 
         connection = session.connection
-        assert isinstance(connection, PsycopgConnection)  # noqa: S101 - as `Listing.has_python` says
+        assert isinstance(connection, PsycopgConnection)  # noqa: S101 - `Listing.has_python` ensures it
         try:
             with connection.lent(self.id, ignored), connection.translating_errors():
                 yield

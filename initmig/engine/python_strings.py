@@ -121,9 +121,10 @@ class PythonStrings:
         return kept
 
     def place(self, sql: str, position: int = 0) -> Place:
-        """The place of the string *sql*, if it is unique; at the server's *position*, or 0.
+        """The place of the string *sql*, if it is unique; without a line otherwise.
 
-        Only the first line of the string if its source differs from its value, as with escapes.
+        *position* is the server's 1-based position in it, or 0. If the source of the string differs
+        from its value, as with escapes, this is only the first line of the string.
         """
         starts = [each.start for each in split(sql)]
         if position or len(starts) == 1:

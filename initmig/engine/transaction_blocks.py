@@ -66,7 +66,7 @@ def _check(part: Part, begin: Part | None) -> None:
 
 
 def _part_or_block(parts: Sequence[Part]) -> Part:
-    """A single part unchanged, or several *parts* combined into a block."""
+    """A single part unchanged, or several *parts* as a block."""
     return parts[0] if len(parts) == 1 else _block(parts)
 
 
