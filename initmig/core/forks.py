@@ -21,7 +21,7 @@ class _Descriptor(Protocol):
     def fileno(self) -> int: ...
 
 
-_withheld: list[Collection[_Descriptor]] = []
+_not_inherited: list[Collection[_Descriptor]] = []
 _masks: list[set[int]] = []
 """Which signals were blocked before a fork that is going on."""
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
@@ -33,7 +33,7 @@ CONNECT_LOCK = Lock()
 
 def close_in_children(descriptors: Collection[_Descriptor]) -> None:
     """Let no child have what *descriptors* contains when it is forked."""
-    _withheld.append(descriptors)
+    _not_inherited.append(descriptors)
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def _exit_code(error: BaseException) -> int:
 
 
 def _before() -> None:
-    if any(_withheld):  # else it is a process of our own
+    if any(_not_inherited):  # else it is a process of our own
         CONNECT_LOCK.acquire()
         # a child that is told to end at once is to end as any program
         _masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED))
@@ -80,12 +80,12 @@ def _after() -> None:
 
 def _in_child() -> None:
     if _masks:
-        _give_up()
+        _replace_inherited()
     _after()
 
 
-def _give_up() -> None:
-    for descriptors in _withheld:
+def _replace_inherited() -> None:
+    for descriptors in _not_inherited:
         for each in list(descriptors):
             with suppress(Exception):  # it is closed, or has not got one yet
                 _replace(each.fileno())

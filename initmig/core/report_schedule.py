@@ -17,8 +17,8 @@ class ReportSchedule:
         self.due = first
         """Seconds after the beginning."""
         self._grows = grows
-        self._told: float | None = None
-        self._about: object = None
+        self._reported_at: float | None = None
+        self._reported_about: object = None
 
     def is_due(self, elapsed: float, about: object) -> bool:
         """Whether to report now, *elapsed* seconds after the beginning, what is *about* that.
@@ -28,13 +28,13 @@ class ReportSchedule:
         """
         if elapsed >= self.due:
             return True
-        if self._told is None or about == self._about:
+        if self._reported_at is None or about == self._reported_about:
             return False
-        return elapsed - self._told >= min(max(self.first, elapsed / 10), 6 * self.first)
+        return elapsed - self._reported_at >= min(max(self.first, elapsed / 10), 6 * self.first)
 
     def reported(self, elapsed: float, about: object) -> None:
         """Note that it was reported."""
-        self._told, self._about = elapsed, about
+        self._reported_at, self._reported_about = elapsed, about
         if self._grows:
             longest = _STEPS[-1] * self.first
             steps = (step * self.first for step in _STEPS if step * self.first > elapsed)

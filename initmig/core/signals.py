@@ -24,11 +24,11 @@ else:
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-_ORDERLY_END_SECONDS = 2.5
+_CLEAN_EXIT_SECONDS = 2.5
 """A server that is out of reach can neither cancel nor roll back when asked; it does so unasked."""
-_HARD_END_SECONDS = 3.5
+_FORCED_EXIT_SECONDS = 3.5
 """For what no exception gets through: a name server that is silent, code that catches them all."""
-_LAST_WORDS_SECONDS = 0.5
+_LAST_MESSAGE_SECONDS = 0.5
 _SPARE_DESCRIPTORS = 16
 _CALLBACK_SECONDS = 0.01
 
@@ -51,36 +51,36 @@ class stoppable:  # noqa: N801 - a context manager
     """Inside, the first signal raises Stopped; later ones do not disturb the orderly end.
 
     If that end takes too long, Stopped is raised again, through whatever it hangs in. If Python
-    never gets to raise it, or a migration catches it, the process still ends, after *last_words*.
+    never gets to raise it, or a migration catches it, the process still ends, after *last_message*.
     """
 
-    def __init__(self, last_words: Callable[[Stopped], object] = lambda _: None) -> None:
-        self._last_words = last_words
+    def __init__(self, last_message: Callable[[Stopped], object] = lambda _: None) -> None:
+        self._last_message = last_message
 
     def __enter__(self) -> None:
         self._before = {number: signal.signal(number, _stop) for number in _SIGNALS}
         self._before[signal.SIGALRM] = signal.getsignal(signal.SIGALRM)
-        self._told_before = -1
+        self._wakeup_fd_before = -1
         self._pipe: tuple[int, ...] = ()
         _entered.append(self)
         try:
-            self._watch()
+            self._start_watchdog()
         except (OSError, RuntimeError):  # no file descriptor, no thread: Stopped has to be enough
-            self._unwatch()
+            self._stop_watchdog()
 
-    def _watch(self) -> None:
-        self._pipe = told, tell = os.pipe()
-        if tell + _SPARE_DESCRIPTORS > os.sysconf("SC_OPEN_MAX"):
+    def _start_watchdog(self) -> None:
+        self._pipe = read_end, write_end = os.pipe()
+        if write_end + _SPARE_DESCRIPTORS > os.sysconf("SC_OPEN_MAX"):
             raise OSError(EMFILE, "the rest is for connections")
-        os.set_blocking(tell, False)
-        self._told_before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-        self._watched = allocate_lock()
-        self._watched.acquire()
-        start_new_thread(_see_to_the_end, (told, self._last_words, self._watched))
-        self._pipe = (tell,)  # the other end is the thread's
+        os.set_blocking(write_end, False)
+        self._wakeup_fd_before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        self._watchdog_done = allocate_lock()
+        self._watchdog_done.acquire()
+        start_new_thread(_enforce_exit, (read_end, self._last_message, self._watchdog_done))
+        self._pipe = (write_end,)  # the other end is the thread's
 
-    def _unwatch(self) -> None:
-        signal.set_wakeup_fd(self._told_before)
+    def _stop_watchdog(self) -> None:
+        signal.set_wakeup_fd(self._wakeup_fd_before)
         pipe, self._pipe = self._pipe, ()
         for each in pipe:
             os.close(each)
@@ -91,7 +91,7 @@ class stoppable:  # noqa: N801 - a context manager
         self.leave()
         if watched:
             # Python takes itself apart next, and may end the process where a thread still runs.
-            self._watched.acquire(timeout=_LAST_WORDS_SECONDS)
+            self._watchdog_done.acquire(timeout=_LAST_MESSAGE_SECONDS)
 
     def leave(self) -> None:
         """Handle the signals as before."""
@@ -99,7 +99,7 @@ class stoppable:  # noqa: N801 - a context manager
         _deferred.clear()
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        self._unwatch()
+        self._stop_watchdog()
 
 
 _entered: list[stoppable] = []
@@ -123,12 +123,12 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def _raise(number: int, frame: FrameType | None) -> None:
     """:raises Stopped: now, or soon, where *frame* is inside of a callback"""
-    if _is_lost_in(frame):
+    if _is_discarded_in(frame):
         _deferred[:] = [number]
         signal.setitimer(signal.ITIMER_REAL, _CALLBACK_SECONDS)
         return
     _deferred.clear()
-    signal.setitimer(signal.ITIMER_REAL, _ORDERLY_END_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, _CLEAN_EXIT_SECONDS)
     raise Stopped(number)
 
 
@@ -145,7 +145,7 @@ def callback(function: _F) -> _F:
     return function
 
 
-def _is_lost_in(frame: FrameType | None) -> bool:
+def _is_discarded_in(frame: FrameType | None) -> bool:
     """Whether an exception raised in *frame* would be discarded."""
     while frame is not None:
         if frame.f_code in _callbacks or frame.f_code.co_name == "__del__":
@@ -166,42 +166,42 @@ _main_thread = get_ident()
 # --- the hard end ---
 
 
-def _see_to_the_end(told: int, last_words: Callable[[Stopped], object], done: LockType) -> None:
-    """End the process if that takes too long after a signal, of which *told* gets the number.
+def _enforce_exit(read_end: int, last_message: Callable[[Stopped], object], done: LockType) -> None:
+    """End the process if that takes too long after a signal, of which *read_end* gets the number.
 
     *done* is released where there is no need to.
     """
-    number = _signal_that_hangs(told)
+    number = _overdue_signal(read_end)
     if not number:
-        os.close(told)
+        os.close(read_end)
         done.release()
         return
-    spoken = allocate_lock()
-    spoken.acquire()
+    sent = allocate_lock()
+    sent.acquire()
 
-    def speak() -> None:
+    def send() -> None:
         try:
-            last_words(Stopped(number))
+            last_message(Stopped(number))
         finally:
-            spoken.release()
+            sent.release()
 
     # in a thread again, because the log may be what it hangs in
-    start_new_thread(speak, ())
-    spoken.acquire(timeout=_LAST_WORDS_SECONDS)
+    start_new_thread(send, ())
+    sent.acquire(timeout=_LAST_MESSAGE_SECONDS)
     os._exit(128 + number)
 
 
-def _signal_that_hangs(told: int) -> int:
-    """The signal that did not end the process in time; 0 once *told* is closed."""
+def _overdue_signal(read_end: int) -> int:
+    """The signal that did not end the process in time; 0 once *read_end* is closed."""
     waiting = poll()
-    waiting.register(told, POLLIN)
+    waiting.register(read_end, POLLIN)
     number, deadline = 0, None
     while waiting.poll(deadline and max(0.0, deadline - monotonic()) * 1000):
-        said = os.read(told, 1)
-        if not said:
+        received = os.read(read_end, 1)
+        if not received:
             return 0
-        if said[0] in _SIGNALS and not number:
-            number, deadline = said[0], monotonic() + _HARD_END_SECONDS
+        if received[0] in _SIGNALS and not number:
+            number, deadline = received[0], monotonic() + _FORCED_EXIT_SECONDS
     return number
 
 

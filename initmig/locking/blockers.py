@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from initmig.postgres import Session
 
 _SHORTEST_PAUSE_SECONDS = 0.02
-_WORTH_A_CONNECTION_SECONDS = 1.0
+_NEW_CONNECTION_SECONDS = 1.0
 """Looks that are closer together share one connection; else each has one of its own."""
 _LONGEST_TICK_SECONDS = 0.1
-_LAST_LOOK_SECONDS = 0.5
+_JOIN_SECONDS = 0.5
 """For a look that is going on at the end: it may hang in a connection that nobody answers."""
 
-_LOOK_SECONDS = 2.0
-_ENOUGH_TO_FIND = 600
+_QUERY_SECONDS = 2.0
+_QUERY_PREFIX_LENGTH = 600
 
 _DEADLOCK = "40P01"
 _MOST_BLOCKERS = 5
@@ -44,7 +44,7 @@ _HIDDEN = "<insufficient privilege>"
 
 # Only columns that PostgreSQL 14 to 18 have in common; a process is in one of the views at most.
 # https://www.postgresql.org/docs/current/progress-reporting.html
-_DOING = """
+_PROGRESS = """
 SELECT coalesce(state, '') NOT LIKE 'idle%', coalesce(wait_event_type || ': ' || wait_event, ''),
     concat_ws(': ', command, phase), round(100.0 * done / nullif(total, 0))::int
 FROM pg_stat_activity LEFT JOIN (
@@ -78,7 +78,7 @@ FROM pg_stat_activity LEFT JOIN (
 WHERE pid = {pid}"""
 
 # Who blocks a blocker is in it too: that is the one to end.
-_WHO = """
+_BLOCKERS = """
 WITH RECURSIVE them (pid) AS (
     SELECT unnest({pids}) UNION SELECT unnest(pg_blocking_pids(pid)) FROM them)
 SELECT pid, activity.pid IS NOT NULL, coalesce(usename, ''), coalesce(application_name, ''),
@@ -104,7 +104,7 @@ JOIN pg_prepared_xacts ON transaction = own.transactionid
 WHERE NOT wanted.granted AND wanted.pid = ANY (ARRAY{pids})"""
 
 
-class _Work:
+class _RunningMigration:
     """A migration at work."""
 
     def __init__(self, id: str) -> None:
@@ -121,7 +121,7 @@ class _Blocker(Record):
     """A process that is in the way, as pg_stat_activity shows it to this role."""
 
     pid: int
-    there: bool
+    exists: bool
     user: str
     application: str
     kind: str
@@ -135,7 +135,7 @@ class StatementMonitor:
     """Tells what the migration at work is doing, and remembers who stood in its way.
 
     It tells in a *schedule*, and looks more often than that, every *look_every* seconds:
-    PostgreSQL does not say who caused a lock timeout, so that has to be seen before it strikes.
+    PostgreSQL does not say who caused a lock timeout, so that has to be activity before it strikes.
 
     *pid* is the server process at work. Behind a pooler that changes with each transaction, and
     `mark`, SQL for the beginning of each, lets it be found; empty where it is not needed.
@@ -158,10 +158,10 @@ class StatementMonitor:
         self._look_every = min(max(look_every, _SHORTEST_PAUSE_SECONDS), schedule().first)
         self._schedule = schedule
         self._emit = emit
-        self._work: _Work | None = None
-        self._latest = _Work("")
-        self._kept: Session | None = None
-        self._keeping = ExitStack()
+        self._work: _RunningMigration | None = None
+        self._latest = _RunningMigration("")
+        self._shared: Session | None = None
+        self._shared_stack = ExitStack()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -180,12 +180,12 @@ class StatementMonitor:
     ) -> None:
         self._done.set()
         if self._thread.is_alive():
-            self._thread.join(_LAST_LOOK_SECONDS)
+            self._thread.join(_JOIN_SECONDS)
 
     def start(self, id: str) -> None:
         """The migration *id* starts, or starts again, now."""
         self._session.is_monitored = True
-        self._work = self._latest = _Work(id)
+        self._work = self._latest = _RunningMigration(id)
 
     def set_place(self, place: Callable[[], Place]) -> None:
         """What runs next begins at *place*, which another thread asks if it takes long."""
@@ -203,7 +203,7 @@ class StatementMonitor:
         return self._latest.blockers
 
     def blockers_of(self, server: ServerMessage) -> tuple[str, ...]:
-        """Who made the latest work fail with *server*: as it was seen, or as it says itself."""
+        """Who made the latest work fail with *server*: as it was activity, or as it says itself."""
         pids = deadlocked_with(server.detail) if server.sqlstate == _DEADLOCK else []
         if not pids:
             return self.blockers
@@ -211,17 +211,17 @@ class StatementMonitor:
             if self._session.usable:
                 # the session's own connection has nothing else to do after a failure
                 with checking_answers():
-                    return _in_words(self._session, f"ARRAY{pids}", own=0)
+                    return _describe_blockers(self._session, f"ARRAY{pids}", own=0)
         except (InitmigError, UnicodeError):  # psycopg reads no name that is not UTF-8
             pass
         return tuple(f"pid {pid}" for pid in pids)
 
     def _run(self) -> None:
-        dense = self._look_every < _WORTH_A_CONNECTION_SECONDS
+        dense = self._look_every < _NEW_CONNECTION_SECONDS
         tick = min(_LONGEST_TICK_SECONDS, self._look_every / 4)
         watched, next_look, schedule = None, 0.0, self._schedule()
         not_before = 0.0
-        with self._keeping:
+        with self._shared_stack:
             while not self._done.wait(tick):
                 work = self._work
                 if work is None:
@@ -232,29 +232,33 @@ class StatementMonitor:
                 elapsed = time.monotonic() - work.begun
                 if elapsed < max(not_before, min(next_look, schedule.due)):
                     continue
-                if self._look(work, elapsed, schedule):
+                if self._report(work, elapsed, schedule):
                     next_look, not_before = elapsed + self._look_every, 0.0
                 else:
                     # a server without a slot left logs each attempt: no more than needed
                     not_before = elapsed + schedule.first
 
-    def _look(self, work: _Work, elapsed: float, schedule: ReportSchedule) -> bool:
+    def _report(self, work: _RunningMigration, elapsed: float, schedule: ReportSchedule) -> bool:
         """Whether it could be asked."""
         try:
             with self._second_connection() as other, checking_answers():
-                seen = _look_at(other, self._at_work(other))
+                activity = _activity(other, self._backend_pid(other))
         except (InitmigError, OSError):
             # no slot, no right, no file descriptor, an odd answer: the statement still goes on
             return False
-        if seen.busy:  # else the timeout has struck, and who caused it is not waited for any more
-            work.blockers = seen.blockers
-        if work is self._work and schedule.is_due(elapsed, seen.about):
-            path, line = _numbers(work)
-            self._emit(StatementRunning(work.id, elapsed, seen.doing, seen.blockers, path, line))
-            schedule.reported(elapsed, seen.about)
+        if (
+            activity.busy
+        ):  # else the timeout has struck, and who caused it is not waited for any more
+            work.blockers = activity.blockers
+        if work is self._work and schedule.is_due(elapsed, activity.report_key):
+            path, line = _file_and_line(work)
+            self._emit(
+                StatementRunning(work.id, elapsed, activity.doing, activity.blockers, path, line)
+            )
+            schedule.reported(elapsed, activity.report_key)
         return True
 
-    def _at_work(self, other: Session) -> int:
+    def _backend_pid(self, other: Session) -> int:
         """The server process; 0 where it cannot be found: behind a pooler, in no transaction."""
         if not self._name:
             return self._pid
@@ -265,25 +269,25 @@ class StatementMonitor:
 
     @contextmanager
     def _second_connection(self) -> Iterator[Session]:
-        if self._look_every >= _WORTH_A_CONNECTION_SECONDS:
-            with closing(self._sibling()) as other:
+        if self._look_every >= _NEW_CONNECTION_SECONDS:
+            with closing(self._connect()) as other:
                 yield other
             return
-        if self._kept is None:
-            self._kept = self._keeping.enter_context(closing(self._sibling()))
+        if self._shared is None:
+            self._shared = self._shared_stack.enter_context(closing(self._connect()))
         try:
-            yield self._kept
+            yield self._shared
         except InitmigError:
-            self._kept = None
-            self._keeping.close()
+            self._shared = None
+            self._shared_stack.close()
             raise
 
-    def _sibling(self) -> Session:
+    def _connect(self) -> Session:
         with CONNECT_LOCK:
             return self._session.sibling()
 
 
-def _numbers(work: _Work) -> tuple[str, int]:
+def _file_and_line(work: _RunningMigration) -> tuple[str, int]:
     """File and line of what *work* has sent."""
     at, place = work.at, work.found[1]
     if at and at is not work.found[0]:
@@ -292,7 +296,7 @@ def _numbers(work: _Work) -> tuple[str, int]:
     return place.path, place.line
 
 
-class Seen(Record):
+class Activity(Record):
     """What a server process was doing."""
 
     busy: bool
@@ -301,34 +305,34 @@ class Seen(Record):
     phase: str = ""
 
     @property
-    def about(self) -> object:
+    def report_key(self) -> object:
         """What is news when it changes: the phase and the blockers, but no numbers of either."""
         return re.sub(r"\d+", "", self.phase), tuple(each.split(" (")[0] for each in self.blockers)
 
 
-def look_at(session: Session, sql: str) -> Seen:
+def activity_of(session: Session, sql: str) -> Activity:
     """What the server process that runs *sql* for *session* is doing, from a second connection.
 
     :raises InitmigError: it cannot be asked
     """
-    with closing(session.sibling(limit=_LOOK_SECONDS)) as other, checking_answers():
-        other.answer_timeout = _LOOK_SECONDS
+    with closing(session.sibling(limit=_QUERY_SECONDS)) as other, checking_answers():
+        other.answer_timeout = _QUERY_SECONDS
         if session.is_dedicated:
-            return _look_at(other, session.startup_pid)
+            return _activity(other, session.startup_pid)
         # behind a pooler, the process is another one than at start-up
-        beginning = quote_literal(sql[:_ENOUGH_TO_FIND])
+        beginning = quote_literal(sql[:_QUERY_PREFIX_LENGTH])
         rows = other.query(
             "SELECT coalesce(min(pid), 0) FROM pg_stat_activity WHERE state = 'active'"
-            f" AND left(query, {_ENOUGH_TO_FIND}) = {beginning} AND pid <> pg_backend_pid()"
+            f" AND left(query, {_QUERY_PREFIX_LENGTH}) = {beginning} AND pid <> pg_backend_pid()"
         )
-        return _look_at(other, int(rows[0][0]))
+        return _activity(other, int(rows[0][0]))
 
 
-def _look_at(other: Session, pid: int) -> Seen:
-    rows = other.query(_DOING.replace("{pid}", str(pid)))
-    blockers = _in_words(other, f"pg_blocking_pids({pid})", own=pid)
+def _activity(other: Session, pid: int) -> Activity:
+    rows = other.query(_PROGRESS.replace("{pid}", str(pid)))
+    blockers = _describe_blockers(other, f"pg_blocking_pids({pid})", own=pid)
     busy, *doing = rows[0] if rows else (False, "", "", None)
-    return Seen(busy, _doing(*doing), blockers, doing[1])
+    return Activity(busy, _describe_activity(*doing), blockers, doing[1])
 
 
 def deadlocked_with(detail: str) -> list[int]:
@@ -340,20 +344,22 @@ def deadlocked_with(detail: str) -> list[int]:
     return [line[0] for line in lines[1:]]
 
 
-def _in_words(session: Session, pids: str, *, own: int) -> tuple[str, ...]:
+def _describe_blockers(session: Session, pids: str, *, own: int) -> tuple[str, ...]:
     """The processes *pids*, and who blocks these in turn, without *own*."""
-    rows = session.query(_WHO.format(pids=pids, own=own))
+    rows = session.query(_BLOCKERS.format(pids=pids, own=own))
     blockers = [_Blocker(*row) for row in rows]
-    words = [_blocker(each) for each in blockers if each.pid]
+    words = [_describe_blocker(each) for each in blockers if each.pid]
     if len(words) < len(blockers):
         waiting = [own, *(each.pid for each in blockers if each.pid)]
         prepared = session.query(_PREPARED.format(pids=waiting))
-        words = ([_prepared(*row) for row in prepared] or ["a prepared transaction"]) + words
+        words = (
+            [_describe_prepared(*row) for row in prepared] or ["a prepared transaction"]
+        ) + words
     more = len(words) - _MOST_BLOCKERS
     return tuple(words[:_MOST_BLOCKERS] + ([f"and {more} more"] if more > 0 else []))
 
 
-def _doing(waits_for: str, phase: str, percent: int | None) -> str:
+def _describe_activity(waits_for: str, phase: str, percent: int | None) -> str:
     words = [phase or "running"]
     if percent is not None:
         words.append(f"{min(max(percent, 0), 100)} %")
@@ -362,8 +368,8 @@ def _doing(waits_for: str, phase: str, percent: int | None) -> str:
     return ", ".join(words)
 
 
-def _blocker(blocker: _Blocker) -> str:
-    if not blocker.there:
+def _describe_blocker(blocker: _Blocker) -> str:
+    if not blocker.exists:
         return f"pid {blocker.pid} (already ended)"
     facts = ", ".join(_facts(blocker))
     if blocker.query == _HIDDEN:
@@ -392,7 +398,7 @@ def _facts(blocker: _Blocker) -> Iterator[str]:
         yield f"itself blocked by {', '.join(by)}"
 
 
-def _prepared(gid: str, owner: str, age_seconds: float) -> str:
+def _describe_prepared(gid: str, owner: str, age_seconds: float) -> str:
     return (
         f"prepared transaction {gid!r} (user {owner}, prepared {format_duration(age_seconds)} ago,"
         " only COMMIT PREPARED or ROLLBACK PREPARED ends it)"

@@ -41,7 +41,7 @@ _RELEASE_SECONDS = 5.0
 
 # One try: where the row stays, it is in the way of a stock yoyo alone. And no standby has to have
 # confirmed that it is gone.
-_IN_PASSING = (
+_RELEASE_SETTINGS = (
     "SET LOCAL lock_timeout = 2000; SET LOCAL statement_timeout = 0;"
     " SET LOCAL synchronous_commit = local;"
 )
@@ -52,7 +52,7 @@ _SINCE = "to_char(l.ctime, 'YYYY-MM-DD HH24:MI:SS.US')"
 
 _GUARD = f"""
 BEGIN
-    PERFORM FROM {{table}} WHERE {{ours}} FOR NO KEY UPDATE;
+    PERFORM FROM {{table}} WHERE {{own_row}} FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'it held the migration lock, and another migrator has taken over'
             USING ERRCODE = '{LOCK_LOST}';
@@ -85,12 +85,12 @@ def migration_lock(
     :raises DatabaseUnavailable: the server is a standby or read-only: another one may not be
     :raises DatabaseRefused: there is no schema to work in, or a pooler in the way
     """
-    facts = _get_ready(session, queue)
+    facts = _prepare_session(session, queue)
     lock: _AdvisoryLock = SessionLock(session, facts.key, facts.backend_pid)
     if facts.pooled:
-        lock = _TransactionLock(session, facts.key)
+        lock = _PooledLock(session, facts.key)
     with ExitStack() as stack:
-        stack.callback(_releasing, lock.release, queue.emit)
+        stack.callback(_release, lock.release, queue.emit)
         if not queue.wait(lock.try_take, lambda: holder_of(session, facts.key, queue.waited())):
             yield None
             return
@@ -98,12 +98,12 @@ def migration_lock(
         if not queue.wait(row.try_take, lambda: row.holder(queue.waited())):
             yield None
             return
-        stack.callback(_releasing, row.release, queue.emit)
+        stack.callback(_release, row.release, queue.emit)
         queue.emit(LockAcquired(queue.waited(), facts.pooled))
         yield HeldLock(lock.worker_pid, facts.pooled, row.guard() if facts.pooled else "")
 
 
-def _releasing(release: Callable[[], None], emit: Emit) -> None:
+def _release(release: Callable[[], None], emit: Emit) -> None:
     """Do *release*; what the run has come to by now stands, whether that succeeds or not."""
     try:
         release()
@@ -111,18 +111,18 @@ def _releasing(release: Callable[[], None], emit: Emit) -> None:
         emit(LockNotReleased(str(error)))
 
 
-def _get_ready(session: Session, queue: Queue) -> ServerFacts:
+def _prepare_session(session: Session, queue: Queue) -> ServerFacts:
     """Prepare *session* for the wait in *queue*."""
     facts = check_writable(session)
     if facts.pooled:
         session.apply_own_timeouts()
-        queue.clock = _parting(session, queue.clock)
+        queue.clock = _disconnected_sleep(session, queue.clock)
     else:
         session.apply_session_settings()
     return facts
 
 
-def _parting(session: Session, clock: Clock) -> Clock:
+def _disconnected_sleep(session: Session, clock: Clock) -> Clock:
     """*clock*, whose sleeper has no connection meanwhile.
 
     Of a pool in session mode a waiter's connection would else be missing to the one at work.
@@ -146,8 +146,8 @@ def lock_for_rehearsal(
     The row of a stock yoyo's lock is written in it, too: nothing of it is to be seen, and a yoyo
     waits for the end of the transaction. The arguments and errors are those of `migration_lock`.
     """
-    facts = _get_ready(session, queue)
-    lock = _LockOfTransaction(session, facts.key, create_table)
+    facts = _prepare_session(session, queue)
+    lock = _RehearsalLock(session, facts.key, create_table)
     try:
         if not queue.wait(lock.try_take, lambda: lock.holder(queue.waited())):
             yield None
@@ -160,7 +160,7 @@ def lock_for_rehearsal(
                 session.run_own("ROLLBACK")
 
 
-class _LockOfTransaction:
+class _RehearsalLock:
     """Both locks in the one transaction that needs them; without them, it is not begun."""
 
     def __init__(self, session: Session, key: int, create_table: CreateTable) -> None:
@@ -238,7 +238,7 @@ def open_transaction(session: Session, script: str) -> list[tuple[Any, ...]]:
         ) from error
 
 
-class _TransactionLock:
+class _PooledLock:
     """The lock behind a pooler, which gives a server connection for one transaction only.
 
     The transaction stays open on the session's connection so far, and the session goes on with
@@ -250,14 +250,14 @@ class _TransactionLock:
         self.pid = self.worker_pid = 0
         self._session = session
         self._key = key
-        self._keeper: Session | None = None
+        self._lock_session: Session | None = None
 
     def try_take(self) -> bool:
         taken, self.pid = _begin_with_lock(self._session, self._key)
         if not taken:
             self._session.run_own("ROLLBACK")
             return False
-        self._keeper = self._session.detach()
+        self._lock_session = self._session.detach()
         self._session.reconnect()
         self._session.apply_own_timeouts()
         self.worker_pid = self._wait_for_second_connection()
@@ -282,15 +282,15 @@ class _TransactionLock:
         return int(pid)
 
     def release(self) -> None:
-        keeper, self._keeper = self._keeper, None
-        if keeper is None:
+        lock_session, self._lock_session = self._lock_session, None
+        if lock_session is None:
             return
         with suppress(DatabaseUnavailable):  # then the lock is gone with the connection
-            keeper.run_own("ROLLBACK")
-        keeper.close()
+            lock_session.run_own("ROLLBACK")
+        lock_session.close()
 
 
-_AdvisoryLock = SessionLock | _TransactionLock
+_AdvisoryLock = SessionLock | _PooledLock
 
 
 def yoyo_holder(session: Session, waited: float) -> WaitingInQueue | WaitingForYoyo | None:
@@ -307,7 +307,7 @@ def yoyo_holder(session: Session, waited: float) -> WaitingInQueue | WaitingForY
 class _YoyoRow:
     """The row that keeps a stock ``yoyo apply`` out, and that one leaves while it works.
 
-    Its pid is ours made negative: whoever holds the advisory lock and meets a negative one knows
+    Its pid is own_row made negative: whoever holds the advisory lock and meets a negative one knows
     that its owner has lost that lock, as no two can hold it. Where such an owner is at work all
     the same, behind a pooler, its transaction has locked the row, which is left to it until then.
     """
@@ -316,20 +316,20 @@ class _YoyoRow:
         self._session = session
         self._create_table = create_table
         self._table = home_of(session).lock
-        self._mark = -pid
+        self._row_pid = -pid
         self._since = ""
         self._emit = emit
-        self._there = False
+        self._table_ready = False
 
     def try_take(self) -> bool:
-        if not self._there:
+        if not self._table_ready:
             self._create_table(self._session)
             trust.require_trusted(self._session, home_of(self._session))
-            self._there = True
+            self._table_ready = True
         taken = self._session.query(
             f"{trust.write_guard(self._session, self._table)}"
             f"INSERT INTO {self._table} AS l (locked, ctime, pid)"
-            f" VALUES (1, clock_timestamp() AT TIME ZONE 'UTC', {self._mark})"
+            f" VALUES (1, clock_timestamp() AT TIME ZONE 'UTC', {self._row_pid})"
             f" ON CONFLICT DO NOTHING RETURNING {_SINCE}"
         )
         for (self._since,) in taken:
@@ -340,7 +340,7 @@ class _YoyoRow:
         # Not by waiting for the row: whoever waits holds a snapshot, as with the advisory lock.
         stale = self._session.query(
             f"{trust.write_guard(self._session, self._table)}UPDATE {self._table} AS l"
-            f" SET pid = {self._mark}, ctime = clock_timestamp() AT TIME ZONE 'UTC'"
+            f" SET pid = {self._row_pid}, ctime = clock_timestamp() AT TIME ZONE 'UTC'"
             f" FROM (SELECT locked, pid AS stale FROM {self._table} WHERE pid < 0"
             " FOR NO KEY UPDATE SKIP LOCKED) AS before"
             f" WHERE l.locked = before.locked RETURNING stale, {_SINCE}"
@@ -353,13 +353,13 @@ class _YoyoRow:
         return yoyo_holder(self._session, waited)
 
     def guard(self) -> str:
-        block = _GUARD.format(table=self._table, ours=self._ours())
+        block = _GUARD.format(table=self._table, own_row=self._own_row())
         return f"DO {quote_literal(block)};"
 
-    def _ours(self) -> str:
+    def _own_row(self) -> str:
         # with the time, because the pid may be another one's by now
         return (
-            f"pid OPERATOR(pg_catalog.=) {self._mark}"
+            f"pid OPERATOR(pg_catalog.=) {self._row_pid}"
             f" AND ctime OPERATOR(pg_catalog.=) '{self._since}'"
         )
 
@@ -369,8 +369,8 @@ class _YoyoRow:
             try:
                 writing = trust.write_guard(self._session, self._table)
                 self._session.run(
-                    f"{self._session.preamble}{_IN_PASSING}{writing}"
-                    f"DELETE FROM {self._table} WHERE {self._ours()}"
+                    f"{self._session.preamble}{_RELEASE_SETTINGS}{writing}"
+                    f"DELETE FROM {self._table} WHERE {self._own_row()}"
                 )
             finally:
                 del self._session.answer_timeout

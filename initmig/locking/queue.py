@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 0.5
-_TELL_AGAIN_SECONDS = 10.0
-_ASK_EVERY_SECONDS = 1.0
+_REPORT_SECONDS = 10.0
+_CHECK_SECONDS = 1.0
 
 # The key is of the schema that is the home of the history: two schemas of one database can be
 # migrated side by side. It is one for all histories there, as yoyo's lock is. The seed is an
@@ -158,12 +158,12 @@ def wait_for_turn(
     if facts.pooled:
         return True
     session.apply_session_settings()
-    turn = _Turn(session, facts, clock, is_needed)
+    turn = _TurnLock(session, facts, clock, is_needed)
     queue = Queue(timeout, clock, emit, turn.is_needed)
     return queue.wait(turn.try_take, lambda: holder_of(session, facts.key, queue.waited()))
 
 
-class _Turn(SessionLock):
+class _TurnLock(SessionLock):
     """The same lock, looked at until it is free: of hundreds who wait, each may cost but little."""
 
     def __init__(
@@ -171,8 +171,8 @@ class _Turn(SessionLock):
     ) -> None:
         super().__init__(session, facts.key, facts.backend_pid)
         self._clock = clock
-        self._asks = is_needed
-        self._asked_at = clock.now()
+        self._check_needed = is_needed
+        self._checked_at = clock.now()
         self._free = True
 
     def try_take(self) -> bool:
@@ -183,10 +183,10 @@ class _Turn(SessionLock):
         # shared, and for the length of the statement: it keeps nobody else from looking
         look = f"SELECT pg_try_advisory_xact_lock_shared({self._key})"
         self._free = self._session.query(look)[0][0]
-        if not self._free and self._clock.now() - self._asked_at < _ASK_EVERY_SECONDS:
+        if not self._free and self._clock.now() - self._checked_at < _CHECK_SECONDS:
             return True
-        self._asked_at = self._clock.now()
-        return self._asks()
+        self._checked_at = self._clock.now()
+        return self._check_needed()
 
 
 class Queue:
@@ -199,12 +199,12 @@ class Queue:
         self.clock = clock
         self.emit = emit
         self._is_needed = is_needed
-        self._begun = clock.now()
-        self._told_at: float | None = None
+        self._started = clock.now()
+        self._reported_at: float | None = None
 
     def waited(self) -> float:
         """Seconds so far."""
-        return self.clock.now() - self._begun
+        return self.clock.now() - self._started
 
     def wait(
         self,
@@ -212,9 +212,9 @@ class Queue:
         holder: Callable[[], WaitingInQueue | WaitingForYoyo | None],
     ) -> bool:
         """True once *try_take* is; False as soon as there is no need any more."""
-        self._told_at = None
+        self._reported_at = None
         while not try_take():
-            self._tell(holder)
+            self._report(holder)
             self.clock.sleep(self._pause())
             # before the lock, which is free once the leader has finished
             if not self._is_needed():
@@ -226,16 +226,16 @@ class Queue:
         longest = min(max(_FIRST_PAUSE_SECONDS, self.waited() / 8), _LONGEST_PAUSE_SECONDS)
         return longest * (1 + self.clock.jitter()) / 2
 
-    def _tell(self, holder: Callable[[], WaitingInQueue | WaitingForYoyo | None]) -> None:
+    def _report(self, holder: Callable[[], WaitingInQueue | WaitingForYoyo | None]) -> None:
         over = 0 < self._timeout <= self.waited()
-        due = self._told_at is None or self.waited() - self._told_at >= _TELL_AGAIN_SECONDS
+        due = self._reported_at is None or self.waited() - self._reported_at >= _REPORT_SECONDS
         if not (over or due):
             return
         event = holder()
         if over:
             raise _queue_timeout(event, self._timeout)
         if event:
-            self._told_at = self.waited()
+            self._reported_at = self.waited()
             self.emit(event)
 
 
@@ -272,7 +272,7 @@ class _Holder(Record):
     is_migrator: bool
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """Who it is, since when, and what it is doing."""
         role = f"user {self.role or 'unknown'}"
         since = "" if self.seconds is None else format_duration(self.seconds)
@@ -288,12 +288,12 @@ class _Holder(Record):
         return words
 
     @property
-    def is_at_rest(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether nothing is known to run there, so that it might have been forgotten."""
         return not self.pid or self.state.startswith("idle")
 
     @property
-    def ending(self) -> str:
+    def end_statement(self) -> str:
         """The statement that ends it, and with it the lock."""
         if self.pid:
             return f"SELECT pg_terminate_backend({self.pid});"
@@ -310,10 +310,12 @@ def holder_of(session: Session, key: int, waited: float) -> WaitingInQueue | Non
     first = holders[0]
     is_migrator = first.is_migrator or _has_row(session, first.pid)
     shown, more = holders[:_SHOWN_HOLDERS], len(holders) - _SHOWN_HOLDERS
-    words = "; ".join(each.words for each in shown) + (f"; and {more} more" if more > 0 else "")
+    words = "; ".join(each.description for each in shown) + (
+        f"; and {more} more" if more > 0 else ""
+    )
     next_step = ""
-    if first.is_at_rest or not is_migrator:
-        ending = " ".join(each.ending for each in shown)
+    if first.is_idle or not is_migrator:
+        ending = " ".join(each.end_statement for each in shown)
         unwanted = "was left open by mistake" if is_migrator else "should not hold the lock"
         next_step = f"if it {unwanted}, end it: {ending}"
     blocked_by = tuple(first.blocked_by)

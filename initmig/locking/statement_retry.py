@@ -11,7 +11,7 @@ from initmig.core.causes import cause_of
 from initmig.core.durations import format_duration
 from initmig.core.errors import InitmigError
 from initmig.core.events import OwnStatementWaiting
-from initmig.locking.blockers import look_at
+from initmig.locking.blockers import activity_of
 from initmig.postgres import NoAnswer
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from initmig.core.events import Emit
     from initmig.postgres import Session
 
-_TELL_EVERY_SECONDS = 10.0
+_REPORT_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 3.0
 
@@ -32,38 +32,38 @@ class StatementRetry:
         self._limit = limit
         self._clock = clock
         self._emit = emit
-        self._told_at = 0.0
+        self._reported_at = 0.0
         self._doing = ""
         self._blockers: tuple[str, ...] = ()
         self._longest_pause = _FIRST_PAUSE_SECONDS
 
-    def look(self, sql: str, waited: float) -> None:
+    def report(self, sql: str, waited: float) -> None:
         """As in `connection.RetryHandler`."""
         try:
-            seen = look_at(self._session, sql)
+            activity = activity_of(self._session, sql)
         except InitmigError:
             self._doing = ""  # no slot, no right: it goes on all the same
         else:
-            self._doing = seen.doing
-            if seen.busy:  # else a timeout has struck, and nobody is waited for any more
-                self._blockers = seen.blockers
-        self._tell(self._doing, waited)
+            self._doing = activity.doing
+            if activity.busy:  # else a timeout has struck, and nobody is waited for any more
+                self._blockers = activity.blockers
+        self._report(self._doing, waited)
 
-    def pause(self, error: InitmigError, waited: float) -> bool:
+    def pause_before_retry(self, error: InitmigError, waited: float) -> bool:
         """As in `connection.RetryHandler`."""
         cause = cause_of(error.problems[0].server.sqlstate)
         if cause.kind not in ("contention", "canceled"):
             return False
         self._doing = cause.name
         if waited >= self._limit:
-            raise self.give_up(error) from error
-        self._tell(cause.name, waited)
+            raise self.no_answer_error(error) from error
+        self._report(cause.name, waited)
         pause = self._longest_pause * (1 + self._clock.jitter()) / 2
         self._longest_pause = min(2 * self._longest_pause, _LONGEST_PAUSE_SECONDS)
         self._clock.sleep(min(pause, self._limit - waited))
         return True
 
-    def give_up(self, error: InitmigError) -> InitmigError:
+    def no_answer_error(self, error: InitmigError) -> InitmigError:
         """As in `connection.RetryHandler`."""
         words = f"no answer to one of initmig's own statements in {format_duration(self._limit)}"
         if self._doing:
@@ -79,8 +79,8 @@ class StatementRetry:
             server=error.problems[0].server,
         )
 
-    def _tell(self, doing: str, waited: float) -> None:
-        if waited - self._told_at < _TELL_EVERY_SECONDS:
+    def _report(self, doing: str, waited: float) -> None:
+        if waited - self._reported_at < _REPORT_SECONDS:
             return
-        self._told_at = waited
+        self._reported_at = waited
         self._emit(OwnStatementWaiting(waited, self._limit, doing, self._blockers))

@@ -31,22 +31,22 @@ def _addresses(
     given: Mapping[str, str], ports: str, silent: Collection[str]
 ) -> Iterator[dict[str, str]]:
     names = given.get("host", "").split(",")
-    numbers = given.get("hostaddr", "").split(",")
-    count = max(len(names), len(numbers))
-    doors = ports.split(",")
-    doors = doors * count if len(doors) == 1 else doors
+    host_addresses = given.get("hostaddr", "").split(",")
+    count = max(len(names), len(host_addresses))
+    port_list = ports.split(",")
+    port_list = port_list * count if len(port_list) == 1 else port_list
     names = names if "host" in given else [""] * count
-    numbers = numbers if "hostaddr" in given else [""] * count
-    fit = len(names) == len(numbers) == len(doors)
+    host_addresses = host_addresses if "hostaddr" in given else [""] * count
+    fit = len(names) == len(host_addresses) == len(port_list)
     # an empty one stands for libpq's own socket
-    if not (fit and all(any(each) for each in zip(names, numbers, strict=True))):
+    if not (fit and all(any(each) for each in zip(names, host_addresses, strict=True))):
         if not silent:
             yield {}
         return
-    for name, number, door in zip(names, numbers, doors, strict=True):
-        port = {"port": door or _DEFAULT_PORT}
-        host = {"host": name or number} if "host" in given else {}
-        found = [number] if number else _look_up(name)
+    for name, host_address, port_text in zip(names, host_addresses, port_list, strict=True):
+        port = {"port": port_text or _DEFAULT_PORT}
+        host = {"host": name or host_address} if "host" in given else {}
+        found = [host_address] if host_address else _look_up(name)
         for address in found:
             if address not in silent:
                 yield {**host, **({"hostaddr": address} if address else {}), **port}

@@ -22,13 +22,13 @@ _NO_FILE = f"{os.devnull}/none"
 """A path where no file can be: libpq does not look for another one, and says nothing."""
 
 
-def refuse_unusable(given: Mapping[str, str]) -> None:
+def check_tls_files(given: Mapping[str, str]) -> None:
     """:raises ConfigError: TLS may be used, and a file for it that is named cannot be used"""
     if given.get("sslmode") == "disable" or not _has_network_host(given):
         return
     for name in _TLS_FILES:
         path = given.get(name, "")
-        if reason := _reason_against(name, path):
+        if reason := _tls_file_problem(name, path):
             raise ConfigError(
                 "tls-file",
                 mask_secrets(f"{name} names {path}, which {reason}"),
@@ -42,19 +42,19 @@ def _has_network_host(given: Mapping[str, str]) -> bool:
     return bool(given.get("hostaddr")) or not all(each[:1] in ("", "/", "@") for each in hosts)
 
 
-def _reason_against(name: str, path: str) -> str:
+def _tls_file_problem(name: str, path: str) -> str:
     """Why *path* cannot be what the parameter *name* is for; empty if that is left to libpq."""
     if not path or (name == "sslrootcert" and path == "system"):
         return ""
     try:
-        return _mismatch(name, path, os.stat(path).st_mode)
+        return _file_type_problem(name, path, os.stat(path).st_mode)
     except (OSError, ValueError) as error:
         # the key of an engine of OpenSSL is no file
         engine = name == "sslkey" and ":" in path
-        return "" if engine else f"cannot be used: {_words(error)}"
+        return "" if engine else f"cannot be used: {_os_reason(error)}"
 
 
-def _mismatch(name: str, path: str, mode: int) -> str:
+def _file_type_problem(name: str, path: str, mode: int) -> str:
     """Why *path*, which is there and of that *mode*, cannot be what *name* is for."""
     is_folder = name == "sslcrldir"
     if stat.S_ISDIR(mode) != is_folder:
@@ -66,7 +66,7 @@ def _mismatch(name: str, path: str, mode: int) -> str:
     return ""
 
 
-def _words(error: OSError | ValueError) -> str:
+def _os_reason(error: OSError | ValueError) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
@@ -75,7 +75,7 @@ def _holds_revocations(path: str) -> bool:
         return b"-----BEGIN X509 CRL-----" in file.read()
 
 
-def ignored(
+def ignored_parameters(
     given: Mapping[str, str], *, has_password: bool
 ) -> tuple[dict[str, str], tuple[ParameterIgnored, ...]]:
     """What libpq would leave out with a line on stderr: parameters with which it says nothing.
@@ -84,8 +84,8 @@ def ignored(
     """
     found = []
     if not has_password:
-        found.append(("passfile", _NO_FILE, _against_passwords(given.get("passfile", ""))))
-    found.append(("sslkeylogfile", os.devnull, _against_key_log(given.get("sslkeylogfile", ""))))
+        found.append(("passfile", _NO_FILE, _password_file_problem(given.get("passfile", ""))))
+    found.append(("sslkeylogfile", os.devnull, _key_log_problem(given.get("sslkeylogfile", ""))))
     key = given.get("sslpassword", "").encode(errors="surrogateescape")
     if len(key) > _LONGEST_PASSWORD_BYTES:
         short = key[:_LONGEST_PASSWORD_BYTES].decode(errors="ignore")
@@ -97,14 +97,14 @@ def ignored(
     )
 
 
-def _against_passwords(path: str) -> str:
+def _password_file_problem(path: str) -> str:
     """Why libpq does not use the file of passwords at *path*, by default the user's."""
     named = bool(path)
     path = path or os.path.expanduser("~/.pgpass")
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:
-        return f"cannot use the password file {path}: {_words(error)}" if named else ""
+        return f"cannot use the password file {path}: {_os_reason(error)}" if named else ""
     if not stat.S_ISREG(mode):
         return f"the password file {path} is not a regular file"
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
@@ -114,12 +114,12 @@ def _against_passwords(path: str) -> str:
     return ""
 
 
-def _against_key_log(path: str) -> str:
+def _key_log_problem(path: str) -> str:
     """Why libpq cannot write the keys of its TLS sessions to *path*."""
     if not path:
         return ""
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
     except (OSError, ValueError) as error:
-        return f"cannot write to {path}: {_words(error)}"
+        return f"cannot write to {path}: {_os_reason(error)}"
     return ""

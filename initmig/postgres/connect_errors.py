@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
     from initmig.core.errors import InitmigError
 
-    _Verdict = Literal[
+    _Category = Literal[
         "unsupported",
         "file",
         "malformed",
         "insecure",
         "standby",
         "refused",
-        "not now",
-        "not tried",
+        "unavailable",
+        "not attempted",
     ]
 
 
-_WORDS: dict[_Verdict, str] = {
+_PATTERNS: dict[_Category, str] = {
     # a pooler's: what is said at start-up would be said to a connection that others use next
     "unsupported": r"unsupported startup parameter",
     # libpq reads them when it connects
@@ -59,7 +59,7 @@ _WORDS: dict[_Verdict, str] = {
     "refused": r"SSL(?! SYSCALL)|certificate|GSSAPI|pg_hba\.conf|password|authentication"
     r"|[Pp]ermission denied"
     r"|(role|database|user) \"[^\"]*\" (does not exist|is not)|not permitted to log in",
-    "not now": r"too many|connection slots|no more connections allowed"
+    "unavailable": r"too many|connection slots|no more connections allowed"
     r"|is (starting up|shutting down)|recovery|standby|read-only|not yet accepting"
     r"|Connection refused|timeout expired|resolve host|translate host name"
     r"|closed the connection|query_wait_timeout|SSL SYSCALL",
@@ -70,7 +70,7 @@ _NO_SOCKET = r'connection to server on socket "([^"]*)" failed: No such file or 
 """What libpq tries where no host is named."""
 
 _QUOTED = re.compile(r"""(["']).*?\1|>>.*?<<|»[^«]*«|«[^»]*»|„[^“”]*[“”]""")
-_PINGS: dict[int, _Verdict] = {0: "refused", 3: "not tried"}
+_PINGS: dict[int, _Category] = {0: "refused", 3: "not attempted"}
 """By PGPing: PQPING_OK, and PQPING_NO_ATTEMPT."""
 
 
@@ -102,7 +102,9 @@ def connect_error(
         return _malformed(
             f"{refusing[1]} is not a socket", "set host to the folder that contains the socket"
         )
-    return _told(reason, _by_words(reason) or _by_sqlstates(sqlstates, params))
+    return _error_for(
+        reason, _category_by_words(reason) or _category_by_sqlstates(sqlstates, params)
+    )
 
 
 def _may_be_socket(path: str) -> bool:
@@ -145,9 +147,9 @@ def _malformed(reason: str, hint: str = "") -> ConfigError:
     )
 
 
-def _told(reason: str, verdict: _Verdict) -> InitmigError:
+def _error_for(reason: str, category: _Category) -> InitmigError:
     error: InitmigError
-    match verdict:
+    match category:
         case "unsupported":
             error = DatabaseRefused(
                 "startup-parameter-unsupported",
@@ -176,29 +178,33 @@ def _told(reason: str, verdict: _Verdict) -> InitmigError:
                 reason,
                 hint="check the user, password, database and sslmode, and the server's pg_hba.conf",
             )
-        case "not now":
+        case "unavailable":
             error = DatabaseUnavailable("database-unavailable", reason)
-        case "malformed" | "not tried":
+        case "malformed" | "not attempted":
             error = _malformed(reason)
     return error
 
 
-def _by_words(reason: str) -> _Verdict | None:
+def _category_by_words(reason: str) -> _Category | None:
     # a host may be called "authentication-db", and a database "SSL"
     unquoted = _QUOTED.sub('""', reason)
-    return next((verdict for verdict, said in _WORDS.items() if re.search(said, unquoted)), None)
+    return next(
+        (category for category, said in _PATTERNS.items() if re.search(said, unquoted)), None
+    )
 
 
-def _by_sqlstates(sqlstates: Sequence[str] | None, params: Mapping[str, str]) -> _Verdict:
+def _category_by_sqlstates(sqlstates: Sequence[str] | None, params: Mapping[str, str]) -> _Category:
     libpq = find_libpq()
     if libpq is None:
-        return "not now"
+        return "unavailable"
     known = _ask_for_sqlstates(libpq, params) if sqlstates is None else sqlstates
     if known:
         return (
-            "not now" if all(each.startswith(TRANSIENT_SQLSTATES) for each in known) else "refused"
+            "unavailable"
+            if all(each.startswith(TRANSIENT_SQLSTATES) for each in known)
+            else "refused"
         )
-    return _PINGS.get(ping(libpq, params), "not now")
+    return _PINGS.get(ping(libpq, params), "unavailable")
 
 
 def _ask_for_sqlstates(libpq: CDLL, params: Mapping[str, str]) -> Sequence[str]:

@@ -16,16 +16,16 @@ Copies = Iterable[Iterable[bytes]]
 class RetryHandler(Protocol):
     """What is done while others hold up what initmig sends for itself, once they do."""
 
-    def look(self, sql: str, waited: float) -> None:
+    def report(self, sql: str, waited: float) -> None:
         """The server has said nothing to *sql* for long; *waited* seconds in all."""
 
-    def pause(self, error: InitmigError, waited: float) -> bool:
+    def pause_before_retry(self, error: InitmigError, waited: float) -> bool:
         """Whether to try again after *error*, once the pause for that is over.
 
         :raises InitmigError: it was worth that, but the time for it is over
         """
 
-    def give_up(self, error: InitmigError) -> InitmigError:
+    def no_answer_error(self, error: InitmigError) -> InitmigError:
         """What to raise for *error* when the time for it is over."""
 
 

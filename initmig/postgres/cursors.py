@@ -29,7 +29,7 @@ class Refused(psycopg.ProgrammingError):
         self.hint = hint
 
 
-def undoing(what: str) -> Refused:
+def rollback_refused(what: str) -> Refused:
     """What to raise for *what*, which would roll back initmig's transaction."""
     return Refused(
         "ends-transaction",
@@ -39,7 +39,7 @@ def undoing(what: str) -> Refused:
     )
 
 
-def ending(command: str) -> Refused:
+def transaction_end_refused(command: str) -> Refused:
     """What to raise for a statement in which *command* would end initmig's transaction."""
     return Refused(
         "ends-transaction",
@@ -49,7 +49,7 @@ def ending(command: str) -> Refused:
     )
 
 
-def closing() -> Refused:
+def close_refused() -> Refused:
     """What to raise where a migration would close initmig's connection."""
     return Refused(
         "closes-connection",
@@ -82,18 +82,18 @@ class Cursor(psycopg.Cursor[Any]):
         """
         failed = has_failed(self.connection)
         super().execute(*arguments, **options)
-        if failed and self._query and commits(self._query.query.decode(errors="replace")):
-            raise rolled_back()
+        if failed and self._query and is_commit(self._query.query.decode(errors="replace")):
+            raise commit_failed()
         return self
 
     def _convert_query(self, query: Any, params: Any = None) -> PostgresQuery:
         connection: Any = self.connection
-        converted: PostgresQuery = connection.permitted(super()._convert_query(query, params))
+        converted: PostgresQuery = connection.checked_query(super()._convert_query(query, params))
         return _with_values(self, converted, query, params) or converted
 
     def mogrify(self, query: Any, params: Any = None) -> bytes:
         """*query* with *params* written into it; as psycopg2's."""
-        written = _Written(psycopg.adapt.Transformer(self))
+        written = _ClientQuery(psycopg.adapt.Transformer(self))
         written.convert(query, params)
         return written.query
 
@@ -153,7 +153,7 @@ def _copy(
     )
 
 
-class _Written(PostgresClientQuery):
+class _ClientQuery(PostgresClientQuery):
     """A query with its values written into it as psycopg does, but a tuple as psycopg2 does.
 
     psycopg's own tuple is a value of a composite type.
@@ -178,7 +178,7 @@ class _Written(PostgresClientQuery):
         return bytes(self._tx.as_literal(value))
 
 
-class _Marked(_Written):
+class _MarkedQuery(_ClientQuery):
     """The same with a mark for each value that could end, in a wrong place, what it is in."""
 
     __slots__ = ("marks",)
@@ -210,7 +210,7 @@ def _with_values(
         if has_parameter_in_string(converted.query, len(converted.params)):
             raise _in_string()
         return None
-    marked, written = _Marked(cursor._tx), _Written(cursor._tx)  # noqa: SLF001
+    marked, written = _MarkedQuery(cursor._tx), _ClientQuery(cursor._tx)  # noqa: SLF001
     marked.convert(query, params)
     written.convert(query, params)
     if has_values(marked.query, marked.marks) and has_values(written.query, ()):
@@ -223,12 +223,12 @@ def has_failed(connection: psycopg.Connection[Any]) -> bool:
     return connection.info.transaction_status == pq.TransactionStatus.INERROR
 
 
-def commits(sql: str) -> bool:
+def is_commit(sql: str) -> bool:
     """Whether *sql* begins with a COMMIT, under any of its names."""
     return any(re.match(r"(?i)(COMMIT|END|PREPARE)\b", each.text) for each in split(sql)[:1])
 
 
-def rolled_back() -> psycopg.Error:
+def commit_failed() -> psycopg.Error:
     """What to raise where the server answered a COMMIT with ROLLBACK."""
     return psycopg.errors.InFailedSqlTransaction(
         not_committed("ROLLBACK", completed=0).problems[0].message

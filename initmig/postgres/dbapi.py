@@ -26,12 +26,12 @@ from initmig.postgres.cursors import (
     Cursor,
     Refused,
     ServerCursor,
-    closing,
-    commits,
-    ending,
+    close_refused,
+    commit_failed,
     has_failed,
-    rolled_back,
-    undoing,
+    is_commit,
+    rollback_refused,
+    transaction_end_refused,
 )
 from initmig.postgres.errors import (
     NO_COPY_DATA,
@@ -104,7 +104,7 @@ _CLIENT_FAILED = (
 """How psycopg's words begin for a call of libpq that failed."""
 
 
-class _Telling(Generator[Any, Any, Any]):
+class _DeliveringNotices(Generator[Any, Any, Any]):
     """What psycopg waits for in *gen*, with the *notices* told at each step of it.
 
     A generator function's would not outlive an interruption, after which psycopg goes on with it.
@@ -115,14 +115,14 @@ class _Telling(Generator[Any, Any, Any]):
         self._notices = notices
 
     def send(self, ready: Any) -> Any:
-        self._notices.tell()
+        self._notices.deliver()
         return self._gen.send(ready)
 
     def throw(self, *error: Any) -> Any:
         return self._gen.throw(*error)
 
 
-_AS_OPENED = {
+_INITIAL_ATTRIBUTES = {
     "_autocommit": True,
     "_isolation_level": None,
     "_read_only": None,
@@ -148,23 +148,25 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     """The process that has lent it; 0 while it is not lent."""
     borrower = ""
     on_ignored: Callable[[str], None] | None = None
-    teller: Notices | None = None
+    notices: Notices | None = None
 
     def wait(self, gen: PQGen[_T], *arguments: Any, **options: Any) -> _T:
         """As psycopg's, and tell the notices that come meanwhile."""
-        if self.teller is None:
+        if self.notices is None:
             return super().wait(gen, *arguments, **options)
         try:
-            returned: _T = super().wait(_Telling(gen, self.teller), *arguments, **options)
+            returned: _T = super().wait(
+                _DeliveringNotices(gen, self.notices), *arguments, **options
+            )
         except psycopg.Error:
-            self.teller.finish()
+            self.notices.finish()
             raise
-        self.teller.finish()
+        self.notices.finish()
         return returned
 
-    def be_as_opened(self) -> None:
+    def reset_attributes(self) -> None:
         """Forget what was set on it; yoyo opens a connection for each migration."""
-        for name, value in _AS_OPENED.items():
+        for name, value in _INITIAL_ATTRIBUTES.items():
             setattr(self, name, value)
 
     @property
@@ -182,7 +184,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         failed = has_failed(self)
         super().commit()
         if failed:
-            raise rolled_back()
+            raise commit_failed()
 
     def rollback(self) -> None:
         """Roll back, unless that is initmig's to do.
@@ -190,7 +192,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         :raises Refused: it is
         """
         if self.on_ignored:
-            raise undoing("rollback()")
+            raise rollback_refused("rollback()")
         super().rollback()
 
     def set_autocommit(self, value: bool) -> None:  # noqa: FBT001 - psycopg's signature
@@ -228,14 +230,14 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         :raises Refused: it is
         """
         if self.lent_by == os.getpid():
-            raise closing()
+            raise close_refused()
         super().close()
 
-    def end(self) -> None:
+    def force_close(self) -> None:
         """Close it, whoever has it."""
         super().close()
 
-    def permitted(self, query: PostgresQuery) -> PostgresQuery:
+    def checked_query(self, query: PostgresQuery) -> PostgresQuery:
         """*query*, or an empty one in the place of a COMMIT that would do nothing.
 
         :raises Refused: it would end the transaction that is not its sender's to end
@@ -247,7 +249,11 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         if not ends:
             return query
         if len(split(sql)) > 1 or ends[0] not in ("COMMIT", "END"):
-            raise undoing(ends[0]) if ends[0] in ("ROLLBACK", "ABORT") else ending(ends[0])
+            raise (
+                rollback_refused(ends[0])
+                if ends[0] in ("ROLLBACK", "ABORT")
+                else transaction_end_refused(ends[0])
+            )
         self._ignores(ends[0])
         query.query = b""
         return query
@@ -299,11 +305,11 @@ class PsycopgConnection:
 
     def set_notice_handler(self, on_notice: OnNotice) -> None:
         """As in `connection.Connection`."""
-        notices = self.dbapi.teller = Notices(on_notice)
+        notices = self.dbapi.notices = Notices(on_notice)
 
         @callback
         def receive(said: psycopg.errors.Diagnostic) -> None:
-            notices.keep(said.severity_nonlocalized or "", said.message_primary or "")
+            notices.add(said.severity_nonlocalized or "", said.message_primary or "")
 
         self.dbapi.add_notice_handler(receive)
 
@@ -323,7 +329,7 @@ class PsycopgConnection:
         """
         if self._ended:
             raise self._ended
-        begun, sent = monotonic(), False
+        started, sent = monotonic(), False
         try:
             with self.dbapi.lock:
                 self.dbapi.pgconn.send_query(message)
@@ -333,10 +339,10 @@ class PsycopgConnection:
                 limit = None if timeout == float("inf") else timeout
                 answered = _answer(self.dbapi.pgconn, copies, self._forget_prepared)
                 answer = self.dbapi.wait(
-                    self._observed(_limited(answered, MemoryLimit(timeout))),
+                    self._with_silence_handler(_with_memory_limit(answered, MemoryLimit(timeout))),
                     timeout=limit,
                 )
-            return self._checked(answer, commits=commits)
+            return self._check_answer(answer, commits=commits)
         except UnexpectedAnswer as odd:
             self._ended = odd
             self.close()
@@ -347,7 +353,7 @@ class PsycopgConnection:
             memory = out_of_memory("could not use the connection to the server")
             raise self._give_up(memory, committing=sent and commits) from error
         except psycopg.Error as error:
-            if not self.closed and monotonic() - begun >= timeout:
+            if not self.closed and monotonic() - started >= timeout:
                 with suppress(psycopg.Error):  # else the server waits on for a lock
                     self.dbapi.cancel_safe(timeout=_CANCEL_SECONDS)
                 self.close()  # the answer may still come, when another is waited for
@@ -365,7 +371,7 @@ class PsycopgConnection:
             prepared.clear()
             prepared._to_flush.clear()  # noqa: SLF001
 
-    def _observed(self, answer: PQGen[_Answer]) -> PQGen[_Answer]:
+    def _with_silence_handler(self, answer: PQGen[_Answer]) -> PQGen[_Answer]:
         """*answer*, with `on_silence` called where the server says nothing for long."""
         heard = monotonic()
         try:
@@ -392,15 +398,15 @@ class PsycopgConnection:
         with self.dbapi.lock:
             self.dbapi.pgconn.send_query(sql.encode(self.dbapi.info.encoding))
             _receive_in_pieces(self.dbapi.pgconn)
-            answer = self.dbapi.wait(_answer(self.dbapi.pgconn, iter(()), first.look))
+            answer = self.dbapi.wait(_answer(self.dbapi.pgconn, iter(()), first.add))
         if answer.failed:
             raise error_from_result(answer.failed, encoding=self.dbapi.info.encoding)
-        if failed and commits(sql):
-            raise rolled_back()
+        if failed and is_commit(sql):
+            raise commit_failed()
         rows = tuple(row for result in first.results for row in self._rows(result))
         return Sample(first.columns(self.dbapi.info.encoding), rows, first.total)
 
-    def _checked(self, answer: _Answer, *, commits: bool) -> list[tuple[Any, ...]]:
+    def _check_answer(self, answer: _Answer, *, commits: bool) -> list[tuple[Any, ...]]:
         """The rows of *answer*, which is what was asked for."""
         answered = answer.ended or _tag(answer.last)
         try:
@@ -480,7 +486,7 @@ class PsycopgConnection:
     def lent(self, to: str, on_ignored: Callable[[str], None] | None) -> Iterator[None]:
         """Inside, the migration *to* has the connection; *on_ignored* is that of `Connection`."""
         if self.dbapi.borrower != to:
-            self.dbapi.be_as_opened()
+            self.dbapi.reset_attributes()
         self.dbapi.borrower = to
         self.dbapi.lent_by, self.dbapi.on_ignored = os.getpid(), on_ignored
         try:
@@ -495,7 +501,7 @@ class PsycopgConnection:
     def close(self) -> None:
         """As in `connection.Connection`."""
         OPEN.discard(self)
-        self.dbapi.end()
+        self.dbapi.force_close()
 
 
 def open_by_psycopg(
@@ -510,14 +516,14 @@ def open_by_psycopg(
     try:
         connection = Connection.connect(resolved.conninfo, **params)
     except psycopg.Error as error:
-        raise _failed(error) from error
+        raise _connect_failed(error) from error
     except UnicodeError as error:
         raise ConfigError(
             "malformed-url",
             "a host name is not valid",
             hint="check the host names in the connection string or in PGHOST",
         ) from error
-    connection.be_as_opened()
+    connection.reset_attributes()
     return PsycopgConnection(connection)
 
 
@@ -533,11 +539,11 @@ def look_up(params: Mapping[str, str], *, needs_user: bool) -> dict[str, str]:
         if needs_user:
             raise ConnectFailed(pgconn.get_error_message())
     except psycopg.Error as error:
-        raise _failed(error) from error
+        raise _connect_failed(error) from error
     return {name: value.decode(errors=RAW) for name, value in options.items() if value is not None}
 
 
-def _failed(error: psycopg.Error) -> ConnectFailed:
+def _connect_failed(error: psycopg.Error) -> ConnectFailed:
     failed = ConnectFailed(str(error))
     failed.sqlstates = None
     return failed
@@ -561,7 +567,7 @@ class _FirstRows:
         self.total = 0
         self._complete = False
 
-    def look(self, result: pq.abc.PGresult) -> None:
+    def add(self, result: pq.abc.PGresult) -> None:
         """Keep *result*, if it is wanted; they come in order."""
         if self._complete:
             return
@@ -591,7 +597,7 @@ class _Answer(Record):
     """What ended the connection behind a COMMIT that was confirmed."""
 
 
-def _limited(answer: PQGen[_Answer], memory_limit: MemoryLimit) -> PQGen[_Answer]:
+def _with_memory_limit(answer: PQGen[_Answer], memory_limit: MemoryLimit) -> PQGen[_Answer]:
     """*answer*; :raises UnexpectedAnswer: it is too large."""
     try:
         wanted = next(answer)
@@ -616,9 +622,9 @@ def _receive_in_pieces(pgconn: pq.abc.PGconn) -> None:
 def _answer(
     pgconn: pq.abc.PGconn,
     copies: Iterator[Iterable[bytes]],
-    look: Callable[[pq.abc.PGresult], None] = lambda _: None,
+    on_result: Callable[[pq.abc.PGresult], None] = lambda _: None,
 ) -> PQGen[_Answer]:
-    """All of the answer to the message that was sent; *look* gets each result.
+    """All of the answer to the message that was sent; *on_result* gets each result.
 
     :raises psycopg.Error: libpq failed, or has no result where one is due
     """
@@ -636,7 +642,7 @@ def _answer(
         if result is None:
             break
         last = result
-        look(result)
+        on_result(result)
         if result.status == pq.ExecStatus.FATAL_ERROR:
             failed = failed or result
         elif failed is None and result.status not in _ROWS:
@@ -681,13 +687,13 @@ def _next_result(
 def _copy(pgconn: pq.abc.PGconn, pieces: Iterable[bytes] | None) -> PQGen[None]:
     """Send the data that the server asks for, or that there is none."""
     for piece in pieces or ():
-        _queued(pgconn.put_copy_data(piece))
+        _check_queued(pgconn.put_copy_data(piece))
         yield from _flush(pgconn)
-    _queued(pgconn.put_copy_end(NO_COPY_DATA if pieces is None else None))
+    _check_queued(pgconn.put_copy_end(NO_COPY_DATA if pieces is None else None))
     yield from _flush(pgconn)
 
 
-def _queued(returned: int) -> None:
+def _check_queued(returned: int) -> None:
     """:raises psycopg.OperationalError: libpq can queue no more, right after all was sent"""
     if not returned:
         raise psycopg.OperationalError("sending copy data failed: out of memory")

@@ -163,17 +163,17 @@ class checking_answers:  # noqa: N801 - a context manager
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if isinstance(error, _OF_ODD_VALUES) and _is_of_answer(trace):
+        if isinstance(error, _ANSWER_ERRORS) and _caused_by_answer(trace):
             raise unexpected_answer(error) from error
 
 
-_OF_ODD_VALUES = (AttributeError, IndexError, KeyError, TypeError, ValueError)
-_ASKING = {"ask", "open_transaction", "query"}
-_JUDGES = ("initmig.commands.doctor.", "initmig.locking.blockers")
+_ANSWER_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+_QUERY_FUNCTIONS = {"open_transaction", "query", "query_by_path"}
+_ANSWER_MODULES = ("initmig.commands.doctor.", "initmig.locking.blockers")
 """Where nothing else is looked at than what the server answered."""
 
 
-def _is_of_answer(trace: TracebackType | None) -> bool:
+def _caused_by_answer(trace: TracebackType | None) -> bool:
     """Whether a function raised it that asks the server, or one that it calls itself."""
     functions = []
     while trace:
@@ -183,7 +183,7 @@ def _is_of_answer(trace: TracebackType | None) -> bool:
             functions.append((module, code))
         trace = trace.tb_next
     return any(
-        module.startswith(_JUDGES) or not _ASKING.isdisjoint(code.co_names)
+        module.startswith(_ANSWER_MODULES) or not _QUERY_FUNCTIONS.isdisjoint(code.co_names)
         for module, code in functions[-2:]
     )
 
@@ -284,7 +284,7 @@ def one_line(words: str) -> str:
     return mask_secrets("; ".join(dict.fromkeys(filter(None, lines))))
 
 
-def refused(error: StatementFailed) -> InitmigError:
+def as_refusal(error: StatementFailed) -> InitmigError:
     """*error* of one of initmig's own statements, as the refusal that it is."""
     problem = error.problems[0]
     if problem.id == TIMEOUT_ID:

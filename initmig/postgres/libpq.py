@@ -59,7 +59,7 @@ _MARK = COMMIT_MARK.encode()
 _FOR_EVER = float("inf")
 _CANCEL_SECONDS = 5.0
 _SQLSTATE_LENGTH = 5
-_CANCEL_IN_PASSING_SECONDS = 1.0
+_BRIEF_CANCEL_SECONDS = 1.0
 
 _VALUES: Mapping[int, Callable[[bytes], Any]] = {
     16: b"t".__eq__,
@@ -168,7 +168,7 @@ class LibpqConnection:
         self._notices: Notices | None = None
         self._memory_limit = MemoryLimit()
         """By the answer that is awaited."""
-        self._said = ""
+        self._connect_messages = ""
         """What libpq has said of connecting, and forgotten."""
         self.on_silence: Callable[[], None] = lambda: None
         keywords, values = _array(params.keys()), _array(params.values())
@@ -196,7 +196,7 @@ class LibpqConnection:
             raise ConnectFailed(self._words())
         # Else libpq reads without an end while it cannot send: the server may not read at all. That
         # makes libpq forget what it begins each of its errors with.
-        self._said = _text(libpq.PQerrorMessage(connection))
+        self._connect_messages = _text(libpq.PQerrorMessage(connection))
         libpq.PQsetnonblocking(connection, 1)
 
         def advance(connection: c_void_p) -> int:
@@ -213,7 +213,7 @@ class LibpqConnection:
             raise ConnectTimedOut(*(_text(each(connection)) for each in said))
         if status == _FAILED:
             raise ConnectFailed(self._words())
-        self._said = ""
+        self._connect_messages = ""
         # Else each error with a position costs eight bytes for each of the message, for a caret.
         libpq.PQsetErrorVerbosity(connection, _TERSE)
 
@@ -256,7 +256,7 @@ class LibpqConnection:
         @callback
         def receive(_: None, notice: int) -> None:
             severity, message = (field(c_void_p(notice), ord(each)) for each in "VM")
-            notices.keep(_text(severity), _text(message))
+            notices.add(_text(severity), _text(message))
 
         # kept for as long as libpq may call it
         self._receiver = CFUNCTYPE(None, c_void_p, c_void_p)(receive)
@@ -291,7 +291,7 @@ class LibpqConnection:
                 self.close()  # it is still at it, and nobody waits any more
             raise
         except TimeoutError:
-            self._cancel_in_passing()
+            self._try_cancel()
             self.close()  # the answer may still come, when another is waited for
             raise self._lost(f"no answer in {timeout:g} s") from None
         except UnexpectedAnswer as odd:
@@ -414,12 +414,12 @@ class LibpqConnection:
         return bool(has_one and self._libpq.PQfname(result, 0) == _MARK)
 
     def _wait(self, events: int, deadline: float) -> int:
-        self._tell()
+        self._deliver_notices()
         return _wait(self._libpq.PQsocket(self._connection), events, deadline)
 
-    def _tell(self) -> None:
+    def _deliver_notices(self) -> None:
         if self._notices:
-            self._notices.tell()
+            self._notices.deliver()
 
     def _finish_notices(self) -> None:
         if self._notices:
@@ -478,12 +478,12 @@ class LibpqConnection:
         finally:
             self._libpq.PQcancelFinish(cancel)
 
-    def _cancel_in_passing(self) -> None:
+    def _try_cancel(self) -> None:
         """Let the server end what it is at, if it can be asked: else that waits on for a lock."""
         from contextlib import suppress
 
         with suppress(ClientFailed):
-            self._request_cancel(_CANCEL_IN_PASSING_SECONDS)
+            self._request_cancel(_BRIEF_CANCEL_SECONDS)
 
     def _read(self, result: c_void_p) -> list[tuple[Any, ...]]:
         """:raises UnexpectedAnswer: a value is not what its type says"""
@@ -506,7 +506,7 @@ class LibpqConnection:
         ]
 
     def _words(self) -> str:
-        return self._said + _text(self._libpq.PQerrorMessage(self._connection))
+        return self._connect_messages + _text(self._libpq.PQerrorMessage(self._connection))
 
     def fileno(self) -> int:
         """The socket; -1 where there is none."""

@@ -23,27 +23,27 @@ class Notices:
 
     def __init__(self, on_notice: OnNotice) -> None:
         self._on_notice = on_notice
-        self._kept: list[tuple[str, str]] = []
+        self._pending: list[tuple[str, str]] = []
         self._count = 0
         """Of those that came with the answer to the message at work."""
 
-    def keep(self, severity: str, text: str) -> None:
+    def add(self, severity: str, text: str) -> None:
         """Keep *severity* and *text* of a notice, in a callback."""
         self._count += 1
         if self._count <= MAX_NOTICES:
             more = (
                 f"... ({len(text) - MAX_LENGTH} more characters)" if len(text) > MAX_LENGTH else ""
             )
-            self._kept.append((severity, text[:MAX_LENGTH] + more))
+            self._pending.append((severity, text[:MAX_LENGTH] + more))
 
-    def tell(self) -> None:
-        """Hand on what was kept.
+    def deliver(self) -> None:
+        """Hand on what was pending.
 
         :raises Stopped: a signal came inside of a callback
         """
         raise_deferred_stop()
-        kept, self._kept = self._kept, []
-        for severity, text in kept:
+        pending, self._pending = self._pending, []
+        for severity, text in pending:
             self._on_notice(severity, text)
 
     def finish(self) -> None:
@@ -51,7 +51,7 @@ class Notices:
 
         :raises Stopped: as from `tell`
         """
-        self.tell()
+        self.deliver()
         left_out, self._count = self._count - MAX_NOTICES, 0
         if left_out > 0:
             self._on_notice(

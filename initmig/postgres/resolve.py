@@ -77,8 +77,8 @@ def resolve_settings(settings: Settings) -> ResolvedSettings:
     if _FILES & given.keys() or not has_password:
         from initmig.postgres import client_files
 
-        client_files.refuse_unusable(given)
-        instead, ignored = client_files.ignored(given, has_password=has_password)
+        client_files.check_tls_files(given)
+        instead, ignored = client_files.ignored_parameters(given, has_password=has_password)
         params |= instead
     return ResolvedSettings(conninfo, given, params, _seconds(given), ignored)
 

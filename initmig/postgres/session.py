@@ -8,7 +8,7 @@ from initmig.core.errors import DatabaseRefused, DatabaseUnavailable, InitmigErr
 from initmig.core.records import TYPE_CHECKING
 from initmig.postgres import search_path
 from initmig.postgres.connecting import open_connection
-from initmig.postgres.errors import TIMEOUT_ID, UNDEFINED_OBJECT, StatementFailed, refused
+from initmig.postgres.errors import TIMEOUT_ID, UNDEFINED_OBJECT, StatementFailed, as_refusal
 from initmig.postgres.parameters import (
     OPTIONAL_SETTINGS,
     RAW,
@@ -40,7 +40,7 @@ _SHORTEST_SILENCE_SECONDS = 0.5
 _OWN_SECONDS = 60.0
 """For one of initmig's own statements where no other limit is given."""
 
-_BEGINNING_BYTES = 1000
+_MESSAGE_START_BYTES = 1000
 """Of a message: enough to find who runs it."""
 
 
@@ -85,13 +85,13 @@ class Session:
         self._deadline = float("inf")
         self._begun = 0.0
         self._message = b""
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._session_sql = self._timeout_sql = ""
         self._own_locks: set[int] = set()
         self.preamble = preamble(self._settings)
-        self._listen()
+        self._watch_silence()
 
     def set_retry_handler(self, make: MakeHandler, limit: float) -> None:
         """Let what *make* makes deal with what holds up initmig's own statements.
@@ -99,19 +99,21 @@ class Session:
         *limit* in seconds is for each of them.
         """
         self._make_handler, self.own_statement_limit = make, limit
-        self._listen()
+        self._watch_silence()
 
-    def _listen(self) -> None:
+    def _watch_silence(self) -> None:
         if self._make_handler:
             seconds = _silence(self._settings.lock_timeout, self.own_statement_limit)
             self.connection.silence_seconds = seconds
-            self.connection.on_silence = self._look
+            self.connection.on_silence = self._report_silence
 
-    def _look(self) -> None:
+    def _report_silence(self) -> None:
         if self._make_handler and not self.is_monitored:
-            self._held_up(self._make_handler).look(self._beginning(), monotonic() - self._begun)
+            self._current_handler(self._make_handler).look(
+                self._message_start(), monotonic() - self._begun
+            )
 
-    def _held_up(self, make: MakeHandler) -> RetryHandler:
+    def _current_handler(self, make: MakeHandler) -> RetryHandler:
         self._handler = self._handler or make(self)
         return self._handler
 
@@ -125,7 +127,7 @@ class Session:
 
         See `parameters.session_settings`.
         """
-        self._session_sql = self._accepted(
+        self._session_sql = self._apply_settings(
             lambda: session_settings(self._settings, version=self.connection.server_version)
         )
         self.preamble = self._timeout_sql = ""
@@ -133,7 +135,7 @@ class Session:
     def apply_own_timeouts(self) -> None:
         """Let timeouts of initmig's own hold for its statements on a session that is pooled."""
         own = self._own_timeouts
-        self._timeout_sql = own() if self._settings_accepted else self._accepted(own)
+        self._timeout_sql = own() if self._settings_accepted else self._apply_settings(own)
 
     def set_left_out_handler(self, on_left_out: OnLeftOut) -> None:
         """Let *on_left_out* have name, reason and effect of a setting that cannot be had here.
@@ -142,7 +144,7 @@ class Session:
         """
         self._on_left_out = on_left_out
 
-    def _accepted(self, settings: Callable[[], str]) -> str:
+    def _apply_settings(self, settings: Callable[[], str]) -> str:
         """What *settings* gives, once the server accepts it: without what it refuses to set.
 
         :raises DatabaseRefused: it refuses something else
@@ -155,7 +157,7 @@ class Session:
             self.command(settings())
         self._settings_accepted = True
         for each in missing_settings(self.connection.server_version):
-            self._left_out(each, "this server does not have this setting")
+            self._report_left_out(each, "this server does not have this setting")
         return settings()
 
     def _leave_out_refused(self) -> bool:
@@ -163,23 +165,23 @@ class Session:
         before = self._settings.refused
         for each in OPTIONAL_SETTINGS:
             if each.since <= self.connection.server_version and each.name not in before:
-                self._try(each)
+                self._try_setting(each)
         return self._settings.refused != before
 
-    def _try(self, wanted: OptionalSetting) -> None:
+    def _try_setting(self, wanted: OptionalSetting) -> None:
         from initmig.core.causes import cause_of
 
         try:
             self.run(f"SET LOCAL {wanted.name} = {wanted.value}; SELECT")
         except StatementFailed as error:
             if cause_of(error.server.sqlstate).kind != "error":
-                raise refused(error) from error
+                raise as_refusal(error) from error
             names = self._settings.refused | {wanted.name}
             self._settings = self._settings._replace(refused=names)
             if wanted.warn_if_missing or error.server.sqlstate != UNDEFINED_OBJECT:
-                self._left_out(wanted, str(error))
+                self._report_left_out(wanted, str(error))
 
-    def _left_out(self, wanted: OptionalSetting, reason: str) -> None:
+    def _report_left_out(self, wanted: OptionalSetting, reason: str) -> None:
         if self._on_left_out:
             self._on_left_out(wanted.name, reason, wanted.effect)
 
@@ -277,10 +279,10 @@ class Session:
 
     def command(self, sql: str) -> list[tuple[Any, ...]]:
         """As `query`, for what looks no name up, or may set the search path."""
-        return self.with_retries(lambda: self.run(f"{self._opening}{sql}"))
+        return self.with_retries(lambda: self.run(f"{self._prefix}{sql}"))
 
     @property
-    def _opening(self) -> str:
+    def _prefix(self) -> str:
         # in a transaction the timeouts would stay in force for what comes after *sql*
         return self.preamble if self.in_transaction else self._timeout_sql + self.preamble
 
@@ -295,15 +297,15 @@ class Session:
         :raises ClientFailed: libpq or Python failed on the client's side
         """
         if self._limited:
-            return self._or_refused(work)
+            return self._translate_refusals(work)
         make = None if self.in_transaction else self._make_handler
-        return self._in_time(lambda: self._repeated(work, make))
+        return self._within_limit(lambda: self._retry(work, make))
 
     @property
     def _limited(self) -> bool:
         return self._deadline < float("inf")
 
-    def _in_time(self, work: Callable[[], _T]) -> _T:
+    def _within_limit(self, work: Callable[[], _T]) -> _T:
         """What *work* returns, which sends initmig's own statements."""
         self._begun, self._handler = monotonic(), None
         self._deadline = self._begun + self.own_statement_limit
@@ -311,15 +313,15 @@ class Session:
             return work()
         except DatabaseUnavailable as error:
             if self._make_handler and self.connection.closed and monotonic() >= self._deadline:
-                raise self._held_up(self._make_handler).give_up(error) from error
+                raise self._current_handler(self._make_handler).no_answer_error(error) from error
             raise
         finally:
             self._deadline = float("inf")
 
-    def _repeated(self, work: Callable[[], _T], make: MakeHandler | None) -> _T:
+    def _retry(self, work: Callable[[], _T], make: MakeHandler | None) -> _T:
         while True:
             try:
-                return self._or_refused(work)
+                return self._translate_refusals(work)
             except DatabaseRefused as error:
                 if make is None:
                     raise
@@ -327,24 +329,26 @@ class Session:
                     self.reconnect()  # it had no state: another session is as good
                     continue
                 waited = monotonic() - self._begun
-                if not (self.usable and self._held_up(make).pause(error, waited)):
+                if not (
+                    self.usable and self._current_handler(make).pause_before_retry(error, waited)
+                ):
                     raise
                 if not self._timeout_sql:
                     self.apply_own_timeouts()
 
-    def _or_refused(self, work: Callable[[], _T]) -> _T:
+    def _translate_refusals(self, work: Callable[[], _T]) -> _T:
         try:
             return work()
         except StatementFailed as error:
             self.add_setting_source(error)
-            raise refused(error) from error
+            raise as_refusal(error) from error
 
     def run_own(self, script: str) -> list[tuple[Any, ...]]:
         """As `run`, of what initmig sends for itself and can send only once: it has a limit, too.
 
         :raises NoAnswer: others held it up until its time was over
         """
-        return self.run(script) if self._limited else self._in_time(lambda: self.run(script))
+        return self.run(script) if self._limited else self._within_limit(lambda: self.run(script))
 
     def run(
         self,
@@ -375,8 +379,8 @@ class Session:
             message, seconds, iter(copies), commits=commits, discards=discards
         )
 
-    def _beginning(self) -> str:
-        return self._message[:_BEGINNING_BYTES].decode(errors="replace")
+    def _message_start(self) -> str:
+        return self._message[:_MESSAGE_START_BYTES].decode(errors="replace")
 
     def add_setting_source(self, error: InitmigError) -> None:
         """Let *error* say where the setting comes from, if it is that one has ended the session."""
@@ -432,7 +436,7 @@ class Session:
 
     def _connect(self, *, python: bool) -> None:
         self.connection = open_connection(self._settings, _RECONNECT_SECONDS, python=python)
-        self._begin()
+        self._reset()
         if self._on_notice:
             self.connection.set_notice_handler(self._on_notice)
 

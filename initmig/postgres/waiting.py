@@ -85,9 +85,9 @@ class Outage:
         self._refused_since: float | None = None
         self._before = 0.0
         self._connected = False
-        self._silent = False
+        self._is_down = False
         """Whether it was told that there is no connection: a standby answers at each attempt."""
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._pending = ""
         self._longest_pause = _FIRST_PAUSE_SECONDS / 2
 
@@ -103,9 +103,9 @@ class Outage:
     def start_attempt(self) -> None:
         """Note that an attempt begins."""
         self._connected = False
-        self._begin()
+        self._start_timer()
 
-    def _begin(self) -> None:
+    def _start_timer(self) -> None:
         self._since = self.clock.now() if self._since is None else self._since
 
     def record_connected(self) -> None:
@@ -113,29 +113,29 @@ class Outage:
         self._before += self._elapsed()
         self._since = self._refused_since = None
         self._connected = True
-        if self._silent:
-            self._silent = False
-            self._told.clear()
+        if self._is_down:
+            self._is_down = False
+            self._reported.clear()
             self._emit(Connected(self._before))
 
     def record_error(self, error: InitmigError) -> None:
         """Note *error*; tell its reason if that is new and there is time left to wait."""
-        self._begin()
+        self._start_timer()
         if not isinstance(error, LoginRefused):
             self._refused_since = None
         elif self._refused_since is None:
             self._refused_since = self.clock.now()
         if self.is_over():
             return
-        self._silent = self._silent or not self._connected
+        self._is_down = self._is_down or not self._connected
         reason = str(error)
         if isinstance(error, MigrationsPending):
             if reason != self._pending:
                 self._pending = reason
                 self._emit(WaitingForMigrations(reason, self._timeout))
-        elif reason not in self._told:
-            self._told.add(reason)
-            self._emit(WaitingForDatabase(reason, self._limit(error)))
+        elif reason not in self._reported:
+            self._reported.add(reason)
+            self._emit(WaitingForDatabase(reason, self._limit_for(error)))
 
     def seconds_left(self) -> float:
         """Seconds until the error that was met last is final."""
@@ -168,7 +168,7 @@ class Outage:
             " wait for it",
         ) from error
 
-    def _limit(self, error: InitmigError) -> float:
+    def _limit_for(self, error: InitmigError) -> float:
         if isinstance(error, LoginRefused):
             return min(self._timeout, _REFUSED_SECONDS)
         return self._timeout

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from initmig.core.report_schedule import ReportSchedule
-from initmig.locking.blockers import StatementMonitor, _Blocker, _blocker, deadlocked_with
+from initmig.locking.blockers import StatementMonitor, _Blocker, _describe_blocker, deadlocked_with
 from initmig.postgres import Session, Settings, connect
 from tests.support.databases import Database, create_database
 from tests.support.migrations import write
@@ -507,7 +507,7 @@ def test_autovacuum_is_named_as_such_with_its_table() -> None:
     query = "autovacuum: VACUUM public.busy (to prevent wraparound)"
     worker = _Blocker(
         pid=12,
-        there=True,
+        exists=True,
         user="",
         application="",
         kind="autovacuum worker",
@@ -517,8 +517,11 @@ def test_autovacuum_is_named_as_such_with_its_table() -> None:
         blocked_by=[],
     )
     facts = "autovacuum worker, active, transaction open for 1 m 5 s"
-    assert _blocker(worker) == f"pid 12 ({facts}): {query}"
+    assert _describe_blocker(worker) == f"pid 12 ({facts}): {query}"
 
 
 def test_blocker_that_is_gone_is_named_by_its_number() -> None:
-    assert _blocker(_Blocker(12, False, "", "", "", "", None, "", [])) == "pid 12 (already ended)"
+    assert (
+        _describe_blocker(_Blocker(12, False, "", "", "", "", None, "", []))
+        == "pid 12 (already ended)"
+    )
