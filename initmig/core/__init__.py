@@ -1,1 +1,1 @@
-"""What every other package uses: errors, events, records, and time."""
+"""Modules that every other package uses: errors, events, records, and time."""

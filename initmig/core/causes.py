@@ -1,4 +1,4 @@
-"""Why a statement or a connection failed: the one table that decides what is tried again."""
+"""Causes of failed statements and connections. This table decides what initmig retries."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
     Kind: TypeAlias = Literal[
-        "outage",  # connect again, and see what is left to do, until the wait timeout is over
-        "lock lost",  # the same, as one that waits for the other migrator
-        "read-only",  # an outage if the server takes no writes, else the migration's own failure
-        "contention",  # roll back, and try again after a pause
-        "canceled",  # a migration's own failure; one of initmig's own statements is tried again
-        "setting",  # it would happen again: fail, and name the setting
+        "outage",  # reconnect and read the state again, until the wait timeout
+        "lock lost",  # the same, but wait for the other migrator
+        # an outage if the server accepts no writes, otherwise the migration's own failure
+        "read-only",
+        "contention",  # roll back, pause, and retry
+        "canceled",  # a failure of the migration; initmig's own statements are retried
+        "setting",  # a retry would fail again: fail, and name the setting
         "error",  # fail
     ]
 
 
 class Cause(Record):
-    """What kind of failure it is, and its name."""
+    """The kind and the name of a failure."""
 
     kind: Kind
     name: str
-    """Of a setting, as PostgreSQL spells it."""
+    """A readable name; for a setting, its name in PostgreSQL."""
 
 
 LOCK_LOST = "IM001"
-"""What initmig's guard raises where another migrator has taken over."""
+"""SQLSTATE raised by initmig's guard after another migrator has taken over."""
 
 DISCONNECTED = Cause("outage", "connection lost")
-"""Of any connection that has ended, but for a setting below."""
+"""Any closed connection, except for the settings below."""
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 DISCONNECT_CAUSES = {
@@ -38,7 +39,7 @@ DISCONNECT_CAUSES = {
     "25P04": Cause("setting", "transaction_timeout"),
     "57P05": Cause("setting", "idle_session_timeout"),
 }
-"""By the SQLSTATE with which the server ended a connection. Else that is an outage."""
+"""Causes by the SQLSTATE with which the server closed a connection. Any other is an outage."""
 
 STATEMENT_CAUSES = {
     LOCK_LOST: Cause("lock lost", "another migrator has taken over"),
@@ -48,17 +49,17 @@ STATEMENT_CAUSES = {
     "40001": Cause("contention", "serialization failure"),
     "57014": Cause("canceled", "cancellation"),
 }
-"""By the SQLSTATE of a statement whose connection lives on. Else it is the statement's own."""
+"""Causes by the SQLSTATE of a statement that left the connection open. Any other is an error."""
 
 STATEMENT_ERROR = Cause("error", "")
 
 
 def cause_of(sqlstate: str, *, closed: bool = False) -> Cause:
-    """Why what ended with *sqlstate* (empty if the server gave none) failed.
+    """The cause of a failure with *sqlstate*, which is empty if the server gave none.
 
-    Whether the connection is *closed* afterwards says more than the SQLSTATE: a standby ends
-    sessions that conflict with recovery by 40001, and a statement that uses dblink fails with 08001
-    though only a connection of its own is lost.
+    *closed* means that the connection was lost, which says more than the SQLSTATE. A standby
+    closes sessions that conflict with recovery with 40001, and a statement that uses dblink fails
+    with 08001 although only dblink's own connection is lost.
     """
     if closed:
         return DISCONNECT_CAUSES.get(sqlstate, DISCONNECTED)
@@ -66,14 +67,14 @@ def cause_of(sqlstate: str, *, closed: bool = False) -> Cause:
 
 
 def is_contention(sqlstate: str) -> bool:
-    """Whether others made a transaction fail that succeeds when it is tried again."""
+    """Whether other sessions made a transaction fail, so that a retry can succeed."""
     return cause_of(sqlstate).kind == "contention"
 
 
 def is_cancellation(sqlstate: str) -> bool:
-    """Whether somebody, or the statement timeout, canceled a statement."""
+    """Whether a statement was canceled, by a person or by the statement timeout."""
     return cause_of(sqlstate).kind == "canceled"
 
 
 TRANSIENT_SQLSTATES = ("00", "53", "55000", "57P")
-"""SQLSTATEs of a refused connect that pass: no resources, not yet, not any more. 00 is success."""
+"""SQLSTATEs of temporary failures to connect: resources, startup and shutdown. 00 is success."""

@@ -1,4 +1,4 @@
-"""Time as a parameter, so that a test of a minute of waiting takes no time."""
+"""Time as a parameter, so that a test of a one-minute wait takes no time."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 def _jitter() -> float:
-    # not by `random`, whose import takes longer than all else that a waiting copy does
+    # Avoids `random`: importing it takes longer than the rest of a waiting copy's work.
     return int.from_bytes(os.urandom(4), "big") / 2**32
 
 
 class Clock(Record):
-    """Seconds that only grow, a way to let them pass, and chance, that none do so in step."""
+    """Monotonic time in seconds, a sleep function, and jitter that keeps copies out of step."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     jitter: Callable[[], float] = _jitter
-    """At least 0, and less than 1."""
+    """A random number: 0 <= jitter < 1."""
 
 
 SYSTEM_CLOCK = Clock()

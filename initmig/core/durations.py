@@ -1,4 +1,4 @@
-"""Durations and counts as people write and read them; seconds and numbers everywhere else."""
+"""Read and format durations and counts. Everywhere else, a duration is a number of seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _UNITS = {"ms": 0.001, "s": 1, "m": _MINUTE, "h": _HOUR, "": 1}
 def parse_duration(text: str) -> float:
     """Seconds in ``500ms``, ``5s``, ``2m``, ``1h``, or a plain number of seconds.
 
-    Raises ValueError for anything else, a negative number included.
+    :raises ValueError: *text* has another format, or is negative
     """
     unit = next(unit for unit in _UNITS if text.rstrip().endswith(unit))
     number = text.rstrip().removesuffix(unit).strip()
@@ -35,7 +35,7 @@ def counted(count: int, thing: str) -> str:
 def format_duration(seconds: float) -> str:
     """Text such as ``0.012 s``, ``3.4 s``, ``2 m 5 s`` or ``1 h``: at most two units.
 
-    What took any time at all took at least ``0.001 s``.
+    A duration above 0 is at least ``0.001 s``.
     """
     short = round(seconds, 3 if seconds < 1 else 1) or (seconds and _SHORTEST)
     if short < _MINUTE:
@@ -46,6 +46,6 @@ def format_duration(seconds: float) -> str:
 
 
 def _in_two_units(count: int, large: str, small: str) -> str:
-    """Text for *count* of the *small* unit, of which 60 make a *large* one."""
+    """Text for *count* *small* units; 60 of them make a *large* unit."""
     whole, rest = divmod(count, 60)
     return f"{whole} {large} {rest} {small}" if rest else f"{whole} {large}"

@@ -1,4 +1,4 @@
-"""What can go wrong: facts with their values, the place, the next step, and the exit code."""
+"""Errors: facts with their values, the place, the next step, and the exit code."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ if TYPE_CHECKING:
 
 
 class Place(Record):
-    """A position in a migration file; *line* and *column* are 1-based, 0 where unknown."""
+    """A position in a migration file; *line* and *column* are 1-based, 0 if unknown."""
 
     path: str
     line: int = 0
     column: int = 0
     source: str = ""
-    """The text of that line, shown above the caret; of a very long one what is near."""
+    """The text of the line above the caret. A very long line is cut to the part near the column.
+    """
     before: int = 0
-    """How many characters of the line stand before *source*."""
+    """The number of characters of the line before *source*."""
 
     def __str__(self) -> str:
         numbers = [str(n) for n in (self.line, self.column) if n]
@@ -25,7 +26,7 @@ class Place(Record):
 
 
 class ServerMessage(Record):
-    """What PostgreSQL said beside its message; empty strings where it said nothing."""
+    """The fields of a PostgreSQL error other than its message; empty if the server sent none."""
 
     sqlstate: str = ""
     """https://www.postgresql.org/docs/current/errcodes-appendix.html"""
@@ -33,21 +34,22 @@ class ServerMessage(Record):
     hint: str = ""
     context: str = ""
     schema: str = ""
-    """Of the table that a constraint is on."""
+    """Schema of the table that has the constraint."""
     table: str = ""
     constraint: str = ""
 
     @property
     def lacks_privilege(self) -> bool:
-        """Whether the role was refused for want of a right (insufficient_privilege)."""
+        """Whether the role lacks a privilege (insufficient_privilege)."""
         return self.sqlstate == "42501"
 
 
 class Problem(Record):
-    """One fact that stops the work, and what to do about it."""
+    """A fact that stops the work, and the next step."""
 
     id: str
-    """Kebab case; docs/reference/errors.md lists them all. Stable even if the words change."""
+    """Kebab case, and stable even if the message changes. docs/reference/errors.md lists all ids.
+    """
     message: str
     hint: str = ""
     place: Place | None = None
@@ -55,7 +57,7 @@ class Problem(Record):
 
 
 class InitmigError(Exception):
-    """The base of everything that initmig raises on purpose."""
+    """Base class of all errors that initmig raises on purpose."""
 
     exit_code: int
     problems: tuple[Problem, ...]
@@ -74,34 +76,34 @@ class InitmigError(Exception):
 
     @classmethod
     def of(cls, problems: tuple[Problem, ...]) -> InitmigError:
-        """One error that reports all *problems* together; there is at least one."""
+        """Combine *problems*, at least one, into one error."""
         error = cls(problems[0].id, "; ".join(problem.message for problem in problems))
         error.problems = problems
         return error
 
     @property
     def id(self) -> str:
-        """What went wrong, in one word for programs; of several problems, the first one's."""
+        """The id of the first problem, for programs."""
         return self.problems[0].id
 
 
 class MigrationFailed(InitmigError):
-    """A migration raised an error; nothing of it was kept unless the message says so.
+    """A migration raised an error. It was rolled back unless the message says otherwise.
 
-    To `verify`, also one whose rollback does not restore what it found.
+    `verify` also raises it if a rollback does not restore the schema.
     """
 
     exit_code = 1
 
 
 class Bug(InitmigError):
-    """Something that initmig did not expect; what was not committed was rolled back."""
+    """An error that initmig did not expect. Uncommitted work was rolled back."""
 
     exit_code = 1
 
     @classmethod
     def from_exception(cls, error: Exception) -> Bug:
-        """The bug that raised *error*, with all that helps to find it."""
+        """The internal error for *error*, with the traceback."""
         from traceback import format_exception
 
         return cls(
@@ -112,29 +114,29 @@ class Bug(InitmigError):
 
 
 class ConfigError(InitmigError):
-    """Usage, a setting or a migration file is wrong; nothing was tried."""
+    """The command line, a setting or a migration file is wrong. Nothing was changed."""
 
     exit_code = 2
 
 
 class EmptySecret(ConfigError):
-    """The file of a secret is empty; somebody may be about to fill it."""
+    """The file of a secret is empty. Something may be about to fill it."""
 
 
 class DatabaseUnavailable(InitmigError):
-    """The database did not answer in time, or went away."""
+    """The database did not answer in time, or the connection was lost."""
 
     exit_code = 3
 
 
 class DatabaseRefused(InitmigError):
-    """The database answered and refused: login, database, TLS, rights."""
+    """The database refused: login, database, TLS, or privileges."""
 
     exit_code = 4
 
 
 class QueueTimeout(InitmigError):
-    """Another migrator was still at it when the queue timeout was over."""
+    """Another migrator held the lock until the queue timeout."""
 
     exit_code = 5
 
@@ -146,7 +148,10 @@ class PlanError(InitmigError):
 
 
 class TargetsFailed(InitmigError):
-    """Some of many targets were not migrated; each has told why. Its exit code is theirs."""
+    """Some of many targets were not migrated. Each has reported its error.
+
+    The exit code is that of the targets.
+    """
 
     exit_code = 1
 
@@ -165,6 +170,6 @@ class TargetsFailed(InitmigError):
 
 
 class MigrationsPending(InitmigError):
-    """Migrations are pending, and the caller asked only whether that is so."""
+    """Migrations are pending, and the caller only asked whether any are."""
 
     exit_code = 7

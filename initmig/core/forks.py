@@ -1,7 +1,7 @@
-"""Processes that a migration in Python forks: what they must neither keep nor do.
+"""Keep forked children of a Python migration from using initmig's connections.
 
-A child that kept the connection would keep the migration lock and the transaction alive after its
-parent was killed. Programs that are executed keep nothing anyway: their sockets close on exec.
+A child that inherits the connection would keep the migration lock and the transaction alive after
+its parent is killed. An executed program inherits nothing, because the sockets close on exec.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ class _Descriptor(Protocol):
 
 _not_inherited: list[Collection[_Descriptor]] = []
 _masks: list[set[int]] = []
-"""Which signals were blocked before a fork that is going on."""
+"""The signals that were blocked before the current fork."""
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
-"""What initmig handles, and its children do not (signals.py)."""
+"""Signals that initmig handles and its children do not (signals.py)."""
 
 CONNECT_LOCK = Lock()
-"""HeldLock by a thread that connects: a socket that is not known yet could not be withheld."""
+"""Held while a thread connects, because a socket that is not registered yet cannot be replaced."""
 
 
 def close_in_children(descriptors: Collection[_Descriptor]) -> None:
-    """Let no child have what *descriptors* contains when it is forked."""
+    """Replace the file descriptors in *descriptors* in every forked child."""
     _not_inherited.append(descriptors)
 
 
 @contextmanager
 def exiting_in_child() -> Iterator[None]:
-    """A child that is forked inside ends where it would leave: the rest is its parent's to do.
+    """A child that is forked inside the block exits when the block ends.
 
-    It exits as a program would, with the code of SystemExit, or with 1 after any other exception.
+    The child exits as a program would: with the code of SystemExit, or with 1 after another
+    exception.
     """
     parent = os.getpid()
     try:
@@ -66,9 +67,9 @@ def _exit_code(error: BaseException) -> int:
 
 
 def _before() -> None:
-    if any(_not_inherited):  # else it is a process of our own
+    if any(_not_inherited):  # otherwise this process has no connections
         CONNECT_LOCK.acquire()
-        # a child that is told to end at once is to end as any program
+        # block signals until the child handles them as any program does
         _masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED))
 
 
@@ -87,17 +88,17 @@ def _in_child() -> None:
 def _replace_inherited() -> None:
     for descriptors in _not_inherited:
         for each in list(descriptors):
-            with suppress(Exception):  # it is closed, or has not got one yet
+            with suppress(Exception):  # closed, or not connected yet
                 _replace(each.fileno())
 
 
 def _replace(number: int) -> None:
-    """Let *number* be a connection that nobody answers, so that nobody else gets the number."""
+    """Replace *number* with a dead socket, so that no later file gets the same number."""
     import socket
 
     try:
         ours, theirs = socket.socketpair()
-    except OSError:  # there are no more of them
+    except OSError:  # no more file descriptors
         os.close(number)
         return
     theirs.close()

@@ -1,4 +1,4 @@
-"""Who is applying, without asking DNS and without needing a passwd entry."""
+"""Identify the process that applies migrations, without DNS or a passwd entry."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LONGEST_RECORDED = 255
 
 
 class Identity(Record):
-    """What is recorded beside each migration."""
+    """Recorded with each migration."""
 
     user: str
     host: str
@@ -20,9 +20,9 @@ class Identity(Record):
 
 
 def current_identity() -> Identity:
-    """The user by name or as ``uid-N``, the host's own name for itself, initmig's version.
+    """The user name or ``uid-N``, the host name, and initmig's version.
 
-    Names are cut off where they do not fit into the history.
+    Names are truncated to the length of the history's columns.
     """
     names = (_user(), os.uname().nodename)
     user, host = (_as_unicode(each)[:_LONGEST_RECORDED] for each in names)
@@ -30,7 +30,7 @@ def current_identity() -> Identity:
 
 
 def _as_unicode(name: str) -> str:
-    """*name* with a mark for each byte that is not UTF-8, which the server would refuse."""
+    """*name* with a mark for each byte that is not UTF-8, because the server rejects such bytes."""
     return name.encode(errors="replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""The nouns: a migration as a file, as code that can run, and as a fact in the database."""
+"""The data model: a migration as a file, as executable code, and as a record in the database."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     Direction = Literal["apply", "rollback"]
 
     class Sliceable(Protocol):
-        """Bytes, or what gives them."""
+        """Bytes, or an object that returns bytes for a slice."""
 
         def __len__(self) -> int: ...
         def __getitem__(self, index: slice, /) -> bytes: ...
 
 
 HOOK = "post-apply"
-"""What the name of a file begins with that runs after every run that applied something."""
+"""File names with this prefix run after every run that applied a migration."""
 
 
 PACKAGE = "__init__"
-"""The id under which yoyo records an ``__init__.py`` as a migration, which it is not."""
+"""The id under which yoyo records an ``__init__.py`` as a migration, although it is not one."""
 
 
 UNDOING = "rolling back "
-"""What stands before an id in yoyo's table while that migration is half rolled back."""
+"""Prefix of an id in yoyo's table while the rollback of that migration is unfinished."""
 
 
 _LONGEST_RECORDED = 255
@@ -36,38 +36,38 @@ _LONGEST_RECORDED = 255
 
 
 def longest_id(*, transactional: bool) -> int:
-    """So many characters an id can have, of which a part of a rollback is recorded, too."""
+    """The maximum length of an id. A non-transactional rollback needs space for a prefix."""
     return _LONGEST_RECORDED - (0 if transactional else len(UNDOING))
 
 
 class MigrationFile(Record):
-    """A migration as its folder lists it; nothing has been read yet."""
+    """A migration in the listing of its folder. The file has not been read yet."""
 
     id: str
-    """The file's name without its suffix, as in yoyo."""
+    """The file name without its suffix, as in yoyo."""
     path: str
     rollback_path: str = ""
-    """Path of ``ID.rollback.sql``; empty where there is none."""
+    """Path of ``ID.rollback.sql``; empty if it does not exist."""
     folder: str = ""
 
     @property
     def is_sql(self) -> bool:
-        """Whether it is SQL, and not Python."""
+        """Whether the file is SQL. Otherwise it is Python."""
         return self.path.endswith(".sql")
 
 
 class Listing(Record):
-    """What the folders of an image hold, in yoyo's order: folder by folder, sorted by name."""
+    """The migrations of an image in yoyo's order: folder by folder, sorted by name."""
 
     migrations: tuple[MigrationFile, ...]
     hooks: tuple[MigrationFile, ...] = ()
-    """The ``post-apply*`` files, run after every run that applied something."""
+    """The ``post-apply*`` files, run after every run that applied a migration."""
     packages: tuple[MigrationFile, ...] = ()
-    """The ``__init__.py`` that has the id `PACKAGE`: never pending, nor unknown."""
+    """The ``__init__.py`` files with the id `PACKAGE`: never pending, never unknown."""
 
     @property
     def has_python(self) -> bool:
-        """Whether a file is Python, whose steps get a connection of psycopg's."""
+        """Whether any file is Python. Its steps need a psycopg connection."""
         return not all(file.is_sql for file in (*self.migrations, *self.hooks))
 
 
@@ -76,41 +76,41 @@ def _nowhere(_: int) -> Place:
 
 
 class Step(Record):
-    """One step as ``plan`` shows it: SQL, or where the Python function stands; in UTF-8.
+    """A step as ``plan`` shows it, in UTF-8: SQL, or the source of a Python function.
 
-    Not as text, of which a single character can make four bytes of each other one.
+    Stored as bytes because in a Python string one character can make every other take four bytes.
     """
 
     applying: Sliceable
     undoing: Sliceable
-    """Empty where the step cannot be rolled back."""
+    """Empty if the step cannot be rolled back."""
     line: int = 0
-    """Where a Python file defines it, 1-based; 0 where that is not known, and in SQL."""
+    """The line in a Python file, 1-based; 0 if unknown, and in SQL."""
     may_fail: frozenset[Direction] = frozenset()
-    """The directions in which its errors are ignored."""
+    """The directions whose errors are ignored."""
     place_at: Callable[[int], Place] = _nowhere
-    """The place in the file of a byte of what applies it, from 0, without the text of the line."""
+    """Maps a byte offset in *applying*, from 0, to its place, without the text of the line."""
     function: str = ""
-    """The name of the Python function that applies it; empty for SQL."""
+    """The name of the Python function that applies the step; empty for SQL."""
 
     @property
     def data(self) -> bytes:
-        """What applies it, in UTF-8."""
+        """The SQL that applies the step, in UTF-8."""
         return self.applying[:]
 
     @property
     def apply(self) -> str:
-        """What applies it."""
+        """The SQL that applies the step."""
         return self.applying[:].decode()
 
     @property
     def rollback(self) -> str:
-        """What rolls it back; empty where it cannot be."""
+        """The SQL that rolls the step back; empty if it cannot be rolled back."""
         return self.undoing[:].decode()
 
 
 class Migration(Record):
-    """A migration that was read and can be run."""
+    """A migration that was read and can run."""
 
     file: MigrationFile
     checksum: str
@@ -120,47 +120,46 @@ class Migration(Record):
     depends: frozenset[str]
     steps: tuple[Step, ...]
     handle: Any
-    """The engine's own object for it; only the engine looks inside."""
+    """The engine's object for the migration. Only the engine uses it."""
     rollback_checksum: str = ""
-    """As *checksum*, of what rolls it back."""
+    """SHA-256 of the rollback, as *checksum*."""
     parts: Sequence[Place] = ()
-    """Where each part stands that the journal counts; empty where it is one transaction."""
+    """The place of each part that the journal counts; empty if it runs in one transaction."""
     rollback_parts: Sequence[Place] = ()
     ignored: Sequence[Place] = ()
-    """Where directives stand that yoyo does not read, nor does initmig."""
+    """The places of directives that neither yoyo nor initmig reads."""
 
     @property
     def id(self) -> str:
-        """As its file's."""
+        """The id of the file."""
         return self.file.id
 
 
 class AppliedMigration(Record):
-    """A migration that the database says is applied, in the order applied."""
+    """A migration that is applied according to the database. Sorted by the time of applying."""
 
     id: str
     applied_at: datetime | None
-    """UTC, with its time zone; None where the history has no such time. For people: it decides
-    nothing."""
+    """In UTC, with a time zone; None if the history has no time. For display only."""
     applied_by: str
-    """``user@host`` as recorded; empty where nobody recorded it."""
+    """``user@host`` as recorded; empty if not recorded."""
     checksum: str = ""
-    """Empty where stock yoyo applied it."""
+    """Empty if stock yoyo applied the migration."""
     breaking: bool = False
     duration_seconds: float | None = None
-    """None where nobody recorded it, or nothing was run."""
+    """None if not recorded, or if nothing was run."""
 
 
 class Unfinished(Record):
-    """A migration that is not one transaction, and is half way: at work, or stopped there."""
+    """A non-transactional migration that is half-applied: it is running or was interrupted."""
 
     id: str
     direction: Direction
     checksum: str
-    """Of what was begun: of the migration, or of its rollback."""
+    """Checksum of the migration, or of its rollback if *direction* is rollback."""
     parts_done: int
     before: str | None
-    """What the catalog showed before the part that is in doubt; None where none is."""
+    """The state in the catalog before the uncertain part; None if no part is uncertain."""
 
 
 class MigrationStatus(Record):
@@ -168,23 +167,24 @@ class MigrationStatus(Record):
 
     id: str
     state: str
-    """applied, changed (applied, and the file is different now), pending, applying or rolling back
-    (half way), or unknown."""
+    """One of: applied, changed (applied, but the file differs), pending, applying, rolling back,
+    unknown.
+    """
     path: str = ""
     applied: AppliedMigration | None = None
     unfinished: Unfinished | None = None
     parts: Sequence[Place] = ()
-    """Of the half-way migration, in the direction that it goes; empty where they are not known."""
+    """The parts of a half-applied migration, in its direction; empty if unknown."""
     behind: str = ""
-    """The applied id that a pending migration sorts before, out of order; empty where none is."""
+    """For a pending migration that is out of order: the applied id that sorts after it."""
 
 
 class Outcome(Record):
-    """What became of one of many targets."""
+    """The result for one of many targets."""
 
     target: str
     exit_code: int
     applied: Sequence[str] = ()
     message: str = ""
-    """Why it failed; empty where it did not."""
+    """The reason for a failure; empty after success."""
     duration_seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""Names and strings as SQL, and names in a list."""
+"""Quote names and strings for SQL, and read lists of names."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ if TYPE_CHECKING:
 
 
 def quote_identifier(name: str) -> str:
-    """*name* as an SQL identifier, whatever characters are in it."""
+    """*name* as an SQL identifier, with any characters."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def quote_literal(text: str) -> str:
-    """*text* as an SQL string, whatever ``standard_conforming_strings`` is."""
+    """*text* as an SQL string, for any value of ``standard_conforming_strings``."""
     escaped = text.replace("'", "''").replace("\\", "\\\\")
     return f"E'{escaped}'" if "\\" in text else f"'{escaped}'"
 
 
 LONGEST_NAME_BYTES = 63
-"""PostgreSQL cuts longer names off, so they would be those of something else."""
+"""PostgreSQL truncates longer names, so they might refer to another object."""
 
 USER_SCHEMA = "$user"
-"""In a search path, in quotes or not, this names the schema that is named after the role.
+"""In a search path, quoted or not, this refers to the schema with the name of the role.
 
 https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-SEARCH-PATH
 """
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """The names in a list such as ``app, "with, comma"``; in double quotes, "" is one of them.
+    """The names in a list such as ``app, "with, comma"``. A quoted name escapes ``"`` as ``""``.
 
-    Unlike in SQL, a name without quotes is taken as it is, and may have capitals and spaces.
+    Unlike in SQL, an unquoted name keeps its case and may contain spaces.
 
     :raises ValueError: a quote is not closed, or a name is empty or too long
     """
@@ -51,7 +51,7 @@ def split_names(text: str) -> tuple[str, ...]:
 
 
 def _split_first(text: str) -> tuple[str, str]:
-    """The first name of *text*, and what follows: nothing, or a comma and more names."""
+    """The first name of *text*, and the rest: empty, or a comma and more names."""
     if not text.startswith('"'):
         name, comma, rest = text.partition(",")
         return name.rstrip(), comma + rest
@@ -67,5 +67,5 @@ def _split_first(text: str) -> tuple[str, str]:
 
 
 def join_names(names: Iterable[str]) -> str:
-    """The list that `split_names` makes the same *names* of."""
+    """The list for *names*; `split_names` returns the same names."""
     return ",".join(map(quote_identifier, names))

@@ -1,11 +1,8 @@
-"""Frozen records that cost next to nothing to define.
+"""Frozen records that cost very little to define.
 
-To type checkers they are NamedTuples. The real ones bring typing, re and enum with them, and have
-Python compile code for each class: together longer than a start with nothing to do takes from the
-first to the last byte on the wire (docs/explanation/benchmarks.md).
-
-They differ from NamedTuples in one way: records of two types are never equal, and a record never
-equals a bare tuple. Type checkers do not see this difference.
+Type checkers see NamedTuples. The real ones import typing, re and enum, and compile code for each
+class. Together that takes longer than the network exchange of a run with nothing to do
+(docs/explanation/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ if TYPE_CHECKING:
 else:
 
     class Record(tuple):
-        """A tuple whose fields have the names, and the defaults, of its annotated attributes."""
+        """A tuple with a field, and a default if given, for each annotated attribute."""
 
         __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end a run in order, also as process 1, which ignores them by default."""
+"""Stop cleanly on SIGTERM and SIGINT, also as process 1, which ignores them by default."""
 
 from __future__ import annotations
 
@@ -18,26 +18,33 @@ if TYPE_CHECKING:
 
     _F = TypeVar("_F", bound=Callable[..., Any])
 else:
-    # All but the enums of `signal`, for which enum and functools would be imported: a tenth of a
-    # start with nothing to do.
+    # The full `signal` module imports enum and functools for its enums, which takes a tenth of a
+    # run with nothing to do.
     import _signal as signal
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _CLEAN_EXIT_SECONDS = 2.5
-"""A server that is out of reach can neither cancel nor roll back when asked; it does so unasked."""
+"""After this time, Stopped is raised again.
+
+An unreachable server cannot cancel or roll back on request. It rolls back when it detects the lost
+connection.
+"""
 _FORCED_EXIT_SECONDS = 3.5
-"""For what no exception gets through: a name server that is silent, code that catches them all."""
+"""After this time, the process exits even where no exception has an effect.
+
+Examples are a silent name server and code that catches all exceptions.
+"""
 _LAST_MESSAGE_SECONDS = 0.5
 _SPARE_DESCRIPTORS = 16
 _CALLBACK_SECONDS = 0.01
 
 
 class Stopped(KeyboardInterrupt):
-    """The first signal came in.
+    """The first signal arrived.
 
-    A KeyboardInterrupt, because that is what makes psycopg cancel the running statement before
-    it lets go: https://www.psycopg.org/psycopg3/docs/api/connections.html
+    It is a KeyboardInterrupt because that makes psycopg cancel the running statement:
+    https://www.psycopg.org/psycopg3/docs/api/connections.html
     """
 
     def __init__(self, number: int) -> None:
@@ -48,10 +55,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class stoppable:  # noqa: N801 - a context manager
-    """Inside, the first signal raises Stopped; later ones do not disturb the orderly end.
+    """Inside the block, the first signal raises Stopped. Later signals are ignored.
 
-    If that end takes too long, Stopped is raised again, through whatever it hangs in. If Python
-    never gets to raise it, or a migration catches it, the process still ends, after *last_message*.
+    If the clean exit takes too long, Stopped is raised again, to interrupt a call that hangs. If
+    Python cannot raise it, or a migration catches it, the process calls *last_message* and exits.
     """
 
     def __init__(self, last_message: Callable[[Stopped], object] = lambda _: None) -> None:
@@ -65,7 +72,7 @@ class stoppable:  # noqa: N801 - a context manager
         _entered.append(self)
         try:
             self._start_watchdog()
-        except (OSError, RuntimeError):  # no file descriptor, no thread: Stopped has to be enough
+        except (OSError, RuntimeError):  # no file descriptor or no thread: Stopped must be enough
             self._stop_watchdog()
 
     def _start_watchdog(self) -> None:
@@ -77,7 +84,7 @@ class stoppable:  # noqa: N801 - a context manager
         self._watchdog_done = allocate_lock()
         self._watchdog_done.acquire()
         start_new_thread(_enforce_exit, (read_end, self._last_message, self._watchdog_done))
-        self._pipe = (write_end,)  # the other end is the thread's
+        self._pipe = (write_end,)  # the thread closes the other end
 
     def _stop_watchdog(self) -> None:
         signal.set_wakeup_fd(self._wakeup_fd_before)
@@ -90,11 +97,11 @@ class stoppable:  # noqa: N801 - a context manager
         watched = bool(self._pipe)
         self.leave()
         if watched:
-            # Python takes itself apart next, and may end the process where a thread still runs.
+            # The interpreter shuts down next, and may crash while a thread still runs.
             self._watchdog_done.acquire(timeout=_LAST_MESSAGE_SECONDS)
 
     def leave(self) -> None:
-        """Handle the signals as before."""
+        """Restore the previous signal handlers."""
         _entered.remove(self)
         _deferred.clear()
         for number, handler in self._before.items():
@@ -106,7 +113,7 @@ _entered: list[stoppable] = []
 
 
 def _in_child() -> None:
-    """Let a process that a migration forks get signals as it would without initmig."""
+    """Restore the default signal handling in a process that a migration forks."""
     while _entered:
         _entered[-1].leave()
 
@@ -122,7 +129,10 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
-    """:raises Stopped: now, or soon, where *frame* is inside of a callback"""
+    """Raise Stopped now, or after a short delay if *frame* is in a callback.
+
+    :raises Stopped: *frame* is not in a callback
+    """
     if _is_discarded_in(frame):
         _deferred[:] = [number]
         signal.setitimer(signal.ITIMER_REAL, _CALLBACK_SECONDS)
@@ -136,7 +146,7 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 _callbacks: set[CodeType] = set()
 _deferred: list[int] = []
-"""The signal that came inside of a callback."""
+"""The signal that arrived during a callback."""
 
 
 def callback(function: _F) -> _F:
@@ -155,21 +165,24 @@ def _is_discarded_in(frame: FrameType | None) -> bool:
 
 
 def raise_deferred_stop() -> None:
-    """:raises Stopped: a signal came inside of a callback that has ended since"""
-    # other threads are not the ones to stop
+    """Raise the exception of a signal that arrived during a callback.
+
+    :raises Stopped: such a signal arrived
+    """
+    # only the main thread is stopped
     if _deferred and get_ident() == _main_thread:
         _raise(_deferred[0], None)
 
 
 _main_thread = get_ident()
 
-# --- the hard end ---
+# --- forced exit ---
 
 
 def _enforce_exit(read_end: int, last_message: Callable[[Stopped], object], done: LockType) -> None:
-    """End the process if that takes too long after a signal, of which *read_end* gets the number.
+    """Exit the process if the clean exit takes too long. *read_end* receives the signal numbers.
 
-    *done* is released where there is no need to.
+    *done* is released if the clean exit was fast enough.
     """
     number = _overdue_signal(read_end)
     if not number:
@@ -185,14 +198,14 @@ def _enforce_exit(read_end: int, last_message: Callable[[Stopped], object], done
         finally:
             sent.release()
 
-    # in a thread again, because the log may be what it hangs in
+    # in a separate thread, because the log may be what hangs
     start_new_thread(send, ())
     sent.acquire(timeout=_LAST_MESSAGE_SECONDS)
     os._exit(128 + number)
 
 
 def _overdue_signal(read_end: int) -> int:
-    """The signal that did not end the process in time; 0 once *read_end* is closed."""
+    """Return the signal whose clean exit took too long, or 0 once the pipe is closed."""
     waiting = poll()
     waiting.register(read_end, POLLIN)
     number, deadline = 0, None
@@ -206,7 +219,7 @@ def _overdue_signal(read_end: int) -> int:
 
 
 class stop_takes_precedence:  # noqa: N801 - a context manager
-    """An error that came up only while Stopped was on its way out does not take its place."""
+    """Re-raise Stopped if another error was raised while it was propagating."""
 
     def __enter__(self) -> None:
         pass
@@ -222,6 +235,6 @@ class stop_takes_precedence:  # noqa: N801 - a context manager
 
 
 def restore_for_exec() -> None:
-    """Give the program that replaces this one the signals as it would have got them."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these for itself
+    """Restore the default signal handling for a program that replaces this process."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them by default
         signal.signal(number, signal.SIG_DFL)

@@ -1,70 +1,73 @@
-r"""Characters that nobody sees, or that a terminal obeys, made visible in every output.
+r"""Escape invisible characters and control characters in all output.
 
-What initmig shows contains text of others: of the server, of rows, of other sessions, of files.
-Raw, such a text can end a line and continue with one that looks like initmig's, clear the screen,
-or show its parts in another order than the one that programs read:
+initmig's output contains text from others: the server, rows, other sessions, and files. Without
+escapes, such text can end a line and forge one of initmig's lines, clear the screen, or display
+in a different order than programs read it:
 
 - `Trojan Source <https://trojansource.codes>`_ (CVE-2021-42574, CVE-2021-42694)
-- `UTR 36 <https://www.unicode.org/reports/tr36/>`_, 3 (text that is shown as another)
+- `UTR 36 <https://www.unicode.org/reports/tr36/>`_, 3 (text that looks like other text)
 - `UTS 55 <https://www.unicode.org/reports/tr55/>`_, 3.2 (source code with bidirectional text)
 - `CWE-117 <https://cwe.mitre.org/data/definitions/117.html>`_ (log forging),
   `CWE-150 <https://cwe.mitre.org/data/definitions/150.html>`_ (escape sequences)
 
-The character's general category decides, so that no list of characters has to be kept:
+The general category of a character decides, so there is no list of characters to maintain.
+These are escaped:
 
-====  =========================================================================  =======
-Cc    C0, DEL and C1: line ends, ESC, CSI                                        escaped
-Cf    bidirectional controls, zero-width characters, joiners, soft hyphen, tags  escaped
-Cs    lone surrogates, which stand for bytes that are not UTF-8                  escaped
-Co    private use                                                                escaped
-Cn    unassigned, as far as Python's version of Unicode knows                    escaped
-Zl    line separator                                                             escaped
-Zp    paragraph separator                                                        escaped
-Zs    spaces, as U+3000 of Japanese and U+00A0 of French messages                kept
-else  letters, marks, numbers, punctuation, symbols                              kept
-====  =========================================================================  =======
+- Cc: C0, DEL and C1, such as line ends, ESC and CSI
+- Cf: bidirectional controls, zero-width characters, joiners, soft hyphen, tags
+- Cs: lone surrogates, which represent bytes that are not UTF-8
+- Co: private use
+- Cn: unassigned in Python's version of Unicode
+- Zl: line separator
+- Zp: paragraph separator
 
-An emoji that consists of several, joined by U+200D, is shown as these, with ``\u200d`` between
-them: the joiner is also what makes two different names look alike. Letters that look like others
-are kept: what is no attack in Cyrillic is none here.
+These are kept:
 
-A backslash is kept as it is, so that paths and SQL stay readable and a text that was made visible
-can be so again. ``\x1b`` is therefore either ESC or these four characters. JSON tells which.
+- Zs: spaces, including U+3000 of Japanese and U+00A0 of French messages
+- all others: letters, marks, numbers, punctuation, symbols
+
+An emoji that joins several with U+200D is shown as its parts, with ``\u200d`` between them, because
+the joiner can also make two different names look alike. Letters that look like others are kept:
+they are normal text in Cyrillic, for example.
+
+Backslashes are kept, so paths and SQL stay readable, and escaping twice changes nothing. ``\x1b``
+is therefore either ESC or these four characters. JSON output distinguishes them.
 """
 
 from __future__ import annotations
 
 CONTINUATION = "    | "
-"""What a line of a text begins with, other than its first: no line of initmig's own does."""
+"""Prefix of every line of a text except the first. No line of initmig's starts with it."""
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 class SafeText(str):
-    """A text that was made visible, and then got escape sequences: initmig's own and no others."""
+    """Escaped text to which initmig has added its own escape sequences."""
 
     __slots__ = ()
 
 
 def in_one_line(text: str) -> str:
-    """*text* with every such character as an escape, line ends and tabs included."""
+    """Escape *text*, including line ends and tabs."""
     return text if text.isprintable() else text.translate(_Escapes())
 
 
 def in_lines(text: str) -> str:
-    """*text* with its line ends and tabs; every line but the first begins with `CONTINUATION`."""
+    """Escape *text* but keep line ends and tabs. Later lines start with `CONTINUATION`."""
     return text if text.isprintable() else f"\n{CONTINUATION}".join(_lines(text))
 
 
 def with_line_breaks(text: str) -> str:
-    """*text* of initmig's own lines, with its line ends and tabs."""
+    """Escape *text*, which initmig wrote, but keep its line ends and tabs."""
     return text if type(text) is SafeText or text.isprintable() else "\n".join(_lines(text))
 
 
 def to_json(value: object, *, indent: int | None = None) -> str:
-    """*value* as JSON, in one line if there is no *indent*; read, it is *value* again.
+    """*value* as JSON, on one line without *indent*. Parsing it returns *value*.
 
-    A lone surrogate is an exception, as many readers refuse it: it becomes the text of its escape.
+    A lone surrogate is an exception, because many parsers reject it: it becomes the text of its
+    escape.
     """
     from json import dumps
 
@@ -84,7 +87,7 @@ def _is_shown(character: str) -> bool:
 
 
 class _Escapes:
-    """What `str.translate` looks a code point up in."""
+    """Maps code points for `str.translate`."""
 
     def __getitem__(self, code: int) -> str:
         character = chr(code)
@@ -94,7 +97,7 @@ class _Escapes:
 
 
 class _JSONEscapes:
-    """Likewise, for a document: what is left in it stands in its strings, but for line ends."""
+    """Maps code points of a JSON document. Only its strings can contain such characters."""
 
     def __getitem__(self, code: int) -> str:
         character = chr(code)
@@ -107,7 +110,7 @@ class _JSONEscapes:
 
 
 def _escape(code: int) -> str:
-    """The *code* point as Python writes it in a string."""
+    """The *code* point as a Python escape."""
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

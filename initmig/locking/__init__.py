@@ -1,1 +1,1 @@
-"""One migrator at a time: the migration lock, its holder, and its queue."""
+"""The migration lock: one migrator at a time, its holder, and its queue."""

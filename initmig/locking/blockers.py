@@ -1,4 +1,4 @@
-"""What a long statement is doing, and who blocks it, asked from a second connection."""
+"""Report progress and blockers of a long statement, using a second connection."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
 _SHORTEST_PAUSE_SECONDS = 0.02
 _NEW_CONNECTION_SECONDS = 1.0
-"""Looks that are closer together share one connection; else each has one of its own."""
+"""If queries come at shorter intervals, they share one connection. Otherwise each opens a new one.
+"""
 _LONGEST_TICK_SECONDS = 0.1
 _JOIN_SECONDS = 0.5
-"""For a look that is going on at the end: it may hang in a connection that nobody answers."""
+"""Limit for a query that is running at the end: it may hang while connecting."""
 
 _QUERY_SECONDS = 2.0
 _QUERY_PREFIX_LENGTH = 600
@@ -42,7 +43,7 @@ _MOST_BLOCKERS = 5
 _LONGEST_QUERY = 80
 _HIDDEN = "<insufficient privilege>"
 
-# Only columns that PostgreSQL 14 to 18 have in common; a process is in one of the views at most.
+# Uses only columns that PostgreSQL 14 to 18 share. A process is in at most one of the views.
 # https://www.postgresql.org/docs/current/progress-reporting.html
 _PROGRESS = """
 SELECT coalesce(state, '') NOT LIKE 'idle%', coalesce(wait_event_type || ': ' || wait_event, ''),
@@ -77,7 +78,7 @@ FROM pg_stat_activity LEFT JOIN (
 ) AS progress (pid, command, phase, done, total) USING (pid)
 WHERE pid = {pid}"""
 
-# Who blocks a blocker is in it too: that is the one to end.
+# Includes the blockers of blockers, because the first one in the chain is the one to end.
 _BLOCKERS = """
 WITH RECURSIVE them (pid) AS (
     SELECT unnest({pids}) UNION SELECT unnest(pg_blocking_pids(pid)) FROM them)
@@ -88,7 +89,8 @@ SELECT pid, activity.pid IS NOT NULL, coalesce(usename, ''), coalesce(applicatio
 FROM them LEFT JOIN pg_stat_activity AS activity USING (pid)
 WHERE pid <> {own} ORDER BY xact_start"""
 
-# To pg_blocking_pids each is process 0; what they have of their own is the lock of their number.
+# pg_blocking_pids() returns 0 for every prepared transaction. They differ by the lock that each
+# holds on its own transaction id.
 _PREPARED = """
 SELECT DISTINCT gid, owner::text, extract(epoch FROM clock_timestamp() - prepared)::float8
 FROM pg_locks wanted
@@ -105,20 +107,20 @@ WHERE NOT wanted.granted AND wanted.pid = ANY (ARRAY{pids})"""
 
 
 class _RunningMigration:
-    """A migration at work."""
+    """The migration that is running."""
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.begun = time.monotonic()
         self.blockers: tuple[str, ...] = ()
         self.at: Callable[[], Place] | None = None
-        """Where what runs now begins."""
+        """Returns the place of the statement that is running."""
         self.found: tuple[Callable[[], Place] | None, Place] = (None, Place(""))
-        """What *at* has said: in a large file that takes its time."""
+        """The last result of *at*, which is slow for a large file."""
 
 
 class _Blocker(Record):
-    """A process that is in the way, as pg_stat_activity shows it to this role."""
+    """A blocking process, as pg_stat_activity shows it to this role."""
 
     pid: int
     exists: bool
@@ -132,13 +134,15 @@ class _Blocker(Record):
 
 
 class StatementMonitor:
-    """Tells what the migration at work is doing, and remembers who stood in its way.
+    """Reports the progress of the running migration and remembers its blockers.
 
-    It tells in a *schedule*, and looks more often than that, every *look_every* seconds:
-    PostgreSQL does not say who caused a lock timeout, so that has to be activity before it strikes.
+    Reports follow *schedule*. The monitor queries more often, every *look_every* seconds, because
+    PostgreSQL does not report who caused a lock timeout: the blockers must be seen before it
+    strikes.
 
-    *pid* is the server process at work. Behind a pooler that changes with each transaction, and
-    `mark`, SQL for the beginning of each, lets it be found; empty where it is not needed.
+    *pid* is the server process that runs the migration. Behind a pooler it changes with each
+    transaction. `mark` is then SQL that starts each transaction and identifies its process.
+    Otherwise `mark` is empty.
     """
 
     def __init__(
@@ -153,7 +157,8 @@ class StatementMonitor:
         self._session = session
         self._pid = pid
         self._name = f"initmig {os.urandom(8).hex()}" if pid != session.startup_pid else ""
-        # not by pg_backend_pid(): after a query the isolation level cannot be set any more
+        # pg_backend_pid() is no alternative: after a query, the isolation level cannot be set any
+        # more
         self.mark = f"SET LOCAL application_name = '{self._name}';" if self._name else ""
         self._look_every = min(max(look_every, _SHORTEST_PAUSE_SECONDS), schedule().first)
         self._schedule = schedule
@@ -168,7 +173,7 @@ class StatementMonitor:
     def __enter__(self) -> Self:
         try:
             self._thread.start()
-        except RuntimeError as error:  # as many threads as this user may have
+        except RuntimeError as error:  # the limit of threads for this user
             self._emit(NotWatched(str(error)))
         return self
 
@@ -183,36 +188,40 @@ class StatementMonitor:
             self._thread.join(_JOIN_SECONDS)
 
     def start(self, id: str) -> None:
-        """The migration *id* starts, or starts again, now."""
+        """Record that the migration *id* starts, or starts again."""
         self._session.is_monitored = True
         self._work = self._latest = _RunningMigration(id)
 
     def set_place(self, place: Callable[[], Place]) -> None:
-        """What runs next begins at *place*, which another thread asks if it takes long."""
+        """Record where the next statement begins. The monitor's thread calls *place* if needed."""
         if self._work:
             self._work.at = place
 
     def stop(self) -> None:
-        """Nothing is at work."""
+        """Record that no migration is running."""
         self._session.is_monitored = False
         self._work = None
 
     @property
     def blockers(self) -> tuple[str, ...]:
-        """Who stood in the way of the latest work when it was last looked at, in words."""
+        """Descriptions of the processes that last blocked the latest migration."""
         return self._latest.blockers
 
     def blockers_of(self, server: ServerMessage) -> tuple[str, ...]:
-        """Who made the latest work fail with *server*: as it was activity, or as it says itself."""
+        """Descriptions of the processes that made the latest migration fail with *server*.
+
+        For a deadlock the server's message names them. Otherwise they are the last ones that were
+        seen.
+        """
         pids = deadlocked_with(server.detail) if server.sqlstate == _DEADLOCK else []
         if not pids:
             return self.blockers
         try:
             if self._session.usable:
-                # the session's own connection has nothing else to do after a failure
+                # after a failure, the session's own connection is idle
                 with checking_answers():
                     return _describe_blockers(self._session, f"ARRAY{pids}", own=0)
-        except (InitmigError, UnicodeError):  # psycopg reads no name that is not UTF-8
+        except (InitmigError, UnicodeError):  # psycopg cannot decode names that are not UTF-8
             pass
         return tuple(f"pid {pid}" for pid in pids)
 
@@ -235,22 +244,21 @@ class StatementMonitor:
                 if self._report(work, elapsed, schedule):
                     next_look, not_before = elapsed + self._look_every, 0.0
                 else:
-                    # a server without a slot left logs each attempt: no more than needed
+                    # a server without a free slot logs each attempt, so make few
                     not_before = elapsed + schedule.first
 
     def _report(self, work: _RunningMigration, elapsed: float, schedule: ReportSchedule) -> bool:
-        """Whether it could be asked."""
+        """Query and report. Return whether the query succeeded."""
         try:
             with self._second_connection() as other, checking_answers():
                 activity = _activity(other, self._backend_pid(other))
         except (InitmigError, OSError):
-            # no slot, no right, no file descriptor, an odd answer: the statement still goes on
+            # no slot, privilege or file descriptor, or an unexpected answer: the statement still
+            # runs
             return False
-        if (
-            activity.busy
-        ):  # else the timeout has struck, and who caused it is not waited for any more
+        if activity.busy:  # otherwise the timeout has struck, and the blockers are already lost
             work.blockers = activity.blockers
-        if work is self._work and schedule.is_due(elapsed, activity.report_key):
+        if work is self._work and schedule.should_report(elapsed, activity.report_key):
             path, line = _file_and_line(work)
             self._emit(
                 StatementRunning(work.id, elapsed, activity.doing, activity.blockers, path, line)
@@ -259,7 +267,7 @@ class StatementMonitor:
         return True
 
     def _backend_pid(self, other: Session) -> int:
-        """The server process; 0 where it cannot be found: behind a pooler, in no transaction."""
+        """The server process, or 0 if it is unknown: behind a pooler, between transactions."""
         if not self._name:
             return self._pid
         rows = other.query(
@@ -288,7 +296,7 @@ class StatementMonitor:
 
 
 def _file_and_line(work: _RunningMigration) -> tuple[str, int]:
-    """File and line of what *work* has sent."""
+    """File and line of the running statement."""
     at, place = work.at, work.found[1]
     if at and at is not work.found[0]:
         place = at()
@@ -297,7 +305,7 @@ def _file_and_line(work: _RunningMigration) -> tuple[str, int]:
 
 
 class Activity(Record):
-    """What a server process was doing."""
+    """The state of a server process."""
 
     busy: bool
     doing: str
@@ -306,20 +314,20 @@ class Activity(Record):
 
     @property
     def report_key(self) -> object:
-        """What is news when it changes: the phase and the blockers, but no numbers of either."""
+        """The phase and the blockers without their numbers. A new key is worth a report."""
         return re.sub(r"\d+", "", self.phase), tuple(each.split(" (")[0] for each in self.blockers)
 
 
 def activity_of(session: Session, sql: str) -> Activity:
-    """What the server process that runs *sql* for *session* is doing, from a second connection.
+    """The state of the server process that runs *sql* for *session*, read on a second connection.
 
-    :raises InitmigError: it cannot be asked
+    :raises InitmigError: the query fails
     """
     with closing(session.sibling(limit=_QUERY_SECONDS)) as other, checking_answers():
         other.answer_timeout = _QUERY_SECONDS
         if session.is_dedicated:
             return _activity(other, session.startup_pid)
-        # behind a pooler, the process is another one than at start-up
+        # behind a pooler, the process is not the one from startup
         beginning = quote_literal(sql[:_QUERY_PREFIX_LENGTH])
         rows = other.query(
             "SELECT coalesce(min(pid), 0) FROM pg_stat_activity WHERE state = 'active'"
@@ -336,8 +344,8 @@ def _activity(other: Session, pid: int) -> Activity:
 
 
 def deadlocked_with(detail: str) -> list[int]:
-    """The other processes of the deadlock of which the server says *detail*, in its language."""
-    # each line: this process waits for that lock, blocked by that process; the first is ours
+    """The other processes of a deadlock, parsed from the server's *detail* in any language."""
+    # each line reads: process A waits for lock B, blocked by process C; A of the first line is ours
     lines = [[int(number) for number in re.findall(r"\d+", line)] for line in detail.splitlines()]
     if not all(lines) or {line[0] for line in lines} != {line[-1] for line in lines}:
         return []
@@ -345,7 +353,7 @@ def deadlocked_with(detail: str) -> list[int]:
 
 
 def _describe_blockers(session: Session, pids: str, *, own: int) -> tuple[str, ...]:
-    """The processes *pids*, and who blocks these in turn, without *own*."""
+    """Descriptions of the processes *pids* and of their blockers, without *own*."""
     rows = session.query(_BLOCKERS.format(pids=pids, own=own))
     blockers = [_Blocker(*row) for row in rows]
     words = [_describe_blocker(each) for each in blockers if each.pid]
@@ -376,7 +384,8 @@ def _describe_blocker(blocker: _Blocker) -> str:
         return f"pid {blocker.pid} ({facts})"
     from initmig.sql.masking import mask_sql
 
-    # masked before it is cut: half a secret is one, too; and as it is: a comment ends with its line
+    # Mask before truncating, because half a secret is still a secret. Mask before joining lines,
+    # because a comment ends with its line.
     query = " ".join(mask_sql(blocker.query.replace(PIN_PATH, "")).split())
     return f"pid {blocker.pid} ({facts}): {query[:_LONGEST_QUERY]}"
 

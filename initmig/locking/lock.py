@@ -1,4 +1,4 @@
-"""One migrator at a time: PostgreSQL's advisory lock, and under it the lock row of a stock yoyo.
+"""The migration lock: PostgreSQL's advisory lock plus the lock row of stock yoyo.
 
 Both are polled. See docs/explanation/locking.md.
 """
@@ -35,12 +35,13 @@ if TYPE_CHECKING:
     CreateTable = Callable[[Session], None]
 
 _SECOND_CONNECTION_SECONDS = 30.0
-"""For a pooler to find a second server connection: others that wait give theirs back quickly."""
+"""Time for a pooler to provide a second server connection. Waiting sessions return theirs quickly.
+"""
 
 _RELEASE_SECONDS = 5.0
 
-# One try: where the row stays, it is in the way of a stock yoyo alone. And no standby has to have
-# confirmed that it is gone.
+# Try once only: a leftover row blocks nothing except stock yoyo. Do not wait for a synchronous
+# standby to confirm the removal.
 _RELEASE_SETTINGS = (
     "SET LOCAL lock_timeout = 2000; SET LOCAL statement_timeout = 0;"
     " SET LOCAL synchronous_commit = local;"
@@ -64,12 +65,12 @@ class HeldLock(Record):
     """How this process holds the migration lock."""
 
     pid: int
-    """The server process at work; behind a pooler, the one that was at work last."""
+    """The server process that works; behind a pooler, the latest one."""
     pooled: bool
     guard: str
-    """SQL to send with each BEGIN, after the settings; empty where the lock needs none.
+    """SQL to send with each BEGIN, after the settings. Empty if the lock needs no guard.
 
-    It fails where the lock was lost, and else keeps everybody from taking it until the COMMIT.
+    It fails if the lock was lost. Otherwise it prevents others from taking the lock until COMMIT.
     """
 
 
@@ -77,13 +78,14 @@ class HeldLock(Record):
 def migration_lock(
     session: Session, queue: Queue, create_table: CreateTable
 ) -> Iterator[HeldLock | None]:
-    """Hold the lock inside; None as soon as there is nothing left to do in *queue*.
+    """Hold the migration lock inside the block; yield None if *queue* finds no work left.
 
     *create_table* creates yoyo's lock table if it is missing.
 
-    :raises QueueTimeout: another migrator was still at it
-    :raises DatabaseUnavailable: the server is a standby or read-only: another one may not be
-    :raises DatabaseRefused: there is no schema to work in, or a pooler in the way
+    :raises QueueTimeout: another migrator still holds the lock after the queue timeout
+    :raises DatabaseUnavailable: the server is a standby or read-only, but another host may accept
+        writes
+    :raises DatabaseRefused: there is no schema to work in, or a pooler is not usable
     """
     facts = _prepare_session(session, queue)
     lock: _AdvisoryLock = SessionLock(session, facts.key, facts.backend_pid)
@@ -104,7 +106,7 @@ def migration_lock(
 
 
 def _release(release: Callable[[], None], emit: Emit) -> None:
-    """Do *release*; what the run has come to by now stands, whether that succeeds or not."""
+    """Call *release*. Report a failure but do not raise it: the run's outcome is final."""
     try:
         release()
     except InitmigError as error:
@@ -123,9 +125,9 @@ def _prepare_session(session: Session, queue: Queue) -> ServerFacts:
 
 
 def _disconnected_sleep(session: Session, clock: Clock) -> Clock:
-    """*clock*, whose sleeper has no connection meanwhile.
+    """Return *clock* with a sleep that disconnects *session* while it waits.
 
-    Of a pool in session mode a waiter's connection would else be missing to the one at work.
+    With a pool in session mode, a waiting connection would take a slot that the migrator needs.
     """
 
     def sleep(seconds: float) -> None:
@@ -141,10 +143,10 @@ def _disconnected_sleep(session: Session, clock: Clock) -> Clock:
 def lock_for_rehearsal(
     session: Session, queue: Queue, create_table: CreateTable
 ) -> Iterator[HeldLock | None]:
-    """A transaction that holds the lock and is rolled back; None as for `migration_lock`.
+    """Hold the lock in a transaction that is rolled back; yield None as `migration_lock` does.
 
-    The row of a stock yoyo's lock is written in it, too: nothing of it is to be seen, and a yoyo
-    waits for the end of the transaction. The arguments and errors are those of `migration_lock`.
+    The transaction also contains yoyo's lock row. Others cannot see the row, and a yoyo waits for
+    the end of the transaction. The arguments and errors are those of `migration_lock`.
     """
     facts = _prepare_session(session, queue)
     lock = _RehearsalLock(session, facts.key, create_table)
@@ -156,12 +158,12 @@ def lock_for_rehearsal(
         yield HeldLock(lock.pid, facts.pooled, "")
     finally:
         if session.in_transaction:
-            with suppress(DatabaseUnavailable):  # then the server rolls back
+            with suppress(DatabaseUnavailable):  # the server rolls back
                 session.run_own("ROLLBACK")
 
 
 class _RehearsalLock:
-    """Both locks in the one transaction that needs them; without them, it is not begun."""
+    """Both locks in the transaction that needs them. It begins only if both are free."""
 
     def __init__(self, session: Session, key: int, create_table: CreateTable) -> None:
         self.pid = 0
@@ -187,20 +189,20 @@ class _RehearsalLock:
         return holder_of(self._session, self._key, waited) or self._row().holder(waited)
 
     def _row(self) -> _YoyoRow:
-        # that of a dead initmig stays where it is, so nobody is to be told that it is gone
+        # the rollback keeps the stale row of a dead initmig, so do not report its removal
         return _YoyoRow(self._session, self.pid, lambda _: None, self._create_table)
 
 
 def remove_yoyo_row(session: Session) -> list[tuple[int, str]]:
-    """Remove the row of ``yoyo_lock``; its process id and since when (UTC) it stood there.
+    """Remove the row from ``yoyo_lock``. Return its process id and its time (UTC).
 
-    A negative one, an initmig's, only where no initmig is at work.
+    A negative process id marks a row of initmig. It is removed only if no initmig is working.
     """
     home = trusted_home(session)
     if not columns_of(session, home, (LOCK,)):
         return []
     key = check_writable(session).key
-    # for the length of this statement: behind a pooler, too
+    # locks for this statement only, which also works behind a pooler
     rows = session.query(
         f"{trust.write_guard(session, home.lock)}DELETE FROM {home.lock}"
         f" WHERE locked IN (SELECT locked FROM {home.lock} FOR UPDATE SKIP LOCKED)"
@@ -211,7 +213,7 @@ def remove_yoyo_row(session: Session) -> list[tuple[int, str]]:
 
 
 def _begin_with_lock(session: Session, key: int) -> tuple[bool, int]:
-    """Begin a transaction that takes the lock, if that is free; and the server process id."""
+    """Begin a transaction and try to take the lock. Return the result and the server process id."""
     [(taken, pid)] = open_transaction(
         session,
         f"BEGIN ISOLATION LEVEL READ COMMITTED; {session.transaction_settings}"
@@ -221,9 +223,9 @@ def _begin_with_lock(session: Session, key: int) -> tuple[bool, int]:
 
 
 def open_transaction(session: Session, script: str) -> list[tuple[Any, ...]]:
-    """The rows of *script*, which begins with BEGIN.
+    """Run *script*, which starts with BEGIN, and return its rows.
 
-    :raises DatabaseRefused: the pooler in the way is in statement mode
+    :raises DatabaseRefused: the pooler is in statement mode
     """
     try:
         return session.run_own(script)
@@ -239,11 +241,11 @@ def open_transaction(session: Session, script: str) -> list[tuple[Any, ...]]:
 
 
 class _PooledLock:
-    """The lock behind a pooler, which gives a server connection for one transaction only.
+    """The lock behind a pooler, which lends a server connection for one transaction only.
 
-    The transaction stays open on the session's connection so far, and the session goes on with
-    another one; in READ COMMITTED it holds no snapshot while it is idle, so CREATE INDEX
-    CONCURRENTLY does not wait for it.
+    The transaction stays open on the current connection, and the session continues with a new one.
+    In READ COMMITTED, an idle transaction holds no snapshot, so CREATE INDEX CONCURRENTLY does not
+    wait for it.
     """
 
     def __init__(self, session: Session, key: int) -> None:
@@ -285,7 +287,7 @@ class _PooledLock:
         lock_session, self._lock_session = self._lock_session, None
         if lock_session is None:
             return
-        with suppress(DatabaseUnavailable):  # then the lock is gone with the connection
+        with suppress(DatabaseUnavailable):  # the lock ended with the connection
             lock_session.run_own("ROLLBACK")
         lock_session.close()
 
@@ -294,7 +296,7 @@ _AdvisoryLock = SessionLock | _PooledLock
 
 
 def yoyo_holder(session: Session, waited: float) -> WaitingInQueue | WaitingForYoyo | None:
-    """Whose row stands in ``yoyo_lock``, to one who has *waited* that many seconds."""
+    """The owner of the row in ``yoyo_lock``, for a process that has waited *waited* seconds."""
     query = f"SELECT pid, {_LOCKED_AT} FROM {trusted_home(session).lock}"
     for pid, since in session.query(query):
         if pid > 0:
@@ -305,11 +307,12 @@ def yoyo_holder(session: Session, waited: float) -> WaitingInQueue | WaitingForY
 
 
 class _YoyoRow:
-    """The row that keeps a stock ``yoyo apply`` out, and that one leaves while it works.
+    """The lock row: it keeps a stock ``yoyo apply`` out, and yoyo inserts one while it works.
 
-    Its pid is own_row made negative: whoever holds the advisory lock and meets a negative one knows
-    that its owner has lost that lock, as no two can hold it. Where such an owner is at work all
-    the same, behind a pooler, its transaction has locked the row, which is left to it until then.
+    initmig writes its server process id as a negative number. A process that holds the advisory
+    lock and finds a negative id knows that the owner has lost the lock, because two processes
+    cannot hold it. If that owner is still working behind a pooler, its transaction has locked the
+    row, and the row is left alone until the transaction ends.
     """
 
     def __init__(self, session: Session, pid: int, emit: Emit, create_table: CreateTable) -> None:
@@ -337,7 +340,7 @@ class _YoyoRow:
         return self._take_over()
 
     def _take_over(self) -> bool:
-        # Not by waiting for the row: whoever waits holds a snapshot, as with the advisory lock.
+        # Do not wait for the row: a waiting session holds a snapshot, as with the advisory lock.
         stale = self._session.query(
             f"{trust.write_guard(self._session, self._table)}UPDATE {self._table} AS l"
             f" SET pid = {self._row_pid}, ctime = clock_timestamp() AT TIME ZONE 'UTC'"
@@ -357,7 +360,7 @@ class _YoyoRow:
         return f"DO {quote_literal(block)};"
 
     def _own_row(self) -> str:
-        # with the time, because the pid may be another one's by now
+        # compares the time, too, because another process may have the same pid by now
         return (
             f"pid OPERATOR(pg_catalog.=) {self._row_pid}"
             f" AND ctime OPERATOR(pg_catalog.=) '{self._since}'"

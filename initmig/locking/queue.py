@@ -1,7 +1,7 @@
-"""Who has the migration lock, and those who wait for it: one polls, and says for whom.
+"""The queue for the migration lock: polls, and reports the holder.
 
-Whoever blocks in ``pg_advisory_lock`` holds a snapshot meanwhile, for which a CREATE INDEX
-CONCURRENTLY of the holder waits: a deadlock. See docs/explanation/locking.md.
+A session that blocks in ``pg_advisory_lock`` holds a snapshot. A CREATE INDEX CONCURRENTLY of the
+holder waits for that snapshot, which is a deadlock. See docs/explanation/locking.md.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _LONGEST_PAUSE_SECONDS = 0.5
 _REPORT_SECONDS = 10.0
 _CHECK_SECONDS = 1.0
 
-# The key is of the schema that is the home of the history: two schemas of one database can be
-# migrated side by side. It is one for all histories there, as yoyo's lock is. The seed is an
-# arbitrary constant, so that no other tool's hash of a schema name is the same key.
+# The key depends on the schema of the history, so two schemas of one database can be migrated in
+# parallel. All histories in a schema share it, as they share yoyo's lock. The seed is an arbitrary
+# constant that avoids the key of another tool that hashes the schema name.
 _FACTS = """
 SELECT pg_backend_pid(), pg_is_in_recovery(), current_setting('transaction_read_only')::bool,
     coalesce(has_schema_privilege((SELECT oid FROM pg_namespace WHERE nspname = {schema}), 'USAGE'),
              false),
     hashtextextended(quote_ident({schema}), 20261122)"""
 
-# Any role that may connect can take the key, in either mode, and also leave it with a transaction
-# that is prepared, which has no process. Who calls itself as this session does is an initmig, too.
-# One that waits has the key, shared, for a moment: initmigs come last.
+# Any role that can connect can take the key, shared or exclusively, and can leave it in a prepared
+# transaction, which has no process. A session with the same application name as this one counts as
+# an initmig. A waiting initmig briefly holds the key in shared mode, so initmigs sort last.
 _HOLDERS = """
 SELECT coalesce(l.pid, 0), coalesce(a.usename, p.owner, ''), coalesce(a.application_name, ''),
     coalesce(host(a.client_addr), ''),
@@ -57,7 +57,7 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
     AND (l.classid::int8 << 32 | l.objid::int8) = {key}
 ORDER BY l.mode = 'ExclusiveLock' DESC, 10, 1"""
 
-# One short try: it only tells whom one waits for.
+# Try only briefly: the result only improves a message.
 _HAS_ROW = """
 SET LOCAL lock_timeout = 100;
 SELECT 1 FROM {lock} WHERE pid OPERATOR(pg_catalog.=) -{pid}"""
@@ -66,27 +66,35 @@ _SHOWN_HOLDERS = 3
 
 
 class ServerFacts(Record):
-    """What the server says of itself before anything is written."""
+    """State of the server, read before anything is written."""
 
     pooled: bool
-    """Whether a pooler has given this session another server connection than it began with."""
+    """Whether a pooler has assigned another server connection since startup."""
     backend_pid: int
     standby: bool
     read_only: bool
     has_schema: bool
-    """Whether the schema that the history is in, or will be, is there for the role."""
+    """Whether the schema of the history exists and the role has USAGE on it."""
     key: int
 
 
 def server_facts(session: Session) -> ServerFacts:
-    """:raises InitmigError: the server cannot be asked."""
+    """Read the state of the server.
+
+    :raises InitmigError: the query fails
+    """
     schema = quote_literal(home_of(session).schema)
     pid, *facts = session.query(_FACTS.format(schema=schema))[0]
     return ServerFacts(pid != session.startup_pid, pid, *facts)
 
 
 def check_writable(session: Session) -> ServerFacts:
-    """:raises InitmigError: nothing can be written here, at least not now."""
+    """Read the state of the server, and check that it accepts writes.
+
+    :raises DatabaseUnavailable: the server is a standby or read-only
+    :raises DatabaseRefused: the schema does not exist, or the role lacks the USAGE privilege on it
+    :raises InitmigError: the query fails
+    """
     facts = server_facts(session)
     if facts.standby:
         raise DatabaseUnavailable(
@@ -114,7 +122,7 @@ def check_writable(session: Session) -> ServerFacts:
 
 
 class SessionLock:
-    """The lock of a direct connection: it ends with the connection at the latest."""
+    """The lock of a direct connection. It ends with the connection at the latest."""
 
     def __init__(self, session: Session, key: int, pid: int) -> None:
         self.pid = self.worker_pid = pid
@@ -123,7 +131,7 @@ class SessionLock:
         self._taken = False
 
     def try_take(self) -> bool:
-        """Whether it is taken now."""
+        """Try to take the lock. Return whether this session holds it now."""
         taken = self._session.query(f"SELECT pg_try_advisory_lock({self._key})")[0][0]
         self._taken = bool(taken)
         if self._taken:
@@ -131,9 +139,9 @@ class SessionLock:
         return self._taken
 
     def release(self) -> None:
-        """Give it back, if it was taken and the connection is still good for that."""
+        """Release the lock if it was taken and the connection still works."""
         if self._taken and self._session.usable:
-            # however often: whoever waited for its turn took it then, and again for its work
+            # releases all: `wait_for_turn` and the migration each took the lock
             self._session.query("SELECT pg_advisory_unlock_all()")
 
 
@@ -145,13 +153,14 @@ def wait_for_turn(
     emit: Emit,
     is_needed: Callable[[], bool],
 ) -> bool:
-    """True once no other migrator is at work, False as soon as *is_needed* says no.
+    """Return True once no other migrator is working, or False once *is_needed* returns False.
 
-    The lock is taken then, but not yoyo's row, for which yoyo is imported: of many copies that
-    start together only one gets itself ready for work. Behind a pooler, where no connection can
-    keep a lock, it is everybody's turn.
+    On True, the advisory lock is held, but not yoyo's row, which requires importing yoyo: of many
+    copies that start together, only one prepares for work. Behind a pooler, where a connection
+    cannot keep a lock, it returns True immediately.
 
-    :raises QueueTimeout: another migrator was still at it after *timeout* seconds, 0 for none
+    :raises QueueTimeout: another migrator still holds the lock after *timeout* seconds (0: no
+        timeout)
     :raises InitmigError: as `check_writable`
     """
     facts = check_writable(session)
@@ -164,7 +173,7 @@ def wait_for_turn(
 
 
 class _TurnLock(SessionLock):
-    """The same lock, looked at until it is free: of hundreds who wait, each may cost but little."""
+    """The same lock, polled cheaply, because hundreds of copies may wait."""
 
     def __init__(
         self, session: Session, facts: ServerFacts, clock: Clock, is_needed: Callable[[], bool]
@@ -179,8 +188,8 @@ class _TurnLock(SessionLock):
         return self._free and super().try_take()
 
     def is_needed(self) -> bool:
-        """Whether to go on; asked only where the lock is free, or a second has passed."""
-        # shared, and for the length of the statement: it keeps nobody else from looking
+        """Return whether to continue. Checks at most once a second while the lock is taken."""
+        # shared, and for this statement only, so that other waiting sessions can do the same
         look = f"SELECT pg_try_advisory_xact_lock_shared({self._key})"
         self._free = self._session.query(look)[0][0]
         if not self._free and self._clock.now() - self._checked_at < _CHECK_SECONDS:
@@ -190,7 +199,7 @@ class _TurnLock(SessionLock):
 
 
 class Queue:
-    """The wait for other migrators: polls with growing, jittered pauses, and says for whom."""
+    """Waits for other migrators: polls with growing, jittered pauses, and reports the holder."""
 
     def __init__(
         self, timeout: float, clock: Clock, emit: Emit, is_needed: Callable[[], bool]
@@ -203,7 +212,7 @@ class Queue:
         self._reported_at: float | None = None
 
     def waited(self) -> float:
-        """Seconds so far."""
+        """Seconds waited so far."""
         return self.clock.now() - self._started
 
     def wait(
@@ -211,18 +220,18 @@ class Queue:
         try_take: Callable[[], bool],
         holder: Callable[[], WaitingInQueue | WaitingForYoyo | None],
     ) -> bool:
-        """True once *try_take* is; False as soon as there is no need any more."""
+        """Return True once *try_take* succeeds, or False once the work is no longer needed."""
         self._reported_at = None
         while not try_take():
             self._report(holder)
             self.clock.sleep(self._pause())
-            # before the lock, which is free once the leader has finished
+            # check first: the lock is free once the leader has finished the work
             if not self._is_needed():
                 return False
         return True
 
     def _pause(self) -> float:
-        # an eighth of the wait so far: nobody waits much longer than there is reason to
+        # an eighth of the wait so far, which keeps the extra delay proportional
         longest = min(max(_FIRST_PAUSE_SECONDS, self.waited() / 8), _LONGEST_PAUSE_SECONDS)
         return longest * (1 + self.clock.jitter()) / 2
 
@@ -254,26 +263,26 @@ def _queue_timeout(event: Event | None, timeout: float) -> QueueTimeout:
 
 
 class _Holder(Record):
-    """A session, or a prepared transaction, that has the lock."""
+    """A session, or a prepared transaction, that holds the lock."""
 
     pid: int
-    """0 for a prepared transaction."""
+    """Server process id; 0 for a prepared transaction."""
     role: str
-    """The one that logged in."""
+    """The login role."""
     application: str
     address: str
     seconds: float | None
-    """Since it connected, or was prepared; None where the role may not see that."""
+    """Since the session connected or the transaction was prepared; None if hidden from the role."""
     state: str
     blocked_by: Sequence[int]
     waits_for: str
     gid: str
-    """Of a prepared transaction; empty for a session."""
+    """The id of a prepared transaction; empty for a session."""
     is_migrator: bool
 
     @property
     def description(self) -> str:
-        """Who it is, since when, and what it is doing."""
+        """Its identity, its age, and its activity."""
         role = f"user {self.role or 'unknown'}"
         since = "" if self.seconds is None else format_duration(self.seconds)
         if not self.pid:
@@ -289,21 +298,21 @@ class _Holder(Record):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is known to run there, so that it might have been forgotten."""
+        """Whether it is not known to run anything, so it might have been forgotten."""
         return not self.pid or self.state.startswith("idle")
 
     @property
     def end_statement(self) -> str:
-        """The statement that ends it, and with it the lock."""
+        """The statement that stops it, which releases the lock."""
         if self.pid:
             return f"SELECT pg_terminate_backend({self.pid});"
         return f"ROLLBACK PREPARED {quote_literal(self.gid)};"
 
 
 def holder_of(session: Session, key: int, waited: float) -> WaitingInQueue | None:
-    """Who has the lock with this *key*, to one who has *waited* that many seconds."""
+    """The holder of the lock *key*, for a process that has waited *waited* seconds."""
     rows = [_Holder(*row) for row in session.query(_HOLDERS.format(key=key))]
-    # a session may have it twice: for itself, and shared
+    # a session may hold the lock twice, exclusively and shared
     holders = list({(row.pid, row.gid): row for row in rows}.values())
     if not holders:
         return None
@@ -323,18 +332,18 @@ def holder_of(session: Session, key: int, waited: float) -> WaitingInQueue | Non
 
 
 def _has_row(session: Session, pid: int) -> bool:
-    """Whether the row of ``yoyo_lock`` is that of the server process *pid*."""
+    """Whether the row of ``yoyo_lock`` belongs to the server process *pid*."""
     home = home_of(session)
     if not (pid and columns_of(session, home, (LOCK,))):
         return False
     try:
         return bool(session.run(session.preamble + _HAS_ROW.format(lock=home.lock, pid=pid)))
-    except StatementFailed:  # no privilege, or somebody has locked it
+    except StatementFailed:  # no privilege, or the table is locked
         return False
 
 
 def describe_wait(event: str) -> str:
-    """What a server process waits for that shows *event*, as ``IPC: SyncRep``, and what to do."""
+    """Describe the wait *event*, such as ``IPC: SyncRep``, with a next step if there is one."""
     # https://www.postgresql.org/docs/current/monitoring-stats.html#WAIT-EVENT-IPC-TABLE
     if event == "IPC: SyncRep":
         event += (

@@ -1,6 +1,6 @@
-"""What holds up one of initmig's own statements: told, tried again, and at last given up.
+"""Report, retry, and give up on initmig's own statements that are blocked.
 
-Imported when something does.
+Imported only when a statement is blocked.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class StatementRetry:
         try:
             activity = activity_of(self._session, sql)
         except InitmigError:
-            self._doing = ""  # no slot, no right: it goes on all the same
+            self._doing = ""  # no slot or no privilege: the statement still waits
         else:
             self._doing = activity.doing
-            if activity.busy:  # else a timeout has struck, and nobody is waited for any more
+            if activity.busy:  # otherwise a timeout has struck, and the blockers are already lost
                 self._blockers = activity.blockers
         self._report(self._doing, waited)
 

@@ -109,9 +109,8 @@ class Session:
 
     def _report_silence(self) -> None:
         if self._make_handler and not self.is_monitored:
-            self._current_handler(self._make_handler).look(
-                self._message_start(), monotonic() - self._begun
-            )
+            handler = self._current_handler(self._make_handler)
+            handler.report(self._message_start(), monotonic() - self._begun)
 
     def _current_handler(self, make: MakeHandler) -> RetryHandler:
         self._handler = self._handler or make(self)

@@ -12,7 +12,7 @@ def reports(
     now, told = "", []
     for elapsed in range(1, seconds + 1):
         now = (about or {}).get(elapsed, now)
-        if schedule.is_due(elapsed, now):
+        if schedule.should_report(elapsed, now):
             schedule.reported(elapsed, now)
             told.append(elapsed)
     return told
@@ -24,7 +24,7 @@ def test_the_longer_it_takes_the_more_seldom_it_is_reported() -> None:
 
 def test_what_was_not_looked_at_in_time_is_reported_once() -> None:
     schedule = ReportSchedule()
-    assert schedule.is_due(75, "")
+    assert schedule.should_report(75, "")
     schedule.reported(75, "")
     assert schedule.due == 120
 
