@@ -1,4 +1,4 @@
-"""What happened, as frozen records emitted after the fact; units are in the field names."""
+"""Events: frozen records, emitted after the fact. Field names contain the units."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ if TYPE_CHECKING:
 
 
 class NothingPending(Record):
-    """Every migration of this image is applied, or every one that was asked for."""
+    """All migrations of this image, or all requested ones, are applied."""
 
     migrations: int
     later: int = 0
-    """How many behind the one that `--to` names are pending."""
+    """The number of pending migrations after the target of `--to`."""
 
 
 class NoMigrationsFound(Record):
-    """The folders exist and hold no migration."""
+    """The folders exist but contain no migrations."""
 
     folders: tuple[str, ...]
 
 
 class FilesIgnored(Record):
-    """Files and folders that look like migrations and are not used, by their *paths*."""
+    """Files and folders that look like migrations but are not used, by their *paths*."""
 
     paths: tuple[str, ...]
 
 
 class NoStatements(Record):
-    """The migration *id* has only comments, or no steps in Python: it is recorded, nothing runs."""
+    """The migration *id* has only comments, or no Python steps. It is recorded; nothing runs."""
 
     id: str
     path: str
 
 
 class DirectiveIgnored(Record):
-    """A line that reads as a directive, but stands where yoyo does not look for one."""
+    """A line looks like a directive, but yoyo does not read it in this place."""
 
     place: str
     """``path:line:column``"""
@@ -48,20 +48,20 @@ class DirectiveIgnored(Record):
 
 
 class WaitingForDatabase(Record):
-    """The database cannot be used yet; said once for each reason."""
+    """The database cannot be used yet. Emitted once for each reason."""
 
     reason: str
     timeout_seconds: float
 
 
 class Connected(Record):
-    """The database answered after having been waited for."""
+    """The database answered after a wait."""
 
     waited_seconds: float
 
 
 class WaitingForMigrations(Record):
-    """Somebody else has to apply what is pending; said once for each change of it."""
+    """Another process must apply the pending migrations. Emitted after each change."""
 
     reason: str
     timeout_seconds: float
@@ -71,7 +71,7 @@ class WaitingInQueue(Record):
     """Another session holds the migration lock."""
 
     holder: str
-    """Who, since when and what it is doing, in words."""
+    """Its identity, its age, and its activity."""
     holder_pid: int
     """Its server process id; 0 for a prepared transaction."""
     blocked_by: tuple[int, ...]
@@ -80,13 +80,13 @@ class WaitingInQueue(Record):
     holder_role: str = ""
     """The role that the holder logged in as."""
     is_migrator: bool = True
-    """Whether the holder calls itself an initmig, or has the lock row of one."""
+    """Whether the holder has initmig's application name or lock row."""
     next_step: str = ""
-    """How to end it, where nothing is known to run there, or it is no initmig."""
+    """How to stop the holder, if it is idle or not an initmig; otherwise empty."""
 
 
 class WaitingForYoyo(Record):
-    """A stock yoyo's row stands in ``yoyo_lock``."""
+    """``yoyo_lock`` contains a row of a stock yoyo."""
 
     pid: int
     locked_at_utc: str
@@ -94,7 +94,7 @@ class WaitingForYoyo(Record):
 
 
 class LockAcquired(Record):
-    """This process is the migrator now; *pooled* tells in which way the lock is held."""
+    """This process is now the migrator. *pooled* shows which kind of lock it holds."""
 
     waited_seconds: float
     pooled: bool
@@ -107,61 +107,61 @@ class AppliedElsewhere(Record):
 
 
 class StaleLockRemoved(Record):
-    """A lock row of an initmig that is no more was removed from ``yoyo_lock``."""
+    """Removed the lock row of a dead initmig from ``yoyo_lock``."""
 
     pid: int
 
 
 class YoyoLockRemoved(Record):
-    """``unlock`` removed a row from ``yoyo_lock``, of a yoyo or of a dead initmig."""
+    """``unlock`` removed a row from ``yoyo_lock``, written by yoyo or by a dead initmig."""
 
     pid: int
     locked_at_utc: str
 
 
 class NotLocked(Record):
-    """``unlock`` found no lock row, or that of an initmig at work."""
+    """``unlock`` found no lock row, or the row of a running initmig."""
 
 
 class HistoryRead(Record):
-    """What the database says is applied; said once until that changes."""
+    """The applied migrations according to the database. Emitted again only after a change."""
 
     applied: int
-    """How many of this image's migrations."""
+    """The number of this image's migrations that are applied."""
     pending: tuple[str, ...]
     unknown: int
 
 
 class OutOfOrder(Record):
-    """A pending migration sorts before one that is applied."""
+    """A pending migration sorts before an applied one."""
 
     id: str
     applied_id: str
 
 
 class Changed(Record):
-    """An applied migration's file is not the one that was applied."""
+    """The file of an applied migration has changed since it was applied."""
 
     id: str
     path: str
 
 
 class HistoryShared(Record):
-    """What is applied seems to be another application's: its ids stand for other files here."""
+    """The history seems to belong to another application: its ids match different files."""
 
     reason: str
     next_step: str
 
 
 class OtherHistoryFound(Record):
-    """`status` found no history, but that of another tool, or one in another place."""
+    """`status` found no history, but one of another tool, or one in another place."""
 
     reason: str
     next_step: str
 
 
 class RowSecurityActive(Record):
-    """To the *role*, rows of the history *table* look pending that its *policies* do not show."""
+    """Rows of the history *table* are hidden from *role* by *policies*, so they look pending."""
 
     table: str
     role: str
@@ -169,7 +169,7 @@ class RowSecurityActive(Record):
 
 
 class UnknownMigrations(Record):
-    """The database is ahead: these are applied, and not among this image's files."""
+    """The database is ahead: applied migrations are not among this image's files."""
 
     ids: tuple[str, ...]
 
@@ -184,17 +184,17 @@ class MigrationStarted(Record):
 
 
 class MigrationResumed(Record):
-    """A migration goes on where an earlier run stopped; its first *parts_done* are done."""
+    """A migration continues after an interrupted run. Its first *parts_done* parts are done."""
 
     id: str
     parts_done: int
     parts: int
     in_doubt: bool
-    """Whether the next part was at work when that run stopped."""
+    """Whether the interrupted run had started the next part."""
 
 
 class PartFoundDone(Record):
-    """The catalog shows that the part that was in doubt, 1-based, had been done."""
+    """The catalog shows that the uncertain part, 1-based, was completed."""
 
     id: str
     part: int
@@ -202,21 +202,21 @@ class PartFoundDone(Record):
 
 
 class LeftOverRemoved(Record):
-    """What an interrupted statement had left behind is gone."""
+    """Removed the leftovers of an interrupted statement."""
 
     id: str
     what: str
 
 
 class LargeFileRead(Record):
-    """A file is about to be read for what is in it, which takes a while."""
+    """A large file is about to be read, which takes a while."""
 
     path: str
     size_bytes: int
 
 
 class ParserFellBack(Record):
-    """pgparse does not read this file; it is split by rules of initmig's own."""
+    """pgparse cannot parse this file. initmig's own rules split it."""
 
     path: str
     reason: str
@@ -230,36 +230,36 @@ class MigrationApplied(Record):
 
 
 class MigrationRolledBack(Record):
-    """A migration was undone and its record removed, in one commit."""
+    """A migration was rolled back and its record removed, in one commit."""
 
     id: str
     duration_seconds: float
 
 
 class RollbackSkipped(Record):
-    """``rollback`` will skip what has no rollback in the migration *id*, and remove its record."""
+    """``rollback`` will skip parts of migration *id* that have no rollback, and remove its record."""
 
     id: str
     reason: str
     places: tuple[str, ...]
-    """Of each Python step without a rollback, as ``file:line``; of SQL, the missing file."""
+    """Each Python step without a rollback, as ``file:line``, or the missing SQL file."""
 
 
 class AlreadyApplied(Record):
-    """``baseline`` leaves these alone: they are applied, and stay recorded as they are."""
+    """``baseline`` does not change these, because they are already applied."""
 
     ids: tuple[str, ...]
 
 
 class RecordPlanned(Record):
-    """``baseline`` is about to record a migration as applied, and will not run it."""
+    """``baseline`` is about to record a migration as applied, without running it."""
 
     id: str
     path: str
 
 
 class MigrationRecorded(Record):
-    """A migration was recorded as applied without being run; its record was committed."""
+    """A migration was recorded as applied without running it. The record was committed."""
 
     id: str
 
@@ -272,7 +272,7 @@ class HookRan(Record):
 
 
 class MigrationRetried(Record):
-    """A migration was rolled back because of others, and will be tried again after the pause."""
+    """Another session made a migration fail. It was rolled back, and is retried after the pause."""
 
     id: str
     reason: str
@@ -281,69 +281,70 @@ class MigrationRetried(Record):
     attempts: int
     pause_seconds: float
     blockers: tuple[str, ...]
-    """Who stood in the way, in words; empty where that was not seen."""
+    """Descriptions of the blocking processes; empty if none were seen."""
 
 
 class StatementRunning(Record):
-    """A statement takes long."""
+    """A statement runs for a long time."""
 
     id: str
     elapsed_seconds: float
     doing: str
-    """What it waits for, or how far it is."""
+    """Its wait event or its progress."""
     blockers: tuple[str, ...]
-    """Who stands in the way, in words."""
+    """Descriptions of the blocking processes."""
     path: str = ""
-    """The file that runs."""
+    """The file of the statement."""
     line: int = 0
-    """Of the statement, 1-based; 0 where the server has several, and does not say which it runs."""
+    """The line of the statement, 1-based; 0 if the server runs several and does not report which.
+    """
 
 
 class OwnStatementWaiting(Record):
-    """A statement that initmig sends for itself, to read or write the history, is held up."""
+    """One of the statements that initmig sends to read or write the history is blocked."""
 
     waited_seconds: float
     timeout_seconds: float
     doing: str
-    """What it waits for, or why it failed before it is tried again."""
+    """Its wait event, or the reason for its last failure."""
     blockers: tuple[str, ...]
-    """Who stands in the way, in words."""
+    """Descriptions of the blocking processes."""
 
 
 class LockNotReleased(Record):
-    """The work is done, or has failed before; only the migration lock could not be released."""
+    """The migration lock could not be released. The outcome of the run does not change."""
 
     reason: str
 
 
 class SessionNotEmptied(Record):
-    """A migration's outcome stands; what it left in the session could not be removed."""
+    """The session state of a migration could not be removed. Its outcome does not change."""
 
     reason: str
 
 
 class ServerNotice(Record):
-    """PostgreSQL said something beside its answer."""
+    """PostgreSQL sent a notice."""
 
     severity: str
     text: str
 
 
 class ParameterIgnored(Record):
-    """The connection is made without a *parameter* of libpq, or a part of it; said once."""
+    """The connection does not use a *parameter* of libpq, or a part of it. Emitted once."""
 
     parameter: str
     reason: str
 
 
 class ErrorIgnored(Record):
-    """A step with ``ignore_errors`` failed, and the migration went on without it."""
+    """A step with ``ignore_errors`` failed, and the migration continued."""
 
     text: str
 
 
 class CommitIgnored(Record):
-    """*call*, in a function of the migration *id*, did nothing: initmig commits the migration.
+    """*call*, in a function of the migration *id*, had no effect, because initmig commits.
 
     Emitted once for each migration.
     """
@@ -355,32 +356,32 @@ class CommitIgnored(Record):
 
 
 class Printed(Record):
-    """A migration in Python wrote this line to stdout, which is kept for initmig's results."""
+    """A Python migration wrote this line to stdout, which is reserved for initmig's results."""
 
     text: str
 
 
 class SquawkFailed(Record):
-    """squawk is installed, and could not be asked: `plan` goes without its findings."""
+    """squawk is installed but failed, so `plan` omits its findings."""
 
     reason: str
 
 
 class NoTargets(Record):
-    """There is no target in the file, no schema that is LIKE the pattern, or none in the shard."""
+    """The file has no target, no schema matches the LIKE pattern, or the shard is empty."""
 
     source: str
     """The file, or the pattern."""
 
 
 class OutputLost(Record):
-    """stdout took no result of a run that does its work without it."""
+    """A run could not write its result to stdout. The work itself was done."""
 
     reason: str
 
 
 class FewerProcesses(Record):
-    """Only so many *processes* of those *asked* for could be started; they migrate all targets."""
+    """Only *processes* of the *asked* processes could be started. They migrate all targets."""
 
     processes: int
     asked: int
@@ -388,7 +389,7 @@ class FewerProcesses(Record):
 
 
 class SettingLeftOut(Record):
-    """The server cannot set one of initmig's own settings; said once for each."""
+    """The server cannot set one of the settings that initmig uses. Emitted once for each."""
 
     name: str
     reason: str
@@ -396,13 +397,13 @@ class SettingLeftOut(Record):
 
 
 class NotWatched(Record):
-    """No thread could be started that reports on long statements and on who blocks them."""
+    """The thread that reports long statements and their blockers could not be started."""
 
     reason: str
 
 
 class TargetsFinished(Record):
-    """Of many targets: how many there were, how many got something applied, which failed."""
+    """The number of targets, the number of changed targets, and the failed targets."""
 
     targets: int
     applied: int
@@ -411,15 +412,15 @@ class TargetsFinished(Record):
 
 
 class Finished(Record):
-    """A run that applied, rolled back or recorded something came to its end."""
+    """A run that applied, rolled back or recorded migrations has ended."""
 
     summary: str
     ids: tuple[str, ...]
     duration_seconds: float
     kept: str = ""
-    """The id after which `rollback --to` has undone everything; empty without one."""
+    """The id after which `rollback --to` has rolled back everything; empty otherwise."""
     total: int = 0
-    """How many `verify` looked at, with those that have no rollback or failed."""
+    """The number of migrations that `verify` checked, including failures and irreversible ones."""
 
 
 class FilesCreated(Record):
@@ -429,25 +430,25 @@ class FilesCreated(Record):
 
 
 class Listening(Record):
-    """`serve` answers requests from now on."""
+    """`serve` now answers requests."""
 
     address: str
 
 
 class Ready(Record):
-    """`/readyz` says yes from now on."""
+    """`/readyz` now reports ready."""
 
     migrations: int
 
 
 class NotReady(Record):
-    """`/readyz` says no, though the run is over; said once until the reasons change."""
+    """`/readyz` reports not ready after the end of the run. Emitted again if the reasons change."""
 
     reasons: tuple[str, ...]
 
 
 class RequestAnswered(Record):
-    """An HTTP request got its answer; *path* is without what follows a `?`."""
+    """An HTTP request was answered; *path* excludes the query after `?`."""
 
     method: str
     path: str
@@ -455,30 +456,30 @@ class RequestAnswered(Record):
 
 
 class RequestFailed(Record):
-    """A bug: an HTTP request raised an error; others are still answered."""
+    """An internal error: an HTTP request raised an exception. Others are still answered."""
 
     traceback: str
 
 
 class ServingEnded(Record):
-    """`serve` was told to stop when it had nothing to do but to answer."""
+    """`serve` received a signal after the run, while it only answered requests."""
 
     signal: str
 
 
 class MigrationVerified(Record):
-    """It was applied, rolled back, and applied again; the rollback restored what it found."""
+    """The migration was applied, rolled back, and applied again; the rollback was complete."""
 
     id: str
     duration_seconds: float
 
 
 class Irreversible(Record):
-    """A migration without a rollback was verified as far as that goes: it applies."""
+    """A migration without a rollback was verified only by applying it."""
 
     id: str
     refused: bool = False
-    """Whether that is an error, as with ``--require-rollback``."""
+    """Whether this is an error, as with ``--require-rollback``."""
 
 
 class ScratchDatabaseLeft(Record):
@@ -496,7 +497,7 @@ class Failed(Record):
 
 
 class StoppedBySignal(Record):
-    """The run was stopped; what was not committed was rolled back."""
+    """A signal stopped the run. Uncommitted work was rolled back."""
 
     signal: str
     exit_code: int

@@ -31,7 +31,7 @@ An unreachable server cannot cancel or roll back on request. It rolls back when 
 connection.
 """
 _FORCED_EXIT_SECONDS = 3.5
-"""After this time, the process exits even where no exception has an effect.
+"""After this time, the process exits even if exceptions have no effect.
 
 Examples are a silent name server and code that catches all exceptions.
 """

@@ -157,8 +157,7 @@ class StatementMonitor:
         self._session = session
         self._pid = pid
         self._name = f"initmig {os.urandom(8).hex()}" if pid != session.startup_pid else ""
-        # pg_backend_pid() is no alternative: after a query, the isolation level cannot be set any
-        # more
+        # not pg_backend_pid(): after a query, the isolation level can no longer be set
         self.mark = f"SET LOCAL application_name = '{self._name}';" if self._name else ""
         self._look_every = min(max(look_every, _SHORTEST_PAUSE_SECONDS), schedule().first)
         self._schedule = schedule

@@ -1,7 +1,7 @@
-"""The only door to PostgreSQL: connect, ask, run a script; errors become initmig's here.
+"""The only package that talks to PostgreSQL. It translates driver errors to initmig's errors.
 
-A connection is libpq's alone; psycopg's, which takes its time to import, where there are steps in
-Python to be given one, or no libpq that can be used alone.
+Connections use libpq directly. psycopg, which is slow to import, is used for Python steps, or if no
+usable libpq is found.
 """
 
 from initmig.core.quoting import quote_identifier, quote_literal

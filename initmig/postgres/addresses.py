@@ -1,4 +1,4 @@
-"""Where a connection can be tried, address by address; imported where there is more than one."""
+"""List the addresses of a connection. Imported only if there are several."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ _DEFAULT_PORT = "5432"
 
 
 def attempts(given: Mapping[str, str], ports: str, silent: Collection[str]) -> list[dict[str, str]]:
-    """What to connect with instead of what is *given*, with *ports*, one after the other.
+    """The parameters for each attempt to connect, in order.
 
-    Without the addresses that were *silent*. Without any at all where libpq itself has to say
-    what is wrong.
+    They replace the hosts, addresses and *ports* in *given*. Addresses in *silent* are skipped. If
+    a host is empty, or the lists do not match, the result is one attempt without replacements, so
+    that libpq reports the error.
     """
     addresses = list(_addresses(given, ports, silent))
     if given.get("load_balance_hosts") == "random":
@@ -38,7 +39,7 @@ def _addresses(
     names = names if "host" in given else [""] * count
     host_addresses = host_addresses if "hostaddr" in given else [""] * count
     fit = len(names) == len(host_addresses) == len(port_list)
-    # an empty one stands for libpq's own socket
+    # an empty host is libpq's default socket
     if not (fit and all(any(each) for each in zip(names, host_addresses, strict=True))):
         if not silent:
             yield {}
@@ -53,11 +54,11 @@ def _addresses(
 
 
 def _look_up(name: str) -> list[str]:
-    """The addresses of the host *name*; of a socket, or where there are none, an empty one."""
+    """The addresses of the host *name*. For a socket, or if the lookup fails, an empty address."""
     if name[:1] in ("/", "@"):
         return [""]
     try:
-        # as bytes: Python would refuse some names that libpq looks up
+        # as bytes, because Python rejects some names that libpq looks up
         found = socket.getaddrinfo(
             name.encode(errors="surrogateescape"), None, type=socket.SOCK_STREAM
         )

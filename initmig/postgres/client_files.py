@@ -1,6 +1,6 @@
-"""The files on the client's side that a connection needs: for TLS, and of passwords.
+"""Check the client's files for a connection: TLS files and the password file.
 
-libpq does without many of them silently, or warns on stderr by itself at each attempt.
+libpq silently continues without many of them, or prints a warning to stderr at each attempt.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _TLS_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "sslcrldir")
-_LONGEST_PASSWORD_BYTES = 1023  # OpenSSL's PEM_BUFSIZE, less one
+_LONGEST_PASSWORD_BYTES = 1023  # OpenSSL's PEM_BUFSIZE minus one
 _NO_FILE = f"{os.devnull}/none"
-"""A path where no file can be: libpq does not look for another one, and says nothing."""
+"""A path that cannot exist: libpq then uses no other file, and prints no warning."""
 
 
 def check_tls_files(given: Mapping[str, str]) -> None:
-    """:raises ConfigError: TLS may be used, and a file for it that is named cannot be used"""
+    """Check the TLS files that *given* names.
+
+    :raises ConfigError: TLS may be used, and a named file is not usable
+    """
     if given.get("sslmode") == "disable" or not _has_network_host(given):
         return
     for name in _TLS_FILES:
@@ -37,25 +40,25 @@ def check_tls_files(given: Mapping[str, str]) -> None:
 
 
 def _has_network_host(given: Mapping[str, str]) -> bool:
-    """TLS is never used over a Unix socket, which is also the default."""
+    """Whether a host is not a Unix socket. Sockets are the default, and never use TLS."""
     hosts = given.get("host", "").split(",")
     return bool(given.get("hostaddr")) or not all(each[:1] in ("", "/", "@") for each in hosts)
 
 
 def _tls_file_problem(name: str, path: str) -> str:
-    """Why *path* cannot be what the parameter *name* is for; empty if that is left to libpq."""
+    """The reason why *path* is not usable for the parameter *name*; empty if libpq decides."""
     if not path or (name == "sslrootcert" and path == "system"):
         return ""
     try:
         return _file_type_problem(name, path, os.stat(path).st_mode)
     except (OSError, ValueError) as error:
-        # the key of an engine of OpenSSL is no file
+        # the key of an OpenSSL engine is not a file
         engine = name == "sslkey" and ":" in path
         return "" if engine else f"cannot be used: {_os_reason(error)}"
 
 
 def _file_type_problem(name: str, path: str, mode: int) -> str:
-    """Why *path*, which is there and of that *mode*, cannot be what *name* is for."""
+    """The reason why the existing *path* with *mode* is not usable for the parameter *name*."""
     is_folder = name == "sslcrldir"
     if stat.S_ISDIR(mode) != is_folder:
         return "is not a directory" if is_folder else "is a directory"
@@ -78,9 +81,10 @@ def _holds_revocations(path: str) -> bool:
 def ignored_parameters(
     given: Mapping[str, str], *, has_password: bool
 ) -> tuple[dict[str, str], tuple[ParameterIgnored, ...]]:
-    """What libpq would leave out with a line on stderr: parameters with which it says nothing.
+    """Find the parameters that libpq would ignore with a warning on stderr.
 
-    With *has_password*, libpq looks for no file of passwords.
+    Return replacements that prevent the warnings, and an event for each parameter. With
+    *has_password*, libpq does not look for a password file.
     """
     found = []
     if not has_password:
@@ -98,7 +102,7 @@ def ignored_parameters(
 
 
 def _password_file_problem(path: str) -> str:
-    """Why libpq does not use the file of passwords at *path*, by default the user's."""
+    """The reason why libpq ignores the password file at *path*, by default the user's."""
     named = bool(path)
     path = path or os.path.expanduser("~/.pgpass")
     try:
@@ -115,7 +119,7 @@ def _password_file_problem(path: str) -> str:
 
 
 def _key_log_problem(path: str) -> str:
-    """Why libpq cannot write the keys of its TLS sessions to *path*."""
+    """The reason why libpq cannot write TLS session keys to *path*."""
     if not path:
         return ""
     try:

@@ -1,8 +1,9 @@
-"""Why an attempt to connect failed; imported when one did, since the no-op needs none of it.
+"""Classify failed attempts to connect. Imported only after a failure, to keep startup fast.
 
-psycopg gives no SQLSTATE for a failed connect, and libpq's ping calls a server that has no slot
-left, or that does not speak TLS, the same as one that refuses a password or is silent. So the words
-decide; if they say nothing, or are in another language, the SQLSTATEs; then the ping.
+psycopg reports no SQLSTATE for a failed attempt. libpq's ping has the same result for a server
+without free slots, without TLS, with a rejected password, and without an answer. So the category
+comes from the message. If the message is unknown or in another language, it comes from the
+SQLSTATEs, and then from the ping.
 """
 
 from __future__ import annotations
@@ -39,17 +40,17 @@ if TYPE_CHECKING:
 
 
 _PATTERNS: dict[_Category, str] = {
-    # a pooler's: what is said at start-up would be said to a connection that others use next
+    # from a pooler: a startup parameter would affect the next client of the server connection
     "unsupported": r"unsupported startup parameter",
-    # libpq reads them when it connects
+    # files that libpq reads when it connects
     "file": r"(certificate|private key) file|no home directory|could not get home directory"
     r"|load system root certificate|decrypt private key",
-    # so it is with values; it names the parameter, and never the password
+    # invalid values; the message names the parameter and never contains the password
     "malformed": r"invalid (integer value|port number)|invalid \S+ value: \"\""
     r"|setsockopt\(\w+\) failed: Invalid argument|SSL protocol version range|weak sslmode"
     r"|invalid SCRAM (client|server) key|could not (match|parse network address)|is too long \("
     r"|failed: Not a directory",
-    # what one side asks for, and the other does not have: neither changes by itself
+    # one side requires a feature that the other lacks, which does not change by itself
     "insecure": r"SSL was required|SSL error: (?!unexpected eof)"
     r"|certificate for \"\" .*does not match host name"
     r"|channel binding (is )?required|authentication method requirement|did not request an SSL"
@@ -64,14 +65,14 @@ _PATTERNS: dict[_Category, str] = {
     r"|Connection refused|timeout expired|resolve host|translate host name"
     r"|closed the connection|query_wait_timeout|SSL SYSCALL",
 }
-"""The first that is found counts: of several addresses, one that refuses is enough."""
+"""The first match wins: if there are several addresses, one refusal is enough."""
 
 _NO_SOCKET = r'connection to server on socket "([^"]*)" failed: No such file or directory'
-"""What libpq tries where no host is named."""
+"""libpq's message for the default socket, which it tries if no host is given."""
 
 _QUOTED = re.compile(r"""(["']).*?\1|>>.*?<<|»[^«]*«|«[^»]*»|„[^“”]*[“”]""")
 _PINGS: dict[int, _Category] = {0: "refused", 3: "not attempted"}
-"""By PGPing: PQPING_OK, and PQPING_NO_ATTEMPT."""
+"""By PGPing: PQPING_OK and PQPING_NO_ATTEMPT."""
 
 
 _SOCKET = r'on socket "([^"]*)" failed: Connection refused'
@@ -85,10 +86,10 @@ def connect_error(
     params: Mapping[str, str],
     given: Mapping[str, str],
 ) -> InitmigError:
-    """What is to be done about an attempt to connect with *params* that failed for *reason*.
+    """The error for a failed attempt to connect with *params*, for *reason*.
 
-    *sqlstates* is None where they are not known; then they are asked for. *given* is what *params*
-    come to.
+    Without *sqlstates*, they are queried. *given* has the resolved
+    parameters.
     """
     missing = re.match(_NO_SOCKET, reason)
     if missing and not (given.get("host") or given.get("hostaddr")):
@@ -115,9 +116,10 @@ def _may_be_socket(path: str) -> bool:
 
 
 def malformed(reason: str, conninfo: str) -> ConfigError:
-    """What is to be done about a *conninfo* that libpq cannot read for *reason*.
+    """The error for a *conninfo* that libpq cannot parse, for *reason*.
 
-    libpq quotes the part that it does not understand, and that may be of the password.
+    Values in quotes are masked, because libpq quotes the part that it does not understand, which
+    may contain the password.
     """
     if "service" in reason:
         return ConfigError(
@@ -189,7 +191,7 @@ def _category_by_words(reason: str) -> _Category | None:
     # a host may be called "authentication-db", and a database "SSL"
     unquoted = _QUOTED.sub('""', reason)
     return next(
-        (category for category, said in _PATTERNS.items() if re.search(said, unquoted)), None
+        (category for category, pattern in _PATTERNS.items() if re.search(pattern, unquoted)), None
     )
 
 
@@ -208,9 +210,9 @@ def _category_by_sqlstates(sqlstates: Sequence[str] | None, params: Mapping[str,
 
 
 def _ask_for_sqlstates(libpq: CDLL, params: Mapping[str, str]) -> Sequence[str]:
-    """What the servers answer to another attempt to connect; empty if that cannot be told.
+    """The SQLSTATEs of another attempt to connect; empty if unknown.
 
-    Their words may be in any language (``lc_messages``).
+    The server's messages may be in any language (``lc_messages``).
     """
     connection = LibpqConnection(libpq, params)
     try:

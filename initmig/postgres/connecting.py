@@ -1,4 +1,4 @@
-"""The cheapest connection that can do what it is wanted for, at the first address that answers."""
+"""Connect to the first address that answers, through libpq if possible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     _Open = Callable[[ResolvedSettings, dict[str, str], float], Connection]
 
 _SHORTEST_SECONDS = 1.0
-"""For one address, when the time for all is nearly over."""
+"""Minimum for one address when the time for all is nearly over."""
 
 
 def open_connection(
@@ -29,10 +29,10 @@ def open_connection(
     python: bool = False,
     warn: Callable[[ParameterIgnored], None] = lambda _: None,
 ) -> Connection:
-    """A connection by libpq alone; by psycopg for *python*, or where there is no libpq alone.
+    """Connect through libpq, or through psycopg for *python* or if libpq is not found.
 
-    *warn* is called for each parameter that cannot be used, and need not. *limit* and what is
-    raised are those of `session.connect`.
+    *warn* is called for each parameter that cannot be used and is not required. *limit* and the
+    errors are those of `session.connect`.
     """
     resolved = resolve_settings(settings)
     for each in resolved.ignored:
@@ -47,7 +47,7 @@ def open_connection(
 
 
 def _open(resolved: ResolvedSettings, deadline: float, *, alone: bool) -> Connection:
-    """By libpq *alone*, or by psycopg, before the *deadline*."""
+    """Connect before *deadline*, through libpq if *alone*, otherwise through psycopg."""
     if not alone:
         from initmig.postgres.dbapi import open_by_psycopg
 
@@ -55,7 +55,7 @@ def _open(resolved: ResolvedSettings, deadline: float, *, alone: bool) -> Connec
     if resolved.has_several_hosts:
         return _open_one(resolved, _by_libpq, deadline, ())
     try:
-        # half of the time is for the other addresses of the host, if there are any
+        # the other half is for further addresses of the host
         return _by_libpq(resolved, {}, _share(resolved, deadline, 2))
     except ConnectTimedOut as failed:
         return _open_one(resolved, _by_libpq, deadline, (failed,))
@@ -64,9 +64,10 @@ def _open(resolved: ResolvedSettings, deadline: float, *, alone: bool) -> Connec
 def _open_one(
     resolved: ResolvedSettings, open_at: _Open, deadline: float, silent: Sequence[ConnectTimedOut]
 ) -> Connection:
-    """A connection to the first address that gives one, except for those that were *silent*.
+    """Connect to the first address that answers, without those in *silent*.
 
-    One after the other, each with its time: libpq, when it is not to block, has none for each.
+    Each address gets its share of the time. libpq itself has no timeout for each address when it
+    does not block.
     """
     from initmig.postgres.addresses import attempts
 
@@ -82,7 +83,7 @@ def _open_one(
 
 
 def _share(resolved: ResolvedSettings, deadline: float, attempts: int) -> float:
-    """Seconds for the next of so many *attempts*."""
+    """Seconds for the next of *attempts* attempts."""
     left = (deadline - monotonic()) / attempts
     return min(resolved.timeout, max(left, _SHORTEST_SECONDS))
 

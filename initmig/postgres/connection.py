@@ -1,4 +1,4 @@
-"""What a connection can do, of whichever kind it is; for type checkers alone."""
+"""The protocol of both kinds of connection, for type checkers only."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
@@ -6,34 +6,34 @@ from typing import Any, Protocol
 from initmig.core.errors import InitmigError
 
 OnNotice = Callable[[str, str], None]
-"""Gets severity and text."""
+"""Called with the severity and the text of a notice."""
 
 
 Copies = Iterable[Iterable[bytes]]
-"""The data for one COPY FROM STDIN after the other, each in pieces."""
+"""The data for each COPY FROM STDIN, in chunks."""
 
 
 class RetryHandler(Protocol):
-    """What is done while others hold up what initmig sends for itself, once they do."""
+    """Handles initmig's own statements while other sessions block them."""
 
     def report(self, sql: str, waited: float) -> None:
-        """The server has said nothing to *sql* for long; *waited* seconds in all."""
+        """Report that the server has not answered *sql* for *waited* seconds."""
 
     def pause_before_retry(self, error: InitmigError, waited: float) -> bool:
-        """Whether to try again after *error*, once the pause for that is over.
+        """Pause and return True if a retry after *error* can help, otherwise return False.
 
-        :raises InitmigError: it was worth that, but the time for it is over
+        :raises InitmigError: a retry could help, but the time is over
         """
 
     def no_answer_error(self, error: InitmigError) -> InitmigError:
-        """What to raise for *error* when the time for it is over."""
+        """The error to raise for *error* when the time is over."""
 
 
 class Connection(Protocol):
-    """One connection in autocommit."""
+    """A connection in autocommit mode."""
 
     silence_seconds: float
-    """How long the server may say nothing to a message until `on_silence` is called, repeatedly."""
+    """`on_silence` is called each time the server has sent nothing for this long."""
 
     on_silence: Callable[[], None]
 
@@ -43,26 +43,26 @@ class Connection(Protocol):
 
     @property
     def startup_pid(self) -> int:
-        """The server process id given at start-up: behind a pooler, not the one that works."""
+        """The server process id from startup. Behind a pooler, another process does the work."""
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed, or lost."""
+        """Whether the connection was closed or lost."""
 
     @property
     def in_transaction(self) -> bool:
-        """Whether a transaction is open, be it failed or not."""
+        """Whether a transaction is open, including a failed one."""
 
     @property
     def encoding(self) -> str:
-        """What the server takes for the client's encoding, in its own words."""
+        """The client encoding as the server reports it."""
 
     @property
     def dbapi(self) -> Any:
-        """psycopg's connection, for steps in Python; None where there is none."""
+        """psycopg's connection for Python steps; None for a libpq connection."""
 
     def set_notice_handler(self, on_notice: OnNotice) -> None:
-        """Let *on_notice* have what the server says beside its answers."""
+        """Call *on_notice* for each notice from the server."""
 
     def exchange(
         self,
@@ -73,23 +73,24 @@ class Connection(Protocol):
         commits: bool = False,
         discards: bool = False,
     ) -> list[tuple[Any, ...]]:
-        """The rows of the last statement of *message*, within *timeout* seconds.
+        """Send *message*, and return the rows of its last statement within *timeout* seconds.
 
-        With *discards* there are none: each row is dropped as it arrives, and a result of any size
-        takes no more memory than a few rows of it.
+        With *discards*, rows are dropped as they arrive and none are returned, so a result of any
+        size needs the memory of a few rows.
 
-        Each COPY FROM STDIN in it gets the next of *copies*, and fails where there is none.
-        Where *message* *commits*, its last statement is a COMMIT, which the server must confirm; or
-        it ends in what `parameters.commit_then` gives.
+        Each COPY FROM STDIN in *message* gets the next of *copies*, and fails without one.
+        With *commits*, the message ends with COMMIT or with `parameters.commit_then`, and the
+        server must confirm the COMMIT.
 
-        A connection that ended raises the error that ended it again.
+        A closed connection raises the error that closed it.
 
-        :raises AfterCommit: the COMMIT is confirmed, and what comes behind it failed
-        :raises StatementFailed: the server refused it; what came before in *message* is counted
+        :raises AfterCommit: the COMMIT is confirmed, but a later statement failed
+        :raises StatementFailed: the server rejected a statement; earlier ones are counted in
+            `completed`
         :raises DatabaseUnavailable: the connection was lost, or the answer took too long
         :raises OutcomeUnknown: the client failed after it had sent a COMMIT
         :raises ClientFailed: the client failed before that; the connection is closed
         """
 
     def close(self) -> None:
-        """Leave; whatever is open is rolled back by the server."""
+        """Close the connection. The server rolls back an open transaction."""

@@ -1,4 +1,4 @@
-"""The cursors that steps in Python get: psycopg's, which also run much that psycopg2 ran."""
+"""Cursors for Python steps: psycopg's, extended to run code that was written for psycopg2."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Refused(psycopg.ProgrammingError):
-    """What a migration must not do with the connection that it got; *hint* says what to do."""
+    """A migration must not do this with initmig's connection. *hint* has an alternative."""
 
     def __init__(self, id: str, message: str, hint: str) -> None:
         super().__init__(message)
@@ -30,7 +30,7 @@ class Refused(psycopg.ProgrammingError):
 
 
 def rollback_refused(what: str) -> Refused:
-    """What to raise for *what*, which would roll back initmig's transaction."""
+    """The error for *what*, which would roll back initmig's transaction."""
     return Refused(
         "ends-transaction",
         f"{what} would also undo the steps before this one and the migration's record",
@@ -40,7 +40,7 @@ def rollback_refused(what: str) -> Refused:
 
 
 def transaction_end_refused(command: str) -> Refused:
-    """What to raise for a statement in which *command* would end initmig's transaction."""
+    """The error for a statement whose *command* would end initmig's transaction."""
     return Refused(
         "ends-transaction",
         f"{command} would end the transaction in which initmig records the migration",
@@ -50,7 +50,7 @@ def transaction_end_refused(command: str) -> Refused:
 
 
 def close_refused() -> Refused:
-    """What to raise where a migration would close initmig's connection."""
+    """The error for a migration that would close initmig's connection."""
     return Refused(
         "closes-connection",
         "close() would close initmig's own connection",
@@ -68,17 +68,17 @@ def _in_string() -> Refused:
 
 
 class Cursor(psycopg.Cursor[Any]):
-    """psycopg's, with three differences.
+    """psycopg's cursor, with three differences.
 
-    It writes the values into statements that the server takes no parameters in, has the methods
-    of psycopg2's cursor that psycopg's has not, and raises an error where the server answers a
-    COMMIT with ROLLBACK.
+    - It writes values into statements that take no parameters on the server.
+    - It adds methods of psycopg2's cursor that psycopg's lacks.
+    - It raises an error if the server answers COMMIT with ROLLBACK.
     """
 
     def execute(self, *arguments: Any, **options: Any) -> Self:
-        """As psycopg's.
+        """Execute, as psycopg's method does.
 
-        :raises psycopg.errors.InFailedSqlTransaction: it was a COMMIT, and rolled back
+        :raises psycopg.errors.InFailedSqlTransaction: it was a COMMIT, and the server rolled back
         """
         failed = has_failed(self.connection)
         super().execute(*arguments, **options)
@@ -92,13 +92,13 @@ class Cursor(psycopg.Cursor[Any]):
         return _with_values(self, converted, query, params) or converted
 
     def mogrify(self, query: Any, params: Any = None) -> bytes:
-        """*query* with *params* written into it; as psycopg2's."""
+        """Write *params* into *query*, as psycopg2's method does."""
         written = _ClientQuery(psycopg.adapt.Transformer(self))
         written.convert(query, params)
         return written.query
 
     def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
-        """COPY from or to *file*, which may be of text or of bytes; as psycopg2's."""
+        """COPY from or to *file*, in text or binary mode, as psycopg2's method does."""
         with self.copy(sql) as copy:
             if self.pgresult and self.pgresult.status == pq.ExecStatus.COPY_IN:
                 while data := file.read(size):
@@ -117,7 +117,7 @@ class Cursor(psycopg.Cursor[Any]):
         size: int = 8192,
         columns: Iterable[str] | None = None,
     ) -> None:
-        """Append *file* to *table*; as psycopg2's."""
+        """Append *file* to *table*, as psycopg2's method does."""
         self.copy_expert(_copy(table, columns, "FROM STDIN", sep, null), file, size)
 
     def copy_to(
@@ -128,12 +128,12 @@ class Cursor(psycopg.Cursor[Any]):
         null: str = "\\N",
         columns: Iterable[str] | None = None,
     ) -> None:
-        """Write *table* to *file*; as psycopg2's."""
+        """Write *table* to *file*, as psycopg2's method does."""
         self.copy_expert(_copy(table, columns, "TO STDOUT", sep, null), file)
 
 
 class ServerCursor(psycopg.ServerCursor[Any]):
-    """psycopg's, which writes the values into a query that the server takes no parameters in."""
+    """psycopg's cursor. It writes values into queries that take no parameters on the server."""
 
     def _convert_query(self, query: Any, params: Any = None) -> PostgresQuery:
         converted = super()._convert_query(query, params)
@@ -154,16 +154,16 @@ def _copy(
 
 
 class _ClientQuery(PostgresClientQuery):
-    """A query with its values written into it as psycopg does, but a tuple as psycopg2 does.
+    """A query with its values written into it, as psycopg does, but with tuples as in psycopg2.
 
-    psycopg's own tuple is a value of a composite type.
+    psycopg writes a tuple as a composite value.
     """
 
     __slots__ = ()
 
     def convert(self, query: Any, vars: Any) -> None:
         super().convert(query, vars)
-        self.params = None  # nothing is left to be sent beside it
+        self.params = None  # no parameters to send separately
 
     def dump(self, vars: Any) -> None:
         if vars is not None:
@@ -179,7 +179,7 @@ class _ClientQuery(PostgresClientQuery):
 
 
 class _MarkedQuery(_ClientQuery):
-    """The same with a mark for each value that could end, in a wrong place, what it is in."""
+    """A query with markers for the values that could end the surrounding token too early."""
 
     __slots__ = ("marks",)
 
@@ -200,7 +200,7 @@ def _with_values(
     query: Any,
     params: Any,
 ) -> PostgresQuery | None:
-    """*query* with *params* written into it, if there is no other way to run it and this is one.
+    """Write *params* into *query*, but only if necessary and safe. Otherwise return None.
 
     :raises Refused: a parameter is inside a string
     """
@@ -219,17 +219,17 @@ def _with_values(
 
 
 def has_failed(connection: psycopg.Connection[Any]) -> bool:
-    """Whether the transaction that is open can only be rolled back."""
+    """Whether the open transaction can only be rolled back."""
     return connection.info.transaction_status == pq.TransactionStatus.INERROR
 
 
 def is_commit(sql: str) -> bool:
-    """Whether *sql* begins with a COMMIT, under any of its names."""
+    """Whether *sql* begins with a COMMIT, including its synonyms."""
     return any(re.match(r"(?i)(COMMIT|END|PREPARE)\b", each.text) for each in split(sql)[:1])
 
 
 def commit_failed() -> psycopg.Error:
-    """What to raise where the server answered a COMMIT with ROLLBACK."""
+    """The error for a COMMIT that the server answered with ROLLBACK."""
     return psycopg.errors.InFailedSqlTransaction(
         not_committed("ROLLBACK", completed=0).problems[0].message
     )

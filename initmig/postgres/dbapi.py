@@ -1,4 +1,4 @@
-"""A connection of psycopg's, which steps in Python are given, as yoyo promises them."""
+"""A psycopg connection for Python steps, with the behavior that yoyo documents."""
 
 from __future__ import annotations
 
@@ -72,27 +72,27 @@ if TYPE_CHECKING:
 
     _T = TypeVar("_T")
 
-# What psycopg warns of is told by the error that follows, and its lines are none of our format.
+# The error that follows contains psycopg's warning, and its log lines have another format.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
-# libpq calls these, and they call what is ours.
+# libpq calls these, and they call initmig's code.
 callback(psycopg.Connection._notice_handler)  # noqa: SLF001
 callback(psycopg.Connection._notify_handler)  # noqa: SLF001
 
 _MARK = COMMIT_MARK.encode()
 
 _CHUNKED_SINCE = 170000
-"""The version of libpq that has a chunked mode."""
+"""The first libpq version with chunked mode."""
 
 _ROWS = (pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_CHUNK)
-"""A part of a result."""
+"""Statuses of a partial result."""
 
 _CANCEL_SECONDS = 1.0
 _NOTIFICATIONS_KEPT = 10_000
-"""Of those that no step has asked for."""
+"""Limit for notifications that no step reads."""
 
 _SAMPLE = 1024
-"""So many rows of a result are shown."""
+"""Number of rows shown of a result."""
 
 _CLIENT_FAILED = (
     "sending",
@@ -101,13 +101,14 @@ _CLIENT_FAILED = (
     "receiving",
     "setting",
 )
-"""How psycopg's words begin for a call of libpq that failed."""
+"""psycopg's messages for failed libpq calls start with these."""
 
 
 class _DeliveringNotices(Generator[Any, Any, Any]):
-    """What psycopg waits for in *gen*, with the *notices* told at each step of it.
+    """psycopg's generator *gen*, which also delivers *notices* at each step.
 
-    A generator function's would not outlive an interruption, after which psycopg goes on with it.
+    This is not a generator function because psycopg continues it after an interruption, which would
+    have ended a generator.
     """
 
     def __init__(self, gen: PQGen[Any], notices: Notices) -> None:
@@ -134,24 +135,25 @@ _INITIAL_ATTRIBUTES = {
     "server_cursor_factory": ServerCursor,
     "prepare_threshold": None,
 }
-"""What a migration may have changed of a connection, by its attributes."""
+"""The attributes of a connection that a migration may change, and their initial values."""
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """Lent to a migration, it refuses to be closed, and keeps the transaction that initmig began.
+    """A connection that a migration can borrow.
 
-    What would commit that transaction has no effect, as in yoyo with psycopg2, and *on_ignored* is
-    called with its name. *on_ignored* is None while the borrower's transactions are its own.
+    A borrowed connection cannot be closed, and keeps initmig's transaction open. A commit of that
+    transaction has no effect, as in yoyo with psycopg2, and *on_ignored* is called with its name.
+    Without *on_ignored*, the borrower controls transactions.
     """
 
     lent_by = 0
-    """The process that has lent it; 0 while it is not lent."""
+    """The process that lent the connection; 0 if it is not lent."""
     borrower = ""
     on_ignored: Callable[[str], None] | None = None
     notices: Notices | None = None
 
     def wait(self, gen: PQGen[_T], *arguments: Any, **options: Any) -> _T:
-        """As psycopg's, and tell the notices that come meanwhile."""
+        """Wait as psycopg does, and deliver notices that arrive."""
         if self.notices is None:
             return super().wait(gen, *arguments, **options)
         try:
@@ -165,17 +167,17 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         return returned
 
     def reset_attributes(self) -> None:
-        """Forget what was set on it; yoyo opens a connection for each migration."""
+        """Reset the attributes, because yoyo opens a connection for each migration."""
         for name, value in _INITIAL_ATTRIBUTES.items():
             setattr(self, name, value)
 
     @property
     def encoding(self) -> str:
-        """PostgreSQL's name of the client's encoding; as psycopg2's."""
+        """PostgreSQL's name of the client encoding, as in psycopg2."""
         return self.info.parameter_status("client_encoding") or ""
 
     def commit(self) -> None:
-        """Commit, unless that is initmig's to do.
+        """Commit, but ignore the call in initmig's transaction.
 
         :raises psycopg.errors.InFailedSqlTransaction: the transaction was rolled back instead
         """
@@ -187,35 +189,35 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             raise commit_failed()
 
     def rollback(self) -> None:
-        """Roll back, unless that is initmig's to do.
+        """Roll back the borrower's transaction.
 
-        :raises Refused: it is
+        :raises Refused: it is initmig's transaction
         """
         if self.on_ignored:
             raise rollback_refused("rollback()")
         super().rollback()
 
     def set_autocommit(self, value: bool) -> None:  # noqa: FBT001 - psycopg's signature
-        """As psycopg's, outside of a transaction of initmig's."""
+        """Set autocommit as psycopg does, but ignore the call in initmig's transaction."""
         if not self._ignores(f"autocommit = {value}"):
             super().set_autocommit(value)
 
     def set_isolation_level(self, value: psycopg.IsolationLevel | None) -> None:
-        """As psycopg's; 0 stands for autocommit, as in psycopg2."""
+        """Set the level as psycopg does; 0 means autocommit, as in psycopg2."""
         if value == 0:
             self.set_autocommit(True)
         else:
             super().set_isolation_level(value)
 
     def __enter__(self) -> Self:
-        """Begin a block that is kept, or undone by an exception; as psycopg2's."""
+        """Begin a block that is committed, or rolled back after an exception, as in psycopg2."""
         block = self.transaction()
         block.__enter__()
         self._blocks.append(block)
         return self
 
     def __exit__(self, *error: Any) -> None:  # noqa: PYI036 - handed on as it is
-        """End the block; nothing is closed."""
+        """End the block, without closing the connection."""
         self._blocks.pop().__exit__(*error)
         if error[0] is None:
             self._ignores("the commit of `with connection:`")
@@ -225,22 +227,22 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         return []
 
     def close(self) -> None:
-        """Close it, unless it is lent; what a child process has of it is closed.
+        """Close the connection. A child process can always close its copy.
 
-        :raises Refused: it is
+        :raises Refused: the connection is lent
         """
         if self.lent_by == os.getpid():
             raise close_refused()
         super().close()
 
     def force_close(self) -> None:
-        """Close it, whoever has it."""
+        """Close the connection, even if it is lent."""
         super().close()
 
     def checked_query(self, query: PostgresQuery) -> PostgresQuery:
-        """*query*, or an empty one in the place of a COMMIT that would do nothing.
+        """Return *query*, or an empty query for a COMMIT to be ignored.
 
-        :raises Refused: it would end the transaction that is not its sender's to end
+        :raises Refused: it would end initmig's transaction
         """
         if self.on_ignored is None:
             return query
@@ -266,7 +268,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
 
 class PsycopgConnection:
-    """A `connection.Connection` that is psycopg's."""
+    """A `connection.Connection` that uses psycopg."""
 
     silence_seconds = float("inf")
 
@@ -276,7 +278,8 @@ class PsycopgConnection:
         OPEN.add(self)
         connection._notifies_backlog = deque(maxlen=_NOTIFICATIONS_KEPT)  # noqa: SLF001
         self._ended: InitmigError | None = None
-        """Why it ended; what is sent on it afterwards, a ROLLBACK, fails for the same reason."""
+        """The error that closed the connection. Later messages, such as ROLLBACK, raise it again.
+        """
 
     @property
     def startup_pid(self) -> int:
@@ -308,8 +311,8 @@ class PsycopgConnection:
         notices = self.dbapi.notices = Notices(on_notice)
 
         @callback
-        def receive(said: psycopg.errors.Diagnostic) -> None:
-            notices.add(said.severity_nonlocalized or "", said.message_primary or "")
+        def receive(diagnostic: psycopg.errors.Diagnostic) -> None:
+            notices.add(diagnostic.severity_nonlocalized or "", diagnostic.message_primary or "")
 
         self.dbapi.add_notice_handler(receive)
 
@@ -324,8 +327,8 @@ class PsycopgConnection:
     ) -> list[tuple[Any, ...]]:
         """As in `connection.Connection`.
 
-        Not by a cursor: it does not tell how many statements had been completed before the one
-        that failed, and keeps every row of every statement.
+        This does not use a cursor, which does not report how many statements were completed before
+        a failure, and keeps every row of every statement.
         """
         if self._ended:
             raise self._ended
@@ -354,9 +357,9 @@ class PsycopgConnection:
             raise self._give_up(memory, committing=sent and commits) from error
         except psycopg.Error as error:
             if not self.closed and monotonic() - started >= timeout:
-                with suppress(psycopg.Error):  # else the server waits on for a lock
+                with suppress(psycopg.Error):  # otherwise the server keeps waiting for a lock
                     self.dbapi.cancel_safe(timeout=_CANCEL_SECONDS)
-                self.close()  # the answer may still come, when another is waited for
+                self.close()  # the answer may still arrive, and be taken for the next one
                 raise self._lost(f"no answer in {timeout:g} s") from error
             words = one_line(str(error))
             if self.closed and not says_out_of_memory(words):
@@ -365,14 +368,14 @@ class PsycopgConnection:
             raise self._give_up(ours, committing=sent and commits) from error
 
     def _forget_prepared(self, result: pq.abc.PGresult) -> None:
-        """Let psycopg not use a statement again that it has prepared, once *result* ended them."""
+        """Clear psycopg's prepared statements after a *result* that deallocated them."""
         if result.command_status == b"DEALLOCATE ALL":
             prepared = self.dbapi._prepared  # noqa: SLF001 - which sees only what psycopg sends
             prepared.clear()
             prepared._to_flush.clear()  # noqa: SLF001
 
     def _with_silence_handler(self, answer: PQGen[_Answer]) -> PQGen[_Answer]:
-        """*answer*, with `on_silence` called where the server says nothing for long."""
+        """Process *answer*, and call `on_silence` whenever the server is silent for long."""
         heard = monotonic()
         try:
             wanted = next(answer)
@@ -389,9 +392,9 @@ class PsycopgConnection:
             return received
 
     def sample(self, sql: str) -> Sample:
-        """Run *sql*, of which only the first rows of its first statement are wanted.
+        """Run *sql*, and return only the first rows of its first statement.
 
-        :raises psycopg.Error: as from a cursor, whose users expect that
+        :raises psycopg.Error: as from a cursor, because callers expect that
         """
         first = _FirstRows()
         failed = has_failed(self.dbapi)
@@ -407,7 +410,7 @@ class PsycopgConnection:
         return Sample(first.columns(self.dbapi.info.encoding), rows, first.total)
 
     def _check_answer(self, answer: _Answer, *, commits: bool) -> list[tuple[Any, ...]]:
-        """The rows of *answer*, which is what was asked for."""
+        """The rows of *answer*, after checks for errors and for the COMMIT."""
         answered = answer.ended or _tag(answer.last)
         try:
             if answer.failed:
@@ -429,12 +432,12 @@ class PsycopgConnection:
         error = error_from_result(answer.failed, encoding="utf-8")
         if error.sqlstate or self.closed:
             raise self._translate(error, completed=answer.completed) from error
-        # what the server has committed, it has done; libpq had only no room for its rows
+        # the server has committed; libpq only lacked memory for the rows
         if not is_committed:
             raise client_failed("PQgetResult", one_line(str(error)))
 
     def _give_up(self, failed: ClientFailed, *, committing: bool) -> InitmigError:
-        """Close the connection, whose state is not known any more; why."""
+        """Close the connection, whose state is unknown, and return the error."""
         self._ended = outcome_unknown(failed) if committing else failed
         if not self.closed:
             discard_unsent(self.dbapi.pgconn.socket)
@@ -457,7 +460,7 @@ class PsycopgConnection:
 
     @contextmanager
     def translating_errors(self) -> Iterator[None]:
-        """What psycopg raises inside becomes an error of initmig's.
+        """Translate psycopg's errors inside the block.
 
         :raises StatementFailed: or DatabaseUnavailable, or ClientFailed
         """
@@ -468,13 +471,13 @@ class PsycopgConnection:
 
     def _translate(self, error: psycopg.Error, *, completed: int = 0) -> InitmigError:
         words = one_line(str(error))
-        # a result that says nothing is libpq's own: what the server refuses has an SQLSTATE
+        # a result without an SQLSTATE comes from libpq, because the server always sends one
         of_libpq = words.startswith(_CLIENT_FAILED) or error.pgresult is not None
         if not error.sqlstate and (says_out_of_memory(words) or (of_libpq and not self.closed)):
             call = "PQgetResult" if error.pgresult else words.partition(":")[0]
             return self._ended or self._give_up(client_failed(call, words), committing=False)
         failed = _statement_failed(error, completed=completed)
-        # psycopg raises what the server said before it has seen that the connection is closed
+        # psycopg raises the server's error before it notices that the connection is closed
         closed = self.closed or error.diag.severity_nonlocalized in ("FATAL", "PANIC")
         if ended := disconnect_error(failed, words, closed=closed):
             self.close()
@@ -484,7 +487,7 @@ class PsycopgConnection:
 
     @contextmanager
     def lent(self, to: str, on_ignored: Callable[[str], None] | None) -> Iterator[None]:
-        """Inside, the migration *to* has the connection; *on_ignored* is that of `Connection`."""
+        """Lend the connection to the migration *to*; *on_ignored* as in `Connection`."""
         if self.dbapi.borrower != to:
             self.dbapi.reset_attributes()
         self.dbapi.borrower = to
@@ -495,7 +498,10 @@ class PsycopgConnection:
             self.dbapi.lent_by, self.dbapi.on_ignored = 0, None
 
     def fileno(self) -> int:
-        """The socket; :raises psycopg.OperationalError: there is none."""
+        """The file descriptor of the socket.
+
+        :raises psycopg.OperationalError: the connection is closed
+        """
         return self.dbapi.fileno()
 
     def close(self) -> None:
@@ -507,9 +513,9 @@ class PsycopgConnection:
 def open_by_psycopg(
     resolved: ResolvedSettings, address: dict[str, str], seconds: float
 ) -> PsycopgConnection:
-    """A connection in autocommit to *resolved* at *address*, within so many *seconds*.
+    """Connect in autocommit mode at *address*, within *seconds*.
 
-    :raises ConnectFailed: there is none
+    :raises ConnectFailed: no connection was made
     """
     params: dict[str, Any] = {**resolved.params, **FORCED_PARAMETERS, **address}
     params["connect_timeout"] = 0 if seconds == float("inf") else max(1, round(seconds))
@@ -528,9 +534,9 @@ def open_by_psycopg(
 
 
 def look_up(params: Mapping[str, str], *, needs_user: bool) -> dict[str, str]:
-    """As libpq itself in `options`, by the libpq that psycopg uses.
+    """Resolve *params* as `resolve` does, with psycopg's libpq.
 
-    :raises ConnectFailed: that cannot read *params*, or finds no user
+    :raises ConnectFailed: libpq cannot parse *params*, or finds no user
     """
     try:
         conninfo = make_conninfo(params["dbname"], **{**params, "dbname": None})
@@ -553,14 +559,14 @@ class Sample(Record):
     """The first rows of a result."""
 
     columns: tuple[str, ...]
-    """Their names; empty where the statement returns no rows."""
+    """The column names; empty if the statement returns no rows."""
     rows: tuple[tuple[Any, ...], ...]
     total: int
-    """How many rows there were."""
+    """The number of all rows."""
 
 
 class _FirstRows:
-    """What the first statement of a message returns: its first rows, and their number."""
+    """Collects the first rows of the first statement in a message, and counts its rows."""
 
     def __init__(self) -> None:
         self.results: list[pq.abc.PGresult] = []
@@ -568,7 +574,7 @@ class _FirstRows:
         self._complete = False
 
     def add(self, result: pq.abc.PGresult) -> None:
-        """Keep *result*, if it is wanted; they come in order."""
+        """Add *result* if it belongs to the first statement. Results arrive in order."""
         if self._complete:
             return
         self.total += result.ntuples
@@ -584,21 +590,24 @@ class _FirstRows:
 
 
 class _Answer(Record):
-    """What the server answered to one message."""
+    """The server's answer to one message."""
 
     last: pq.abc.PGresult
     failed: pq.abc.PGresult | None
-    """The first one that reports a failure."""
+    """The first failed result."""
     completed: int
-    """How many statements were completed before that, and before what is sent behind a COMMIT."""
+    """Number of statements completed before the failure, without those after a COMMIT."""
     ended: str
-    """The command tag behind the `COMMIT_MARK`; empty where there was none."""
+    """The command tag after the `COMMIT_MARK`; empty without a mark."""
     lost: psycopg.Error | None
-    """What ended the connection behind a COMMIT that was confirmed."""
+    """The error that closed the connection after a confirmed COMMIT."""
 
 
 def _with_memory_limit(answer: PQGen[_Answer], memory_limit: MemoryLimit) -> PQGen[_Answer]:
-    """*answer*; :raises UnexpectedAnswer: it is too large."""
+    """Process *answer*, and check its size.
+
+    :raises UnexpectedAnswer: the answer is too large
+    """
     try:
         wanted = next(answer)
         while True:
@@ -612,7 +621,7 @@ def _with_memory_limit(answer: PQGen[_Answer], memory_limit: MemoryLimit) -> PQG
 
 
 def _receive_in_pieces(pgconn: pq.abc.PGconn) -> None:
-    """Let the rows of the message just sent come a few at a time: libpq keeps no more."""
+    """Receive the rows of the sent message in small chunks, to save memory."""
     if pq.version() >= _CHUNKED_SINCE:
         pgconn.set_chunked_rows_mode(ROWS_AT_A_TIME)
     else:
@@ -624,9 +633,9 @@ def _answer(
     copies: Iterator[Iterable[bytes]],
     on_result: Callable[[pq.abc.PGresult], None] = lambda _: None,
 ) -> PQGen[_Answer]:
-    """All of the answer to the message that was sent; *on_result* gets each result.
+    """Receive the complete answer to the sent message. *on_result* is called with each result.
 
-    :raises psycopg.Error: libpq failed, or has no result where one is due
+    :raises psycopg.Error: libpq failed, or a result is missing
     """
     yield from _flush(pgconn)
     last, failed, completed = None, None, 0
@@ -638,7 +647,7 @@ def _answer(
             if failed is None and ended != "COMMIT":
                 raise
             lost = error
-            break  # the server has said why before it went
+            break  # the server sent its reason before it closed the connection
         if result is None:
             break
         last = result
@@ -648,7 +657,7 @@ def _answer(
         elif failed is None and result.status not in _ROWS:
             completed += not ended
             ended = ended or (_tag(result) if marked else "")
-            # of a column that is not there, libpq says so in a notice
+            # for a missing column, libpq would print a notice
             marked = result.nfields == 1 and result.fname(0) == _MARK
     if last is None or (pgconn.transaction_status == pq.TransactionStatus.ACTIVE and not lost):
         raise psycopg.OperationalError("receiving a result failed: libpq has none where one is due")
@@ -662,7 +671,7 @@ def _tag(result: pq.abc.PGresult) -> str:
 def _next_result(
     pgconn: pq.abc.PGconn, copies: Iterator[Iterable[bytes]]
 ) -> PQGen[pq.abc.PGresult | None]:
-    """The next one, None behind the last one; before it a COPY is served."""
+    """Return the next result, or None at the end. A COPY is served first."""
     while True:
         result: pq.abc.PGresult | None = yield from fetch(pgconn)
         match result and result.status:
@@ -670,7 +679,7 @@ def _next_result(
                 transfer = _copy(pgconn, next(copies, None))
             case pq.ExecStatus.COPY_OUT:
                 transfer = _discard(pgconn)
-            case pq.ExecStatus.COPY_BOTH:  # libpq would give it again and again
+            case pq.ExecStatus.COPY_BOTH:  # libpq would return it forever
                 raise psycopg.OperationalError(
                     "receiving a result failed: the server started a replication"
                 )
@@ -681,11 +690,11 @@ def _next_result(
         except psycopg.OperationalError:
             if pgconn.status != pq.ConnStatus.BAD:
                 raise
-            # the result that follows gives the server's reason
+            # the next result has the server's reason
 
 
 def _copy(pgconn: pq.abc.PGconn, pieces: Iterable[bytes] | None) -> PQGen[None]:
-    """Send the data that the server asks for, or that there is none."""
+    """Send the data for a COPY FROM STDIN, or an error message without *pieces*."""
     for piece in pieces or ():
         _check_queued(pgconn.put_copy_data(piece))
         yield from _flush(pgconn)
@@ -694,13 +703,16 @@ def _copy(pgconn: pq.abc.PGconn, pieces: Iterable[bytes] | None) -> PQGen[None]:
 
 
 def _check_queued(returned: int) -> None:
-    """:raises psycopg.OperationalError: libpq can queue no more, right after all was sent"""
+    """Check that libpq queued the data.
+
+    :raises psycopg.OperationalError: libpq is out of memory, because everything was sent before
+    """
     if not returned:
         raise psycopg.OperationalError("sending copy data failed: out of memory")
 
 
 def _discard(pgconn: pq.abc.PGconn) -> PQGen[None]:
-    """Read the data that the server sends, as what a SELECT returns: nobody wants it."""
+    """Read and discard the data of a COPY TO STDOUT."""
     while (length := pgconn.get_copy_data(1)[0]) >= 0:
         if not length:
             yield Wait.R
@@ -708,9 +720,10 @@ def _discard(pgconn: pq.abc.PGconn) -> PQGen[None]:
 
 
 def _flush(pgconn: pq.abc.PGconn) -> PQGen[None]:
-    """Send what is queued, and read what the server says meanwhile, for which it may wait.
+    """Send the queued data. Also read, because the server may wait for that.
 
-    As psycopg's own, which does not outlive an interruption: it is sent nothing to begin anew.
+    psycopg's own generator does not survive an interruption: after one, it would need a value to
+    continue.
     """
     while pgconn.flush():
         ready = yield Wait.RW
@@ -719,20 +732,20 @@ def _flush(pgconn: pq.abc.PGconn) -> PQGen[None]:
 
 
 def _statement_failed(error: psycopg.Error, *, completed: int) -> StatementFailed:
-    """*error* of a statement, *completed* ones of the same message before it."""
-    said = error.diag
-    beside = (
-        *(error.sqlstate, said.message_detail, said.message_hint, said.context),
-        *(said.schema_name, said.table_name, said.constraint_name),
+    """The error for a failed statement, after *completed* statements of the same message."""
+    diagnostic = error.diag
+    fields = (
+        *(error.sqlstate, diagnostic.message_detail, diagnostic.message_hint, diagnostic.context),
+        *(diagnostic.schema_name, diagnostic.table_name, diagnostic.constraint_name),
     )
     refused = error if isinstance(error, Refused) else None
     failed = StatementFailed(
         refused.id if refused else "migration-failed",
-        shortened(said.message_primary or str(error)),
+        shortened(diagnostic.message_primary or str(error)),
         hint=refused.hint if refused else "",
-        server=ServerMessage(*(shortened(text or "") for text in beside)),
+        server=ServerMessage(*(shortened(text or "") for text in fields)),
     )
-    failed.position = as_number(said.statement_position or "")
-    failed.routine = said.source_function or ""
+    failed.position = as_number(diagnostic.statement_position or "")
+    failed.routine = diagnostic.source_function or ""
     failed.completed = completed
     return failed

@@ -1,4 +1,4 @@
-"""What a server refused, as initmig's own errors, and the SQLSTATEs that somebody acts on."""
+"""Translate the server's errors to initmig's, and name the SQLSTATEs that initmig handles."""
 
 from __future__ import annotations
 
@@ -23,87 +23,87 @@ NAME_PRIMARY = (
     "connect to the primary: use its host, or list all hosts and set"
     " target_session_attrs=primary or read-write"
 )
-"""What to do where a standby answers."""
+"""The next step if a standby answers."""
 
 TAKES_WRITES = (
     "turn default_transaction_read_only off, or connect to a server that accepts writes: list all"
     " hosts and set target_session_attrs=read-write"
 )
-"""What to do where a server answers that takes no writes."""
+"""The next step if a server answers that accepts no writes."""
 
 NO_COPY_DATA = b"no data was provided"
-"""What a COPY FROM STDIN is told to fail with that nobody has data for."""
+"""Error message for a COPY FROM STDIN without data."""
 
 
 ROWS_AT_A_TIME = 32
-"""So many rows of a result that nobody wants are in memory together."""
+"""Rows of a discarded result that are in memory together."""
 
 TIMEOUT_ID = "ended-by-timeout"
-"""The id of an error that a setting of the server, the role or the session made."""
+"""The id of an error that was caused by a timeout setting."""
 
 
 class LoginRefused(DatabaseRefused):
-    """The server answered the attempt to connect, and said no."""
+    """The server answered an attempt to connect, and refused."""
 
 
 class StatementFailed(InitmigError):
-    """The server, or the driver, refused a statement."""
+    """The server or the driver rejected a statement."""
 
     exit_code = 1
     position = 0
-    """1-based, in characters from the start of the message sent; 0 where the server named none."""
+    """1-based, in characters from the start of the message; 0 if the server reported none."""
 
     routine = ""
-    """The function of the server's source that raised it, whatever its language; or empty."""
+    """The function in the server's source that raised the error; empty if unknown."""
 
     completed = 0
-    """How many statements of the message had been completed before."""
+    """Number of statements in the message that were completed before the failure."""
 
     def at(self, place: Place) -> StatementFailed:
-        """This error, now with its *place* in a file."""
+        """Set *place*, the place in a file, and return this error."""
         self.problems = (self.problems[0]._replace(place=place),)
         return self
 
     def masked_by(self, mask: Callable[[Problem], Problem]) -> None:
-        """Let it say what *mask* leaves of it: the server repeats what it was sent."""
+        """Replace the text by the result of *mask*, because the server repeats what it received."""
         self.problems = (mask(self.problems[0]),)
         self.args = (self.problems[0].message,)
 
     @property
     def server(self) -> ServerMessage:
-        """What the server said beside its message."""
+        """The server's fields of the error."""
         return self.problems[0].server
 
 
 class ClientFailed(InitmigError):
-    """libpq or Python failed on the client's side; the server rolls back what was open.
+    """libpq or Python failed in the client. The server rolls back the open transaction.
 
-    The connection is closed, so that the server never gets the rest of the message.
+    The connection is closed, so the server never receives the rest of the message.
     """
 
     exit_code = 1
 
 
 class NoAnswer(DatabaseUnavailable):
-    """One of initmig's own statements was held up until the wait timeout was over; final."""
+    """A statement that initmig sent for itself was blocked until the wait timeout. Not retried."""
 
 
 class UnexpectedAnswer(DatabaseRefused):
-    """The answer to one of initmig's own statements is not one that PostgreSQL gives."""
+    """The answer to initmig's statement is impossible for PostgreSQL."""
 
 
 class OutcomeUnknown(DatabaseUnavailable):
-    """The client failed after it had sent a COMMIT: only the history shows what happened."""
+    """The client failed after it had sent a COMMIT. Only the history shows the outcome."""
 
 
 class AfterCommit(InitmigError):
-    """What was sent behind a COMMIT failed; the COMMIT itself is confirmed."""
+    """A statement after a COMMIT failed. The COMMIT itself is confirmed."""
 
     exit_code = 1
 
 
 def client_failed(call: str, words: str) -> ClientFailed:
-    """The failure of *call*, a function of libpq or what it is for, in libpq's *words*."""
+    """The error for *call*, a libpq function or an operation, with libpq's message *words*."""
     sending = call.startswith(("PQsend", "PQput", "PQflush", "sending", "flushing"))
     doing = "send to the server" if sending else "receive from the server"
     if says_out_of_memory(words):
@@ -117,7 +117,7 @@ def client_failed(call: str, words: str) -> ClientFailed:
 
 
 def out_of_memory(doing: str) -> ClientFailed:
-    """The failure of this process to get memory, in the words of what it was *doing*."""
+    """The error for a process without enough memory while *doing*."""
     return ClientFailed(
         "out-of-memory",
         f"out of memory: {doing}",
@@ -126,11 +126,11 @@ def out_of_memory(doing: str) -> ClientFailed:
 
 
 _LONGEST_TEXT = 64 << 10
-"""Characters of one thing that the server says with an error."""
+"""In characters, for each field of a server error."""
 
 
 def unexpected_answer(error: Exception) -> UnexpectedAnswer:
-    """The server's answer to one of initmig's own statements led to *error*."""
+    """The error for an impossible answer that caused *error*."""
     return UnexpectedAnswer(
         "unexpected-answer",
         "the server gave an unexpected answer to one of initmig's own statements:"
@@ -141,7 +141,7 @@ def unexpected_answer(error: Exception) -> UnexpectedAnswer:
 
 
 def _where(trace: TracebackType | None) -> str:
-    """The place in initmig's code at which *trace* ends."""
+    """The last place in initmig's code in *trace*."""
     place = ""
     while trace:
         module = trace.tb_frame.f_globals.get("__name__", "")
@@ -152,7 +152,7 @@ def _where(trace: TracebackType | None) -> str:
 
 
 class checking_answers:  # noqa: N801 - a context manager
-    """Inside, what fails at values that PostgreSQL never gives raises UnexpectedAnswer."""
+    """Raise UnexpectedAnswer for errors that only impossible values can cause."""
 
     def __enter__(self) -> None:
         pass
@@ -170,15 +170,15 @@ class checking_answers:  # noqa: N801 - a context manager
 _ANSWER_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 _QUERY_FUNCTIONS = {"open_transaction", "query", "query_by_path"}
 _ANSWER_MODULES = ("initmig.commands.doctor.", "initmig.locking.blockers")
-"""Where nothing else is looked at than what the server answered."""
+"""Modules that process only answers of the server."""
 
 
 def _caused_by_answer(trace: TracebackType | None) -> bool:
-    """Whether a function raised it that asks the server, or one that it calls itself."""
+    """Whether the error comes from a function that queries the server, or from its callee."""
     functions = []
     while trace:
         code, module = trace.tb_frame.f_code, trace.tb_frame.f_globals.get("__name__", "")
-        # a comprehension, a lambda or a record's constructor does its caller's work
+        # a comprehension, a lambda or a record's constructor works for its caller
         if module.startswith("initmig.") and not code.co_name.startswith(("<", "__")):
             functions.append((module, code))
         trace = trace.tb_next
@@ -189,13 +189,13 @@ def _caused_by_answer(trace: TracebackType | None) -> bool:
 
 
 def shortened(text: str, longest: int = _LONGEST_TEXT) -> str:
-    """*text*, at most *longest* characters of it."""
+    """At most *longest* characters of *text*."""
     more = len(text) - longest
     return text if more <= 0 else f"{text[:longest]}... ({more} more characters)"
 
 
 def as_number(text: str) -> int:
-    """A number that the server says in words; 0 for what is none."""
+    """A number in *text* from the server; 0 if it is not a number."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < _LONGEST_NUMBER else 0
 
 
@@ -203,7 +203,7 @@ _LONGEST_NUMBER = 19
 
 
 def internal_error(error: Exception) -> InitmigError:
-    """What to report of an *error* that nobody foresaw."""
+    """The error to report for an unexpected *error*."""
     if isinstance(error, MemoryError) or says_out_of_memory(str(error)):
         words = str(error) or "Python could not allocate more"
         return out_of_memory(f"{words}; uncommitted work was rolled back")
@@ -211,7 +211,7 @@ def internal_error(error: Exception) -> InitmigError:
 
 
 def outcome_unknown(failed: ClientFailed) -> OutcomeUnknown:
-    """*failed*, where a COMMIT was on its way."""
+    """The error for *failed* after a COMMIT was sent."""
     return OutcomeUnknown(
         "outcome-unknown",
         f"the server's answer to COMMIT was lost: {failed}",
@@ -224,14 +224,15 @@ _NO_MEMORY = ("out of memory", "cannot allocate memory", "failed to map segment"
 
 
 def says_out_of_memory(words: str) -> bool:
-    """Whether *words*, of libpq or the C library, say that the client has no memory left."""
+    """Whether *words*, from libpq or the C library, report that the client is out of memory."""
     return any(each in words.lower() for each in _NO_MEMORY)
 
 
 def not_committed(tag: str, *, completed: int) -> StatementFailed:
-    """The server answered a COMMIT with the command tag *tag*: the transaction had failed.
+    """The error for a COMMIT that the server answered with the command tag *tag*.
 
-    *completed* is how many statements of the message it had completed before.
+    The transaction had already failed. *completed* is the number of completed statements in the
+    message.
     """
     failed = StatementFailed(
         "commit-not-confirmed",
@@ -242,7 +243,7 @@ def not_committed(tag: str, *, completed: int) -> StatementFailed:
 
 
 def discard_unsent(socket: int) -> None:
-    """Let nothing more reach the server: closing a connection sends what libpq has queued."""
+    """Discard unsent data, because closing a connection sends the data in libpq's queue."""
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, socket)
     os.close(null)
@@ -251,9 +252,9 @@ def discard_unsent(socket: int) -> None:
 def disconnect_error(
     failed: StatementFailed | None, words: str, *, closed: bool
 ) -> InitmigError | None:
-    """What ended the connection that *failed*, or that says *words*; None if it can still be used.
+    """The error that closed the connection, from *failed* or *words*; None if it is still usable.
 
-    If a setting ended it, that is *failed* itself: on a new connection it would happen again.
+    If a setting closed it, the result is *failed* itself, because a retry would fail again.
     """
     if not (failed or closed):
         return None
@@ -267,15 +268,15 @@ def disconnect_error(
 
 
 def connection_lost(words: str) -> DatabaseUnavailable:
-    """What *words* say about the end of a connection that was there."""
+    """The error for an existing connection that was lost, with the message *words*."""
     return DatabaseUnavailable("connection-lost", f"the connection was lost: {words}")
 
 
 def one_line(words: str) -> str:
-    """libpq's *words* on one line, each attempt's failure once."""
+    """libpq's message on one line, without repeated failures."""
     import re
 
-    # psycopg lists the attempts where there were several, and names the host of each
+    # psycopg lists several attempts, and adds the host to each
     frame = (
         r"Multiple connection.*|(- host: .*?, hostaddr: .*?: )?"
         r"(connection failed: )?(connection is bad: )?"
@@ -285,11 +286,12 @@ def one_line(words: str) -> str:
 
 
 def as_refusal(error: StatementFailed) -> InitmigError:
-    """*error* of one of initmig's own statements, as the refusal that it is."""
+    """The refusal for *error*, if a statement that initmig sends for itself raised it."""
     problem = error.problems[0]
     if problem.id == TIMEOUT_ID:
         return DatabaseRefused.of(error.problems)
-    if problem.server.sqlstate == READ_ONLY:  # it was not when the statement was decided on
+    # the server was not read-only when the statement was planned
+    if problem.server.sqlstate == READ_ONLY:
         message = f"the server is read-only: {problem.message}"
         return DatabaseUnavailable("read-only", message, hint=TAKES_WRITES)
     id, hint = "statement-refused", ""

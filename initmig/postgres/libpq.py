@@ -1,7 +1,8 @@
-"""A connection by libpq alone, through ctypes: SQL needs no more.
+"""A connection through libpq and ctypes, which is enough for SQL.
 
-It is the libpq that psycopg brings, and gets the same strings; but to import psycopg takes several
-times as long as to connect, to ask and to leave: docs/explanation/benchmarks.md has the figures.
+It uses the libpq that psycopg includes, with the same connection strings. Importing psycopg takes
+several times as long as connecting, one query, and closing. See docs/explanation/benchmarks.md for
+the figures.
 https://www.postgresql.org/docs/current/libpq-async.html
 """
 
@@ -50,13 +51,13 @@ if TYPE_CHECKING:
 _BAD = 1  # ConnStatusType
 _FAILED, _READING, _WRITING = range(3)  # PostgresPollingStatusType
 _GOOD, _COPY_OUT, _COPY_IN, _COPY_BOTH = (0, 1, 2), 3, 4, 8  # ExecStatusType
-_ROWS = 12  # PGRES_TUPLES_CHUNK, a part of a result
+_ROWS = 12  # PGRES_TUPLES_CHUNK, a partial result
 _IDLE, _ACTIVE = 0, 1  # PGTransactionStatusType
 _TERSE, _VERBOSE = 0, 2  # PGVerbosity
 
 _MARK = COMMIT_MARK.encode()
 
-_FOR_EVER = float("inf")
+_NO_LIMIT = float("inf")
 _CANCEL_SECONDS = 5.0
 _SQLSTATE_LENGTH = 5
 _BRIEF_CANCEL_SECONDS = 1.0
@@ -69,7 +70,7 @@ _VALUES: Mapping[int, Callable[[bytes], Any]] = {
     701: float,
     1007: lambda text: [int(each) for each in text.strip(b"{}").split(b",") if each],
 }
-"""How boolean, bigint, integer, oid, double precision, integer[] are read; the rest stays text."""
+"""Parsers for boolean, bigint, integer, oid, double precision and integer[]. Others stay text."""
 
 
 _LOWEST_GOOD = {
@@ -78,20 +79,20 @@ _LOWEST_GOOD = {
     "PQsendQuery": 1,
     "PQsetChunkedRowsMode": 1,
     "PQflush": 0,
-    "PQputCopyData": 1,  # 0: it can queue no more, right after all was sent
+    "PQputCopyData": 1,  # 0: out of memory, because everything was sent before
     "PQputCopyEnd": 1,
     "PQconsumeInput": 1,
     "PQgetCopyData": -1,
     "PQcancelStart": 1,
     "PQcancelSocket": 0,
 }
-"""By function: a result below this reports a failure."""
+"""By function: a result below this is a failure."""
 _NEVER_NULL = ("PQconnectStartParams", "PQconninfo", "PQcancelCreate")
-"""Functions that report a failure as NULL."""
+"""Functions that return NULL for a failure."""
 
 
 OPEN: set[Any] = set()
-"""The connections of either kind, to be withheld from processes that a migration forks."""
+"""All open connections. Processes that a migration forks must not use them."""
 
 
 class _Option(Structure):
@@ -104,35 +105,35 @@ class _Option(Structure):
 
 
 class _Answer(Record):
-    """What the server answered to one message."""
+    """The server's answer to one message."""
 
     last: c_void_p
-    """The last result, which is the caller's to clear."""
+    """The last result. The caller must clear it."""
     failed: StatementFailed | ClientFailed | None
     """The first failure."""
     completed: int
-    """How many statements were completed before that, and before what is sent behind a COMMIT."""
+    """Number of statements completed before the failure, without those after a COMMIT."""
     ended: str
-    """The command tag behind the `COMMIT_MARK`; empty where there was none."""
+    """The command tag after the `COMMIT_MARK`; empty without a mark."""
 
 
 class ConnectFailed(Exception):
-    """An attempt to connect, in the words of libpq."""
+    """A failed attempt to connect, with libpq's message."""
 
     sqlstates: list[str] | None
-    """What servers said; None where that is not known."""
+    """The servers' SQLSTATEs; None if unknown."""
 
     def __init__(self, words: str) -> None:
         import re
 
         self.sqlstates = re.findall(r":  ([0-9A-Z]{5}): ", words)
-        # what is there only because of PQERRORS_VERBOSE
+        # parts that only PQERRORS_VERBOSE adds
         brief = re.sub(r"(?m):  [0-9A-Z]{5}(?=: )|^LOCATION: .*", "", words)
         super().__init__(one_line(brief))
 
     @classmethod
     def of(cls, failures: Sequence[ConnectFailed]) -> ConnectFailed:
-        """All *failures* of one attempt, at several addresses, as one."""
+        """Combine the failures at several addresses into one error."""
         failed = cls("\n".join(str(each) for each in failures))
         failed.sqlstates = []
         for each in failures:
@@ -144,7 +145,7 @@ class ConnectFailed(Exception):
 
 
 class ConnectTimedOut(ConnectFailed):
-    """There was no answer in time from *address*, which is numeric, or empty."""
+    """No answer in time from the numeric *address*, which may be empty."""
 
     def __init__(self, host: str, address: str, port: str) -> None:
         where = f" ({address})" if address not in ("", host) else ""
@@ -155,31 +156,32 @@ class ConnectTimedOut(ConnectFailed):
 
 
 class LibpqConnection:
-    """A `connection.Connection` by libpq alone."""
+    """A `connection.Connection` that uses libpq directly."""
 
     dbapi = None
-    silence_seconds = _FOR_EVER
+    silence_seconds = _NO_LIMIT
 
     def __init__(self, libpq: CDLL, params: Mapping[str, str]) -> None:
-        """Begin to connect; *params* as PQconnectStartParams takes them."""
+        """Start to connect, with the *params* of PQconnectStartParams."""
         self._libpq = libpq
         self._ended: InitmigError | None = None
-        """Why it ended; what is sent on it afterwards, a ROLLBACK, fails for the same reason."""
+        """The error that closed the connection. Later messages, such as ROLLBACK, raise it again.
+        """
         self._notices: Notices | None = None
         self._memory_limit = MemoryLimit()
-        """By the answer that is awaited."""
+        """Limit for the current answer."""
         self._connect_messages = ""
-        """What libpq has said of connecting, and forgotten."""
+        """libpq's messages about connecting, which it forgets."""
         self.on_silence: Callable[[], None] = lambda: None
         keywords, values = _array(params.keys()), _array(params.values())
         self._connection = c_void_p(libpq.PQconnectStartParams(keywords, values, 1))
         OPEN.add(self)
-        # Called for each notice, which nobody is to read yet, with NULL: it frees nothing.
+        # Called with NULL for each notice, which has no effect: nothing reads notices yet.
         libpq.PQsetNoticeProcessor(self._connection, libpq.PQfreemem, None)
         libpq.PQsetErrorVerbosity(self._connection, _VERBOSE)
 
     def options(self) -> dict[bytes, bytes | None]:
-        """What *params* come to, with libpq's own variables, files and defaults."""
+        """The resolved parameters, with libpq's variables, files and defaults."""
         options = self._libpq.PQconninfo(self._connection)
         named = takewhile(lambda option: option.keyword is not None, options)
         found = {option.keyword: option.value for option in named}
@@ -187,15 +189,15 @@ class LibpqConnection:
         return found
 
     def finish_connecting(self, seconds: float) -> None:
-        """Connect, within so many *seconds*.
+        """Finish connecting within *seconds*.
 
-        :raises ConnectFailed: the server, or libpq, said no, or there was no answer in time
+        :raises ConnectFailed: the server or libpq refused, or the time is over
         """
         libpq, connection = self._libpq, self._connection
         if libpq.PQstatus(connection) == _BAD:
             raise ConnectFailed(self._words())
-        # Else libpq reads without an end while it cannot send: the server may not read at all. That
-        # makes libpq forget what it begins each of its errors with.
+        # In blocking mode, libpq keeps reading while it cannot send, without a limit. Switching to
+        # nonblocking mode clears the prefix of libpq's later error messages, so keep it.
         self._connect_messages = _text(libpq.PQerrorMessage(connection))
         libpq.PQsetnonblocking(connection, 1)
 
@@ -209,12 +211,13 @@ class LibpqConnection:
             self.close()
             raise
         if status is None:
-            said = (libpq.PQhost, libpq.PQhostaddr, libpq.PQport)
-            raise ConnectTimedOut(*(_text(each(connection)) for each in said))
+            getters = (libpq.PQhost, libpq.PQhostaddr, libpq.PQport)
+            raise ConnectTimedOut(*(_text(each(connection)) for each in getters))
         if status == _FAILED:
             raise ConnectFailed(self._words())
         self._connect_messages = ""
-        # Else each error with a position costs eight bytes for each of the message, for a caret.
+        # Otherwise an error with a position needs eight bytes for each byte of the message, for a
+        # caret.
         libpq.PQsetErrorVerbosity(connection, _TERSE)
 
     @property
@@ -243,8 +246,8 @@ class LibpqConnection:
     @property
     def encoding(self) -> str:
         """As in `connection.Connection`."""
-        said = self._libpq.PQparameterStatus(self._connection, b"client_encoding")
-        return (said or b"").decode()
+        text = self._libpq.PQparameterStatus(self._connection, b"client_encoding")
+        return (text or b"").decode()
 
     def set_notice_handler(self, on_notice: OnNotice) -> None:
         """As in `connection.Connection`."""
@@ -258,7 +261,7 @@ class LibpqConnection:
             severity, message = (field(c_void_p(notice), ord(each)) for each in "VM")
             notices.add(_text(severity), _text(message))
 
-        # kept for as long as libpq may call it
+        # keep a reference for as long as libpq may call it
         self._receiver = CFUNCTYPE(None, c_void_p, c_void_p)(receive)
         self._libpq.PQsetNoticeReceiver(self._connection, self._receiver, None)
 
@@ -288,11 +291,11 @@ class LibpqConnection:
             try:
                 self._cancel()
             except (KeyboardInterrupt, ClientFailed, MemoryError):
-                self.close()  # it is still at it, and nobody waits any more
+                self.close()  # the statement still runs, but the user will not wait
             raise
         except TimeoutError:
             self._try_cancel()
-            self.close()  # the answer may still come, when another is waited for
+            self.close()  # the answer may still arrive, and be taken for the next one
             raise self._lost(f"no answer in {timeout:g} s") from None
         except UnexpectedAnswer as odd:
             self._ended = odd
@@ -311,7 +314,7 @@ class LibpqConnection:
         try:
             answered = ended or _text(self._libpq.PQcmdStatus(last))
             self._raise_lost(failed)
-            # what the server has committed, it has done; libpq had only no room for its rows
+            # the server has committed; libpq only lacked memory for the rows
             if failed and not (
                 isinstance(failed, ClientFailed) and commits and answered == "COMMIT"
             ):
@@ -327,19 +330,22 @@ class LibpqConnection:
             self._libpq.PQclear(last)
 
     def _raise_lost(self, failed: StatementFailed | ClientFailed | None) -> None:
-        """:raises InitmigError: the connection cannot be used any more."""
+        """Check that the connection is usable after *failed*.
+
+        :raises InitmigError: the connection was closed
+        """
         refused = failed if isinstance(failed, StatementFailed) else None
         words = str(failed or "") or (one_line(self._words()) if self.closed else "")
         ended = disconnect_error(refused, words, closed=self.closed)
         if ended is None:
             return
         if says_out_of_memory(words) and not (refused and refused.server.sqlstate):
-            raise client_failed("PQconsumeInput", words)  # libpq itself has given it up
+            raise client_failed("PQconsumeInput", words)  # libpq itself closed it
         self._ended = ended
         raise ended
 
     def _give_up(self, failed: ClientFailed, *, committing: bool) -> InitmigError:
-        """Close the connection, whose state is not known any more; why."""
+        """Close the connection, whose state is unknown, and return the error."""
         self._ended = outcome_unknown(failed) if committing else failed
         if not self.closed:
             discard_unsent(self._libpq.PQsocket(self._connection))
@@ -347,13 +353,13 @@ class LibpqConnection:
         return self._ended
 
     def _flush(self, deadline: float) -> None:
-        """Send what is queued, and read what the server says meanwhile, for which it may wait."""
+        """Send the queued data. Also read, because the server may wait for that."""
         while self._libpq.PQflush(self._connection) == 1:
             if self._wait(POLLIN | POLLOUT, deadline) & POLLIN:
                 self._consume()
 
     def _copy(self, pieces: Iterable[bytes] | None, deadline: float) -> None:
-        """Send the data that the server asks for, or that there is none."""
+        """Send the data for a COPY FROM STDIN, or an error message without *pieces*."""
         for piece in pieces or ():
             self._libpq.PQputCopyData(self._connection, piece, len(piece))
             self._flush(deadline)
@@ -361,7 +367,7 @@ class LibpqConnection:
         self._flush(deadline)
 
     def _discard(self, deadline: float) -> None:
-        """Read the data that the server sends, as what a SELECT returns: nobody wants it."""
+        """Read and discard the data of a COPY TO STDOUT."""
         libpq, row = self._libpq, c_void_p()
         while (length := libpq.PQgetCopyData(self._connection, byref(row), 1)) >= 0:
             if length:
@@ -372,7 +378,7 @@ class LibpqConnection:
                 break
 
     def _consume(self) -> bool:
-        """Read what has arrived; whether the connection is still there.
+        """Read the available data, and return whether the connection still works.
 
         :raises UnexpectedAnswer: the answer is too large
         """
@@ -380,11 +386,14 @@ class LibpqConnection:
         libpq = self._libpq
         there = bool(libpq.PQconsumeInput(self._connection))
         while notification := libpq.PQnotifies(self._connection):
-            libpq.PQfreemem(c_void_p(notification))  # libpq keeps those that nobody asks for
+            libpq.PQfreemem(c_void_p(notification))  # otherwise libpq would keep them all
         return there
 
     def _receive(self, deadline: float, copies: Iterator[Iterable[bytes]]) -> _Answer:
-        """:raises ClientFailed: libpq has no result where one is due."""
+        """Receive the complete answer.
+
+        :raises ClientFailed: libpq has no result although one is required
+        """
         last, completed, failed = c_void_p(), 0, None
         marked, ended = False, ""
         while result := self._next_result(deadline):
@@ -395,7 +404,7 @@ class LibpqConnection:
                 self._copy(next(copies, None), deadline)
             elif status == _COPY_OUT:
                 self._discard(deadline)
-            elif status == _COPY_BOTH:  # libpq would give it again and again
+            elif status == _COPY_BOTH:  # libpq would return it forever
                 raise client_failed("PQgetResult", "the server started a replication")
             elif status in _GOOD:
                 completed += not ended
@@ -409,7 +418,7 @@ class LibpqConnection:
         return _Answer(last, failed, completed, ended)
 
     def _is_mark(self, result: c_void_p) -> bool:
-        # of a column that is not there, libpq says so in a notice
+        # for a missing column, libpq would print a notice
         has_one = self._libpq.PQnfields(result) == 1
         return bool(has_one and self._libpq.PQfname(result, 0) == _MARK)
 
@@ -426,7 +435,7 @@ class LibpqConnection:
             self._notices.finish()
 
     def _next_result(self, deadline: float) -> c_void_p:
-        """The next one; of NULL, if there is none."""
+        """The next result; a NULL pointer at the end."""
         while self._libpq.PQisBusy(self._connection):
             self._wait_for_answer(deadline)
             if not self._consume():
@@ -446,11 +455,12 @@ class LibpqConnection:
                 return
 
     def _failed(self, result: c_void_p, completed: int) -> StatementFailed | ClientFailed:
-        said = (self._libpq.PQresultErrorField(result, ord(field)) for field in "MPRCDHWstn")
-        message, position, routine, *beside = (shortened(_text(each)) for each in said)
-        server = ServerMessage(beside[0][:_SQLSTATE_LENGTH], *beside[1:])
+        values = (self._libpq.PQresultErrorField(result, ord(field)) for field in "MPRCDHWstn")
+        message, position, routine, *fields = (shortened(_text(each)) for each in values)
+        server = ServerMessage(fields[0][:_SQLSTATE_LENGTH], *fields[1:])
         words = message or one_line(_text(self._libpq.PQresultErrorMessage(result)))
-        if not (server.sqlstate or self.closed):  # the server always gives one: this is libpq's
+        # the server always sends one, so this is libpq's error
+        if not (server.sqlstate or self.closed):
             return client_failed("PQgetResult", words)
         failed = StatementFailed("migration-failed", words, server=server)
         failed.position = as_number(position)
@@ -463,11 +473,11 @@ class LibpqConnection:
         return self._ended
 
     def _cancel(self) -> None:
-        """Let the server end what it is at, and wait until it has, as psycopg does."""
+        """Cancel the running statement and wait until it has ended, as psycopg does."""
         if self._transaction_status() != _ACTIVE:
             return
         self._request_cancel(_CANCEL_SECONDS)
-        last, *_ = self._receive(_FOR_EVER, iter(()))
+        last, *_ = self._receive(_NO_LIMIT, iter(()))
         self._libpq.PQclear(last)
 
     def _request_cancel(self, limit: float) -> None:
@@ -479,14 +489,17 @@ class LibpqConnection:
             self._libpq.PQcancelFinish(cancel)
 
     def _try_cancel(self) -> None:
-        """Let the server end what it is at, if it can be asked: else that waits on for a lock."""
+        """Try to cancel the running statement, which otherwise keeps waiting for a lock."""
         from contextlib import suppress
 
         with suppress(ClientFailed):
             self._request_cancel(_BRIEF_CANCEL_SECONDS)
 
     def _read(self, result: c_void_p) -> list[tuple[Any, ...]]:
-        """:raises UnexpectedAnswer: a value is not what its type says"""
+        """The rows of *result*.
+
+        :raises UnexpectedAnswer: a value does not match its type
+        """
         try:
             return self._rows(result)
         except ValueError as error:
@@ -509,13 +522,13 @@ class LibpqConnection:
         return self._connect_messages + _text(self._libpq.PQerrorMessage(self._connection))
 
     def fileno(self) -> int:
-        """The socket; -1 where there is none."""
+        """The file descriptor of the socket; -1 if the connection is closed."""
         return int(self._libpq.PQsocket(self._connection))
 
     def close(self) -> None:
         """As in `connection.Connection`."""
         OPEN.discard(self)
-        # In this order, as a signal may end this half way, and another attempt to close follow.
+        # In this order, because a signal may interrupt this, and close() may be called again.
         connection, self._connection = self._connection, c_void_p()
         self._libpq.PQfinish(connection)
 
@@ -526,7 +539,7 @@ def _poll(
     socket: Callable[[c_void_p], int],
     limit: float,
 ) -> int | None:
-    """How it ended, what *advance* does step by step; None if that took more than *limit* seconds.
+    """Call *advance* until it is done, and return its last status; None after *limit* seconds.
 
     https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PQCONNECTSTARTPARAMS
     """
@@ -542,32 +555,32 @@ def _poll(
 
 
 def _wait(socket: int, events: int, deadline: float) -> int:
-    """Which of the *events* came; a signal gets through meanwhile.
+    """Wait for *events*, and return the ones that occurred. Signals can interrupt the wait.
 
-    :raises TimeoutError: none before the *deadline*
+    :raises TimeoutError: no event before the *deadline*
     """
     left = deadline - monotonic()
-    if left <= 0:  # also where something comes all the time
+    if left <= 0:  # needed if events occur all the time
         raise TimeoutError
     waiting = poll()
     waiting.register(socket, events)
-    came = waiting.poll(None if left == _FOR_EVER else left * 1000)
+    came = waiting.poll(None if left == _NO_LIMIT else left * 1000)
     if not came:
         raise TimeoutError
     return came[0][1]
 
 
 def _name(value: bytes) -> str:
-    """What is UTF-8, unless the database has no encoding (SQL_ASCII)."""
+    """Decode *value* as UTF-8; a database without an encoding (SQL_ASCII) may have other bytes."""
     return value.decode(errors=RAW)
 
 
-def _text(said: bytes | None) -> str:
-    return (said or b"").decode(errors="replace")
+def _text(text: bytes | None) -> str:
+    return (text or b"").decode(errors="replace")
 
 
 def ping(libpq: CDLL, params: Mapping[str, str]) -> int:
-    """What libpq thinks of a server that it cannot connect to with *params*, as PGPing."""
+    """The PGPing result for a server that rejects connections with *params*."""
     return int(libpq.PQpingParams(_array(params.keys()), _array(params.values()), 1))
 
 
@@ -576,7 +589,7 @@ def _array(texts: Collection[str]) -> Any:
 
 
 def find_libpq() -> CDLL | None:
-    """The library that psycopg's binary package brings, if that is how psycopg was installed."""
+    """Load the library of psycopg's binary package; None if psycopg was installed without it."""
     for folder in (os.path.join(each, "psycopg_binary.libs") for each in sys.path):
         for name in os.listdir(folder) if os.path.isdir(folder) else ():
             if name.startswith("libpq-"):
@@ -602,9 +615,9 @@ def _declared(libpq: CDLL) -> CDLL:
 
 
 def _checked(libpq: CDLL, name: str, is_good: Callable[[Any], bool]) -> Callable[..., Any]:
-    """What ctypes calls with each result of the function *name*.
+    """The ctypes errcheck for the function *name*.
 
-    Of a lost connection it lets a failure pass: the results that follow give the server's reason.
+    It ignores failures on a lost connection, because the next results give the server's reason.
     """
 
     def check(result: Any, _: Any, arguments: Sequence[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""How much memory an answer takes, which only the system can tell: libpq's buffer is its own."""
+"""Limit the memory of an answer, measured by the system because libpq's buffer is private."""
 
 from __future__ import annotations
 
@@ -7,26 +7,29 @@ import os
 from initmig.postgres.errors import UnexpectedAnswer
 
 _MOST_BYTES = 64 << 20
-"""What the process may grow by for one answer to initmig: 200,000 long ids take half of it."""
+"""Limit for one answer to initmig. 200,000 long migration ids need half of it."""
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _STATM = "/proc/self/statm"
 
 
 class MemoryLimit:
-    """Notices an answer that grows too large; what has no time limit is the user's own, and may.
+    """Detects answers that are too large. A statement without a time limit is the user's: no check.
 
-    libpq makes room for a message as soon as it knows its length, and then reads as much of it as
-    there is. So the room is what counts, and it is looked at before anything more is read.
+    libpq allocates memory for a message as soon as it knows the length, and then reads the
+    available data. So this checks the allocated memory before each read.
     """
 
     def __init__(self, timeout: float = 0.0) -> None:
-        """For an answer that has to come within *timeout* seconds."""
+        """For an answer that must arrive within *timeout* seconds."""
         self._is_limited = timeout < float("inf")
         self._before: int | None = None
 
     def check(self) -> None:
-        """:raises UnexpectedAnswer: the answer is too large"""
+        """Check the memory that the process has allocated since the first check.
+
+        :raises UnexpectedAnswer: the answer is too large
+        """
         if not self._is_limited:
             return
         now = _size()
@@ -43,9 +46,9 @@ class MemoryLimit:
 
 
 def _size() -> int:
-    """The bytes that this process can write to, used or not; 0 where the system does not tell.
+    """The bytes that the process can write to, used or not; 0 if the system does not report them.
 
-    Not the whole of its address space: for each thread, glibc reserves 64 MiB of that at once.
+    This excludes reserved address space: glibc reserves 64 MiB of it for each thread.
     """
     try:
         file = os.open(_STATM, os.O_RDONLY | os.O_CLOEXEC)

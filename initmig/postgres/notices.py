@@ -1,4 +1,4 @@
-"""What the server says beside its answers, on its way from libpq's callback to the log."""
+"""Pass the server's notices from libpq's callback to the log."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ if TYPE_CHECKING:
     from initmig.postgres.connection import OnNotice
 
 MAX_NOTICES = 1000
-"""So many notices of one message are told, and the rest is counted."""
+"""Limit for the notices of one message. The rest are counted."""
 
 MAX_LENGTH = 10_000
-"""So many characters of a notice are told."""
+"""In characters, for one notice."""
 
 
 class Notices:
-    """Keeps what a callback gets until *on_notice* can have it.
+    """Collects notices in a callback, and passes them to *on_notice* later.
 
-    Not in the callback itself: writing to the log may take for ever there, and a signal be lost.
+    The callback itself must not log: writing may block without a limit, and a signal would be lost.
     """
 
     def __init__(self, on_notice: OnNotice) -> None:
         self._on_notice = on_notice
         self._pending: list[tuple[str, str]] = []
         self._count = 0
-        """Of those that came with the answer to the message at work."""
+        """Number of notices for the current message."""
 
     def add(self, severity: str, text: str) -> None:
-        """Keep *severity* and *text* of a notice, in a callback."""
+        """Collect a notice inside the callback."""
         self._count += 1
         if self._count <= MAX_NOTICES:
             more = (
@@ -37,9 +37,9 @@ class Notices:
             self._pending.append((severity, text[:MAX_LENGTH] + more))
 
     def deliver(self) -> None:
-        """Hand on what was pending.
+        """Pass the collected notices to *on_notice*.
 
-        :raises Stopped: a signal came inside of a callback
+        :raises Stopped: a signal arrived during a callback
         """
         raise_deferred_stop()
         pending, self._pending = self._pending, []
@@ -47,9 +47,9 @@ class Notices:
             self._on_notice(severity, text)
 
     def finish(self) -> None:
-        """Hand on the rest, and how many are left out: the answer is complete.
+        """Pass on the rest and the number of omitted notices, because the answer is complete.
 
-        :raises Stopped: as from `tell`
+        :raises Stopped: as `deliver`
         """
         self.deliver()
         left_out, self._count = self._count - MAX_NOTICES, 0

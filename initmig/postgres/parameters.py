@@ -1,4 +1,4 @@
-"""How to connect, and what is said first: the same for both kinds of connection."""
+"""Connection parameters and session settings, for both kinds of connection."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_SECONDS = 5.0
 _CLIENT_CHECK_INTERVAL = "1s"
 
-# A peer that vanishes without a word is noticed after 14 s: keepalives see the connection where
-# nothing is said, tcp_user_timeout the one with unacknowledged data. What is said into the silence
-# begins a new count, so it can be twice that, which is to stay below 30 s.
+# A peer that disappears silently is detected after 14 s: by keepalives on an idle connection, and
+# by tcp_user_timeout if data is unacknowledged. Sending data restarts the count, so detection can
+# take twice as long, which must stay below 30 s.
 _KEEPALIVES = {"keepalives_idle": "5", "keepalives_interval": "3", "keepalives_count": "3"}
 _USER_TIMEOUT = {"tcp_user_timeout": "14000"}
 
@@ -26,33 +26,34 @@ _TRANSPORT = {
     "keepalives": "1",
     **_KEEPALIVES,
     **_USER_TIMEOUT,
-    # without one, OpenSSL asks the terminal for it, and waits for an answer
+    # without a password, OpenSSL reads one from the terminal
     "sslpassword": "-",
-    # fallback_: an application_name of the user's own wins
+    # "fallback": the user's own application_name wins
     "fallback_application_name": "initmig",
 }
 
-# The same for the other side; over a Unix socket the server takes no notice of the tcp_ ones.
+# The same for the server. Over a Unix socket, the server ignores the tcp_ settings.
 _SERVER_TRANSPORT = {
     **{f"tcp_{name}": value for name, value in _KEEPALIVES.items()},
     **_USER_TIMEOUT,
 }
 
 FORCED_PARAMETERS = {"client_encoding": "UTF8"}
-"""What no connection string can change."""
+"""Parameters that a connection string cannot change."""
 
 
 class OptionalSetting(Record):
-    """A setting that initmig wants for its session, and goes on without where it cannot have it."""
+    """A session setting that initmig uses if the server accepts it."""
 
     name: str
     value: str
     since: int
-    """The first version of PostgreSQL that has it, as ``server_version_num``."""
+    """The first PostgreSQL version that has the setting, as ``server_version_num``."""
     effect: str
-    """Of going on without it."""
+    """The consequence if it cannot be set."""
     warn_if_missing: bool = False
-    """Whether that is so where the server does not have it, too; a timeout cannot strike there."""
+    """Whether *effect* also applies to servers without the setting. A timeout has no effect there.
+    """
 
 
 _ENDS = "a value that is set for the role, the database or the server may end a migration"
@@ -82,11 +83,11 @@ _SESSION_SETTINGS = (
 )
 
 OPTIONAL_SETTINGS = (*_TRANSACTION_SETTINGS, *_SESSION_SETTINGS)
-"""All that initmig sets beside the search path, the role, lock and statement timeout."""
+"""All settings except the search path, the role, and the lock and statement timeouts."""
 
 
 def missing_settings(version: int) -> Sequence[OptionalSetting]:
-    """Those that matter, and that PostgreSQL does not have in the *version*."""
+    """The settings with a warning that PostgreSQL *version* does not have."""
     return [each for each in OPTIONAL_SETTINGS if each.warn_if_missing and each.since > version]
 
 
@@ -101,75 +102,75 @@ def _set(
 
 
 COMMIT_MARK = f"initmig_{os.urandom(8).hex()}"
-"""The column of a result that only initmig can send: the answer to its COMMIT comes behind it."""
+"""A unique column name. The result after it is the answer to initmig's COMMIT."""
 
 RAW = "surrogateescape"
-"""Lets what the server sends be sent back as it came."""
+"""Error handler that decodes bytes from the server so that they can be sent back unchanged."""
 
 
 class Settings(Record):
-    """How to connect, and for whom the work is done there."""
+    """How to connect, and how to work there."""
 
     conninfo: str = ""
     password: str = ""
-    """Used where neither *conninfo* nor a service file nor PGPASSWORD has one."""
+    """Used only if *conninfo*, the service file and PGPASSWORD contain no password."""
     schema: tuple[str, ...] = ()
-    """The search path; empty for the server's."""
+    """The search path; empty for the server's default."""
     role: str = ""
     history_schema: str = ""
     history_table: str = ""
     lock_timeout: float = 0.0
-    """Seconds, 0 for no limit, for initmig's own statements once there is something to write."""
+    """For initmig's own statements when there is work to write. In seconds; 0: no limit."""
     reads: bool = False
-    """Whether nothing will be written."""
+    """Whether the run only reads."""
     refused: frozenset[str] = frozenset()
-    """The names of `OPTIONAL_SETTINGS` that this server has refused to set."""
+    """The names of `OPTIONAL_SETTINGS` that this server refused."""
 
     @property
     def home(self) -> Home | None:
-        """Where the history is, if that is named and does not depend on the role."""
+        """The location of the history, if it is named and does not depend on the role."""
         schema = self.history_schema or next(iter(self.schema), "")
         return Home(schema, self.table) if schema not in ("", USER_SCHEMA) else None
 
     @property
     def table(self) -> str:
-        """What the history table is called."""
+        """The name of the history table."""
         return self.history_table or DEFAULT_TABLE
 
 
 class ResolvedSettings(Record):
-    """Where to connect, and how."""
+    """Where and how to connect."""
 
     conninfo: str
     given: Mapping[str, str]
-    """Each parameter that has a value, be it in a string, file or variable, but for the ports."""
+    """All parameters from the string, the files and the variables, except the ports."""
     params: Mapping[str, str]
-    """What goes along with *conninfo*, and wins over it."""
+    """Parameters that override *conninfo*."""
     timeout: float
     """Seconds for each address."""
     ignored: tuple[ParameterIgnored, ...]
-    """What is left out of the *given*."""
+    """The parameters in *given* that are not used."""
 
     @property
     def has_several_hosts(self) -> bool:
-        """Whether more than one host is named."""
+        """Whether several hosts are named."""
         return "," in self.given.get("host", "") or "," in self.given.get("hostaddr", "")
 
 
 def defaults(settings: Settings, given: Collection[str]) -> dict[str, str]:
-    """What holds for the parameters that are not *given*, be it in a string, file or variable."""
+    """Defaults for parameters that are not *given* in the string, the files or the variables."""
     own = {**_TRANSPORT, **({"password": settings.password} if settings.password else {})}
     return {name: value for name, value in own.items() if name not in given}
 
 
 def preamble(settings: Settings) -> str:
-    """The SET LOCALs that open every transaction; empty where there is nothing to set."""
-    said = ""
+    """SQL at the start of every transaction: SET LOCAL for the role and the search path."""
+    sql = ""
     if settings.role:
-        said += f"SET LOCAL ROLE {quote_identifier(settings.role)};"
+        sql += f"SET LOCAL ROLE {quote_identifier(settings.role)};"
     if settings.schema:
-        said += f"SET LOCAL search_path = {', '.join(map(quote_identifier, settings.schema))};"
-    return said
+        sql += f"SET LOCAL search_path = {', '.join(map(quote_identifier, settings.schema))};"
+    return sql
 
 
 def timeouts(
@@ -180,10 +181,10 @@ def timeouts(
     statement_timeout: float = 0.0,
     local: bool = False,
 ) -> str:
-    """The SQL that puts these timeouts (seconds, 0 for no limit) in place of the role's.
+    """SQL that overrides the role's timeouts (in seconds; 0: no limit).
 
-    *version* is the server's, *refused* as in `Settings`. It is no query, so the isolation level
-    can still be set after it.
+    *version* is the server's, and *refused* is as in `Settings`. The SQL contains no query, so the
+    isolation level can still be set after it.
     """
     verb = "SET LOCAL" if local else "SET"
     return (
@@ -194,45 +195,45 @@ def timeouts(
 
 
 def transaction_settings(*, version: int, refused: Collection[str], verb: str = "SET LOCAL") -> str:
-    """The SQL after which the server ends no transaction, however long it is open.
+    """SQL that disables timeouts for open transactions, and detects a lost client.
 
-    It ends that of a client that is gone, also while a statement runs.
+    The server checks for a lost client even while a statement runs.
     """
     return _set(_TRANSACTION_SETTINGS, verb, version=version, refused=refused)
 
 
 def commit_then(after: str) -> str:
-    """COMMIT, and *after* it in the same message more SQL, whose failure is not the COMMIT's."""
+    """SQL for COMMIT followed by *after*, whose failure does not affect the COMMIT."""
     return f"SELECT 1 AS {COMMIT_MARK} WHERE false;COMMIT;{after}"
 
 
 def cleanup_sql(reset_sql: str, own: Collection[int]) -> str:
-    """The SQL that leaves nothing of what ran in the session, once no transaction is open.
+    """SQL that removes all session state of a migration, outside of a transaction.
 
-    *reset_sql* resets its settings. Of its advisory locks, those with the keys *own* stay: the
-    transaction has them, too, until the session has them again.
+    *reset_sql* resets the settings. Advisory locks with the keys *own* are kept: the transaction
+    holds them while the session's locks are released and taken again.
     """
     keep = "".join(f"pg_catalog.pg_advisory_xact_lock({key})," for key in own)
     again = "".join(f",pg_catalog.pg_advisory_lock({key})" for key in own)
     return (
         f"BEGIN;{reset_sql};CLOSE ALL;UNLISTEN *;DEALLOCATE ALL;"
         f"SELECT {keep}pg_catalog.pg_advisory_unlock_all(){again};"
-        # last, and by itself: it waits where another session has locked a temporary table
+        # last and separate, because it waits if another session has locked a temporary table
         "COMMIT;DISCARD TEMP"
     )
 
 
 def _milliseconds(seconds: float) -> int:
-    return -int(-seconds * 1000 // 1)  # rounded up: 0 would be no limit
+    return -int(-seconds * 1000 // 1)  # rounded up, because 0 means no limit
 
 
 def session_settings(settings: Settings, *, version: int) -> str:
-    """The preamble for the whole session, which must not be a pooled one, with what else holds.
+    """SQL for a whole session that has its own server connection: the preamble and all settings.
 
-    The server, whose version is *version*, is made to notice a client that died, or is behind a
-    dead link, also while its statement runs; without that the lock would live on to the end of the
-    statement, or until the system's keepalives begin, after two hours. And it is kept from ending a
-    session that computes, or waits in the queue, for long.
+    With them, the server *version* detects a client that died or lost its network, even while a
+    statement runs. Otherwise the lock would persist until the statement ends, or until the system's
+    keepalives start after two hours. The settings also keep the server from closing a session that
+    computes, or waits in the queue, for a long time.
     https://www.postgresql.org/docs/current/runtime-config-connection.html
     """
     refused = settings.refused

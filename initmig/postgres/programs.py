@@ -1,4 +1,4 @@
-"""How others connect: another database, and PostgreSQL's own programs."""
+"""Connection settings for other databases and for PostgreSQL's own programs."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ _SECRETS = (
     *("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"),
     "options",
 )
-"""The parameters that hold a secret; `options` may set anything, as in `-c app.token=...`."""
+"""Parameters that contain secrets; `options` can set anything, as in `-c app.token=...`."""
 
 _ONLY_OURS = ("DATABASE_URL", "INITMIG_", "PGPASSWORD", "PGOPTIONS")
-"""What a program does not need of the environment: how the variables with secrets begin."""
+"""Prefixes of variables that contain secrets and that a program does not need."""
 
 _VARIABLES = {"password": "PGPASSWORD", "options": "PGOPTIONS"}
-"""Where a value goes that a service file cannot have."""
+"""Variables for values that a service file cannot contain."""
 
 _LONGEST = 900
-"""libpq reads lines of 1,024 bytes at most; tokens of cloud providers may be longer."""
+"""libpq reads lines of at most 1,024 bytes. Tokens of cloud providers may be longer."""
 
 _SERVICE = "initmig"
 
 
 def in_database(settings: Settings, name: str) -> Settings:
-    """The same server as in *settings*, which have been connected with, and its database *name*."""
+    """*settings*, which a connection has already used, with the database *name*."""
     conninfo = parse_dsn(settings.conninfo).conninfo
     return settings._replace(conninfo=make_conninfo(conninfo, dbname=name))
 
 
 @contextmanager
 def for_programs(settings: Settings) -> Iterator[tuple[str, dict[str, str]]]:
-    """A connection string without a secret, which `ps` would show, and the environment for it.
+    """A connection string without secrets, which `ps` would show, and the environment for it.
 
-    The secrets are in a service file that only this user can read, for as long as this lasts:
-    libpq has no variable for most of them, and others may see the environment of a program.
+    While the block runs, the secrets are in a service file that only this user can read. libpq has
+    no variables for most of them, and the environment of a program may be visible to others.
     """
     parameters = conninfo_to_dict(parse_dsn(settings.conninfo).conninfo)
     secrets = {key: str(parameters.pop(key)) for key in _SECRETS if key in parameters}
@@ -67,14 +67,14 @@ def for_programs(settings: Settings) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _fits(value: str | None) -> bool:
-    """Whether a line of a service file can have *value*, of which libpq drops blanks at the end."""
+    """Whether a service file can contain *value*: libpq strips trailing blanks."""
     return value is None or (
         value == value.strip() and value.isprintable() and len(value.encode()) < _LONGEST
     )
 
 
 def _service_file() -> str:
-    """The user's own; empty where there is none."""
+    """The text of the user's service file; empty if it does not exist."""
     path = os.environ.get("PGSERVICEFILE") or os.path.expanduser("~/.pg_service.conf")
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
@@ -84,7 +84,7 @@ def _service_file() -> str:
 
 
 def _with_secrets(text: str, service: str, secrets: Mapping[str, str]) -> str:
-    """The service file *text* with *secrets* for *service*, first: of two values that one wins."""
+    """Add *secrets* at the start of the section *service*: the first value wins."""
     lines = [f"{key}={value}" for key, value in secrets.items()]
     before, header, after = f"\n{text}".partition(f"\n[{service}]")
     if not header:

@@ -1,7 +1,7 @@
-"""What a connection string comes to, with libpq's service file, variables and defaults.
+"""Resolve a connection string with libpq's service file, variables and defaults.
 
-Only libpq knows how these go together, and it puts them together only to connect. So it is asked to
-connect with a parameter that it refuses before it does anything with the others.
+Only libpq knows how they combine, and it combines them only when it connects. So these functions
+start to connect with a parameter that libpq rejects before it uses the others.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from initmig.postgres.parameters import Settings
 
 _REFUSED_FIRST = {"port": "," * 999}
-"""There are not so many hosts."""
+"""Rejected first, because there are fewer hosts than ports."""
 
 _REFUSED_WITH_PORTS = {"channel_binding": "?", "password": "?"}
-"""Later; but with a password, libpq does not look for its file of passwords."""
+"""Rejected later. With a password, libpq does not read the password file."""
 
 _NUMBERS = (
     "connect_timeout",
@@ -32,7 +32,7 @@ _NUMBERS = (
     "keepalives_count",
     "tcp_user_timeout",
 )
-"""libpq itself reads them when it connects, and not all of them always."""
+"""libpq parses these when it connects, and not all of them every time."""
 
 _FILES = frozenset(
     ("sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir", "sslkeylogfile", "sslpassword")
@@ -40,15 +40,15 @@ _FILES = frozenset(
 
 
 def ports_of(resolved: ResolvedSettings) -> str:
-    """One for all hosts, or one for each, separated by commas."""
+    """One port for all hosts, or one for each, separated by commas."""
     asked = {"dbname": resolved.conninfo, **resolved.params, **_REFUSED_WITH_PORTS}
     return _look_up(asked).get("port", "")
 
 
 def resolve_settings(settings: Settings) -> ResolvedSettings:
-    """What *settings* come to, for now: they may name files.
+    """Resolve *settings*, which may name files, for the next connection.
 
-    :raises ConfigError: they are malformed, or name files that cannot be used
+    :raises ConfigError: the settings are malformed, or name files that are not usable
     """
     try:
         conninfo = parse_dsn(settings.conninfo).conninfo
@@ -67,7 +67,7 @@ def resolve_settings(settings: Settings) -> ResolvedSettings:
         if not _is_number(given.get(name, "0")):
             raise ConfigError(
                 "malformed-url",
-                # where a value was forgotten, the next pair is the value
+                # if a value is missing, the next pair is the value
                 mask_secrets(f"{name} is {given[name]!r}, which is not a whole number"),
                 hint="correct it in the connection string, the service file or the PG* variable",
             )
@@ -84,7 +84,10 @@ def resolve_settings(settings: Settings) -> ResolvedSettings:
 
 
 def _look_up(params: Mapping[str, str], *, needs_user: bool = False) -> dict[str, str]:
-    """:raises ConnectFailed: libpq cannot read *params*, or what they name, or finds no user"""
+    """The parameters that libpq resolves from *params*.
+
+    :raises ConnectFailed: libpq cannot parse *params* or the files that they name, or finds no user
+    """
     libpq = find_libpq()
     if libpq is None:
         from initmig.postgres.dbapi import look_up
@@ -102,7 +105,7 @@ def _look_up(params: Mapping[str, str], *, needs_user: bool = False) -> dict[str
 
 
 def _seconds(given: Mapping[str, str]) -> float:
-    """For each address; as for libpq, 0 and less is no limit."""
+    """Seconds for each address. As in libpq, 0 and less mean no limit."""
     if "connect_timeout" not in given:
         return CONNECT_TIMEOUT_SECONDS
     seconds = float(given["connect_timeout"])
@@ -110,13 +113,13 @@ def _seconds(given: Mapping[str, str]) -> float:
 
 
 def _is_number(text: str) -> bool:
-    """Whether libpq takes *text*, which it reads with C's strtol, for an int."""
+    """Whether libpq accepts *text* as an int. It uses C's strtol."""
     number = text.strip(" \t\n\v\f\r")
     digits = number[1:] if number[:1] in ("+", "-") else number
     if not (digits.isascii() and digits.isdigit()):
         return False
     significant = digits.lstrip("0")
-    # Python reads no number of thousands of digits
+    # Python rejects numbers with thousands of digits
     return (
         len(significant) < 11 and -(2**31) <= int(f"{number[: -len(digits)]}0{significant}") < 2**31
     )

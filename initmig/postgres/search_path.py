@@ -1,23 +1,23 @@
-"""The names in initmig's own SQL, which no schema of the user's search path is to give a meaning.
+"""Keep the user's search path from changing the meaning of names in initmig's SQL.
 
-Whoever may create objects in one of these schemas could else have the migrator run code: what a
-name stands for is looked up there, and an exact match goes before PostgreSQL's own.
+Names are looked up in the schemas of the search path, and an exact match wins over PostgreSQL's
+function. A role that can create objects in such a schema could make the migrator run its code.
 https://wiki.postgresql.org/wiki/A_Guide_to_CVE-2018-1058:_Protect_Your_Search_Path
 """
 
 _SETTING = "initmig.search_path"
 
 USER_PATH = f"pg_catalog.current_setting('{_SETTING}')"
-"""SQL for the user's search path, behind `SAVE_PATH`."""
+"""SQL expression for the user's search path, after `SAVE_PATH`."""
 
 SAVE_PATH = (
     f"SELECT pg_catalog.set_config('{_SETTING}', pg_catalog.current_setting('search_path'), true);"
 )
-"""The SQL that notes the user's search path, to the end of the transaction."""
+"""SQL that saves the user's search path until the transaction ends."""
 
-# pg_temp last, or a temporary table would go before one of the catalog.
+# pg_temp comes last, because otherwise a temporary table would hide a table of the catalog.
 PIN_PATH = f"{SAVE_PATH}SET LOCAL search_path = pg_catalog, pg_temp;"
-"""The SQL behind which names are PostgreSQL's own, to the end of the transaction."""
+"""SQL that limits names to PostgreSQL's until the transaction ends."""
 
 RESTORE_PATH = f"SELECT pg_catalog.set_config('search_path', {USER_PATH}, true)"
-"""The SQL that brings the user's search path back in the same transaction."""
+"""SQL that restores the user's search path in the same transaction."""

@@ -1,4 +1,4 @@
-"""A session: one connection, with what applies to everything sent through it."""
+"""A session: a connection with the settings for every statement."""
 
 from __future__ import annotations
 
@@ -33,55 +33,55 @@ if TYPE_CHECKING:
     OnLeftOut: TypeAlias = Callable[[str, str, str], None]
 
 _RECONNECT_SECONDS = 60.0
-"""For all addresses together, where no wait timeout is at hand."""
+"""For all addresses together, if the wait timeout is unknown."""
 
 _LONGEST_SILENCE_SECONDS = 10.0
 _SHORTEST_SILENCE_SECONDS = 0.5
 _OWN_SECONDS = 60.0
-"""For one of initmig's own statements where no other limit is given."""
+"""Default limit for one of initmig's statements."""
 
 _MESSAGE_START_BYTES = 1000
-"""Of a message: enough to find who runs it."""
+"""The part of a message that is enough to find its server process."""
 
 
 def _silence(lock_timeout: float, limit: float) -> float:
-    """Seconds after which to look who is in the way: before a timeout ends the wait."""
+    """Seconds of silence after which to query for blockers, before a timeout ends the wait."""
     half = min(lock_timeout or limit, limit) / 2
     return min(max(half, _SHORTEST_SILENCE_SECONDS), _LONGEST_SILENCE_SECONDS)
 
 
 class Session:
-    """One connection in autocommit; search path and role apply to everything sent through it.
+    """A connection in autocommit mode. The search path and the role apply to every statement.
 
-    They are set anew in each transaction (SET LOCAL), because behind a pooler in transaction mode
-    a plain SET would stay with a server connection that others use next.
+    Each transaction sets them with SET LOCAL, because a plain SET behind a pooler in transaction
+    mode would affect the next client of the server connection.
     """
 
     answer_timeout = float("inf")
-    """Seconds for the server to answer each message, after which DatabaseUnavailable is raised."""
+    """Seconds for the answer to each message. DatabaseUnavailable is raised after that."""
 
     trusted = False
-    """Whether there is no doubt about the tables of the history, see `trust`."""
+    """Whether the history tables passed the checks of `trust`."""
 
     others_may_add_triggers = True
-    """Whether a role that does not own the tables of the history may put a trigger on one."""
+    """Whether a role that does not own the history tables can add a trigger to one."""
 
     is_monitored = False
-    """Whether a migration is at work, which somebody else watches."""
+    """Whether a migration is running, which a `StatementMonitor` reports."""
 
     def __init__(self, connection: Connection, settings: Settings) -> None:
         self.connection = connection
         self._settings = settings
         self.home = settings.home
-        """Where the history is; None until that is found out."""
+        """The location of the history; None until it is known."""
         self._on_notice: OnNotice | None = None
         self._on_left_out: OnLeftOut | None = None
         self._settings_accepted = False
-        """Whether the server has accepted initmig's own settings."""
+        """Whether the server has accepted initmig's settings."""
         self._make_handler: MakeHandler | None = None
         self._handler: RetryHandler | None = None
         self.own_statement_limit = _OWN_SECONDS
-        """Seconds for each of initmig's own statements, however often it is tried."""
+        """Seconds for each statement that initmig sends for itself, including retries."""
         self._deadline = float("inf")
         self._begun = 0.0
         self._message = b""
@@ -94,9 +94,9 @@ class Session:
         self._watch_silence()
 
     def set_retry_handler(self, make: MakeHandler, limit: float) -> None:
-        """Let what *make* makes deal with what holds up initmig's own statements.
+        """Use the handlers that *make* creates for initmig's own statements that are blocked.
 
-        *limit* in seconds is for each of them.
+        *limit* is in seconds, for each statement.
         """
         self._make_handler, self.own_statement_limit = make, limit
         self._watch_silence()
@@ -117,12 +117,12 @@ class Session:
         return self._handler
 
     def set_notice_handler(self, on_notice: OnNotice) -> None:
-        """Let *on_notice* have severity and text of what the server says beside its answers."""
+        """Call *on_notice* with the severity and the text of each notice from the server."""
         self._on_notice = on_notice
         self.connection.set_notice_handler(on_notice)
 
     def apply_session_settings(self) -> None:
-        """Keep what the preamble sets for the whole session, which must not be a pooled one.
+        """Apply the preamble and other settings to the whole session, which must not be pooled.
 
         See `parameters.session_settings`.
         """
@@ -132,21 +132,21 @@ class Session:
         self.preamble = self._timeout_sql = ""
 
     def apply_own_timeouts(self) -> None:
-        """Let timeouts of initmig's own hold for its statements on a session that is pooled."""
+        """Apply initmig's timeouts to its own statements in a pooled session."""
         own = self._own_timeouts
         self._timeout_sql = own() if self._settings_accepted else self._apply_settings(own)
 
     def set_left_out_handler(self, on_left_out: OnLeftOut) -> None:
-        """Let *on_left_out* have name, reason and effect of a setting that cannot be had here.
+        """Call *on_left_out* with name, reason and effect of each setting that cannot be set.
 
-        More than once for the same one, if it is found more than once.
+        It may be called several times for the same setting.
         """
         self._on_left_out = on_left_out
 
     def _apply_settings(self, settings: Callable[[], str]) -> str:
-        """What *settings* gives, once the server accepts it: without what it refuses to set.
+        """Run the SQL of *settings*, without settings that the server refuses, and return the SQL.
 
-        :raises DatabaseRefused: it refuses something else
+        :raises DatabaseRefused: the server refuses a setting that initmig requires
         """
         try:
             self.command(settings())
@@ -160,7 +160,7 @@ class Session:
         return settings()
 
     def _leave_out_refused(self) -> bool:
-        """Whether the server refuses any of the settings that initmig can do without."""
+        """Record which optional settings the server refuses. Return whether there are new ones."""
         before = self._settings.refused
         for each in OPTIONAL_SETTINGS:
             if each.since <= self.connection.server_version and each.name not in before:
@@ -185,7 +185,7 @@ class Session:
             self._on_left_out(wanted.name, reason, wanted.effect)
 
     def _own_timeouts(self) -> str:
-        """What keeps out timeouts that are the role's, or meant for migrations."""
+        """SQL that replaces the timeouts of the role and of migrations."""
         if self.is_dedicated:
             return "SET LOCAL statement_timeout = 0;"
         return self.timeouts(self._settings.lock_timeout, local=True)
@@ -204,72 +204,72 @@ class Session:
 
     @property
     def transaction_settings(self) -> str:
-        """As `parameters.transaction_settings`, for the transaction."""
+        """As `parameters.transaction_settings`, for one transaction."""
         return transaction_settings(
             version=self.connection.server_version, refused=self._settings.refused
         )
 
     def add_session_settings(self, settings: str) -> None:
-        """Keep what the SQL *settings* sets for the rest of a settled session."""
+        """Apply the SQL *settings* to the rest of a dedicated session."""
         self.command(settings)
         self._session_sql += f";{settings}"
 
     @property
     def is_dedicated(self) -> bool:
-        """Whether what is set for the session lasts: it is this session's alone."""
+        """Whether the session has its server connection to itself, so that settings last."""
         return bool(self._session_sql)
 
     @property
     def reset_sql(self) -> str:
-        """The SQL that forgets what was set for the session since it was settled."""
+        """SQL that removes settings made since `apply_session_settings`."""
         return f"RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; {self._session_sql}"
 
     def preserve_lock(self, key: int) -> None:
-        """Keep the advisory lock *key* when the session is emptied: it is initmig's own."""
+        """Exclude the advisory lock *key*, which is initmig's own, from `cleanup_sql`."""
         self._own_locks.add(key)
 
     @property
     def cleanup_sql(self) -> str:
-        """As `parameters.cleanup_sql`, for a settled session."""
+        """As `parameters.cleanup_sql`, for a dedicated session."""
         return cleanup_sql(self.reset_sql, self._own_locks)
 
     @property
     def role(self) -> str:
-        """Whom the work is done as; empty where it is the user that logged in."""
+        """The role for the work; empty for the login role."""
         return self._settings.role
 
     @property
     def reads(self) -> bool:
-        """Whether nothing will be written."""
+        """Whether the run only reads."""
         return self._settings.reads
 
     @property
     def history_table(self) -> str:
-        """What the history table is called."""
+        """The name of the history table."""
         return self._settings.table
 
     @property
     def startup_pid(self) -> int:
-        """The server process id given at start-up: behind a pooler, not the one that works."""
+        """The server process id from startup. Behind a pooler, another process does the work."""
         return self.connection.startup_pid
 
     @property
     def in_transaction(self) -> bool:
-        """Whether a transaction is open, be it failed or not."""
+        """Whether a transaction is open, including a failed one."""
         return self.connection.in_transaction
 
     @property
     def usable(self) -> bool:
-        """Whether a statement can still be sent, outside of any transaction."""
+        """Whether a statement can be sent outside of a transaction."""
         return not (self.connection.closed or self.in_transaction)
 
     def query(self, sql: str, *, by_path: bool = False) -> list[tuple[Any, ...]]:
-        """The rows of the last statement of *sql*, which is sent as one message.
+        """Run *sql* in one message, and return the rows of its last statement.
 
         Names in *sql* resolve to pg_catalog, and `search_path.USER_PATH` is SQL for the user's
         search path. With *by_path*, names resolve through the user's search path instead, so *sql*
-        must qualify PostgreSQL's own. Either way, the search path is restored afterwards. Retries
-        and errors are those of `with_retries`.
+        must qualify PostgreSQL's own. Afterwards the search path is restored. Retries and errors
+        are those of `with_retries`.
         """
         rows = self.command(f"{search_path.SAVE_PATH if by_path else search_path.PIN_PATH}{sql}")
         if self.in_transaction:
@@ -277,23 +277,23 @@ class Session:
         return rows
 
     def command(self, sql: str) -> list[tuple[Any, ...]]:
-        """As `query`, for what looks no name up, or may set the search path."""
+        """As `query`, for SQL that looks up no names, or that sets the search path."""
         return self.with_retries(lambda: self.run(f"{self._prefix}{sql}"))
 
     @property
     def _prefix(self) -> str:
-        # in a transaction the timeouts would stay in force for what comes after *sql*
+        # in a transaction, the timeouts would also apply to the statements after *sql*
         return self.preamble if self.in_transaction else self._timeout_sql + self.preamble
 
     def with_retries(self, work: Callable[[], _T]) -> _T:
-        """What *work* returns, which sends initmig's own statements, and can be repeated.
+        """Call *work*, which sends initmig's statements and is repeatable. Return its result.
 
-        It is, after a pause, where others made it fail, outside of a transaction.
+        Outside of a transaction, it is retried after a pause if other sessions made it fail.
 
         :raises DatabaseRefused: the server refused a statement
-        :raises NoAnswer: others held it up until its time was over
+        :raises NoAnswer: other sessions blocked it until the limit
         :raises DatabaseUnavailable: the connection was lost, or an answer took too long
-        :raises ClientFailed: libpq or Python failed on the client's side
+        :raises ClientFailed: libpq or Python failed in the client
         """
         if self._limited:
             return self._translate_refusals(work)
@@ -305,7 +305,7 @@ class Session:
         return self._deadline < float("inf")
 
     def _within_limit(self, work: Callable[[], _T]) -> _T:
-        """What *work* returns, which sends initmig's own statements."""
+        """Call *work*, which sends initmig's own statements, within their time limit."""
         self._begun, self._handler = monotonic(), None
         self._deadline = self._begun + self.own_statement_limit
         try:
@@ -325,7 +325,7 @@ class Session:
                 if make is None:
                     raise
                 if error.id == TIMEOUT_ID and not self.is_dedicated:
-                    self.reconnect()  # it had no state: another session is as good
+                    self.reconnect()  # the session had no state, so use another one
                     continue
                 waited = monotonic() - self._begun
                 if not (
@@ -343,9 +343,9 @@ class Session:
             raise as_refusal(error) from error
 
     def run_own(self, script: str) -> list[tuple[Any, ...]]:
-        """As `run`, of what initmig sends for itself and can send only once: it has a limit, too.
+        """As `run` but with a time limit, for initmig's own SQL that cannot be repeated.
 
-        :raises NoAnswer: others held it up until its time was over
+        :raises NoAnswer: other sessions blocked it until the limit
         """
         return self.run(script) if self._limited else self._within_limit(lambda: self.run(script))
 
@@ -357,17 +357,17 @@ class Session:
         commits: bool = False,
         discards: bool = False,
     ) -> list[tuple[Any, ...]]:
-        """The rows of the last statement of *script*, which is sent as it is, in one message.
+        """Send *script* unchanged in one message, and return the rows of its last statement.
 
-        Each COPY FROM STDIN in it gets the next of *copies*. A script that *commits* ends in
-        COMMIT, or in `parameters.commit_then`, and the server must confirm that. With *discards* no
-        rows are wanted, and none are kept in memory.
+        Each COPY FROM STDIN gets the next of *copies*. With *commits*, the script ends with COMMIT
+        or with `parameters.commit_then`, and the server must confirm the COMMIT. With *discards*,
+        rows are dropped, and none are returned.
 
-        :raises AfterCommit: the COMMIT is confirmed, and what comes behind it failed
-        :raises StatementFailed: the server refused it, or answered COMMIT with ROLLBACK
+        :raises AfterCommit: the COMMIT is confirmed, but a later statement failed
+        :raises StatementFailed: the server rejected a statement, or answered COMMIT with ROLLBACK
         :raises DatabaseUnavailable: the connection was lost, or the answer took too long, or the
-            client failed once a COMMIT was sent
-        :raises ClientFailed: libpq or Python failed on the client's side
+            client failed after it had sent a COMMIT
+        :raises ClientFailed: libpq or Python failed in the client
         """
         message = script if isinstance(script, bytes) else script.encode(errors=RAW)
         self._message = message
@@ -382,7 +382,7 @@ class Session:
         return self._message[:_MESSAGE_START_BYTES].decode(errors="replace")
 
     def add_setting_source(self, error: InitmigError) -> None:
-        """Let *error* say where the setting comes from, if it is that one has ended the session."""
+        """If a timeout setting closed the session, add the source of the setting to *error*."""
         if error.id != TIMEOUT_ID:
             return
         from contextlib import closing
@@ -400,9 +400,9 @@ class Session:
         error.problems = (problem._replace(hint=hint),)
 
     def sibling(self, *, limit: float = _RECONNECT_SECONDS) -> Session:
-        """A second session with the same database, for questions; *limit* as for `connect`.
+        """Open a second session with the same database, for queries; *limit* as for `connect`.
 
-        :raises InitmigError: it cannot be had
+        :raises InitmigError: it cannot be opened
         """
         other = connect(self._settings, limit=limit)
         other.own_statement_limit = self.own_statement_limit
@@ -411,25 +411,26 @@ class Session:
         return other
 
     def detach(self) -> Session:
-        """This connection as a session of its own; `reconnect` before anything is sent here."""
+        """Return the connection as another session. Call `reconnect` to use this one again."""
         return Session(self.connection, self._settings)
 
     def switch_to_psycopg(self) -> None:
-        """Go on with a connection that steps in Python can be given, unless it is one already.
+        """Continue with a psycopg connection, for Python steps, unless the session already has one.
 
-        :raises InitmigError: it cannot be made
+        :raises InitmigError: no connection was made
         """
         if self.connection.dbapi is None:
-            # first what takes its time: the migration lock goes with the connection so far, and is
-            # the first comer's until it is taken again
+            # Import psycopg first, because it takes time: closing the old connection releases the
+            # migration lock, and another migrator can take it.
+            import initmig.postgres.dbapi  # noqa: F401
 
             self.close()
             self._connect(python=True)
 
     def reconnect(self) -> None:
-        """Go on with a new connection, unsettled; the one so far is left as it is.
+        """Continue with a new connection, without session settings. The old one is not closed.
 
-        :raises InitmigError: it cannot be made
+        :raises InitmigError: no connection was made
         """
         self._connect(python=self.connection.dbapi is not None)
 
@@ -440,7 +441,7 @@ class Session:
             self.connection.set_notice_handler(self._on_notice)
 
     def close(self) -> None:
-        """Give the connection back; whatever is open in it is rolled back by the server."""
+        """Close the connection. The server rolls back an open transaction."""
         self.connection.close()
 
 
@@ -450,12 +451,12 @@ def connect(
     limit: float = _RECONNECT_SECONDS,
     warn: Callable[[ParameterIgnored], None] = lambda _: None,
 ) -> Session:
-    """A session, within *limit* seconds; each address has the connect timeout of its own.
+    """Open a session within *limit* seconds. Each address has its own connect timeout.
 
-    *warn* is called for each parameter that cannot be used, and need not.
+    *warn* is called for each parameter that cannot be used and is not required.
 
-    :raises ConfigError: the connection string is malformed, or names a file that cannot be used
-    :raises DatabaseUnavailable: no answer, or the answer was: not now
-    :raises LoginRefused: the server answered, and refused
+    :raises ConfigError: the connection string is malformed, or names a file that is not usable
+    :raises DatabaseUnavailable: no answer, or the server does not accept connections now
+    :raises LoginRefused: the server refused the login
     """
     return Session(open_connection(settings, limit, warn=warn), settings)

@@ -1,4 +1,4 @@
-"""Where a setting comes from that has ended a session; imported when one has."""
+"""Find the source of a setting that closed a session. Imported only then."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SOURCES = {
 
 
 def setting_hint(name: str, query: Callable[[str], list[tuple[Any, ...]]]) -> str:
-    """Where the setting *name* comes from, and what to do; *query* is that of a new session."""
+    """The source of the setting *name*, and the next step; *query* runs on a new session."""
     [(value, is_off, source, role, database)] = query(_SETTING.format(name=quote_literal(name)))
     if is_off:
         return (
@@ -41,5 +41,5 @@ def setting_hint(name: str, query: Callable[[str], list[tuple[Any, ...]]]) -> st
 
 
 def setting_source(source: str, role: str, database: str) -> str:
-    """What *source*, as in ``pg_settings``, means for a session of *role* in *database*."""
+    """A readable form of *source* from ``pg_settings``, for a session of *role* in *database*."""
     return _SOURCES.get(source, source).format(role=role, database=database)

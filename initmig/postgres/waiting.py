@@ -1,4 +1,4 @@
-"""Until the database answers: what is worth waiting for, for how long, and said how often."""
+"""Wait for the database: which errors to retry, for how long, and how often to report."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 _WORTH_WAITING = (DatabaseUnavailable, EmptySecret, LoginRefused, MigrationsPending)
 
 _REFUSED_SECONDS = 10.0
-"""A server that is being set up refuses a role or database for a moment; longer is no accident."""
+"""A server that is being set up refuses a login only for a moment. After this, it is an error."""
 
 _SHORTEST_LIMIT_SECONDS = 5.0
-"""For an answer that takes no time: a timeout of 0 is for connecting."""
+"""For statements: a wait timeout of 0 applies only to connecting."""
 
 _ONE_TRY_SECONDS = 60.0
-"""For connecting where there is one try: each address has its connect timeout within that."""
+"""For a single attempt to connect. Each address has its connect timeout within this."""
 
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 3.0
@@ -38,12 +38,12 @@ _LONGEST_PAUSE_SECONDS = 3.0
 def with_session(
     connect: Callable[[float], Session], work: Callable[[Session], _T], outage: Outage
 ) -> _T:
-    """What *work* returns on a session, tried again for as long as waiting can help.
+    """Call *work* with a session, and retry while waiting can help. Return its result.
 
-    *connect* gets the seconds that it may take.
+    *connect* is called with its limit in seconds.
 
-    :raises DatabaseUnavailable: the timeout of *outage* is over; so EmptySecret, LoginRefused
-        and MigrationsPending
+    :raises DatabaseUnavailable: the timeout of *outage* is over
+    :raises EmptySecret: the same, as are LoginRefused and MigrationsPending
     """
 
     def attempt() -> _T:
@@ -56,8 +56,8 @@ def with_session(
         finally:
             session.close()
 
-    # Not by tenacity: hundreds of copies that find no slot free would all import it then, and that
-    # takes longer than a whole start with nothing to do.
+    # Without tenacity: otherwise hundreds of copies that find no free slot would import it, which
+    # takes longer than a complete run with nothing to do.
     while True:
         try:
             return attempt()
@@ -71,10 +71,10 @@ def with_session(
 
 
 class Outage:
-    """How long a run had no usable answer, and which reasons were told.
+    """Tracks how long the database was not usable, and which reasons were reported.
 
-    Only that time counts against *timeout* (seconds, 0 tries once), over all outages together:
-    a server that crashes at each attempt does not keep a run for ever.
+    *timeout* (in seconds; 0: a single attempt) limits that time over all outages together, so a
+    server that crashes at each attempt does not block a run forever.
     """
 
     def __init__(self, timeout: float, clock: Clock, emit: Emit) -> None:
@@ -86,22 +86,22 @@ class Outage:
         self._before = 0.0
         self._connected = False
         self._is_down = False
-        """Whether it was told that there is no connection: a standby answers at each attempt."""
+        """Whether a lost connection was reported. A standby answers every attempt."""
         self._reported: set[str] = set()
         self._pending = ""
         self._longest_pause = _FIRST_PAUSE_SECONDS / 2
 
     def connect_limit(self) -> float:
-        """Seconds that one attempt to connect may take, at all addresses together."""
+        """Seconds for one attempt to connect, for all addresses together."""
         left = self._timeout - self._waited()
         return left if left > 0 else _ONE_TRY_SECONDS
 
     def statement_limit(self) -> float:
-        """Seconds that one statement of initmig's own may take, tried as often as that allows."""
+        """Seconds for one statement that initmig sends for itself, including retries."""
         return max(self._timeout - self._waited(), _SHORTEST_LIMIT_SECONDS)
 
     def start_attempt(self) -> None:
-        """Note that an attempt begins."""
+        """Record that an attempt starts."""
         self._connected = False
         self._start_timer()
 
@@ -109,7 +109,7 @@ class Outage:
         self._since = self.clock.now() if self._since is None else self._since
 
     def record_connected(self) -> None:
-        """Note that there is a connection."""
+        """Record that the connection works."""
         self._before += self._elapsed()
         self._since = self._refused_since = None
         self._connected = True
@@ -119,7 +119,7 @@ class Outage:
             self._emit(Connected(self._before))
 
     def record_error(self, error: InitmigError) -> None:
-        """Note *error*; tell its reason if that is new and there is time left to wait."""
+        """Record *error*. Report its reason if it is new and there is time left to wait."""
         self._start_timer()
         if not isinstance(error, LoginRefused):
             self._refused_since = None
@@ -138,14 +138,14 @@ class Outage:
             self._emit(WaitingForDatabase(reason, self._limit_for(error)))
 
     def seconds_left(self) -> float:
-        """Seconds until the error that was met last is final."""
+        """Seconds until the latest error is final."""
         left = self._timeout - self._waited()
         if self._refused_since is not None:
             left = min(left, _REFUSED_SECONDS - (self.clock.now() - self._refused_since))
         return max(0.0, left)
 
     def pause(self) -> None:
-        """Let time pass before the next attempt: full jitter, and longer each time.
+        """Wait before the next attempt: full jitter, with a growing maximum.
 
         https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
         """
@@ -153,11 +153,14 @@ class Outage:
         self.clock.sleep(min(self.clock.jitter() * self._longest_pause, self.seconds_left()))
 
     def is_over(self) -> bool:
-        """Whether the error that was met last is final."""
+        """Whether the latest error is final."""
         return self.seconds_left() <= 0
 
     def give_up(self, error: InitmigError) -> NoReturn:
-        """:raises InitmigError: *error*, with how long was waited for the better of it."""
+        """Raise *error* with the time waited.
+
+        :raises InitmigError: always
+        """
         if type(error) is not DatabaseUnavailable:
             raise error
         raise DatabaseUnavailable(
