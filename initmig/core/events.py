@@ -237,7 +237,7 @@ class MigrationRolledBack(Record):
 
 
 class RollbackSkipped(Record):
-    """``rollback`` will skip parts of migration *id* that have no rollback, and remove its record."""
+    """``rollback`` skips the parts of migration *id* without a rollback, and removes its record."""
 
     id: str
     reason: str

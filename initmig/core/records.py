@@ -3,6 +3,9 @@
 Type checkers see NamedTuples. The real ones import typing, re and enum, and compile code for each
 class. Together that takes longer than the network exchange of a run with nothing to do
 (docs/explanation/benchmarks.md).
+
+They differ from NamedTuples in one way: records of two types are never equal, and a record never
+equals a plain tuple. Type checkers do not know about this difference.
 """
 
 from __future__ import annotations
