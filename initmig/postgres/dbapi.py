@@ -150,20 +150,20 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     """The process that lent the connection; 0 if it is not lent."""
     borrower = ""
     on_ignored: Callable[[str], None] | None = None
-    notices: Notices | None = None
+    notice_queue: Notices | None = None
 
     def wait(self, gen: PQGen[_T], *arguments: Any, **options: Any) -> _T:
         """Wait as psycopg does, and deliver notices that arrive."""
-        if self.notices is None:
+        if self.notice_queue is None:
             return super().wait(gen, *arguments, **options)
         try:
             returned: _T = super().wait(
-                _DeliveringNotices(gen, self.notices), *arguments, **options
+                _DeliveringNotices(gen, self.notice_queue), *arguments, **options
             )
         except psycopg.Error:
-            self.notices.finish()
+            self.notice_queue.finish()
             raise
-        self.notices.finish()
+        self.notice_queue.finish()
         return returned
 
     def reset_attributes(self) -> None:
@@ -308,7 +308,7 @@ class PsycopgConnection:
 
     def set_notice_handler(self, on_notice: OnNotice) -> None:
         """As in `connection.Connection`."""
-        notices = self.dbapi.notices = Notices(on_notice)
+        notices = self.dbapi.notice_queue = Notices(on_notice)
 
         @callback
         def receive(diagnostic: psycopg.errors.Diagnostic) -> None:
