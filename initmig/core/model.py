@@ -128,6 +128,8 @@ class Migration(Record):
     rollback_parts: Sequence[Place] = ()
     ignored: Sequence[Place] = ()
     """The places of directives that neither yoyo nor initmig reads."""
+    has_statements: bool = True
+    """Whether an SQL file contains a statement to apply; always true of Python."""
 
     @property
     def id(self) -> str:

@@ -519,7 +519,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             from initmig.engine.non_transactional import NonTransactionalRun
 
             NonTransactionalRun(self, migration, direction).run()
-        with self.transaction_must_stay_open(migration.id, Place(migration.path)):
+        with self.transaction_must_stay_open(migration.id, lambda: Place(migration.path)):
             with self.transaction_for(migration):
                 if migration.use_transactions:
                     self._run(migration, direction)
@@ -568,7 +568,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         """
         started = time.monotonic()
         with (
-            self.transaction_must_stay_open(migration.id, Place(migration.path)),
+            self.transaction_must_stay_open(migration.id, lambda: Place(migration.path)),
             self.transaction(),
         ):
             yield
@@ -640,11 +640,12 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
     @contextmanager
     def transaction_must_stay_open(
-        self, id: str, place: Place, *, which: str = "that initmig opened for it"
+        self, id: str, begins_at: Callable[[], Place], *, is_block: bool = False
     ) -> Iterator[None]:
         """Report an error if the migration *id* ends the transaction in the body.
 
-        *which* completes "the transaction ..." in the message.
+        The transaction is initmig's, or a block in the file. *begins_at* returns where it begins.
+        It is only called for an error.
 
         :raises MigrationFailed: the transaction has ended
         """
@@ -656,7 +657,9 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
                 raise
             self._batch.discard()
             self._roll_back_session()  # the migration may have started another transaction
-            place = error.problems[0].place or place
+            begin = begins_at()
+            which = f"that begins at {begin}" if is_block else "that initmig opened for it"
+            place = error.problems[0].place or begin
             raise transaction_ended_error(
                 id, self.session, place, which=which, seconds=time.monotonic() - started
             ) from error

@@ -12,7 +12,7 @@ from initmig.core.errors import Place
 from initmig.core.records import Record
 from initmig.postgres import ClientFailed, StatementFailed
 from initmig.sql.lines import Lines, characters, offset_of
-from initmig.sql.scanner import copy_data, octets, spans, split
+from initmig.sql.scanner import octets, spans, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,9 +53,9 @@ class Script(Record):
     """The COPY data, which is sent when the server asks for it; with offsets in the file."""
 
     @classmethod
-    def of(cls, path: str, file: bytes) -> Script:
-        """The script of a whole *file*."""
-        return cls(Lines(path, file), 0, len(file), copy_data(octets(file)))
+    def of(cls, path: str, file: bytes, data: Sequence[CopyData]) -> Script:
+        """The script of a whole *file*, with the COPY *data* in it."""
+        return cls(Lines(path, file), 0, len(file), data)
 
     @property
     def sql(self) -> bytes:

@@ -16,7 +16,7 @@ from initmig.engine.journal import Journal
 from initmig.engine.transactions import SAVEPOINT, cleaning_up, transaction_prepared_error
 from initmig.history import store
 from initmig.postgres import StatementFailed, quote_literal
-from initmig.sql.statements import EndsBlock, EndsItsBlocks, SetsSession, runs_alone
+from initmig.sql.statements import EndsBlock, EndsItsBlocks, SetsSession, cannot_run_in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -199,8 +199,7 @@ class NonTransactionalRun:
         """Report an error if a statement in a block ends the transaction before its COMMIT."""
         if not part.is_block:
             return nullcontext()
-        which = f"that begins at {part.place}"
-        return self._backend.transaction_must_stay_open(self._id, part.place, which=which)
+        return self._backend.transaction_must_stay_open(self._id, lambda: part.place, is_block=True)
 
     def _remove_leftovers(self, part: Part, before: str | None) -> None:
         for what in catalog.remove_leftovers(self._session, part.kind, before):
@@ -242,7 +241,7 @@ class NonTransactionalRun:
 
 def _runs_outside_transaction(part: Part) -> bool:
     """Whether *part* cannot run in initmig's transaction, or contains its end."""
-    return runs_alone(part.kind) or isinstance(part.kind, EndsBlock | EndsItsBlocks)
+    return cannot_run_in_transaction(part.kind) or isinstance(part.kind, EndsBlock | EndsItsBlocks)
 
 
 def _settings_of(parts: Sequence[Part]) -> Iterator[tuple[Part, str]]:

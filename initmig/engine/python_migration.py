@@ -35,7 +35,7 @@ from initmig.engine.transaction_blocks import group_blocks
 from initmig.engine.transactions import NO_TRANSACTION
 from initmig.migrations.files import digest
 from initmig.postgres import OPEN, StatementFailed
-from initmig.sql.scanner import forbidden_in_transaction, preparing_transactions, releasing_locks
+from initmig.sql.scanner import scan
 from initmig.sql.statements import EndsBlock, EndsItsBlocks, OpensBlock, read_statements
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from initmig.engine.backend import Backend
     from initmig.migrations.files import Contents
     from initmig.postgres import Session
-    from initmig.sql.scanner import Finding
     from initmig.sql.statements import Kind
 
 close_in_children(OPEN)
@@ -263,13 +262,10 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
                     )
         for step in self.description.steps:
             for sql in (step.apply, step.rollback):
-                for finding in (*releasing_locks(sql), *self._transaction_findings(sql)):
+                found = scan(sql, transactional=self.use_transactions)
+                for finding in (*found.lock_releases, *found.transaction_commands):
                     place = self._place_of_sql(sql, finding.offset + 1)
                     yield Problem(finding.id, finding.message, finding.hint, place)
-
-    def _transaction_findings(self, sql: str) -> list[Finding]:
-        find = forbidden_in_transaction if self.use_transactions else preparing_transactions
-        return find(sql)
 
     @contextmanager
     def _translate_errors(

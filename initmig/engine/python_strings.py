@@ -19,7 +19,7 @@ from initmig.sql.masking import (
     secret_values,
     without_values,
 )
-from initmig.sql.scanner import frame, octets, split
+from initmig.sql.scanner import octets, scan, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -114,7 +114,7 @@ class PythonStrings:
     def without_transaction(self, sql: str) -> str:
         """*sql*, a string of the source, with an enclosing BEGIN and COMMIT replaced by blanks."""
         kept = sql
-        for start, end in frame(sql):
+        for start, end in scan(sql, transactional=True).frame:
             kept = f"{kept[:start]}{' ' * (end - start)}{kept[end:]}"
         if kept != sql:
             self._originals[kept] = sql

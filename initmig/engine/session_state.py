@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from initmig.core.errors import PlanError, Problem
 from initmig.core.quoting import quote_identifier
 from initmig.sql.leftovers import SETTING, changes, left
-from initmig.sql.statements import runs_alone
+from initmig.sql.statements import cannot_run_in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -66,7 +66,7 @@ def _problems(
                 _NEXT_STEP if transactional else _NEXT_STEP_IN_PARTS,
                 part.place,
             )
-        if preamble and not transactional and runs_alone(group[0].kind):
+        if preamble and not transactional and cannot_run_in_transaction(group[0].kind):
             yield Problem(
                 _ID,
                 f"{id} contains a statement that cannot run in a transaction; behind a pooler,"

@@ -12,7 +12,7 @@ from initmig.engine.lazy_sequence import places_of
 from initmig.migrations.files import parse_sql
 from initmig.migrations.scaffold import is_template
 from initmig.sql.lines import Lines
-from initmig.sql.scanner import mentions, octets, spans
+from initmig.sql.scanner import mentions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from initmig.engine.backend import Backend
     from initmig.engine.non_transactional import Part
     from initmig.migrations.files import Contents
+    from initmig.sql.scanner import Scan
 
 
-def _shown_rollback(file: MigrationFile, data: bytes, kept: Sliceable) -> Sliceable:
+def _shown_rollback(file: MigrationFile, data: bytes, scan: Scan, kept: Sliceable) -> Sliceable:
     """The rollback to show for a step: *kept*, which holds *data*, or empty if not written yet."""
     if not file.rollback_path or is_template(data):
         return b""
-    has_statements = any(spans(octets(data)))
-    return kept if has_statements else f"-- {file.rollback_path} has nothing to undo".encode()
+    if scan.first is None:
+        return f"-- {file.rollback_path} has nothing to undo".encode()
+    return kept
 
 
 class SqlMigration(YoyoMigration):  # type: ignore[misc]
@@ -51,14 +53,18 @@ class SqlMigration(YoyoMigration):  # type: ignore[misc]
         apply: Sliceable = source.apply
         rollback: Sliceable = source.rollback
         if self.use_transactions:
-            self._scripts["apply"] = Script.of(file.path, source.apply)
-            self._scripts["rollback"] = Script.of(file.rollback_path, source.rollback)
+            self._scripts["apply"] = Script.of(file.path, source.apply, source.scan.copies)
+            self._scripts["rollback"] = Script.of(
+                file.rollback_path, source.rollback, source.rollback_scan.copies
+            )
         else:
             from initmig.engine.sql_parts import parts_of
 
-            self._parts["apply"], apply = parts_of(file.path, source.apply, emit)
-            self._parts["rollback"], rollback = parts_of(file.rollback_path, source.rollback, emit)
-        undoing = _shown_rollback(file, source.rollback, rollback)
+            self._parts["apply"], apply = parts_of(file.path, source.apply, source.scan, emit)
+            self._parts["rollback"], rollback = parts_of(
+                file.rollback_path, source.rollback, source.rollback_scan, emit
+            )
+        undoing = _shown_rollback(file, source.rollback, source.rollback_scan, rollback)
         shown = Step(apply, undoing, place_at=Lines(file.path, apply).numbers)
         self.description = Migration(
             file,
@@ -70,6 +76,7 @@ class SqlMigration(YoyoMigration):  # type: ignore[misc]
             places_of(self._parts["apply"]),
             places_of(self._parts["rollback"]),
             source.ignored,
+            source.scan.first is not None,
         )
 
     def run(self, backend: Backend, direction: Direction) -> None:

@@ -11,33 +11,35 @@ from initmig.engine.lazy_sequence import LazySequence
 from initmig.engine.non_transactional import Part
 from initmig.engine.transaction_blocks import group_blocks
 from initmig.sql.lines import Lines
-from initmig.sql.scanner import copy_data, octets, spans
+from initmig.sql.scanner import Spans, octets, spans
 from initmig.sql.statements import Found, read_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from initmig.core.events import Emit
-    from initmig.sql.scanner import CopyData
+    from initmig.sql.scanner import CopyData, Scan
     from initmig.sql.statements import Kind
 
 
-def parts_of(path: str, file: bytes, emit: Emit) -> tuple[Sequence[Part], ChunkedFile]:
+def parts_of(path: str, file: bytes, scan: Scan, emit: Emit) -> tuple[Sequence[Part], ChunkedFile]:
     """The parts of *file*, and its bytes in chunks. A transaction block is one part.
+
+    *scan* is that of the file.
 
     :raises ConfigError: as `group_blocks`
     """
-    statements, fell_back = read_kinds(file)
+    statements, fell_back = read_kinds(file, scan)
     if fell_back:
         emit(ParserFellBack(path, fell_back))
     pieces = ChunkedFile(file, ((start, end) for start, end, _ in statements))
     lines = Lines(path, pieces)
-    return group_blocks(_parts(lines, statements, copy_data(octets(file)))), pieces
+    return group_blocks(_parts(lines, statements, scan.copies)), pieces
 
 
 def statements_of(script: Script) -> Sequence[Part]:
     """The statements of *script*, each to be run in an open transaction."""
-    statements: Found[Kind] = Found((*span, None) for span in spans(octets(script.sql)))
+    statements: Found[Kind] = Found(Spans(spans(octets(script.sql))))
     return _parts(script.lines, statements, script.data)
 
 

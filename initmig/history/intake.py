@@ -152,7 +152,9 @@ def objections_to_undo(
     :raises ConfigError: an applied file, which it is compared with, cannot be read
     """
     rollbacks = [
-        each._replace(file=each.file._replace(path=each.file.rollback_path), data=each.rollback)
+        each._replace(
+            file=each.file._replace(path=each.file.rollback_path), sources=each.sources[1:]
+        )
         for each in chosen
         if each.file.rollback_path
     ]
@@ -161,17 +163,12 @@ def objections_to_undo(
 
 def warn(plan: Iterable[Migration], config: Config, emit: Emit) -> None:
     """Emit what is unusual about the files of a *plan*, and what lies unused beside them."""
-    from initmig.sql.scanner import octets, spans
-
     warn_of_ignored(config, emit)
     for migration in plan:
         for place in migration.ignored:
             emit(DirectiveIgnored(str(place), place.source.strip()))
         # a step in Python cannot be looked into, so it counts as work
-        works = any(
-            not migration.file.is_sql or any(spans(octets(step.data))) for step in migration.steps
-        )
-        if not works:
+        if not (migration.steps and migration.has_statements):
             emit(NoStatements(migration.id, migration.file.path))
 
 
@@ -278,19 +275,14 @@ def _tool_of_text(contents: Contents) -> str:
 
 
 def _place_of_marker(contents: Contents) -> Place | None:
-    from initmig.sql.source import place_at, without_mark
-
-    if not (marker := _marker_in(contents)):
-        return None
-    return place_at(contents.file.path, without_mark(contents.data), marker.offset)
+    marker = _marker_in(contents)
+    return contents.sources[0].place_at(marker.offset) if marker else None
 
 
 def _marker_in(contents: Contents) -> Marker | None:
     from initmig.migrations.foreign import marker_in
-    from initmig.sql.scanner import octets
-    from initmig.sql.source import without_mark
 
-    return marker_in(octets(without_mark(contents.data)))
+    return marker_in(contents.sources[0])
 
 
 def _unwritten(contents: Contents) -> Problem | None:

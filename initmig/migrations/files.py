@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from initmig.core.errors import Place
-    from initmig.sql.source import Header
+    from initmig.sql.scanner import Scan
+    from initmig.sql.source import Header, Source
 
 _SUFFIXES = (".sql", ".py")
 _ROLLBACK = ".rollback.sql"
@@ -41,6 +42,8 @@ class Contents(Record):
     data: bytes
     rollback: bytes
     """Empty where there is no rollback file."""
+    sources: tuple[Source, ...] = ()
+    """Those of an SQL file and its rollback; empty for Python."""
 
 
 class SqlFiles(Record):
@@ -51,8 +54,10 @@ class SqlFiles(Record):
     checksum: str
     rollback_checksum: str
     header: Header
-    ignored: tuple[Place, ...]
+    ignored: Sequence[Place]
     """Where directives stand that yoyo does not read, nor does initmig."""
+    scan: Scan
+    rollback_scan: Scan
 
 
 def list_files(sources: Sequence[str]) -> Listing:
@@ -257,7 +262,16 @@ def _unreadable(path: str, error: OSError) -> ConfigError:
 def read(file: MigrationFile) -> Contents:
     """*file* and its rollback as they are now; :raises ConfigError: one cannot be read."""
     rollback = read_bytes(file.rollback_path) if file.rollback_path else b""
-    return Contents(file, read_bytes(file.path), rollback)
+    data = read_bytes(file.path)
+    return Contents(file, data, rollback, _sources(file, data, rollback) if file.is_sql else ())
+
+
+def _sources(file: MigrationFile, data: bytes, rollback: bytes) -> tuple[Source, Source]:
+    from initmig.migrations.foreign import marks_in
+    from initmig.sql.source import Source
+
+    apply = Source(file.path, data, find_marks=marks_in)
+    return apply, Source(file.rollback_path, rollback, undoes=apply, find_marks=marks_in)
 
 
 def dependencies(file: MigrationFile) -> frozenset[str]:
@@ -265,9 +279,9 @@ def dependencies(file: MigrationFile) -> frozenset[str]:
     try:
         data = read_bytes(file.path)
         if file.is_sql:
-            from initmig.sql.source import Source
+            from initmig.sql.source import depends_of
 
-            return frozenset(Source(file.path, data).header().depends)
+            return depends_of(data)
         return _python_dependencies(data)
     except (ConfigError, SyntaxError, ValueError, TypeError, RecursionError):
         return frozenset()
@@ -314,16 +328,16 @@ def parse_sql(contents: Contents) -> SqlFiles:
 
     :raises ConfigError: with every problem of both
     """
-    from initmig.sql.source import Source
-
-    file, data, rollback_data = contents
-    apply = Source(file.path, data)
-    rollback = Source(file.rollback_path, rollback_data)
-    header = apply.header()
-    apply.check_transactions(transactional=header.transactional)
-    rollback.check_transactions(transactional=header.transactional)
+    apply, rollback = (source.content for source in contents.sources)
     if problems := (*apply.problems, *rollback.problems):
         raise ConfigError.of(problems)
     return SqlFiles(
-        apply.data, rollback.data, digest(data), digest(rollback_data), header, apply.ignored
+        apply.data,
+        rollback.data,
+        digest(contents.data),
+        digest(contents.rollback),
+        apply.header,
+        apply.ignored,
+        apply.scan,
+        rollback.scan,
     )

@@ -10,10 +10,11 @@ import re
 from functools import cache
 
 from initmig.core.records import TYPE_CHECKING, Record
-from initmig.sql.scanner import line_comments
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+
+    from initmig.sql.source import Source
 
 _BY_NAME = {
     "golang-migrate or sqlx": r"\.(up|down)\.sql$",
@@ -115,14 +116,16 @@ def tool_of_table(name: str, columns: Collection[str]) -> str:
     return next((tool for column, tool in tools.items() if not column or column in columns), "")
 
 
-def marker_in(text: str) -> Marker | None:
-    """The first mark of another tool in the SQL *text*, outside of strings and data."""
-    found = {match.start("mark"): match for match in _markers().finditer(text)}
-    if not found:
-        return None
-    for offset in line_comments(text):
-        if offset in found:
-            return Marker(_tool_of(found[offset]["mark"].lower(), _BY_MARKER), offset)
+def marks_in(text: str) -> Mapping[int, str]:
+    """The marks of other tools in *text*, by their offsets, wherever they are."""
+    return {match.start("mark"): match["mark"] for match in _markers().finditer(text)}
+
+
+def marker_in(source: Source) -> Marker | None:
+    """The first mark of another tool in the SQL of *source*, outside of strings and data."""
+    if found := source.mark:
+        offset, mark = found
+        return Marker(_tool_of(mark.lower(), _BY_MARKER), offset)
     return None
 
 

@@ -1,1 +1,1 @@
-"""What SQL says, read from its text alone: no server is asked."""
+"""Reads SQL without a server."""

@@ -1,4 +1,4 @@
-"""What is safer than a statement that blocks others for long."""
+"""Safer forms of statements that block other sessions for a long time."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _VOLATILE = {
 def advice_on(
     tree: Node, *, breaking: bool, is_checked: Callable[[Node, str], bool]
 ) -> Iterator[str]:
-    """What the statement costs that the parser reads as *tree*, and what costs less.
+    """The cost of the statement with this *tree*, and a cheaper form.
 
-    Its migration may be marked as *breaking*. *is_checked* tells of a RangeVar and a column whether
-    a valid CHECK keeps NULL out before the statement.
+    *breaking* is the directive of its migration. *is_checked* takes a RangeVar and a column, and
+    returns whether a valid CHECK excludes NULL before the statement.
     """
     return (each for each in _advice_on(tree, is_checked) if not (breaking and each == _BREAKS))
 
@@ -126,7 +126,7 @@ def _calls(node: Node) -> set[str]:
 
 
 def _constraints(node: Node) -> Iterator[Node]:
-    """Every constraint below *node*, be it a table's or a column's."""
+    """Every constraint in *node*, of a table or of a column."""
     return (each for name, each in nodes(node) if name == "Constraint")
 
 

@@ -1,4 +1,4 @@
-"""Which statements take parameters from outside, and which need the values written into them."""
+"""Which statements take parameters from the client, and which need the values in their text."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ _PLANNED = {
     "SelectStmt",
     "UpdateStmt",
 }
-"""The server knows parameters in these. https://www.postgresql.org/docs/current/protocol-flow.html"""
+"""The server accepts parameters in these. https://www.postgresql.org/docs/current/protocol-flow.html"""
 
 _WITH_THEIR_OWN = {"CreateFunctionStmt", "PrepareStmt"}
-"""In these, ``$1`` is a parameter of what is created."""
+"""In these, ``$1`` is a parameter of the object that is created."""
 
 _PARAMETER = r"\$(\d{1,5})"
 
 _LONGEST = 1 << 16
-"""What is longer is not parsed: so much memory is worth no second look."""
+"""Bytes of the longest text that is parsed, because parsing takes a multiple of its memory."""
 
 
 class _Read(Record):
-    """What the parser says about the parameters of a text."""
+    """The result of parsing a text for its parameters."""
 
     takes: bool = True
     in_strings: frozenset[int] = frozenset()
-    """The numbers that stand in strings and nowhere else."""
+    """The numbers that are only in strings."""
 
 
 def takes_parameters(sql: bytes) -> bool:
     """Whether *sql* can be sent with values for its ``$1`` and so on.
 
-    False only if every server would refuse it, or if the parser does not read it.
+    False only if every server would refuse that, or if the parser cannot read *sql*.
     """
     return _read(sql).takes
 
 
 def has_parameter_in_string(sql: bytes, count: int) -> bool:
-    """Whether one of the *count* parameters of *sql* stands in a string and nowhere else.
+    """Whether one of the *count* parameters of *sql* is only in a string.
 
-    The server takes it for text, and does not miss it.
+    The server takes it for text, and reports no missing parameter.
     """
     return any(number <= count for number in _read(sql).in_strings)
 
@@ -87,7 +87,7 @@ def _named(tree: Node, name: str) -> Iterator[Node]:
 
 
 def _has_type_in_front(cast: Node) -> bool:
-    """Whether *cast* is written ``interval $1``, which libpg_query reads and no server does."""
+    """Whether *cast* is written ``interval $1``, which libpg_query accepts but no server does."""
     match cast:
         case {"arg": {"ParamRef": {"location": value}}, "typeName": {"location": type}}:
             return bool(type < value)
@@ -95,9 +95,9 @@ def _has_type_in_front(cast: Node) -> bool:
 
 
 def has_values(sql: bytes, values: Collection[str]) -> bool:
-    """Whether *sql* is SQL in which each of *values* is a string by itself.
+    """Whether *sql* is valid and each of *values* is a whole string in it.
 
-    One that is in a comment, in a name, or in a longer string is none by itself.
+    A value in a comment, in a name, or in a longer string does not count.
     """
     parsed = trees(sql)
     if parsed is None:

@@ -1,6 +1,6 @@
-"""What statements leave in their session, as PostgreSQL's parser has it.
+"""The changes that statements leave in their session, such as settings and temporary tables.
 
-What a function, a procedure or a DO block does is not to be read here.
+PostgreSQL's parser reads them. It cannot see the effects of functions, procedures and DO blocks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SETTING = "setting"
 
 _OF_THE_TRANSACTION = {
     *("transaction", "transaction snapshot", "transaction_isolation", "transaction_read_only"),
-    *("transaction_deferrable", "seed"),  # the last one cannot be reset
+    *("transaction_deferrable", "seed"),  # "seed" cannot be reset
 }
 
 
@@ -35,18 +35,18 @@ _WORDS = {"": "a setting", "all": "all settings"}
 
 
 class Leaves(Record):
-    """Something stays in the session."""
+    """Something that stays in the session."""
 
     kind: str
     key: str
-    """What tells it from others of its kind; of a setting its name, empty where that is unknown."""
+    """Identifies it among its kind. For a setting this is its name, or empty if unknown."""
     words: str
-    """What it is, for a message."""
+    """A description for a message."""
     until_commit: bool = False
 
 
 class Removes(Record):
-    """Something of the *kind* is gone: what has this *key*, or without one all of the kind."""
+    """The thing of this *kind* and *key* ends; without a key, all of the kind."""
 
     kind: str
     key: str = ""
@@ -56,15 +56,15 @@ Change = Leaves | Removes
 
 
 def changes(data: bytes) -> Iterator[Change]:
-    """What the statements of *data* leave in the session, and remove from it, in order."""
+    """The changes that the statements of *data* make to the session, in order."""
     for _, _, found in read_each(data, lambda tree: tuple(_changes(tree)) or None)[0]:
         yield from found or ()
 
 
 def left(changes: Iterable[tuple[_T, Change]], *, commits: bool) -> Sequence[tuple[_T, Leaves]]:
-    """What is left in the end, each with what came with it in *changes*.
+    """The leftovers after all *changes*, each with its companion in *changes*.
 
-    Where the transaction *commits* then, that removes what lasts until then.
+    *commits* is whether a COMMIT follows, which removes leftovers that last until then.
     """
     kept: dict[int, tuple[_T, Leaves]] = {}
     alike: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -140,7 +140,7 @@ def _discard(node: Node) -> Iterator[Change]:
 
 
 def _strings(node: object) -> list[str]:
-    """The parts of a name, in order, in whatever the parser has put them."""
+    """The parts of a name, in order, from any node that can hold them."""
     match node:
         case {"String": {"sval": text}}:
             return [text]

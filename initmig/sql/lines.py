@@ -21,48 +21,49 @@ if TYPE_CHECKING:
 _LINE_END = r"\r\n?|\n"
 
 _PIECE = 1 << 16
-"""So much of a text is copied at a time."""
+"""Bytes copied at a time."""
 
 _BLOCK = 1 << 12
-"""In so many bytes the lines are counted again for each place in them."""
+"""Bytes between two places where the lines are counted in advance."""
 
 _NEAR = 1 << 8
-"""So many bytes are enough to see most lines' ends."""
+"""Bytes that contain the end of most lines."""
 
 _CONTINUATIONS = bytes(range(0x80, 0xC0))
-"""What in UTF-8 is not the first byte of a character."""
+"""All bytes in UTF-8 except the first byte of a character."""
 
 
 def characters(data: bytes, start: int, end: int) -> int:
-    """How many characters *data* has from *start* to *end*."""
+    """The number of characters in *data* from *start* to *end*."""
     return sum(len(_text(piece)) for _, piece in in_characters(data, start, end))
 
 
 class Lines:
     r"""The places of characters in the *data* of a file; ``\n``, ``\r\n`` or ``\r`` ends a line.
 
-    Each place takes the same time, wherever it is: what stands before it is counted only once.
+    Each place takes the same time, because the lines before it are counted only once. A place with
+    the text of its line costs more: the secrets in the line are masked, which needs the statements.
     """
 
     def __init__(self, path: str, data: Sliceable) -> None:
         self.path = path
         self.data = data
-        # At the beginning of each block: the lines up to there, the start of the one that it is in,
-        # and how many characters of that stand before it.
+        # For the beginning of each block: the number of its line, the start of its line, and the
+        # number of characters in the line before the block.
         self._numbers, self._starts, self._before = (
             array("Q", [1]),
             array("Q", [0]),
             array("Q", [0]),
         )
         self._ends = array("Q")
-        """Of its statements."""
+        """Where each of its statements ends."""
         self._of_line, self._found = (0, 0), list[tuple[int, int]]()
 
     def place(self, offset: int, within: tuple[int, int] | None = None) -> Place:
         """The place of the character at the byte *offset*, with the text of its line.
 
-        *within* is where its statement begins and ends, if that is not to be found out, which takes
-        memory of the size of the file. Of the line, no other statement is shown then.
+        *within* is the start and end of its statement, if they are known. Finding them takes memory
+        of the size of the file. With *within*, other statements in the line are masked.
         """
         offset = self._outside_of_line_end(offset)
         place, start = self._place_and_start(offset)
@@ -76,7 +77,7 @@ class Lines:
     def _shown(
         self, start: int, end: int, offset: int, within: tuple[int, int] | None
     ) -> tuple[str, int]:
-        """What a reader may see from *start* to *end*, and where in that *offset* is."""
+        """The text from *start* to *end* without its secrets, and where *offset* is in it."""
         shown, caret, after = "", -1, start
         for first, last in (*self._secrets_of(start, end, within), (end, end)):
             if caret < 0 and offset <= first:
@@ -91,7 +92,7 @@ class Lines:
     def _secrets_of(
         self, start: int, end: int, within: tuple[int, int] | None
     ) -> list[tuple[int, int]]:
-        """The secrets from *start* to *end*; those of the last line asked for are kept."""
+        """The secrets from *start* to *end*; those of the last line are cached."""
         if self._of_line != (start, end):
             found = self._secrets(start, end)
             if within:
@@ -105,7 +106,7 @@ class Lines:
         return self._found
 
     def _secrets(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """The secrets of the statements that are there, wherever they are in them."""
+        """The secrets of all statements that overlap with *start* to *end*."""
         if not self._ends:
             self._ends = array("Q", (after for _, _, after in extents(octets(self.data[:]))))
         number = bisect_right(self._ends, start)
@@ -120,17 +121,20 @@ class Lines:
             yield start + first, start + last
 
     def _outside(self, start: int, end: int, within: tuple[int, int]) -> Iterator[tuple[int, int]]:
-        """What is not *within* from *start* to *end*, but for blanks and a semicolon."""
+        """The text outside of *within* from *start* to *end*, except blanks and a semicolon."""
         for first, last in ((start, min(within[0], end)), (max(within[1], start), end)):
             if self.data[first:last].strip(b"; \t\r\n"):
                 yield first, last
 
     def masked(self, problem: Problem, start: int = 0, end: int | None = None) -> Problem:
-        """*problem*, which the server has with a part of the SQL, without the secrets in that."""
+        """*problem*, a server error in a part of the SQL, without the secrets of that part.
+
+        The part is tokenized for this, so only after an error.
+        """
         return masked_problem(problem, secret_values(octets(self.data[start:end])))
 
     def numbers(self, offset: int) -> Place:
-        """The same without the text of the line, of which a very long one makes much."""
+        """The same without the text of the line, which can be very long."""
         return self._place_and_start(self._outside_of_line_end(offset))[0]
 
     def _outside_of_line_end(self, offset: int) -> int:
@@ -146,7 +150,7 @@ class Lines:
         return place, block * _BLOCK + start if start else self._starts[block]
 
     def _line_end(self, offset: int) -> int:
-        """Where the line of *offset* ends; somewhere in it where it is very long."""
+        """Where the line of *offset* ends, or a place in it if the line is very long."""
         rest = b""
         for size in (_NEAR, _PIECE + 1):
             rest = self.data[offset : offset + size]
@@ -155,7 +159,7 @@ class Lines:
         return offset + len(rest)
 
     def _block_of(self, offset: int) -> int:
-        """The number of the block in which *offset* is; all before it are counted then."""
+        """The number of the block that contains *offset*; counts all blocks before it."""
         while len(self._numbers) <= offset // _BLOCK:
             self._count_block(len(self._numbers) - 1)
         return offset // _BLOCK
@@ -171,7 +175,7 @@ class Lines:
         self._before.append(_count(block[start:]) + (0 if start else self._before[number]))
 
     def _edge(self, offset: int) -> int:
-        """Where the character begins that the byte at *offset* is of."""
+        """The first byte of the character that the byte at *offset* is part of."""
         first = max(0, offset - 3)
         return first + _edge(self.data[first : offset + 1], offset - first)
 
@@ -181,17 +185,17 @@ def _line_ends(data: bytes) -> int:
 
 
 def _last_start(data: bytes) -> int:
-    """Where the last line of *data* begins; 0 where it has no other."""
+    """Where the last line of *data* begins; 0 if it is the only one."""
     return max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
 
 
 def _count(data: bytes) -> int:
-    """How many characters begin in *data*, which is UTF-8."""
+    """The number of characters that begin in *data*, which is UTF-8."""
     return len(data.translate(None, _CONTINUATIONS))
 
 
 def _edge(data: bytes, offset: int) -> int:
-    """Where the character begins that the byte at *offset* is of, which has at most four."""
+    """The first byte of the character at *offset*. A character has at most four bytes."""
     for at in range(offset, offset - 3, -1):
         if at >= len(data) or data[at] & 0xC0 != 0x80:
             return at
@@ -203,7 +207,7 @@ def _text(data: bytes) -> str:
 
 
 def in_characters(data: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """Pieces of *data* from *start* to *end*, none of which splits a character, with offsets."""
+    """Pieces of *data* from *start* to *end*, with offsets. No piece splits a character."""
     while start < end:
         stop = min(_edge(data, start + _PIECE), end)
         yield start, data[start:stop]
@@ -211,7 +215,7 @@ def in_characters(data: bytes, start: int, end: int) -> Iterator[tuple[int, byte
 
 
 def offset_of(data: bytes, start: int, characters: int) -> int:
-    """The offset of the character that stands so many *characters* behind the one at *start*."""
+    """The byte offset of the character that is *characters* after the one at *start*."""
     for at, piece in in_characters(data, start, len(data)):
         text = _text(piece)
         if characters < len(text):

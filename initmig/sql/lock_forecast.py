@@ -1,4 +1,4 @@
-"""What each statement of a plan will lock, what of it nobody can tell, and what is safer."""
+"""The locks that each statement of a plan will take, the code it cannot see, and safer forms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from initmig.core.records import Record
 from initmig.sql.advice import advice_on
 from initmig.sql.locks import strongest
-from initmig.sql.opaque import unseen_in
+from initmig.sql.opaque import opaque_in
 from initmig.sql.relations import Relations
 from initmig.sql.statements import parsed
 from initmig.sql.table_locks import locks_of
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from initmig.sql.relations import Inventory
     from initmig.sql.statements import Node
 
-# What a statement takes on a table that it only reads.
+# The modes of a statement that only reads a table.
 _READING = ("ACCESS SHARE", "ROW SHARE")
 
 
 class Lock(Record):
-    """A table, or a view, that is there before the plan runs, and the mode in which it is locked.
+    """A table or view that exists before the plan runs, and the mode of the lock on it.
 
-    Who locks an index holds up every query of its table: it counts as a lock of the table.
+    A lock on an index counts as one on its table, because it blocks every query of the table.
     """
 
     table: str
@@ -36,18 +36,18 @@ class Lock(Record):
 
 
 class Forecast(Record):
-    """What one statement will do to tables that are there before the migrations run."""
+    """The effect of one statement on the tables that exist before the migrations run."""
 
     place: Place
     locks: tuple[Lock, ...]
     advice: tuple[str, ...]
-    """Where a safer form exists: what the statement costs, and that form."""
+    """The cost of the statement and a safer form, if there is one."""
     not_analysed: tuple[str, ...] = ()
-    """What the statement runs that may take further locks."""
+    """Code that the statement runs and that may take further locks."""
 
 
 class Finding(Record):
-    """What another tool says of the statement at a place of the file *path*, both from 1."""
+    """Another tool's message on a statement in the file *path*. Line and column count from 1."""
 
     path: str
     line: int
@@ -58,9 +58,9 @@ class Finding(Record):
 def forecast_of(
     migrations: Iterable[Migration], inventory: Inventory, findings: Sequence[Finding] = ()
 ) -> dict[str, tuple[Forecast, ...]]:
-    """By id, what each statement of the *migrations* will do, in the order of the plan.
+    """By id, the forecast for each statement of the *migrations*, in the order of the plan.
 
-    The *inventory* is that of the database before them. To the advice come the *findings*.
+    The *inventory* describes the database before them. The *findings* are added to the advice.
     """
     relations = Relations(inventory)
     by_path: dict[str, list[Finding]] = {}
@@ -77,14 +77,14 @@ def forecast_of(
 def _with_findings(
     forecasts: tuple[Forecast, ...], findings: Iterable[Finding]
 ) -> tuple[Forecast, ...]:
-    """*forecasts* with the *findings*, each at the last statement that begins before it."""
+    """*forecasts* with each of the *findings* at the last statement that begins before it."""
     begins = [(each.place.line, each.place.column) for each in forecasts]
-    said: dict[int, list[str]] = {}
+    words: dict[int, list[str]] = {}
     for finding in findings:
         number = bisect_right(begins, (finding.line, finding.column)) - 1
-        said.setdefault(max(0, number), []).append(finding.words)
+        words.setdefault(max(0, number), []).append(finding.words)
     return tuple(
-        each._replace(advice=(*each.advice, *said[number])) if number in said else each
+        each._replace(advice=(*each.advice, *words[number])) if number in words else each
         for number, each in enumerate(forecasts)
     )
 
@@ -107,11 +107,11 @@ def _of_step(step: Step, relations: Relations, *, breaking: bool) -> Iterator[Fo
             yield Forecast(place, (), (), (unread,))
             continue
         locks = tuple(_locks(each.tree, relations))
-        unseen = tuple(dict.fromkeys(unseen_in(each.tree, relations)))
+        opaque = tuple(dict.fromkeys(opaque_in(each.tree, relations)))
         advice = advice_on(each.tree, breaking=breaking, is_checked=relations.is_checked)
-        said = tuple(advice) if locks else ()
+        given = tuple(advice) if locks else ()
         relations.follow(each.tree)
-        yield Forecast(place, locks, said, unseen)
+        yield Forecast(place, locks, given, opaque)
 
 
 def _locks(tree: Node, relations: Relations) -> Iterator[Lock]:

@@ -37,7 +37,7 @@ _CONFLICTS = {
     },
 }
 LOCK_MODES = tuple(_CONFLICTS)
-"""From the weakest on, in the words of SQL."""
+"""From weakest to strongest, as in SQL."""
 
 READS_AND_WRITES, WRITES, DDL_ALONE = "reads and writes", "writes", "DDL alone"
 
@@ -45,7 +45,7 @@ _READING, _WRITING = "ACCESS SHARE", "ROW EXCLUSIVE"
 
 
 def blocked_by(mode: str) -> str:
-    """What of others waits while a table is locked in *mode*; empty for no mode."""
+    """The commands of other sessions that wait while a table is locked in *mode*, if any."""
     if not mode:
         return ""
     conflicts = _CONFLICTS[mode]
@@ -55,10 +55,10 @@ def blocked_by(mode: str) -> str:
 
 
 def in_words(blocked: str) -> str:
-    """What `blocked_by` returned, for people."""
+    """The result of `blocked_by` as words in a message."""
     return "DDL only" if blocked == DDL_ALONE else blocked
 
 
 def strongest(modes: Iterable[str]) -> str:
-    """The strongest of *modes*; empty if there is none."""
+    """The strongest of *modes*; empty without modes."""
     return max(modes, key=("", *LOCK_MODES).index, default="")

@@ -1,7 +1,10 @@
-"""Secrets made unreadable: in SQL by its tokens, in any other text by what it looks like.
+"""Masks secrets: in SQL by its tokens, in any other text by their shape.
 
-docs/reference/secrets.md lists what is masked and what is not. Nothing is imported from here before
-a text looks as if it had a secret, because this needs re.
+docs/reference/secrets.md lists which secrets are masked, and which are not. Import this module
+only if a text may contain a secret, because it needs re.
+
+Masking tokenizes a statement again. It happens only when a statement is shown: in an error, or in
+the output of `plan` and `rehearse`.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ MASK = "***"
 Span = tuple[int, int]
 """Start and end of a secret in a text."""
 
-# --- what a secret looks like ---
+# --- names and shapes of secrets ---
 
 _KEYS = "access|account|aes|api|auth|client|crypt|decryption|encryption|hmac|license|master|private"
 _KEYS = f"{_KEYS}|secret|server|service|session|shared|sign|signing|ssh|stripe|webhook"
@@ -34,7 +37,7 @@ _SECRET_NAME = rf"""(?xi)
   | (?<![^\W_]) (?: secrets? | tokens? | credentials? | pwd | pw | pass(?![^\W]) | jwt
                   | (?:{_KEYS})[_-]?keys? ) (?![^\W_])
 """
-"""What the name of a secret has in it, with `_` between its words."""
+"""A part of a secret's name, with `_` between its words."""
 
 _HUMPS = r"(?<=[a-z0-9])(?=[A-Z])"
 
@@ -44,9 +47,10 @@ _SIGNS = (
     *("pg_read_", "lo_import", "bearer", "basic", "akia", "asia", "ghp_", "gho_", "ghs_", "ghu_"),
     *("ghr_", "xox", "eyj", "$2", "sk_", "rk_", "program", "mapping", "subscription", "system"),
 )
-"""One of them is in each statement that has a secret, unless it begins as one that is masked whole.
+"""Each statement with a secret contains one of them, unless it begins as in `_MASKED_WHOLE`.
 
-To look for them takes a tenth of the time that its tokens take."""
+Searching for them takes a tenth of the time of reading the tokens.
+"""
 
 _SIGNS_IN_BODY = (*_SIGNS, "role", "user", "group", "server", "foreign", "label")
 
@@ -70,7 +74,7 @@ _MASKED_CALLS = r"""(?xi)
     dblink\w* | pgp_\w+ | crypt | gen_salt | hmac | digest | (?:en|de)crypt(?:_iv)? | crypto_\w+
   | pg_read_\w+ | lo_import | sign | verify
 """
-"""The functions of which all literals are masked that they are called with."""
+"""Functions whose literal arguments are all masked."""
 
 _DEFINITIONS = (
     *(
@@ -95,7 +99,7 @@ _DEFINITIONS = (
     ),
     *("TYPE", "UNIQUE"),
 )
-"""What CREATE and ALTER define: there a column called password is no sign of a secret."""
+"""Objects of CREATE and ALTER. There, a column called password does not indicate a secret."""
 
 _BEFORE_KIND = ("OR", "REPLACE", "TEMP", "TEMPORARY", "UNLOGGED", "GLOBAL", "LOCAL", "CONSTRAINT")
 _PREFIXES = ("e", "n", "b", "x")
@@ -118,7 +122,7 @@ _SQL = (
     r"(?ia)\s*+(?:ALTER|COPY|CREATE|DELETE|DO|EXECUTE|IMPORT|INSERT|MERGE|SECURITY|SELECT|SET|UPDATE"
     r"|WITH)(?![\w$])"
 )
-"""What dynamic SQL begins with."""
+"""The beginning of dynamic SQL."""
 
 # --- any text ---
 
@@ -152,7 +156,7 @@ def _masked(match: re.Match[str]) -> str:
 
 
 def _masked_url(rest: str) -> str:
-    """Mask the passwords in what follows ``://``: before ``@``, and in a parameter."""
+    """Mask the passwords in the text after ``://``: before ``@``, and in a parameter."""
     key = re.search(_SECRET, rest)
     after_key = key.end() if key else len(rest)
     after_colon = rest.find(":") + 1 or len(rest)
@@ -167,9 +171,9 @@ def _masked_url(rest: str) -> str:
 
 
 def _pairs(text: str, *, bare: bool) -> Iterator[Span]:
-    """The values of `"api_key": "..."`, `secret => '...'`, and if they may be *bare*, `token=...`.
+    """The values of `"api_key": "..."`, `secret => '...'`, and if *bare*, `token=...`.
 
-    In SQL that stands for a column, and the reader has to see it.
+    In SQL, `token=...` is usually a column, and the reader needs to see it.
     """
     after = 0
     for pair in _compiled(_PAIR).finditer(text):
@@ -199,7 +203,7 @@ def _has_secret(content: str) -> bool:
 
 
 def _announces_secret(content: str) -> bool:
-    """Whether a literal is the name of a secret, or ends with one: the secret is another one."""
+    """Whether a literal ends with the name of a secret, so that another literal is the secret."""
     found = _compiled(_OPEN_PAIR).search(content)
     if found is None or not is_secret_name(found[1]):
         return False
@@ -210,17 +214,17 @@ def _announces_secret(content: str) -> bool:
 
 
 def mask_sql(sql: str) -> str:
-    """*sql*, one statement or several, readable but for its secrets; it may be cut at its end."""
+    """*sql*, one or more statements, with its secrets masked. Its end can be cut off."""
     return _blotted(sql, [*secrets_in(sql), *_spelled(sql)])
 
 
 def hidden_in(sql: str) -> list[Span]:
-    """What an error does not show of *sql*: its secrets, and bodies that have to do with them."""
+    """The parts of *sql* that an error hides: secrets, and function bodies that handle secrets."""
     return _merged([*secrets_in(sql, bodies=True), *_spelled(sql)])
 
 
 def _spelled(sql: str) -> Iterator[Span]:
-    """What follows the word PASSWORD, and passwords of URLs, also where a quote is one too many."""
+    """The text after PASSWORD, and passwords of URLs, even if a quote is unbalanced."""
     if mentions(sql, _PASSWORDS):
         for found in _compiled(_QUOTED).finditer(sql):
             if found[3]:
@@ -231,9 +235,9 @@ def _spelled(sql: str) -> Iterator[Span]:
 
 
 def secrets_in(sql: str, *, bodies: bool = False) -> list[Span]:
-    """The secrets of *sql*; with *bodies*, the body of a function or DO block that has one.
+    """The secrets of *sql*; with *bodies*, also a whole function or DO body that has one.
 
-    The places are those of characters, whether *sql* is text or `octets`.
+    The offsets count characters, for both text and `octets`.
     """
     spans: list[Span] = []
     before = 0
@@ -252,7 +256,7 @@ def secrets_in(sql: str, *, bodies: bool = False) -> list[Span]:
 
 
 def _copied(sql: str, start: int, end: int) -> Iterator[Span]:
-    """The lines of COPY data behind a statement that ends at *start*, if it has any."""
+    """The COPY data after a statement that ends at *start*, if any."""
     first = sql.find("\n", start, end) + 1
     if first:
         yield first, end - 3 if sql.endswith("\n\\.", first, end) else end
@@ -277,25 +281,25 @@ def _in_comments(sql: str, start: int, end: int) -> Iterator[Span]:
 
 
 def _in_command(sql: str, start: int, end: int) -> Iterator[Span]:
-    """What follows the name of a command of psql."""
+    """The arguments of a psql command."""
     _, blank, rest = sql[start:end].partition(" ")
     if blank and any(map(is_secret_name, rest.split())):
         yield end - len(rest), end
 
 
 class _Statement(Record):
-    """A statement, as far as it is decided by more than one token."""
+    """The properties of a statement that need more than one of its tokens."""
 
     sql: str
     tokens: Sequence[Token]
     words: Sequence[str]
     """Its words in upper case, and for each other token its kind, in lower case."""
     first: Sequence[str]
-    """Its first words, without those that stand before what it is about."""
+    """Its first words, without the optional ones between CREATE and the kind of object."""
 
     @classmethod
     def of(cls, sql: str, start: int, end: int) -> _Statement:
-        """What stands in *sql* from *start* to *end*."""
+        """The text of *sql* from *start* to *end*."""
         found = list(tokens(sql, start, end))
         words = [
             sql[each.start : each.end].upper() if each.kind == "word" else each.kind
@@ -337,11 +341,11 @@ def _in_statement(sql: str, start: int, end: int, *, bodies: bool) -> tuple[list
 
 
 _HUGE = 1 << 20
-"""In characters: the tokens of a longer statement, as of a million rows, would fill the memory."""
+"""In characters. The tokens of a longer statement, with a million rows, would fill the memory."""
 
 
 def _in_huge(sql: str, start: int, end: int) -> tuple[list[Span], bool]:
-    """As `_in_statement`: all from its first literal on, or what looks like a secret by itself."""
+    """As `_in_statement`: everything after its first literal, or values with a secret's shape."""
     beginning = _Statement.of(sql, start, start + _PIECE)
     literals = _literals(beginning)
     body = _body(beginning)
@@ -378,7 +382,7 @@ def _is_masked_whole(statement: _Statement) -> bool:
 
 
 def _is_named_secret(statement: _Statement, body: Sequence[int]) -> bool:
-    """Whether a column, a table, a function or a setting of it is called like a secret."""
+    """Whether the name of a column, table, function or setting in it is that of a secret."""
     first = statement.first
     is_definition = first[:1] in (["CREATE"], ["ALTER"]) and {*first[1:2]} & {*_DEFINITIONS}
     if first[:1] == ["COMMENT"] or (is_definition and "SELECT" not in statement.words):
@@ -395,7 +399,7 @@ def _is_named_secret(statement: _Statement, body: Sequence[int]) -> bool:
 
 
 def _called(statement: _Statement) -> set[int]:
-    """The literals that a function is called with which gets secrets."""
+    """The literals in calls of functions that take secrets."""
     found: set[int] = set()
     depths: list[bool] = []
     before = ""
@@ -414,7 +418,7 @@ def _called(statement: _Statement) -> set[int]:
 
 
 def _settings(statement: _Statement) -> Iterator[Span]:
-    """What a setting is SET to that is called like a secret, in quotes or not."""
+    """The value in SET for a setting with the name of a secret, quoted or not."""
     if statement.first[:1] in (["INSERT"], ["UPDATE"], ["MERGE"], ["WITH"]):
         return
     significant = [each for each in statement.tokens if each.kind != "comment"]
@@ -432,7 +436,7 @@ def _settings(statement: _Statement) -> Iterator[Span]:
 
 
 def _unquoted(statement: _Statement) -> Iterator[Span]:
-    """What follows PASSWORD where the quotes were forgotten, or are double ones."""
+    """The value after PASSWORD without quotes, or in double quotes."""
     if not _is_masked_whole(statement):
         return
     significant = [each for each in statement.tokens if each.kind != "comment"]
@@ -456,7 +460,7 @@ def _comments_of(statement: _Statement, *, every: bool) -> Iterator[Span]:
 
 
 def _inside(sql: str, comment: Token) -> Span:
-    """What stands between the marks of a *comment*, and their blanks."""
+    """The text of a *comment* without its marks and the blanks next to them."""
     start, end = comment.start + 2, comment.end
     if sql.startswith("/*", comment.start) and sql.endswith("*/", start, end):
         end -= 2
@@ -465,7 +469,7 @@ def _inside(sql: str, comment: Token) -> Span:
 
 
 def _body(statement: _Statement) -> list[int]:
-    """The literals of it that are the body of a DO block or a function."""
+    """The literals that are the body of a DO block or a function."""
     words, first = statement.words, statement.first
     if first[:1] == ["DO"]:
         return [each for each in _literals(statement) if words[each - 1] != "LANGUAGE"]
@@ -476,7 +480,7 @@ def _body(statement: _Statement) -> list[int]:
 
 
 def _in_body(statement: _Statement, number: int, *, whole: bool) -> Iterator[Span]:
-    """The secrets of a body: every literal, or the *whole*, of one that has to do with secrets."""
+    """The literals of a body that handles secrets, or the *whole* body."""
     token = statement.tokens[number]
     text = statement.text(token)
     if not is_about_secrets(_content(text)):
@@ -500,7 +504,7 @@ def _is_format_of_raise(body: _Statement, number: int) -> bool:
 
 
 def is_about_secrets(content: str) -> bool:
-    """Whether code, or what is in one of its strings, has to do with secrets."""
+    """Whether code, or the content of a string in it, handles secrets."""
     if not _has_sign(content, _SIGNS_IN_BODY):
         return False
     words = [each[0] for each in _compiled(r"(?a)[A-Za-z_][\w.]*+").finditer(content)]
@@ -525,7 +529,7 @@ def _is_secret(literal: str) -> bool:
 
 
 def _quoted(statement: _Statement, number: int) -> Span:
-    """A literal with its quotes, and what stands before them."""
+    """The span of a literal, including its quotes and its prefix."""
     token, sql = statement.tokens[number], statement.sql
     start = token.start
     if token.kind == "string" and number:
@@ -539,7 +543,7 @@ def _quoted(statement: _Statement, number: int) -> Span:
 
 
 def _content(literal: str) -> str:
-    """What a *literal* means, as far as it can be told without its prefix."""
+    """The value of a *literal*, ignoring the effect of its prefix."""
     if literal.startswith("$"):
         mark = literal.index("$", 1) + 1
         return literal[mark:].removesuffix(literal[:mark])
@@ -547,7 +551,7 @@ def _content(literal: str) -> str:
 
 
 def _merged(spans: Iterable[Span]) -> list[Span]:
-    """*spans* in order, of which none touches another."""
+    """*spans* in order, with adjacent and overlapping ones merged."""
     merged: list[Span] = []
     for start, end in sorted(spans):
         if merged and start <= merged[-1][1]:
@@ -566,14 +570,14 @@ def _blotted(text: str, spans: Iterable[Span]) -> str:
     return "".join([*kept, text[after:]]) if after else text
 
 
-# --- what the server says ---
+# --- messages of the server ---
 
 _KEPT = 6
-"""So many characters of a secret in a row tell it; a shorter one has to be a word of its own."""
+"""Characters of a secret in a row that reveal it. A shorter secret must be a separate word."""
 
 
 def secret_values(sql: str) -> tuple[str, ...]:
-    """What the secrets of *sql*, in `octets`, are: as they are written and as they are meant."""
+    """The secrets of *sql*, in `octets`: both as written and with their escapes resolved."""
     spans = _merged([*secrets_in(sql), *_spelled(sql)])
     written = (sql[start:end].encode("latin-1").decode(errors="replace") for start, end in spans)
     return tuple(dict.fromkeys(form for each in written for form in _forms(each) if form))
@@ -599,7 +603,7 @@ def _meant(escape: re.Match[str]) -> str:
 
 
 def without_values(text: str, values: Sequence[str]) -> str:
-    """*text* without what it repeats, also in part, of the secret *values*."""
+    """*text* with everything masked that repeats one of the secret *values*, or a part of it."""
     if not (text and values):
         return text
     spans: list[Span] = []
@@ -623,7 +627,7 @@ def without_values(text: str, values: Sequence[str]) -> str:
 
 
 _QUOTING = '"\u00ab\u00bb\u201c\u201d\u201e\u300c\u300d\u300e\u300f'
-"""What the server puts around what it quotes, in whatever language."""
+"""The quotes that the server uses, in all its languages."""
 
 _QUERY = rf"""(?xm)
     ^ (?!COPY\ |JSON) ([^{_QUOTING}\r\n]*+) [{_QUOTING}]
@@ -642,7 +646,7 @@ _FAILING_ROW = ("23502", "23514", "44000")
 
 
 def masked_context(context: str) -> str:
-    """*context* with the places of functions and DO blocks, but not what they ran."""
+    """*context* with the places of functions and DO blocks, but without the statements they ran."""
 
     def of_data(found: re.Match[str]) -> str:
         return f"{found[1]}{MASK}" if is_secret_name(found[1]) else found[0]
@@ -652,7 +656,7 @@ def masked_context(context: str) -> str:
 
 
 def masked_detail(detail: str, sqlstate: str, table: str) -> str:
-    """*detail* without the values of a whole row, and of a key that is called like a secret."""
+    """*detail* without the values of a whole row, and of a key with the name of a secret."""
     is_secret_table = is_secret_name(table)
 
     def of_key(found: re.Match[str]) -> str:
@@ -669,7 +673,7 @@ def masked_detail(detail: str, sqlstate: str, table: str) -> str:
 
 
 def masked_problem(problem: Problem, values: Sequence[str] = ()) -> Problem:
-    """*problem* with all that the server said, masked, also where it repeats one of *values*."""
+    """*problem* with the server's texts masked, including any repetition of *values*."""
     server = problem.server
 
     def plain(text: str) -> str:

@@ -1,7 +1,7 @@
 """Which tables and views the pending SQL uses that neither exist nor are created before.
 
-Only what is certain: nothing is said any more once something has run whose effect is not seen, such
-as a DO block, a function of the user's or in Python, a trigger, or ROLLBACK. That may have created
+Only certain cases are reported. The search stops at a DO block, a user's function, a Python
+function, a trigger or ROLLBACK. The parser cannot see their effects, and they may have created
 the table.
 """
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 class Missing(Record):
-    """A *name* that means nothing where it is used."""
+    """A *name* that does not exist when it is used."""
 
     place: Place
     name: str
     nearest: tuple[str, ...]
-    """What may have been meant: the same name in other schemas, else one that is spelt alike."""
-    gone: Place | None
-    """Of the statement that dropped, renamed or moved it before; None where it was never there."""
+    """Likely intended names: the same name in other schemas, otherwise a similar one."""
+    removed_at: Place | None
+    """The statement that dropped, renamed or moved it earlier; None if it never existed."""
 
 
 class _Reference(Record):
@@ -42,27 +42,27 @@ class _Reference(Record):
 
 
 class _Statement(Record):
-    """What there is to know of a statement."""
+    """The properties of a statement that matter here."""
 
     kind: str
     uses: tuple[_Reference, ...]
     makes: _Reference | None
     only_if_new: bool
-    """Whether it does nothing where what it *makes* is there."""
+    """Whether it does nothing if the relation in *makes* exists."""
     removes: tuple[_Reference, ...]
     calls: frozenset[str]
     defines: tuple[str, ...]
     """The function that it creates."""
     moves_path: bool
-    """Whether names without a schema may mean something else from here on."""
+    """Whether names without a schema can have another meaning after it."""
     makes_no_tables: bool
-    """Whether it creates an extension that is known to have none."""
+    """Whether it creates an extension that is known to contain no tables."""
     undoes: bool
-    """Whether something that ran before is rolled back."""
+    """Whether it rolls back an earlier statement."""
     target: _Reference | None
-    """The table whose rows it changes, where triggers may fire."""
+    """The table whose rows it changes, and whose triggers it can fire."""
     tree: Node | None
-    """None for what changes rows alone."""
+    """None if the statement only changes rows."""
 
 
 def find_missing(
@@ -72,10 +72,10 @@ def find_missing(
     known: Collection[str] = (),
     watched: bool = False,
 ) -> Iterator[Missing]:
-    """What the steps of *migrations* use, in their order, and is not there by then.
+    """The tables and views that the steps of *migrations* use although they do not exist.
 
-    The *inventory* is that of the database before them. The names *known* are those of tables that
-    initmig makes. With *watched*, event triggers see each statement that defines something.
+    The *inventory* describes the database before the steps. The *known* names are tables that
+    initmig creates. With *watched*, event triggers run for each statement that defines something.
     """
     search = _Search(inventory, known, watched=watched)
     for steps in migrations:
@@ -90,21 +90,21 @@ class _Search:
         self._search_path = inventory.path
         self._watched = watched
         self._ever = {(each.schema, each.name) for each in relations.all()}
-        """All that has ever been there: where one is gone, only an explicit DROP is certain."""
-        self._gone: dict[tuple[str, str], tuple[Step, int]] = {}
-        """The step and the offset in it of what removed it: most places are never asked for."""
+        """All relations that ever existed. Their absence is certain only after an explicit DROP."""
+        self._removed: dict[tuple[str, str], tuple[Step, int]] = {}
+        """The step that removed it and the offset in that step. Most places are never needed."""
         self._functions = {name for _, name in inventory.functions}
         self._known = known
-        self._told: set[tuple[str, ...]] = set()
+        self._reported: set[tuple[str, ...]] = set()
         self._path_is_known = True
         self.is_over = False
 
     def in_migration(self, steps: Iterable[Step]) -> Iterator[Missing]:
-        """What is missing in the next migration."""
+        """The missing names of the next migration."""
         self._relations.begin_file()
         self._path_is_known = True
         for step in steps:
-            # of a step whose errors are ignored, nobody knows what it will have done
+            # the effect of a step whose errors are ignored is unknown
             self.is_over = bool(step.function) or "apply" in step.may_fail
             if not self.is_over:
                 yield from self._in_step(step, step.data)
@@ -127,7 +127,7 @@ class _Search:
         made = statement.makes
         if not (made and statement.only_if_new and self._may_be_there(made)):
             for each in filter(self._lacks, statement.uses):
-                self._told.add(each[:2])
+                self._reported.add(each[:2])
                 place = step.place_at(_located(data, start, each))
                 yield self._missing(each, place)
         self.is_over = self._hides(statement)
@@ -136,19 +136,19 @@ class _Search:
     def _follow(self, step: Step, start: int, statement: _Statement) -> None:
         for each in statement.removes:
             for key in ((each.schema, each.name), ("", each.name)):
-                self._gone[key] = (step, start)
+                self._removed[key] = (step, start)
         self._functions.update(statement.defines)
         if statement.moves_path:
             self._path_is_known = False
         if statement.tree is not None:
             self._relations.follow(statement.tree)
         if statement.makes:
-            self._gone.pop(statement.makes[:2], None)
+            self._removed.pop(statement.makes[:2], None)
             made = self._relations.find(*statement.makes[:2]) or statement.makes
             self._ever.add((made.schema or self._relations.home(), made.name))
 
     def _hides(self, statement: _Statement) -> bool:
-        """Whether *statement* may do what is not seen."""
+        """Whether *statement* can have effects that the parser cannot see."""
         is_opaque = statement.kind in _OPAQUE and not statement.makes_no_tables
         if is_opaque or statement.undoes or (self._watched and statement.tree is not None):
             return True
@@ -158,9 +158,9 @@ class _Search:
         return bool(target and self._relations.programs_of(target))
 
     def _lacks(self, each: _Reference) -> bool:
-        if each[:2] in self._told or each.name in self._known or self._may_be_there(each):
+        if each[:2] in self._reported or each.name in self._known or self._may_be_there(each):
             return False
-        return not self._ever_was(each) or (each.schema, each.name) in self._gone
+        return not self._ever_was(each) or (each.schema, each.name) in self._removed
 
     def _ever_was(self, each: _Reference) -> bool:
         if each.schema:
@@ -179,8 +179,8 @@ class _Search:
         from difflib import get_close_matches
 
         name = ".".join(_shown(part) for part in (each.schema, each.name) if part)
-        gone = self._gone.get((each.schema, each.name))
-        since = gone[0].place_at(gone[1]) if gone else None
+        removed = self._removed.get((each.schema, each.name))
+        since = removed[0].place_at(removed[1]) if removed else None
         there = [other for other in self._relations.all() if other.kind in _USABLE]
         there = [other for other in there if not other.is_system]
         nearest = [self._relations.shown(other) for other in there if other.name == each.name]
@@ -193,12 +193,12 @@ class _Search:
 _SUGGESTIONS = 3
 _USABLE = ("r", "p", "v", "m", "f")
 
-# What runs code, or undoes what ran before.
+# Statements that run code, or roll back earlier statements.
 _OPAQUE = (
     *("AlterExtensionStmt", "CallStmt", "CreateExtensionStmt", "CreateEventTrigStmt", "DoStmt"),
     *("DropOwnedStmt", "ExecuteStmt", "ImportForeignSchemaStmt"),
 )
-# Of those that come with PostgreSQL: https://www.postgresql.org/docs/current/contrib.html
+# Extensions of PostgreSQL itself: https://www.postgresql.org/docs/current/contrib.html
 _WITHOUT_TABLES = (
     *("btree_gin", "btree_gist", "citext", "cube", "earthdistance", "fuzzystrmatch", "hstore"),
     *("intarray", "isn", "ltree", "pg_trgm", "pgcrypto", "plpgsql", "seg", "tablefunc", "unaccent"),
@@ -213,7 +213,7 @@ _CHECKED = (
     *("LockStmt", "MergeStmt", "RefreshMatViewStmt", "RenameStmt", "RuleStmt", "SelectStmt"),
     *("TruncateStmt", "UpdateStmt", "VacuumStmt", "ViewStmt"),
 )
-# What names something else: a type, a sequence, an index, or a part of one of them.
+# Other statements name a type, a sequence, an index, or a part of one of them.
 _TABLES = ("TABLE", "VIEW", "MATVIEW", "FOREIGN_TABLE")
 _OF_TABLES = ("TRIGGER", "POLICY", "RULE", "TABCONSTRAINT")
 _NO_TABLES = ("old", "new", "excluded")
@@ -260,19 +260,19 @@ def _uses(
         reference = _reference(each)
         is_own = made is not None and reference[:2] == _reference(made)[:2]
         is_word = not reference.schema and reference.name in (*own, *_NO_TABLES)
-        # the sequences of columns are not all foreseen
+        # not all sequences of columns are predicted
         if not (is_own or is_word or reference.name.endswith("_seq")):
             yield reference
 
 
 def _object_type(node: Node) -> str:
-    """What kind of object a statement is about, where it says so; else empty."""
+    """The kind of object of a statement that names it; otherwise empty."""
     keys = ("removeType", "renameType", "objtype", "objectType")
     return next((node[key].removeprefix("OBJECT_") for key in keys if key in node), "")
 
 
 def _listed(node: Node, what: str) -> Iterator[_Reference]:
-    """The relations of names without a place, as ``a.b`` or, with one of its parts, ``a.b.c``."""
+    """The relations of names without a place, as ``a.b`` or, with one of their parts, ``a.b.c``."""
     if what not in (*_TABLES, *_OF_TABLES):
         return
     for each in [node["object"]] if "object" in node else node["objects"]:
@@ -321,7 +321,7 @@ def _reference(node: Node) -> _Reference:
 
 
 def _located(data: bytes, start: int, each: _Reference) -> int:
-    """Where *each* stands; the start of its statement where the parser does not say."""
+    """The offset of *each*, or of its statement if the parser does not report one."""
     at = start + each.location
     beginning = (each.schema or each.name).lower().encode()
     text = data[at : at + len(beginning)].decode(errors="replace").lower().encode()

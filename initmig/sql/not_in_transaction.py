@@ -1,8 +1,8 @@
 """Statements that PostgreSQL refuses in a transaction: found before they run, explained after.
 
-Only what PostgreSQL's parser tells is found. It reads no function and no DO block, and does not
-know the database: REINDEX and CLUSTER are refused where the table is partitioned, DROP
-SUBSCRIPTION where the subscription has a slot.
+PostgreSQL's parser finds them. It does not read functions or DO blocks, and does not know the
+database. So it does not find REINDEX or CLUSTER of a partitioned table, or DROP SUBSCRIPTION of a
+subscription with a slot.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from initmig.core.records import Record
 from initmig.sql.lines import Lines
 from initmig.sql.masking import mask_sql
 from initmig.sql.scanner import mentions
-from initmig.sql.statements import Drops, EndsBlock, OpensBlock, read_kinds, runs_alone
+from initmig.sql.statements import (
+    Drops,
+    EndsBlock,
+    OpensBlock,
+    cannot_run_in_transaction,
+    read_kinds,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,20 +32,20 @@ _WORDS = (
     *("cluster", "concurrently", "database", "discard", "prepared", "reindex", "subscription"),
     *("system", "tablespace", "vacuum"),
 )
-"""Each statement that is refused has one of them; to parse takes longer than to look for them."""
+"""Each such statement contains one of them. Searching for them is faster than parsing."""
 
 _SHOWN = 60
-"""So many characters tell which statement it is."""
+"""Characters of a statement in a message."""
 
 _IN_TRANSACTION = "25001"
 """active_sql_transaction"""
 
 PREVENTING = "PreventInTransactionBlock"
-"""The function of the server that raises that for what never runs in a transaction."""
+"""The server function that raises it for statements that can never run in a transaction."""
 
 _REFUSING = (PREVENTING, "CreateInitDecodingContext")
-"""The functions that raise it for a statement. Others raise it for a setting, as SET TRANSACTION,
-which is no better off without a transaction."""
+"""The functions that raise it for a statement. Others raise it for a setting, such as SET
+TRANSACTION. Running that without a transaction would not help."""
 
 _COMMITS = "2D000"
 """invalid_transaction_termination: a procedure or DO block that commits by itself."""
@@ -60,29 +66,29 @@ class _Statement(Record):
 
     lines: Lines
     line: int
-    """Of the step in Python that has it; 0 in SQL."""
+    """The line of the Python step; 0 in SQL."""
     start: int
     end: int
     kind: Kind
 
     @property
     def place(self) -> Place:
-        """Where it stands, or where its step does."""
+        """Where it begins, or in Python where its step begins."""
         if self.lines.path.endswith(".sql"):
             return self.lines.place(self.start)
         return Place(self.lines.path, self.line)
 
     @property
     def text(self) -> str:
-        """Its beginning, on one line."""
-        # masked before it is cut: half a secret is one, too
+        """Its first characters, on one line."""
+        # masked before it is cut, because half a secret is still a secret
         sql = mask_sql(self.lines.data[self.start : self.end].decode(errors="replace"))
         text = " ".join(sql.split())
         return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def refused_in_transaction(migrations: Iterable[Migration]) -> Iterator[Refused]:
-    """What PostgreSQL will refuse of *migrations* and of their rollbacks."""
+    """The statements in *migrations* and in their rollbacks that PostgreSQL will refuse."""
     directions: tuple[Direction, ...] = ("apply", "rollback")
     for migration in migrations:
         for direction in directions:
@@ -109,7 +115,7 @@ def _next_step(migration: Migration, begin: _Statement | None) -> str:
 
 
 def _statements(migration: Migration, direction: Direction) -> Iterator[_Statement]:
-    """The statements in the *direction* whose failure ends it, as far as they matter here."""
+    """The statements in the *direction* that matter here, if their errors are not ignored."""
     file, applying = migration.file, direction == "apply"
     path = file.path if applying or not file.is_sql else file.rollback_path
     for step in migration.steps if applying else reversed(migration.steps):
@@ -123,13 +129,13 @@ def _statements(migration: Migration, direction: Direction) -> Iterator[_Stateme
 
 
 def _is_refused(kind: Kind) -> bool:
-    """Whether the server refuses a statement of this *kind* in a transaction, whatever it has."""
+    """Whether the server refuses all statements of this *kind* in a transaction."""
     has_no_slot = isinstance(kind, Drops) and kind.what == "subscription"
-    return runs_alone(kind) and not has_no_slot
+    return cannot_run_in_transaction(kind) and not has_no_slot
 
 
 def directive_for(migration: Migration) -> str:
-    """What to do so that *migration* is no transaction."""
+    """The step that makes *migration* run without a transaction."""
     path = migration.file.path
     if migration.file.is_sql:
         return f"put `-- transactional: false` at the top of {path}"
@@ -137,10 +143,10 @@ def directive_for(migration: Migration) -> str:
 
 
 def advice_after(migration: Migration, sqlstate: str, routine: str, context: str) -> str:
-    """What to change where *migration* failed because of a transaction; else empty.
+    """The fix if *migration* failed because of a transaction; otherwise empty.
 
-    *routine* is the function of the server that raised the error. *context* is what the server
-    was running at that time, empty for a statement that is no part of another one.
+    *routine* is the server function that raised the error. *context* shows the function or block
+    that ran the statement; it is empty for a statement of the file itself.
     """
     if sqlstate == _COMMITS:
         if migration.transactional:

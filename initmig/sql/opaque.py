@@ -1,4 +1,4 @@
-"""What a statement runs that the parser does not see into, and that may lock anything."""
+"""Code that a statement runs but the parser cannot see, such as triggers. It may lock any table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from initmig.sql.relations import RELATIONS, cascades
 from initmig.sql.statements import nodes
-from initmig.sql.table_locks import QUERIES, behind, truncated, writes_in
+from initmig.sql.table_locks import QUERIES, truncated, writes_in, written_relations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from initmig.sql.statements import Node
 
 _CALLING = (*QUERIES, "AlterTableStmt", "CallStmt", "ExecuteStmt")
-"""What evaluates the expressions in it at once."""
+"""The statements that evaluate their expressions immediately."""
 
 
-def unseen_in(tree: Node, relations: Relations) -> Iterator[str]:
-    """In words, what the statement runs that the parser reads as *tree*."""
+def opaque_in(tree: Node, relations: Relations) -> Iterator[str]:
+    """Describes the code that the statement with this *tree* runs but the parser cannot see."""
     [(kind, node)] = tree.items()
     if kind in _WHOLES:
         yield _WHOLES[kind]
@@ -45,14 +45,14 @@ def _call(_: Relations, node: Node) -> Iterator[str]:
 
 
 def _programs(relations: Relations, tree: Node) -> Iterator[str]:
-    """Triggers and rules of the tables that are written to."""
+    """The triggers and rules of the tables that the statement writes to."""
     for name, event, _ in writes_in(tree):
         written = relations.named(name)
         if written is None:
             continue
         if written.kind == "v" and len(relations.read_by(written)) != 1:
             yield f"the tables behind the view {relations.shown(written)}"
-        tables = list(behind(relations, written, event))
+        tables = list(written_relations(relations, written, event))
         if event != "INSERT" and "inh" in name:
             tables = [below for each in tables for below in relations.family_of(each)]
         yield from _running(relations, tables, event)

@@ -1,6 +1,7 @@
-"""What the SQL of migrations needs of the database that runs it: rights, and a server's version.
+"""The privileges and the server version that the SQL of migrations requires.
 
-Only what PostgreSQL's parser tells: what a function, a DO block or EXECUTE does is not seen.
+Only statements that PostgreSQL's parser can read count. The code of functions, DO blocks and
+EXECUTE is not analysed.
 """
 
 from __future__ import annotations
@@ -17,43 +18,45 @@ if TYPE_CHECKING:
     from initmig.core.model import Step
     from initmig.sql.statements import Node
 
-Right = Literal[
+Privilege = Literal[
     "owner", "drop", "index", "REFERENCES", "TRIGGER", "INSERT", "UPDATE", "DELETE", "TRUNCATE"
 ]
-"""A privilege on a table, or: to be its owner; for ``drop`` the schema's will do, for ``index``
-CREATE in the schema is needed too."""
+"""A privilege on a table, or ``owner`` if the role must own it.
+
+``drop``: the owner of the schema is enough. ``index``: CREATE in the schema is required too.
+"""
 
 
 class Relation(Record):
     """The name of a table, a view, an index or a sequence, as in the catalog."""
 
     schema: str
-    """Empty where the search path decides."""
+    """Empty if the search path decides."""
     name: str
 
 
 class Uses(Record):
-    """A statement that wants a *right* to a relation, if that exists; *action* is what it does."""
+    """A statement that requires a *privilege* on a relation, if that exists; *action* is a verb."""
 
     relation: Relation
-    right: Right
+    privilege: Privilege
     action: str
 
 
 class Makes(Record):
-    """A statement after which there is a relation of the migration's own."""
+    """A statement that makes a relation, which then belongs to the migrations."""
 
     relation: Relation
 
 
 class Fills(Record):
-    """A statement that makes something in a *schema* that it names."""
+    """A statement that makes an object in a *schema* that it names."""
 
     schema: str
 
 
 class Creates(Record):
-    """CREATE of something that is not in a schema; *version* is an extension's, if it is named."""
+    """CREATE of an object outside of schemas; *version* is an extension's, if it is given."""
 
     what: Literal["extension", "schema", "database", "role"]
     name: str
@@ -61,29 +64,28 @@ class Creates(Record):
 
 
 class Requires(Record):
-    """A statement that is known from a *major* version of the server on."""
+    """A statement that needs a server of at least this *major* version."""
 
     what: str
     major: int
 
 
 class Obscures(Record):
-    """A statement after which names and rights are others', as SET ROLE."""
+    """A statement that changes the meaning of names or the privileges, such as SET ROLE."""
 
     setting: str
 
 
-# To be told apart by their type: as tuples, Fills("role") equals Obscures("role").
-Need = Uses | Makes | Fills | Creates | Requires | Obscures
+Requirement = Uses | Makes | Fills | Creates | Requires | Obscures
 
 
-class Stated(Record):
-    """A need of a statement, which begins at the byte *start* of a step in the file *path*."""
+class StatedRequirement(Record):
+    """A requirement of a statement that begins at the byte *start* of a step in the file *path*."""
 
     path: str
     step: Step
     start: int
-    need: Need
+    requirement: Requirement
 
     @property
     def place(self) -> Place:
@@ -91,23 +93,27 @@ class Stated(Record):
         return self.step.place_at(self.start)
 
 
-def read_needs(path: str, step: Step) -> tuple[tuple[Stated, ...], str]:
-    """What a *step* in SQL needs, in order; and why the parser did not read all of it.
+def read_requirements(path: str, step: Step) -> tuple[tuple[StatedRequirement, ...], str]:
+    """The requirements of a *step* in SQL, in order, and why the parser did not read all of it.
 
-    A step whose errors are ignored needs nothing.
+    A step whose errors are ignored has no requirements.
     """
     if "apply" in step.may_fail:
         return (), ""
-    found, fell_back = read_each(step.data, lambda tree: tuple(_needs(tree)))
-    stated = (Stated(path, step, start, need) for start, _, needs in found for need in needs or ())
+    found, fell_back = read_each(step.data, lambda tree: tuple(_requirements_of(tree)))
+    stated = (
+        StatedRequirement(path, step, start, requirement)
+        for start, _, requirements in found
+        for requirement in requirements or ()
+    )
     return tuple(stated), fell_back
 
 
-def outstanding(stated: Iterable[Stated], home: str) -> Iterator[Stated]:
-    """Those that the database has to meet: not for what the migrations have made before.
+def outstanding(stated: Iterable[StatedRequirement], home: str) -> Iterator[StatedRequirement]:
+    """The requirements that the database must meet, without those on objects of the migrations.
 
-    *home* is the schema in which a name without a schema is made. Where a file has set another
-    role or search path, what its names mean is not known any more.
+    Names without a schema are created in the schema *home*. Once a file has set another role or
+    search path, the meaning of its names is unknown.
     """
     made: set[Relation] = set()
     schemas: set[str] = set()
@@ -115,7 +121,7 @@ def outstanding(stated: Iterable[Stated], home: str) -> Iterator[Stated]:
     for each in stated:
         if each.path != path:
             path, obscured = each.path, set()
-        match each.need:
+        match each.requirement:
             case Obscures(setting):
                 obscured.add(setting)
                 yield each
@@ -147,7 +153,7 @@ def _at_home(relation: Relation, home: str) -> Relation:
     return relation if relation.schema else relation._replace(schema=home)
 
 
-def _needs(tree: Node) -> Iterator[Need]:
+def _requirements_of(tree: Node) -> Iterator[Requirement]:
     [(kind, node)] = tree.items()
     read = _STATEMENTS.get(kind)
     if read:
@@ -165,31 +171,33 @@ def _relation(node: Node) -> Relation:
 
 
 def _named(items: Iterable[Node]) -> Relation:
-    """The relation of a list of names, ``a.b`` or ``b``."""
+    """The relation with these parts of a name, ``a.b`` or ``b``."""
     *schema, name = [item["String"]["sval"] for item in items]
     return Relation(schema[-1] if schema else "", name)
 
 
-def _uses(node: Node, right: Right, action: str) -> Iterator[Need]:
+def _uses(node: Node, privilege: Privilege, action: str) -> Iterator[Requirement]:
     if node.get("relpersistence") != "t":
-        yield Uses(_relation(node), right, action)
+        yield Uses(_relation(node), privilege, action)
 
 
-def _using(right: Right, action: str, key: str = "relation") -> Callable[[Node], Iterator[Need]]:
-    return lambda node: _uses(node[key], right, action) if key in node else iter(())
+def _using(
+    privilege: Privilege, action: str, key: str = "relation"
+) -> Callable[[Node], Iterator[Requirement]]:
+    return lambda node: _uses(node[key], privilege, action) if key in node else iter(())
 
 
-def _create_table(node: Node) -> Iterator[Need]:
+def _create_table(node: Node) -> Iterator[Requirement]:
     for parent in node.get("inhRelations", ()):
         yield from _uses(parent["RangeVar"], "owner", "attaches a table to")
 
 
-def _create_view(node: Node) -> Iterator[Need]:
+def _create_view(node: Node) -> Iterator[Requirement]:
     if "replace" in node:
         yield from _uses(node["view"], "owner", "replaces")
 
 
-def _alter_table(node: Node) -> Iterator[Need]:
+def _alter_table(node: Node) -> Iterator[Requirement]:
     yield from _uses(node["relation"], "owner", "alters")
     for command in node["cmds"]:
         match command:
@@ -206,7 +214,7 @@ _RELATIONS = ("TABLE", "VIEW", "MATVIEW", "INDEX", "SEQUENCE", "FOREIGN_TABLE")
 _OF_TABLES = ("TRIGGER", "POLICY", "RULE")
 
 
-def _drop(node: Node) -> Iterator[Need]:
+def _drop(node: Node) -> Iterator[Requirement]:
     what = node["removeType"].removeprefix("OBJECT_")
     for each in node["objects"]:
         if what in _RELATIONS:
@@ -216,22 +224,22 @@ def _drop(node: Node) -> Iterator[Need]:
             yield Uses(table, "owner", f"drops a {what.lower()} of")
 
 
-def _rename(node: Node) -> Iterator[Need]:
+def _rename(node: Node) -> Iterator[Requirement]:
     if "relation" in node:
         yield from _uses(node["relation"], "index" if _renames(node) else "owner", "renames")
 
 
 def _renames(node: Node) -> bool:
-    """Whether a relation gets another name, and not a part of it."""
+    """Whether it renames the relation itself, not a part of it."""
     return "relation" in node and node["renameType"].removeprefix("OBJECT_") in _RELATIONS
 
 
-def _truncate(node: Node) -> Iterator[Need]:
+def _truncate(node: Node) -> Iterator[Requirement]:
     for each in node["relations"]:
         yield from _uses(each["RangeVar"], "TRUNCATE", "truncates")
 
 
-def _create_extension(node: Node) -> Iterator[Need]:
+def _create_extension(node: Node) -> Iterator[Requirement]:
     options = [option["DefElem"] for option in node.get("options", ())]
     versions = [
         each["arg"]["String"]["sval"] for each in options if each["defname"] == "new_version"
@@ -239,17 +247,17 @@ def _create_extension(node: Node) -> Iterator[Need]:
     yield Creates("extension", node["extname"], "".join(versions[:1]))
 
 
-def _create_schema(node: Node) -> Iterator[Need]:
+def _create_schema(node: Node) -> Iterator[Requirement]:
     if "schemaname" in node:
         yield Creates("schema", node["schemaname"])
 
 
-def _set(node: Node) -> Iterator[Need]:
+def _set(node: Node) -> Iterator[Requirement]:
     if node.get("name") in (_SEARCH_PATH, "role", "session_authorization"):
         yield Obscures(node["name"])
 
 
-_STATEMENTS: dict[str, Callable[[Node], Iterator[Need]]] = {
+_STATEMENTS: dict[str, Callable[[Node], Iterator[Requirement]]] = {
     "CreateStmt": _create_table,
     "ViewStmt": _create_view,
     "AlterTableStmt": _alter_table,
@@ -273,7 +281,7 @@ _STATEMENTS: dict[str, Callable[[Node], Iterator[Need]]] = {
 }
 
 
-def _filled(kind: str, node: Node) -> Iterator[Need]:
+def _filled(kind: str, node: Node) -> Iterator[Requirement]:
     match kind, node:
         case (
             ("CreateStmt", {"relation": {"schemaname": schema}})
@@ -285,9 +293,9 @@ def _filled(kind: str, node: Node) -> Iterator[Need]:
             yield Fills(schema)
 
 
-def _made(kind: str, node: Node) -> Iterator[Need]:
+def _made(kind: str, node: Node) -> Iterator[Requirement]:
     match kind, node:
-        # what IF NOT EXISTS finds is not the migration's own
+        # with IF NOT EXISTS, the relation can be an existing one
         case (("CreateStmt" | "CreateTableAsStmt" | "IndexStmt"), {"if_not_exists": True}):
             return
         case ("CreateStmt", {"relation": made}) | ("ViewStmt", {"view": made}):
@@ -301,8 +309,8 @@ def _made(kind: str, node: Node) -> Iterator[Need]:
             yield Makes(Relation(schema, name))
 
 
-# What the release notes name as new, and what the tree tells beyond doubt. What is newer than the
-# parser is not read at all.
+# New features in the release notes that the tree shows beyond doubt. The parser does not read
+# syntax that is newer than itself.
 # https://www.postgresql.org/docs/release/
 _RULES: tuple[tuple[Requires, Callable[[str, Node], bool]], ...] = (
     (Requires("NULLS NOT DISTINCT", 15), lambda _, node: "nulls_not_distinct" in node),

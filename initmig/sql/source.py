@@ -1,31 +1,21 @@
-"""The text of an SQL file: decoded, its directives read, and what is wrong with it."""
+"""An SQL file, read once: its directives, what the server gets, and the problems in it."""
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from initmig.core.errors import Problem
 from initmig.core.records import TYPE_CHECKING, Record
-from initmig.sql.lines import Lines, in_characters, offset_of
-from initmig.sql.scanner import (
-    Finding,
-    blanked,
-    forbidden_in_transaction,
-    frame,
-    header_directives,
-    header_end,
-    octets,
-    preparing_transactions,
-    psql_only,
-    releasing_locks,
-    restrictions,
-)
+from initmig.sql.lines import Lines, in_characters
+from initmig.sql.scanner import Finding, Scan, Scanner, blanked, octets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from initmig.core.errors import Place
-    from initmig.sql.scanner import (
-        Directive,
-    )
+    from initmig.sql.scanner import Directive
+
+    FindMarks = Callable[[str], Mapping[int, str]]
 
 _BOOLEAN_DIRECTIVES = ("transactional", "breaking")
 _DIRECTIVES = (*_BOOLEAN_DIRECTIVES, "depends")
@@ -33,90 +23,134 @@ _BOOLEANS = {"true": True, "false": False}
 
 
 class Header(Record):
-    """What the directives at the top of a migration say."""
+    """The values of the directives at the top of a migration."""
 
     transactional: bool
     breaking: bool
     depends: frozenset[str]
 
 
-class Source:
-    """The text of *path*, as *data* in UTF-8, and the *problems* found in it so far.
+class Content(Record):
+    r"""An SQL file as the server gets it, and everything that reading it found.
 
-    `header` also finds the places of directives that are *ignored*.
-
-    A byte order mark is left out. Blanks stand for what pg_dump writes for psql alone. Line ends
-    stay as they are, for one inside of a string is data.
+    The *data* is UTF-8 without a byte order mark. Line ends are unchanged, because a line end in a
+    string is data. Blanks replace ``\restrict`` and ``\unrestrict``, and a BEGIN and COMMIT around
+    the whole file, so that all offsets stay the same.
     """
 
-    def __init__(self, path: str, data: bytes) -> None:
+    data: bytes
+    header: Header
+    scan: Scan
+    problems: Sequence[Problem]
+    ignored: Sequence[Place]
+    """Where the file has directives that yoyo does not read, so initmig ignores them as well."""
+
+
+def _no_marks(_: str) -> Mapping[int, str]:
+    return {}
+
+
+class Source:
+    """The file *path* with these *data*. It is tokenized only once, when `content` is first used.
+
+    Three things can tokenize a part of it again:
+
+    - A line of the file in an error or a warning is shown without its secrets. To find them, the
+      statements in the line are tokenized, or the header for an ignored directive.
+    - PostgreSQL's parser, which is a separate program, reads each statement of a non-transactional
+      file. If it refuses a statement, it splits the file, and each part is tokenized again.
+    - `plan`, `rehearse` and `doctor` look at the statements of the pending migrations.
+
+    A rollback file *undoes* a migration and shares its directives. *find_marks* returns texts that
+    matter if they are in a line comment, by their offsets in `octets`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        data: bytes,
+        *,
+        undoes: Source | None = None,
+        find_marks: FindMarks = _no_marks,
+    ) -> None:
         self.path = path
-        self.problems: list[Problem] = []
-        self.ignored: tuple[Place, ...] = ()
-        self.data = self._checked(without_mark(data))
-        self._blank_out(restrictions(octets(self.data)))
-        text = octets(self.data)
-        self.lines = Lines(path, self.data)
-        self._object_to(*psql_only(text), *releasing_locks(text))
+        self._data = data
+        self._undoes = undoes
+        self._find_marks = find_marks
 
-    def _checked(self, data: bytes) -> bytes:
-        """*data*; nothing where it is not UTF-8."""
-        if (wrong := _not_utf8(data)) is not None:
-            place = Lines(self.path, data[:wrong]).numbers(wrong)
-            self.problems.append(
-                Problem(
-                    "not-utf8",
-                    f"byte 0x{data[wrong]:02x} is not valid UTF-8",
-                    f"save the file as UTF-8, for example: iconv -f LATIN1 -t UTF-8 {self.path}",
-                    place,
-                )
-            )
-            return b""
-        if (nul := data.find(0)) >= 0:
-            self.problems.append(
-                Problem(
-                    "nul-character",
-                    "the file contains a NUL character, where PostgreSQL would stop reading",
-                    "remove it",
-                    place_at(self.path, data, nul),
-                )
-            )
-        return data
+    @cached_property
+    def _text(self) -> bytes:
+        return without_mark(self._data)
 
-    def _blank_out(self, spans: Sequence[tuple[int, int]]) -> None:
-        """From here on, the data has blanks for the *spans*, so that all else keeps its place."""
-        if spans:
-            self.data = blanked(self.data, spans)
+    @cached_property
+    def _marks(self) -> Mapping[int, str]:
+        return self._find_marks(octets(self._text))
 
-    def _object(self, finding: Finding) -> None:
-        place = self.lines.place(finding.offset)
-        self.problems.append(Problem(finding.id, finding.message, finding.hint, place))
+    @property
+    def mark(self) -> tuple[int, str] | None:
+        """The first of the marks that is in a line comment, with its offset."""
+        comments = self.content.scan.comments if self._marks else ()
+        return (comments[0], self._marks[comments[0]]) if comments else None
 
-    def _object_to(self, *findings: Finding) -> None:
-        """Object to what was found in octets, which are in its message too."""
-        for each in findings:
-            message = each.message.encode("latin-1").decode(errors="replace")
-            self._object(each._replace(message=message))
+    def place_at(self, offset: int) -> Place:
+        """The place of the byte *offset*, 0-based and after a byte order mark."""
+        return Lines(self.path, self._text).place(offset)
 
-    def header(self) -> Header:
-        """The directives that initmig or yoyo act on, in the lines where yoyo looks for its own.
-
-        A near miss with the value of a directive is a problem; what reads as a comment is one.
-        """
-        header = self.data[: header_end(octets(self.data))]
-        directives = [
-            each._replace(offset=offset_of(header, 0, each.offset))
-            for each in header_directives(header.decode())
+    @cached_property
+    def content(self) -> Content:
+        """The SQL for the server, and everything that reading the file found."""
+        reader, header, scan = self._read()
+        if problem := _not_utf8(self.path, self._text):
+            return Content(b"", header, scan, [problem], ())
+        data = self._text
+        if blanks := (*scan.restrictions, *scan.frame):
+            data = blanked(data, sorted(blanks))
+        lines = Lines(self.path, self._text)
+        findings = [
+            *map(_decoded, (*scan.psql_only, *scan.lock_releases)),
+            *(() if self._undoes else reader.findings),
+            *map(_decoded, scan.transaction_commands),
         ]
-        self.ignored = tuple(
-            place_at(self.path, self.data, each.offset)
+        problems = [
+            *_nul_characters(self.path, data),
+            *(Problem(f.id, f.message, f.hint, lines.place(f.offset)) for f in findings),
+        ]
+        return Content(data, header, scan, problems, reader.ignored())
+
+    def _read(self) -> tuple[_HeaderReader, Header, Scan]:
+        scanner = Scanner(octets(self._text), self._marks)
+        reader = _HeaderReader(self.path, self._text, scanner)
+        header = self._undoes.content.header if self._undoes else reader.header
+        return reader, header, scanner.scan(transactional=header.transactional)
+
+
+def _decoded(finding: Finding) -> Finding:
+    """*finding* with the characters that its message has as `octets`."""
+    message = finding.message.encode("latin-1").decode(errors="replace")
+    return finding._replace(message=message)
+
+
+class _HeaderReader:
+    """Reads the directives that initmig or yoyo act on, from the lines where yoyo looks for them.
+
+    A misspelled directive is a finding if its value is that of a directive. Otherwise it is taken
+    for a comment.
+    """
+
+    def __init__(self, path: str, data: bytes, scanner: Scanner) -> None:
+        self._lines = Lines(path, data)
+        self.findings: list[Finding] = []
+        directives = [each for each in scanner.directives() if not _is_prose(each)]
+        self._end = scanner.position
+        self._ignored = [
+            each
             for each in directives
-            if each.name in _DIRECTIVES and each.value and not (each.is_read or _is_prose(each))
-        )
-        directives = [each for each in directives if each.is_read and not _is_prose(each)]
+            if each.name in _DIRECTIVES and each.value and not each.is_read
+        ]
+        directives = [each for each in directives if each.is_read]
         for directive in directives:
             if meant := _near_miss(directive):
-                self._object(
+                self.findings.append(
                     Finding(
                         "unknown-directive",
                         directive.offset,
@@ -124,11 +158,16 @@ class Source:
                         f"write `-- {meant}: {directive.value.lower()}`",
                     )
                 )
-        return Header(
+        self.header = Header(
             self._boolean("transactional", directives, default=True),
             self._boolean("breaking", directives, default=False),
             frozenset(id for d in directives if d.name == "depends" for id in d.value.split()),
         )
+
+    def ignored(self) -> Sequence[Place]:
+        """Where directives are that yoyo does not read."""
+        # within the header, so that no statement is tokenized for its secrets
+        return tuple(self._lines.place(each.offset, (0, self._end)) for each in self._ignored)
 
     def _boolean(self, name: str, directives: Iterable[Directive], *, default: bool) -> bool:
         given = [directive for directive in directives if directive.name == name]
@@ -142,24 +181,12 @@ class Source:
         else:
             return _BOOLEANS[value.lower()]
         hint = f"write `-- {name}: true` or `-- {name}: false`, once"
-        self._object(Finding("invalid-directive", given[-1].offset, fault, hint))
+        self.findings.append(Finding("invalid-directive", given[-1].offset, fault, hint))
         return default
-
-    def check_transactions(self, *, transactional: bool) -> None:
-        """Object to statements that would end initmig's transaction, or leave one prepared.
-
-        A BEGIN and a COMMIT around all that runs in initmig's transaction are left out, for they
-        say the same.
-        """
-        if transactional:
-            self._blank_out(frame(octets(self.data)))
-            self._object_to(*forbidden_in_transaction(octets(self.data)))
-        else:
-            self._object_to(*preparing_transactions(octets(self.data)))
 
 
 def _near_miss(directive: Directive) -> str:
-    """The name that is meant by another one before ``true`` or ``false``; empty if none is."""
+    """The correct name of a misspelled boolean directive; empty if it is not one."""
     if directive.name in _DIRECTIVES or directive.value.lower() not in _BOOLEANS:
         return ""
     from difflib import get_close_matches
@@ -169,27 +196,43 @@ def _near_miss(directive: Directive) -> str:
 
 
 def _is_prose(directive: Directive) -> bool:
-    """Whether it tells people what breaks: yoyo has no ``breaking``, and takes it for a comment."""
+    """Whether ``breaking:`` begins a comment for people, because yoyo has no such directive."""
     first, *others = directive.value.lower().split() or [""]
-    said = bool(others) and first.rstrip(".,;:") not in _BOOLEANS
-    return directive.name == "breaking" and (said or not first)
+    is_sentence = bool(others) and first.rstrip(".,;:") not in _BOOLEANS
+    return directive.name == "breaking" and (is_sentence or not first)
 
 
-def _not_utf8(data: bytes) -> int | None:
-    """The offset of the first byte of *data* that is not UTF-8; None where all is."""
+def depends_of(data: bytes) -> frozenset[str]:
+    """The ids in the ``depends`` directives of an SQL file. Its statements are not read."""
+    text = without_mark(data)
+    return _HeaderReader("", text, Scanner(octets(text))).header.depends
+
+
+def _not_utf8(path: str, data: bytes) -> Problem | None:
     for start, piece in in_characters(data, 0, len(data)):
         try:
             piece.decode()
         except UnicodeDecodeError as error:
-            return start + error.start
+            wrong = start + error.start
+            return Problem(
+                "not-utf8",
+                f"byte 0x{data[wrong]:02x} is not valid UTF-8",
+                f"save the file as UTF-8, for example: iconv -f LATIN1 -t UTF-8 {path}",
+                Lines(path, data[:wrong]).numbers(wrong),
+            )
     return None
+
+
+def _nul_characters(path: str, data: bytes) -> Iterator[Problem]:
+    if (nul := data.find(0)) >= 0:
+        yield Problem(
+            "nul-character",
+            "the file contains a NUL character, where PostgreSQL would stop reading",
+            "remove it",
+            Lines(path, data).place(nul),
+        )
 
 
 def without_mark(data: bytes) -> bytes:
     """*data* without a byte order mark."""
     return data.removeprefix(b"\xef\xbb\xbf")
-
-
-def place_at(path: str, data: bytes, offset: int) -> Place:
-    """The place of the character at the byte *offset* (0-based) in the *data* of *path*."""
-    return Lines(path, data).place(offset)

@@ -1,4 +1,4 @@
-"""What squawk says of migrations in SQL, where it is installed: https://squawkhq.com."""
+"""The findings of squawk on migrations in SQL, if it is installed: https://squawkhq.com."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from initmig.core.events import Emit
 
 _NOT_HERE = (
-    # initmig sets both, and takes back a file that fails
+    # initmig sets both timeouts, and rolls back a file that fails
     *("require-lock-timeout", "require-statement-timeout", "prefer-robust-stmts"),
-    # said already, by rules of our own
+    # initmig's own rules report these
     *("adding-foreign-key-constraint", "ban-drop-column", "ban-drop-table"),
     *("changing-column-type", "constraint-missing-not-valid", "disallowed-unique-constraint"),
     *("renaming-column", "renaming-table", "require-concurrent-index-creation"),
@@ -28,7 +28,7 @@ _TIMEOUT_SECONDS = 60.0
 
 
 def ask_squawk(paths: Sequence[str], emit: Emit) -> tuple[Finding, ...]:
-    """Its findings on the files *paths*; none where it is not on PATH."""
+    """Its findings on the files *paths*; empty if it is not on PATH."""
     program = which("squawk")
     if not (program and paths):
         return ()

@@ -1,11 +1,10 @@
-"""The statements of a file that does not run in one transaction, and what they do to one.
+"""The statements of a non-transactional file, and their effects on a transaction.
 
-PostgreSQL's own parser tells; https://github.com/pganalyze/libpg_query describes its trees.
+PostgreSQL's own parser reads them. Its trees: https://github.com/pganalyze/libpg_query
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -13,19 +12,21 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from initmig.core.records import Record
 from initmig.sql.lines import Lines, offset_of
 from initmig.sql.masking import secret_values, without_values
-from initmig.sql.scanner import copy_data, octets, spans
+from initmig.sql.scanner import Spans, octets, scan, spans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-# Nothing in the parser keeps `1 + 1 + 1 ...` from overflowing the stack: 70 bytes of it for a
-# character, where 8 MB are usual. Of memory a character needs up to 800 bytes.
+    from initmig.sql.scanner import Scan
+
+# The parser has no protection against overflowing the stack with `1 + 1 + 1 ...`. A character takes
+# 70 bytes of stack, which usually has 8 MB, and up to 800 bytes of memory.
 _MAX_LENGTH = 64 * 1024
 
 _T = TypeVar("_T")
 
 Node = dict[str, Any]
-"""A tree, or a part of one, as the parser gives it."""
+"""A tree of the parser, or a part of one."""
 
 
 class CreateIndex(Record):
@@ -70,8 +71,8 @@ class Drops(Record):
     name: str
 
 
-class Alone(Record):
-    """Anything else that the server refuses in a transaction block, as VACUUM."""
+class NotInTransaction(Record):
+    """Any other statement that the server refuses in a transaction block, such as VACUUM."""
 
 
 class OpensBlock(Record):
@@ -81,7 +82,7 @@ class OpensBlock(Record):
 class EndsBlock(Record):
     """COMMIT, END; or, without *commits*, ROLLBACK, ABORT, PREPARE TRANSACTION.
 
-    With *chains* the next block begins at once.
+    With *chains* it also begins the next block.
     """
 
     commits: bool
@@ -93,7 +94,7 @@ class EndsItsBlocks(Record):
 
 
 class SetsSession(Record):
-    """SET, RESET, or SELECT set_config(), that outlasts the transaction.
+    """SET, RESET, or SELECT set_config(), whose effect outlasts the transaction.
 
     *name* is in lower case, or "all".
     """
@@ -101,7 +102,7 @@ class SetsSession(Record):
     name: str
 
 
-# To be told apart with isinstance() or match: as tuples, Alone() is false and equals OpensBlock().
+# Distinguish them with isinstance() or match.
 Kind = (
     CreateIndex
     | DropIndexConcurrently
@@ -109,14 +110,21 @@ Kind = (
     | DetachConcurrently
     | Creates
     | Drops
-    | Alone
+    | NotInTransaction
     | OpensBlock
     | EndsBlock
     | EndsItsBlocks
     | SetsSession
 )
 
-_ALONE = DropIndexConcurrently | ReindexConcurrently | DetachConcurrently | Creates | Drops | Alone
+_NOT_IN_TRANSACTION = (
+    DropIndexConcurrently
+    | ReindexConcurrently
+    | DetachConcurrently
+    | Creates
+    | Drops
+    | NotInTransaction
+)
 
 
 class Statement(Record):
@@ -126,31 +134,21 @@ class Statement(Record):
     end: int
     text: str
     kind: Kind | None
-    """None for what is nothing special, or not known to the parser."""
+    """None for an ordinary statement, or if the parser cannot read it."""
 
 
 class Found(Sequence[tuple[int, int, "_T | None"]]):
-    """Start and end of each statement of a text, in bytes, with what was found in it, if anything.
+    """The start and end of each statement, in bytes, with its result if there is one.
 
-    In arrays, as with three objects each the statements of a file take more than the file.
+    *results* are by the number of the statement, because few statements have one.
     """
 
-    def __init__(self, each: Iterable[tuple[int, int, _T | None]] = ()) -> None:
-        self._starts = array("Q")
-        self._ends = array("Q")
-        self._what: dict[int, _T] = {}
-        for one in each:
-            self.append(*one)
-
-    def append(self, start: int, end: int, what: _T | None) -> None:
-        """Add the next one."""
-        if what is not None:
-            self._what[len(self)] = what
-        self._starts.append(start)
-        self._ends.append(end)
+    def __init__(self, spans: Sequence[tuple[int, int]], results: Mapping[int, _T] = {}) -> None:
+        self._spans = spans
+        self._results = results
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self._spans)
 
     @overload
     def __getitem__(self, index: int) -> tuple[int, int, _T | None]: ...
@@ -159,7 +157,7 @@ class Found(Sequence[tuple[int, int, "_T | None"]]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[number] for number in range(len(self))[index]]
-        return self._starts[index], self._ends[index], self._what.get(index % len(self))
+        return *self._spans[index], self._results.get(index % len(self))
 
 
 class Reading(Record):
@@ -167,53 +165,62 @@ class Reading(Record):
 
     statements: tuple[Statement, ...]
     fell_back: str
-    """Why the parser did not read all of it, and where; else empty."""
+    """Why and where the parser could not read all of it; otherwise empty."""
 
 
 def read_statements(data: bytes) -> Reading:
-    """Statements of *data* in order, where the parser fails as `initmig.sql.split` has them."""
+    """The statements of *data* in order, split by the parser or, if it fails, by `scan`."""
     found, fell_back = read_kinds(data)
     statements = (Statement(*each[:2], data[each[0] : each[1]].decode(), each[2]) for each in found)
     return Reading(tuple(statements), fell_back)
 
 
-def read_kinds(data: bytes) -> tuple[Found[Kind], str]:
-    """The same without the text of the statements, which may be many, or large."""
-    return read_each(data, _kind)
+def read_kinds(data: bytes, scanned: Scan | None = None) -> tuple[Found[Kind], str]:
+    """The same without the text of the statements, as a file can have many or large ones."""
+    return read_each(data, _kind, scanned)
 
 
-def read_each(data: bytes, read: Callable[[Node], _T | None]) -> tuple[Found[_T], str]:
-    """What *read* finds in the tree of each statement of *data*, None where there is no tree.
+def read_each(
+    data: bytes, read: Callable[[Node], _T | None], scanned: Scan | None = None
+) -> tuple[Found[_T], str]:
+    """The start and end of each statement of *data*, with the result of *read* for its tree.
 
-    Each with its start and end, as in `Statement`; beside them why the parser did not read all of
-    it, as in `Reading`. One tree is in memory at a time, where the parts are parsed alone.
+    The second value is as in `Reading`. *scanned* is the `Scan` of *data* as text that is not
+    transactional; without it, *data* is scanned here. Only one tree is in memory at a time, unless
+    the parser has to split the text.
     """
-    found: Found[_T] = Found()
+    scanned = scanned or scan(octets(data), transactional=False)
+    results: dict[int, _T] = {}
     refused = ""
-    for start, end, tree, error in _parse_each(data):
-        found.append(start, end, None if tree is None else read(tree))
+    for number, (start, _, tree, error) in enumerate(_parse_each(data, scanned.statements)):
+        result = None if tree is None else read(tree)
+        if result is not None:
+            results[number] = result
         refused = refused or (_placed(error, data, start) if error else "")
-    if refused and not copy_data(octets(data)):  # the parser would take the data for SQL
+    if refused and not scanned.copies:  # the parser would take the data for SQL
         with suppress(_Refused):
-            return Found(_as_parsed(data, read)), ""
-    # Where the parser reads each part as one statement, it has no other way to part them.
-    return found, refused
+            split = list(_as_parsed(data, read))
+            results = {n: each[2] for n, each in enumerate(split) if each[2] is not None}
+            return Found(Spans(each[:2] for each in split), results), ""
+    # If the parser reads each statement by itself, it would split the text in the same way.
+    return Found(scanned.statements, results), refused
 
 
 def parsed(data: bytes) -> Iterator[Parsed]:
-    """Each statement of *data* in order, parted as by `read_each`, and read one after the other."""
-    if len(data) > _MAX_LENGTH:  # which the parser does not part
-        yield from _parse_each(data)
+    """Each statement of *data* in order, split as in `read_each`, but read one by one."""
+    if len(data) > _MAX_LENGTH:  # which the parser does not split
+        yield from _parse_each(data, spans(octets(data)))
         return
-    found = list(_parse_each(data))
-    if any(each.error for each in found) and not copy_data(octets(data)):
+    scanned = scan(octets(data), transactional=False)
+    found = list(_parse_each(data, scanned.statements))
+    if any(each.error for each in found) and not scanned.copies:
         with suppress(_Refused):
             found = [Parsed(*each) for each in _as_parsed(data, lambda tree: tree)]
     yield from found
 
 
-def _parse_each(data: bytes) -> Iterator[Parsed]:
-    for start, end in spans(octets(data)):
+def _parse_each(data: bytes, statements: Iterable[tuple[int, int]]) -> Iterator[Parsed]:
+    for start, end in statements:
         try:
             yield Parsed(start, end, _only(_parse(data, start, end)))
         except _Refused as error:
@@ -221,7 +228,7 @@ def _parse_each(data: bytes) -> Iterator[Parsed]:
 
 
 def nodes(tree: Node) -> Iterator[tuple[str, Node]]:
-    """Every node, with the name under which it stands; without recursion, however deep."""
+    """Every node with its name in its parent. Deep trees need no recursion."""
     left: list[tuple[str, Any]] = [("", tree)]
     while left:
         name, value = left.pop()
@@ -233,19 +240,21 @@ def nodes(tree: Node) -> Iterator[tuple[str, Node]]:
 
 
 def trees(sql: bytes) -> list[Node] | None:
-    """The tree of each statement of *sql*; None where PostgreSQL's parser does not read it."""
+    """The tree of each statement of *sql*; None if PostgreSQL's parser cannot read it."""
     with suppress(_Refused):
         return [each["stmt"] for each in _parse(sql)]
     return None
 
 
-def runs_alone(kind: Kind | None) -> bool:
+def cannot_run_in_transaction(kind: Kind | None) -> bool:
     """Whether the server refuses such a statement in a transaction block."""
-    return isinstance(kind, _ALONE) or (isinstance(kind, CreateIndex) and kind.concurrently)
+    return isinstance(kind, _NOT_IN_TRANSACTION) or (
+        isinstance(kind, CreateIndex) and kind.concurrently
+    )
 
 
 class _Refused(Exception):
-    """The parser does not read a text, from the character at *offset* on."""
+    """The parser cannot read a text, from the character at *offset* on."""
 
     def __init__(self, why: str, offset: int = 0) -> None:
         super().__init__(why)
@@ -253,7 +262,7 @@ class _Refused(Exception):
 
 
 class Parsed(Record):
-    """One statement, by its offsets in bytes, and its tree; else why the parser has none."""
+    """One statement, by its offsets in bytes, and its tree, or the parser's error."""
 
     start: int
     end: int
@@ -262,7 +271,7 @@ class Parsed(Record):
 
 
 def _parse(data: bytes, start: int = 0, end: int | None = None) -> list[Node]:
-    """What the parser has for each statement; :raises _Refused: it is no SQL to it."""
+    """The tree of each statement; :raises _Refused: the parser cannot read the text."""
     from pgparse import PGQueryError, parse
 
     end = len(data) if end is None else end
@@ -295,7 +304,10 @@ def _only(parsed: list[Node]) -> Node:
 def _as_parsed(
     data: bytes, read: Callable[[Node], _T | None]
 ) -> Iterator[tuple[int, int, _T | None]]:
-    """The statements as the parser parts them; :raises _Refused: it does not."""
+    """The statements as the parser splits them; :raises _Refused: it cannot read the text.
+
+    The parser's parts include comments, so each part is tokenized to find its first token.
+    """
     for each in _parse(data):
         first = each.get("stmt_location", 0)  # before any comment
         after = first + each["stmt_len"] if "stmt_len" in each else len(data)
@@ -327,7 +339,7 @@ def _reindex(node: Node) -> Kind | None:
     relation = _relation(node["relation"]) if "relation" in node else ""
     if options_of(node).get("concurrently") and what != "system":
         return ReindexConcurrently(what, relation or _quoted(node.get("name", "")))
-    return None if relation else Alone()
+    return None if relation else NotInTransaction()
 
 
 def _alter_table(node: Node) -> Kind | None:
@@ -344,7 +356,7 @@ def _transaction(node: Node) -> Kind | None:
         case "COMMIT" | "ROLLBACK" | "PREPARE" as command:
             return EndsBlock(command == "COMMIT", "chain" in node)
         case "COMMIT_PREPARED" | "ROLLBACK_PREPARED":
-            return Alone()
+            return NotInTransaction()
     return None
 
 
@@ -382,12 +394,12 @@ def _alter_subscription(node: Node) -> Kind | None:
     options = options_of(node)
     changes = node["kind"].endswith("_PUBLICATION")
     refreshes = changes and options.get("refresh", True)
-    is_alone = refreshes or node["kind"].endswith("_REFRESH") or "failover" in options
-    return Alone() if is_alone else None
+    is_refused = refreshes or node["kind"].endswith("_REFRESH") or "failover" in options
+    return NotInTransaction() if is_refused else None
 
 
 def options_of(node: Node) -> dict[str, bool]:
-    """The options of a statement by name, and whether the server would take them for on."""
+    """The options of a statement by name, and whether the server would consider them on."""
     options = [each["DefElem"] for key in ("options", "params") for each in node.get(key, ())]
     return {option["defname"]: _is_on(option.get("arg")) for option in options}
 
@@ -411,7 +423,7 @@ def _dotted(names: Iterable[str]) -> str:
 
 
 def _quoted(name: str) -> str:
-    """*name* as SQL has it; without quotes where the parser reads it the same."""
+    """*name* in SQL, quoted only if the parser reads it differently without quotes."""
     try:
         parsed = _parse(f"TABLE {name}".encode())
     except _Refused:
@@ -424,8 +436,8 @@ def _quoted(name: str) -> str:
     return f'"{escaped}"' if name else ""
 
 
-def _alone_if(condition: Callable[[Node], bool]) -> Callable[[Node], Kind | None]:
-    return lambda node: Alone() if condition(node) else None
+def _not_in_transaction_if(condition: Callable[[Node], bool]) -> Callable[[Node], Kind | None]:
+    return lambda node: NotInTransaction() if condition(node) else None
 
 
 _KINDS: dict[str, Callable[[Node], Kind | None]] = {
@@ -442,10 +454,10 @@ _KINDS: dict[str, Callable[[Node], Kind | None]] = {
     "TransactionStmt": _transaction,
     "VariableSetStmt": _set,
     "SelectStmt": _select,
-    "VacuumStmt": _alone_if(lambda node: "is_vacuumcmd" in node),  # else it is ANALYZE
-    "ClusterStmt": _alone_if(lambda node: "relation" not in node),
-    "AlterSystemStmt": lambda _: Alone(),
-    "AlterDatabaseStmt": _alone_if(lambda node: "tablespace" in options_of(node)),
+    "VacuumStmt": _not_in_transaction_if(lambda node: "is_vacuumcmd" in node),  # otherwise ANALYZE
+    "ClusterStmt": _not_in_transaction_if(lambda node: "relation" not in node),
+    "AlterSystemStmt": lambda _: NotInTransaction(),
+    "AlterDatabaseStmt": _not_in_transaction_if(lambda node: "tablespace" in options_of(node)),
     "AlterSubscriptionStmt": _alter_subscription,
-    "DiscardStmt": _alone_if(lambda node: node["target"] == "DISCARD_ALL"),
+    "DiscardStmt": _not_in_transaction_if(lambda node: node["target"] == "DISCARD_ALL"),
 }

@@ -1,4 +1,4 @@
-"""Which relations a statement locks, in which mode, by PostgreSQL's own rules.
+"""The relations that a statement locks, and the lock modes, by PostgreSQL's own rules.
 
 The modes are those of the manual, and of AlterTableGetLockLevel() in PostgreSQL's tablecmds.c:
 https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES
@@ -28,7 +28,7 @@ _ROW_EXCLUSIVE = "ROW EXCLUSIVE"
 
 
 def locks_of(tree: Node, relations: Relations) -> Iterator[Taken]:
-    """What the statement locks that the parser reads as *tree*, of the *relations* before it."""
+    """The locks of the statement with this *tree* on the *relations* before it."""
     [(kind, node)] = tree.items()
     rule = _STATEMENTS.get(kind)
     if rule:
@@ -42,7 +42,7 @@ def _all(relations: Iterable[Relation], mode: str) -> Iterator[Taken]:
 
 
 def _named(relations: Relations, node: Node, *, family: bool = False) -> list[Relation]:
-    """What a RangeVar means, with all below it unless it says ONLY; empty where it is not there."""
+    """The relation of a RangeVar and, with *family*, all below it unless ONLY is given."""
     found = relations.named(node)
     if found is None:
         return []
@@ -83,14 +83,14 @@ _WEAK_SUBCOMMANDS = {
         _SHARE_ROW_EXCLUSIVE,
     ),
 }
-# Of all others ShareUpdateExclusiveLock is enough: reloptions.c
+# For all other options ShareUpdateExclusiveLock is enough: reloptions.c
 _STRONG_OPTIONS = {
     *("user_catalog_table", "fastupdate", "gin_pending_list_limit", "buffering"),
     *("pages_per_range", "autosummarize", "security_barrier", "security_invoker", "check_option"),
 }
 _OPTIONS = ("AT_SetRelOptions", "AT_ResetRelOptions", "AT_ReplaceRelOptions")
 
-# What ATPrepCmd() does to the tables below as well.
+# The commands that ATPrepCmd() also applies to the tables below.
 _RECURSING = {
     *("AT_AddColumn", "AT_ColumnDefault", "AT_DropNotNull", "AT_SetNotNull", "AT_SetExpression"),
     *("AT_DropExpression", "AT_SetStatistics", "AT_SetStorage", "AT_DropColumn"),
@@ -204,7 +204,7 @@ def _attach(relations: Relations, parent: Relation, command: Node) -> Iterator[T
 
 
 def _joined(relations: Relations, parent: Relation) -> Iterator[Taken]:
-    """What a new partition of *parent* locks: the default one, and the ends of its foreign keys."""
+    """The locks of a new partition of *parent*: on the default one, and through foreign keys."""
     yield from _all(_default_of(relations, parent), _ACCESS_EXCLUSIVE)
     for key in relations.foreign_keys_of(parent):
         referencing, referenced = relations.ends_of(key)
@@ -330,18 +330,18 @@ def _drop(relations: Relations, node: Node) -> Iterator[Taken]:
 
 
 def _dropped(relations: Relations, named: Iterable[Relation], *, cascade: bool) -> Iterator[Taken]:
-    gone = relations.dropped_with(named, cascade=cascade)
-    yield from _all(gone, _ACCESS_EXCLUSIVE)
-    ids = {each.id for each in gone}
-    for relation in gone:
+    dropped = relations.dropped_with(named, cascade=cascade)
+    yield from _all(dropped, _ACCESS_EXCLUSIVE)
+    ids = {each.id for each in dropped}
+    for relation in dropped:
         if relation.partition:  # the others have to know what they may keep now
             for parent in relations.parents_of(relation):
                 yield parent, _ACCESS_EXCLUSIVE
                 yield from _all(_default_of(relations, parent), _ACCESS_EXCLUSIVE)
-    tables = {relations.table_of(each).id: relations.table_of(each) for each in gone}
+    tables = {relations.table_of(each).id: relations.table_of(each) for each in dropped}
     for key in relations.foreign_keys_of(*tables.values()):
         whole = relations.whole_of(key)
-        # that of a partition alone leaves the table alone that it refers to
+        # a key of a single partition does not lock the table that it refers to
         if whole.table in ids or key.referenced in ids or key.unique in ids:
             yield from _ends(relations, [whole], _ACCESS_EXCLUSIVE)
 
@@ -429,7 +429,7 @@ def _lock(relations: Relations, node: Node) -> Iterator[Taken]:
 
 
 def _read_by(relations: Relations, view: Relation) -> Iterator[Relation]:
-    """What a *view* reads, also by others."""
+    """The tables that a *view* reads, directly or through other views."""
     for each in relations.read_by(view) if view.kind == "v" else ():
         yield from relations.family_of(each)
         yield from _read_by(relations, each)
@@ -451,7 +451,7 @@ QUERIES = frozenset(
         *("CreateTableAsStmt", "ExplainStmt", "DeclareCursorStmt", "PrepareStmt"),
     )
 )
-"""What may have INSERT, UPDATE, DELETE and MERGE in it that is run, or made ready to be run."""
+"""Statements that can contain INSERT, UPDATE, DELETE or MERGE, to run or to prepare."""
 
 _EVENTS = {"InsertStmt": "INSERT", "UpdateStmt": "UPDATE", "DeleteStmt": "DELETE"}
 
@@ -478,25 +478,25 @@ def _columns_set(node: Node) -> frozenset[str]:
 def _written(relations: Relations, tree: Node) -> Iterator[Taken]:
     for name, event, columns in writes_in(tree):
         for found in _named(relations, name):
-            for each in behind(relations, found, event):
+            for each in written_relations(relations, found, event):
                 yield from _changed(relations, each, event, columns, whole="inh" in name)
 
 
-def behind(relations: Relations, written: Relation, event: str) -> Iterator[Relation]:
-    """What is written to, and the table behind a view that PostgreSQL lets be written to."""
+def written_relations(relations: Relations, written: Relation, event: str) -> Iterator[Relation]:
+    """The relation written to, and the table of a view that PostgreSQL updates automatically."""
     yield written
     if written.kind == "v" and not any(
         each.instead and event in each.events for each in relations.programs_of(written)
     ):
         read = relations.read_by(written)
         if len(read) == 1:
-            yield from behind(relations, read[0], event)
+            yield from written_relations(relations, read[0], event)
 
 
 def _changed(
     relations: Relations, table: Relation, event: str, columns: frozenset[str], *, whole: bool
 ) -> Iterator[Taken]:
-    """A table of which rows change, those below it, and those whose foreign keys follow it."""
+    """Locks on a table whose rows change, its children, and tables whose foreign keys follow it."""
     family = relations.family_of(table) if whole and event != "INSERT" else [table]
     left, seen = list(family), {each.id for each in family}
     yield from _all(family, _ROW_EXCLUSIVE)
@@ -512,7 +512,7 @@ def _changed(
 
 
 def _follows(key: ForeignKey, event: str, columns: frozenset[str]) -> bool:
-    """Whether rows with the foreign *key* change with those that they refer to."""
+    """Whether rows with the foreign *key* change together with the rows they refer to."""
     acting = {"DELETE": key.on_delete, "UPDATE": key.on_update}.get(event, "a")
     is_touched = event == "DELETE" or not columns.isdisjoint(key.referenced_columns)
     return acting in ("c", "n", "d") and is_touched

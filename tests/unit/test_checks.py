@@ -17,7 +17,7 @@ from initmig.commands.doctor.server_checks import (
     of_version,
 )
 from initmig.core.errors import Problem, ServerMessage
-from initmig.sql.requirements import Need, Relation, Requires, Stated, Uses
+from initmig.sql.requirements import Relation, Requirement, Requires, StatedRequirement, Uses
 from tests.support.steps import step_of
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ OTHERS = Found(
 )
 
 
-def of(need: Need, known: Found | None = None, server: Server = SERVER) -> list[Check]:
-    stated = Stated("a.sql", step_of("a.sql", "-- é\nDROP".encode()), 6, need)
+def of(need: Requirement, known: Found | None = None, server: Server = SERVER) -> list[Check]:
+    stated = StatedRequirement("a.sql", step_of("a.sql", "-- é\nDROP".encode()), 6, need)
     return list(of_need(stated, known, WORKER, server))
 
 

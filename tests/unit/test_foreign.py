@@ -11,12 +11,18 @@ from initmig.migrations.foreign import (
     HISTORY_TABLES,
     guide,
     marker_in,
+    marks_in,
     tool_of_folder,
     tool_of_name,
     tool_of_table,
 )
+from initmig.sql.source import Source
 
 REPOSITORY = Path(__file__).parents[2]
+
+
+def source_of(text: str) -> Source:
+    return Source("a.sql", text.encode(), find_marks=marks_in)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +117,7 @@ def test_name_as_yoyo_users_write_it_belongs_to_no_other_tool(name: str) -> None
 def test_marker_on_a_line_of_its_own_is_found(
     line: str, tool: str, before: str, after: str
 ) -> None:
-    marker = marker_in(f"{before}{line}{after}")
+    marker = marker_in(source_of(f"{before}{line}{after}"))
     assert marker
     assert (marker.tool, marker.offset) == (tool, len(before))
 
@@ -133,7 +139,7 @@ def test_marker_on_a_line_of_its_own_is_found(
     ],
 )
 def test_marker_in_a_literal_or_in_prose_is_no_marker(text: str) -> None:
-    assert marker_in(text) is None
+    assert marker_in(source_of(text)) is None
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from initmig.sql.lock_forecast import Finding, forecast_of
 from initmig.sql.masking import mask_sql
 from initmig.sql.not_in_transaction import refused_in_transaction
 from initmig.sql.relations import Inventory, Relation
-from initmig.sql.requirements import outstanding, read_needs
-from initmig.sql.scanner import octets, spans
+from initmig.sql.requirements import outstanding, read_requirements
+from initmig.sql.scanner import octets, scan, spans
 from initmig.sql.source import Source
 from tests.support.steps import step_of
 
@@ -127,13 +127,14 @@ def renamed_again_and_again(number: int, work: Work) -> object:
 
 def parts(number: int, work: Work) -> object:
     data = Counted.of(b"SELECT 1;\nBEGIN; SELECT 2; COMMIT;%60s\n" % b"" * number, work)
-    found, _ = parts_of("a.sql", data, lambda _: None)
+    scanned = scan(octets(data), transactional=False)
+    found, _ = parts_of("a.sql", data, scanned, lambda _: None)
     assert len(found) == 2 * number
     return [part.place for part in found]
 
 
 def statements_to_rehearse(number: int, work: Work) -> object:
-    script = Script.of("a.sql", Counted.of(b"SELECT 1;%80s\n" % b"" * number, work))
+    script = Script.of("a.sql", Counted.of(b"SELECT 1;%80s\n" % b"" * number, work), ())
     return [part.place for part in statements_of(script)]
 
 
@@ -145,15 +146,15 @@ def strings_in_python(number: int, work: Work) -> object:
 
 def needs(number: int, work: Work) -> object:
     text = "".join(f"CREATE TABLE t{i} (id int); DROP TABLE u{i};\n" for i in range(number))
-    stated, _ = read_needs("a.sql", step_of("a.sql", Counted.of(text.encode(), work)))
+    stated, _ = read_requirements("a.sql", step_of("a.sql", Counted.of(text.encode(), work)))
     return [each.place for each in outstanding(stated, "public")]
 
 
 def problems(number: int, work: Work) -> object:
     source = Source("a.sql", Counted.of(b"SELECT 1;\nCOMMIT;%80s\n" % b"" * number, work))
-    source.check_transactions(transactional=True)
-    assert len(source.problems) == number
-    return source.problems
+    found = source.content.problems
+    assert len(found) == number
+    return found
 
 
 def refused_in_a_transaction(number: int, work: Work) -> object:

@@ -108,7 +108,7 @@ def test_a_table_that_is_not_there_is_found(sql: str) -> None:
     assert (found.name, found.place.path, found.place.line) == ("nope", "1.sql", 2)
     listed = sql.startswith(("DROP", "COMMENT"))
     assert found.place.column == (1 if listed else sql.index("nope") + 1)
-    assert found.gone is None
+    assert found.removed_at is None
 
 
 FINE = {
@@ -243,5 +243,5 @@ def test_what_may_have_been_meant_is_suggested(
 )
 def test_what_was_there_says_since_when_it_is_gone(sql: str) -> None:
     [found] = missing(f"SELECT 1;\n{sql}", "SELECT 1 FROM users; DELETE FROM users")
-    assert found.gone is not None
-    assert (str(found.gone), str(found.place)) == ("1.sql:2:1", "2.sql:1:15")
+    assert found.removed_at is not None
+    assert (str(found.removed_at), str(found.place)) == ("1.sql:2:1", "2.sql:1:15")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from initmig.engine.large_files import ChunkedFile
 from initmig.engine.lazy_sequence import LazySequence
+from initmig.sql.scanner import Spans
 from initmig.sql.statements import Found
 
 SLICES = st.builds(slice, *[st.none() | st.integers(-12, 12)] * 2)
@@ -33,7 +34,8 @@ def test_lazy_sequence_makes_what_is_asked_for() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), st.none() | st.text("a"))))
 def test_found_is_as_the_list(each: list[tuple[int, int, str | None]]) -> None:
-    found = Found(each)
+    results = {n: one[2] for n, one in enumerate(each) if one[2] is not None}
+    found = Found(Spans(one[:2] for one in each), results)
     assert list(found) == each
     assert list(found[1:-1]) == each[1:-1]
     assert [found[-1 - n] for n in range(len(each))] == each[::-1]

@@ -8,15 +8,12 @@ from initmig.core.errors import Place
 from initmig.sql.lines import Lines, characters, in_characters, offset_of
 from initmig.sql.scanner import (
     Directive,
+    Scan,
+    Scanner,
     blanked,
-    copy_data,
-    forbidden_in_transaction,
-    frame,
-    header_directives,
     mentions,
     octets,
-    psql_only,
-    restrictions,
+    scan,
     split,
 )
 
@@ -66,6 +63,10 @@ ONE_STATEMENT = {
 MARKS = [*"'\"$;()\\/*-\n\r eE1é#", "$$", "--", "/*", "*/", "$a$", "E'", "\\.\n"]
 WORDS = ["BEGIN ATOMIC", "END", "CASE", "CREATE ", "COMMIT", "COPY t FROM STDIN;\n"]
 SQL = st.lists(st.sampled_from([*ONE_STATEMENT.values(), *MARKS, *WORDS]), max_size=12).map("".join)
+
+
+def scanned(text: str) -> Scan:
+    return scan(text, transactional=True)
 
 
 def texts(text: str) -> list[str]:
@@ -148,7 +149,7 @@ def test_joined_statements_are_split_again(statements: list[str]) -> None:
 def test_a_command_that_begins_or_ends_a_transaction_is_found(
     before: str, text: str, name: str, effect: str
 ) -> None:
-    (finding,) = forbidden_in_transaction(f"{before}{text}")
+    (finding,) = scanned(f"{before}{text}").transaction_commands
 
     assert finding.offset == len(before)
     assert finding.id == "transaction-command"
@@ -166,7 +167,7 @@ def test_a_command_that_begins_or_ends_a_transaction_is_found(
     ],
 )
 def test_a_transaction_with_modes_has_another_remedy(text: str) -> None:
-    (finding,) = forbidden_in_transaction(text)
+    (finding,) = scanned(text).transaction_commands
 
     assert finding.hint.startswith("write SET TRANSACTION with its modes instead, and delete the")
 
@@ -198,7 +199,7 @@ LEFT_OUT = {
 
 @pytest.mark.parametrize(("text", "kept"), LEFT_OUT.values(), ids=LEFT_OUT)
 def test_a_frame_is_left_out_and_all_else_stays_where_it_is(text: str, kept: str) -> None:
-    left = blanked(text.encode(), frame(octets(text.encode())))
+    left = blanked(text.encode(), scanned(octets(text.encode())).frame)
 
     assert left.decode() == kept
     assert len(left) == len(text.encode())
@@ -224,13 +225,13 @@ def test_a_frame_is_left_out_and_all_else_stays_where_it_is(text: str, kept: str
     ],
 )
 def test_what_is_no_frame_stays(text: str) -> None:
-    assert frame(text) == []
+    assert [*scanned(text).frame] == []
 
 
 def test_every_such_command_is_found_once() -> None:
     text = "BEGIN;\nINSERT INTO t VALUES (1);\nCOMMIT;\nSELECT 1;\nROLLBACK;"
 
-    assert [finding.offset for finding in forbidden_in_transaction(text)] == [0, 33, 51]
+    assert [finding.offset for finding in scanned(text).transaction_commands] == [0, 33, 51]
 
 
 @pytest.mark.parametrize(
@@ -253,7 +254,7 @@ def test_every_such_command_is_found_once() -> None:
     ],
 )
 def test_what_leaves_the_transaction_open_is_not_reported(text: str) -> None:
-    assert forbidden_in_transaction(text) == []
+    assert [*scanned(text).transaction_commands] == []
 
 
 @pytest.mark.parametrize(
@@ -275,7 +276,7 @@ def test_what_leaves_the_transaction_open_is_not_reported(text: str) -> None:
 )
 @pytest.mark.parametrize("before", ["", "SELECT 1;\n", "SELECT 1 ", "-- c\n  "])
 def test_a_command_of_psql_is_found(before: str, command: str, hint: str) -> None:
-    (finding,) = psql_only(f"{before}{command} it's \\x ;\nSELECT 2;")
+    (finding,) = scanned(f"{before}{command} it's \\x ;\nSELECT 2;").psql_only
 
     assert finding.offset == len(before)
     assert finding.id == "psql-command"
@@ -285,7 +286,7 @@ def test_a_command_of_psql_is_found(before: str, command: str, hint: str) -> Non
 
 @pytest.mark.parametrize("text", ["\\", "\\\nSELECT 1"])
 def test_a_backslash_alone_is_found(text: str) -> None:
-    (finding,) = psql_only(text)
+    (finding,) = scanned(text).psql_only
 
     assert (finding.id, finding.message.split()[0]) == ("psql-command", "\\")
 
@@ -305,11 +306,11 @@ def test_a_backslash_alone_is_found(text: str) -> None:
     ],
 )
 def test_copy_from_stdin_without_its_data_is_found(text: str) -> None:
-    [finding] = psql_only(f"\n{text}")
+    [finding] = scanned(f"\n{text}").psql_only
     assert (finding.id, finding.offset) == ("copy-without-data", 1)
     assert finding.message.startswith("COPY ... FROM STDIN has no data")
     assert finding.hint.endswith("or write INSERT ... VALUES")
-    assert copy_data(text) == []
+    assert [*scanned(text).copies] == []
 
 
 @pytest.mark.parametrize(
@@ -329,18 +330,18 @@ def test_copy_from_stdin_without_its_data_is_found(text: str) -> None:
     ],
 )
 def test_data_of_copy_is_what_psql_would_send(text: str, data: list[str]) -> None:
-    found = copy_data(text)
+    found = scanned(text).copies
 
     assert [text[each.start : each.end] for each in found] == data
     assert [text[each.statement : each.statement + 4] for each in found] == ["COPY"] * len(data)
     assert all(text[: each.after].endswith(("\\.", "\\.\r")) for each in found)
-    assert psql_only(text) == []
+    assert [*scanned(text).psql_only] == []
 
 
 @given(SQL)
 def test_data_of_copy_stands_between_statements(text: str) -> None:
     statements = split(text)
-    for each in copy_data(text):
+    for each in scanned(text).copies:
         assert each.start <= each.end < each.after
         [_] = [one for one in statements if one.start == each.statement and one.end < each.start]
         assert not [one for one in statements if each.start <= one.start < each.after]
@@ -358,7 +359,7 @@ def test_data_of_copy_stands_between_statements(text: str) -> None:
     ],
 )
 def test_restrictions_become_blanks(text: str, expected: str) -> None:
-    assert blanked(text.encode(), restrictions(text)).decode() == expected
+    assert blanked(text.encode(), scanned(text).restrictions).decode() == expected
 
 
 @pytest.mark.parametrize(
@@ -372,7 +373,7 @@ def test_restrictions_become_blanks(text: str, expected: str) -> None:
     ],
 )
 def test_what_the_server_understands_is_not_reported(text: str) -> None:
-    assert psql_only(text) == []
+    assert [*scanned(text).psql_only] == []
 
 
 @pytest.mark.parametrize(
@@ -392,7 +393,9 @@ def test_what_the_server_understands_is_not_reported(text: str) -> None:
 def test_directives_are_read_from_the_comments_at_the_top(
     text: str, expected: list[Directive]
 ) -> None:
-    assert header_directives(text) == expected
+    found = Scanner(octets(text.encode())).directives()
+
+    assert found == [each._replace(offset=len(text[: each.offset].encode())) for each in expected]
 
 
 @pytest.mark.parametrize(
@@ -437,8 +440,8 @@ def test_time_grows_with_the_text_and_not_faster(piece: str) -> None:
     started = process_time()  # the machine may be busy
 
     split(text)
-    forbidden_in_transaction(f"{text}\nCOMMIT")
-    psql_only(f"{text}\\")
+    scanned(f"{text}\nCOMMIT")
+    scanned(f"{text}\\")
 
     assert process_time() - started < 60, "far more than 300,000 steps need"
 

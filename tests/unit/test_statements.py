@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from initmig.sql.scanner import octets, split
 from initmig.sql.statements import (
-    Alone,
     CreateIndex,
     Creates,
     DetachConcurrently,
@@ -19,13 +18,14 @@ from initmig.sql.statements import (
     Drops,
     EndsBlock,
     Kind,
+    NotInTransaction,
     OpensBlock,
     Reading,
     ReindexConcurrently,
     SetsSession,
     Statement,
+    cannot_run_in_transaction,
     read_statements,
-    runs_alone,
 )
 from tests.unit.test_sql import ONE_STATEMENT
 
@@ -113,7 +113,7 @@ def test_the_parser_knows_better_than_split(before: str, text: str) -> None:
 
     assert [s[:3] for s in statements] != splits(script)
     assert (first.text, last.text) == (text, "VACUUM")
-    assert_is(last.kind, Alone())
+    assert_is(last.kind, NotInTransaction())
     assert [script.encode()[s.start : s.end].decode() for s in statements] == [
         s.text for s in statements
     ]
@@ -195,7 +195,7 @@ def test_what_makes_or_removes_something_names_it(text: str, expected: Kind) -> 
     ],
 )
 def test_what_is_refused_in_a_transaction_runs_alone(text: str) -> None:
-    assert_is(kind(text), Alone())
+    assert_is(kind(text), NotInTransaction())
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_anything_else_is_nothing_special(text: str) -> None:
     ],
 )
 def test_says_what_runs_alone(text: str, expected: bool) -> None:
-    assert runs_alone(kind(text)) == expected
+    assert cannot_run_in_transaction(kind(text)) == expected
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
@@ -328,7 +328,7 @@ def test_where_the_parser_fails_it_is_split_all_the_same(statement: str, why: st
     assert fell_back == why
     assert [s[:3] for s in statements] == splits(text)
     kinds = [statement.kind for statement in statements]
-    assert_is(kinds[0], Alone())
+    assert_is(kinds[0], NotInTransaction())
     assert kinds[1] is None
 
 
@@ -373,7 +373,9 @@ def test_what_is_nested_or_long_does_not_end_the_process(text: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], input=script, capture_output=True, check=False, text=True
     )
-    assert (done.stdout, done.returncode) == ("[Alone(), None, OpensBlock()]\n", 0), done.stderr
+    assert (done.stdout, done.returncode) == ("[NotInTransaction(), None, OpensBlock()]\n", 0), (
+        done.stderr
+    )
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ from initmig.postgres import LoginRefused, StatementFailed
 from initmig.reporting.logs import event_words
 from initmig.sql.missing import find_missing
 from initmig.sql.not_in_transaction import refused_in_transaction
-from initmig.sql.requirements import Fills, Relation, Uses, outstanding, read_needs
+from initmig.sql.requirements import Fills, Relation, Uses, outstanding, read_requirements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from initmig.core.events import Emit, Event
     from initmig.core.model import Migration
     from initmig.postgres import Session
-    from initmig.sql.requirements import Need, Stated
+    from initmig.sql.requirements import Requirement, StatedRequirement
 
 # A lock is not waited for, and what is done is not much.
 _LOCK_TIMEOUT_SECONDS, _STATEMENT_TIMEOUT_SECONDS = 0.1, 10.0
@@ -313,24 +313,24 @@ def _refusals(decide: Callable[[], object]) -> Sequence[Problem]:
 def _look_at_needs(
     session: Session, migrations: Sequence[Migration], server: Server, worker: Worker, home: Schema
 ) -> Iterator[Check]:
-    stated: list[Stated] = []
+    stated: list[StatedRequirement] = []
     checks: list[Check] = []
     for migration in migrations:
         for step in (each for each in migration.steps if not each.function):
-            needs, unread = read_needs(migration.file.path, step)
+            needs, unread = read_requirements(migration.file.path, step)
             stated.extend(needs)
             checks.extend([privileges.of_unread(migration.file.path, unread)] if unread else [])
-    wanted: dict[tuple[type, Need], Stated] = {}  # with the type, as to tuples it is all the same
+    wanted: dict[tuple[type, Requirement], StatedRequirement] = {}
     for each in outstanding(stated, home.key):
-        wanted.setdefault((type(each.need), each.need), each)
-    needed = [each.need for each in wanted.values()]
-    known: dict[Need, Found | Schema | Extension] = {
+        wanted.setdefault((type(each.requirement), each.requirement), each)
+    needed = [each.requirement for each in wanted.values()]
+    known: dict[Requirement, Found | Schema | Extension] = {
         **queries.find_relations(session, needed),
         **queries.find_schemas(session, needed),
         **queries.find_extensions(session, needed),
     }
     for each in wanted.values():
-        checks.extend(privileges.of_need(each, known.get(each.need), worker, server))
+        checks.extend(privileges.of_need(each, known.get(each.requirement), worker, server))
     yield from checks
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from initmig.commands.doctor.facts import Server, Worker
     from initmig.core.errors import Place, Problem
     from initmig.sql.missing import Missing
-    from initmig.sql.requirements import Right, Stated
+    from initmig.sql.requirements import Privilege, StatedRequirement
 
 
 def of_role(server: Server, worker: Worker) -> Check:
@@ -120,10 +120,13 @@ def of_doubt(found: str, statement: str) -> Check:
 
 
 def of_need(
-    stated: Stated, known: Found | Schema | Extension | None, worker: Worker, server: Server
+    stated: StatedRequirement,
+    known: Found | Schema | Extension | None,
+    worker: Worker,
+    server: Server,
 ) -> Iterator[Check]:
     """What a statement lacks; *known* is what the server knows of the thing that it names."""
-    match stated.need, known:
+    match stated.requirement, known:
         case Uses() as need, Found() as found:
             yield from _of_use(stated.place, need, found, worker, server)
         case Fills(), Schema() as schema if not (schema.usable and schema.creatable):
@@ -167,23 +170,23 @@ def _of_use(
         statement = f"GRANT USAGE ON SCHEMA {found.schema} TO {worker.name};"
         lacks = f"{what}, but {worker.name} lacks USAGE on the schema {found.schema}"
         yield _lacking(lacks, statement, schema_by)
-    if need.right not in _OWNERS and not found.privileged:
-        statement = f"GRANT {need.right} ON {found.name} TO {worker.name};"
-        lacks = f"{what}, but {worker.name} lacks {need.right} on it"
+    if need.privilege not in _OWNERS and not found.privileged:
+        statement = f"GRANT {need.privilege} ON {found.name} TO {worker.name};"
+        lacks = f"{what}, but {worker.name} lacks {need.privilege} on it"
         yield _lacking(lacks, statement, or_superuser(found.owner))
-    if need.right in _OWNERS and not _is_owner(found, need.right):
+    if need.privilege in _OWNERS and not _is_owner(found, need.privilege):
         yield _lacking(f"{what}, which is owned by {found.owner}", *_owning(found, worker, server))
-    if need.right == "index" and not found.schema_creatable:
+    if need.privilege == "index" and not found.schema_creatable:
         statement = f"GRANT CREATE ON SCHEMA {found.schema} TO {worker.name};"
         lacks = f"{what}, but {worker.name} lacks CREATE on the schema {found.schema}"
         yield _lacking(lacks, statement, schema_by)
 
 
-_OWNERS: tuple[Right, ...] = ("owner", "drop", "index")
+_OWNERS: tuple[Privilege, ...] = ("owner", "drop", "index")
 
 
-def _is_owner(found: Found, right: Right) -> bool:
-    return found.owned or (right == "drop" and found.schema_owned)
+def _is_owner(found: Found, privilege: Privilege) -> bool:
+    return found.owned or (privilege == "drop" and found.schema_owned)
 
 
 def _owning(found: Found, worker: Worker, server: Server) -> tuple[str, str, str]:
@@ -263,8 +266,11 @@ def of_missing(missing: Missing) -> Check:
     """A table that a statement uses, and that is not there by then."""
     found = f"{missing.place} uses {missing.name}, which does not exist and is not created earlier"
     hint = f"did you mean {' or '.join(missing.nearest)}?" if missing.nearest else ""
-    if missing.gone:
-        found = f"{missing.place} uses {missing.name}, which no longer exists after {missing.gone}"
+    if missing.removed_at:
+        found = (
+            f"{missing.place} uses {missing.name}, which no longer exists after"
+            f" {missing.removed_at}"
+        )
         hint = ""
     return Check("pending", "failure", found, hint=hint or "fix the migration")
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from initmig.postgres import Session
-    from initmig.sql.requirements import Need
+    from initmig.sql.requirements import Requirement
 
 _SERVER = """
 SELECT current_setting('server_version_num')::int, current_setting('server_version'),
@@ -209,20 +209,22 @@ def has_event_triggers(session: Session) -> bool:
     return bool(session.query(_WATCHED)[0][0])
 
 
-def find_relations(session: Session, needs: Iterable[Need]) -> Mapping[Need, Found]:
+def find_relations(session: Session, needs: Iterable[Requirement]) -> Mapping[Requirement, Found]:
     """What there is of those that the *needs* use."""
     uses = [need for need in needs if isinstance(need, Uses)]
-    names = [(*use.relation, use.right if use.right.isupper() else "") for use in uses]
+    names = [(*use.relation, use.privilege if use.privilege.isupper() else "") for use in uses]
     return {uses[i]: Found(*row) for i, *row in _numbered(session, _FOUND, names)}
 
 
-def find_schemas(session: Session, needs: Iterable[Need]) -> Mapping[Need, Schema]:
+def find_schemas(session: Session, needs: Iterable[Requirement]) -> Mapping[Requirement, Schema]:
     """What there is of those that the *needs* fill."""
     fills = [need for need in needs if isinstance(need, Fills)]
     return {fills[i]: Schema(*row) for i, *row in _numbered(session, _FILLED, fills)}
 
 
-def find_extensions(session: Session, needs: Iterable[Need]) -> Mapping[Need, Extension]:
+def find_extensions(
+    session: Session, needs: Iterable[Requirement]
+) -> Mapping[Requirement, Extension]:
     """What the server knows of those that the *needs* create."""
     created = [need for need in needs if isinstance(need, Creates) and need.what == "extension"]
     names = [(each.name, each.version) for each in created]

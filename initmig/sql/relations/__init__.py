@@ -1,7 +1,8 @@
 """Which relations a database has, and which it has after each pending statement.
 
-The database tells once, as an `Inventory`; from there on `Relations` follows the statements, by
-PostgreSQL's own rules for names. What a function, a DO block or an extension makes is not seen.
+They are read once from the database, as an `Inventory`. From then on `Relations` follows the
+statements, by PostgreSQL's own rules for names. It cannot see the relations that a function, a DO
+block or an extension makes.
 """
 
 from __future__ import annotations

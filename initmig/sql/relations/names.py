@@ -22,7 +22,7 @@ def strings(items: Iterable[Node]) -> tuple[str, ...]:
 
 
 def index_columns(elements: Iterable[Node]) -> str:
-    """What an index without a name has of its columns in its name."""
+    """The column names in the name of an index that was created without a name."""
     return "_".join(_index_column(each) for each in elements)
 
 
@@ -46,7 +46,7 @@ def made_name(table: str, columns: str, label: str) -> str:
 
 
 def cut(name: str) -> str:
-    """*name* as the server keeps it: what is too long is cut off."""
+    """*name* as the server stores it, cut off at its limit."""
     return name.encode()[:LONGEST_NAME_BYTES].decode(errors="ignore")
 
 

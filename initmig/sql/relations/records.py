@@ -1,4 +1,4 @@
-"""What the catalog has of relations, as records."""
+"""Relations and related objects in the catalog, as records."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ class Relation(Record):
     """A table, view, index or sequence, by its names in the catalog."""
 
     id: int
-    """Its oid; below 0 where a pending statement makes it."""
+    """Its oid; negative if a pending statement makes it."""
     schema: str
     name: str
     kind: str
     """As pg_class.relkind: r table, p partitioned, v view, m materialized, f foreign, S, i, I."""
     table: int = 0
-    """Of an index, the table that has it."""
+    """The table of an index."""
     partition: str = ""
-    """Of a partition ``partition``, or ``default``; else empty."""
+    """``partition`` or ``default`` for a partition; otherwise empty."""
     columns: tuple[str, ...] = ()
-    """Of an index, those of its table that it has, without those in expressions."""
+    """The columns of its table that an index has, without those in expressions."""
 
     @property
     def is_new(self) -> bool:
-        """Whether a pending statement makes it: nobody uses it before that is committed."""
+        """Whether a pending statement makes it. No other session uses it before the commit."""
         return self.id < 0
 
     @property
@@ -43,7 +43,7 @@ class Relation(Record):
 
 
 class ForeignKey(Record):
-    """A foreign key, by the ids of what it connects; that of a partition is one more."""
+    """A foreign key, by the ids of both tables. Each partition has another one."""
 
     id: int
     name: str
@@ -52,16 +52,16 @@ class ForeignKey(Record):
     referenced: int
     referenced_columns: tuple[str, ...]
     unique: int
-    """The index of the key that it refers to; 0 where it is not known."""
+    """The index of the key that it refers to; 0 if unknown."""
     parent: int
-    """The foreign key of the partitioned table that this is the part of; else 0."""
+    """The foreign key of the partitioned table that this is a part of; otherwise 0."""
     on_delete: str
     """As pg_constraint.confdeltype: a, r, c (CASCADE), n (SET NULL) or d (SET DEFAULT)."""
     on_update: str
 
 
 class NotNullCheck(Record):
-    """A constraint CHECK (column IS NOT NULL) that holds for what inherits from the table, too."""
+    """A constraint CHECK (column IS NOT NULL) that also holds for tables that inherit it."""
 
     table: int
     name: str
@@ -71,7 +71,7 @@ class NotNullCheck(Record):
 
 
 class Uses(Record):
-    """What a view reads: a relation's *columns*, or all of it where there are none."""
+    """A relation that a view reads. Without *columns*, the view reads all of it."""
 
     view: int
     relation: int
@@ -79,22 +79,22 @@ class Uses(Record):
 
 
 class Program(Record):
-    """A user's trigger, or a rule: what runs with a statement on the *table*, and is not seen."""
+    """A user's trigger or a rule, which runs with a statement on the *table*."""
 
     table: int
     kind: str
     """``trigger`` or ``rule``."""
     name: str
     events: frozenset[str]
-    """Of INSERT, DELETE, UPDATE and TRUNCATE."""
+    """Some of INSERT, DELETE, UPDATE and TRUNCATE."""
     instead: bool
 
 
 class Inventory(Record):
-    """What the catalog has, at one moment."""
+    """The content of the catalog at one moment."""
 
     path: tuple[str, ...] = ("public",)
-    """The names of the search path, also of schemas that there are not."""
+    """The names in the search path, including schemas that do not exist."""
     schemas: tuple[str, ...] = ("public",)
     relations: tuple[Relation, ...] = ()
     children: tuple[tuple[int, int], ...] = ()
@@ -105,14 +105,14 @@ class Inventory(Record):
     functions: frozenset[tuple[str, str]] = frozenset()
     """Schema and name of each VOLATILE function outside of the server's own catalog."""
     statistics: tuple[tuple[str, str, int], ...] = ()
-    """Schema, name and table of what CREATE STATISTICS has made."""
+    """Schema, name and table of each CREATE STATISTICS object."""
     not_null_checks: tuple[NotNullCheck, ...] = ()
     server: int = 18
     """The major version of the server."""
 
 
 def read_inventory(rows: Mapping[str, Collection[Sequence[object]]]) -> Inventory:
-    """The `Inventory` of what the catalog has, by the names of its fields, as JSON gives it."""
+    """The `Inventory` from JSON with the names of its fields."""
 
     def frozen(value: object) -> object:
         return tuple(map(frozen, value)) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""The relations of a database at one moment: what can be asked of them, and changed."""
+"""The relations of a database at one moment, with queries and changes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class State:
     # --- questions ---
 
     def find(self, schema: str, name: str) -> Relation | None:
-        """The relation of this name now; None if there is none. Without *schema* the path tells."""
+        """The relation with this name now, if any. Without *schema*, the search path decides."""
         for each in [schema] if schema else (TEMPORARY, "pg_catalog", *self._path):
             if (id := self._ids[each].get(name)) is not None:
                 return self._relations[id]
@@ -73,11 +73,11 @@ class State:
         return ".".join(map(quoted_if_needed, names))
 
     def home(self) -> str:
-        """The schema in which a name without one is made; empty where there is none."""
+        """The schema where a name without a schema is created; empty if there is no such schema."""
         return next((each for each in self._path if each in self._schemas), "")
 
     def is_checked(self, table: Node, column: str) -> bool:
-        """Whether a valid constraint keeps NULL out of the *column* of what a RangeVar means."""
+        """Whether a valid constraint excludes NULL from the *column* of a RangeVar."""
         relation = self.named(table)
         return relation is not None and any(
             each.is_valid and each.column == column for each in self.checks_of(relation)
@@ -98,7 +98,7 @@ class State:
         return any((each, name) in self._functions for each in self._path)
 
     def table_of(self, relation: Relation) -> Relation:
-        """The table of an index; else the relation itself."""
+        """The table of an index, or the relation itself."""
         return self._relations.get(relation.table, relation)
 
     def of_statistics(self, items: Sequence[Node]) -> Relation | None:
@@ -118,7 +118,7 @@ class State:
         return [self._relations[id] for id in self._children[relation.id]]
 
     def parents_of(self, relation: Relation) -> list[Relation]:
-        """What it is a partition of, or inherits from."""
+        """The tables that it is a partition of, or inherits from."""
         return [self._relations[id] for id in self._parents[relation.id]]
 
     def family_of(self, relation: Relation) -> list[Relation]:
@@ -126,7 +126,7 @@ class State:
         return self._closure([relation], self.children_of)
 
     def foreign_keys_of(self, *relations: Relation) -> list[ForeignKey]:
-        """Those that *relations* have, and those that refer to them."""
+        """The foreign keys of *relations*, and the foreign keys that refer to them."""
         ids = {id: None for relation in relations for id in self._keys_of[relation.id]}
         return [self._foreign_keys[id] for id in ids]
 
@@ -187,7 +187,7 @@ class State:
         return [self._relations[id] for id in self._ids[schema].values()]
 
     def dropped_with(self, relations: Iterable[Relation], *, cascade: bool) -> list[Relation]:
-        """What a DROP of *relations* drops, them first."""
+        """The relations that a DROP of *relations* drops, starting with *relations*."""
 
         def following(relation: Relation) -> Iterator[Relation]:
             yield from self.indexes_of(relation)
@@ -277,7 +277,7 @@ class State:
                 del self._ids[each.schema][each.name]
 
     def _make(self, node: Node, kind: str, **more: Any) -> Relation | None:
-        """A new relation for the RangeVar *node*; None where one of that name is there."""
+        """A new relation for the RangeVar *node*; None if the name is taken."""
         schema = node.get("schemaname") or self.home()
         if node.get("relpersistence") == "t":
             schema = TEMPORARY

@@ -1,4 +1,4 @@
-"""What each statement does to the relations, by PostgreSQL's own rules."""
+"""The effect of each statement on the relations, by PostgreSQL's own rules."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _INSTEAD = 64
 class Relations(State):
     """The relations of a database while the pending statements run, one by one.
 
-    Ask `find` what a name means now, then let `follow` know of the statement. `begin_file` is due
-    where the next file begins: it gets a session without temporary tables and with its own path.
+    Look up names with `find`, then call `follow` with the statement. Call `begin_file` before each
+    file, because it gets a session without temporary tables and with a fresh search path.
     """
 
     def begin_file(self) -> None:

@@ -8,33 +8,33 @@ from initmig.sql.requirements import (
     Creates,
     Fills,
     Makes,
-    Need,
     Obscures,
     Relation,
+    Requirement,
     Requires,
     Uses,
     outstanding,
-    read_needs,
+    read_requirements,
 )
 from tests.support.steps import step_of
 
 T = Relation("", "t")
 
 
-def needs(text: str) -> list[Need]:
-    stated, fell_back = read_needs("a.sql", step_of("a.sql", text.encode()))
+def needs(text: str) -> list[Requirement]:
+    stated, fell_back = read_requirements("a.sql", step_of("a.sql", text.encode()))
     assert fell_back == ""
-    return [each.need for each in stated]
+    return [each.requirement for each in stated]
 
 
-def left(*texts: str, home: str = "public") -> list[Need]:
+def left(*texts: str, home: str = "public") -> list[Requirement]:
     """What is outstanding of files with these *texts*, one after another."""
     stated = [
         each
         for i, text in enumerate(texts)
-        for each in read_needs(f"{i}.sql", step_of(f"{i}.sql", text.encode()))[0]
+        for each in read_requirements(f"{i}.sql", step_of(f"{i}.sql", text.encode()))[0]
     ]
-    return [each.need for each in outstanding(stated, home)]
+    return [each.requirement for each in outstanding(stated, home)]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def left(*texts: str, home: str = "public") -> list[Need]:
         ("DO $$ BEGIN DROP TABLE t; END $$", []),
     ],
 )  # fmt: skip
-def test_statement_needs(text: str, expected: list[Need]) -> None:
+def test_statement_needs(text: str, expected: list[Requirement]) -> None:
     assert needs(text) == expected
 
 
@@ -132,15 +132,17 @@ def test_what_every_supported_server_knows_requires_none() -> None:
 
 
 def test_a_statement_stands_at_its_place() -> None:
-    [stated] = read_needs("a.sql", step_of("a.sql", "SELECT 1; -- é\n  DROP TABLE t;".encode()))[0]
+    [stated] = read_requirements(
+        "a.sql", step_of("a.sql", "SELECT 1; -- é\n  DROP TABLE t;".encode())
+    )[0]
     assert str(stated.place) == "a.sql:2:3"
 
 
 def test_what_the_parser_does_not_read_is_said_and_the_rest_is_read() -> None:
     unread = step_of("a.sql", b"DROP TABLE t;\nCREATE TABEL t ();\nDROP VIEW v")
-    stated, fell_back = read_needs("a.sql", unread)
+    stated, fell_back = read_requirements("a.sql", unread)
     assert fell_back == 'line 2: syntax error at or near "TABEL"'
-    assert [each.need for each in stated] == [
+    assert [each.requirement for each in stated] == [
         Uses(T, "drop", "drops"),
         Uses(Relation("", "v"), "drop", "drops"),
     ]
