@@ -1,4 +1,4 @@
-"""`python -m dev.catalog_page` lists what `verify` compares in docs/reference/verify.md."""
+"""`python -m dev.catalog_page` writes the table of columns in docs/reference/verify.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEADING: Final = "## Column by column\n"
 
 
 def page_with_table(page: str) -> str:
-    """The text of *page*, with the table as it must be at the end."""
+    """The text of *page*, with the current table at the end."""
     before, heading, section = page.partition(HEADING)
     introduction = section.partition("| catalog |")[0]
     return f"{before}{heading}{introduction}{_table()}"
@@ -30,8 +30,8 @@ def _table() -> str:
 def _row(catalog: str) -> str:
     sources = [source for source in SOURCES if source.catalog == catalog]
     compared = frozenset[str]().union(*(source.compared for source in sources))
-    left = sorted(reason for source in sources for reason in source.left.items())
-    reasons = ". ".join(f"`{_names(names.split())}`: {reason}" for reason, names in left)
+    omitted = sorted(reason for source in sources for reason in source.omitted.items())
+    reasons = ". ".join(f"`{_names(names.split())}`: {reason}" for reason, names in omitted)
     return f"| `{catalog}` | {_names(compared)} | {reasons} |\n"
 
 

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from initmig.locking.lock import HeldLock
     from initmig.postgres import Session
 
+    NextStep = Callable[[Migration, str], str]
+    """Returns the hint for a failed migration and its SQLSTATE."""
+
 _T = TypeVar("_T")
 
 _FIRST_PAUSE_SECONDS = 0.5
@@ -84,7 +87,13 @@ class Executor:
         self._clock = clock
         self._emit = emit
 
-    def apply_each(self, migrations: Sequence[Migration], *, due_hooks: Sequence[str] = ()) -> None:
+    def apply_each(
+        self,
+        migrations: Sequence[Migration],
+        *,
+        due_hooks: Sequence[str] = (),
+        next_step: NextStep | None = None,
+    ) -> None:
         """Each of *migrations* in a transaction of its own, with its record.
 
         The hooks *due_hooks*, by their ids, have to run once something was applied.
@@ -95,7 +104,7 @@ class Executor:
         for position, migration in enumerate(migrations, 1):
             self._start(migration, position, len(migrations))
             with self._told_if_committed([migration], MigrationApplied):
-                seconds = self._run(migration, self._backend.apply_one)
+                seconds = self._run(migration, self._backend.apply_one, next_step=next_step)
             self._emit(MigrationApplied(migration.id, seconds))
 
     def apply_all(self, migrations: Sequence[Migration], *, due_hooks: Sequence[str] = ()) -> None:
@@ -121,7 +130,9 @@ class Executor:
                 applied.append(MigrationApplied(migration.id, time.monotonic() - started))
         return applied
 
-    def roll_back(self, migrations: Sequence[Migration]) -> None:
+    def roll_back(
+        self, migrations: Sequence[Migration], *, next_step: NextStep | None = None
+    ) -> None:
         """Each of *migrations*, in this order, in a transaction of its own.
 
         :raises MigrationFailed: those before it stay rolled back
@@ -130,7 +141,9 @@ class Executor:
             self._start(migration, position, len(migrations))
             with self._told_if_committed([migration], MigrationRolledBack):
                 seconds = self._run(
-                    migration, self._backend.rollback_one, next_step=_next_step_back
+                    migration,
+                    self._backend.rollback_one,
+                    next_step=next_step or _next_step_back,
                 )
             self._emit(MigrationRolledBack(migration.id, seconds))
 
@@ -145,7 +158,7 @@ class Executor:
         for migration in migrations:
             self._emit(MigrationRecorded(migration.id))
 
-    def run_hooks(self, hooks: Sequence[Migration]) -> None:
+    def run_hooks(self, hooks: Sequence[Migration], *, next_step: NextStep | None = None) -> None:
         """The post-apply *hooks*, logged and not marked, as in yoyo.
 
         :raises MigrationFailed: one failed, and is owed still; what was applied before is kept
@@ -153,7 +166,9 @@ class Executor:
         for hook in hooks:
             with self._told_if_committed([hook], HookRan):
                 seconds = self._run(
-                    hook, lambda handle: self._backend.apply_one(handle, mark=False)
+                    hook,
+                    lambda handle: self._backend.apply_one(handle, mark=False),
+                    next_step=next_step,
                 )
             self._emit(HookRan(hook.id, seconds))
 
@@ -194,7 +209,7 @@ class Executor:
         migration: Migration,
         unit: Callable[[Any], None],
         *,
-        next_step: Callable[[Migration, str], str] | None = None,
+        next_step: NextStep | None = None,
     ) -> float:
         """Seconds that the successful attempt took; *next_step* is for `named`."""
 
@@ -291,7 +306,7 @@ def naming_blockers(monitor: StatementMonitor) -> Iterator[None]:
 
 
 @contextmanager
-def named(migration: Migration, next_step: Callable[[Migration, str], str]) -> Iterator[None]:
+def named(migration: Migration, next_step: NextStep) -> Iterator[None]:
     """What the server refused, or the client could not do, inside is a failure of *migration*.
 
     *next_step* gives it its hint, by the migration and the SQLSTATE.
@@ -323,10 +338,10 @@ def _advised(migration: Migration, error: StatementFailed, hint: str) -> str:
     from initmig.sql.not_in_transaction import advice_after  # which no run needs that succeeds
 
     server = error.server
-    advice = error.problems[0].hint or advice_after(
+    change = error.problems[0].hint or advice_after(
         migration, server.sqlstate, error.routine, server.context
     )
-    return f"{hint}: {advice}" if advice else hint
+    return f"{hint}: {change}" if change else hint
 
 
 def _of_client(migration: Migration, problem: Problem) -> Problem:
@@ -342,15 +357,15 @@ def _of_client(migration: Migration, problem: Problem) -> Problem:
 def _next_step(migration: Migration, sqlstate: str) -> str:
     if not migration.transactional:
         return _RESUME
-    return f"rolled back; {_advice(sqlstate, otherwise='fix the migration and run again')}"
+    return f"rolled back; {advice(sqlstate, otherwise='fix the migration and run again')}"
 
 
 def _next_step_back(migration: Migration, sqlstate: str) -> str:
     """As `_next_step`, where it was the rollback that failed: the migration is still applied."""
     if not migration.transactional:
         return _RESUME
-    advice = _advice(sqlstate, otherwise="fix the rollback and run again")
-    return f"{migration.id} is still applied; {advice}"
+    next_step = advice(sqlstate, otherwise="fix the rollback and run again")
+    return f"{migration.id} is still applied; {next_step}"
 
 
 _RESUME = (
@@ -359,7 +374,8 @@ _RESUME = (
 )
 
 
-def _advice(sqlstate: str, *, otherwise: str) -> str:
+def advice(sqlstate: str, *, otherwise: str) -> str:
+    """The next step after a failure with *sqlstate*: *otherwise*, unless others caused it."""
     if is_cancellation(sqlstate):
         return "run again, and raise --statement-timeout if it is too short"
     if is_contention(sqlstate):

@@ -791,6 +791,7 @@ def test_broken_sql_names_its_place_and_what_is_behind_is_not_reached(
     assert result.code == 1
     assert states(result) == {"0001_a": "ok", "0001_b": "failed", "0002_b": "not reached"}
     assert '0001_b.sql:2:8: 0001_b failed: column "nothing" does not exist (42703)' in result.err
+    assert "\n  next: fix the migration and run again\n" in result.err
 
 
 @pytest.mark.parametrize(
@@ -815,8 +816,10 @@ def test_a_rollback_that_fails_names_its_place_and_the_others_are_verified(
     assert result.code == 1
     assert states(result) == {"0001_a": "ok", "0001_c": "not restored", "0002_b": "ok", ALL: "ok"}
     assert words in result.err
-    assert ("fix the rollback" in result.err) == (not header)
+    assert "\n  next: fix the rollback and run again" in result.err
     assert "fix the migration" not in result.err
+    assert "is still applied" not in result.err
+    assert "parts before this one are kept" not in result.err
 
 
 def test_what_cannot_be_applied_a_second_time_is_not_restored(
@@ -828,7 +831,7 @@ def test_what_cannot_be_applied_a_second_time_is_not_restored(
     assert result.code == 1
     assert states(result) == {"0001_k": "irreversible", "0003_c": "not restored"}
     assert "applied again after the rollback, 0003_c failed: duplicate key" in result.err
-    assert "next: rolled back; fix the rollback" in result.err
+    assert "\n  next: fix the rollback and run again\n" in result.err
 
 
 def test_what_only_the_way_all_down_shows_is_told(

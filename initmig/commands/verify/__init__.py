@@ -1,1 +1,1 @@
-"""`verify`: does each rollback undo its migration? Tried on a database that is thrown away."""
+"""`verify`: tests on a scratch database whether each rollback undoes its migration."""

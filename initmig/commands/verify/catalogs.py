@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FIRST_USER_OID = 16384
-"""What initdb makes is below: https://www.postgresql.org/docs/current/system-catalog-initial-data.html"""
+"""Objects that initdb creates have lower OIDs: https://www.postgresql.org/docs/current/system-catalog-initial-data.html"""
 
 # Why a column is not compared.
 NUMBER = "a number that the server assigns"
@@ -47,7 +47,7 @@ NULL, and a value that has no text, adds no words.
 
 _IDENTITY = "(pg_identify_object('{catalog}'::regclass, nullif({{column}}, 0), 0)).identity"
 _HIDDEN = "E'\\x02' || md5({value}) || E'\\x03'"
-# The CASE spares the many rows that have none.
+# The CASE saves time, because the column is NULL in most rows.
 _ITEMS = (
     "CASE WHEN {column} IS NOT NULL THEN (SELECT string_agg(item::text, ', ' ORDER BY item::text)"
     " FROM unnest({column}) AS item {where}) END"
@@ -105,7 +105,7 @@ class Acl(Record):
 
 
 class Source(Record):
-    """Rows of a catalog, each of which describes one object.
+    """Rows of a catalog; each row describes one object.
 
     A catalog can have several sources, and an object is described by several of them.
     """
@@ -119,13 +119,13 @@ class Source(Record):
     """Columns that the name of the object shows, separated by spaces."""
     defined: str = ""
     """Columns that the definition, or the phrase of another column, shows."""
-    left: Mapping[str, str] = MappingProxyType({})
+    omitted: Mapping[str, str] = MappingProxyType({})
     """Columns that are not compared, for each reason."""
     acl: Acl | None = None
     read: str = ""
     """SQL to read instead of the catalog."""
     joined: str = ""
-    """SQL behind ``FROM catalog``."""
+    """SQL after ``FROM catalog``."""
     where: str = ""
     """SQL condition for the rows to read. By default, initdb must not have made the object."""
     before: str = "''"
@@ -154,7 +154,7 @@ class Source(Record):
     @property
     def columns(self) -> frozenset[str]:
         """All columns that this source lists."""
-        return self.compared | frozenset(" ".join(self.left.values()).split())
+        return self.compared | frozenset(" ".join(self.omitted.values()).split())
 
 
 _RELATION = "'pg_class'::regclass"
@@ -177,7 +177,7 @@ SOURCES: tuple[Source, ...] = (
         "pg_namespace",
         {"nspowner": "owner {role}"},
         named="nspname",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
         acl=Acl("nspacl", "nspowner", "'n'"),
         where="nspname !~ '^pg_(toast_)?temp_'",
     ),
@@ -189,7 +189,7 @@ SOURCES: tuple[Source, ...] = (
             "extnamespace": "schema {schema}",
         },
         named="extname",
-        left={NUMBER: "oid", EXTENSION: "extrelocatable extconfig extcondition"},
+        omitted={NUMBER: "oid", EXTENSION: "extrelocatable extconfig extcondition"},
         where="true",
     ),
     Source(
@@ -223,7 +223,7 @@ SOURCES: tuple[Source, ...] = (
         " THEN E'\\n' || pg_get_viewdef(pg_class.oid) END",
         named="relname relnamespace relkind",
         defined="relispartition",
-        left={
+        omitted={
             NUMBER: "oid reltype",
             FOLLOWS: "relhasindex relnatts relchecks relhasrules relhastriggers relhassubclass"
             " relisshared",
@@ -270,7 +270,7 @@ SOURCES: tuple[Source, ...] = (
             )
         },
         defined="classid objid refclassid refobjid refobjsubid",
-        left={FOLLOWS: "objsubid"},
+        omitted={FOLLOWS: "objsubid"},
         joined="JOIN pg_class ON pg_class.oid = objid AND relkind = 'S'",
         where=f"classid = {_RELATION} AND objid >= {FIRST_USER_OID} AND deptype IN ('a', 'i')"
         f" AND refclassid = {_RELATION} AND refobjsubid > 0",
@@ -292,7 +292,7 @@ SOURCES: tuple[Source, ...] = (
         definition="'partition by ' || pg_get_partkeydef(partrelid)",
         named="partrelid",
         defined="partstrat partattrs partclass partcollation partexprs",
-        left={FOLLOWS: "partnatts partdefid"},
+        omitted={FOLLOWS: "partnatts partdefid"},
         object=(_RELATION, "partrelid", "0"),
     ),
     Source(
@@ -355,7 +355,7 @@ SOURCES: tuple[Source, ...] = (
         },
         named="attrelid attname",
         defined="atttypmod attisdropped",
-        left={
+        omitted={
             ORDER: "attnum",
             FOLLOWS: "attlen attbyval attalign atthasdef",
             IGNORED: "attndims",
@@ -378,7 +378,7 @@ SOURCES: tuple[Source, ...] = (
             )
         },
         named="adrelid adnum",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
         joined="JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum",
         object=(_RELATION, "adrelid", "adnum"),
     ),
@@ -416,7 +416,7 @@ SOURCES: tuple[Source, ...] = (
         defined="contype condeferrable condeferred convalidated confrelid confupdtype confdeltype"
         " confmatchtype connoinherit conkey confkey conexclop conbin confdelsetcols conenforced"
         " conperiod conparentid",
-        left={
+        omitted={
             NUMBER: "oid",
             FOLLOWS: "connamespace conindid conpfeqop conppeqop conffeqop",
         },
@@ -435,7 +435,7 @@ SOURCES: tuple[Source, ...] = (
         named="indexrelid",
         defined="indrelid indisunique indkey indcollation indclass indoption indexprs"
         " indpred indnullsnotdistinct indnkeyatts",
-        left={
+        omitted={
             FOLLOWS: "indnatts indisprimary indisexclusion indimmediate",
             STATE: "indcheckxmin indisready indislive",
         },
@@ -451,7 +451,7 @@ SOURCES: tuple[Source, ...] = (
         named="tgname tgrelid",
         defined="tgparentid tgisinternal tgfoid tgtype tgconstrrelid tgdeferrable tginitdeferred"
         " tgattr tgargs tgqual tgoldtable tgnewtable",
-        left={NUMBER: "oid", FOLLOWS: "tgconstrindid tgconstraint tgnargs"},
+        omitted={NUMBER: "oid", FOLLOWS: "tgconstrindid tgconstraint tgnargs"},
         where=f"pg_trigger.oid >= {FIRST_USER_OID} AND (NOT tgisinternal OR tgconstraint = 0)",
     ),
     # DISABLE TRIGGER ALL also disables the triggers of foreign keys, whose names contain OIDs.
@@ -473,7 +473,7 @@ SOURCES: tuple[Source, ...] = (
         definition="CASE WHEN rulename <> '_RETURN' THEN pg_get_ruledef(pg_rewrite.oid) END",
         named="rulename ev_class",
         defined="ev_type is_instead ev_qual ev_action",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
     ),
     Source(
         "pg_policy",
@@ -496,7 +496,7 @@ SOURCES: tuple[Source, ...] = (
             "polwithcheck": Sql("'with check (' || pg_get_expr(polwithcheck, polrelid) || ')'"),
         },
         named="polname polrelid",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
     ),
     Source(
         "pg_statistic_ext",
@@ -507,7 +507,7 @@ SOURCES: tuple[Source, ...] = (
         definition="pg_get_statisticsobjdef(pg_statistic_ext.oid)",
         named="stxname stxnamespace",
         defined="stxrelid stxkeys stxkind stxexprs",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
     ),
     Source(
         "pg_type",
@@ -517,7 +517,7 @@ SOURCES: tuple[Source, ...] = (
             "typtype": {"e": "enum", "d": "domain"},
         },
         named="typname typnamespace",
-        left={NUMBER: "oid typrelid typarray", IGNORED: "typndims"},
+        omitted={NUMBER: "oid typrelid typarray", IGNORED: "typndims"},
         acl=Acl("typacl", "typowner", "'T'"),
     ),
     Source(
@@ -574,7 +574,7 @@ SOURCES: tuple[Source, ...] = (
         {"enumlabel": "{quoted}"},
         named="enumtypid",
         defined="enumsortorder",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
         where=f"enumtypid >= {FIRST_USER_OID}",
         object=("'pg_type'::regclass", "enumtypid", "0"),
         order="enumsortorder",
@@ -605,7 +605,7 @@ SOURCES: tuple[Source, ...] = (
             "evtenabled": _ENABLED,
         },
         named="evtname",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
     ),
     Source(
         "pg_publication",
@@ -620,13 +620,13 @@ SOURCES: tuple[Source, ...] = (
             "pubgencols": {"s": "with stored generated columns"},
         },
         named="pubname",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
     ),
     Source(
         "pg_publication_namespace",
         {"pnnspid": Sql("E'\\ntables in schema ' || pnnspid::regnamespace")},
         named="pnpubid",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
         where="true",
         object=("'pg_publication'::regclass", "pnpubid", "0"),
     ),
@@ -641,7 +641,7 @@ SOURCES: tuple[Source, ...] = (
             "prqual": Sql("'where ' || pg_get_expr(prqual, prrelid)"),
         },
         named="prpubid",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
         where="true",
         object=("'pg_publication'::regclass", "prpubid", "0"),
     ),
@@ -665,7 +665,7 @@ SOURCES: tuple[Source, ...] = (
         },
         named="subname",
         defined="subdbid",
-        left={NUMBER: "oid", STATE: "subskiplsn"},
+        omitted={NUMBER: "oid", STATE: "subskiplsn"},
         where="subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
     ),
     Source(
@@ -677,7 +677,7 @@ SOURCES: tuple[Source, ...] = (
             "fdwoptions": "options ({options})",
         },
         named="fdwname",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
         acl=Acl("fdwacl", "fdwowner", "'F'"),
     ),
     Source(
@@ -690,7 +690,7 @@ SOURCES: tuple[Source, ...] = (
             "srvoptions": "options ({options})",
         },
         named="srvname",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
         acl=Acl("srvacl", "srvowner", "'S'"),
     ),
     # Only superusers can read the catalog. The view shows the options to those they concern.
@@ -699,7 +699,7 @@ SOURCES: tuple[Source, ...] = (
         {"umoptions": "options ({hidden options})"},
         definition="CASE WHEN umoptions IS NULL THEN 'no options' END",
         named="umuser umserver",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
         read="(SELECT umid AS oid, umuser, srvid AS umserver, umoptions FROM pg_user_mappings)"
         " AS pg_user_mapping",
     ),
@@ -707,7 +707,7 @@ SOURCES: tuple[Source, ...] = (
         "pg_default_acl",
         {"defaclacl": "{list}"},
         named="defaclrole defaclnamespace defaclobjtype",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
     ),
     Source(
         "pg_cast",
@@ -717,7 +717,7 @@ SOURCES: tuple[Source, ...] = (
             "castcontext": {"a": "as assignment", "i": "as implicit", "e": "explicit"},
         },
         named="castsource casttarget",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
     ),
     Source(
         "pg_collation",
@@ -733,7 +733,7 @@ SOURCES: tuple[Source, ...] = (
             "collversion": "version {quoted}",
         },
         named="collname collnamespace",
-        left={NUMBER: "oid", FOLLOWS: "collencoding"},
+        omitted={NUMBER: "oid", FOLLOWS: "collencoding"},
     ),
     Source(
         "pg_conversion",
@@ -745,7 +745,7 @@ SOURCES: tuple[Source, ...] = (
             "condefault": {"true": "default"},
         },
         named="conname connamespace",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
     ),
     Source(
         "pg_language",
@@ -757,20 +757,20 @@ SOURCES: tuple[Source, ...] = (
             "lanvalidator": "validator {routine}",
         },
         named="lanname",
-        left={NUMBER: "oid", FOLLOWS: "lanispl"},
+        omitted={NUMBER: "oid", FOLLOWS: "lanispl"},
         acl=Acl("lanacl", "lanowner", "'l'"),
     ),
     Source(
         "pg_transform",
         {"trffromsql": "from sql {routine}", "trftosql": "to sql {routine}"},
         named="trftype trflang",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
     ),
     Source(
         "pg_am",
         {"amhandler": "handler {routine}", "amtype": {"i": "of indexes", "t": "of tables"}},
         named="amname",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
     ),
     Source(
         "pg_operator",
@@ -786,13 +786,13 @@ SOURCES: tuple[Source, ...] = (
             "oprcanmerge": {"true": "merges"},
         },
         named="oprname oprnamespace oprleft oprright",
-        left={NUMBER: "oid", FOLLOWS: "oprkind"},
+        omitted={NUMBER: "oid", FOLLOWS: "oprkind"},
     ),
     Source(
         "pg_opfamily",
         {"opfowner": "owner {role}"},
         named="opfname opfnamespace opfmethod",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
     ),
     Source(
         "pg_opclass",
@@ -804,7 +804,7 @@ SOURCES: tuple[Source, ...] = (
             "opckeytype": "storage {type}",
         },
         named="opcname opcnamespace opcmethod",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
     ),
     Source(
         "pg_amop",
@@ -814,13 +814,13 @@ SOURCES: tuple[Source, ...] = (
             "amopsortfamily": "{pg_opfamily}",
         },
         named="amopfamily amoplefttype amoprighttype amopstrategy",
-        left={NUMBER: "oid", FOLLOWS: "amopmethod"},
+        omitted={NUMBER: "oid", FOLLOWS: "amopmethod"},
     ),
     Source(
         "pg_amproc",
         {"amproc": "{routine}"},
         named="amprocfamily amproclefttype amprocrighttype amprocnum",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
     ),
     Source(
         "pg_ts_parser",
@@ -832,13 +832,13 @@ SOURCES: tuple[Source, ...] = (
             "prsheadline": "headline {routine}",
         },
         named="prsname prsnamespace",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
     ),
     Source(
         "pg_ts_template",
         {"tmplinit": "init {routine}", "tmpllexize": "lexize {routine}"},
         named="tmplname tmplnamespace",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
     ),
     Source(
         "pg_ts_dict",
@@ -848,13 +848,13 @@ SOURCES: tuple[Source, ...] = (
             "dictinitoption": "options ({})",
         },
         named="dictname dictnamespace",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
     ),
     Source(
         "pg_ts_config",
         {"cfgowner": "owner {role}", "cfgparser": "parser {pg_ts_parser}"},
         named="cfgname cfgnamespace",
-        left={NUMBER: "oid"},
+        omitted={NUMBER: "oid"},
     ),
     Source(
         "pg_ts_config_map",
@@ -885,7 +885,7 @@ SOURCES: tuple[Source, ...] = (
         defined="prolang procost prorows prosupport prosecdef proleakproof proisstrict proretset"
         " provolatile proparallel prorettype proallargtypes proargmodes proargnames proargdefaults"
         " protrftypes prosrc probin prosqlbody proconfig",
-        left={NUMBER: "oid", FOLLOWS: "provariadic pronargs pronargdefaults"},
+        omitted={NUMBER: "oid", FOLLOWS: "provariadic pronargs pronargdefaults"},
         acl=Acl("proacl", "proowner", "'f'"),
     ),
     Source(
@@ -925,7 +925,7 @@ SOURCES: tuple[Source, ...] = (
             "datconnlimit": Sql("'connection limit ' || nullif(datconnlimit, -1)"),
             "datcollversion": "collation version {quoted}",
         },
-        left={
+        omitted={
             NUMBER: "oid",
             SCRATCH: "datname",
             CREATION: "encoding datcollate datctype datlocprovider daticulocale datlocale"
@@ -984,16 +984,16 @@ SOURCES: tuple[Source, ...] = (
         before="'security label of ' || provider || ' on '",
         object=("classoid", "objoid", "0"),
     ),
-    Source("pg_largeobject", left={ROWS: "loid pageno data"}),
-    Source("pg_largeobject_metadata", left={ROWS: "oid lomowner lomacl"}),
-    Source("pg_init_privs", left={ORIGIN: "objoid classoid objsubid privtype initprivs"}),
+    Source("pg_largeobject", omitted={ROWS: "loid pageno data"}),
+    Source("pg_largeobject_metadata", omitted={ROWS: "oid lomowner lomacl"}),
+    Source("pg_init_privs", omitted={ORIGIN: "objoid classoid objsubid privtype initprivs"}),
     Source(
         "pg_shdepend",
-        left={FOLLOWS: "dbid classid objid objsubid refclassid refobjid deptype"},
+        omitted={FOLLOWS: "dbid classid objid objsubid refclassid refobjid deptype"},
     ),
     Source(
         "pg_statistic",
-        left={
+        omitted={
             ESTIMATE: "starelid staattnum stainherit stanullfrac stawidth stadistinct"
             " stakind1 stakind2 stakind3 stakind4 stakind5 staop1 staop2 staop3 staop4 staop5"
             " stacoll1 stacoll2 stacoll3 stacoll4 stacoll5"
@@ -1003,21 +1003,21 @@ SOURCES: tuple[Source, ...] = (
     ),
     Source(
         "pg_statistic_ext_data",
-        left={ESTIMATE: "stxoid stxdinherit stxdndistinct stxddependencies stxdmcv stxdexpr"},
+        omitted={ESTIMATE: "stxoid stxdinherit stxdndistinct stxddependencies stxdmcv stxdexpr"},
     ),
-    Source("pg_subscription_rel", left={STATE: "srsubid srrelid srsubstate srsublsn"}),
+    Source("pg_subscription_rel", omitted={STATE: "srsubid srrelid srsubstate srsublsn"}),
     Source(
         "pg_authid",
-        left={
+        omitted={
             SERVER: "oid rolname rolsuper rolinherit rolcreaterole rolcreatedb rolcanlogin"
             " rolreplication rolbypassrls rolconnlimit rolpassword rolvaliduntil"
         },
     ),
     Source(
         "pg_auth_members",
-        left={SERVER: "oid roleid member grantor admin_option inherit_option set_option"},
+        omitted={SERVER: "oid roleid member grantor admin_option inherit_option set_option"},
     ),
-    Source("pg_parameter_acl", left={SERVER: "oid parname paracl"}),
-    Source("pg_replication_origin", left={SERVER: "roident roname"}),
-    Source("pg_tablespace", left={SERVER: "oid spcname spcowner spcacl spcoptions"}),
+    Source("pg_parameter_acl", omitted={SERVER: "oid parname paracl"}),
+    Source("pg_replication_origin", omitted={SERVER: "roident roname"}),
+    Source("pg_tablespace", omitted={SERVER: "oid spcname spcowner spcacl spcoptions"}),
 )

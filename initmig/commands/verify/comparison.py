@@ -1,4 +1,4 @@
-"""Decides whether a rollback has restored what it found, and says what it has not."""
+"""Compares snapshots: decides whether a rollback restored the schema, and lists differences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from initmig.core.errors import Problem
 
 Snapshot = Mapping[str, str]
-"""The definition of each object of a schema, of one line or several, by its kind and name.
+"""The definition of each object of a schema, in one or more lines, by its kind and name.
 
 The text between ``\\x02`` and ``\\x03`` is the digest of a secret, which is never shown.
 """
@@ -26,22 +26,22 @@ State = Literal["ok", "irreversible", "not restored", "failed", "not reached"]
 
 
 class Verdict(Record):
-    """What was found out about one migration, or hook, or about the way all down and up again."""
+    """The result for one migration or hook, or for rolling back and applying all migrations."""
 
     id: str
     state: State
     path: str = ""
     difference: tuple[str, ...] = ()
-    """What the rollback has not restored, as `compare` says it."""
+    """The lines that the rollback did not restore, as `compare` returns them."""
     problems: tuple[Problem, ...] = ()
-    """Why it is not accepted; there is one at least where it is not."""
+    """The reasons for rejecting it; empty if it is accepted."""
 
 
 def compare(before: Snapshot, after: Snapshot) -> tuple[str, ...]:
-    """The lines that only *before* has, behind ``- ``, and those that only *after* has.
+    """The lines that only *before* has, with ``- ``, and that only *after* has, with ``+ ``.
 
-    Of what has several lines and differs in some, the others are shown, too. Sorted by name.
-    Each secret is replaced by a number, and a changed secret gets a different one.
+    If some lines of an object differ, its equal lines are included, too. Objects are sorted by
+    name. A number replaces each secret, and a changed secret gets a different number.
     """
     names = sorted(
         name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
@@ -56,7 +56,7 @@ def compare(before: Snapshot, after: Snapshot) -> tuple[str, ...]:
 
 def _compare_one(before: Sequence[str], after: Sequence[str]) -> Iterator[str]:
     for line in ndiff(before, after):
-        if not line.startswith("?"):  # ndiff's marks below a line, for who looks closely
+        if not line.startswith("?"):  # ndiff marks the changed characters in such a line
             yield line.rstrip()
 
 

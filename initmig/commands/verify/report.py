@@ -1,4 +1,4 @@
-"""The verdicts for stdout, as text and as JSON."""
+"""The verdicts as text and as JSON, for stdout."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _DIFFERENCE_STYLES = {"-": "red", "+": "green"}
 def verdicts_text(
     verdicts: Sequence[Verdict], screen: Screen = PLAIN, *, baseline: str = ""
 ) -> str:
-    """One line for each verdict, and below it what the rollback has not restored.
+    """One line for each verdict, followed by the lines that its rollback did not restore.
 
-    The *baseline* is the dump that they began with, if any.
+    *baseline* is the path of the dump that was loaded first, if any.
     """
     if not verdicts:
         return f"all migrations are in {in_one_line(baseline)}" if baseline else "no migrations"
@@ -48,7 +48,7 @@ def _name(verdict: Verdict) -> str:
 
 
 def verdicts_json(verdicts: Iterable[Verdict]) -> str:
-    """A JSON document with every verdict; the one about all of them has no path."""
+    """A JSON document with every verdict. The verdict about all migrations has no path."""
     records = [
         {
             "id": verdict.id,

@@ -1,4 +1,4 @@
-"""Databases that nobody misses: each is new, and gone at the end."""
+"""Scratch databases: each is created, used, and dropped."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _PREFIX = "initmig_verify_"
 
 @contextmanager
 def scratch_database(run: Run) -> Iterator[Session]:
-    """A session in a new database, with the schemas of the configuration, and its baseline.
+    """Create a database with the configured baseline and schemas, and yield a session in it.
 
-    It is on the server that the configuration names, or else on one of its own.
+    The database is on the configured server, or on an embedded one if no URL is set.
 
-    :raises InitmigError: it cannot be made
+    :raises InitmigError: the database cannot be created
     """
     given = run.settings
     with _on_given_server(run) if given.conninfo else _on_own_server(given) as settings:
@@ -56,11 +56,11 @@ def _on_own_server(given: Settings) -> Iterator[Settings]:
     with running_server() as conninfo:
         own = postgres.Settings(conninfo)
         if given.role:
-            _let_own_database(own, quote_identifier(given.role))
+            _create_owner(own, quote_identifier(given.role))
         yield given._replace(conninfo=conninfo)
 
 
-def _let_own_database(settings: Settings, role: str) -> None:
+def _create_owner(settings: Settings, role: str) -> None:
     session = postgres.connect(settings)
     try:
         session.command(f"CREATE ROLE {role}; ALTER DATABASE postgres OWNER TO {role}")
@@ -70,22 +70,22 @@ def _let_own_database(settings: Settings, role: str) -> None:
 
 @contextmanager
 def _on_given_server(run: Run) -> Iterator[Settings]:
-    """Never in the database that the URL names."""
+    """Create a database and drop it. Changes nothing in the database that the URL names."""
     name = _PREFIX + secrets.token_hex(8)
-    asked_for: list[str] = []
+    attempted: list[str] = []
 
     def create(session: Session) -> None:
-        # no database is made in a transaction, nor with a SET LOCAL in one message; and a role that
-        # does not exist ends it here, when there is nothing to drop
+        # CREATE DATABASE cannot run in a transaction, nor in one message with SET LOCAL. If the
+        # role does not exist, this raises an error while there is nothing to drop.
         session.apply_session_settings()
-        asked_for.append(name)
+        attempted.append(name)
         _create(session, name)
 
     try:
         with_session(run, create)
         yield in_database(run.settings, name)
     finally:
-        if asked_for:
+        if attempted:
             _drop(run, name)
 
 
@@ -106,7 +106,7 @@ def _create(session: Session, name: str) -> None:
 
 
 def _drop(run: Run, name: str) -> None:
-    """Leave nothing behind, also of a CREATE that was interrupted; tell where that fails."""
+    """Drop the database, even if CREATE was interrupted. If that fails, emit a warning."""
     try:
         session = postgres.connect(run.settings)
         try:
@@ -119,14 +119,14 @@ def _drop(run: Run, name: str) -> None:
 
 
 def _create_schemas(session: Session, schemas: Sequence[str]) -> None:
-    """What ``--schema`` and ``--history-schema`` name is there before the first migration."""
+    """Create the schemas of ``--schema`` and ``--history-schema`` before the first migration."""
     for name in schemas:
         if name != USER_SCHEMA and not name.startswith("pg_"):
             session.command(f"CREATE SCHEMA IF NOT EXISTS {quote_identifier(name)}")
 
 
 def _load(path: str, settings: Settings) -> None:
-    """Have psql run *path*: a dump has COPY data and commands that only psql knows."""
+    """Run *path* with psql: a dump has COPY data and commands that only psql knows."""
     with for_programs(settings) as (conninfo, environment):
         done = subprocess.run(
             [_psql(), "-Xq", "--set=ON_ERROR_STOP=1", f"--file={path}", f"--dbname={conninfo}"],
@@ -139,14 +139,14 @@ def _load(path: str, settings: Settings) -> None:
     if done.returncode:
         raise ConfigError(
             "baseline-not-loaded",
-            f"psql cannot load the baseline: {_said(path, done.stderr or done.stdout)}",
+            f"psql cannot load the baseline: {_output(path, done.stderr or done.stdout)}",
             hint="dump it as plain SQL with pg_dump --no-owner --no-privileges; roles that it names"
             " have to exist",
         )
 
 
 def check_baseline(path: str) -> None:
-    """:raises ConfigError: *path* cannot be read, or has no statement, as after a failed dump"""
+    """:raises ConfigError: *path* is unreadable, or has no statement because the dump failed"""
     if not any(spans(octets(read_bytes(path)))):
         raise ConfigError(
             "baseline-not-loaded",
@@ -155,8 +155,8 @@ def check_baseline(path: str) -> None:
         )
 
 
-def _said(path: str, words: str) -> str:
-    """What psql said, without the secrets that it repeats of the dump at *path*."""
+def _output(path: str, words: str) -> str:
+    """The output of psql, without the secrets that it repeats from the dump at *path*."""
     sql = Path(path).read_bytes() if Path(path).is_file() else b""
     return without_values(words.strip(), secret_values(octets(sql)))
 

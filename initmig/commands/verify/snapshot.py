@@ -1,7 +1,7 @@
 """The schema of a database as text, object by object, read from the system catalogs.
 
 Every name is qualified, and no text contains an OID, so that two snapshots of the same schema are
-equal. `catalogs` lists what a snapshot contains, and what it leaves out.
+equal. `catalogs` lists the columns that a snapshot contains or leaves out.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ SELECT relname || '.' || attname FROM pg_class c JOIN pg_attribute a ON attrelid
 WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind = 'r' AND attnum > 0
     AND has_column_privilege(c.oid, attnum, 'SELECT')"""
 
-# Not compared: the history and temporary tables with all that belongs to them, the members of
-# extensions, and the parts of other objects, such as the functions and casts of a range type.
+# Objects that are not compared:
+# - the history, temporary tables, and the objects that belong to them
+# - the members of extensions
+# - parts of other objects, such as the functions and casts of a range type
 _ABSENT = """
 WITH RECURSIVE history AS (
     SELECT 'pg_class'::regclass::oid AS classid, oid AS objid FROM pg_class
@@ -57,8 +59,8 @@ _ACLS = """
 SELECT {classid}::oid, {objid}, {objsubid}, {owner}, ({kind})::"char", {acl}
 FROM {catalog} WHERE {acl} IS NOT NULL AND {where}"""
 
-# The differences from the original privileges: those that initdb or the extension gave, else the
-# defaults for the kind of object.
+# The differences from the original privileges. Either initdb or the extension granted these, or
+# they are the defaults for the kind of object.
 _PRIVILEGES = """
 SELECT {number}, 0, CASE WHEN now THEN 'grant on ' ELSE 'revoke on ' END, classid, objid, objsubid,
     CASE WHEN now THEN ' to ' ELSE ' from ' END
@@ -86,9 +88,9 @@ WHERE phrase <> '' ORDER BY source, place, phrase"""
 
 
 def take_snapshot(session: Session) -> Snapshot:
-    """The schema as it is now: the definition of each object by its kind and name.
+    """The current schema: the definition of each object by its kind and name.
 
-    :raises InitmigError: the database cannot be asked
+    :raises InitmigError: a query failed
     """
     readable = {name for (name,) in session.query(_READABLE)}
     snapshot: dict[str, str] = {}
@@ -156,6 +158,6 @@ def _sql(column: str, phrase: Phrase) -> str:
         )
         return f"CASE {column}::text {cases} END"
     before, _, rest = phrase.partition("{")
-    form, _, behind = rest.partition("}")
+    form, _, after = rest.partition("}")
     value = FORMS[form].format(column=column)
-    return f"{quote_literal(before)} || {value} || {quote_literal(behind)}"
+    return f"{quote_literal(before)} || {value} || {quote_literal(after)}"

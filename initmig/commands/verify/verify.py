@@ -1,7 +1,7 @@
-"""`verify`: each migration is applied, rolled back, compared and applied again on a new database.
+"""`verify`: applies each migration, rolls it back, compares the schemas, and applies it again.
 
-Each database is used for as long as it is what the migrations make of it: behind one whose rollback
-did not restore what it found a new one takes its place, so that each is judged by itself.
+It works in a scratch database. After a rollback that does not restore the schema, it continues in a
+new database, so that one wrong rollback does not affect the verdicts about other migrations.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from initmig.core.events import (
     MigrationVerified,
 )
 from initmig.core.model import MigrationFile
+from initmig.engine.executor import advice
 from initmig.history import store
 from initmig.migrations import planning
 
@@ -38,19 +39,21 @@ if TYPE_CHECKING:
     from initmig.core.clock import Clock
     from initmig.core.events import Emit, Event
     from initmig.core.model import Migration
-    from initmig.engine.executor import Executor
+    from initmig.engine.executor import Executor, NextStep
     from initmig.postgres import Session
 
 _ALL = "all at once, down and up again"
-"""What the verdict about the whole way is called; it has no path."""
+"""The id of the verdict about all migrations together; it has no path."""
 
 _NO_FILE = MigrationFile("", "")
 
-_TOLD_AS_VERIFIED = (MigrationStarted, MigrationApplied, MigrationRolledBack)
+_REPORTED_AS_VERIFIED = (MigrationStarted, MigrationApplied, MigrationRolledBack)
 
 
 def verify(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Verdict, ...]:
-    """A verdict about each migration in the plan's order, the way down and up again, each hook.
+    """Verify each migration, then all of them together, then each hook.
+
+    Verdicts about migrations are in the order of the plan.
 
     :raises InitmigError: there is no scratch database, or a file cannot be read
     """
@@ -58,8 +61,11 @@ def verify(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Ver
     if config.from_baseline:
         check_baseline(config.from_baseline)
     verdicts: list[Verdict] = []
-    while _goes_on(run, verdicts):
-        pass
+    is_complete = False
+    while not is_complete:
+        found = _verify_from(run, len(verdicts))
+        verdicts += found
+        is_complete = not (found and _is_wrong_rollback(found[-1]))
     judged = [verdict for verdict in verdicts if verdict.path]
     ids = tuple(verdict.id for verdict in judged if verdict.state == "ok")
     summary = "verified" if ids else "nothing verified"
@@ -68,111 +74,130 @@ def verify(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Ver
 
 
 def _without_steps(emit: Emit) -> Emit:
-    """What is done again and again is told once."""
+    """*emit* without the events of single steps: `MigrationVerified` reports all steps together."""
 
-    def tell(event: Event) -> None:
-        if not isinstance(event, _TOLD_AS_VERIFIED):
+    def emit_others(event: Event) -> None:
+        if not isinstance(event, _REPORTED_AS_VERIFIED):
             emit(event)
 
-    return tell
+    return emit_others
 
 
-def _goes_on(run: Run, verdicts: list[Verdict]) -> bool:
-    """Add to *verdicts* in a new database; whether another one is needed for those that are left.
+def _verify_from(run: Run, start: int) -> list[Verdict]:
+    """The verdicts from the migration with the index *start* on, in a new database.
 
-    What there is a verdict about already is applied there first.
+    They end after the first rollback that does not restore the schema.
     """
     with scratch_database(run) as session:
         applied = store.applied_ids(session)
         pending = planning.pending_files(run.listing, applied)
         loaded = writer.load(run, pending, applied)
         with writer.locked(session, run, lambda: True) as executor:
-            assert executor is not None  # noqa: S101 - it is needed
-            bench = _Bench(session, executor, run)
-            return bench.works_through(loaded.pending, loaded.hooks, verdicts)
+            assert executor is not None  # noqa: S101 - `lambda: True` always needs one
+            verifier = _Verifier(session, executor, run)
+            return list(verifier.verify(loaded.pending, loaded.hooks, start))
 
 
-class _Bench:
-    """One scratch database."""
+def _is_wrong_rollback(verdict: Verdict) -> bool:
+    """Whether *verdict* says that the rollback of one migration does not restore the schema."""
+    return bool(verdict.path) and verdict.state == "not restored"
+
+
+class _Verifier:
+    """Verifies migrations in one scratch database."""
 
     def __init__(self, session: Session, executor: Executor, run: Run) -> None:
         self._session = session
         self._executor = executor
         self._run = run
-        self._bottom: Snapshot = {}
         self._reversible: list[Migration] = []
-        """What can be rolled back at once, down to the *bottom*."""
+        """The verified migrations since the last irreversible one."""
+        self._before_reversible: Snapshot = {}
+        """The schema before the first of them."""
 
-    def works_through(
-        self, plan: Sequence[Migration], hooks: Sequence[Migration], verdicts: list[Verdict]
-    ) -> bool:
-        """As `_goes_on`."""
-        done, left = plan[: len(verdicts)], plan[len(verdicts) :]
-        if problems := _problems(
-            lambda: self._executor.apply_each(done), "in another new database, "
-        ):
-            verdicts += [*map(_not_reached, left), Verdict(_ALL, "failed", problems=problems)]
-            return False
-        for position, migration in enumerate(left, 1):
-            verdict = self._judge(migration)
-            verdicts.append(verdict)
+    def verify(
+        self, plan: Sequence[Migration], hooks: Sequence[Migration], start: int
+    ) -> Iterator[Verdict]:
+        """Apply *plan* up to *start*, then yield verdicts as `_verify_from`."""
+        done, remaining = plan[:start], plan[start:]
+        problems = self._apply(done, "in another new database, ")
+        if problems:
+            yield from map(_not_reached, remaining)
+            yield Verdict(_ALL, "failed", problems=problems)
+            return
+        for position, migration in enumerate(remaining, 1):
+            verdict = self._verify_one(migration)
+            yield verdict
             if verdict.state == "failed":
-                verdicts += map(_not_reached, left[position:])
-                return False
-            if verdict.state == "not restored":
-                return True
-        verdicts += self._finish(hooks)
-        return False
+                yield from map(_not_reached, remaining[position:])
+            if verdict.state in ("failed", "not restored"):
+                return
+        yield from self._finish(hooks)
 
-    def _judge(self, migration: Migration) -> Verdict:
+    def _verify_one(self, migration: Migration) -> Verdict:
         started = self._run.clock.now()
         before = take_snapshot(self._session)
         id, path = migration.id, migration.file.path
-        if problems := _problems(lambda: self._executor.apply_each([migration])):
+        if problems := self._apply([migration]):
             return Verdict(id, "failed", path, problems=problems)
         if missing := planning.without_rollback(migration):
             self._reversible.clear()
             refused = (missing,) if self._run.config.require_rollback else ()
             self._run.emit(Irreversible(id, refused=bool(refused)))
             return Verdict(id, "irreversible", path, problems=refused)
-        verdict = self._there_and_back(id, migration.file, [migration], before)
+        verdict = self._roll_back_and_apply(id, migration.file, [migration], before)
         if verdict.state == "ok":
-            self._bottom = self._bottom if self._reversible else before
+            self._before_reversible = self._before_reversible if self._reversible else before
             self._reversible.append(migration)
             self._run.emit(MigrationVerified(id, self._run.clock.now() - started))
         return verdict
 
-    def _there_and_back(
+    def _roll_back_and_apply(
         self, id: str, file: MigrationFile, migrations: Sequence[Migration], before: Snapshot
     ) -> Verdict:
-        """Roll back *migrations*, which are the last applied, and apply them again."""
-        undo = [*reversed(migrations)]
-        if problems := _problems(lambda: self._executor.roll_back(undo), "during rollback, "):
+        """Roll back *migrations*, which are the last applied ones, and apply them again."""
+        last_first = [*reversed(migrations)]
+        problems = _problems(
+            lambda: self._executor.roll_back(last_first, next_step=_fix("rollback")),
+            "during rollback, ",
+        )
+        if problems:
             return Verdict(id, "not restored", file.path, problems=problems)
         difference = compare(before, take_snapshot(self._session))
         if difference:
             problem = _not_restored(id, file, difference)
             return Verdict(id, "not restored", file.path, difference, (problem,))
-        again = "applied again after the rollback, "
-        if problems := _problems(lambda: self._executor.apply_each(migrations), again):
-            # what is different now is what the rollback has left
-            problems = tuple(map(_blaming_rollback, problems))
+        # the migration did apply before, so the rollback left something that prevents it
+        problems = self._apply(
+            migrations, "applied again after the rollback, ", next_step=_fix("rollback")
+        )
+        if problems:
             return Verdict(id, "not restored", file.path, problems=problems)
         return Verdict(id, "ok", file.path)
 
     def _finish(self, hooks: Sequence[Migration]) -> Iterator[Verdict]:
         if self._reversible:
-            verdict = self._there_and_back(_ALL, _NO_FILE, self._reversible, self._bottom)
+            verdict = self._roll_back_and_apply(
+                _ALL, _NO_FILE, self._reversible, self._before_reversible
+            )
             yield verdict
             if verdict.problems:
                 return
         for hook in hooks:
-            problems = _problems(partial(self._executor.run_hooks, [hook]))
+            problems = _problems(
+                partial(self._executor.run_hooks, [hook], next_step=_fix("migration"))
+            )
             yield Verdict(hook.id, "failed" if problems else "ok", hook.file.path, (), problems)
+
+    def _apply(
+        self, migrations: Sequence[Migration], when: str = "", next_step: NextStep | None = None
+    ) -> tuple[Problem, ...]:
+        next_step = next_step or _fix("migration")
+        return _problems(lambda: self._executor.apply_each(migrations, next_step=next_step), when)
 
 
 def _problems(act: Callable[[], None], when: str = "") -> tuple[Problem, ...]:
-    """Why a migration failed in *act*, and *when* it did; empty where none has."""
+    """The problems of a migration that fails in *act*, with *when* before each message."""
     try:
         act()
     except MigrationFailed as error:
@@ -182,17 +207,21 @@ def _problems(act: Callable[[], None], when: str = "") -> tuple[Problem, ...]:
     return ()
 
 
-def _blaming_rollback(problem: Problem) -> Problem:
-    return problem._replace(hint=problem.hint.replace("fix the migration", "fix the rollback"))
+def _fix(file: str) -> NextStep:
+    """The next step after a failure that the *file* causes: "migration" or "rollback".
+
+    It does not mention the state of the database, because a scratch database is dropped.
+    """
+    return lambda _, sqlstate: advice(sqlstate, otherwise=f"fix the {file} and run again")
 
 
 def _not_restored(id: str, file: MigrationFile, difference: Sequence[str]) -> Problem:
-    what = id if file.path else "all migrations"
+    subject = id if file.path else "all migrations"
     place = file.rollback_path or file.path
     lines = sum(not line.startswith(" ") for line in difference)
     return Problem(
         "not-restored",
-        f"the rollback of {what} does not restore the schema: {counted(lines, 'line')} changed",
+        f"the rollback of {subject} does not restore the schema: {counted(lines, 'line')} changed",
         hint="change the rollback so that it removes the lines with + and restores those with -",
         place=Place(place) if place else None,
     )
