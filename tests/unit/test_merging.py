@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from initmig.commands.rehearse.shared_transaction import own_marks
+from initmig.commands.rehearse.shared_transaction import transaction_pattern
 
 # 2026-11-30 20:41:37.129650+00 in transaction 754
-MARKS = own_marks("37", "129650", "1796071297", "754")
+PATTERN = transaction_pattern("37", "129650", "1796071297", "754")
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ MARKS = own_marks("37", "129650", "1796071297", "754")
     ],
 )
 def test_the_time_and_the_id_are_found(text: str) -> None:
-    assert re.search(MARKS, text)
+    assert re.search(PATTERN, text)
 
 
 @pytest.mark.parametrize(
@@ -52,10 +52,10 @@ def test_the_time_and_the_id_are_found(text: str) -> None:
     ],
 )
 def test_another_time_and_a_time_to_the_second_are_not(text: str) -> None:
-    assert not re.search(MARKS, text)
+    assert not re.search(PATTERN, text)
 
 
 def test_a_time_without_fraction_is_found_only_with_its_zeros() -> None:
-    marks = own_marks("37", "000000", "1796071297", "754")
-    assert re.search(marks, "log_20261130204137000000")
-    assert not re.search(marks, "2026-11-30 20:41:37+00")
+    pattern = transaction_pattern("37", "000000", "1796071297", "754")
+    assert re.search(pattern, "log_20261130204137000000")
+    assert not re.search(pattern, "2026-11-30 20:41:37+00")

@@ -1,1 +1,1 @@
-"""`rehearse`: what is pending runs for real, is looked at, and is rolled back."""
+"""`rehearse`: runs the pending migrations for real, observes them, and rolls them back."""

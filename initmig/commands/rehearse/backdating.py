@@ -1,7 +1,7 @@
-"""An earlier time for what earlier migrations wrote.
+"""Moves times in rows that earlier migrations wrote into the past.
 
-`now()` is the time at which a transaction began. `migrate` begins one for each migration, and a
-rehearsal one for all of them, in which `now()` never moves.
+`now()` is the start time of a transaction. `migrate` begins a transaction for each migration. A
+rehearsal is one transaction for all of them, so `now()` never changes.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from initmig.core.quoting import quote_literal
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-    Ask = Callable[[str], Sequence[tuple[Any, ...]]]
-    """Gives the rows of a query in the rehearsal's transaction; none if the server refuses it."""
+    Query = Callable[[str], Sequence[tuple[Any, ...]]]
+    """Returns the rows of a query in the rehearsal's transaction; none if the server refuses it."""
 
 _MOST_MILLISECONDS = 50_000
-"""Less than a minute, as `merging` knows the transaction's own time by its second."""
+"""Less than a minute: `shared_transaction` recognizes the transaction's time by its second."""
 
-# A savepoint's id is higher than that of the one before, and lower than those inside of it.
-_NUMBER = """pg_catalog.width_bucket(OPERATOR(pg_catalog.-) pg_catalog.age(xmin), ARRAY(
+# A savepoint's id is higher than the previous savepoint's id, and lower than the ids of savepoints
+# inside it.
+_MIGRATION_NUMBER = """pg_catalog.width_bucket(OPERATOR(pg_catalog.-) pg_catalog.age(xmin), ARRAY(
     SELECT OPERATOR(pg_catalog.-) pg_catalog.age(xmin) FROM {log}
     WHERE pg_catalog.age(xmin) OPERATOR(pg_catalog.<=) 0 ORDER BY 1))"""
-"""Which of the migrations that logged their end in this transaction wrote a row, from 1."""
+"""SQL for the number, from 1, of the migration that wrote a row in this transaction."""
 
 _COLUMNS = """
 SELECT format('%I.%I', n.nspname, c.relname), quote_ident(a.attname),
@@ -42,56 +43,62 @@ WHERE c.relkind = 'r' AND c.relpersistence <> 't'
         'timestamp'::regtype)
     AND a.attnum > 0 AND NOT a.attisdropped
     AND a.attgenerated = ''
-    AND c.oid NOT IN (SELECT oid FROM (VALUES {besides}) AS given (name)
+    AND c.oid NOT IN (SELECT oid FROM (VALUES {excluded}) AS given (name)
         JOIN pg_class ON oid = to_regclass(name))
 ORDER BY 1, 2"""
 
 
-class Aging:
-    """Moves the transaction's own time in the rows that it wrote, so that `now()` is later.
+class Backdating:
+    """Replaces the transaction's `now()` with an earlier time in the rows that it wrote.
 
-    The rows of each migration get a time of their own, in order. It is told from the *log* of the
-    migrations, and the tables *besides* are left alone; all are SQL. To *look*, names are those of
-    pg_catalog; to *ask* they are what they are to the triggers that the changes may set off.
+    The rows of each migration get a different time, in the order of the migrations, which the *log*
+    shows. The *excluded* tables stay unchanged. *log* and *excluded* are SQL.
+
+    *query_catalogs* looks up names in pg_catalog only. *query* uses the user's search path, which
+    triggers on the changed tables need.
     """
 
-    def __init__(self, ask: Ask, look: Ask, *, log: str, besides: Collection[str]) -> None:
-        self._ask = ask
-        self._look = look
+    def __init__(
+        self, query: Query, query_catalogs: Query, *, log: str, excluded: Collection[str]
+    ) -> None:
+        self._query = query
+        self._query_catalogs = query_catalogs
         self._log = log
-        self._besides = ", ".join(f"({quote_literal(each)})" for each in besides)
+        self._excluded = ", ".join(f"({quote_literal(each)})" for each in excluded)
 
-    def age(self) -> bool:
-        """Whether there were such rows, and the server let all of them be changed."""
-        columns = self._look(_COLUMNS.format(besides=self._besides))
+    def apply(self) -> bool:
+        """Change the rows. Return whether such rows exist and the server allowed all changes."""
+        columns = self._query_catalogs(_COLUMNS.format(excluded=self._excluded))
         updates = tuple(_updates(columns, self._log))
         if not updates:
             return False
-        # triggers would do what no migration has asked for, where the role may keep them from it
+        # triggers would make changes that no migration contains: disable them if the role can
         for setting in ("SET LOCAL session_replication_role = replica;", ""):
-            if rows := self._ask(setting + _all_of(updates)):
-                self._ask("SET LOCAL session_replication_role TO DEFAULT")
+            if rows := self._query(setting + _combined(updates)):
+                self._query("SET LOCAL session_replication_role TO DEFAULT")
                 return bool(rows[0][0])
         return False
 
 
 def _updates(columns: Iterable[tuple[str, str, str]], log: str) -> Iterator[str]:
-    milliseconds = f"({_MOST_MILLISECONDS} OPERATOR(pg_catalog.-) {_NUMBER.format(log=log)})"
+    milliseconds = (
+        f"({_MOST_MILLISECONDS} OPERATOR(pg_catalog.-) {_MIGRATION_NUMBER.format(log=log)})"
+    )
     earlier = f"OPERATOR(pg_catalog.-) ({milliseconds} OPERATOR(pg_catalog.*) INTERVAL '1 ms')"
     for table, of_table in groupby(columns, lambda column: column[0]):
-        times = {name: _own_times(name, type) for _, name, type in of_table}
-        made = ", ".join(
+        times = {name: _is_own_time(name, type) for _, name, type in of_table}
+        assignments = ", ".join(
             f"{name} = CASE WHEN {is_own} THEN {name} {earlier} ELSE {name} END"
             for name, is_own in times.items()
         )
         yield (
-            f"UPDATE ONLY {table} SET {made} WHERE ({' OR '.join(times.values())})"
+            f"UPDATE ONLY {table} SET {assignments} WHERE ({' OR '.join(times.values())})"
             " AND pg_catalog.age(xmin) OPERATOR(pg_catalog.<=) 0 RETURNING 1"
         )
 
 
-def _own_times(column: str, type: str) -> str:
-    """The condition that *column* has the transaction's time, as precisely as its *type* does."""
+def _is_own_time(column: str, type: str) -> str:
+    """The condition that *column* has the transaction's time, with the precision of its *type*."""
     times = ["pg_catalog.now()"]
     if type.endswith("without time zone"):
         times.append("(pg_catalog.now() AT TIME ZONE 'UTC')")
@@ -99,7 +106,7 @@ def _own_times(column: str, type: str) -> str:
     return f"{column} OPERATOR(pg_catalog.=) ANY (ARRAY[{own}])"
 
 
-def _all_of(updates: Sequence[str]) -> str:
-    ctes = ", ".join(f"aged_{number} AS ({sql})" for number, sql in enumerate(updates))
-    counts = [f"(SELECT pg_catalog.count(*) FROM aged_{n})" for n in range(len(updates))]
+def _combined(updates: Sequence[str]) -> str:
+    ctes = ", ".join(f"backdated_{number} AS ({sql})" for number, sql in enumerate(updates))
+    counts = [f"(SELECT pg_catalog.count(*) FROM backdated_{n})" for n in range(len(updates))]
     return f"WITH {ctes} SELECT {' OPERATOR(pg_catalog.+) '.join(counts)}"

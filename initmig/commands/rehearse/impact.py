@@ -1,4 +1,4 @@
-"""What statements did to the tables that were there before them."""
+"""The effects of statements on tables that existed before the rehearsal."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ if TYPE_CHECKING:
 
 
 class Relation(Record):
-    """A table or an index that was there before, by what the catalog said of it then."""
+    """A table or an index that existed before, as the catalog described it then."""
 
     table: int
-    """The oid of the table: its own, or that of which it is an index."""
+    """The OID of the table: its own, or for an index the OID of the indexed table."""
     name: str
     filenode: int | None
 
 
 class Footprint(Record):
-    """What a transaction has done to one relation so far."""
+    """The effects of a transaction on one relation so far."""
 
     modes: frozenset[str]
-    """In which it is locked."""
+    """The lock modes that the transaction holds."""
     filenode: int | None
-    """None where it has none, or has been dropped."""
+    """None if it has no file, or was dropped."""
     scans: int
     rows_read: int
     rows_written: int
 
 
 class TableImpact(Record):
-    """What one statement did to one table that was there before."""
+    """The effects of one statement on one table that existed before."""
 
     table: str
     lock: str = ""
-    """The mode in which it was locked newly, or in a stronger one than by the migration so far."""
+    """The new lock mode, if it is stronger than the migration's modes so far; otherwise empty."""
     rewritten: bool = False
-    """Its rows went to a new file, or are gone by TRUNCATE."""
+    """Whether its rows were written to a new file, or removed by TRUNCATE."""
     scanned: bool = False
-    """It was read from beginning to end."""
+    """Whether it was read from beginning to end."""
     rows_read: int = 0
-    """By scanning it."""
+    """By scans."""
     rows_written: int = 0
     """Inserted, updated or deleted."""
 
     @property
     def blocks(self) -> str:
-        """What of others waits for the end of the migration."""
+        """The statements of other sessions that wait until the migration ends."""
         return blocked_by(self.lock)
 
 
 class StatementImpact(Record):
-    """One statement, or a migration in Python as a whole."""
+    """One statement, or a whole Python migration, and its effects."""
 
     place: Place
     sql: str
@@ -63,35 +63,35 @@ class StatementImpact(Record):
     tables: tuple[TableImpact, ...]
 
 
-class WhyNot(Record):
-    """Why a migration was not rehearsed, or not to its end."""
+class NotRehearsed(Record):
+    """The reason why a migration was not rehearsed completely."""
 
     id: str
     """Kebab case; docs/reference/rehearse.md lists them all. Stable even if the words change."""
     words: str
 
 
-class Rehearsed(Record):
-    """What came of one migration."""
+class RehearsedMigration(Record):
+    """The result of rehearsing one migration."""
 
     id: str
     path: str
     statements: tuple[StatementImpact, ...] = ()
-    held: tuple[tuple[str, str], ...] = ()
-    """Tables that earlier ones keep locked, and the modes: these locks are not seen again."""
-    why_not: WhyNot | None = None
-    """None where it was rehearsed to its end, or failed."""
+    locked_before: tuple[tuple[str, str], ...] = ()
+    """Tables that earlier migrations keep locked, with the modes; these locks cannot be new."""
+    not_rehearsed: NotRehearsed | None = None
+    """None if it was rehearsed completely, or failed."""
     note: str = ""
-    """What was done so that it could be rehearsed; mostly empty."""
+    """The workaround that made the rehearsal possible; usually empty."""
 
 
 class Rehearsal(Record):
-    """All that was rehearsed, in order, up to and with the one that failed."""
+    """The results in order, up to and including the migration that failed."""
 
-    migrations: tuple[Rehearsed, ...]
+    migrations: tuple[RehearsedMigration, ...]
     failure: MigrationFailed | None = None
     planned: int = 0
-    """How many were to be rehearsed, with those behind the one that failed."""
+    """The number of migrations in the plan, including any after the failed one."""
 
 
 def impacts(
@@ -100,14 +100,15 @@ def impacts(
     after: Mapping[int, Footprint],
     held: Mapping[int, str],
 ) -> dict[int, TableImpact]:
-    """What happened between two looks, by the tables' oids; what was not touched is left out.
+    """The effects on each table, by OID, between the footprints *before* and *after*.
 
-    *held* has the strongest mode in which the migration has locked each table so far.
+    Untouched tables are left out. *held* has each table's strongest lock mode so far, in this
+    migration.
     """
     new: dict[int, set[str]] = {}
     for oid, now in after.items():
         if relation := relations.get(oid):
-            # who locks an index holds up everybody who plans a query of its table
+            # a lock on an index also blocks sessions that plan a query of its table
             taken = now.modes - before[oid].modes if oid in before else now.modes
             new.setdefault(relation.table, set()).update(taken)
     found = {}

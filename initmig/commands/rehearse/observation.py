@@ -1,4 +1,4 @@
-"""What the server tells of the transaction that asks: its locks, files, scans and rows.
+"""Observes the current transaction through the server's views: its locks, files, scans and rows.
 
 https://www.postgresql.org/docs/current/view-pg-locks.html, and
 https://www.postgresql.org/docs/current/monitoring-stats.html for `pg_stat_get_xact_...`
@@ -15,10 +15,10 @@ from initmig.sql.locks import LOCK_MODES, strongest
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    Ask = Callable[[str], list[tuple[Any, ...]]]
+    Query = Callable[[str], list[tuple[Any, ...]]]
 
-# By the user's search path, so that a table is shown as its owner writes it; each name in here is
-# qualified.
+# Runs with the user's search path, so that tables are named as users write them. Therefore each
+# name in this query is qualified.
 _RELATIONS = """
 SELECT c.oid::bigint, coalesce(i.indrelid, c.oid)::bigint,
     c.oid::pg_catalog.regclass::pg_catalog.text, pg_catalog.pg_relation_filenode(c.oid)::bigint
@@ -46,46 +46,46 @@ FROM (SELECT relation, string_agg(mode, ' ') AS modes FROM pg_locks
       GROUP BY relation) AS locked"""
 
 _MODES = {f"{mode.title().replace(' ', '')}Lock": mode for mode in LOCK_MODES}
-"""The words of SQL by those of pg_locks."""
+"""The lock modes as written in SQL, by their names in pg_locks."""
 
 
 class Observer:
-    """Tells what happened to the tables that are there when it is made.
+    """Observes the tables that exist when the observer is created.
 
-    *ask* gives the rows of a query in the transaction that is observed, and *look* of one whose
-    names are those of pg_catalog. The tables *besides*, as SQL, are left out.
+    *query* and *query_catalogs* return the rows of a query in the observed transaction. The second
+    looks up names in pg_catalog only. The *excluded* tables, as SQL, are left out.
     """
 
-    def __init__(self, ask: Ask, look: Ask, *, besides: Collection[str]) -> None:
-        self._look_up = look
-        self._seen = self._look()
-        names = ", ".join(f"({quote_literal(each)})" for each in besides)
-        left_out = {oid for (oid,) in look(_OIDS.format(names=names))}
-        rows = [row for row in ask(_RELATIONS) if row[1] not in left_out]
+    def __init__(self, query: Query, query_catalogs: Query, *, excluded: Collection[str]) -> None:
+        self._query_catalogs = query_catalogs
+        self._footprints = self._read_footprints()
+        names = ", ".join(f"({quote_literal(each)})" for each in excluded)
+        excluded_oids = {oid for (oid,) in query_catalogs(_OIDS.format(names=names))}
+        rows = [row for row in query(_RELATIONS) if row[1] not in excluded_oids]
         self._relations = {oid: Relation(*relation) for oid, *relation in rows}
         self._held: dict[int, str] = {}
 
-    def _look(self) -> dict[int, Footprint]:
+    def _read_footprints(self) -> dict[int, Footprint]:
         return {
             oid: Footprint(frozenset(_MODES[m] for m in modes.split() if m in _MODES), *rest)
-            for oid, modes, *rest in self._look_up(_FOOTPRINTS)
+            for oid, modes, *rest in self._query_catalogs(_FOOTPRINTS)
         }
 
     def begin_migration(self) -> tuple[tuple[str, str], ...]:
-        """The tables that are locked already, and the modes."""
+        """Start to observe a migration. Return the tables that are locked already, with modes."""
         self._held = {}
-        self._seen = self._look()
+        self._footprints = self._read_footprints()
         modes: dict[str, set[str]] = {}
-        for oid, footprint in self._seen.items():
+        for oid, footprint in self._footprints.items():
             if relation := self._relations.get(oid):
                 name = self._relations[relation.table].name
                 modes.setdefault(name, set()).update(footprint.modes)
         return tuple(sorted((name, strongest(each)) for name, each in modes.items() if each))
 
     def impacts(self) -> tuple[TableImpact, ...]:
-        """What happened since the last look, by the names of the tables."""
-        before, self._seen = self._seen, self._look()
-        found = impacts(self._relations, before, self._seen, self._held)
+        """The effects on tables since the last call, sorted by the names of the tables."""
+        before, self._footprints = self._footprints, self._read_footprints()
+        found = impacts(self._relations, before, self._footprints, self._held)
         for oid, impact in found.items():
             self._held[oid] = strongest((self._held.get(oid, ""), impact.lock))
         return tuple(sorted(found.values()))

@@ -1,4 +1,4 @@
-"""What is pending, run for real in one transaction, observed, and rolled back."""
+"""Runs the pending migrations in one transaction, observes them, and rolls back."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from initmig.commands.context import history_summary, is_pending, left_to_apply
-from initmig.commands.rehearse.backdating import Aging
-from initmig.commands.rehearse.impact import Rehearsal, Rehearsed, StatementImpact, WhyNot
+from initmig.commands.rehearse.backdating import Backdating
+from initmig.commands.rehearse.impact import (
+    NotRehearsed,
+    Rehearsal,
+    RehearsedMigration,
+    StatementImpact,
+)
 from initmig.commands.rehearse.observation import Observer
-from initmig.commands.rehearse.shared_transaction import Failure, only_here
+from initmig.commands.rehearse.shared_transaction import Failure, find_reason
 from initmig.commands.writer import get_ready, load, read_and_plan, refuse_leftovers
 from initmig.core.causes import is_cancellation, is_contention
 from initmig.core.errors import DatabaseRefused, MigrationFailed
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from initmig.commands.context import Run
-    from initmig.commands.rehearse.backdating import Ask
+    from initmig.commands.rehearse.backdating import Query
     from initmig.commands.writer import Loaded
     from initmig.core.errors import Problem
     from initmig.core.model import Migration
@@ -40,10 +45,10 @@ if TYPE_CHECKING:
 
 _SYNTAX_ERROR = "42601"
 
-_OF_DATA = ("22", "23", "P0")
-"""What begins the SQLSTATEs of data exceptions, of constraints, and of what PL/pgSQL raises."""
+_MAYBE_TIME_DEPENDENT = ("22", "23", "P0")
+"""SQLSTATE classes: data exceptions, constraint violations, and exceptions of PL/pgSQL."""
 
-_AGED = (
+_BACKDATED = (
     "rehearsed with earlier times in the rows of earlier migrations: a rehearsal has one now()"
     " for all migrations, which made it fail at first"
 )
@@ -52,17 +57,17 @@ _AGED = (
 class _Attempt(Record):
     """One run of a migration."""
 
-    held: tuple[tuple[str, str], ...]
-    """As in `Rehearsed`."""
+    locked_before: tuple[tuple[str, str], ...]
+    """As in `RehearsedMigration`."""
     done: list[StatementImpact]
-    """Those that did not fail."""
+    """The statements that succeeded."""
     failure: MigrationFailed | None = None
 
 
 def rehearse(session: Session, run: Run) -> Rehearsal:
-    """What `migrate` would do now; nothing of it is kept.
+    """Do what `migrate` would do now, and roll back.
 
-    :raises InitmigError: it would refuse to begin, or another migrator was still at it
+    :raises InitmigError: `migrate` would refuse to start, or timed out waiting for another migrator
     """
     found = history_summary(session, run)
     left = left_to_apply(session, run, found)
@@ -79,12 +84,13 @@ def rehearse(session: Session, run: Run) -> Rehearsal:
             monitored_backend(session, held, limits=limits, emit=run.emit) as (backend, monitor),
             backend.rehearsal_transaction(),
         ):
-            with _held_up_is_no_refusal():
-                backend.prepare(upgrades=False)  # which would lock others out to the end
+            with _interruption_as_no_answer():
+                backend.prepare(upgrades=False)  # an upgrade would lock the history until the end
                 plan = _planned(session, run, loaded)
             refuse_leftovers(session, plan)
-            in_one = run.config.transaction == "all"
-            rehearsal = _Rehearsing(backend, monitor, in_one=in_one).of(plan)
+            in_one_transaction = run.config.transaction == "all"
+            rehearser = _Rehearser(backend, monitor, in_one_transaction=in_one_transaction)
+            rehearsal = rehearser.run(plan)
             if rehearsal.failure and loaded.nothing_applied:
                 problems = rehearsal.failure.problems
                 rehearsal.failure.problems = tuple(map(planning.with_baseline, problems))
@@ -92,10 +98,12 @@ def rehearse(session: Session, run: Run) -> Rehearsal:
 
 
 @contextmanager
-def _held_up_is_no_refusal() -> Iterator[None]:
-    """What others spoil in the transaction cannot be tried again in it.
+def _interruption_as_no_answer() -> Iterator[None]:
+    """Turn the interruption of an internal statement into an error without a retry.
 
-    :raises NoAnswer: they did
+    The failed transaction cannot run the statement again.
+
+    :raises NoAnswer: another session, or a timeout, interrupted a statement in the block
     """
     try:
         yield
@@ -112,88 +120,95 @@ def _held_up_is_no_refusal() -> Iterator[None]:
 
 
 def _planned(session: Session, run: Run, loaded: Loaded) -> tuple[Migration, ...]:
-    """What `migrate` would run, the hooks behind it."""
+    """The migrations that `migrate` would run, followed by the hooks."""
     plan, owed = read_and_plan(session, run, loaded.pending)
     return (*plan, *(hook for hook in loaded.hooks if plan or hook.file in owed))
 
 
-class _Rehearsing:
-    """Runs migrations in the transaction that is open, and remembers what could not be run.
+class _Rehearser:
+    """Runs migrations in the open transaction, and remembers the ones that it skipped.
 
-    *in_one* says that `migrate` would run them in one transaction, too.
+    *in_one_transaction* is whether `migrate` would run them in one transaction, too.
     """
 
-    def __init__(self, backend: Backend, monitor: StatementMonitor, *, in_one: bool) -> None:
+    def __init__(
+        self, backend: Backend, monitor: StatementMonitor, *, in_one_transaction: bool
+    ) -> None:
         self._backend = backend
         self._monitor = monitor
-        self._in_one = in_one
+        self._in_one_transaction = in_one_transaction
         home = backend.home
         history = (home.history, home.log, home.version, home.lock, home.own)
-        self._observer = Observer(backend.query_by_path, backend.query, besides=history)
-        asked, looked = self._answers(backend.query_by_path), self._answers(backend.query)
-        self._look = looked
-        self._aging = Aging(asked, looked, log=home.log, besides=history)
-        self._left_out: list[str] = []
-        # What runs now, in the transaction that `migrate` would run it in:
-        self._is_first = self._begins = self._commits = True
+        self._observer = Observer(backend.query_by_path, backend.query, excluded=history)
+        query = self._or_no_rows(backend.query_by_path)
+        self._query_catalogs = self._or_no_rows(backend.query)
+        self._backdating = Backdating(query, self._query_catalogs, log=home.log, excluded=history)
+        self._skipped: list[str] = []
+        self._is_first = True
+        """Whether the current migration is the first one."""
+        self._begins = True
+        """Whether `migrate` would begin a transaction for the current migration."""
+        self._commits = True
+        """Whether `migrate` would commit after the current migration."""
 
-    def of(self, plan: Sequence[Migration]) -> Rehearsal:
-        """All of *plan*, up to the first that fails."""
-        done: list[Rehearsed] = []
+    def run(self, plan: Sequence[Migration]) -> Rehearsal:
+        """Rehearse *plan*, up to the first migration that fails."""
+        done: list[RehearsedMigration] = []
         for number, migration in enumerate(plan):
             self._is_first = number == 0
-            self._begins = not self._in_one or self._is_first or _is_hook(migration)
-            self._commits = not self._in_one or all(map(_is_hook, plan[number + 1 :]))
+            self._begins = not self._in_one_transaction or self._is_first or _is_hook(migration)
+            self._commits = not self._in_one_transaction or all(map(_is_hook, plan[number + 1 :]))
             rehearsed, failure = self._rehearse(migration)
             done.append(rehearsed)
-            if rehearsed.why_not:
-                self._left_out.append(migration.id)
+            if rehearsed.not_rehearsed:
+                self._skipped.append(migration.id)
             if failure:
                 return Rehearsal(tuple(done), failure, len(plan))
         return Rehearsal(tuple(done), planned=len(plan))
 
-    def _rehearse(self, migration: Migration) -> tuple[Rehearsed, MigrationFailed | None]:
-        rehearsed = Rehearsed(migration.id, migration.file.path)
-        if why_not := self._why_not(migration):
-            return rehearsed._replace(why_not=why_not, held=self._observer.begin_migration()), None
+    def _rehearse(self, migration: Migration) -> tuple[RehearsedMigration, MigrationFailed | None]:
+        rehearsed = RehearsedMigration(migration.id, migration.file.path)
+        if not_rehearsed := self._reason_not_to_run(migration):
+            locked = self._observer.begin_migration()
+            return rehearsed._replace(not_rehearsed=not_rehearsed, locked_before=locked), None
         attempt = self._attempt(migration)
-        aged = self._may_depend_on_time(attempt.failure) and self._aging.age()
-        if aged:
+        backdated = self._may_depend_on_time(attempt.failure) and self._backdating.apply()
+        if backdated:
             attempt = self._attempt(migration)
         failure = attempt.failure
-        why_not = self._excuse(migration, attempt.done, failure) if failure else None
+        not_rehearsed = self._excuse(migration, attempt.done, failure) if failure else None
         rehearsed = rehearsed._replace(
             statements=tuple(attempt.done),
-            held=attempt.held,
-            why_not=why_not,
-            note=_AGED if aged and not failure else "",
+            locked_before=attempt.locked_before,
+            not_rehearsed=not_rehearsed,
+            note=_BACKDATED if backdated and not failure else "",
         )
-        return rehearsed, None if why_not else failure
+        return rehearsed, None if not_rehearsed else failure
 
     def _attempt(self, migration: Migration) -> _Attempt:
         attempt = _Attempt(self._observer.begin_migration(), [])
         try:
-            self._run(migration, attempt.done)
+            self._execute(migration, attempt.done)
         except MigrationFailed as error:
             return attempt._replace(failure=error)
         return attempt
 
     def _may_depend_on_time(self, failure: MigrationFailed | None) -> bool:
-        """Whether *failure* is of a kind that one `now()` for all migrations can cause."""
+        """Whether one `now()` for all migrations can cause this kind of *failure*."""
         if not failure or not self._begins or not self._backend.session.in_transaction:
             return False
-        return failure.problems[0].server.sqlstate.startswith(_OF_DATA)
+        return failure.problems[0].server.sqlstate.startswith(_MAYBE_TIME_DEPENDENT)
 
-    def _why_not(self, migration: Migration) -> WhyNot | None:
-        """Why *migration* cannot be run here; None where it can."""
+    def _reason_not_to_run(self, migration: Migration) -> NotRehearsed | None:
+        """The reason why *migration* cannot run here, or None if it can."""
         if not migration.transactional:
-            return WhyNot("not-transactional", "not transactional")
-        missing = [id for id in self._left_out if id in migration.depends]
+            return NotRehearsed("not-transactional", "not transactional")
+        missing = [id for id in self._skipped if id in migration.depends]
         if not missing:
             return None
-        return WhyNot("depends-on-not-rehearsed", f"depends on {_left_out(missing)}")
+        return NotRehearsed("depends-on-not-rehearsed", f"depends on {_names_skipped(missing)}")
 
-    def _run(self, migration: Migration, done: list[StatementImpact]) -> None:
+    def _execute(self, migration: Migration, done: list[StatementImpact]) -> None:
         self._monitor.start(migration.id)
         try:
             with (
@@ -216,22 +231,22 @@ class _Rehearsing:
 
     def _excuse(
         self, migration: Migration, done: Sequence[StatementImpact], error: MigrationFailed
-    ) -> WhyNot | None:
-        """Why `migrate` might not meet this *error*; None if it certainly would.
+    ) -> NotRehearsed | None:
+        """The reason why `migrate` might not meet this *error*, or None if it would.
 
-        What the migration had *done* before is rolled back.
+        The statements that the migration had *done* are rolled back.
         """
         [problem] = error.problems
-        # a step may have committed: then there is nothing to resume in
-        if _is_certain(error) or not self._backend.session.in_transaction:
+        # a step may have committed, and then no transaction is left to continue in
+        if _fails_in_migrate_too(error) or not self._backend.session.in_transaction:
             return None
-        why = self._only_here(migration, done, problem) or self._consequence()
+        why = self._shared_transaction_reason(migration, done, problem) or self._skipped_reason()
         place = f"{problem.place}: " if problem.place else ""
         return why and why._replace(words=f"{why.words}: {place}{problem.message}")
 
-    def _only_here(
+    def _shared_transaction_reason(
         self, migration: Migration, done: Sequence[StatementImpact], problem: Problem
-    ) -> WhyNot | None:
+    ) -> NotRehearsed | None:
         if not self._begins:
             return None
         failure = Failure(
@@ -240,31 +255,32 @@ class _Rehearsing:
             [statement.sql for statement in done],
             is_first=self._is_first,
             is_python=not migration.file.is_sql,
-            # behind a pooler a query guards the lock, but waits where the level is set
+            # behind a pooler, `migrate` first guards the lock with a query, unless the file sets
+            # the isolation level
             may_set_transaction=migration.handle.sets_isolation
             or self._backend.session.is_dedicated,
         )
-        return only_here(failure, self._look)
+        return find_reason(failure, self._query_catalogs)
 
-    def _consequence(self) -> WhyNot | None:
-        if not self._left_out:
+    def _skipped_reason(self) -> NotRehearsed | None:
+        if not self._skipped:
             return None
-        return WhyNot("after-not-rehearsed", f"may need {_left_out(self._left_out)}")
+        return NotRehearsed("after-not-rehearsed", f"may need {_names_skipped(self._skipped)}")
 
-    def _answers(self, ask: Ask) -> Ask:
-        """As *ask*, and no rows where the server refuses the query."""
+    def _or_no_rows(self, query: Query) -> Query:
+        """A function like *query* that returns no rows if the server refuses a query."""
 
         def answer(sql: str) -> Sequence[tuple[Any, ...]]:
             try:
                 with self._backend.transaction():
-                    return ask(sql)
+                    return query(sql)
             except StatementFailed:
                 return ()
 
         return answer
 
 
-def _left_out(ids: Sequence[str]) -> str:
+def _names_skipped(ids: Sequence[str]) -> str:
     were = "was" if len(ids) == 1 else "were"
     return f"{', '.join(ids)}, which {were} not rehearsed"
 
@@ -273,8 +289,8 @@ def _is_hook(migration: Migration) -> bool:
     return migration.id.startswith(HOOK)
 
 
-def _is_certain(error: MigrationFailed) -> bool:
-    """Whether this is a failure whatever ran before, or did not."""
+def _fails_in_migrate_too(error: MigrationFailed) -> bool:
+    """Whether *error* does not depend on the migrations that ran before, or were skipped."""
     sqlstate, cause = error.problems[0].server.sqlstate, error.__cause__
     never_runs = isinstance(cause, StatementFailed) and cause.routine == PREVENTING
     return (
@@ -286,7 +302,7 @@ def _is_certain(error: MigrationFailed) -> bool:
 
 
 def _failed(migration: Migration, done: Sequence[StatementImpact]) -> str:
-    """The SQL of what comes after what is *done*; the whole file of Python, and at the COMMIT."""
+    """The SQL of the statement after the ones *done*; the whole file for Python or the COMMIT."""
     statements = migration.handle.statements()
     sql = statements[len(done)].sql if len(done) < len(statements) else ""
     return sql or migration.handle.source or "\n".join(step.apply for step in migration.steps)

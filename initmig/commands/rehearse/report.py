@@ -1,4 +1,4 @@
-"""A rehearsal for stdout: as a table, as JSON, and as Markdown for a pull request."""
+"""A rehearsal as a table, as JSON, and as Markdown for a pull request, for stdout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from initmig.sql.masking import mask_sql
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from initmig.commands.rehearse.impact import Rehearsal, Rehearsed, StatementImpact
+    from initmig.commands.rehearse.impact import Rehearsal, RehearsedMigration, StatementImpact
     from initmig.core.errors import Place
     from initmig.reporting.terminal.screen import Line, Screen
 
@@ -34,16 +34,16 @@ _LONGEST_SQL = 60
 
 
 class _Line(Record):
-    """A statement, and what names it: its migration and its line."""
+    """A statement; its *name* is its migration and its line."""
 
     name: str
     statement: StatementImpact
     lasts_seconds: float
-    """From its beginning to the end of the migration, which is when its locks go."""
+    """From its start to the end of the migration, which releases its locks."""
 
 
 def rehearsal_table(rehearsal: Rehearsal, screen: Screen = PLAIN) -> str:
-    """One line for each statement and table, and below them what is to be known of it."""
+    """One line for each statement and table, followed by a summary."""
     if not rehearsal.migrations:
         return _NOTHING
     rows = [cells for line in _lines(rehearsal) for cells in _cells(line)]
@@ -59,9 +59,9 @@ def rehearsal_markdown(rehearsal: Rehearsal) -> str:
     """A short summary, then the table."""
     if not rehearsal.migrations:
         return _NOTHING
-    said = [f"- {prose(each)}" for each in (*_summary(rehearsal), *_remarks(rehearsal))]
+    items = [f"- {prose(each)}" for each in (*_summary(rehearsal), *_remarks(rehearsal))]
     rows = [cells for line in _lines(rehearsal) for cells in _cells(line)]
-    lines = ["### Rehearsal of the pending migrations", "", *said]
+    lines = ["### Rehearsal of the pending migrations", "", *items]
     if rows:
         rules = ("---",) * len(_HEADINGS)
         lines += ["", row(_HEADINGS), row(rules), *(row(_in_markdown(cells)) for cells in rows)]
@@ -82,13 +82,13 @@ def _lines(rehearsal: Rehearsal) -> Iterator[_Line]:
 
 
 def _numbers(place: Place) -> str:
-    """Line and column, unless that is the first."""
+    """Line and column; a column 1 is left out."""
     column = f":{place.column}" if place.column > 1 else ""
     return f":{place.line}{column}" if place.line else ""
 
 
 def _cells(line: _Line) -> Iterator[tuple[str, ...]]:
-    """A row for each table; one with the statement alone where it touched none."""
+    """A row for each table; only the statement if it touched no table."""
     name, statement, _ = line
     first = (name, format_duration(statement.seconds))
     sql = _shortened(statement.sql) or "(Python)"
@@ -109,7 +109,7 @@ def _of_table(impact: TableImpact) -> tuple[str, ...]:
 
 
 def _shortened(sql: str) -> str:
-    # masked before it is cut: half a secret is one, too
+    # mask before shortening, because part of a secret is secret, too
     text = " ".join(mask_sql(sql).split())
     return text if len(text) <= _LONGEST_SQL else f"{text[: _LONGEST_SQL - 1]}…"
 
@@ -141,13 +141,13 @@ def _summary(rehearsal: Rehearsal) -> Iterator[str]:
 
 def _remarks(rehearsal: Rehearsal) -> Iterator[str]:
     for migration in rehearsal.migrations:
-        if migration.why_not:
-            yield f"not rehearsed: {migration.id}: {mask_secrets(migration.why_not.words)}"
+        if migration.not_rehearsed:
+            yield f"not rehearsed: {migration.id}: {mask_secrets(migration.not_rehearsed.words)}"
         if migration.note:
             yield f"{migration.id}: {migration.note}"
         held = [
             f"{name} ({mode})"
-            for name, mode in migration.held
+            for name, mode in migration.locked_before
             if blocked_by(mode) in (READS_AND_WRITES, WRITES)
         ]
         if held and migration.statements:
@@ -159,15 +159,15 @@ def _remarks(rehearsal: Rehearsal) -> Iterator[str]:
         yield f"failed: {mask_secrets(str(rehearsal.failure))}"
 
 
-def _state(migration: Rehearsed, rehearsal: Rehearsal) -> str:
-    if migration.why_not:
+def _state(migration: RehearsedMigration, rehearsal: Rehearsal) -> str:
+    if migration.not_rehearsed:
         return "not rehearsed"
     failed = rehearsal.failure and migration is rehearsal.migrations[-1]
     return "failed" if failed else "rehearsed"
 
 
 def rehearsal_json(rehearsal: Rehearsal) -> str:
-    """A JSON document with all that is known of each statement."""
+    """A JSON document with everything observed about each statement."""
     record = {
         "migrations": [_record(each, rehearsal) for each in rehearsal.migrations],
         "error": mask_secrets(str(rehearsal.failure)) if rehearsal.failure else None,
@@ -175,15 +175,15 @@ def rehearsal_json(rehearsal: Rehearsal) -> str:
     return to_json(record, indent=2)
 
 
-def _record(migration: Rehearsed, rehearsal: Rehearsal) -> dict[str, object]:
+def _record(migration: RehearsedMigration, rehearsal: Rehearsal) -> dict[str, object]:
     return {
         "id": migration.id,
         "path": migration.path,
         "state": _state(migration, rehearsal),
-        "reason": migration.why_not and migration.why_not.id,
-        "why_not": migration.why_not and mask_secrets(migration.why_not.words),
+        "reason": migration.not_rehearsed and migration.not_rehearsed.id,
+        "why_not": migration.not_rehearsed and mask_secrets(migration.not_rehearsed.words),
         "note": migration.note or None,
-        "locked_before": [{"table": name, "lock": mode} for name, mode in migration.held],
+        "locked_before": [{"table": name, "lock": mode} for name, mode in migration.locked_before],
         "statements": [_statement_record(each) for each in migration.statements],
     }
 

@@ -1,9 +1,8 @@
-"""Failures that a migration has only because it shares its transaction with earlier ones.
+"""Finds failures that happen only because a migration shares its transaction with earlier ones.
 
-A rehearsal is one transaction, and `migrate` makes one for each migration.
-docs/reference/rehearse.md lists what differs. A reason needs proof: what the
-migration collided with must still be there after the migration was rolled back. Then an earlier one
-made it.
+A rehearsal is one transaction, and `migrate` begins one for each migration.
+docs/reference/rehearse.md lists the differences. A reason needs proof: the conflicting object must
+still exist after the migration was rolled back. Then an earlier migration created it.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from initmig.commands.rehearse.impact import WhyNot
+from initmig.commands.rehearse.impact import NotRehearsed
 from initmig.core.quoting import quote_identifier, quote_literal
 from initmig.core.records import Record
 
@@ -20,23 +19,23 @@ if TYPE_CHECKING:
 
     from initmig.core.errors import Problem
 
-    Ask = Callable[[str], Sequence[tuple[Any, ...]]]
-    """Gives the rows of a query in the rehearsal's transaction; none if the server refuses it."""
+    Query = Callable[[str], Sequence[tuple[Any, ...]]]
+    """Returns the rows of a query in the rehearsal's transaction; none if the server refuses it."""
 
-_NEW_ENUM_VALUE = WhyNot(
+_NEW_ENUM_VALUE = NotRehearsed(
     "new-enum-value",
     "uses an enum value that an earlier migration adds: PostgreSQL allows that after a commit only",
 )
-_TRANSACTION_TIME = WhyNot(
+_TRANSACTION_TIME = NotRehearsed(
     "transaction-time",
     "repeats the transaction time or id that an earlier migration used: in `migrate`, each"
     " migration has its own",
 )
-_OWN_TRANSACTION = WhyNot(
+_OWN_TRANSACTION = NotRehearsed(
     "own-transaction",
     "must run first in a transaction",
 )
-_LOCK_TABLE_FULL = WhyNot(
+_LOCK_TABLE_FULL = NotRehearsed(
     "lock-table-full",
     "needs more locks than the server has room for (max_locks_per_transaction), because the"
     " rehearsal still holds the locks of all earlier migrations",
@@ -47,18 +46,18 @@ _SETS = r"(?i)(SET|RESET)\b"
 _EXPORTS_SNAPSHOT = r"(?i)\bpg_export_snapshot\b"
 _NEEDS_NO_WRITES_BEFORE = r"(?i).*\bpg_create_logical_replication_slot\b"
 _MOST_CHARACTERS = 1 << 20
-"""Of a statement that are searched for names: what comes later is data."""
+"""The part of a statement that is searched for names. The rest is data."""
 
 _CLOCKS = (
     r"\m(now|current_(date|time|timestamp)|localtime(stamp)?|transaction_timestamp"
     r"|txid_\w+|pg_current_(xact|snapshot)\w*)\M"
 )
-"""For the server: whatever gives the time or the id of the transaction."""
+"""A PostgreSQL pattern for functions that return the time or the id of the transaction."""
 
 _QUOTES = r"""\s*["'`«»„“”]\s*"""
-"""Around a name in a message, in the languages that PostgreSQL speaks."""
+"""Quotes around a name, in the languages of PostgreSQL's messages."""
 
-# Whatever is made in this transaction, or in a later one, is younger than its id.
+# Rows that this transaction, or a later one, wrote have an age of 0 or less.
 _NEW_ENUM_VALUES = """
 SELECT e.enumlabel::text, t.typname::text FROM pg_enum e
 JOIN pg_type t ON t.oid = e.enumtypid
@@ -88,7 +87,7 @@ _NAMES = {
     "pg_publication": "pubname",
     "pg_statistic_ext": "stxname",
 }
-"""Where the names are that a migration may make of the time, by catalog."""
+"""Names that a migration could build from the time: the column of each catalog."""
 
 
 class Failure(Record):
@@ -96,34 +95,34 @@ class Failure(Record):
 
     problem: Problem
     statement: str
-    """The SQL of what failed, of Python the whole file."""
+    """The SQL that failed; for Python the whole file."""
     before: Sequence[str]
-    """The SQL of what the migration had run before that."""
+    """The SQL that the migration ran before."""
     is_first: bool
-    """Whether no migration ran in the transaction before."""
+    """Whether no migration ran in the transaction before it."""
     is_python: bool
     may_set_transaction: bool
-    """Whether in `migrate` no query comes before it in its transaction."""
+    """Whether `migrate` sends no query before it in its transaction."""
 
     @property
     def words(self) -> str:
-        """What the server said, without the migration's id."""
+        """The server's message, without the migration's id."""
         return self.problem.message.partition(" failed: ")[2]
 
 
-def only_here(failure: Failure, ask: Ask) -> WhyNot | None:
-    """Why *failure* would not have happened in `migrate`; None where nothing proves that."""
-    look = _LOOKS.get(failure.problem.server.sqlstate)
-    if failure.is_first and look is not _own_transaction:
+def find_reason(failure: Failure, query: Query) -> NotRehearsed | None:
+    """The reason why `migrate` would not meet *failure*, or None if nothing proves that."""
+    check = _CHECKS.get(failure.problem.server.sqlstate)
+    if failure.is_first and check is not _own_transaction:
         return None
-    return look(failure, ask) if look else None
+    return check(failure, query) if check else None
 
 
-def _new_enum_value(failure: Failure, ask: Ask) -> WhyNot | None:
+def _new_enum_value(failure: Failure, query: Query) -> NotRehearsed | None:
     words = _quoted_alike(failure.words)
     is_earlier = any(
         _quoted_alike(f'"{label}"') in words and _names(words, type)
-        for label, type in ask(_NEW_ENUM_VALUES)
+        for label, type in query(_NEW_ENUM_VALUES)
     )
     return _NEW_ENUM_VALUE if is_earlier else None
 
@@ -137,22 +136,22 @@ def _quoted_alike(text: str) -> str:
     return re.sub(_QUOTES, '"', text)
 
 
-def _same_key(failure: Failure, ask: Ask) -> WhyNot | None:
+def _same_key(failure: Failure, query: Query) -> NotRehearsed | None:
     server = failure.problem.server
     value = server.detail.rpartition(")=(")[2].rpartition(")")[0]
-    if not (server.table and re.search(_marks(ask), value)):
+    if not (server.table and re.search(_own_transaction_pattern(query), value)):
         return None
     table = f"{quote_identifier(server.schema)}.{quote_identifier(server.table)}"
-    is_earlier = (where := _where(server.constraint, table, value, ask)) and ask(
+    is_earlier = (where := _where(server.constraint, table, value, query)) and query(
         f"SELECT 1 FROM {table} WHERE {where} LIMIT 1"
     )
-    may_be_clock = is_earlier and ask(_may_use_clock(failure.statement, table))
+    may_be_clock = is_earlier and query(_may_use_clock(failure.statement, table))
     return _TRANSACTION_TIME if may_be_clock else None
 
 
-def _where(constraint: str, table: str, value: str, ask: Ask) -> str:
-    """The condition for the row whose key has this *value*; empty where it cannot be made."""
-    keys = ask(
+def _where(constraint: str, table: str, value: str, query: Query) -> str:
+    """The condition for the row whose key has this *value*; empty if it cannot be built."""
+    keys = query(
         "SELECT pg_get_indexdef(i.indexrelid, n, true) FROM pg_index i"
         " JOIN pg_class c ON c.oid = i.indexrelid,"
         " generate_series(1, i.indnkeyatts) AS n"
@@ -161,7 +160,7 @@ def _where(constraint: str, table: str, value: str, ask: Ask) -> str:
         " ORDER BY n"
     )
     values = value.split(", ")
-    if len(keys) != len(values):  # one of them has a comma in it
+    if len(keys) != len(values):  # a value contains a comma
         return ""
     return " AND ".join(
         f"({key}) IS NULL" if each == "null" else f"({key}) = {quote_literal(each)}"
@@ -170,9 +169,10 @@ def _where(constraint: str, table: str, value: str, ask: Ask) -> str:
 
 
 def _may_use_clock(statement: str, table: str) -> str:
-    """The query that has a row unless *statement* certainly takes no time or id from the server.
+    """A query that returns a row if *statement* could use the server's time or transaction id.
 
-    By itself, by a default of the *table*, or in a trigger, view or function that it names.
+    It could do that itself, by a default of the *table*, or in a trigger, view or function that it
+    names.
     """
     words = quote_literal(" ".join(set(re.findall(r"\w+", statement[:_MOST_CHARACTERS]))))
     oid = f"{quote_literal(table)}::regclass"
@@ -195,29 +195,30 @@ def _may_use_clock(statement: str, table: str) -> str:
         LIMIT 1"""
 
 
-def _same_name(failure: Failure, ask: Ask) -> WhyNot | None:
-    marks = _marks(ask)
-    names = [each for each in re.split(_QUOTES, failure.words) if re.search(marks, each)]
-    looks = (
+def _same_name(failure: Failure, query: Query) -> NotRehearsed | None:
+    pattern = _own_transaction_pattern(query)
+    names = [each for each in re.split(_QUOTES, failure.words) if re.search(pattern, each)]
+    queries = (
         f"SELECT 1 FROM {catalog} WHERE {column} = {quote_literal(name)}"
         for name in names
         for catalog, column in _NAMES.items()
     )
-    is_earlier = names and ask(" UNION ALL ".join(looks))
+    is_earlier = names and query(" UNION ALL ".join(queries))
     return _TRANSACTION_TIME if is_earlier else None
 
 
-def _marks(ask: Ask) -> str:
-    """What matches the time of the transaction that asks, or its id, in a text."""
-    [row] = ask(_TIME_AND_ID)
-    return own_marks(*row)
+def _own_transaction_pattern(query: Query) -> str:
+    """A pattern that finds the time or the id of the current transaction in a text."""
+    [row] = query(_TIME_AND_ID)
+    return transaction_pattern(*row)
 
 
-def own_marks(second: str, micros: str, epoch: str, xid: str) -> str:
-    """What matches, in a text, the time that has this *second* and these *micros*, or the *xid*.
+def transaction_pattern(second: str, micros: str, epoch: str, xid: str) -> str:
+    """A pattern that finds a time with this *second* and these *micros*, or the *xid*, in a text.
 
-    *epoch* is the time in seconds. A time counts if it has milliseconds, cut off or rounded: to the
-    second, it is also that of other transactions. Hours and minutes depend on the time zone.
+    *epoch* is the time in seconds. The pattern requires milliseconds, truncated or rounded, because
+    other transactions can have the same second. It ignores hours and minutes, which depend on the
+    time zone.
     """
     return "|".join(_patterns(second, micros, epoch, xid))
 
@@ -233,7 +234,7 @@ def _patterns(second: str, micros: str, epoch: str, xid: str) -> Iterator[str]:
     yield rf"(?<!\d){xid}(?!\d)"
 
 
-def _own_transaction(failure: Failure, _: Ask) -> WhyNot | None:
+def _own_transaction(failure: Failure, _: Query) -> NotRehearsed | None:
     exports = re.search(_EXPORTS_SNAPSHOT, failure.statement)
     begins = failure.may_set_transaction and all(re.match(_SETS, each) for each in failure.before)
     starts = failure.is_python or any(
@@ -243,12 +244,12 @@ def _own_transaction(failure: Failure, _: Ask) -> WhyNot | None:
     return _OWN_TRANSACTION if exports or (begins and starts) else None
 
 
-def _lock_table_full(_: Failure, ask: Ask) -> WhyNot | None:
-    # a count of no columns has one row, or none by HAVING
-    return _LOCK_TABLE_FULL if ask(_HOLDS_MANY_LOCKS) else None
+def _lock_table_full(_: Failure, query: Query) -> NotRehearsed | None:
+    # the count returns one row, or none because of HAVING
+    return _LOCK_TABLE_FULL if query(_HOLDS_MANY_LOCKS) else None
 
 
-_LOOKS: dict[str, Callable[[Failure, Ask], WhyNot | None]] = {
+_CHECKS: dict[str, Callable[[Failure, Query], NotRehearsed | None]] = {
     "55P04": _new_enum_value,  # unsafe_new_enum_value_usage
     "23505": _same_key,  # unique_violation
     "23P01": _same_key,  # exclusion_violation
