@@ -341,13 +341,13 @@ def _show_status(config: Config, emit: _Outcome) -> None:
 
 
 def _show_checks(config: Config, emit: _Outcome) -> None:
-    from initmig.commands.doctor.doctor import examine, refuse
+    from initmig.commands.doctor.doctor import doctor, raise_if_failed
     from initmig.commands.doctor.report import checks_json, checks_text
 
-    checks = examine(config, emit)
+    checks = doctor(config, emit)
     text = checks_json(checks) if config.json else checks_text(checks, _screen(config))
     emit.rest()
-    _print(text, lambda: refuse(checks))
+    _print(text, lambda: raise_if_failed(checks))
 
 
 def _show_rehearsal(config: Config, emit: _Outcome, rehearsal: Rehearsal) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from initmig.commands.doctor import outsiders
+from initmig.commands.doctor import other_roles
 from tests.support.databases import Database
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
@@ -29,7 +29,7 @@ HEALTHY = {
 }
 SUBJECTS = {
     *("server", "tls", "clock", "writing", "timeouts", "settings", "connections", "pooler", "role"),
-    *("schema", "table", "history", *outsiders.SUBJECTS, "lock", "plan", "pending"),
+    *("schema", "table", "history", *other_roles.SUBJECTS, "lock", "plan", "pending"),
 }
 # What a trial that was not rolled back would leave behind, in every catalog that it could reach.
 CATALOG = """
@@ -499,7 +499,7 @@ def not_ok(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         check
         for check in checks
-        if check["level"] != "ok" and check["subject"] not in outsiders.SUBJECTS
+        if check["level"] != "ok" and check["subject"] not in other_roles.SUBJECTS
     ]
 
 
@@ -576,12 +576,21 @@ def test_a_healthy_database_is_ok_in_every_line(
         result = initmig("doctor", url=roles.app, folder=folder)
         assert (result.code, result.err) == (0, "")
         lines = [line.split() for line in result.out.splitlines() if "next:" not in line]
-        assert {level for level, subject, *_ in lines if subject not in outsiders.SUBJECTS} == {
+        assert {level for level, subject, *_ in lines if subject not in other_roles.SUBJECTS} == {
             "ok"
         }
         assert list(dict.fromkeys(subject for _, subject, *_ in lines)) == [
             *("server", "tls", "clock", "writing", "timeouts", "settings", "connections", "pooler"),
-            *("role", "schema", "table", "history", *outsiders.SUBJECTS, "lock", "plan", "pending"),
+            *(
+                "role",
+                "schema",
+                "table",
+                "history",
+                *other_roles.SUBJECTS,
+                "lock",
+                "plan",
+                "pending",
+            ),
         ]
         assert database.value(CATALOG) == before
     migrated = initmig(url=roles.app, folder=folder)

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from initmig.api import migrate
-from initmig.commands.doctor.doctor import examine, refuse
+from initmig.commands.doctor.doctor import doctor, raise_if_failed
 from initmig.config.config import parse_config
 from initmig.core.errors import DatabaseRefused
 from tests.support.databases import Database
@@ -335,7 +335,7 @@ class Setup:
             ["doctor", role, *flags],
             {"DATABASE_URL": self.mig, "INITMIG_MIGRATIONS": str(self.folder)},
         )
-        return [each for each in examine(config, lambda _: None) if each.subject in APPLICATION]
+        return [each for each in doctor(config, lambda _: None) if each.subject in APPLICATION]
 
     def found(self, *flags: str) -> Sequence[Check]:
         """What is not as it should be, and that nothing has changed by looking."""
@@ -420,7 +420,7 @@ def test_what_the_application_lacks_is_found_and_the_statements_fix_it(
     assert setup.found() == found
     if case.level == "failure":
         with pytest.raises(DatabaseRefused) as refused:
-            refuse(found)
+            raise_if_failed(found)
         assert refused.value.exit_code == 4
         Database(setup.mig).execute(ADDED)
         with pytest.raises(psycopg.Error):
@@ -643,7 +643,7 @@ def test_a_standby_is_looked_at_without_a_new_table(
     standby = make_standby(primary)
     environ = {"DATABASE_URL": standby.url(), "INITMIG_MIGRATIONS": str(write(folder, MIGRATIONS))}
     wait_until(lambda: "t" in Database(standby.url()).tables())
-    checks = examine(parse_config(["doctor", "--app-role=app"], environ), lambda _: None)
+    checks = doctor(parse_config(["doctor", "--app-role=app"], environ), lambda _: None)
     assert [each.statement for each in checks if each.subject == "app-tables"] == [
         "GRANT USAGE ON SEQUENCE public.t_id_seq TO app;",
         "GRANT INSERT, UPDATE, DELETE ON public.t TO app;",

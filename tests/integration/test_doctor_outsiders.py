@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from initmig.commands.doctor.outsiders import SUBJECTS
+from initmig.commands.doctor.other_roles import SUBJECTS
 from tests.support.databases import Database
 from tests.support.migrations import write
 

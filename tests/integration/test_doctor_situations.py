@@ -9,8 +9,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from initmig.commands.doctor import outsiders
-from initmig.commands.doctor.doctor import examine
+from initmig.commands.doctor import other_roles
+from initmig.commands.doctor.doctor import doctor
 from initmig.config.config import parse_config
 from tests.support.databases import Database
 from tests.support.migrations import write
@@ -39,7 +39,7 @@ def not_ok(result: Result) -> list[tuple[str, str, str]]:
     return [
         (check["level"], check["subject"], check["found"])
         for check in checks
-        if check["level"] != "ok" and check["subject"] not in outsiders.SUBJECTS
+        if check["level"] != "ok" and check["subject"] not in other_roles.SUBJECTS
     ]
 
 
@@ -198,9 +198,11 @@ def test_a_pooler_in_statement_mode_is_refused(
 def test_clocks_that_are_apart_are_a_warning(database: Database, one: Path, apart: float) -> None:
     environ = {"DATABASE_URL": database.url, "INITMIG_MIGRATIONS": str(one)}
     config = parse_config(["doctor"], environ)
-    checks = examine(config, lambda _: None, wall=lambda: time.time() + apart)
+    checks = doctor(config, lambda _: None, wall=lambda: time.time() + apart)
     [check] = [
-        check for check in checks if check.level != "ok" and check.subject not in outsiders.SUBJECTS
+        check
+        for check in checks
+        if check.level != "ok" and check.subject not in other_roles.SUBJECTS
     ]
     assert (check.level, check.subject) == ("warning", "clock")
     assert f" {'behind' if apart > 0 else 'ahead of'} this machine's" in check.found

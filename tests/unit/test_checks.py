@@ -6,15 +6,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from initmig.commands.doctor.facts import Commits, Found, Limit, Server, Setting, Timeout, Worker
-from initmig.commands.doctor.privileges import of_need, of_refused_role
+from initmig.commands.doctor.facts import (
+    CommitSettings,
+    ConnectionLimit,
+    MigrationRole,
+    RelationAccess,
+    Server,
+    Setting,
+    Timeout,
+)
+from initmig.commands.doctor.privileges import check_requirement, refused_role
 from initmig.commands.doctor.server_checks import (
-    of_clock,
-    of_limits,
-    of_settings,
-    of_timeouts,
-    of_tls,
-    of_version,
+    check_clock,
+    check_connections,
+    check_settings,
+    check_timeouts,
+    check_tls,
+    check_version,
 )
 from initmig.core.errors import Problem, ServerMessage
 from initmig.sql.requirements import Relation, Requirement, Requires, StatedRequirement, Uses
@@ -34,36 +42,38 @@ SERVER = Server(
     database="db",
     database_owner="dba",
 )
-WORKER = Worker(
+WORKER = MigrationRole(
     "app",
-    superuser=False,
-    creates_databases=False,
-    creates_roles=False,
-    creates_in_database=False,
+    is_superuser=False,
+    can_create_databases=False,
+    can_create_roles=False,
+    can_create_in_database=False,
 )
-OTHERS = Found(
+OTHERS = RelationAccess(
     name="public.t",
     owner="other",
     owner_is_superuser=False,
-    owned=False,
-    member=False,
-    privileged=False,
+    is_owner=False,
+    can_become_owner=False,
+    has_privilege=False,
     schema="public",
     schema_owner="dba",
-    schema_owned=False,
-    schema_usable=True,
-    schema_creatable=True,
+    is_schema_owner=False,
+    has_schema_usage=True,
+    has_schema_create=True,
 )
 
 
-def of(need: Requirement, known: Found | None = None, server: Server = SERVER) -> list[Check]:
+def of(
+    need: Requirement, known: RelationAccess | None = None, server: Server = SERVER
+) -> list[Check]:
     stated = StatedRequirement("a.sql", step_of("a.sql", "-- é\nDROP".encode()), 6, need)
-    return list(of_need(stated, known, WORKER, server))
+    return list(check_requirement(stated, known, WORKER, server))
 
 
 @pytest.mark.parametrize(("number", "level"), [(130022, "failure"), (140000, "ok"), (190000, "ok")])
 def test_postgresql_14_is_the_oldest_supported(number: int, level: str) -> None:
-    check = of_version(SERVER._replace(version_number=number))
+    check = check_version(SERVER._replace(version_number=number))
     assert (check.subject, check.level) == ("server", level)
     assert ("needs 14" in check.found) == (level == "failure")
 
@@ -73,7 +83,7 @@ def test_postgresql_14_is_the_oldest_supported(number: int, level: str) -> None:
     [("TLSv1.3", False, "ok"), ("", True, "ok"), ("", False, "warning")],
 )
 def test_a_connection_that_others_can_read_is_a_warning(tls: str, local: bool, level: str) -> None:
-    check = of_tls(SERVER._replace(tls=tls, local=local))
+    check = check_tls(SERVER._replace(tls=tls, local=local))
     assert check.level == level
     assert ("sslmode=verify-full" in check.hint) == (level == "warning")
 
@@ -82,7 +92,7 @@ def test_a_connection_that_others_can_read_is_a_warning(tls: str, local: bool, l
     ("ahead", "level"), [(0.0, "ok"), (-4.9, "ok"), (5.0, "warning"), (-3600.0, "warning")]
 )
 def test_clocks_may_be_seconds_apart(ahead: float, level: str) -> None:
-    assert of_clock(ahead).level == level
+    assert check_clock(ahead).level == level
 
 
 def test_a_statement_that_is_too_new_is_named_with_its_place() -> None:
@@ -107,13 +117,13 @@ def test_the_owners_rights_are_given_as_the_version_has_it(
 ) -> None:
     need = Uses(Relation("", "t"), "owner", "alters")
     server = SERVER._replace(version_number=number)
-    [check] = of(need, OTHERS._replace(member=member), server)
+    [check] = of(need, OTHERS._replace(can_become_owner=member), server)
     assert check.found == "a.sql:2:1 alters public.t, which is owned by other"
     assert (check.statement, check.hint) == (statement, hint)
 
 
 def test_the_owner_of_a_schema_may_drop_what_is_in_it_and_not_alter_it() -> None:
-    relation, mine = Relation("", "t"), OTHERS._replace(schema_owned=True)
+    relation, mine = Relation("", "t"), OTHERS._replace(is_schema_owner=True)
     assert of(Uses(relation, "drop", "drops"), mine) == []
     assert len(of(Uses(relation, "owner", "alters"), mine)) == 1
 
@@ -128,7 +138,7 @@ def test_what_does_not_exist_lacks_no_right() -> None:
 )
 def test_set_role_is_granted_as_the_version_has_it(number: int, statement: str) -> None:
     problem = Problem("missing-privilege", "permission denied", server=ServerMessage("42501"))
-    check = of_refused_role(SERVER._replace(version_number=number), "boss", problem)
+    check = refused_role(SERVER._replace(version_number=number), "boss", problem)
     assert check.statement == statement
     assert check.by == "a superuser, or a role with the ADMIN OPTION on boss"
 
@@ -151,31 +161,31 @@ def test_timeouts_that_initmig_does_not_set_itself_are_told(
     name: str, seconds: float, pooled: bool, told: bool
 ) -> None:
     timeout = Timeout(name, f"{seconds:g}s", seconds, "user")
-    [check] = of_timeouts(SERVER, [timeout], pooled=pooled)
+    [check] = check_timeouts(SERVER, [timeout], pooled=pooled)
     statement = f"ALTER ROLE app IN DATABASE db SET {name} = 0;" if told else ""
     assert (check.level, check.statement) == ("warning" if told else "ok", statement)
 
 
 def test_a_timeout_of_the_url_is_no_matter_of_a_statement() -> None:
     timeout = Timeout("transaction_timeout", "1s", 1.0, "client")
-    [check] = of_timeouts(SERVER, [timeout], pooled=True)
+    [check] = check_timeouts(SERVER, [timeout], pooled=True)
     assert (check.statement, check.hint) == ("", "remove it from the URL or PGOPTIONS")
 
 
 def test_of_all_limits_the_one_with_the_fewest_left_counts() -> None:
-    limits = [Limit("the server", 97, 7), Limit("the role", 10, 8)]
-    assert [check.found for check in of_limits(SERVER, limits)] == ["2 free"]
-    [full] = of_limits(SERVER, [*limits, Limit("the database", 3, 3)])
+    limits = [ConnectionLimit("the server", 97, 7), ConnectionLimit("the role", 10, 8)]
+    assert [check.found for check in check_connections(SERVER, limits)] == ["2 free"]
+    [full] = check_connections(SERVER, [*limits, ConnectionLimit("the database", 3, 3)])
     assert full.statement == "ALTER DATABASE db CONNECTION LIMIT 4;"
     assert full.by == "dba, or a superuser"
-    [server] = of_limits(SERVER, [Limit("the server", 7, 7)])
+    [server] = check_connections(SERVER, [ConnectionLimit("the server", 7, 7)])
     assert (server.level, server.statement) == ("warning", "")
     assert "max_connections" in server.hint
 
 
 def test_a_setting_of_the_client_is_taken_out_where_it_is() -> None:
     setting = Setting("exit_on_error", "on", "client", "the connection string or PGOPTIONS")
-    [check] = of_settings(SERVER, [setting], Commits("", "on", 0))
+    [check] = check_settings(SERVER, [setting], CommitSettings("", "on", 0))
     assert "set by the connection string or PGOPTIONS" in check.found
     assert (check.level, check.statement, check.by) == ("failure", "", "")
     assert "PGOPTIONS" in check.hint
@@ -200,5 +210,5 @@ def test_a_setting_of_the_client_is_taken_out_where_it_is() -> None:
 def test_a_commit_waits_for_as_many_standbys_as_are_named(
     names: str, level: str, standbys: int, waits: bool
 ) -> None:
-    [check] = of_settings(SERVER, [], Commits(names, level, standbys))
+    [check] = check_settings(SERVER, [], CommitSettings(names, level, standbys))
     assert check.level == ("failure" if waits else "ok")

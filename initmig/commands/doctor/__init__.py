@@ -1,1 +1,1 @@
-"""`doctor`: what production checks too late, tried or looked up beforehand; nothing remains."""
+"""`doctor`: checks privileges and server settings; changes nothing."""

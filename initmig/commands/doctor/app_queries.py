@@ -1,4 +1,4 @@
-"""What the catalog tells of the application's role; no query needs a privilege."""
+"""Queries of the catalogs about the application's role; none needs a privilege."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from initmig.postgres import Session
 
-# The settings of a new session, the strongest first:
+# The settings of a new session, in order of precedence:
 # https://www.postgresql.org/docs/current/config-setting.html#CONFIG-SETTING-SQL
-# What is set for this session, or for the role that migrates, does not hold for the application.
+# Settings of this session, or of the migration role, do not apply to the application.
 _ROLE = f"""
 WITH app AS (SELECT * FROM pg_roles WHERE rolname = {{role}}),
     setting AS (SELECT DISTINCT ON (1) split_part(line, '=', 1) AS name,
@@ -45,40 +45,40 @@ SELECT quote_ident(rolname), rolname, rolsuper, rolname = current_user, rolcanlo
     coalesce((SELECT nullif(value, 'none') FROM setting WHERE name = 'role'), '')
 FROM app"""
 
-_OF_EXTENSION = """
+_IS_EXTENSION_MEMBER = """
 EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid
     AND deptype = 'e')"""
 
-_OWNED_BY_WORKER = f"""
+_HAS_MIGRATED_TABLES = f"""
 EXISTS (SELECT FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
     WHERE c.relnamespace = s.oid AND c.relkind IN ('r', 'p') AND r.rolname = current_user
-    AND NOT {_OF_EXTENSION})"""
+    AND NOT {_IS_EXTENSION_MEMBER})"""
 
 _SCHEMAS = f"""
 SELECT quote_ident(nspname), nspname, {SCHEMA_OWNER},
     has_schema_privilege({{role}}, s.oid, 'USAGE'),
     has_schema_privilege(s.oid, 'CREATE') AND has_schema_privilege(s.oid, 'USAGE'),
-    {_OWNED_BY_WORKER}
+    {_HAS_MIGRATED_TABLES}
 FROM pg_namespace s
 WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
     AND (nspname IN (SELECT name FROM ({SEARCH_PATH}) AS path) OR {{everywhere}}
-        AND {_OWNED_BY_WORKER})
+        AND {_HAS_MIGRATED_TABLES})
 ORDER BY nspname"""
 
-# A partition is used through its table. An extension grants what its tables are there for.
+# The application uses partitions through their table. An extension grants privileges on its tables.
 _TABLES = f"""
 app AS (SELECT * FROM pg_roles WHERE rolname = {{role}}),
-kept AS (SELECT c.*, s.nspname FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
-    WHERE s.nspname IN ({{schemas}}) AND NOT {_OF_EXTENSION}),
-tables AS (SELECT * FROM kept c WHERE relkind IN ('r', 'p', 'f', 'v', 'm') AND NOT relispartition
-    AND relname NOT IN ({{history}}))"""
+relations AS (SELECT c.*, s.nspname FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
+    WHERE s.nspname IN ({{schemas}}) AND NOT {_IS_EXTENSION_MEMBER}),
+tables AS (SELECT * FROM relations c WHERE relkind IN ('r', 'p', 'f', 'v', 'm')
+    AND NOT relispartition AND relname NOT IN ({{history}}))"""
 
 # nextval() needs USAGE or UPDATE, currval() needs USAGE or SELECT, an identity column neither.
 # https://www.postgresql.org/docs/current/functions-sequence.html
 # Row security: https://www.postgresql.org/docs/current/ddl-rowsecurity.html
 _OBJECTS = f"""
 WITH {_TABLES},
-sequences AS (SELECT * FROM kept c WHERE relkind = 'S'
+sequences AS (SELECT * FROM relations c WHERE relkind = 'S'
     AND NOT EXISTS (SELECT FROM pg_depend d LEFT JOIN pg_class t ON t.oid = d.refobjid
         WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refobjsubid > 0
         AND (d.deptype = 'i' OR d.deptype = 'a' AND t.relname IN ({{history}})))
@@ -128,9 +128,9 @@ SELECT format('%I.%I', s.nspname, c.relname), quote_ident(s.nspname),
 FROM needed n JOIN pg_class c ON c.oid = n.oid JOIN pg_namespace s ON s.oid = c.relnamespace
 GROUP BY c.oid, s.nspname, c.relname, c.relkind, c.relowner ORDER BY s.nspname, c.relname"""
 
-# They are executed as whoever uses the table. A trigger's function needs no EXECUTE when it fires.
-# What the table itself depends on is called by its partition key; in PostgreSQL 14 also by
-# generated columns.
+# A function runs with the privileges of the role that uses the table. Trigger functions are left
+# out: they need no EXECUTE when the trigger fires. A function that the table itself depends on is
+# called by its partition key, and in PostgreSQL 14 also by generated columns.
 _FUNCTIONS = f"""
 WITH {_TABLES},
 users AS (
@@ -156,8 +156,8 @@ JOIN pg_proc p ON p.oid = d.refobjid JOIN pg_namespace s ON s.oid = p.pronamespa
 WHERE NOT has_function_privilege(app.oid, p.oid, 'EXECUTE')
 GROUP BY p.oid, s.nspname, p.proname, p.proowner ORDER BY 1"""
 
-# Since PostgreSQL 15, a view can read its tables as whoever uses it, who is examined anyway where
-# the table is the application's.
+# Since PostgreSQL 15, a view can read its tables with the privileges of its reader. `_OBJECTS`
+# already covers the application's own tables.
 _VIEWS = f"""
 WITH {_TABLES}
 SELECT DISTINCT format('%I.%I', t.nspname, t.relname), format('%I.%I', s.nspname, b.relname),
@@ -182,7 +182,7 @@ FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY AS t 
 
 
 class AppQueries:
-    """Asks about the *role* of the application, and leaves out tables with the names *history*."""
+    """Queries about the application's *role*. They leave out tables with the names *history*."""
 
     def __init__(self, session: Session, role: str, history: Collection[str]) -> None:
         self._session = session
@@ -190,34 +190,34 @@ class AppQueries:
         self._history = _listed(history)
 
     def role(self) -> AppRole | None:
-        """What the server knows of it; None where it does not exist."""
+        """The role and its settings, or None if it does not exist."""
         rows = self._session.query(_ROLE.format(role=self._role))
         return AppRole(*rows[0]) if rows else None
 
     def schemas(self, *, everywhere: bool) -> Sequence[AppSchema]:
-        """Those of the search path; *everywhere* also others with tables of the migrating role."""
+        """The schemas of the search path, and *everywhere* also others with migrated tables."""
         query = _SCHEMAS.format(role=self._role, everywhere=everywhere)
         return [AppSchema(*row) for row in self._session.query(query)]
 
     def objects(self, schemas: Collection[str]) -> Sequence[AppObject]:
         """Tables, views and sequences of the *schemas*, and the sequences that the tables use."""
-        return [AppObject(*row) for row in self._ask(_OBJECTS, schemas)]
+        return [AppObject(*row) for row in self._query(_OBJECTS, schemas)]
 
     def functions(self, schemas: Collection[str]) -> Sequence[AppFunction]:
-        """What the tables and views execute, and the application may not."""
-        return [AppFunction(*row) for row in self._ask(_FUNCTIONS, schemas)]
+        """The functions that tables and views call, but the application cannot execute."""
+        return [AppFunction(*row) for row in self._query(_FUNCTIONS, schemas)]
 
     def views(self, schemas: Collection[str]) -> Sequence[AppView]:
-        """The views that cannot be read, whoever reads them."""
-        return [AppView(*row) for row in self._ask(_VIEWS, schemas)]
+        """The views that fail for every reader."""
+        return [AppView(*row) for row in self._query(_VIEWS, schemas)]
 
     def lacking_on(self, table: str) -> tuple[str, bool]:
-        """The privileges that are lacking on a new *table*; whether its sequence can be used."""
+        """The privileges that the role lacks on *table*, and whether it can use the sequence."""
         query = _NEW_TABLE.format(role=self._role, table=quote_literal(table))
         [(lacking, uses_sequence)] = self._session.query(query)
         return lacking, uses_sequence
 
-    def _ask(self, query: str, schemas: Collection[str]) -> Sequence[tuple[Any, ...]]:
+    def _query(self, query: str, schemas: Collection[str]) -> Sequence[tuple[Any, ...]]:
         names = {"role": self._role, "schemas": _listed(schemas), "history": self._history}
         return self._session.query(query.format(**names))
 

@@ -1,4 +1,4 @@
-"""One line of `doctor`, and what the lines of all kinds share."""
+"""The result of one check of `doctor`, and helpers that several kinds of checks use."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _SOON_SECONDS = 14 * _DAY
 
 
 class Check(Record):
-    """One line of `doctor`: what was looked at, and what was *found*."""
+    """One line of `doctor`: its *subject*, and the fact that it *found*."""
 
     subject: str
     level: Level
     found: str
     statement: str = ""
-    """SQL that mends it; empty where none does."""
+    """SQL that fixes it; empty if no statement does."""
     by: str = ""
-    """Who has to run *statement*."""
+    """The role that has to run *statement*."""
     hint: str = ""
     exit_code: int = DatabaseRefused.exit_code
-    """Of a failure."""
+    """The exit code of `doctor`, if only this check fails."""
 
 
-def of_refusal(subject: str, problem: Problem) -> Check:
-    """What the server, or the pooler before it, refused."""
+def refused_check(subject: str, problem: Problem) -> Check:
+    """The check for something that the server, or a pooler, refused."""
     sqlstate = problem.server.sqlstate
-    if is_contention(sqlstate) or is_cancellation(sqlstate):  # it tells nothing of rights
+    if is_contention(sqlstate) or is_cancellation(sqlstate):  # privileges are still unknown
         return Check(
             subject,
             "warning",
@@ -53,25 +53,25 @@ def of_refusal(subject: str, problem: Problem) -> Check:
     return Check(subject, "failure", found, hint=problem.hint or problem.server.hint)
 
 
-def of_expiry(subject: str, role: str, seconds: float) -> Iterator[Check]:
-    """Whether the password of *role* expires so soon that somebody has to act: in *seconds*."""
+def check_password_expiry(subject: str, role: str, seconds: float) -> Iterator[Check]:
+    """Warn if the password of *role* expires in less than 14 days; *seconds* are left."""
     if 0 < seconds < _SOON_SECONDS:
         days = counted(ceil(seconds / _DAY), "day")
         found = f"the password of {role} expires within {days} (VALID UNTIL)"
         statement = f"ALTER ROLE {role} VALID UNTIL 'infinity';"
-        yield Check(subject, "warning", found, statement, or_alterer(role))
+        yield Check(subject, "warning", found, statement, superuser_or_alterer(role))
 
 
 def or_superuser(role: str) -> str:
-    """Who may do what *role* may."""
+    """The roles that can do what *role* can."""
     return f"{role}, or {SUPERUSER}"
 
 
-def or_admin(role: str) -> str:
-    """Who may grant *role*."""
+def superuser_or_admin(role: str) -> str:
+    """The roles that can grant *role*."""
     return f"{SUPERUSER}, or a role with the ADMIN OPTION on {role}"
 
 
-def or_alterer(role: str) -> str:
-    """Who may alter *role*: since PostgreSQL 16, CREATEROLE alone is not enough."""
+def superuser_or_alterer(role: str) -> str:
+    """The roles that can alter *role*: since PostgreSQL 16, CREATEROLE alone is not enough."""
     return f"{SUPERUSER}, or a role with CREATEROLE that can alter {role}"

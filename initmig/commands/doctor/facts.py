@@ -1,4 +1,7 @@
-"""What the server knows that `doctor` judges. Names are quoted where SQL needs them to be."""
+"""The facts that `doctor` reads from the server, as records.
+
+Names are quoted where SQL needs it. A field called `key` has the same name without quotes.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ from initmig.core.records import Record
 
 
 class Server(Record):
-    """What the server says of itself and of the session, whoever asks."""
+    """The server, the connection to it, and the database."""
 
     version_number: int
     """As ``server_version_num``: 150004 is 15.4."""
     version: str
     tls: str
-    """The protocol; empty where the connection is not encrypted."""
+    """The protocol version; empty if the connection is not encrypted."""
     local: bool
     """Whether the client is on the same machine."""
     standby: bool
@@ -25,12 +28,12 @@ class Server(Record):
 
     @property
     def major(self) -> int:
-        """Its major version."""
+        """The major version."""
         return self.version_number // 10000
 
 
-class Limit(Record):
-    """A limit of connections that are *used* already, this one among them."""
+class ConnectionLimit(Record):
+    """A connection limit, and how many connections are *used*, including this one."""
 
     of: Literal["the server", "the role", "the database"]
     limit: int
@@ -38,7 +41,7 @@ class Limit(Record):
 
 
 class Timeout(Record):
-    """A timeout that holds for the session, unless it is set for a transaction."""
+    """A timeout of the session; a transaction can override it."""
 
     name: str
     value: str
@@ -49,66 +52,67 @@ class Timeout(Record):
 
 
 class Setting(Record):
-    """A setting of the session that a migration may fail by."""
+    """A setting of the session that can make a migration fail."""
 
     name: str
     value: str
     source: str
     """As in ``pg_settings``."""
     set_by: str
-    """The same in words."""
+    """The source in words."""
 
 
-class Commits(Record):
-    """What a COMMIT waits for."""
+class CommitSettings(Record):
+    """The settings that make a COMMIT wait for standbys."""
 
-    names: str
+    standby_names: str
     """``synchronous_standby_names``"""
     level: str
     """``synchronous_commit``"""
-    standbys: int
-    """Those that are connected; where the role may know, those that confirm a COMMIT."""
+    connected_standbys: int
+    """Only the synchronous ones, if the role can see which ones are; otherwise all."""
 
 
-class Worker(Record):
-    """The role that does the work, and what it may do in the database."""
+class MigrationRole(Record):
+    """The role that runs the migrations, and its privileges in the database."""
 
     name: str
-    superuser: bool
-    creates_databases: bool
-    creates_roles: bool
-    creates_in_database: bool
-    """Schemas and trusted extensions: CREATE on the database."""
+    is_superuser: bool
+    can_create_databases: bool
+    can_create_roles: bool
+    can_create_in_database: bool
+    """CREATE on the database, for schemas and trusted extensions."""
 
 
 class Schema(Record):
-    """A schema of the search path; *owner* is empty where it does not exist."""
+    """A schema of the search path; *owner* is empty if the schema does not exist."""
 
     name: str
     key: str
-    """The same, never quoted."""
     owner: str
-    usable: bool
-    creatable: bool
+    has_usage: bool
+    """Whether the migration role has USAGE."""
+    has_create: bool
+    """Whether the migration role has CREATE."""
 
 
-class Found(Record):
-    """A relation that a migration uses, and what the role may do with it."""
+class RelationAccess(Record):
+    """A relation that a migration uses, and the privileges of the migration role on it."""
 
     name: str
-    """With its schema."""
+    """With the schema."""
     owner: str
     owner_is_superuser: bool
-    owned: bool
-    """By the role, or one whose rights it has."""
-    member: bool
+    is_owner: bool
+    """Whether the role owns it, or has the privileges of the role that does."""
+    can_become_owner: bool
     """Whether the role could become the owner with SET ROLE."""
-    privileged: bool
+    has_privilege: bool
     schema: str
     schema_owner: str
-    schema_owned: bool
-    schema_usable: bool
-    schema_creatable: bool
+    is_schema_owner: bool
+    has_schema_usage: bool
+    has_schema_create: bool
 
 
 class Extension(Record):
@@ -118,33 +122,34 @@ class Extension(Record):
     installed: bool
     available: bool
     superuser: bool
+    """As in ``pg_available_extension_versions``."""
     trusted: bool
+    """As in ``pg_available_extension_versions``."""
 
 
 class AppRole(Record):
-    """The application's role, and what a login as it would meet in this database."""
+    """The application's role, and the settings of its new sessions in this database."""
 
     name: str
     key: str
-    """The same, never quoted."""
-    superuser: bool
-    migrates: bool
-    """Whether it is also the role that migrates."""
-    logs_in: bool
-    login_member: bool
-    """Whether a role that may log in is a member of it, other than the one that migrates."""
+    is_superuser: bool
+    runs_migrations: bool
+    """Whether it is also the migration role."""
+    can_log_in: bool
+    has_login_member: bool
+    """Whether a role that can log in is a member of it, other than the migration role."""
     connection_limit: int
     """-1 for no limit."""
     password_expires_seconds: float
     """From now; negative once it has expired."""
-    connects: bool
+    can_connect: bool
     """Whether it has CONNECT on the database."""
     read_only: bool
     """Whether its transactions are read-only by default."""
     search_path: str
-    """That of its new sessions, as PostgreSQL shows it."""
-    becomes: str
-    """The role that its sessions switch to by themselves (ALTER ROLE ... SET role), unquoted."""
+    """As PostgreSQL shows it."""
+    switches_to: str
+    """The role that its sessions switch to when they start (ALTER ROLE ... SET role), unquoted."""
 
 
 class AppSchema(Record):
@@ -152,43 +157,44 @@ class AppSchema(Record):
 
     name: str
     key: str
-    """The same, never quoted."""
     owner: str
-    usable: bool
-    """By the application."""
-    creatable: bool
-    """By the role that migrates."""
-    filled: bool
-    """Whether the role that migrates owns a table there."""
+    has_usage: bool
+    """Whether the application has USAGE."""
+    has_create: bool
+    """Whether the migration role has CREATE and USAGE."""
+    has_tables: bool
+    """Whether the migration role owns a table in it."""
 
 
 class AppObject(Record):
-    """A table, view or sequence, and the privileges that the application needs on it."""
+    """A table, view or sequence, and the privileges that the application needs on it.
+
+    Privileges are separated by commas.
+    """
 
     name: str
-    """With its schema."""
+    """With the schema."""
     schema: str
     kind: Literal["table", "view", "sequence"]
     owner: str
     column: str
-    """One of its columns; empty where there is none."""
+    """One of its columns; empty if it has no columns."""
     needed: str
-    """Privileges, separated by commas, as all below."""
     lacking: str
     partial: str
-    """Those of *lacking* that it has on some columns."""
+    """Lacking privileges that the application has on some columns only."""
     hidden: str
-    """Those that it has, but row security lets them reach no row."""
+    """Privileges that the application has, but row level security hides every row from it."""
 
 
 class AppFunction(Record):
-    """A function that the application may not execute, and what executes it for the application."""
+    """A function that the application needs EXECUTE on, because *user* calls it."""
 
     name: str
-    """With its schema and arguments."""
+    """With schema and arguments."""
     owner: str
     user: str
-    """In PostgreSQL's words."""
+    """A table, view, index or constraint, as PostgreSQL describes it."""
 
 
 class AppView(Record):
@@ -202,20 +208,19 @@ class AppView(Record):
 
 
 class PathSchema(Record):
-    """A schema in which names of a migration, or of the history, are looked up."""
+    """A schema where PostgreSQL looks up names of a migration or of the history."""
 
     key: str
-    """The name, never quoted."""
     name: str
     exists: bool
-    foreign_owner: str
-    """The role that owns it, where initmig has no reason to trust that; else empty."""
-    of_user: bool
+    untrusted_owner: str
+    """The owner if initmig has no reason to trust that role; otherwise empty."""
+    is_user_schema: bool
     """Whether it is ``$user`` of the search path."""
 
 
 class Grant(Record):
-    """What lets a role do something with an object, whom initmig has no reason to trust."""
+    """Privileges that a role has on an object, although initmig has no reason to trust it."""
 
     kind: Literal["SCHEMA", "DATABASE", "TABLE"]
     name: str
@@ -224,16 +229,16 @@ class Grant(Record):
     grantee: str
     """``PUBLIC``, or a role."""
     member: str
-    """Whom initmig does not trust; empty where that is the *grantee* itself."""
+    """The untrusted role, a member of the *grantee*; empty if the grantee itself is untrusted."""
     privileges: str
     """Separated by commas."""
 
 
-class Connecting(Record):
-    """The roles that may log in to the database, and that initmig has no reason to trust."""
+class ConnectPrivileges(Record):
+    """The untrusted roles that can log in to the database."""
 
     roles: tuple[str, ...]
-    by_public: tuple[str, ...]
-    """Those of *roles* that may because everybody may."""
-    login_granted: bool
-    """Whether initmig's own login would still be let in, without what everybody may."""
+    through_public: tuple[str, ...]
+    """Roles that can connect only because PUBLIC has CONNECT."""
+    login_has_grant: bool
+    """Whether initmig's login could still connect after a REVOKE from PUBLIC."""

@@ -1,12 +1,18 @@
-"""Decides what a role lacks for what is to be done, and who can give it that."""
+"""Decides which privileges a role lacks, and which statement by which role grants them."""
 
 from __future__ import annotations
 
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from initmig.commands.doctor.checks import SUPERUSER, Check, of_refusal, or_admin, or_superuser
-from initmig.commands.doctor.facts import Extension, Found, Schema
+from initmig.commands.doctor.checks import (
+    SUPERUSER,
+    Check,
+    or_superuser,
+    refused_check,
+    superuser_or_admin,
+)
+from initmig.commands.doctor.facts import Extension, RelationAccess, Schema
 from initmig.core.errors import PlanError
 from initmig.sql.requirements import Creates, Fills, Obscures, Requires, Uses
 
@@ -14,97 +20,105 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from initmig.commands.doctor.checks import Level
-    from initmig.commands.doctor.facts import Server, Worker
+    from initmig.commands.doctor.facts import MigrationRole, Server
     from initmig.core.errors import Place, Problem
     from initmig.sql.missing import Missing
     from initmig.sql.requirements import Privilege, StatedRequirement
 
 
-def of_role(server: Server, worker: Worker) -> Check:
-    """Who logged in, and who does the work."""
-    if worker.name == server.login:
-        return Check("role", "ok", worker.name)
-    return Check("role", "ok", f"logs in as {server.login}, runs migrations as {worker.name}")
+def check_role(server: Server, migration_role: MigrationRole) -> Check:
+    """The roles that log in and run the migrations."""
+    if migration_role.name == server.login:
+        return Check("role", "ok", migration_role.name)
+    return Check(
+        "role", "ok", f"logs in as {server.login}, runs migrations as {migration_role.name}"
+    )
 
 
-def of_refused_role(server: Server, role: str, problem: Problem) -> Check:
-    """Why the user that logged in cannot work as *role*."""
-    refused = of_refusal("role", problem)
+def refused_role(server: Server, role: str, problem: Problem) -> Check:
+    """The check for a login that cannot switch to *role*."""
+    refused = refused_check("role", problem)
     if not problem.server.lacks_privilege:
         return refused._replace(hint="create the role, or correct --role")
     options = " WITH SET TRUE" if server.major >= 16 else ""
     return refused._replace(
-        statement=f"GRANT {role} TO {server.login}{options};", by=or_admin(role), hint=""
+        statement=f"GRANT {role} TO {server.login}{options};", by=superuser_or_admin(role), hint=""
     )
 
 
-def of_schemas(schemas: Sequence[Schema], worker: Worker, history: Schema) -> Iterator[Check]:
-    """Where objects go; *schemas* are those of the search path, in its order.
+def check_schemas(
+    schemas: Sequence[Schema], migration_role: MigrationRole, history: Schema
+) -> Iterator[Check]:
+    """Check USAGE on the *schemas* of the search path, in its order, and on the *history* schema.
 
-    Without the one for the *history* nothing can be done.
+    The role needs USAGE on the history schema and on at least one schema of the path.
     """
-    home = home_of(schemas)
-    if home:
-        yield Check("schema", "ok", f"new objects go to {home.name}")
+    default_schema = default_schema_of(schemas)
+    if default_schema:
+        yield Check("schema", "ok", f"new objects go to {default_schema.name}")
     elif not schemas:
         yield Check("schema", "failure", "the search path is empty", hint="set --schema")
-    unusable = list(takewhile(lambda schema: not schema.usable, schemas))
-    if not history.usable and history.name and history not in unusable:
+    unusable = list(takewhile(lambda schema: not schema.has_usage, schemas))
+    if not history.has_usage and history.name and history not in unusable:
         unusable.append(history)
     for schema in unusable:
-        found = f"{worker.name} lacks USAGE on the schema {schema.name}"
+        found = f"{migration_role.name} lacks USAGE on the schema {schema.name}"
         if not schema.owner:
             found = f"the schema {schema.name} does not exist"
-        level: Level = "warning" if home and schema != history else "failure"
-        yield Check("schema", level, found, *_usable(schema, worker))
+        level: Level = "warning" if default_schema and schema != history else "failure"
+        yield Check("schema", level, found, *_granting_usage(schema, migration_role))
 
 
-def home_of(schemas: Iterable[Schema]) -> Schema | None:
-    """The one in which objects are made whose name says no schema."""
-    return next((schema for schema in schemas if schema.usable), None)
+def default_schema_of(schemas: Iterable[Schema]) -> Schema | None:
+    """The schema where PostgreSQL creates an object whose name has no schema."""
+    return next((schema for schema in schemas if schema.has_usage), None)
 
 
-def _usable(schema: Schema, worker: Worker) -> tuple[str, str]:
+def _granting_usage(schema: Schema, migration_role: MigrationRole) -> tuple[str, str]:
     if schema.owner:
-        statement = f"GRANT USAGE, CREATE ON SCHEMA {schema.name} TO {worker.name};"
+        statement = f"GRANT USAGE, CREATE ON SCHEMA {schema.name} TO {migration_role.name};"
         return statement, or_superuser(schema.owner)
-    if worker.creates_in_database:
-        return f"CREATE SCHEMA {schema.name};", worker.name
-    return f"CREATE SCHEMA {schema.name} AUTHORIZATION {worker.name};", SUPERUSER
+    if migration_role.can_create_in_database:
+        return f"CREATE SCHEMA {schema.name};", migration_role.name
+    return f"CREATE SCHEMA {schema.name} AUTHORIZATION {migration_role.name};", SUPERUSER
 
 
-def of_table(schema: Schema, worker: Worker, verb: str, problem: Problem) -> Check:
-    """Why the role cannot *verb* a table of its own in the schema."""
-    refused = of_refusal("table", problem)
+def refused_table(
+    schema: Schema, migration_role: MigrationRole, verb: str, problem: Problem
+) -> Check:
+    """The check for a role that cannot *verb* its own table in the schema."""
+    refused = refused_check("table", problem)
     if refused.level == "failure":
         refused = refused._replace(
-            found=f"{worker.name} cannot {verb} a table in {schema.name}: {refused.found}"
+            found=f"{migration_role.name} cannot {verb} a table in {schema.name}: {refused.found}"
         )
-    if schema.creatable:
+    if schema.has_create:
         return refused
     return refused._replace(
-        statement=f"GRANT CREATE ON SCHEMA {schema.name} TO {worker.name};",
+        statement=f"GRANT CREATE ON SCHEMA {schema.name} TO {migration_role.name};",
         by=or_superuser(schema.owner),
         hint="",
     )
 
 
-def of_history(tables: Sequence[Found], worker: Worker, problem: Problem) -> Check:
-    """Why the role cannot keep the history in *tables*, those that are there."""
-    refused = of_refusal("history", problem)
+def refused_history(
+    tables: Sequence[RelationAccess], migration_role: MigrationRole, problem: Problem
+) -> Check:
+    """The check for a role that cannot write the history; *tables* are the existing ones."""
+    refused = refused_check("history", problem)
     if not problem.server.lacks_privilege or not tables:
         return refused
     names = ", ".join(table.name for table in tables)
     owners = " and ".join(sorted({table.owner for table in tables}))
     return refused._replace(
-        statement=f"GRANT SELECT, INSERT, UPDATE, DELETE ON {names} TO {worker.name};",
+        statement=f"GRANT SELECT, INSERT, UPDATE, DELETE ON {names} TO {migration_role.name};",
         by=or_superuser(owners),
         hint="",
     )
 
 
-def of_doubt(found: str, statement: str) -> Check:
-    """A table of the history that `migrate` does not trust; *statement* removes the reason."""
+def untrusted_history(found: str, statement: str) -> Check:
+    """The check for an untrusted history table; *statement* removes the reason."""
     return Check(
         "history",
         "failure",
@@ -116,28 +130,28 @@ def of_doubt(found: str, statement: str) -> Check:
     )
 
 
-# --- what is pending ---
+# --- pending migrations ---
 
 
-def of_need(
+def check_requirement(
     stated: StatedRequirement,
-    known: Found | Schema | Extension | None,
-    worker: Worker,
+    known: RelationAccess | Schema | Extension | None,
+    migration_role: MigrationRole,
     server: Server,
 ) -> Iterator[Check]:
-    """What a statement lacks; *known* is what the server knows of the thing that it names."""
+    """Check one need of a statement; *known* is the object that it names, if that exists."""
     match stated.requirement, known:
-        case Uses() as need, Found() as found:
-            yield from _of_use(stated.place, need, found, worker, server)
-        case Fills(), Schema() as schema if not (schema.usable and schema.creatable):
-            yield _lacking(
-                f"{stated.place} creates an object in {schema.name}, but {worker.name} lacks"
-                f" {_lacked(schema)} on this schema",
-                *_usable(schema, worker),
+        case Uses() as need, RelationAccess() as relation:
+            yield from _check_use(stated.place, need, relation, migration_role, server)
+        case Fills(), Schema() as schema if not (schema.has_usage and schema.has_create):
+            yield _lacks(
+                f"{stated.place} creates an object in {schema.name}, but {migration_role.name}"
+                f" lacks {_missing_privileges(schema)} on this schema",
+                *_granting_usage(schema, migration_role),
             )
         case Creates() as need, (Extension() | None) as extension:
             what = f"{stated.place} creates the {need.what} {need.name}"
-            yield from _of_creation(what, need, extension, worker, server)
+            yield from _check_creation(what, need, extension, migration_role, server)
         case Requires(what, major), _ if server.major < major:
             yield Check(
                 "pending",
@@ -156,73 +170,84 @@ def of_need(
             )
 
 
-def _lacked(schema: Schema) -> str:
-    has = {"USAGE": schema.usable, "CREATE": schema.creatable}
+def _missing_privileges(schema: Schema) -> str:
+    has = {"USAGE": schema.has_usage, "CREATE": schema.has_create}
     return " and ".join(each for each in has if not has[each])
 
 
-def _of_use(
-    place: Place, need: Uses, found: Found, worker: Worker, server: Server
+def _check_use(
+    place: Place,
+    need: Uses,
+    relation: RelationAccess,
+    migration_role: MigrationRole,
+    server: Server,
 ) -> Iterator[Check]:
-    what = f"{place} {need.action} {found.name}"
-    schema_by = or_superuser(found.schema_owner)
-    if not found.schema_usable:
-        statement = f"GRANT USAGE ON SCHEMA {found.schema} TO {worker.name};"
-        lacks = f"{what}, but {worker.name} lacks USAGE on the schema {found.schema}"
-        yield _lacking(lacks, statement, schema_by)
-    if need.privilege not in _OWNERS and not found.privileged:
-        statement = f"GRANT {need.privilege} ON {found.name} TO {worker.name};"
-        lacks = f"{what}, but {worker.name} lacks {need.privilege} on it"
-        yield _lacking(lacks, statement, or_superuser(found.owner))
-    if need.privilege in _OWNERS and not _is_owner(found, need.privilege):
-        yield _lacking(f"{what}, which is owned by {found.owner}", *_owning(found, worker, server))
-    if need.privilege == "index" and not found.schema_creatable:
-        statement = f"GRANT CREATE ON SCHEMA {found.schema} TO {worker.name};"
-        lacks = f"{what}, but {worker.name} lacks CREATE on the schema {found.schema}"
-        yield _lacking(lacks, statement, schema_by)
+    what, role = f"{place} {need.action} {relation.name}", migration_role.name
+    schema_by = or_superuser(relation.schema_owner)
+    if not relation.has_schema_usage:
+        statement = f"GRANT USAGE ON SCHEMA {relation.schema} TO {role};"
+        found = f"{what}, but {role} lacks USAGE on the schema {relation.schema}"
+        yield _lacks(found, statement, schema_by)
+    if need.privilege not in _OWNER_PRIVILEGES and not relation.has_privilege:
+        statement = f"GRANT {need.privilege} ON {relation.name} TO {role};"
+        found = f"{what}, but {role} lacks {need.privilege} on it"
+        yield _lacks(found, statement, or_superuser(relation.owner))
+    if need.privilege in _OWNER_PRIVILEGES and not _is_owner(relation, need.privilege):
+        found = f"{what}, which is owned by {relation.owner}"
+        yield _lacks(found, *_granting_ownership(relation, role, server))
+    if need.privilege == "index" and not relation.has_schema_create:
+        statement = f"GRANT CREATE ON SCHEMA {relation.schema} TO {role};"
+        found = f"{what}, but {role} lacks CREATE on the schema {relation.schema}"
+        yield _lacks(found, statement, schema_by)
 
 
-_OWNERS: tuple[Privilege, ...] = ("owner", "drop", "index")
+_OWNER_PRIVILEGES: tuple[Privilege, ...] = ("owner", "drop", "index")
 
 
-def _is_owner(found: Found, privilege: Privilege) -> bool:
-    return found.owned or (privilege == "drop" and found.schema_owned)
+def _is_owner(relation: RelationAccess, privilege: Privilege) -> bool:
+    return relation.is_owner or (privilege == "drop" and relation.is_schema_owner)
 
 
-def _owning(found: Found, worker: Worker, server: Server) -> tuple[str, str, str]:
-    """The statement that gives the role the owner's rights, who has to run it, what else helps.
+def _granting_ownership(
+    relation: RelationAccess, role: str, server: Server
+) -> tuple[str, str, str]:
+    """The statement that grants the owner's privileges, who has to run it, and a hint.
 
-    Not those of a superuser, who has all rights. Else the owner stays, for it may be the
-    application, that would lose its own.
+    The owner changes only if it is a superuser, because membership in that role would grant every
+    privilege. Otherwise it stays: it may be the application, which would lose its privileges.
     https://www.postgresql.org/docs/current/role-membership.html
     """
-    if found.owner_is_superuser:
-        return f"ALTER TABLE {found.name} OWNER TO {worker.name};", SUPERUSER, ""
-    hint = f"or run with --role={found.owner}" if found.member else ""
+    if relation.owner_is_superuser:
+        return f"ALTER TABLE {relation.name} OWNER TO {role};", SUPERUSER, ""
+    hint = f"or run with --role={relation.owner}" if relation.can_become_owner else ""
     if server.major >= 16:
-        statement = f"GRANT {found.owner} TO {worker.name} WITH INHERIT TRUE;"
-    elif found.member:
-        return f"ALTER ROLE {worker.name} INHERIT;", SUPERUSER, hint
+        statement = f"GRANT {relation.owner} TO {role} WITH INHERIT TRUE;"
+    elif relation.can_become_owner:
+        return f"ALTER ROLE {role} INHERIT;", SUPERUSER, hint
     else:
-        statement = f"GRANT {found.owner} TO {worker.name};"
-    return statement, or_admin(found.owner), hint
+        statement = f"GRANT {relation.owner} TO {role};"
+    return statement, superuser_or_admin(relation.owner), hint
 
 
-def _of_creation(
-    what: str, need: Creates, extension: Extension | None, worker: Worker, server: Server
+def _check_creation(
+    what: str,
+    need: Creates,
+    extension: Extension | None,
+    migration_role: MigrationRole,
+    server: Server,
 ) -> Iterator[Check]:
-    role = f"ALTER ROLE {worker.name}"
+    role = migration_role.name
     match need.what:
-        case "database" if not worker.creates_databases:
-            yield _lacking(
-                f"{what}, but {worker.name} lacks CREATEDB", f"{role} CREATEDB;", SUPERUSER
+        case "database" if not migration_role.can_create_databases:
+            yield _lacks(
+                f"{what}, but {role} lacks CREATEDB", f"ALTER ROLE {role} CREATEDB;", SUPERUSER
             )
-        case "role" if not worker.creates_roles:
-            yield _lacking(
-                f"{what}, but {worker.name} lacks CREATEROLE", f"{role} CREATEROLE;", SUPERUSER
+        case "role" if not migration_role.can_create_roles:
+            yield _lacks(
+                f"{what}, but {role} lacks CREATEROLE", f"ALTER ROLE {role} CREATEROLE;", SUPERUSER
             )
-        case "schema" if not worker.creates_in_database:
-            yield _lacking_create(what, worker, server)
+        case "schema" if not migration_role.can_create_in_database:
+            yield _lacks_database_create(what, migration_role, server)
         case "extension" if extension is None or not extension.available:
             yield Check(
                 "pending",
@@ -230,40 +255,42 @@ def _of_creation(
                 f"{what}, which is not available on the server",
                 hint="install the extension's package on the database server",
             )
-        case "extension" if extension and _is_barred(extension, worker):
-            yield _lacking(
+        case "extension" if extension and _needs_superuser(extension, migration_role):
+            yield _lacks(
                 f"{what}, which only a superuser can create",
                 f"CREATE EXTENSION {extension.name};",
                 SUPERUSER,
                 hint="then write IF NOT EXISTS in the migration",
             )
-        case "extension" if extension and not (extension.installed or worker.creates_in_database):
-            yield _lacking_create(what, worker, server)
+        case "extension" if extension and not (
+            extension.installed or migration_role.can_create_in_database
+        ):
+            yield _lacks_database_create(what, migration_role, server)
 
 
-def _is_barred(extension: Extension, worker: Worker) -> bool:
-    """Whether *extension* has to be created, and only a superuser may.
+def _needs_superuser(extension: Extension, migration_role: MigrationRole) -> bool:
+    """Whether only a superuser can create *extension*, and it is not installed yet.
 
     https://www.postgresql.org/docs/current/sql-createextension.html
     """
     needs_superuser = extension.superuser and not extension.trusted
-    return needs_superuser and not (extension.installed or worker.superuser)
+    return needs_superuser and not (extension.installed or migration_role.is_superuser)
 
 
-def _lacking_create(what: str, worker: Worker, server: Server) -> Check:
-    return _lacking(
-        f"{what}, but {worker.name} lacks CREATE on the database {server.database}",
-        f"GRANT CREATE ON DATABASE {server.database} TO {worker.name};",
+def _lacks_database_create(what: str, migration_role: MigrationRole, server: Server) -> Check:
+    return _lacks(
+        f"{what}, but {migration_role.name} lacks CREATE on the database {server.database}",
+        f"GRANT CREATE ON DATABASE {server.database} TO {migration_role.name};",
         or_superuser(server.database_owner),
     )
 
 
-def _lacking(found: str, statement: str, by: str, hint: str = "") -> Check:
+def _lacks(found: str, statement: str, by: str, hint: str = "") -> Check:
     return Check("pending", "failure", found, statement, by, hint)
 
 
-def of_missing(missing: Missing) -> Check:
-    """A table that a statement uses, and that is not there by then."""
+def missing_table(missing: Missing) -> Check:
+    """The check for a table that does not exist when a statement uses it."""
     found = f"{missing.place} uses {missing.name}, which does not exist and is not created earlier"
     hint = f"did you mean {' or '.join(missing.nearest)}?" if missing.nearest else ""
     if missing.removed_at:
@@ -275,8 +302,8 @@ def of_missing(missing: Missing) -> Check:
     return Check("pending", "failure", found, hint=hint or "fix the migration")
 
 
-def of_unread(path: str, reason: str) -> Check:
-    """What PostgreSQL's parser did not read, which is not looked up."""
+def unread_statement(path: str, reason: str) -> Check:
+    """The warning that PostgreSQL's parser could not read part of a file, for this *reason*."""
     return Check(
         "pending",
         "warning",
@@ -286,7 +313,7 @@ def of_unread(path: str, reason: str) -> Check:
     )
 
 
-def of_needs(unseen: Sequence[str]) -> Check:
-    """That nothing was found missing; the migrations *unseen*, by their ids, call functions."""
-    words = f"; Python functions are not checked: {', '.join(unseen)}" if unseen else ""
+def no_missing_privileges(python: Sequence[str]) -> Check:
+    """The check if nothing is missing; the migrations with these ids call *python* functions."""
+    words = f"; Python functions are not checked: {', '.join(python)}" if python else ""
     return Check("pending", "ok", f"no missing privileges found for the pending migrations{words}")

@@ -1,4 +1,4 @@
-"""What the catalog tells of the server, the role and its rights; nothing here needs a right."""
+"""Queries about the server, the migration role and its privileges; none needs a privilege."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from initmig.commands.doctor.facts import (
-    Commits,
+    CommitSettings,
+    ConnectionLimit,
     Extension,
-    Found,
-    Limit,
+    MigrationRole,
+    RelationAccess,
     Schema,
     Server,
     Setting,
     Timeout,
-    Worker,
 )
 from initmig.core.home import own_table
 from initmig.history.location import SEARCH_PATH, history_tables, home_of
@@ -40,8 +40,8 @@ _TIMEOUTS = """
 SELECT name, current_setting(name), setting::float8 / 1000, source FROM pg_settings
 WHERE name LIKE '%timeout' AND unit = 'ms' ORDER BY name"""
 
-# Those that have ended a real migration, or made it fail; the timeouts are another matter. Row
-# security is turned off for nobody who may bypass it.
+# Settings that have ended a real migration, or made it fail. `_TIMEOUTS` reads the timeouts.
+# row_security = off makes statements fail only for roles that cannot bypass row level security.
 _SETTINGS = """
 SELECT name, current_setting(name), source FROM pg_settings
 WHERE (name, setting) IN (('exit_on_error', 'on'), ('standard_conforming_strings', 'off'))
@@ -54,17 +54,17 @@ ORDER BY name"""
 EXPIRES_SECONDS = """
 CASE WHEN isfinite(rolvaliduntil) THEN extract(epoch FROM rolvaliduntil - now())::float8
     ELSE 'Infinity' END"""
-"""SQL for the time that is left to the password of a row of pg_roles."""
+"""SQL for the seconds until the password of a row of pg_roles expires."""
 
-# Which of them are synchronous is only shown to a superuser, or a member of pg_read_all_stats.
+# Only a superuser or a member of pg_read_all_stats sees which standbys are synchronous.
 _COMMITS = """
 SELECT current_setting('synchronous_standby_names'), current_setting('synchronous_commit'),
     (SELECT count(*)::int FROM pg_stat_replication
      WHERE sync_state IN ('sync', 'quorum') OR NOT pg_has_role('pg_read_all_stats', 'USAGE'))"""
 
-# Of others' rows pg_stat_activity says hardly more than whose they are, in which database: what has
-# neither is the server's own, and an autovacuum worker has no user.
-# Whoever is a superuser has slots of its own, and is not counted.
+# For rows of other roles, pg_stat_activity shows little more than the user and the database. The
+# server's own processes have neither, and an autovacuum worker has no user.
+# Superusers have reserved slots, so the limits do not apply to them.
 _LIMITS = """
 WITH client AS (SELECT datname, usename FROM pg_stat_activity
         WHERE datname <> '' AND usename <> ''
@@ -81,12 +81,12 @@ UNION ALL SELECT 'the database', datconnlimit,
     (SELECT count(*)::int FROM client c WHERE c.datname = d.datname) FROM pg_database d, login
 WHERE d.datname = current_database() AND datconnlimit >= 0 AND NOT rolsuper"""
 
-_WORKER = """
+_MIGRATION_ROLE = """
 SELECT quote_ident(rolname), rolsuper, rolcreatedb OR rolsuper, rolcreaterole OR rolsuper,
     has_database_privilege(current_database(), 'CREATE')
 FROM pg_roles WHERE rolname = current_user"""
 
-# Since PostgreSQL 15 `public` belongs to a role whose only member is the database's owner.
+# Since PostgreSQL 15, `public` belongs to a role whose only member is the database's owner.
 SCHEMA_OWNER = """
 quote_ident(CASE pg_get_userbyid(s.nspowner) WHEN 'pg_database_owner'
     THEN (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database())
@@ -100,14 +100,14 @@ FROM ({SEARCH_PATH}) AS n
 LEFT JOIN pg_namespace s ON s.nspname = n.name
 WHERE n.name <> '' AND NOT (n.may_lack AND s.oid IS NULL) ORDER BY n.i"""
 
-_FILLED = f"""
+_SCHEMAS_BY_NAME = f"""
 SELECT n.i, quote_ident(s.nspname), s.nspname, {SCHEMA_OWNER},
     has_schema_privilege(s.oid, 'USAGE'), has_schema_privilege(s.oid, 'CREATE')
 FROM (VALUES {{names}}) AS n (i, name) JOIN pg_namespace s ON s.nspname = n.name"""
 
-# By the catalog, because to_regclass() raises an error where the schema may not be used. An index
-# has the owner of its table.
-_FOUND = f"""
+# Reads the catalog, because to_regclass() raises an error if the role lacks USAGE on the schema. An
+# index has the owner of its table.
+_RELATIONS = f"""
 SELECT n.i, format('%I.%I', s.nspname, t.relname), quote_ident(o.rolname), o.rolsuper,
     pg_has_role(o.oid, 'USAGE'), pg_has_role(session_user, o.oid, 'MEMBER'),
     CASE WHEN n.privilege IN ('INSERT', 'UPDATE', 'REFERENCES')
@@ -138,94 +138,99 @@ LEFT JOIN pg_available_extension_versions v
     ON v.name = a.name AND v.version = coalesce(nullif(n.version, ''), a.default_version)"""
 
 
-_WATCHED = "SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtenabled <> 'D')"
+_HAS_EVENT_TRIGGERS = "SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtenabled <> 'D')"
 
 
-def ask_server(session: Session) -> Server:
-    """What it says of itself, and of the connection to it."""
+def read_server(session: Session) -> Server:
+    """The server, the connection to it, and the database."""
     return Server(*session.query(_SERVER)[0])
 
 
-def ask_timeouts(session: Session) -> tuple[Timeout, ...]:
-    """Those that hold for the session, in milliseconds to PostgreSQL."""
+def read_timeouts(session: Session) -> tuple[Timeout, ...]:
+    """The timeouts of the session."""
     return tuple(Timeout(*row) for row in session.query(_TIMEOUTS))
 
 
-def ask_settings(session: Session, server: Server) -> tuple[Setting, ...]:
-    """Those of the session that a migration may fail by."""
+def read_settings(session: Session, server: Server) -> tuple[Setting, ...]:
+    """The settings of the session that can make a migration fail."""
     return tuple(
         Setting(name, value, source, setting_source(source, server.login, server.database))
         for name, value, source in session.query(_SETTINGS)
     )
 
 
-def ask_expiry(session: Session) -> float:
-    """Seconds until the password of the login expires."""
+def read_password_expiry(session: Session) -> float:
+    """Seconds until the password of the login expires; infinite if it never does."""
     query = f"SELECT {EXPIRES_SECONDS} FROM pg_roles WHERE rolname = session_user"
     return float(session.query(query)[0][0])
 
 
-def ask_commits(session: Session) -> Commits:
-    """What a COMMIT of the session waits for."""
-    return Commits(*session.query(_COMMITS)[0])
+def read_commit_settings(session: Session) -> CommitSettings:
+    """The settings that make a COMMIT of the session wait for standbys."""
+    return CommitSettings(*session.query(_COMMITS)[0])
 
 
-def ask_limits(session: Session) -> tuple[Limit, ...]:
-    """The limits of connections that there are for this one."""
-    return tuple(Limit(*row) for row in session.query(_LIMITS))
+def read_connection_limits(session: Session) -> tuple[ConnectionLimit, ...]:
+    """The connection limits that apply to the login."""
+    return tuple(ConnectionLimit(*row) for row in session.query(_LIMITS))
 
 
-def ask_clock(session: Session, wall: Callable[[], float] = time) -> float:
-    """So many seconds the server's clock is ahead of *wall*, as seen from half way there."""
+def read_clock(session: Session, wall: Callable[[], float] = time) -> float:
+    """How many seconds the server's clock is ahead of *wall*.
+
+    The server's time is compared with the middle between sending the query and its answer.
+    """
     sent = wall()
     [(server,)] = session.query("SELECT extract(epoch FROM clock_timestamp())::text")
     return float(server) - (sent + wall()) / 2
 
 
 def quoted(session: Session, name: str) -> str:
-    """*name* as the server would show it in SQL."""
+    """*name* as an SQL identifier, quoted if necessary."""
     return str(session.query(f"SELECT quote_ident({quote_literal(name)})")[0][0])
 
 
-def ask_worker(session: Session) -> Worker:
-    """The role that the session works as."""
-    return Worker(*session.query(_WORKER)[0])
+def read_migration_role(session: Session) -> MigrationRole:
+    """The current role of the session."""
+    return MigrationRole(*session.query(_MIGRATION_ROLE)[0])
 
 
-def ask_schemas(session: Session) -> tuple[Schema, ...]:
-    """Those of the search path, in its order; without ``$user`` where there is none."""
+def read_schemas(session: Session) -> tuple[Schema, ...]:
+    """The schemas of the search path in its order, without ``$user`` if that does not exist."""
     return tuple(Schema(*row) for row in session.query(_SCHEMAS))
 
 
 def history_names(session: Session) -> Sequence[str]:
-    """The tables of every history at home, initmig's own beside them; not all have to be there."""
+    """The tables of every history in the home schema, and initmig's own; some might not exist."""
     home = home_of(session)
     tables = history_tables(session, home)
     return (*home.tables, *tables, *map(own_table, tables))
 
 
 def has_event_triggers(session: Session) -> bool:
-    """Whether something runs that is not seen when a statement defines things."""
-    return bool(session.query(_WATCHED)[0][0])
+    """Whether event triggers exist, which can create or drop objects unseen when DDL runs."""
+    return bool(session.query(_HAS_EVENT_TRIGGERS)[0][0])
 
 
-def find_relations(session: Session, needs: Iterable[Requirement]) -> Mapping[Requirement, Found]:
-    """What there is of those that the *needs* use."""
+def find_relations(
+    session: Session, needs: Iterable[Requirement]
+) -> Mapping[Requirement, RelationAccess]:
+    """The existing relations that the *needs* use."""
     uses = [need for need in needs if isinstance(need, Uses)]
     names = [(*use.relation, use.privilege if use.privilege.isupper() else "") for use in uses]
-    return {uses[i]: Found(*row) for i, *row in _numbered(session, _FOUND, names)}
+    return {uses[i]: RelationAccess(*row) for i, *row in _numbered(session, _RELATIONS, names)}
 
 
 def find_schemas(session: Session, needs: Iterable[Requirement]) -> Mapping[Requirement, Schema]:
-    """What there is of those that the *needs* fill."""
+    """The existing schemas where the *needs* create objects."""
     fills = [need for need in needs if isinstance(need, Fills)]
-    return {fills[i]: Schema(*row) for i, *row in _numbered(session, _FILLED, fills)}
+    return {fills[i]: Schema(*row) for i, *row in _numbered(session, _SCHEMAS_BY_NAME, fills)}
 
 
 def find_extensions(
     session: Session, needs: Iterable[Requirement]
 ) -> Mapping[Requirement, Extension]:
-    """What the server knows of those that the *needs* create."""
+    """The extensions that the *needs* create."""
     created = [need for need in needs if isinstance(need, Creates) and need.what == "extension"]
     names = [(each.name, each.version) for each in created]
     return {created[i]: Extension(*row) for i, *row in _numbered(session, _EXTENSIONS, names)}
@@ -234,7 +239,7 @@ def find_extensions(
 def _numbered(
     session: Session, query: str, rows: Sequence[tuple[str, ...]]
 ) -> Sequence[tuple[Any, ...]]:
-    """The rows of *query* for *rows* of texts, none for none."""
+    """The result of *query* for numbered *rows* of texts. Runs no query if there are no rows."""
     if not rows:
         return ()
     values = [f"({i}, {', '.join(map(quote_literal, row))})" for i, row in enumerate(rows)]

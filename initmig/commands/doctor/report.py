@@ -1,4 +1,4 @@
-"""The checks for stdout, as text and as JSON."""
+"""The checks as text and as JSON, for stdout."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LABEL = "  next: "
 
 
 def checks_text(checks: Sequence[Check], screen: Screen = PLAIN) -> str:
-    """One line for each check, or several if *screen* is too narrow; below it the next step."""
+    """One line for each check, or several if *screen* is narrow, followed by the next step."""
     rows = [
         (Styled(check.level, _STYLES[check.level]), check.subject, check.found) for check in checks
     ]
@@ -45,7 +45,7 @@ def _next_step(check: Check, width: int) -> Iterator[Line]:
     if not width or sum(map(cells, whole)) <= width:
         yield whole
         return
-    # to be copied: no name is divided, and each line of the comment is one
+    # for copying: a line break must not split a quoted name, and each comment line needs its --
     quoted = [len(_LABEL) + each for each in _quoted_blanks(statement)]
     yield from fitted([label, statement], width, len(_LABEL), quoted)
     for part in fitted([comment], width - len(_LABEL) - len("-- ")):
@@ -53,7 +53,7 @@ def _next_step(check: Check, width: int) -> Iterator[Line]:
 
 
 def _quoted_blanks(sql: str) -> Iterator[int]:
-    """Where *sql* has blanks in quotes."""
+    """The positions of the blanks inside quotes in *sql*."""
     quote = ""
     for index, character in enumerate(sql):
         if character in "\"'" and quote in ("", character):

@@ -1,4 +1,4 @@
-"""A part of a transaction that leaves nothing behind."""
+"""A savepoint for tests of privileges."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def trial(session: Session) -> Iterator[None]:
-    """Roll back what is done inside, and release its locks, also when it fails."""
-    session.command("SAVEPOINT trial")
+def rolled_back_savepoint(session: Session) -> Iterator[None]:
+    """Roll back everything done inside the block and release its locks, even after an error."""
+    session.command("SAVEPOINT initmig_doctor")
     try:
         yield
     finally:
         if not session.connection.closed:
-            session.command("ROLLBACK TO SAVEPOINT trial; RELEASE SAVEPOINT trial")
+            session.command(
+                "ROLLBACK TO SAVEPOINT initmig_doctor; RELEASE SAVEPOINT initmig_doctor"
+            )

@@ -1,4 +1,4 @@
-"""Decides what to make of the server, the way to it, and what goes on there."""
+"""Judges facts about the server, the connection to it and its activity."""
 
 from __future__ import annotations
 
@@ -13,18 +13,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from initmig.commands.doctor.checks import Level
-    from initmig.commands.doctor.facts import Commits, Limit, Server, Setting, Timeout
+    from initmig.commands.doctor.facts import (
+        CommitSettings,
+        ConnectionLimit,
+        Server,
+        Setting,
+        Timeout,
+    )
     from initmig.core.errors import Problem
     from initmig.core.events import WaitingForYoyo, WaitingInQueue
     from initmig.sql.not_in_transaction import Refused
 
 _OLDEST_MAJOR = 14
-_CLOCKS_APART_SECONDS = 5.0
-_OF_CLIENT = "remove it from the URL or PGOPTIONS"
+_MOST_CLOCK_DIFFERENCE_SECONDS = 5.0
+_REMOVE_FROM_CLIENT = "remove it from the URL or PGOPTIONS"
 
 
-def of_version(server: Server) -> Check:
-    """Whether initmig supports the server."""
+def check_version(server: Server) -> Check:
+    """Check that initmig supports the server's version."""
     found = f"PostgreSQL {server.version}"
     if server.major >= _OLDEST_MAJOR:
         return Check("server", "ok", found)
@@ -36,8 +42,8 @@ def of_version(server: Server) -> Check:
     )
 
 
-def of_tls(server: Server) -> Check:
-    """Whether others can read what is said."""
+def check_tls(server: Server) -> Check:
+    """Check that the connection is encrypted, or stays on this machine."""
     if server.tls:
         return Check("tls", "ok", server.tls)
     if server.local:
@@ -50,10 +56,10 @@ def of_tls(server: Server) -> Check:
     )
 
 
-def of_clock(ahead_seconds: float) -> Check:
-    """Whether the server's clock, so many seconds ahead of this machine's, is near enough."""
+def check_clock(ahead_seconds: float) -> Check:
+    """Check that the server's clock differs by less than 5 seconds from this machine's."""
     apart = format_duration(abs(ahead_seconds))
-    if abs(ahead_seconds) < _CLOCKS_APART_SECONDS:
+    if abs(ahead_seconds) < _MOST_CLOCK_DIFFERENCE_SECONDS:
         return Check(
             "clock", "ok", f"the clocks of the server and of this machine differ by {apart}"
         )
@@ -67,8 +73,8 @@ def of_clock(ahead_seconds: float) -> Check:
     )
 
 
-def of_pooler(*, pooled: bool) -> Check:
-    """Whether a pooler stands in the way, of a mode in which transactions are possible."""
+def check_pooler(*, pooled: bool) -> Check:
+    """Warn about a pooler in transaction mode. In statement mode no check gets this far."""
     if not pooled:
         return Check("pooler", "ok", "none: the session has its own server connection")
     return Check(
@@ -79,22 +85,22 @@ def of_pooler(*, pooled: bool) -> Check:
     )
 
 
-def of_plan(problem: Problem) -> Check:
-    """Why `migrate` would refuse to start."""
+def refused_plan(problem: Problem) -> Check:
+    """The check for a *problem* with which `migrate` would refuse to start."""
     return Check(
         "plan", "failure", problem.message, hint=problem.hint, exit_code=PlanError.exit_code
     )
 
 
-def of_refused(refused: Refused) -> Check:
-    """A statement that the server will refuse where it stands."""
+def refused_statement(refused: Refused) -> Check:
+    """The check for a statement that the server will refuse inside, or outside, a transaction."""
     level: Level = "failure" if refused.direction == "apply" else "warning"
     found = f"{refused.place}: {refused.fact}"
     return Check("pending", level, found, hint=refused.next_step)
 
 
-def of_writing(server: Server) -> Check:
-    """Whether anything can be written."""
+def check_writing(server: Server) -> Check:
+    """Check that the server accepts writes."""
     if server.standby:
         return Check(
             "writing",
@@ -113,25 +119,27 @@ def of_writing(server: Server) -> Check:
     return Check("writing", "ok", "the server is a primary, and transactions can write")
 
 
-def of_timeouts(server: Server, timeouts: Iterable[Timeout], *, pooled: bool) -> Iterator[Check]:
-    """What of *timeouts* would end a migration; those that initmig sets itself do not."""
-    ending = [each for each in timeouts if pooled and each.name in _ENDING and each.seconds > 0]
+def check_timeouts(server: Server, timeouts: Iterable[Timeout], *, pooled: bool) -> Iterator[Check]:
+    """Warn about *timeouts* that would end a migration. initmig sets all others itself."""
+    ending = [
+        each for each in timeouts if pooled and each.name in _TIMEOUT_EFFECTS and each.seconds > 0
+    ]
     for timeout in ending:
         by_client = timeout.source == "client"
         yield Check(
             "timeouts",
             "warning",
-            f"{timeout.name} is {timeout.value}: {_ENDING[timeout.name]}",
+            f"{timeout.name} is {timeout.value}: {_TIMEOUT_EFFECTS[timeout.name]}",
             "" if by_client else _setting(server, timeout.name, "0"),
             "" if by_client else _setter(server),
-            hint=_OF_CLIENT if by_client else "",
+            hint=_REMOVE_FROM_CLIENT if by_client else "",
         )
     if not ending:
         yield Check("timeouts", "ok", "no server timeout could end a migration")
 
 
-# Behind a pooler initmig sets them in its own transactions alone.
-_ENDING = {
+# Behind a pooler, initmig can override these only in its own transactions.
+_TIMEOUT_EFFECTS = {
     "idle_in_transaction_session_timeout": "PostgreSQL ends a non-transactional Python"
     " function that leaves its own transaction idle for longer",
     "transaction_timeout": "PostgreSQL ends a non-transactional Python function whose own"
@@ -139,33 +147,33 @@ _ENDING = {
 }
 
 
-class _Harm(Record):
-    """What a setting does to a migration."""
+class _SettingEffect(Record):
+    """The effect of a setting on a migration."""
 
     level: Level
-    effect: str
-    good: str
-    """The value with which it does not."""
+    words: str
+    safe_value: str
+    """The value without this effect."""
     by_superuser: bool = False
 
 
-# Each has ended a migration in tests/integration/test_doctor.py.
-_HARM = {
-    "exit_on_error": _Harm(
+# tests/integration/test_doctor.py has a migration for each setting that the setting makes fail.
+_SETTING_EFFECTS = {
+    "exit_on_error": _SettingEffect(
         "failure", "every error ends the connection, even an expected one", "off"
     ),
-    "restrict_nonsystem_relation_kind": _Harm(
+    "restrict_nonsystem_relation_kind": _SettingEffect(
         "warning", "a statement fails if it uses such a relation", "''"
     ),
-    "row_security": _Harm(
+    "row_security": _SettingEffect(
         "warning",
         "a statement fails if row level security applies to the role on its table",
         "on",
     ),
-    "standard_conforming_strings": _Harm(
+    "standard_conforming_strings": _SettingEffect(
         "warning", "a backslash in an ordinary string is an escape character", "on"
     ),
-    "temp_file_limit": _Harm(
+    "temp_file_limit": _SettingEffect(
         "warning",
         "a statement fails if it needs more temporary disk space, as large sorts do",
         "-1",
@@ -174,45 +182,50 @@ _HARM = {
 }
 
 
-def of_settings(server: Server, settings: Iterable[Setting], commits: Commits) -> Iterator[Check]:
-    """Which *settings* end a migration, and whether its COMMIT would wait for ever."""
-    checks = [_of_setting(server, each) for each in settings]
+def check_settings(
+    server: Server, settings: Iterable[Setting], commit_settings: CommitSettings
+) -> Iterator[Check]:
+    """Check for *settings* that make a migration fail, or its COMMIT wait forever."""
+    checks = [_check_setting(server, each) for each in settings]
     if not server.standby:
-        checks.extend(_of_commits(server, commits))
+        checks.extend(_check_commit_settings(server, commit_settings))
     yield from checks or [Check("settings", "ok", "no server setting could end a migration")]
 
 
-def of_left_out(name: str, reason: str, effect: str) -> Check:
-    """That initmig has to go on without a setting of its own."""
+def skipped_setting(name: str, reason: str, effect: str) -> Check:
+    """The warning that initmig works without one of its settings, with the *effect*."""
     return Check("settings", "warning", f"{name} cannot be set ({reason}): {effect}")
 
 
-def _of_setting(server: Server, setting: Setting) -> Check:
-    harm = _HARM[setting.name]
-    found = f"{setting.name} is {setting.value}, set by {setting.set_by}: {harm.effect}"
+def _check_setting(server: Server, setting: Setting) -> Check:
+    effect = _SETTING_EFFECTS[setting.name]
+    found = f"{setting.name} is {setting.value}, set by {setting.set_by}: {effect.words}"
     if setting.source == "client":
-        return Check("settings", harm.level, found, hint=_OF_CLIENT)
-    by = SUPERUSER if harm.by_superuser else _setter(server)
-    statement = _setting(server, setting.name, harm.good)
-    return Check("settings", harm.level, found, statement, by)
+        return Check("settings", effect.level, found, hint=_REMOVE_FROM_CLIENT)
+    by = SUPERUSER if effect.by_superuser else _setter(server)
+    statement = _setting(server, setting.name, effect.safe_value)
+    return Check("settings", effect.level, found, statement, by)
 
 
-def _of_commits(server: Server, commits: Commits) -> Iterator[Check]:
-    needed = _confirming(commits.names)
-    if commits.level in ("off", "local") or commits.standbys >= needed:
+def _check_commit_settings(server: Server, commit_settings: CommitSettings) -> Iterator[Check]:
+    names = commit_settings.standby_names
+    needed = _required_standbys(names)
+    if commit_settings.level in ("off", "local") or commit_settings.connected_standbys >= needed:
         return
-    there = f"{commits.standbys} of {needed} synchronous standbys are connected"
+    connected = (
+        f"{commit_settings.connected_standbys} of {needed} synchronous standbys are connected"
+    )
     yield Check(
         "settings",
         "failure",
-        f"every COMMIT waits forever: {there} (synchronous_standby_names is {commits.names})",
+        f"every COMMIT waits forever: {connected} (synchronous_standby_names is {names})",
         hint="start the standby, or change synchronous_standby_names; or let COMMIT not wait:"
         f" {_setting(server, 'synchronous_commit', 'local')}",
     )
 
 
-def _confirming(names: str) -> int:
-    """How many standbys have to confirm a COMMIT: ``a, b``, ``2 (a, b)``, ``ANY 2 (a, b)``.
+def _required_standbys(names: str) -> int:
+    """How many standbys must confirm a COMMIT; *names* is ``a, b``, ``2 (a, b)``, ``ANY 2 (a, b)``.
 
     https://www.postgresql.org/docs/current/runtime-config-replication.html
     """
@@ -222,8 +235,8 @@ def _confirming(names: str) -> int:
     return int(words[-1]) if words and words[-1].isdigit() else 1
 
 
-def of_limits(server: Server, limits: Iterable[Limit]) -> Iterator[Check]:
-    """Whether there is a connection beside this one, for who watches or waits."""
+def check_connections(server: Server, limits: Iterable[ConnectionLimit]) -> Iterator[Check]:
+    """Check that one more connection is free, for copies that wait or for watching locks."""
     free = {limit: limit.limit - limit.used for limit in limits}
     for limit in (each for each in free if free[each] < 1):
         yield Check(
@@ -231,14 +244,14 @@ def of_limits(server: Server, limits: Iterable[Limit]) -> Iterator[Check]:
             "warning",
             f"{limit.of} has no free connection besides this one:"
             f" {limit.used} of {limit.limit} are in use",
-            *_raised(server, limit),
+            *_raise_limit(server, limit),
         )
     if all(each > 0 for each in free.values()):
         yield Check("connections", "ok", f"{min(free.values())} free")
 
 
-def _raised(server: Server, limit: Limit) -> tuple[str, str, str]:
-    """The statement that raises *limit*, who has to run it, and what else helps."""
+def _raise_limit(server: Server, limit: ConnectionLimit) -> tuple[str, str, str]:
+    """The statement that raises *limit*, the role that has to run it, and a hint."""
     to = f"CONNECTION LIMIT {limit.used + 1};"
     match limit.of:
         case "the role":
@@ -250,7 +263,7 @@ def _raised(server: Server, limit: Limit) -> tuple[str, str, str]:
 
 
 def _setting(server: Server, name: str, value: str) -> str:
-    """SQL that wins over the role's, the database's and the server's own setting."""
+    """SQL that overrides the role's, the database's and the server's own setting."""
     return f"ALTER ROLE {server.login} IN DATABASE {server.database} SET {name} = {value};"
 
 
@@ -258,14 +271,14 @@ def _setter(server: Server) -> str:
     return or_superuser(server.login)
 
 
-def of_migrations(total: int, pending: Sequence[str]) -> Check:
-    """What there is to apply, by its ids, where nothing speaks against it."""
+def pending_migrations(total: int, pending: Sequence[str]) -> Check:
+    """The check for a plan that `migrate` accepts; *pending* are ids."""
     ids = f": {', '.join(pending)}" if pending else ""
     return Check("plan", "ok", f"{len(pending)} of {total} migrations pending{ids}")
 
 
-def of_others(holder: WaitingInQueue | None, yoyo: WaitingForYoyo | None) -> Check:
-    """Whether `migrate` would have to wait for another migrator, or for who is in its place."""
+def check_lock(holder: WaitingInQueue | None, yoyo: WaitingForYoyo | None) -> Check:
+    """Check that `migrate` would not have to wait for another migrator, stock yoyo or a session."""
     if yoyo:
         return Check(
             "lock",

@@ -1,11 +1,11 @@
-"""What the catalog says of roles that initmig has no reason to trust, and what they may do here."""
+"""Queries of the catalogs about roles that initmig has no reason to trust, and their privileges."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from initmig.commands.doctor import queries
-from initmig.commands.doctor.facts import Connecting, Grant, PathSchema
+from initmig.commands.doctor.facts import ConnectPrivileges, Grant, PathSchema
 from initmig.history.location import SEARCH_PATH, home_of
 from initmig.postgres import quote_literal
 
@@ -16,33 +16,33 @@ if TYPE_CHECKING:
 
 _PATH = f"SELECT n.name, n.may_lack FROM ({SEARCH_PATH}) AS n ORDER BY n.i"
 
-# Trusted: the role of the run, roles granted to it, the login, the owner of the database,
-# superusers, and whoever can become one of them. Which roles are granted, pg_has_role does not say:
-# to a superuser it answers yes for every role.
-_OUTSIDERS = """
+# initmig trusts the migration role, roles granted to it, the login, the owner of the database,
+# superusers, and roles that can become one of them. pg_auth_members shows which roles are granted:
+# pg_has_role() returns true for every role if a superuser calls it.
+_OTHER_ROLES = """
 WITH RECURSIVE database AS (SELECT * FROM pg_database WHERE datname = current_database()),
-    worker AS (SELECT oid FROM pg_roles WHERE rolname IN (current_user, session_user)),
-    granted AS (SELECT oid FROM worker
+    own_role AS (SELECT oid FROM pg_roles WHERE rolname IN (current_user, session_user)),
+    granted AS (SELECT oid FROM own_role
         UNION SELECT m.roleid FROM pg_auth_members m JOIN granted g ON m.member = g.oid),
-    root AS (SELECT oid FROM worker UNION SELECT datdba FROM database
+    root AS (SELECT oid FROM own_role UNION SELECT datdba FROM database
         UNION SELECT oid FROM pg_roles WHERE rolsuper),
-    outsider AS (SELECT r.oid, r.rolname, r.rolcanlogin FROM pg_roles r
+    other_role AS (SELECT r.oid, r.rolname, r.rolcanlogin FROM pg_roles r
         WHERE NOT r.rolsuper AND NOT starts_with(r.rolname, 'pg_')
         AND r.oid NOT IN (SELECT oid FROM granted)
         AND NOT EXISTS (SELECT FROM root WHERE pg_has_role(r.oid, root.oid, 'MEMBER')))"""
 
-_SCHEMAS = f"""{_OUTSIDERS}
+_SCHEMAS = f"""{_OTHER_ROLES}
 SELECT n.name, quote_ident(n.name), s.oid IS NOT NULL,
-    coalesce((SELECT quote_ident(rolname) FROM outsider WHERE oid = s.nspowner), '')
+    coalesce((SELECT quote_ident(rolname) FROM other_role WHERE oid = s.nspowner), '')
 FROM (VALUES {{names}}) AS n (name) LEFT JOIN pg_namespace s ON s.nspname = n.name"""
 
-# With the privileges on single columns, which a REVOKE on the table takes, too. Whoever has
+# Includes privileges on single columns: a REVOKE on the table revokes them, too. A member of
 # pg_write_all_data needs no other privilege.
-_GRANTS = f"""{_OUTSIDERS},
+_GRANTS = f"""{_OTHER_ROLES},
     history AS (SELECT c.*, format('%I.%I', s.nspname, c.relname) AS name
         FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
         WHERE s.nspname = {{home}} AND c.relname IN ({{tables}}) AND c.relkind IN ('r', 'p')),
-    thing (kind, name, owner, acl) AS (
+    object (kind, name, owner, acl) AS (
         SELECT 'SCHEMA', quote_ident(nspname), nspowner,
             coalesce(nspacl, acldefault('n', nspowner))
         FROM pg_namespace WHERE nspname IN ({{schemas}})
@@ -59,12 +59,12 @@ SELECT t.kind, t.name, quote_ident(pg_get_userbyid(t.owner)),
     quote_ident(pg_get_userbyid(a.grantor)),
     CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
     m.member, string_agg(DISTINCT a.privilege_type, ', ' ORDER BY a.privilege_type)
-FROM thing t CROSS JOIN LATERAL aclexplode(t.acl) AS a
+FROM object t CROSS JOIN LATERAL aclexplode(t.acl) AS a
 CROSS JOIN LATERAL (
-    SELECT '' WHERE a.grantee = 0 OR a.grantee IN (SELECT o.oid FROM outsider o
+    SELECT '' WHERE a.grantee = 0 OR a.grantee IN (SELECT o.oid FROM other_role o
         WHERE NOT pg_has_role(o.oid, t.owner, 'MEMBER'))
-    UNION ALL SELECT quote_ident(o.rolname) FROM outsider o
-    WHERE a.grantee NOT IN (SELECT oid FROM outsider UNION SELECT 0)
+    UNION ALL SELECT quote_ident(o.rolname) FROM other_role o
+    WHERE a.grantee NOT IN (SELECT oid FROM other_role UNION SELECT 0)
     AND pg_has_role(o.oid, a.grantee, 'MEMBER') AND NOT pg_has_role(o.oid, t.owner, 'MEMBER')
 ) AS m (member)
 WHERE a.privilege_type = ANY (CASE t.kind
@@ -73,13 +73,13 @@ WHERE a.privilege_type = ANY (CASE t.kind
 GROUP BY t.kind, t.name, t.owner, a.grantor, a.grantee, m.member
 ORDER BY t.kind, t.name, 4, a.grantee <> 0, 5, 6"""
 
-_CONNECTING = f"""{_OUTSIDERS},
+_CONNECT_PRIVILEGES = f"""{_OTHER_ROLES},
     acl AS (SELECT a.grantee FROM database d,
             aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a
         WHERE a.privilege_type = 'CONNECT')
 SELECT quote_ident(o.rolname), NOT EXISTS (SELECT FROM acl
     WHERE acl.grantee <> 0 AND pg_has_role(o.oid, acl.grantee, 'USAGE'))
-FROM outsider o, database d
+FROM other_role o, database d
 WHERE o.rolcanlogin AND has_database_privilege(o.oid, d.oid, 'CONNECT') ORDER BY 1"""
 
 _LOGIN = """
@@ -90,20 +90,20 @@ SELECT rolsuper OR EXISTS (
 FROM pg_roles r, pg_database d WHERE rolname = session_user AND datname = current_database()"""
 
 
-def ask_path(session: Session) -> Sequence[PathSchema]:
-    """The schemas of the search path, in its order, and the one of the history; each once."""
-    users: dict[str, bool] = dict(session.query(_PATH))
-    users.setdefault(home_of(session).schema, False)
-    names = [name for name in users if name and not name.startswith("pg_")]
+def read_search_path(session: Session) -> Sequence[PathSchema]:
+    """The schemas of the search path in its order, and the history's schema; each once."""
+    is_user_schema: dict[str, bool] = dict(session.query(_PATH))
+    is_user_schema.setdefault(home_of(session).schema, False)
+    names = [name for name in is_user_schema if name and not name.startswith("pg_")]
     if not names:
         return ()
     values = ", ".join(f"({quote_literal(name)})" for name in names)
     rows = {row[0]: row for row in session.query(_SCHEMAS.format(names=values))}
-    return [PathSchema(*(*rows[name], users[name])) for name in names]
+    return [PathSchema(*(*rows[name], is_user_schema[name])) for name in names]
 
 
-def ask_grants(session: Session, schemas: Iterable[PathSchema]) -> Sequence[Grant]:
-    """What outsiders may do with the *schemas*, the database and the tables of the history."""
+def read_grants(session: Session, schemas: Iterable[PathSchema]) -> Sequence[Grant]:
+    """The privileges of untrusted roles on the *schemas*, the database and the history tables."""
     home = home_of(session)
     query = _GRANTS.format(
         home=quote_literal(home.schema),
@@ -113,12 +113,12 @@ def ask_grants(session: Session, schemas: Iterable[PathSchema]) -> Sequence[Gran
     return [Grant(*row) for row in session.query(query)]
 
 
-def ask_connecting(session: Session) -> Connecting:
-    """Which outsiders may connect to the database."""
-    rows = session.query(_CONNECTING)
-    [(login_granted,)] = session.query(_LOGIN)
-    by_public = tuple(name for name, only_public in rows if only_public)
-    return Connecting(tuple(name for name, _ in rows), by_public, login_granted)
+def read_connect_privileges(session: Session) -> ConnectPrivileges:
+    """The untrusted roles that can connect to the database."""
+    rows = session.query(_CONNECT_PRIVILEGES)
+    [(login_has_grant,)] = session.query(_LOGIN)
+    through_public = tuple(name for name, only_public in rows if only_public)
+    return ConnectPrivileges(tuple(name for name, _ in rows), through_public, login_has_grant)
 
 
 def _listed(names: Collection[str]) -> str:
