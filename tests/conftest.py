@@ -1,4 +1,4 @@
-"""What every test can ask for. CONTRIBUTING.md says how the tests are laid out."""
+"""Options and fixtures for all tests. CONTRIBUTING.md describes the layout of the tests."""
 
 from __future__ import annotations
 
@@ -36,35 +36,37 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--no-skips", action="store_true", help="a skipped test is a failed one")
-    parser.addoption("--long", action="store_true", help="with the tests that are marked `long`")
+    parser.addoption("--no-skips", action="store_true", help="fail skipped tests")
+    parser.addoption("--long", action="store_true", help="also run the tests marked `long`")
     parser.addoption(
-        "--exhaustive", action="store_true", help="with those and the ones marked `exhaustive`"
+        "--exhaustive", action="store_true", help="also run the tests marked `long` or `exhaustive`"
     )
     parser.addoption(
         "--sample",
         action="store_true",
-        help="one case of each test, and every case of those that are marked `each_version`",
+        help="run one case of each test, and every case of those marked `each_version`",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes minutes; not in `make test`, but in CI")
-    config.addinivalue_line("markers", "exhaustive: more of the same; in `make test-faults` alone")
-    config.addinivalue_line("markers", "any_version: says the same whatever POSTGRES is")
-    config.addinivalue_line("markers", "each_version: a table of what the server does")
-    # tests/faults/test_sequences.py is in four parts then, that run at the same time
+    config.addinivalue_line("markers", "exhaustive: more cases; only in `make test-faults`")
+    config.addinivalue_line(
+        "markers", "any_version: has the same result on each version of PostgreSQL"
+    )
+    config.addinivalue_line("markers", "each_version: a table of the server's behaviour")
+    # tests/faults/test_sequences.py then runs in four parallel parts
     examples = 60 if config.getoption("--exhaustive") else 25
-    # a busy machine is no failure
+    # a busy machine must not fail a test
     too_slow = [HealthCheck.too_slow]
     settings.register_profile(
         "busy", deadline=None, suppress_health_check=too_slow, print_blob=True
     )
     settings.load_profile("busy")
     settings.register_profile("faults", max_examples=examples)
-    beside_yoyo = 40 if config.getoption("--exhaustive") else 5
+    alongside_yoyo = 40 if config.getoption("--exhaustive") else 5
     settings.register_profile(
-        "beside yoyo", settings.get_profile("faults"), max_examples=beside_yoyo
+        "beside yoyo", settings.get_profile("faults"), max_examples=alongside_yoyo
     )
 
 
@@ -77,7 +79,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _sample(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Of each test its first case, but every case of a table of what the server does."""
+    """The first case of each test, and every case of those marked `each_version`."""
     first: dict[str, pytest.Item] = {}
     for item in items:
         complete = item.get_closest_marker("each_version")
@@ -93,7 +95,7 @@ def _is_left_out(item: pytest.Item) -> bool:
         return True
     if "first_release" in getattr(item, "fixturenames", ()) and not _has_first_release():
         return True
-    # Chosen for a version's sake (`make test POSTGRES=14`): the rest says the same on each version.
+    # With a chosen version (`make test POSTGRES=14`), run only tests that depend on the version.
     return is_version_chosen() and not _depends_on_version(item)
 
 
@@ -121,7 +123,7 @@ def pytest_runtest_makereport(
     report = yield
     if report.skipped and item.config.getoption("--no-skips"):
         report.outcome = "failed"
-        report.longrepr = f"skipped, and nothing may be skipped here: {report.longrepr}"
+        report.longrepr = f"skipped, which --no-skips does not allow: {report.longrepr}"
     return report
 
 
@@ -135,7 +137,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(cluster: Path) -> Iterator[DatabaseServer]:
-    """The server of `database`: not to be stopped, for other tests use it too."""
+    """The server of `database`. Other tests share it, so a test must not stop it."""
     external = os.environ.get("INITMIG_TEST_DATABASE_URL")
     if external:
         yield ExternalServer(external)
@@ -154,7 +156,7 @@ def database(server: DatabaseServer) -> Iterator[Database]:
 
 @pytest.fixture
 def make_server(cluster: Path) -> Iterator[MakeServer]:
-    """Makes servers that the test may stop, break and configure."""
+    """Starts servers that the test may stop, break and configure."""
     with ExitStack() as stack:
 
         def make(**settings: str | int) -> Server:
@@ -166,7 +168,7 @@ def make_server(cluster: Path) -> Iterator[MakeServer]:
 
 @pytest.fixture(scope="session")
 def clocked_server(cluster: Path) -> Iterator[tuple[Server, SteppedClock]]:
-    """A server with a clock of its own."""
+    """A server with its own clock."""
     with (
         stepped_clock() as clock,
         running_server(cluster, environment=clock.environment) as server,
@@ -200,28 +202,28 @@ def third_clock() -> Iterator[SteppedClock]:
 
 
 @pytest.fixture
-def make_standby(make_server: MakeServer) -> Iterator[MakeStandby]:  # noqa: ARG001 outlived by it
-    """Makes streaming standbys of servers from `make_server`."""
+def make_standby(make_server: MakeServer) -> Iterator[MakeStandby]:  # noqa: ARG001 it outlives the standbys
+    """Starts streaming standbys of servers from `make_server`."""
     with ExitStack() as stack:
         yield lambda primary: stack.enter_context(running_standby(primary))
 
 
 @pytest.fixture
 def make_proxy() -> Iterator[MakeProxy]:
-    """Makes proxies before a server, e.g. `make_proxy(server).url(database.name)`."""
+    """Starts proxies in front of a server, e.g. `make_proxy(server).url(database.name)`."""
     with ExitStack() as stack:
         yield lambda server: stack.enter_context(Proxy(server))
 
 
 @pytest.fixture
 def proxy(server: DatabaseServer, make_proxy: MakeProxy) -> Proxy:
-    """A proxy before the server of `database`."""
+    """A proxy in front of the server of `database`."""
     return make_proxy(server)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A migrations folder, yet to be made by `write`."""
+    """The path of a migrations folder, which `write` creates."""
     return tmp_path / "migrations"
 
 
@@ -250,7 +252,7 @@ def forking(processes: Processes, fork: Fork) -> Forking:
 
 @pytest.fixture
 def initmig(request: pytest.FixtureRequest, processes: Processes) -> Initmig:
-    """Runs the installed command; forks of it where only the server's version is in question."""
+    """Runs the installed command, or forks of it with a chosen PostgreSQL version."""
     return Initmig(processes, request.getfixturevalue("fork") if is_version_chosen() else None)
 
 
@@ -262,17 +264,17 @@ def yoyo(processes: Processes) -> Yoyo:
 
 @pytest.fixture(scope="session")
 def first_release_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package as it was in 0.1.0."""
+    """The package of release 0.1.0."""
     return lay_out(FIRST, tmp_path_factory.mktemp("first-release"))
 
 
 @pytest.fixture
 def first_release(processes: Processes, first_release_folder: Path) -> Initmig:
-    """Runs the command as it was in 0.1.0."""
+    """Runs the command of release 0.1.0."""
     return Initmig(processes, command=command_in(first_release_folder))
 
 
 @pytest.fixture
 def nameless_user() -> list[str]:
-    """The `prefix` that runs a command as a user id without passwd entry; skips unless root."""
+    """The `prefix` that runs a command as a user id without a passwd entry; skips unless root."""
     return as_uid(uid_without_passwd_entry())

@@ -14,7 +14,7 @@ FILES = {
 }
 
 
-def test_a_user_without_name_or_home_applies_and_is_recorded_by_number(
+def test_user_without_name_or_home_migrates_and_is_recorded_by_uid(
     initmig: Initmig, database: Database, folder: Path, nameless_user: list[str]
 ) -> None:
     uid = next(word for word in nameless_user if word.startswith("--reuid=")).partition("=")[2]
@@ -34,7 +34,7 @@ def test_a_user_without_name_or_home_applies_and_is_recorded_by_number(
     assert (undone.code, {"a", "b"} & database.tables()) == (0, set())
 
 
-def test_a_name_that_does_not_fit_into_the_history_is_cut_off(
+def test_user_name_too_long_for_the_history_is_truncated(
     initmig: Initmig, database: Database, folder: Path, tmp_path: Path
 ) -> None:
     passwd = tmp_path / "passwd"
@@ -47,7 +47,7 @@ def test_a_name_that_does_not_fit_into_the_history_is_cut_off(
         assert database.value(f"{recorded} {table}") == "u" * 255
 
 
-def test_a_user_without_name_that_the_url_does_not_name_either_is_told_so(
+def test_nameless_user_without_a_user_in_the_url_is_an_error(
     initmig: Initmig, database: Database, folder: Path, nameless_user: list[str]
 ) -> None:
     parts = urlsplit(database.url)

@@ -14,8 +14,8 @@ GOOD = {"0001_good.sql": "CREATE TABLE good ()", "0001_good.rollback.sql": "DROP
 
 
 @dataclass(frozen=True)
-class Bad:
-    """What is wrong with *files*, and how that has to be told."""
+class Fault:
+    """Faulty *files*, and the error that reports the fault."""
 
     files: Mapping[str, str | bytes]
     message: str
@@ -28,133 +28,133 @@ class Bad:
 
 DURATIONS = "write 500ms, 5s, 2m, 1h, or seconds such as 5 or 0.5"
 PYTHON = "from yoyo import step\n"
-IN_FILES = {
-    "the same id twice": Bad(
+FAULTS = {
+    "the same id twice": Fault(
         {"0002_x.sql": "SELECT 1", "0002_x.py": PYTHON},
         "FOLDER/0002_x.py and FOLDER/0002_x.sql have the same id, 0002_x",
         "rename the one that is not applied yet",
     ),
-    "a dependency that does not exist": Bad(
+    "a dependency that does not exist": Fault(
         {"0002_x.sql": "-- depends: 0001_god\nSELECT 1"},
         "0002_x depends on 0001_god, which does not exist",
         "correct the name, or add the migration",
         "0002_x.sql",
     ),
-    "a dependency of Python that does not exist": Bad(
+    "a dependency of Python that does not exist": Fault(
         {"0002_x.py": f"{PYTHON}__depends__ = {{'0001_god'}}\nstep('SELECT 1')"},
         "0002_x depends on 0001_god, which does not exist",
         "correct the name, or add the migration",
         "0002_x.py",
     ),
-    "a cycle": Bad(
+    "a cycle": Fault(
         {"0002_x.sql": "-- depends: 0003_y", "0003_y.sql": "-- depends: 0002_x"},
         "these migrations depend on each other: ",
         "remove one of the dependencies",
         "000",
     ),
-    "a migration that depends on itself": Bad(
+    "a migration that depends on itself": Fault(
         {"0002_x.sql": "-- depends: 0002_x"},
         "these migrations depend on each other: 0002_x",
         "remove one of the dependencies",
         "0002_x.sql",
     ),
-    "a rollback without its migration": Bad(
+    "a rollback without its migration": Fault(
         {"0002_x.rollback.sql": "SELECT 1"},
         "FOLDER/0002_x.rollback.sql is the rollback of 0002_x.sql, which does not exist",
         "add 0002_x.sql, or remove the rollback file",
     ),
-    "a file that is not UTF-8": Bad(
+    "a file that is not UTF-8": Fault(
         {"0002_x.sql": b"SELECT 1;\nSELECT 'caf\xe9';\n"},
         "byte 0xe9 is not valid UTF-8",
         "save the file as UTF-8, for example: iconv -f LATIN1 -t UTF-8 ",
         "0002_x.sql:2:12",
     ),
-    "a Python file that is not UTF-8": Bad(
+    "a Python file that is not UTF-8": Fault(
         {"0002_x.py": PYTHON.encode() + b"step('SELECT \xe9')\n"},
         "0002_x is not valid Python: (unicode error) 'utf-8' codec can't decode byte 0xe9",
         "fix the file; nothing was changed",
         "0002_x.py",
     ),
-    "a misspelt directive": Bad(
+    "a misspelt directive": Fault(
         {"0002_x.sql": "-- transational: false\nVACUUM"},
         "unknown directive 'transational'",
         "write `-- transactional: false`",
         "0002_x.sql:1:4",
         "-- transational: false",
     ),
-    "a misspelt value": Bad(
+    "a misspelt value": Fault(
         {"0002_x.sql": "-- transactional: off\nVACUUM"},
         "directive 'transactional' is 'off', but must be true or false",
         "write `-- transactional: true` or `-- transactional: false`, once",
         "0002_x.sql:1:4",
         "-- transactional: off",
     ),
-    "Python that does not parse": Bad(
+    "Python that does not parse": Fault(
         {"0002_x.py": f"{PYTHON}step('SELECT 1'))\n"},
         "0002_x is not valid Python: unmatched ')'",
         "fix the file; nothing was changed",
         "0002_x.py:2:17",
         "step('SELECT 1'))",
     ),
-    "Python that raises at import": Bad(
+    "Python that raises at import": Fault(
         {"0002_x.py": f"{PYTHON}import os\nos.environ['NOT_SET']\nstep('SELECT 1')"},
         "0002_x raised KeyError: 'NOT_SET' when it was imported",
         "fix the file; nothing was changed",
         "0002_x.py:3",
         "os.environ['NOT_SET']",
     ),
-    "Python that exits at import": Bad(
+    "Python that exits at import": Fault(
         {"0002_x.py": f"{PYTHON}raise SystemExit(0)"},
         "0002_x raised SystemExit: 0 when it was imported",
         "fix the file; nothing was changed",
         "0002_x.py:2",
         "raise SystemExit(0)",
     ),
-    "Python with a dependency that is none": Bad(
+    "Python with an invalid dependency": Fault(
         {"0002_x.py": f"{PYTHON}__depends__ = 1\nstep('SELECT 1')"},
         "0002_x",
         "fix the file; nothing was changed",
         "0002_x.py",
     ),
-    "COMMIT": Bad(
+    "COMMIT": Fault(
         {"0002_x.sql": "SELECT 1;\n  commit;\nSELECT 2"},
         "COMMIT would end the transaction",
         "delete it",
         "0002_x.sql:2:3",
         "  commit;",
     ),
-    "BEGIN": Bad(
+    "BEGIN": Fault(
         {"0002_x.sql": "BEGIN;\nSELECT 1;"},
         "BEGIN would begin a transaction",
         "delete it",
         "0002_x.sql:1:1",
         "BEGIN;",
     ),
-    "COMMIT in a rollback": Bad(
+    "COMMIT in a rollback": Fault(
         {"0002_x.sql": "SELECT 1", "0002_x.rollback.sql": "SELECT 1; COMMIT"},
         "COMMIT would end the transaction",
         "delete it",
         "0002_x.rollback.sql:1:11",
         "SELECT 1; COMMIT",
     ),
-    "a command of psql": Bad(
+    "a command of psql": Fault(
         {"0002_x.sql": "SELECT 1;\n\\i other.sql\n"},
         r"\i is a psql command, not SQL",
         "make that file a separate migration",
         "0002_x.sql:2:1",
         r"\i other.sql",
     ),
-    "a link to nowhere": Bad(
+    "a dangling symlink": Fault(
         {}, "cannot read FOLDER/0002_x.sql: No such file", "correct the path"
     ),
-    "an id that is unknown": Bad(
+    "an id that is unknown": Fault(
         {"0002_x.sql": "SELECT 1"},
         "no migration has the id '0001_goood'",
         "did you mean 0001_good?",
         code=6,
         arguments=("--to", "0001_goood"),
     ),
-    "an id that is ambiguous": Bad(
+    "an id that is ambiguous": Fault(
         {"0002_x.sql": "SELECT 1"},
         "'000' matches several migrations: 0001_good, 0002_x",
         "write more of the id",
@@ -164,46 +164,46 @@ IN_FILES = {
 }  # fmt: skip
 
 
-def without_rights(path: Path) -> list[str]:
-    """Make *path* unreadable; the command to put before another that keeps even root to that."""
+def without_permission(path: Path) -> list[str]:
+    """Make *path* unreadable; returns the command prefix that makes it unreadable to root too."""
     path.chmod(0)
     if os.geteuid() != 0:
         return []
     if shutil.which("setpriv") is None:
-        pytest.skip("needs setpriv, of util-linux")
-    rights = "-dac_override,-dac_read_search"
-    return ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"]
+        pytest.skip("needs setpriv from util-linux")
+    capabilities = "-dac_override,-dac_read_search"
+    return ["setpriv", f"--bounding-set={capabilities}", f"--inh-caps={capabilities}"]
 
 
-@pytest.mark.parametrize("name", IN_FILES)
-def test_a_bad_file_is_told_with_its_place_and_nothing_is_applied(
+@pytest.mark.parametrize("name", FAULTS)
+def test_faulty_file_is_reported_with_its_location_and_nothing_is_applied(
     name: str, initmig: Initmig, database: Database, folder: Path
 ) -> None:
-    bad = IN_FILES[name]
-    write(folder, {**GOOD, **bad.files})
-    if name == "a link to nowhere":
+    fault = FAULTS[name]
+    write(folder, {**GOOD, **fault.files})
+    if name == "a dangling symlink":
         (folder / "0002_x.sql").symlink_to("nowhere")
     result = initmig(
         "migrate",
-        *bad.arguments,
+        *fault.arguments,
         url=database.url,
         folder=folder,
         env={"INITMIG_LOG_FORMAT": "json"},
     )
     [failed] = result.events
     assert failed["event"] == "failed"
-    assert failed["message"].startswith(bad.message.replace("FOLDER", str(folder)))
-    assert failed["next"].startswith(bad.next)
+    assert failed["message"].startswith(fault.message.replace("FOLDER", str(folder)))
+    assert failed["next"].startswith(fault.next)
     place = ":".join(str(failed[key]) for key in ("path", "line", "column") if failed[key])
-    assert place.startswith(f"{folder}/{bad.place}" if bad.place else "")
-    assert bool(place) == bool(bad.place)
-    assert failed["source"] == bad.source or not bad.source
-    assert failed["exit_code"] == result.code == bad.code
+    assert place.startswith(f"{folder}/{fault.place}" if fault.place else "")
+    assert bool(place) == bool(fault.place)
+    assert failed["source"] == fault.source or not fault.source
+    assert failed["exit_code"] == result.code == fault.code
     assert result.out == ""
     assert database.tables() == set()
 
 
-def test_the_same_is_told_in_text_with_a_caret(
+def test_text_log_shows_the_faulty_line_with_a_caret(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, {"0001_x.sql": "SELECT 1;\n\tCOMMIT;"})
@@ -216,21 +216,19 @@ def test_the_same_is_told_in_text_with_a_caret(
     assert result.code == 2
 
 
-def test_a_plan_refuses_what_migrate_refuses(
-    initmig: Initmig, database: Database, folder: Path
-) -> None:
+def test_plan_refuses_a_faulty_file(initmig: Initmig, database: Database, folder: Path) -> None:
     write(folder, {**GOOD, "0002_x.sql": "COMMIT"})
     result = initmig("plan", url=database.url, folder=folder)
     assert f"{folder}/0002_x.sql:1:1: COMMIT would end the transaction" in result.err
     assert (result.code, result.out, database.tables()) == (2, "", set())
 
 
-def test_the_problems_of_all_files_are_told_together(
+def test_problems_of_all_files_are_reported_together(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
-    bad = ("a misspelt directive", "Python that raises at import", "a command of psql")
-    for number, name in enumerate(bad, 2):
-        [(file, content)] = IN_FILES[name].files.items()
+    names = ("a misspelt directive", "Python that raises at import", "a command of psql")
+    for number, name in enumerate(names, 2):
+        [(file, content)] = FAULTS[name].files.items()
         write(folder, {file.replace("0002_x", f"000{number}_x"): content})
     result = initmig(url=database.url, folder=write(folder, GOOD))
     for number in (2, 3, 4):
@@ -250,7 +248,7 @@ def test_the_problems_of_all_files_are_told_together(
         ("host=h password=hunter2 x", "neither a URL"),
     ],
 )
-def test_a_malformed_url_is_refused_without_showing_it(
+def test_malformed_url_is_refused_without_showing_it(
     text: str, reason: str, initmig: Initmig, folder: Path
 ) -> None:
     folder = write(folder, GOOD)
@@ -265,20 +263,18 @@ def test_a_malformed_url_is_refused_without_showing_it(
     assert "DATABASE_URL: " in by_variable.err
 
 
-def test_a_url_with_a_parameter_that_libpq_does_not_know_names_it(
-    initmig: Initmig, folder: Path
-) -> None:
+def test_unknown_url_parameter_is_named_in_the_error(initmig: Initmig, folder: Path) -> None:
     folder = write(folder, GOOD)
-    for parameter, told in (
+    for parameter, message in (
         ("schema", "DATABASE_URL: libpq does not know the parameter schema of the URL: leave it"),
         ("shema", "libpq does not know the parameter shema: if it stands for schema, leave it out"),
     ):
         result = initmig(url=f"postgres://h/d?{parameter}=app", folder=folder)
-        assert told in result.err
+        assert message in result.err
         assert result.code == 2
 
 
-def test_wrong_settings_are_told_all_together_and_nothing_is_applied(
+def test_invalid_settings_are_reported_together_and_nothing_is_applied(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     result = initmig(
@@ -299,7 +295,7 @@ def test_wrong_settings_are_told_all_together_and_nothing_is_applied(
     assert (result.code, result.out, database.tables()) == (2, "", set())
 
 
-def test_an_unknown_command_is_told_with_the_nearest_one(
+def test_unknown_command_is_reported_with_a_suggestion(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     result = initmig("migrat", url=database.url, folder=write(folder, GOOD))
@@ -308,7 +304,7 @@ def test_an_unknown_command_is_told_with_the_nearest_one(
 
 
 @pytest.mark.parametrize("command", ["migrate", "status", "plan", "wait"])
-def test_a_folder_that_does_not_exist_is_refused(
+def test_folder_that_does_not_exist_is_refused(
     command: str, initmig: Initmig, database: Database, folder: Path
 ) -> None:
     result = initmig(command, url=database.url, folder=folder)
@@ -318,28 +314,28 @@ def test_a_folder_that_does_not_exist_is_refused(
     assert (result.code, database.tables()) == (2, set())
 
 
-def test_a_folder_that_cannot_be_listed_is_refused(
+def test_folder_that_cannot_be_listed_is_refused(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
-    prefix = without_rights(write(folder, GOOD))
+    prefix = without_permission(write(folder, GOOD))
     result = initmig(url=database.url, folder=folder, prefix=prefix)
     folder.chmod(0o755)
     assert f"cannot list the migrations folder {folder}: Permission denied" in result.err
     assert (result.code, database.tables()) == (2, set())
 
 
-def test_a_file_that_cannot_be_read_is_named_and_nothing_is_applied(
+def test_unreadable_file_is_named_and_nothing_is_applied(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, {**GOOD, "0002_x.sql": "SELECT 1"})
-    prefix = without_rights(folder / "0002_x.sql")
+    prefix = without_permission(folder / "0002_x.sql")
     result = initmig(url=database.url, folder=folder, prefix=prefix)
     assert f"cannot read {folder}/0002_x.sql: Permission denied" in result.err
     assert "next: make it readable" in result.err
     assert (result.code, database.tables()) == (2, set())
 
 
-def test_a_folder_that_may_be_empty_is_a_warning_and_nothing_to_do(
+def test_empty_folder_is_a_warning_with_allow_empty(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     result = initmig("--allow-empty", url=database.url, folder=write(folder, {}))
@@ -348,7 +344,7 @@ def test_a_folder_that_may_be_empty_is_a_warning_and_nothing_to_do(
     assert (result.code, database.tables()) == (0, set())
 
 
-def test_brackets_in_the_path_are_nothing_special(
+def test_wildcards_in_the_folder_path_are_literal(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     result = initmig(url=database.url, folder=write(folder / "v[12] *?", GOOD))
@@ -356,7 +352,7 @@ def test_brackets_in_the_path_are_nothing_special(
     assert "good" in database.tables()
 
 
-def test_a_byte_order_mark_and_crlf_are_accepted_and_a_crlf_in_a_string_stays(
+def test_byte_order_mark_and_crlf_are_accepted_and_crlf_in_a_string_is_kept(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     sql = "-- why\r\nCREATE TABLE t AS\r\n  SELECT 'a\r\nb' AS text;\r\n"
@@ -366,7 +362,7 @@ def test_a_byte_order_mark_and_crlf_are_accepted_and_a_crlf_in_a_string_stays(
 
 
 @pytest.mark.parametrize("to", ["0003_y", "000"])
-def test_rolling_back_to_an_id_that_is_unknown_or_ambiguous_touches_nothing(
+def test_rollback_to_an_unknown_or_ambiguous_id_changes_nothing(
     to: str, initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(

@@ -1,4 +1,4 @@
-"""Real shells, asked on a terminal, complete the words of `initmig` by the installed script."""
+"""Real shells on a terminal complete `initmig` with the installed script."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def script(shell: str) -> str:
 def complete(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Complete]:
-    """What a shell offers for the end of a line."""
+    """Returns the words that a shell offers for the end of a line."""
     shell = request.param
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
@@ -47,7 +47,7 @@ def complete(
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_the_script_is_free_of_mistakes_that_the_shell_sees(shell: str, tmp_path: Path) -> None:
+def test_script_has_no_syntax_errors(shell: str, tmp_path: Path) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
     path = tmp_path / "script"
@@ -85,28 +85,28 @@ def test_the_script_is_free_of_mistakes_that_the_shell_sees(shell: str, tmp_path
         ("initmig ", sorted(COMMANDS)),
     ],
 )
-def test_a_line_is_completed(line: str, words: list[str], complete: Complete) -> None:
+def test_line_is_completed(line: str, words: list[str], complete: Complete) -> None:
     assert offered(complete, line) == words
 
 
 def offered(complete: Complete, line: str) -> list[str]:
-    """In order, and nothing where the shell leaves what is typed."""
+    """The offered words, sorted; empty if the shell leaves the line unchanged."""
     words = sorted(word.rstrip("/") for word in complete(line))
     typed = "" if line.endswith(" ") else line.rsplit(maxsplit=1)[-1]
     return [] if words == [typed] else words
 
 
-def test_a_value_is_completed_behind_an_equals_sign(complete: Complete) -> None:
+def test_value_is_completed_after_an_equals_sign(complete: Complete) -> None:
     [word] = complete("initmig --log-format=js")
     assert word == "--log-format=json"
     values = {word.removeprefix("--allow-empty=") for word in complete("initmig --allow-empty=")}
     assert values == {"yes", "no"}
 
 
-def test_a_word_that_is_there_is_not_offered_again(complete: Complete) -> None:
+def test_word_on_the_line_is_not_offered_again(complete: Complete) -> None:
     assert not {*SHELLS, *COMMANDS} & set(complete("initmig completion bash "))
 
 
-def test_only_what_makes_a_difference_to_a_command_is_offered(complete: Complete) -> None:
+def test_only_flags_with_an_effect_are_offered(complete: Complete) -> None:
     flags = {word.rstrip("=") for word in complete("initmig wait --")}
     assert flags == {"--for", "--help", *(option.flag for option in settings_of("wait"))}

@@ -1,4 +1,4 @@
-"""The examples of README and of the pages for newcomers, run as they stand there."""
+"""The examples in the README and in the pages for newcomers run unchanged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def without_times(lines: str) -> list[str]:
     return [re.sub(r"^\d{4}-\S+Z ", "", line).rstrip() for line in lines.splitlines()]
 
 
-def test_the_documented_migrations_apply_and_roll_back(
+def test_documented_migrations_apply_and_roll_back(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(
@@ -75,7 +75,7 @@ def test_verify_accepts_the_documented_migrations(
         assert line.split()[0].startswith(expected.split(",")[0].split()[0])
 
 
-def test_verify_finds_what_its_page_shows(
+def test_verify_prints_the_output_on_its_page(
     initmig: Initmig, database: Database, tmp_path: Path
 ) -> None:
     write(
@@ -94,7 +94,7 @@ def test_verify_finds_what_its_page_shows(
     assert initmig(*command, url=database.url, cwd=tmp_path).out.splitlines() == shown[1:]
 
 
-def test_the_documented_functions_do_what_they_say(
+def test_documented_library_functions_migrate_and_roll_back(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {"0001_a.sql": "CREATE TABLE a ()", "0001_a.rollback.sql": "DROP TABLE a"}
@@ -107,7 +107,7 @@ def test_the_documented_functions_do_what_they_say(
     assert "a" not in database.tables()
 
 
-def test_a_project_begins_with_five_commands(
+def test_quickstart_is_five_commands_that_work(
     initmig: Initmig, database: Database, tmp_path: Path
 ) -> None:
     shown = block("README.md", "console", "$ export DATABASE_URL=").splitlines()
@@ -122,7 +122,7 @@ def test_a_project_begins_with_five_commands(
     for _, *arguments in [words for words in commands if words[0] == "initmig"]:
         result = initmig(*arguments, url=database.url, cwd=tmp_path)
         assert result.code == 0, result.err
-        if arguments[:1] == ["new"]:  # then the editor
+        if arguments[:1] == ["new"]:  # the next command is the editor
             down, up = re.findall(r"(?:CREATE|DROP) TABLE users[^;]*;", shown[2])
             for file in (tmp_path / "migrations").iterdir():
                 file.write_text(down if "rollback" in file.name else up.replace("…", "id int"))
@@ -131,7 +131,7 @@ def test_a_project_begins_with_five_commands(
     assert "users" not in database.tables()
 
 
-def test_a_failing_migration_says_what_the_page_shows(
+def test_failing_migration_prints_the_output_on_the_page(
     initmig: Initmig, database: Database, tmp_path: Path
 ) -> None:
     write(
@@ -145,6 +145,6 @@ def test_a_failing_migration_says_what_the_page_shows(
     result = initmig(url=database.url, cwd=tmp_path)
     shown = block(WRITE, "console", "$ initmig\n").splitlines()
     assert shown[-2:] == ["$ echo $?", str(result.code)]
-    said, expected = without_times(result.err)[1:], without_times("\n".join(shown[1:-2]))
-    assert said[:-1] == expected[:-1]
-    assert said[-1].startswith("  next: ") and expected[-1].startswith("  next: ")  # noqa: PT018
+    logged, expected = without_times(result.err)[1:], without_times("\n".join(shown[1:-2]))
+    assert logged[:-1] == expected[:-1]
+    assert logged[-1].startswith("  next: ") and expected[-1].startswith("  next: ")  # noqa: PT018

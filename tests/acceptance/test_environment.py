@@ -1,4 +1,4 @@
-"""Values and names that are not UTF-8, line ends behind values, few descriptors, few threads."""
+"""Values and names that are not UTF-8, line ends after values, few descriptors, few threads."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def libpq_variables(database: Database) -> dict[str, str]:
     }
 
 
-def assert_clean(result: Result) -> None:
-    """Assert that stderr is JSON, line by line, and tells of no bug."""
+def assert_no_internal_error(result: Result) -> None:
+    """Assert that each line of stderr is JSON and reports no internal error."""
     assert "internal-error" not in [event.get("error") for event in result.events]
 
 
@@ -58,7 +58,7 @@ def assert_clean(result: Result) -> None:
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_libpqs_variables_may_end_in_a_line_end(
+def test_libpq_variables_may_have_trailing_whitespace(
     end: str, initmig: Initmig, database: Database, folder: Path
 ) -> None:
     given = libpq_variables(database)
@@ -71,10 +71,10 @@ def test_libpqs_variables_may_end_in_a_line_end(
     code = "import json, os; print(json.dumps(dict(os.environ)))"
     result = initmig("exec", "--", sys.executable, "-c", code, folder=folder, env=env)
     assert result.code == 0, result.err
-    assert env.items() <= json.loads(result.out).items()  # the application gets them as they are
+    assert env.items() <= json.loads(result.out).items()  # the application gets them unchanged
 
 
-def test_a_password_may_end_in_a_space(initmig: Initmig, database: Database, folder: Path) -> None:
+def test_password_may_end_in_a_space(initmig: Initmig, database: Database, folder: Path) -> None:
     role = urlsplit(database.login_role()).username
     database.execute(f"ALTER ROLE {role} PASSWORD 'secret '")
     env = libpq_variables(database) | {"PGUSER": role or "", "PGPASSWORD": "secret \n"}
@@ -84,7 +84,7 @@ def test_a_password_may_end_in_a_space(initmig: Initmig, database: Database, fol
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("way", ["DATABASE_URL", "DATABASE_URL_FILE", "content", "url_env"])
-def test_a_url_may_end_in_a_line_end(
+def test_url_may_have_trailing_whitespace(
     way: str, end: str, initmig: Initmig, database: Database, folder: Path
 ) -> None:
     content = database.url + (ENDS[end] if way == "content" else "")
@@ -127,7 +127,7 @@ def test_a_url_may_end_in_a_line_end(
     ],
     ids=str,
 )
-def test_bytes_that_are_not_utf8_are_refused(
+def test_non_utf8_bytes_are_refused(
     case: tuple[list[str], dict[str, str], int],
     argv: str,
     initmig: Initmig,
@@ -145,7 +145,7 @@ def test_bytes_that_are_not_utf8_are_refused(
         cwd=folder.parent,
     )
     assert result.code == code, result.err
-    assert_clean(result)
+    assert_no_internal_error(result)
     assert database.tables() == set()
 
 
@@ -154,18 +154,18 @@ def test_bytes_that_are_not_utf8_are_refused(
     [(["--to", LATIN_1], 6), (["--targets", LATIN_1], 2), (["--each-schema", LATIN_1], 2)],
     ids=str,
 )
-def test_more_of_them_are_refused_by_migrate(
+def test_non_utf8_arguments_of_migrate_are_refused(
     flags: list[str], code: int, initmig: Initmig, database: Database, folder: Path
 ) -> None:
     folder = write(folder, FILES)
     result = initmig("migrate", *flags, url=database.url, folder=folder, env=JSON_AT_ONCE)
     assert result.code == code
-    assert_clean(result)
+    assert_no_internal_error(result)
     assert database.tables() == set()
 
 
 @pytest.mark.parametrize("key", ["name", "url", "schema", "role"])
-def test_a_nul_character_in_a_target_is_refused_but_not_in_its_name(
+def test_nul_character_in_a_target_is_refused_except_in_its_name(
     key: str, initmig: Initmig, database: Database, folder: Path
 ) -> None:
     values = {"name": "x", key: {"url": database.url}.get(key, "public") + "\\u0000x"}
@@ -179,10 +179,10 @@ def test_a_nul_character_in_a_target_is_refused_but_not_in_its_name(
     )
     assert result.code == (0 if key == "name" else 2), result.err
     assert ("a" in database.tables()) == (key == "name")
-    assert_clean(result)
+    assert_no_internal_error(result)
 
 
-def test_a_folder_and_files_of_ours_may_have_any_name(
+def test_folder_and_termination_log_may_have_non_utf8_names(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     folder = write(folder / LATIN_1, FILES)
@@ -190,7 +190,7 @@ def test_a_folder_and_files_of_ours_may_have_any_name(
     env = JSON_AT_ONCE | {"INITMIG_TERMINATION_LOG": str(outcome)}
     result = initmig("migrate", url=database.url, folder=folder, env=env)
     assert result.code == 0, result.err
-    assert_clean(result)
+    assert_no_internal_error(result)
     assert outcome.read_text().startswith("applied 2 migrations")
     result = initmig("status", "--json", url=database.url, folder=folder)
     paths = [each["path"] for each in json.loads(result.out)["migrations"]]
@@ -199,7 +199,7 @@ def test_a_folder_and_files_of_ours_may_have_any_name(
 
 
 @pytest.mark.parametrize("what", ["a full device", "a folder", "a pipe without a reader"])
-def test_an_outcome_that_cannot_be_written_is_no_failure(
+def test_unwritable_termination_log_does_not_fail_the_run(
     what: str, initmig: Initmig, database: Database, folder: Path
 ) -> None:
     pipe = folder.with_name("pipe")
@@ -210,7 +210,9 @@ def test_an_outcome_that_cannot_be_written_is_no_failure(
     assert {"a", "b"} < database.tables()
 
 
-def test_exec_passes_bytes_on(initmig: Initmig, database: Database, folder: Path) -> None:
+def test_exec_passes_non_utf8_bytes_unchanged(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
     code = "import sys, os; sys.exit(os.fsencode(sys.argv[1] + os.environ['X']) != 2 * b'caf\\xe9')"
     result = initmig(
         *("exec", "--", sys.executable, "-c", code, LATIN_1),
@@ -221,7 +223,7 @@ def test_exec_passes_bytes_on(initmig: Initmig, database: Database, folder: Path
     assert result.code == 0, result.err
 
 
-def test_schemas_whose_names_are_not_utf8_are_refused(
+def test_non_utf8_schema_names_are_refused(
     initmig: Initmig, server: DatabaseServer, folder: Path
 ) -> None:
     raw = create_database(server, options="ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
@@ -235,14 +237,14 @@ def test_schemas_whose_names_are_not_utf8_are_refused(
     raw.drop(server)
 
 
-def test_a_blocker_whose_name_is_not_utf8_is_named(
+def test_blocker_with_a_non_utf8_name_is_reported(
     initmig: Initmig,
     server: DatabaseServer,
     database: Database,
     processes: Processes,
     folder: Path,
 ) -> None:
-    # A database without an encoding takes any bytes for the name of a role, which all share.
+    # A database without an encoding accepts any bytes as a role name; databases share roles.
     raw = create_database(server, options="ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
     role = os.fsdecode(f"{raw.name}_caf".encode() + b"\xe9")
     with raw.connect() as connection:
@@ -264,7 +266,7 @@ def test_a_blocker_whose_name_is_not_utf8_is_named(
             env=JSON_AT_ONCE,
         )
         assert result.code == 1
-        assert_clean(result)
+        assert_no_internal_error(result)
         assert f"user {raw.name}_caf" in result.err
     finally:
         blocker.kill()
@@ -277,13 +279,13 @@ def test_a_blocker_whose_name_is_not_utf8_is_named(
 # --- few descriptors, processes and threads ---
 
 
-def limited(what: str) -> tuple[str, ...]:
+def with_limit(what: str) -> tuple[str, ...]:
     return ("sh", "-c", f'ulimit {what}; exec "$0" "$@"')
 
 
 @pytest.mark.parametrize("kind", ["0001_a.sql", "0002_b.py"])
 @pytest.mark.parametrize("descriptors", [6, 13, 16, 20])
-def test_with_few_descriptors_all_targets_are_migrated_or_none(
+def test_with_few_descriptors_either_all_targets_or_no_target_is_migrated(
     descriptors: int, kind: str, initmig: Initmig, database: Database, folder: Path
 ) -> None:
     names = [f"t{number}" for number in range(10)]
@@ -292,12 +294,12 @@ def test_with_few_descriptors_all_targets_are_migrated_or_none(
         *("migrate", "--each-schema=t%", "--parallel=10", "--json"),
         url=database.url,
         folder=write(folder, {kind: FILES[kind]}),
-        prefix=limited(f"-n {descriptors}"),
+        prefix=with_limit(f"-n {descriptors}"),
         env=JSON_AT_ONCE,
     )
-    assert_clean(result)
-    told = [json.loads(line) for line in result.out.splitlines()]
-    done = [each["target"] for each in told if each["exit_code"] == 0]
+    assert_no_internal_error(result)
+    outcomes = [json.loads(line) for line in result.out.splitlines()]
+    done = [each["target"] for each in outcomes if each["exit_code"] == 0]
     assert result.code == {6: 2, 13: result.code}.get(descriptors, 0), result.err
     if result.code == 0:
         assert sorted(done) == names
@@ -310,14 +312,14 @@ def test_with_few_descriptors_all_targets_are_migrated_or_none(
 
 
 @pytest.mark.parametrize("argv", [("migrate",), ("exec", "--", "true")], ids=str)
-def test_with_hardly_any_descriptor_one_database_is_migrated(
+def test_six_descriptors_are_enough_for_one_database(
     argv: tuple[str, ...], initmig: Initmig, database: Database, folder: Path
 ) -> None:
     result = initmig(
         *argv,
         url=database.url,
         folder=write(folder, FILES),
-        prefix=limited("-n 6"),
+        prefix=with_limit("-n 6"),
         env=JSON_AT_ONCE,
     )
     assert result.code == 0, result.err
@@ -334,7 +336,7 @@ def test_with_hardly_any_descriptor_one_database_is_migrated(
     ],
     ids=str,
 )
-def test_where_no_thread_can_be_started_a_migration_runs_unwatched(
+def test_migration_runs_unmonitored_if_no_thread_can_start(
     case: tuple[tuple[str, ...], int],
     initmig: Initmig,
     database: Database,
@@ -342,13 +344,13 @@ def test_where_no_thread_can_be_started_a_migration_runs_unwatched(
     nameless_user: list[str],
 ) -> None:
     argv, code = case
-    # one process, this one, and not a single thread beside it
+    # only this process, without a second thread
     prefix = (*nameless_user, "prlimit", "--nproc=1")
     result = initmig(
         *argv, url=database.url, folder=write(folder, FILES), prefix=prefix, env=JSON_AT_ONCE
     )
     assert result.code == code, result.err
-    assert_clean(result)
+    assert_no_internal_error(result)
     events = [event["event"] for event in result.events]
     applied = {"a", "b"} & database.tables()
     if code:

@@ -19,7 +19,7 @@ def script(folder: Path, text: str, *, mode: int = 0o755) -> str:
     return str(path)
 
 
-def test_the_program_takes_the_place_of_initmig_once_all_is_applied(
+def test_program_replaces_initmig_after_migrating(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     code = (
@@ -40,24 +40,24 @@ def test_the_program_takes_the_place_of_initmig_once_all_is_applied(
     assert "applied 0001_a" in running.err
 
 
-def test_the_program_gets_its_signals_as_a_shell_would_give_them(
+def test_program_starts_with_the_signal_settings_of_a_shell(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     program = ["grep", "^Sig[IB]", "/proc/self/status"]
     result = initmig("exec", "--", *program, url=database.url, folder=write(folder, FILES))
-    # Python ignores SIGPIPE and SIGXFSZ for itself; a shell starts programs without that
+    # Python ignores SIGPIPE and SIGXFSZ; a program that a shell starts does not
     directly = subprocess.run(program, capture_output=True, text=True, check=True)
     assert result.out == directly.stdout
 
 
-def test_the_programs_exit_code_is_the_result(
+def test_exit_code_is_that_of_the_program(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     words = ["exec", "--", "sh", "-c", "exit 42"]
     assert initmig(*words, url=database.url, folder=write(folder, FILES)).code == 42
 
 
-def test_the_programs_signals_are_its_own(
+def test_program_handles_its_own_signals(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     words = ["exec", "--", "sh", "-c", "trap 'exit 7' TERM; echo ready >&2; while :; do :; done"]
@@ -67,16 +67,14 @@ def test_the_programs_signals_are_its_own(
     assert running.result().code == 7
 
 
-def test_no_connection_is_left_open_behind_the_program(
-    initmig: Initmig, database: Database, folder: Path
-) -> None:
+def test_program_inherits_no_connection(initmig: Initmig, database: Database, folder: Path) -> None:
     words = ["exec", "--", "sh", "-c", "ls -l /proc/self/fd | grep -c socket:"]
     result = initmig(*words, url=database.url, folder=write(folder, FILES))
     assert result.out == "0\n"
 
 
 @pytest.mark.parametrize("program", ["no-such-command", "./nothing", "/", ""])
-def test_a_program_that_does_not_exist_is_told_before_anything_is_applied(
+def test_missing_program_is_reported_before_anything_is_applied(
     program: str, initmig: Initmig, database: Database, folder: Path
 ) -> None:
     words = ["exec", "--", program]
@@ -87,7 +85,7 @@ def test_a_program_that_does_not_exist_is_told_before_anything_is_applied(
     assert (result.code, database.tables()) == (2, set())
 
 
-def test_a_program_that_is_not_executable_is_told_before_anything_is_applied(
+def test_non_executable_program_is_reported_before_anything_is_applied(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     program = script(folder, "#!/bin/sh\n", mode=0o644)
@@ -97,7 +95,7 @@ def test_a_program_that_is_not_executable_is_told_before_anything_is_applied(
     assert (result.code, database.tables()) == (2, set())
 
 
-def test_a_program_that_the_system_cannot_start_is_told_in_log_and_termination_message(
+def test_program_that_cannot_start_is_reported_in_log_and_termination_log(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     program = script(folder, "no first line\n")
@@ -111,7 +109,7 @@ def test_a_program_that_the_system_cannot_start_is_told_in_log_and_termination_m
     assert result.code == 2
 
 
-def test_the_program_does_not_start_where_a_migration_fails(
+def test_program_does_not_start_if_a_migration_fails(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     words = ["exec", "--", "echo", "started"]

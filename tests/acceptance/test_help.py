@@ -1,4 +1,4 @@
-"""Help, version and unknown words, as the installed command answers them; no database is needed."""
+"""Help, version and unknown words of the installed command, without a database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tests.support.command import Initmig
 
-# Nothing of this can be read, and the help does not care.
+# All of these values are invalid, and the help ignores them.
 WRONG = {
     "DATABASE_URL": "mysql://h",
     "INITMIG_WAIT_TIMEOUT": "soon",
@@ -41,7 +41,7 @@ WRONG = {
     ],
     ids=str,
 )
-def test_help_goes_to_stdout_whatever_the_environment_has(
+def test_help_goes_to_stdout_despite_invalid_settings(
     argv: list[str], topic: str, initmig: Initmig
 ) -> None:
     result = initmig(*argv, env=WRONG)
@@ -50,7 +50,7 @@ def test_help_goes_to_stdout_whatever_the_environment_has(
 
 
 @pytest.mark.parametrize("argv", [["version"], ["--version"], ["status", "--version"]], ids=str)
-def test_the_version_is_told(argv: list[str], initmig: Initmig) -> None:
+def test_version_is_printed(argv: list[str], initmig: Initmig) -> None:
     result = initmig(*argv, env=WRONG)
     assert (result.code, result.out, result.err) == (0, f"initmig {__version__}\n", "")
 
@@ -71,7 +71,7 @@ def test_the_version_is_told(argv: list[str], initmig: Initmig) -> None:
     ],
     ids=str,
 )
-def test_what_is_unknown_runs_nothing_and_names_the_next_step(
+def test_invalid_command_line_runs_nothing_and_names_the_next_step(
     argv: list[str], id: str, named: str, initmig: Initmig, folder: Path
 ) -> None:
     result = initmig("--log-format=json", *argv, folder=folder)

@@ -17,8 +17,8 @@ FILES = {
 
 
 @pytest.fixture
-def begun(initmig: Initmig, database: Database, folder: Path) -> Database:
-    """A database in which the first of FILES is applied, one has changed and one is unknown."""
+def partly_migrated(initmig: Initmig, database: Database, folder: Path) -> Database:
+    """A database with the first of FILES applied, one migration changed and one unknown."""
     write(folder, FILES | {"0000_x.sql": "SELECT 1", "0000_y.sql": "SELECT 1"})
     assert initmig("migrate", "--to", "0001", url=database.url, folder=folder).code == 0
     (folder / "0000_x.sql").unlink()
@@ -27,9 +27,9 @@ def begun(initmig: Initmig, database: Database, folder: Path) -> Database:
 
 
 def test_status_is_a_table_of_every_migration(
-    initmig: Initmig, begun: Database, folder: Path
+    initmig: Initmig, partly_migrated: Database, folder: Path
 ) -> None:
-    result = initmig("status", url=begun.url, folder=folder)
+    result = initmig("status", url=partly_migrated.url, folder=folder)
     heading, *lines = result.out.splitlines()
     assert heading.split("  ")[0] == "migration"
     assert [line.split()[:2] for line in lines] == [
@@ -43,10 +43,10 @@ def test_status_is_a_table_of_every_migration(
     assert (result.code, result.err) == (0, "")
 
 
-def test_status_as_json_has_all_that_is_known(
-    initmig: Initmig, begun: Database, folder: Path
+def test_status_as_json_has_state_path_and_history(
+    initmig: Initmig, partly_migrated: Database, folder: Path
 ) -> None:
-    result = initmig("status", "--json", url=begun.url, folder=folder)
+    result = initmig("status", "--json", url=partly_migrated.url, folder=folder)
     rows = {row["id"]: row for row in json.loads(result.out)["migrations"]}
     assert rows["0002_b"] == {
         "id": "0002_b",
@@ -61,17 +61,17 @@ def test_status_as_json_has_all_that_is_known(
 
 
 def test_status_check_fails_while_something_is_pending(
-    initmig: Initmig, begun: Database, folder: Path
+    initmig: Initmig, partly_migrated: Database, folder: Path
 ) -> None:
-    before = initmig("status", "--check", url=begun.url, folder=folder)
+    before = initmig("status", "--check", url=partly_migrated.url, folder=folder)
     assert (
         "2 pending: 0002_b, 0003_c [migrations-pending]\n  next: run `initmig migrate`"
         in before.err
     )
     assert before.code == 7
     assert before.out.startswith("migration")
-    assert initmig(url=begun.url, folder=folder).code == 0
-    after = initmig("status", "--check", url=begun.url, folder=folder)
+    assert initmig(url=partly_migrated.url, folder=folder).code == 0
+    after = initmig("status", "--check", url=partly_migrated.url, folder=folder)
     assert (after.code, after.err) == (0, "")
 
 
@@ -83,7 +83,7 @@ def test_status_of_an_empty_database_writes_nothing(
     assert (result.code, database.tables()) == (0, set())
 
 
-def test_a_plan_is_the_sql_that_would_run_and_writes_nothing(
+def test_plan_prints_the_pending_sql_and_writes_nothing(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     result = initmig("plan", url=database.url, folder=write(folder, FILES))
@@ -99,25 +99,25 @@ def test_a_plan_is_the_sql_that_would_run_and_writes_nothing(
     assert (result.code, database.tables()) == (0, set())
 
 
-def test_a_plan_up_to_an_id_ends_there_and_a_plan_of_nothing_says_so(
-    initmig: Initmig, begun: Database, folder: Path
+def test_plan_stops_at_the_given_id_and_reports_if_nothing_is_pending(
+    initmig: Initmig, partly_migrated: Database, folder: Path
 ) -> None:
-    some = initmig("plan", "--to", "0002", url=begun.url, folder=folder)
+    some = initmig("plan", "--to", "0002", url=partly_migrated.url, folder=folder)
     assert ("0002_b" in some.out, "0003_c" in some.out) == (True, False)
-    none = initmig("plan", "--to", "0001", url=begun.url, folder=folder)
+    none = initmig("plan", "--to", "0001", url=partly_migrated.url, folder=folder)
     assert (none.code, none.out) == (0, "-- nothing is pending\n")
 
 
-def test_migrating_up_to_what_is_applied_does_not_say_that_all_is(
-    initmig: Initmig, begun: Database, folder: Path
+def test_migrating_to_an_applied_id_reports_the_pending_migrations(
+    initmig: Initmig, partly_migrated: Database, folder: Path
 ) -> None:
-    result = initmig("migrate", "--to", "0001_a", url=begun.url, folder=folder)
+    result = initmig("migrate", "--to", "0001_a", url=partly_migrated.url, folder=folder)
     assert "nothing to do up to" in result.err
     assert "2 of 4 migrations pending" in result.err
     assert result.code == 0
 
 
-def test_waiting_ends_once_all_is_applied(
+def test_wait_ends_once_everything_is_applied(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
@@ -130,22 +130,22 @@ def test_waiting_ends_once_all_is_applied(
     assert (result.code, result.out) == (0, "")
 
 
-def test_waiting_in_vain_names_what_is_pending(
-    initmig: Initmig, begun: Database, folder: Path
+def test_wait_that_times_out_names_the_pending_migrations(
+    initmig: Initmig, partly_migrated: Database, folder: Path
 ) -> None:
-    result = initmig("wait", "--wait-timeout", "0", url=begun.url, folder=folder)
+    result = initmig("wait", "--wait-timeout", "0", url=partly_migrated.url, folder=folder)
     assert "2 pending: 0002_b, 0003_c" in result.err
     assert result.code == 7
 
 
-def test_waiting_for_the_database_alone_needs_no_folder(
+def test_waiting_only_for_the_database_needs_no_folder(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     result = initmig("wait", "--for", "database", url=database.url, folder=folder)
     assert (result.code, result.out) == (0, "")
 
 
-def test_new_writes_files_that_migrate_takes_without_a_database_at_hand(
+def test_new_needs_no_database_and_writes_files_that_migrate_accepts(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     sql = initmig("new", "Add E-mail", folder=folder)
@@ -158,12 +158,12 @@ def test_new_writes_files_that_migrate_takes_without_a_database_at_hand(
         "_add_e_mail.sql",
         "_fill.py",
     ]
-    for path in folder.iterdir():  # as written, they are refused
+    for path in folder.iterdir():  # the unchanged template is refused
         path.write_text(path.read_text() + ("# done\n" if path.suffix == ".py" else "SELECT 1;\n"))
     assert initmig(url=database.url, folder=folder).code == 0
 
 
-def test_unlock_removes_the_row_of_a_yoyo_and_of_a_dead_initmig(
+def test_unlock_removes_the_lock_rows_of_yoyo_and_of_an_ended_initmig(
     initmig: Initmig, database: Database
 ) -> None:
     none = initmig("unlock", url=database.url)
@@ -180,7 +180,7 @@ def test_unlock_removes_the_row_of_a_yoyo_and_of_a_dead_initmig(
         assert database.query("SELECT * FROM yoyo_lock") == []
 
 
-def test_unlock_leaves_an_initmig_at_work_alone(
+def test_unlock_keeps_the_lock_row_of_a_running_initmig(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, {"1_slow.sql": "SELECT pg_sleep(60)"})
@@ -192,7 +192,7 @@ def test_unlock_leaves_an_initmig_at_work_alone(
     running.kill()
 
 
-def test_the_outcome_stands_in_the_termination_message(
+def test_outcome_is_written_to_the_termination_log(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     outcome = folder.with_name("outcome")
@@ -210,19 +210,19 @@ def test_the_outcome_stands_in_the_termination_message(
     assert outcome.read_text().startswith("unknown flag --nonsense")
 
 
-def test_a_result_that_cannot_be_written_is_an_error_and_a_reader_that_left_is_none(
-    initmig: Initmig, begun: Database, folder: Path
+def test_full_stdout_is_an_error_but_a_closed_pipe_is_not(
+    initmig: Initmig, partly_migrated: Database, folder: Path
 ) -> None:
     to_full = ["sh", "-c", 'exec "$@" >/dev/full', "sh"]
-    full = initmig("status", url=begun.url, folder=folder, prefix=to_full)
+    full = initmig("status", url=partly_migrated.url, folder=folder, prefix=to_full)
     assert "cannot write to stdout: No space left on device" in full.err
     assert full.code == 2
-    to_nobody = ["sh", "-c", '{ "$@"; echo "code $?" >&2; } | :', "sh"]
-    nobody = initmig("status", url=begun.url, folder=folder, prefix=to_nobody)
-    assert nobody.err == "code 0\n"
+    to_closed_pipe = ["sh", "-c", '{ "$@"; echo "code $?" >&2; } | :', "sh"]
+    closed_pipe = initmig("status", url=partly_migrated.url, folder=folder, prefix=to_closed_pipe)
+    assert closed_pipe.err == "code 0\n"
 
 
-def test_a_log_that_nobody_reads_does_not_stop_the_migrations(
+def test_log_without_a_reader_does_not_stop_the_migrations(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
@@ -232,7 +232,7 @@ def test_a_log_that_nobody_reads_does_not_stop_the_migrations(
     assert {"a", "b"} <= database.tables()
 
 
-def test_wait_says_once_that_the_database_is_ahead(
+def test_wait_reports_once_that_the_database_is_ahead(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, {"1_a.sql": "SELECT 1", "2_b.sql": "SELECT 2"})

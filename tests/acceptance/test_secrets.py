@@ -12,13 +12,13 @@ from tests.support.processes import Result
 from tests.support.proxy import MakeProxy
 
 PROBE = "SECRET"
-"""Every piece of each password here: any quoting of the rest leaves it as it is."""
+"""A part of each password here. No encoding or quoting changes it."""
 
 FAILING = {"0001_x.sql": "SELECT 1;\nSELECT missing;"}
 
 
 def secret(kind: str) -> str:
-    """A password of pieces that can be told from any other text."""
+    """A password whose parts occur in no other text."""
     return {
         "plain": PROBE,
         "with everything": f"{PROBE}@{PROBE}:{PROBE}/{PROBE}?{PROBE}#{PROBE}%{PROBE}",
@@ -34,7 +34,7 @@ def address(server: DatabaseServer) -> tuple[str, int]:
     return parts.hostname or "localhost", parts.port or 5432
 
 
-# How a user may write it, encoded as it has to be, or not.
+# How users may write the password, with and without the required encoding.
 FORMS = {
     "URL": "{scheme}://nobody:{encoded}@{host}:{port}/{name}",
     "URL, not encoded": "{scheme}://nobody:{raw}@{host}:{port}/{name}",
@@ -54,7 +54,7 @@ SCHEMES = {
 }
 
 
-def written(form: str, kind: str, host: str, port: int, name: str) -> str:
+def connection_string(form: str, kind: str, host: str, port: int, name: str) -> str:
     password = secret(kind)
     return FORMS[form].format(
         scheme=SCHEMES.get(form, "postgres"),
@@ -67,18 +67,18 @@ def written(form: str, kind: str, host: str, port: int, name: str) -> str:
     )
 
 
-def assert_silent(result: Result, *files: Path) -> None:
-    """Assert that no piece of the secret stands anywhere."""
+def assert_no_secret(result: Result, *files: Path) -> None:
+    """Assert that neither the output nor *files* contain a part of the secret."""
     for text in (result.out, result.err, *(file.read_text() for file in files)):
         assert PROBE not in text
 
 
 @pytest.mark.parametrize("kind", ["plain", "with everything"])
 @pytest.mark.parametrize("form", FORMS)
-def test_a_password_shows_in_no_error(
+def test_no_error_shows_a_password(
     form: str, kind: str, initmig: Initmig, folder: Path, tmp_path: Path
 ) -> None:
-    text = written(form, kind, "127.0.0.1", closed_port(), "shop")
+    text = connection_string(form, kind, "127.0.0.1", closed_port(), "shop")
     outcome = tmp_path / "outcome"
     file = tmp_path / "url"
     file.write_text(text)
@@ -89,11 +89,11 @@ def test_a_password_shows_in_no_error(
     }
     write(folder, FAILING)
     as_json = initmig(folder=folder, env={**env, "DATABASE_URL_FILE": str(file)} | JSON)
-    assert_silent(as_json, outcome)
+    assert_no_secret(as_json, outcome)
     assert as_json.code in (2, 3)
     assert as_json.events[-1]["event"] == "failed"
     in_text = initmig("--database-url", text, folder=folder, env=env)
-    assert_silent(in_text, outcome)
+    assert_no_secret(in_text, outcome)
     assert in_text.code == as_json.code
     assert outcome.read_text() in in_text.err
 
@@ -116,27 +116,27 @@ def test_a_password_shows_in_no_error(
     ],
     ids=str,
 )
-def test_a_url_at_the_wrong_place_is_not_repeated(
+def test_misplaced_url_is_not_repeated(
     arguments: list[str], initmig: Initmig, folder: Path
 ) -> None:
     url = f"postgres://me:{PROBE}@127.0.0.1/shop"
     words = [word.replace("URL", url) for word in arguments]
     result = initmig(*words, folder=write(folder, FAILING))
-    assert_silent(result)
+    assert_no_secret(result)
     assert result.code == 2
     assert " error " in result.err
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["migrate", "--help"], ["--version"]], ids=str)
-def test_help_shows_no_setting_that_is_in_use(arguments: list[str], initmig: Initmig) -> None:
+def test_help_shows_no_current_setting(arguments: list[str], initmig: Initmig) -> None:
     env = {"PGPASSWORD": PROBE, "INITMIG_SCHEMA": PROBE}
     result = initmig(*arguments, url=f"postgres://me:{PROBE}@h/d", env=env)
-    assert_silent(result)
+    assert_no_secret(result)
     assert (result.code, result.err) == (0, "")
     assert result.out
 
 
-def test_a_refused_password_shows_neither_in_logs_nor_in_the_termination_message(
+def test_refused_password_is_not_in_the_log_or_the_termination_log(
     initmig: Initmig, server: DatabaseServer, database: Database, folder: Path, tmp_path: Path
 ) -> None:
     host, port = address(server)
@@ -148,13 +148,13 @@ def test_a_refused_password_shows_neither_in_logs_nor_in_the_termination_message
     }
     url = f"postgresql://no{database.name}@{host}:{port}/{database.name}"
     result = initmig(url=url, folder=write(folder, FAILING), env=env)
-    assert_silent(result, outcome)
+    assert_no_secret(result, outcome)
     assert result.code == 4
     assert f"no{database.name}" in outcome.read_text()
 
 
 @pytest.mark.parametrize("way", ["URL", "key=value", "PGPASSWORD", "file of it", "file of the URL"])
-def test_an_odd_password_is_understood_and_shows_nowhere(
+def test_password_with_special_characters_works_and_is_not_shown(
     way: str, initmig: Initmig, database: Database, folder: Path, tmp_path: Path
 ) -> None:
     role_url = urlsplit(database.login_role("GRANT ALL ON SCHEMA public TO {role}"))
@@ -175,7 +175,7 @@ def test_an_odd_password_is_understood_and_shows_nowhere(
     }[way]
     env |= {"INITMIG_LOG_LEVEL": "debug", "INITMIG_TERMINATION_LOG": str(outcome)}
     result = initmig(folder=write(folder, FAILING), env=env)
-    assert_silent(result, outcome)
+    assert_no_secret(result, outcome)
     assert 'column "missing" does not exist' in result.err
     assert result.code == 1
 
@@ -185,7 +185,7 @@ def quoted_sql(text: str) -> str:
     return f"E'{escaped}'"
 
 
-def test_a_migration_that_raises_its_database_url_does_not_show_it(
+def test_url_in_an_exception_of_a_migration_is_masked(
     initmig: Initmig, database: Database, folder: Path, tmp_path: Path
 ) -> None:
     code = (
@@ -199,15 +199,15 @@ def test_a_migration_that_raises_its_database_url_does_not_show_it(
         **JSON,
     }
     result = initmig(url=database.url, folder=folder, env=env)
-    assert_silent(result, outcome)
+    assert_no_secret(result, outcome)
     assert result.code == 1
     assert "raised ValueError: amqp://me:***@h" in result.events[-1]["message"]
 
 
-def test_a_crash_is_one_event_with_its_traceback_and_no_secret(
+def test_crash_is_one_event_with_a_traceback_and_no_secret(
     initmig: Initmig, database: Database, folder: Path, tmp_path: Path
 ) -> None:
-    # a journal that no initmig has written
+    # a journal that initmig never writes
     write(folder, {"0001_a.sql": f"-- transactional: false\nSELECT 1;\nSELECT '{PROBE}'::int"})
     initmig(url=database.url, folder=folder)
     database.execute(
@@ -217,7 +217,7 @@ def test_a_crash_is_one_event_with_its_traceback_and_no_secret(
     outcome = tmp_path / "outcome"
     env = {"INITMIG_TERMINATION_LOG": str(outcome), **JSON}
     result = initmig("status", url=database.url, folder=folder, env=env)
-    assert_silent(result, outcome)
+    assert_no_secret(result, outcome)
     [failed] = result.events
     assert failed["error"] == "internal-error"
     assert failed["message"].startswith("internal error: Traceback")
@@ -228,7 +228,7 @@ def test_a_crash_is_one_event_with_its_traceback_and_no_secret(
 
 
 @pytest.mark.parametrize("way", ["environment", "file"])
-def test_the_process_list_shows_no_secret_of_environment_or_file(
+def test_process_list_shows_no_secret_from_environment_or_file(
     way: str, initmig: Initmig, server: DatabaseServer, make_proxy: MakeProxy, folder: Path
 ) -> None:
     proxy = make_proxy(server)
@@ -238,16 +238,16 @@ def test_the_process_list_shows_no_secret_of_environment_or_file(
     file.write_text(url)
     env = {"environment": {"DATABASE_URL": url}, "file": {"DATABASE_URL_FILE": str(file)}}[way]
     running = initmig.start("migrate", folder=write(folder, FAILING), env=env)
-    while not proxy.connections:  # it has read its settings by then
+    while not proxy.connections:  # initmig reads its settings before it connects
         assert running.is_running()
     words = Path(f"/proc/{running.pid}/cmdline").read_bytes().split(b"\0")
     assert words[-2:] == [b"migrate", b""]
     assert not [word for word in words if PROBE.encode() in word]
 
 
-def test_the_events_of_a_failed_connection_are_valid_json(initmig: Initmig, folder: Path) -> None:
+def test_events_of_a_failed_connection_are_valid_json(initmig: Initmig, folder: Path) -> None:
     url = f"postgres://h.invalid/d?password={PROBE}&user=me"
     env = {"INITMIG_WAIT_TIMEOUT": "0", **JSON}
     result = initmig(url=url, folder=write(folder, FAILING), env=env)
-    assert_silent(result)
+    assert_no_secret(result)
     assert json.loads(result.err.splitlines()[-1])["exit_code"] == result.code == 3

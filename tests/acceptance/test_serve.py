@@ -1,4 +1,4 @@
-"""`serve`: ready once everything is applied, never held up by a client, and gone when told."""
+"""`serve` is ready once everything is applied, and stops on a signal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ GATED = {**FILES, "0002_b.sql": "SELECT pg_advisory_xact_lock(1); CREATE TABLE b
 GATE_MET = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 PATHS = ("/healthz", "/readyz", "/metrics", "/nothing")
 PROBE = "SECRET"
-LOOKING_OFTEN = """
+CHECKING_OFTEN = """
 import os
 from initmig.commands.serve import serve
 from initmig.config.config import parse_config
@@ -70,19 +70,19 @@ def serve(initmig: Initmig, folder: Path) -> Callable[..., Site]:
 
 
 @pytest.fixture
-def looking_often(processes: Processes, folder: Path) -> Callable[[str], Site]:
-    """Starts `serve` so that it looks every tenth of a second."""
+def checking_often(processes: Processes, folder: Path) -> Callable[[str], Site]:
+    """Starts `serve` with a check every tenth of a second."""
 
     def start(url: str) -> Site:
         env = {"DATABASE_URL": url, "INITMIG_MIGRATIONS": str(folder)}
-        return Site(processes.start([sys.executable, "-c", LOOKING_OFTEN], env=env))
+        return Site(processes.start([sys.executable, "-c", CHECKING_OFTEN], env=env))
 
     return start
 
 
 @contextmanager
 def closed_gate(database: Database) -> Iterator[Callable[[], None]]:
-    """Inside, migrations of GATED wait until the gate is opened by what this gives."""
+    """Make the migrations in GATED wait until the yielded function opens the gate."""
     with database.connect() as other:
         other.execute("SELECT pg_advisory_lock(1)")
         yield other.close
@@ -92,12 +92,12 @@ def closed_gate(database: Database) -> Iterator[Callable[[], None]]:
 
 
 @pytest.mark.any_version
-def test_it_goes_on_looking_and_answering_while_no_thread_can_be_started(
+def test_checks_and_answers_continue_while_no_thread_can_start(
     processes: Processes, database: Database, folder: Path, nameless_user: list[str]
 ) -> None:
     write(folder, FILES)
     env = {"DATABASE_URL": database.url, "INITMIG_MIGRATIONS": str(folder)}
-    argv = [*nameless_user, sys.executable, "-c", LIMITED_BY_SIGNALS + LOOKING_OFTEN]
+    argv = [*nameless_user, sys.executable, "-c", LIMITED_BY_SIGNALS + CHECKING_OFTEN]
     site = Site(processes.start(argv, env=env))
     wait_until(site.is_ready)
     site.running.send(signal.SIGUSR1)
@@ -113,7 +113,7 @@ def test_it_goes_on_looking_and_answering_while_no_thread_can_be_started(
 # --- ready ---
 
 
-def test_it_is_ready_once_the_migrations_are_applied(
+def test_ready_once_the_migrations_are_applied(
     serve: Callable[..., Site], database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
@@ -125,7 +125,7 @@ def test_it_is_ready_once_the_migrations_are_applied(
     assert "ready: 2 migrations, all applied" in site.running.err
 
 
-def test_it_answers_before_the_database_does(serve: Callable[..., Site], folder: Path) -> None:
+def test_answers_before_the_database_is_reachable(serve: Callable[..., Site], folder: Path) -> None:
     write(folder, FILES)
     site = serve(f"postgresql://127.0.0.1:{closed_port()}/shop")
     wait_until(lambda: "Connection refused" in site.ask("/readyz").body)
@@ -136,7 +136,7 @@ def test_it_answers_before_the_database_does(serve: Callable[..., Site], folder:
     assert site.stop().code == 143
 
 
-def test_while_another_migrator_is_at_work_it_names_it_and_what_is_pending(
+def test_reports_another_running_migrator_and_the_pending_migrations(
     serve: Callable[..., Site], initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, GATED)
@@ -158,7 +158,7 @@ def test_while_another_migrator_is_at_work_it_names_it_and_what_is_pending(
     assert metrics["initmig_migrations_applied"] == 2
 
 
-def test_while_it_migrates_it_tells_how_far_it_is(
+def test_reports_progress_while_it_migrates(
     serve: Callable[..., Site], database: Database, folder: Path
 ) -> None:
     write(folder, GATED)
@@ -173,12 +173,12 @@ def test_while_it_migrates_it_tells_how_far_it_is(
         wait_until(site.is_ready)
 
 
-def test_it_is_not_ready_while_the_database_is_away_and_is_again_by_itself(
-    looking_often: Callable[[str], Site], make_server: MakeServer, folder: Path
+def test_not_ready_while_the_database_is_down_and_ready_again_afterwards(
+    checking_often: Callable[[str], Site], make_server: MakeServer, folder: Path
 ) -> None:
     server = make_server()
     write(folder, FILES)
-    site = looking_often(create_database(server).url)
+    site = checking_often(create_database(server).url)
     wait_until(site.is_ready)
     server.stop()
     wait_until(lambda: "Connection refused" in site.ask("/readyz").body)
@@ -189,16 +189,16 @@ def test_it_is_not_ready_while_the_database_is_away_and_is_again_by_itself(
     wait_until(site.is_ready)
     assert site.metrics()["initmig_database_up"] == 1
     assert site.stop().code == 0
-    told = [line for line in site.running.err.splitlines() if "ready: " in line]
-    levels = [line.split()[1] for line in told]
+    lines = [line for line in site.running.err.splitlines() if "ready: " in line]
+    levels = [line.split()[1] for line in lines]
     assert (levels[0], {*levels[1:-1]}, levels[-1]) == ("info", {"warning"}, "info")
 
 
-def test_it_is_not_ready_once_a_migration_was_rolled_back(
-    looking_often: Callable[[str], Site], initmig: Initmig, database: Database, folder: Path
+def test_not_ready_after_a_migration_is_rolled_back(
+    checking_often: Callable[[str], Site], initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
-    site = looking_often(database.url)
+    site = checking_often(database.url)
     wait_until(site.is_ready)
     assert initmig("rollback", "--steps=1", url=database.url, folder=folder).code == 0
     wait_until(lambda: not site.is_ready())
@@ -207,15 +207,15 @@ def test_it_is_not_ready_once_a_migration_was_rolled_back(
     assert "b" not in database.tables()
 
 
-def test_it_stays_ready_when_a_newer_image_has_applied_more(
-    looking_often: Callable[[str], Site],
+def test_stays_ready_after_a_newer_image_applies_more_migrations(
+    checking_often: Callable[[str], Site],
     initmig: Initmig,
     database: Database,
     folder: Path,
     tmp_path: Path,
 ) -> None:
     write(folder, FILES)
-    site = looking_often(database.url)
+    site = checking_often(database.url)
     wait_until(site.is_ready)
     newer = write(tmp_path / "newer", {**FILES, "0003_c.sql": "SELECT 1"})
     assert initmig(url=database.url, folder=newer).code == 0
@@ -223,15 +223,15 @@ def test_it_stays_ready_when_a_newer_image_has_applied_more(
     assert site.is_ready()
 
 
-def test_it_is_not_ready_once_a_newer_image_has_applied_what_it_cannot_live_with(
-    looking_often: Callable[[str], Site],
+def test_not_ready_after_a_newer_image_applies_a_breaking_migration(
+    checking_often: Callable[[str], Site],
     initmig: Initmig,
     database: Database,
     folder: Path,
     tmp_path: Path,
 ) -> None:
     write(folder, FILES)
-    site = looking_often(database.url)
+    site = checking_often(database.url)
     wait_until(site.is_ready)
     files = {"0003_c.sql": "-- breaking: true\nSELECT 1", "0003_c.rollback.sql": "SELECT 1"}
     newer = write(tmp_path / "newer", {**FILES, **files})
@@ -247,20 +247,20 @@ def test_it_is_not_ready_once_a_newer_image_has_applied_what_it_cannot_live_with
     wait_until(site.is_ready)
 
 
-def test_a_look_is_one_question(
-    looking_often: Callable[[str], Site],
+def test_each_check_is_one_query(
+    checking_often: Callable[[str], Site],
     initmig: Initmig,
     database: Database,
     proxy: Proxy,
     folder: Path,
 ) -> None:
     assert initmig(url=database.url, folder=write(folder, FILES)).code == 0
-    site = looking_often(proxy.url(database.name))
+    site = checking_often(proxy.url(database.name))
     wait_until(lambda: proxy.connections > 5)
     assert site.stop().code == 0
-    asked = [query for query in proxy.queries if "_yoyo_migration" in query]
-    assert len(asked) == len(proxy.queries) > 4
-    assert len(set(asked)) == 2  # that of `migrate` at the start trusts less
+    reads = [query for query in proxy.queries if "_yoyo_migration" in query]
+    assert len(reads) == len(proxy.queries) > 4
+    assert len(set(reads)) == 2  # the first read, by `migrate`, checks more
 
 
 # --- answers ---
@@ -293,7 +293,7 @@ def test_metrics_are_gauges_with_help_and_the_values_of_the_run(
     }
 
 
-def test_head_gets_the_same_without_the_body(
+def test_head_returns_the_same_headers_without_a_body(
     serve: Callable[..., Site], database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
@@ -306,7 +306,7 @@ def test_head_gets_the_same_without_the_body(
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"])
-def test_other_methods_get_405_and_are_told_which_are_allowed(
+def test_other_methods_get_405_with_the_allowed_methods(
     method: str, serve: Callable[..., Site], database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
@@ -316,7 +316,7 @@ def test_other_methods_get_405_and_are_told_which_are_allowed(
     assert reply.body == "Method Not Allowed\n"
 
 
-def test_a_request_with_a_body_that_nobody_reads_gets_its_answer(
+def test_request_with_an_unread_body_gets_an_answer(
     serve: Callable[..., Site], database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
@@ -324,36 +324,36 @@ def test_a_request_with_a_body_that_nobody_reads_gets_its_answer(
     assert site.ask("/readyz", method="POST", body=b"x" * 1_000_000).status == 405
 
 
-def test_nonsense_gets_an_answer_in_text_and_leaves_no_line_in_the_log(
+def test_malformed_request_gets_a_text_answer_and_no_log_line(
     serve: Callable[..., Site], database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
     site = serve(database.url)
     wait_until(site.is_ready)
-    said = site.running.err
+    before = site.running.err
     for nonsense in (b"\x16\x03\x01\0\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
         answer = site.say(nonsense)
         assert b"<html" not in answer.lower()
         assert answer
     assert site.is_ready()
-    assert site.running.err == said
+    assert site.running.err == before
 
 
-def test_requests_are_told_at_debug_level_only_and_without_what_follows_the_path(
+def test_requests_are_logged_only_at_debug_level_and_without_the_query(
     serve: Callable[..., Site], database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
-    quiet, telling = serve(database.url), serve(database.url, "--log-level=debug")
-    for site in (quiet, telling):
+    quiet, verbose = serve(database.url), serve(database.url, "--log-level=debug")
+    for site in (quiet, verbose):
         assert site.ask(f"/readyz?token={PROBE}").status in (200, 503)
         assert site.ask("/healthz").status == 200
-    telling.running.wait_for_line("debug   GET /readyz ")
-    telling.running.wait_for_line("debug   GET /healthz 200")
+    verbose.running.wait_for_line("debug   GET /readyz ")
+    verbose.running.wait_for_line("debug   GET /healthz 200")
     assert "GET" not in quiet.running.err
-    assert PROBE not in telling.running.err
+    assert PROBE not in verbose.running.err
 
 
-def test_no_answer_shows_a_password_or_the_version_of_python(
+def test_no_answer_shows_a_password_or_the_python_version(
     serve: Callable[..., Site], server: DatabaseServer, database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
@@ -367,11 +367,11 @@ def test_no_answer_shows_a_password_or_the_version_of_python(
     assert PROBE not in site.running.err
 
 
-# --- its end ---
+# --- shutdown ---
 
 
 @pytest.mark.parametrize("way", ["terminate", "interrupt"])
-def test_a_signal_ends_it_in_time_and_with_0_whoever_is_in_the_middle_of_a_request(
+def test_signal_stops_it_with_exit_code_0_despite_an_open_request(
     way: str, serve: Callable[..., Site], database: Database, folder: Path, tmp_path: Path
 ) -> None:
     write(folder, FILES)
@@ -389,14 +389,14 @@ def test_a_signal_ends_it_in_time_and_with_0_whoever_is_in_the_middle_of_a_reque
     assert "Traceback" not in result.err
 
 
-def test_a_signal_ends_it_in_time_while_a_look_hangs(
-    looking_often: Callable[[str], Site],
+def test_signal_stops_it_while_a_check_hangs(
+    checking_often: Callable[[str], Site],
     database: Database,
     proxy: Proxy,
     folder: Path,
 ) -> None:
     write(folder, FILES)
-    site = looking_often(proxy.url(database.name))
+    site = checking_often(proxy.url(database.name))
     wait_until(site.is_ready)
     proxy.pause()
     before = proxy.connections
@@ -404,7 +404,7 @@ def test_a_signal_ends_it_in_time_while_a_look_hangs(
     assert site.stop().code == 0
 
 
-def test_a_signal_while_it_migrates_ends_it_as_it_ends_migrate(
+def test_signal_during_a_migration_stops_it_like_migrate(
     serve: Callable[..., Site], database: Database, folder: Path
 ) -> None:
     write(folder, GATED)
@@ -419,10 +419,10 @@ def test_a_signal_while_it_migrates_ends_it_as_it_ends_migrate(
     assert "b" not in database.tables()
 
 
-# --- what keeps it from serving ---
+# --- failures before serving ---
 
 
-def test_a_failing_migration_ends_it_as_it_ends_migrate(
+def test_failing_migration_stops_it_like_migrate(
     initmig: Initmig, database: Database, folder: Path, tmp_path: Path
 ) -> None:
     write(folder, {"0001_x.sql": "SELECT missing"})
@@ -434,7 +434,7 @@ def test_a_failing_migration_ends_it_as_it_ends_migrate(
     assert 'column "missing" does not exist' in outcome.read_text()
 
 
-def test_an_address_in_use_is_told_before_anything_is_applied(
+def test_address_in_use_is_reported_before_anything_is_applied(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
@@ -447,7 +447,7 @@ def test_an_address_in_use_is_told_before_anything_is_applied(
 
 
 @pytest.mark.parametrize("place", ["no.such.host.invalid:0", "203.0.113.1:0", f"{'x' * 70}:0"])
-def test_an_address_that_is_not_of_this_host_is_told_before_anything_is_applied(
+def test_address_of_another_host_is_reported_before_anything_is_applied(
     place: str, initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
@@ -457,7 +457,7 @@ def test_an_address_that_is_not_of_this_host_is_told_before_anything_is_applied(
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_it_listens_where_it_is_told_to(
+def test_listens_on_the_given_address(
     place: str, initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
@@ -465,7 +465,7 @@ def test_it_listens_where_it_is_told_to(
     assert site.ask("/healthz", host=place.partition(":")[0] or "127.0.0.1").status == 200
 
 
-def test_it_listens_on_ipv6_where_there_is_any(
+def test_listens_on_ipv6_if_the_host_has_it(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, FILES)

@@ -1,4 +1,4 @@
-"""`serve` answers probes whatever its other clients do."""
+"""`serve` answers probes while other clients misbehave."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 MOST_CONNECTIONS = 512
 OTHER_DESCRIPTORS = 32
-"""More than `serve` has open besides its connections."""
+"""More than the descriptors that `serve` uses in addition to its connections."""
 MEMORY = 16 * 1024
-"""KiB that clients may cost."""
+"""The memory that clients may use, in KiB."""
 HEADERS = b"".join(b"X-%d: %s\r\n" % (number, b"x" * 100) for number in range(50_000))
 TLS_GREETING = b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + b"\0" * 500
 RST_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -63,7 +63,7 @@ run()
 
 @pytest.fixture
 def serve(initmig: Initmig, folder: Path) -> Serve:
-    """Starts the installed command, which waits for a database that is not there."""
+    """Starts the installed command, which waits for an unreachable database."""
     write(folder, {"0001_a.sql": "SELECT 1"})
     url = f"postgresql://127.0.0.1:{closed_port()}/shop"
 
@@ -76,50 +76,50 @@ def serve(initmig: Initmig, folder: Path) -> Serve:
 
 @pytest.fixture(autouse=True)
 def _many_descriptors() -> Iterator[None]:
-    """For the clients, which are here; `serve` inherits them."""
+    """Raises the limit for the clients in this process; `serve` inherits it."""
     before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 8192), most))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
 
 
-# --- clients that do harm, as long as they are there ---
+# --- misbehaving clients ---
 
 
-def saying(said: bytes, many: int) -> Crowd:
-    """*many* clients that say *said*, and then nothing."""
+def sending(data: bytes, many: int) -> Crowd:
+    """*many* clients that send *data* and then nothing."""
 
     def start(site: Site, stack: ExitStack) -> None:
         for _ in range(many):
-            with suppress(ConnectionError):  # it was the one that had to make room
-                stack.enter_context(site.connect(said))
+            with suppress(ConnectionError):  # this connection was closed to make room
+                stack.enter_context(site.connect(data))
 
     return start
 
 
-def repeating(said: bytes, many: int, first: bytes = b"") -> Crowd:
-    """*many* clients that say *first*, and then *said* again and again; they never read."""
+def repeating(data: bytes, many: int, first: bytes = b"") -> Crowd:
+    """*many* clients that send *first*, then *data* repeatedly, and never read."""
 
     def start(site: Site, stack: ExitStack) -> None:
-        stack.enter_context(_repeated(site, said, many, first))
+        stack.enter_context(_repeated(site, data, many, first))
 
     return start
 
 
 @contextmanager
-def _repeated(site: Site, said: bytes, many: int, first: bytes) -> Iterator[None]:
+def _repeated(site: Site, data: bytes, many: int, first: bytes) -> Iterator[None]:
     ended = Event()
     with ExitStack() as stack:
         clients = [stack.enter_context(site.connect(first)) for _ in range(many)]
 
-        def say() -> None:
+        def send() -> None:
             while not ended.wait(0.01):
                 for client in clients:
                     client.settimeout(0)
-                    with suppress(OSError):  # its buffers are full, or it was cut off
-                        client.sendall(said)
+                    with suppress(OSError):  # the buffers are full, or the connection was closed
+                        client.sendall(data)
 
-        thread = Thread(target=say)
+        thread = Thread(target=send)
         thread.start()
         try:
             yield
@@ -128,8 +128,8 @@ def _repeated(site: Site, said: bytes, many: int, first: bytes) -> Iterator[None
             thread.join()
 
 
-def coming_and_going(many: int) -> Crowd:
-    """*many* clients that go in the middle of their request, with a reset."""
+def resetting(many: int) -> Crowd:
+    """*many* clients that reset the connection in the middle of a request."""
 
     def start(site: Site, _stack: ExitStack) -> None:
         for _ in range(many):
@@ -139,24 +139,24 @@ def coming_and_going(many: int) -> Crowd:
     return start
 
 
-def half_closed(said: bytes, many: int) -> Crowd:
-    """*many* clients that say that they send no more, and stay."""
+def half_closed(data: bytes, many: int) -> Crowd:
+    """*many* clients that close their sending side and stay connected."""
 
     def start(site: Site, stack: ExitStack) -> None:
         for _ in range(many):
             with suppress(OSError):
-                stack.enter_context(site.connect(said)).shutdown(socket.SHUT_WR)
+                stack.enter_context(site.connect(data)).shutdown(socket.SHUT_WR)
 
     return start
 
 
 CROWDS = {
-    "64 that say nothing": saying(b"", 64),
-    "500 that say nothing": saying(b"", 500),
-    "2000 that say nothing": saying(b"", 2000),
-    "600 with half a request": saying(b"GET /readyz HT", 600),
-    "600 with a whole request, that never read": saying(b"GET /metrics HTTP/1.1\r\n\r\n", 600),
-    "600 with a TLS greeting": saying(
+    "64 that send nothing": sending(b"", 64),
+    "500 that send nothing": sending(b"", 500),
+    "2000 that send nothing": sending(b"", 2000),
+    "600 with half a request": sending(b"GET /readyz HT", 600),
+    "600 with a whole request, that never read": sending(b"GET /metrics HTTP/1.1\r\n\r\n", 600),
+    "600 with a TLS greeting": sending(
         b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + b"\0" * 500, 600
     ),
     "100 that drip a request line": repeating(b"x", 100, b"GET /"),
@@ -165,14 +165,14 @@ CROWDS = {
     "20 that send headers without end": repeating(HEADERS[:1_000_000], 20, b"GET / HTTP/1.1\r\n"),
     "20 that send a body without end": repeating(b"x" * 1_000_000, 20, b"POST / HTTP/1.1\r\n\r\n"),
     "20 with one request after the other": repeating(b"GET /metrics HTTP/1.1\r\n\r\n" * 1000, 20),
-    "600 that reset": coming_and_going(600),
+    "600 that reset": resetting(600),
     "600 half closed, with a request": half_closed(b"GET /healthz HTTP/1.1\r\n\r\n", 600),
     "600 half closed, without": half_closed(b"GET /heal", 600),
 }
 
 
 @pytest.mark.parametrize("start", CROWDS.values(), ids=CROWDS)
-def test_a_probe_gets_its_answer_whoever_else_is_there(start: Crowd, serve: Serve) -> None:
+def test_probe_gets_an_answer_among_misbehaving_clients(start: Crowd, serve: Serve) -> None:
     site = serve()
     assert site.ask("/metrics").status == 200
     memory = site.most_memory()
@@ -189,16 +189,16 @@ def test_a_probe_gets_its_answer_whoever_else_is_there(start: Crowd, serve: Serv
 
 
 @pytest.mark.parametrize("many", [64, 256, 1024])
-def test_connections_have_a_part_of_the_descriptors_of_the_process(many: int, serve: Serve) -> None:
+def test_connections_use_at_most_a_quarter_of_the_descriptors(many: int, serve: Serve) -> None:
     site = serve("sh", "-c", f'ulimit -n {many}; exec "$0" "$@"')
     with ExitStack() as stack:
-        saying(b"", 1100)(site, stack)
+        sending(b"", 1100)(site, stack)
         assert site.ask("/healthz").status == 200
         assert site.descriptors() <= many // 4 + OTHER_DESCRIPTORS
     assert "Traceback" not in site.running.err
 
 
-def test_the_oldest_of_the_host_with_the_most_connections_makes_room(serve: Serve) -> None:
+def test_oldest_connection_of_the_busiest_host_is_closed(serve: Serve) -> None:
     site = serve()
     with ExitStack() as stack:
         slow = stack.enter_context(site.connect(b"GET /heal", source="127.0.0.2"))
@@ -211,7 +211,7 @@ def test_the_oldest_of_the_host_with_the_most_connections_makes_room(serve: Serv
 
 
 @pytest.mark.any_version
-def test_it_lives_while_others_have_all_descriptors_and_answers_once_there_are_some(
+def test_survives_descriptor_exhaustion_and_answers_afterwards(
     processes: Processes, database: Database, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": "SELECT 1"})
@@ -233,17 +233,15 @@ def test_it_lives_while_others_have_all_descriptors_and_answers_once_there_are_s
 
 
 @pytest.mark.parametrize("more", [b"", b"x", b"\r\n"])
-def test_a_client_has_had_its_time_whether_it_says_something_or_not(
-    more: bytes, serve: Serve
-) -> None:
+def test_slow_client_is_disconnected_even_if_it_keeps_sending(more: bytes, serve: Serve) -> None:
     site = serve()
     with site.half_a_request() if more != b"\r\n" else site.connect() as client:
         client.settimeout(0.1)
-        wait_until(lambda: is_cut_off_after(client, more))
+        wait_until(lambda: is_disconnected_after(client, more))
     assert site.ask("/healthz").status == 200
 
 
-def is_cut_off_after(client: socket.socket, more: bytes) -> bool:
+def is_disconnected_after(client: socket.socket, more: bytes) -> bool:
     try:
         client.sendall(more)
         return client.recv(1) == b""
@@ -288,7 +286,7 @@ def site(serve: Serve) -> Site:
 
 
 @pytest.mark.parametrize(("parts", "status"), REQUESTS.values(), ids=REQUESTS)
-def test_a_request_of_any_form_gets_one_answer_and_the_end_of_the_connection(
+def test_any_request_gets_one_answer_and_the_connection_is_closed(
     parts: list[bytes], status: bytes, site: Site
 ) -> None:
     answer = site.say(*parts)
@@ -300,7 +298,7 @@ def test_a_request_of_any_form_gets_one_answer_and_the_end_of_the_connection(
 
 
 @pytest.mark.parametrize(
-    ("said", "status"),
+    ("data", "status"),
     [
         (b"GET /healthz HTTP/1.1\r\n\r\n", OK),
         (b"GET /healthz HTTP/1.1\r\nHost: x\r\n", BAD),
@@ -308,12 +306,10 @@ def test_a_request_of_any_form_gets_one_answer_and_the_end_of_the_connection(
         (b"x" * 5000, BAD),
     ],
 )
-def test_a_client_that_sends_no_more_gets_its_answer(
-    said: bytes, status: bytes, site: Site
-) -> None:
-    answer = site.say(said, is_over=True)
+def test_half_closed_client_gets_an_answer(data: bytes, status: bytes, site: Site) -> None:
+    answer = site.say(data, is_over=True)
     assert answer.splitlines()[0] == b"HTTP/1.0 " + status
 
 
-def test_a_client_that_says_nothing_gets_nothing(site: Site) -> None:
+def test_client_that_sends_nothing_gets_no_answer(site: Site) -> None:
     assert site.say(is_over=True) == b""

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end a run in order: rolled back, unlocked, said, and soon."""
+"""SIGTERM and SIGINT stop a run soon: it rolls back, unlocks and reports the signal."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def stubborn(connection):
 step(stubborn)
 """
 }
-BY_ITSELF = {"0001_sleeping.sql": "-- transactional: false\nSELECT pg_sleep(60);\nSELECT 1;"}
+NON_TRANSACTIONAL = {
+    "0001_sleeping.sql": "-- transactional: false\nSELECT pg_sleep(60);\nSELECT 1;"
+}
 
 LEFT = """
 SELECT count(*) FROM pg_stat_activity
@@ -69,7 +71,7 @@ def assert_nothing_left(database: Database) -> None:
 
 
 def stopped(running: Running, number: signal.Signals = signal.SIGTERM) -> Result:
-    """Its result, within 5 seconds of the signal."""
+    """Send the signal; returns the result, which must arrive within 5 seconds."""
     running.send(number)
     result = running.result(timeout=5)
     assert result.code == 128 + number, result.err
@@ -81,7 +83,7 @@ def stopped(running: Running, number: signal.Signals = signal.SIGTERM) -> Result
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("mode", ["each", "all"])
-def test_stopped_in_mid_statement_rolls_back_and_unlocks(
+def test_signal_during_a_statement_rolls_back_and_unlocks(
     database: Database, initmig: Initmig, folder: Path, number: signal.Signals, mode: str
 ) -> None:
     write(folder, SLEEPING)
@@ -92,7 +94,7 @@ def test_stopped_in_mid_statement_rolls_back_and_unlocks(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_as_process_1_in_mid_statement_rolls_back_and_unlocks(
+def test_signal_to_process_1_rolls_back_and_unlocks(
     database: Database, initmig: Initmig, folder: Path, number: signal.Signals
 ) -> None:
     prefix = as_process_1()
@@ -109,8 +111,10 @@ def test_stopped_as_process_1_in_mid_statement_rolls_back_and_unlocks(
     assert_nothing_left(database)
 
 
-@pytest.mark.parametrize("files", [PYTHON_IN_SERVER, BY_ITSELF], ids=["python", "no transaction"])
-def test_stopped_in_mid_statement_of_another_kind_ends_it_and_unlocks(
+@pytest.mark.parametrize(
+    "files", [PYTHON_IN_SERVER, NON_TRANSACTIONAL], ids=["python", "no transaction"]
+)
+def test_signal_stops_statements_of_python_and_non_transactional_migrations(
     database: Database, initmig: Initmig, folder: Path, files: dict[str, str]
 ) -> None:
     write(folder, files)
@@ -120,7 +124,7 @@ def test_stopped_in_mid_statement_of_another_kind_ends_it_and_unlocks(
     assert_nothing_left(database)
 
 
-def test_stopped_in_python_that_sleeps_rolls_back_and_unlocks(
+def test_signal_during_a_sleep_in_python_rolls_back_and_unlocks(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, PYTHON)
@@ -130,7 +134,7 @@ def test_stopped_in_python_that_sleeps_rolls_back_and_unlocks(
     assert_nothing_left(database)
 
 
-def test_stopped_in_python_that_catches_everything_ends_all_the_same(
+def test_signal_stops_python_code_that_catches_everything(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, STUBBORN)
@@ -142,7 +146,7 @@ def test_stopped_in_python_that_catches_everything_ends_all_the_same(
 
 
 @pytest.mark.parametrize("command", ["migrate", "wait"])
-def test_stopped_while_it_waits_for_a_database_that_refuses(
+def test_signal_stops_the_wait_for_a_refusing_database(
     initmig: Initmig, folder: Path, command: str
 ) -> None:
     url = f"postgresql://x@127.0.0.1:{closed_port()}/x"
@@ -151,9 +155,7 @@ def test_stopped_while_it_waits_for_a_database_that_refuses(
     stopped(running)
 
 
-def test_stopped_while_it_waits_for_a_database_that_is_silent(
-    initmig: Initmig, folder: Path
-) -> None:
+def test_signal_stops_the_wait_for_a_silent_database(initmig: Initmig, folder: Path) -> None:
     with deaf_port() as port:
         url = f"postgresql://x@127.0.0.1:{port}/x"
         running = initmig.start(url=url, folder=write(folder, SLEEPING))
@@ -167,7 +169,7 @@ def is_connected_to(port: int) -> bool:
     return any(line.split()[2] == remote and line.split()[3] == "01" for line in lines)
 
 
-def test_stopped_in_the_queue_leaves_the_leader_alone(
+def test_signal_in_the_queue_does_not_affect_the_lock_holder(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, SLEEPING)
@@ -182,7 +184,7 @@ def test_stopped_in_the_queue_leaves_the_leader_alone(
     assert_nothing_left(database)
 
 
-def test_stopped_while_a_yoyo_is_at_it_leaves_its_lock_row(
+def test_signal_while_waiting_for_yoyo_keeps_its_lock_row(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": "SELECT 1"})
@@ -196,7 +198,7 @@ def test_stopped_while_a_yoyo_is_at_it_leaves_its_lock_row(
     wait_until(lambda: database.value(LEFT) == 0)
 
 
-def test_stopped_between_two_tries_of_a_migration_unlocks(
+def test_signal_between_two_retries_of_a_migration_unlocks(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute("CREATE TABLE busy ()")
@@ -209,7 +211,7 @@ def test_stopped_between_two_tries_of_a_migration_unlocks(
     assert_nothing_left(database)
 
 
-def test_second_signal_does_not_disturb_the_orderly_end(
+def test_further_signals_do_not_disturb_the_shutdown(
     database: Database,
     proxy: Proxy,
     initmig: Initmig,
@@ -217,19 +219,19 @@ def test_second_signal_does_not_disturb_the_orderly_end(
 ) -> None:
     running = initmig.start(url=proxy.url(database.name), folder=write(folder, SLEEPING))
 
-    def again(message: Message) -> Verdict:
+    def send_more_signals(message: Message) -> Verdict:
         if message.type == "Q":
             running.interrupt()
             running.terminate()
         return "forward"
 
     wait_until(lambda: database.value(ASLEEP) == 1)
-    proxy.before = again
+    proxy.before = send_more_signals
     stopped(running)
     assert_nothing_left(database)
 
 
-def test_stopped_with_a_dead_network_ends_in_time(
+def test_signal_stops_a_run_with_a_dead_network(
     database: Database,
     proxy: Proxy,
     initmig: Initmig,
@@ -247,7 +249,7 @@ def test_stopped_with_a_dead_network_ends_in_time(
     assert [event["event"] for event in result.events] == ["stopped_by_signal"]
 
 
-def test_stopped_when_the_connection_breaks_on_the_way_out_does_not_begin_again(
+def test_connection_lost_during_the_shutdown_is_not_reopened(
     database: Database,
     proxy: Proxy,
     initmig: Initmig,
@@ -262,7 +264,7 @@ def test_stopped_when_the_connection_breaks_on_the_way_out_does_not_begin_again(
     assert "half_done" not in database.tables()
 
 
-def test_stopped_exec_does_not_become_the_command(
+def test_stopped_exec_does_not_run_the_command(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, SLEEPING)
@@ -272,7 +274,7 @@ def test_stopped_exec_does_not_become_the_command(
     assert_nothing_left(database)
 
 
-def test_run_after_a_stopped_one_does_what_is_left(
+def test_run_after_a_stopped_run_applies_the_rest(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": "CREATE TABLE a ()", "0002_b.sql": "SELECT pg_sleep(60)"})

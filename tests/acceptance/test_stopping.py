@@ -1,4 +1,4 @@
-"""After SIGTERM, whatever a run hangs in: the exit code is 143 within 5 s, and the lock is free."""
+"""SIGTERM stops a hanging run within 5 s with exit code 143, and releases the lock."""
 
 from __future__ import annotations
 
@@ -46,24 +46,24 @@ SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()"""
 
 
-def stopped(running: Running, *, pid: int = 0, said: bool = True) -> None:
-    """SIGTERM ends it as it should; *pid* is the process to send it to, if not *running*."""
+def stopped(running: Running, *, pid: int = 0, reported: bool = True) -> None:
+    """Send SIGTERM to *pid* or to *running*; assert that the run stops correctly."""
     os.kill(pid or running.pid, 15)
     result = running.result(timeout=5)
     assert (result.code, result.out) == (143, ""), result.err
     assert "Traceback" not in result.err
     assert "Exception ignored" not in result.err
-    if said:
+    if reported:
         assert "stopped by SIGTERM" in result.err
 
 
-def nothing_left(database: Database) -> None:
+def assert_nothing_left(database: Database) -> None:
     wait_until(lambda: database.value(LEFT) == 0)
     assert database.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
 
 
 def is_writing(pid: int, path: Path) -> bool:
-    """Whether the process *pid* is inside of a write to *path*."""
+    """Whether the process *pid* is writing to *path* at the moment."""
     try:
         call, file, *_ = Path(f"/proc/{pid}/syscall").read_text().split()
         return call == "1" and os.readlink(f"/proc/{pid}/fd/{int(file, 16)}") == str(path)
@@ -75,7 +75,7 @@ def children(pid: int) -> list[int]:
     return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
 
-# --- what the server says ---
+# --- notices from the server ---
 
 NOTICES = "DO $$ BEGIN LOOP RAISE NOTICE 'again and again, %', repeat('x', 100); END LOOP; END $$"
 LATER = {"0002_later.sql": "CREATE TABLE later ()"}
@@ -89,10 +89,10 @@ FLOODS: dict[str, dict[str, str]] = {
     },
     "hook": {"post-apply-1.sql": NOTICES, "post-apply-2.sql": "CREATE TABLE later ()"},
 }
-FLOODED = ["migrate", "migrate as one transaction", "migrate each schema", "exec", "serve"]
+FLOODED_COMMANDS = ["migrate", "migrate as one transaction", "migrate each schema", "exec", "serve"]
 
 
-def flooded(kinds: list[str], commands: list[str]) -> Iterator[object]:
+def flood_cases(kinds: list[str], commands: list[str]) -> Iterator[object]:
     for kind in kinds:
         for command in commands:
             if (kind, command) == ("SQL without transaction", "migrate as one transaction"):
@@ -102,9 +102,9 @@ def flooded(kinds: list[str], commands: list[str]) -> Iterator[object]:
 
 @pytest.mark.parametrize(
     ("files", "argv"),
-    [*flooded([*FLOODS], ["migrate"]), *flooded(["SQL", "function"], FLOODED[1:])],
+    [*flood_cases([*FLOODS], ["migrate"]), *flood_cases(["SQL", "function"], FLOODED_COMMANDS[1:])],
 )
-def test_stopped_under_a_flood_of_notices_begins_nothing_more(
+def test_stops_under_a_flood_of_notices_and_starts_nothing_more(
     database: Database,
     initmig: Initmig,
     folder: Path,
@@ -118,17 +118,17 @@ def test_stopped_under_a_flood_of_notices_begins_nothing_more(
     running = initmig.start(*argv, url=database.url, folder=folder)
     running.wait_for_line("again and again")
     stopped(running)
-    nothing_left(database)
+    assert_nothing_left(database)
     assert "later" not in database.tables()
 
 
-# --- what is written ---
+# --- output ---
 
 
 @pytest.fixture
-def unread(tmp_path: Path) -> Iterator[Path]:
-    """A FIFO that is full, and that nobody reads."""
-    path = tmp_path / "unread"
+def full_fifo(tmp_path: Path) -> Iterator[Path]:
+    """A full FIFO that no process reads."""
+    path = tmp_path / "full_fifo"
     os.mkfifo(path)
     end = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     try:
@@ -141,44 +141,44 @@ def unread(tmp_path: Path) -> Iterator[Path]:
 
 
 @each_command
-def test_stopped_while_nobody_reads_the_log(
-    database: Database, initmig: Initmig, folder: Path, unread: Path, argv: tuple[str, ...]
+def test_stops_while_the_log_is_not_read(
+    database: Database, initmig: Initmig, folder: Path, full_fifo: Path, argv: tuple[str, ...]
 ) -> None:
     write(folder, FILES)
     if argv[0] == "rollback":
         assert initmig(url=database.url, folder=folder).code == 0
-    # each of them says something at level debug, or because of the role that is not there
-    env = {"INITMIG_LOG_LEVEL": "debug", "INITMIG_ROLE": "nobody_has_this_name"}
-    prefix = ["sh", "-c", 'exec "$@" >"$0" 2>"$0"', str(unread)]
+    # each command logs something at level debug, or because the role does not exist
+    env = {"INITMIG_LOG_LEVEL": "debug", "INITMIG_ROLE": "no_such_role"}
+    prefix = ["sh", "-c", 'exec "$@" >"$0" 2>"$0"', str(full_fifo)]
     running = initmig.start(*argv, url=database.url, folder=folder, env=env, prefix=prefix)
     wait_until(
-        lambda: any(is_writing(pid, unread) for pid in (running.pid, *children(running.pid)))
+        lambda: any(is_writing(pid, full_fifo) for pid in (running.pid, *children(running.pid)))
     )
-    stopped(running, said=False)
-    nothing_left(database)
+    stopped(running, reported=False)
+    assert_nothing_left(database)
 
 
 @pytest.mark.parametrize("files", [FLOODS["SQL"], FLOODS["function"]], ids=["SQL", "function"])
-def test_stopped_while_nobody_reads_what_the_server_says(
-    database: Database, initmig: Initmig, folder: Path, unread: Path, files: Mapping[str, str]
+def test_stops_while_notices_are_not_read(
+    database: Database, initmig: Initmig, folder: Path, full_fifo: Path, files: Mapping[str, str]
 ) -> None:
     write(folder, {**files, **LATER})
-    prefix = ["sh", "-c", 'exec "$@" 2>"$0"', str(unread)]
+    prefix = ["sh", "-c", 'exec "$@" 2>"$0"', str(full_fifo)]
     running = initmig.start(url=database.url, folder=folder, prefix=prefix)
-    wait_until(lambda: is_writing(running.pid, unread))
-    stopped(running, said=False)
-    nothing_left(database)
+    wait_until(lambda: is_writing(running.pid, full_fifo))
+    stopped(running, reported=False)
+    assert_nothing_left(database)
     assert "later" not in database.tables()
 
 
-# --- what it waits for ---
+# --- waits ---
 
 
 @each_command
-def test_stopped_while_the_name_server_is_silent(
+def test_stops_while_the_name_server_is_silent(
     initmig: Initmig, folder: Path, tmp_path: Path, argv: tuple[str, ...]
 ) -> None:
-    # psycopg asks for names by itself, and gets a list of hosts
+    # psycopg resolves a list of hosts itself
     hosts = "first.example,second.example" if argv[0] in ("migrate", "wait") else "one.example"
     url = f"postgresql://x@{hosts}/x"
     with silent_name_server(tmp_path) as prefix:
@@ -188,7 +188,7 @@ def test_stopped_while_the_name_server_is_silent(
 
 
 def is_resolving(pid: int) -> bool:
-    """Whether the process has a UDP socket: it has no other use for one."""
+    """Whether the process has a UDP socket, which it uses only to resolve names."""
     try:
         inodes = {each.split()[9] for each in Path("/proc/net/udp").read_text().splitlines()[1:]}
         files = list(Path(f"/proc/{pid}/fd").iterdir())
@@ -198,7 +198,7 @@ def is_resolving(pid: int) -> bool:
 
 
 @each_command
-def test_stopped_while_nobody_writes_the_secret(
+def test_stops_while_the_secret_is_not_written(
     initmig: Initmig, folder: Path, tmp_path: Path, argv: tuple[str, ...]
 ) -> None:
     secret = tmp_path / "secret"
@@ -210,7 +210,7 @@ def test_stopped_while_nobody_writes_the_secret(
 
 
 def is_opening(pid: int) -> bool:
-    """Whether the process waits for somebody to open a FIFO."""
+    """Whether the process waits for another process to open a FIFO."""
     try:
         return "fifo_open" in Path(f"/proc/{pid}/stack").read_text()
     except OSError:
@@ -218,7 +218,7 @@ def is_opening(pid: int) -> bool:
 
 
 @each_command
-def test_stopped_while_the_server_hangs_after_login(
+def test_stops_while_the_server_hangs_after_login(
     database: Database, proxy: Proxy, initmig: Initmig, folder: Path, argv: tuple[str, ...]
 ) -> None:
     hung = []
@@ -237,7 +237,7 @@ def test_stopped_while_the_server_hangs_after_login(
     stopped(running)
 
 
-# --- what a migration does ---
+# --- code in migrations ---
 
 STUBBORN = """
 import sys, time
@@ -257,7 +257,7 @@ from yoyo import step
 def in_c(connection):
     from ctypes import CDLL
     print("busy", file=sys.stderr, flush=True)
-    # sleeps on where a signal comes in, as a resolver does
+    # continues to sleep after a signal, as a resolver does
     libc = CDLL(None)
     for _ in range(60):
         libc.poll(None, 0, 1000)
@@ -274,20 +274,22 @@ step(in_threads)
 """
 
 
-@pytest.mark.parametrize("argv", [COMMANDS[name] for name in FLOODED], ids=FLOODED)
+@pytest.mark.parametrize(
+    "argv", [COMMANDS[name] for name in FLOODED_COMMANDS], ids=FLOODED_COMMANDS
+)
 @pytest.mark.parametrize("code", [STUBBORN, IN_C, IN_THREADS], ids=["stubborn", "in C", "threads"])
-def test_stopped_in_code_that_no_exception_ends(
+def test_stops_in_code_that_ignores_exceptions(
     database: Database, initmig: Initmig, folder: Path, code: str, argv: tuple[str, ...]
 ) -> None:
     write(folder, {"0001_a.py": code, **LATER})
     running = initmig.start(*argv, url=database.url, folder=folder)
     running.wait_for_line("busy")
     stopped(running)
-    nothing_left(database)
+    assert_nothing_left(database)
     assert "later" not in database.tables()
 
 
-def test_stopped_in_such_code_of_many_targets(
+def test_stops_many_targets_in_code_that_ignores_exceptions(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute("CREATE SCHEMA tenant_1; CREATE SCHEMA tenant_2; CREATE SCHEMA tenant_3")
@@ -296,7 +298,7 @@ def test_stopped_in_such_code_of_many_targets(
     running = initmig.start(*argv, url=database.url, folder=folder)
     wait_until(lambda: running.err.count("busy") == 2)
     stopped(running)
-    nothing_left(database)
+    assert_nothing_left(database)
 
 
 # --- as process 1 ---
@@ -312,7 +314,7 @@ def test_stopped_in_such_code_of_many_targets(
     ],
     ids=["notices", "notices to a function", "stubborn", "asleep"],
 )
-def test_stopped_as_process_1(
+def test_stops_as_process_1(
     database: Database, initmig: Initmig, folder: Path, files: Mapping[str, str]
 ) -> None:
     write(folder, {**files, **LATER})
@@ -322,5 +324,5 @@ def test_stopped_as_process_1(
     )
     [inner] = children(running.pid)
     stopped(running, pid=inner)
-    nothing_left(database)
+    assert_nothing_left(database)
     assert "later" not in database.tables()

@@ -1,4 +1,4 @@
-"""Streams that are closed, full or ASCII only change nothing but what can be read of them."""
+"""Closed, full and ASCII-only streams affect only the output, not the work."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ APPLIED = {"ä", "b"}
 
 
 class Streams(NamedTuple):
-    """How the command is started, and which of its streams cannot be written."""
+    """How the command is started, and which of its streams are writable."""
 
     redirection: str = ""
     env: tuple[str, ...] = ()
@@ -93,13 +93,13 @@ def started(
 
 
 def events_of(result: Result, streams: Streams) -> list[str]:
-    """The names of the events; asserts that there is nothing else on stderr."""
+    """The names of the events; asserts that stderr contains nothing else."""
     assert streams.err or result.err == ""
     return [event["event"] for event in result.events]
 
 
 @pytest.mark.parametrize("argv", SHOWING, ids=" ".join)
-def test_a_result_that_cannot_be_written_is_an_error(
+def test_unwritable_result_is_an_error(
     argv: tuple[str, ...], streams: Streams, initmig: Initmig, database: Database, folder: Path
 ) -> None:
     result = started(streams, initmig, *argv, database=database, folder=write(folder, FILES))
@@ -119,7 +119,7 @@ def test_a_result_that_cannot_be_written_is_an_error(
 
 
 @pytest.mark.parametrize("argv", DOING, ids=" ".join)
-def test_what_cannot_be_written_changes_neither_the_work_nor_the_exit_code(
+def test_unwritable_output_changes_neither_the_work_nor_the_exit_code(
     argv: tuple[str, ...], streams: Streams, initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder.parent, {"targets.toml": '[[target]]\nname = "a"\n[[target]]\nname = "€"\n'})
@@ -137,7 +137,7 @@ def test_what_cannot_be_written_changes_neither_the_work_nor_the_exit_code(
         assert {each["target"] for each in outcomes} == {"a", "€"}
 
 
-def test_serve_serves_until_a_signal(
+def test_serve_runs_until_a_signal(
     streams: Streams, initmig: Initmig, database: Database, folder: Path
 ) -> None:
     port = closed_port()
@@ -167,7 +167,7 @@ def test_serve_serves_until_a_signal(
 
 
 @pytest.mark.parametrize("argv", [*SHOWING[1::2], *DOING[-1:], ("verify", "--json")], ids=" ".join)
-def test_what_migrations_and_their_programs_write_to_stdout_is_not_part_of_a_result(
+def test_output_of_migrations_is_not_part_of_the_result(
     argv: tuple[str, ...], initmig: Initmig, database: Database, folder: Path
 ) -> None:
     code = """
@@ -198,7 +198,7 @@ step(write, write)
     [(("status", "--check"), 7), (("rehearse",), 1), (("--help",), 2), (("--version",), 2)],
     ids=str,
 )
-def test_a_failure_outweighs_a_result_that_cannot_be_written(
+def test_failure_takes_precedence_over_an_unwritable_result(
     argv: tuple[str, ...], code: int, initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": "SELECT missing"})
@@ -207,7 +207,9 @@ def test_a_failure_outweighs_a_result_that_cannot_be_written(
     assert (result.code, result.events[-1]["exit_code"]) == (code, code)
 
 
-def test_new_writes_its_files(initmig: Initmig, database: Database, folder: Path) -> None:
+def test_new_writes_its_files_despite_a_full_stdout(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
     write(folder, {})
     streams = STREAMS["stdout full"]
     result = started(streams, initmig, "new", "add_x", database=database, folder=folder)
@@ -219,7 +221,7 @@ def test_new_writes_its_files(initmig: Initmig, database: Database, folder: Path
 @pytest.mark.parametrize(
     "doing", ["sys.__stdout__.write('x')", "sys.__stdout__.close()", "sys.__stderr__.close()"]
 )
-def test_a_migration_that_uses_streams_of_its_own_does_not_change_the_exit_code(
+def test_migration_that_uses_the_original_streams_does_not_change_the_exit_code(
     doing: str, initmig: Initmig, database: Database, folder: Path
 ) -> None:
     code = f"import sys\nfrom yoyo import step\nstep(lambda _: {doing})\n"
@@ -231,7 +233,7 @@ def test_a_migration_that_uses_streams_of_its_own_does_not_change_the_exit_code(
     assert "failed" not in events_of(result, streams)
 
 
-def test_a_full_stderr_fails_no_migration_that_uses_up_the_file_descriptors(
+def test_migration_that_exhausts_descriptors_succeeds_with_a_full_stderr(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     code = """
@@ -258,7 +260,7 @@ step(work)
     assert "a" in database.tables()
 
 
-def test_a_closed_stream_is_closed_to_the_program_that_initmig_becomes(
+def test_closed_stream_stays_closed_for_the_exec_program(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     program = ("sh", "-c", "ls /proc/self/fd >open; true")
@@ -267,7 +269,7 @@ def test_a_closed_stream_is_closed_to_the_program_that_initmig_becomes(
         streams, initmig, "exec", "--", *program, database=database, folder=write(folder, FILES)
     )
     assert result.code == 0
-    # `ls` itself has the folder that it lists, by the lowest number that is free
+    # `ls` opens the folder that it lists with the lowest free number
     assert (folder.parent / "open").read_text().split() == ["0", "1"]
 
 
@@ -290,9 +292,7 @@ step(work)
     assert (folder.parent / "streams").read_text().split() == [os.devnull] * 3
 
 
-def test_an_id_is_the_same_in_every_locale(
-    initmig: Initmig, database: Database, folder: Path
-) -> None:
+def test_id_is_the_same_in_every_locale(initmig: Initmig, database: Database, folder: Path) -> None:
     write(folder, FILES)
     for streams in (STREAMS["C locale"], Streams()):
         result = started(streams, initmig, "migrate", database=database, folder=folder)

@@ -1,6 +1,6 @@
-"""The site says what the Markdown says on GitHub, fits a phone, and asks nobody on a network.
+"""The site matches the Markdown on GitHub, fits a phone and makes no network requests.
 
-`make docs` makes the environment; without it, or without Chromium, these tests are skipped.
+`make docs` creates the environment. Without it, or without Chromium, these tests are skipped.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ pytestmark = [
 
 
 def build(root: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    # --quiet would hide the warnings also from the count that makes a build strict
+    # --quiet would also hide the warnings from the count that makes a build strict
     command = [str(MKDOCS), "build", "--site-dir", str(folder)]
     return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
 
@@ -62,7 +62,7 @@ document.head.append(Object.assign(
 class Visit(NamedTuple):
     page: str
     widths: dict[int, int]
-    """How wide it is in a window of that width."""
+    """The width of the page by the width of the window."""
     requested: list[str]
 
 
@@ -72,7 +72,8 @@ def visits(site: Path, browser: Browser) -> list[Visit]:
     for page in PAGES:
         browser.requested.clear()
         browser.open((site / place(page)).as_uri())
-        browser.evaluate(WITHOUT_TRANSITIONS)  # or a width is one on the way to the next
+        # otherwise the width may be measured during a transition
+        browser.evaluate(WITHOUT_TRANSITIONS)
         widths = {}
         for width in (390, 1280):
             browser.resize(width, 900)
@@ -82,12 +83,12 @@ def visits(site: Path, browser: Browser) -> list[Visit]:
 
 
 def place(page: str) -> str:
-    """Where the site has *page* of the repository."""
+    """The path of the repository's *page* in the site."""
     within = "index.md" if page == "README.md" else page.removeprefix("docs/")
     return within.removesuffix(".md") + ".html"
 
 
-# --- What it says ---
+# --- content ---
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_build_fails_on_a_dead_link(link: str, is_good: bool, tmp_path: Path) ->
 
 class Block(NamedTuple):
     lists: int
-    """How many lists it is in."""
+    """The number of lists that contain it."""
     kind: str
     words: str
 
@@ -172,7 +173,7 @@ class Outline(HTMLParser):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_page_of_the_site_has_the_blocks_that_github_shows(page: str, site: Path) -> None:
+def test_site_page_has_the_same_blocks_as_on_github(page: str, site: Path) -> None:
     options = Options.CMARK_OPT_UNSAFE
     markdown = (ROOT / page).read_text()
     github = Outline(cmarkgfm.github_flavored_markdown_to_html(markdown, options)).blocks
@@ -208,7 +209,7 @@ print(markdown(as_python_markdown(sys.stdin.read()), extensions=extensions))
         "| a | b |\n|---|---|\n| `x \\| y` | z \\| z |\n",
     ],
 )
-def test_lists_and_tables_are_read_as_github_reads_them(markdown: str) -> None:
+def test_lists_and_tables_are_parsed_as_on_github(markdown: str) -> None:
     command = [str(MKDOCS.with_name("python")), "-c", RENDER]
     site = subprocess.run(
         command, input=markdown, cwd=ROOT, capture_output=True, text=True, check=True
@@ -217,7 +218,7 @@ def test_lists_and_tables_are_read_as_github_reads_them(markdown: str) -> None:
     assert Outline(site.stdout).blocks == Outline(github).blocks
 
 
-# --- What a browser shows ---
+# --- appearance in a browser ---
 
 
 def test_no_page_is_wider_than_the_window(visits: list[Visit]) -> None:
@@ -226,14 +227,14 @@ def test_no_page_is_wider_than_the_window(visits: list[Visit]) -> None:
         assert {width: needed for width, needed in widths.items() if needed > width} == {}, page
 
 
-def test_nothing_is_asked_for_that_is_not_in_the_folder(visits: list[Visit], site: Path) -> None:
+def test_pages_request_only_files_of_the_site(visits: list[Visit], site: Path) -> None:
     local = (site.as_uri(), "data:", "blob:")
     for page, _, requested in visits:
         assert requested
         assert [url for url in requested if not url.startswith(local)] == [], page
 
 
-def test_navigation_has_the_sections_and_leads_to_each_page(site: Path, browser: Browser) -> None:
+def test_navigation_lists_the_sections_and_links_to_each_page(site: Path, browser: Browser) -> None:
     browser.resize(1280, 900)
     browser.open((site / "index.html").as_uri())
     sections = browser.evaluate(
@@ -250,7 +251,7 @@ def test_navigation_has_the_sections_and_leads_to_each_page(site: Path, browser:
     }
 
 
-def test_search_finds_pages_but_no_files_without_a_server(site: Path, browser: Browser) -> None:
+def test_search_without_a_server_finds_pages_but_no_files(site: Path, browser: Browser) -> None:
     browser.resize(1280, 900)
     browser.open((site / "index.html").as_uri())
     browser.evaluate(
@@ -267,7 +268,7 @@ def test_search_finds_pages_but_no_files_without_a_server(site: Path, browser: B
     assert [path for path in paths if (ROOT / path).exists()] == []
 
 
-def test_copy_button_takes_commands_without_prompts_and_output(
+def test_copy_button_copies_commands_without_prompts_and_output(
     site: Path, browser: Browser
 ) -> None:
     browser.open((site / "index.html").as_uri())

@@ -7,7 +7,7 @@ import pytest
 
 from initmig.engine.python_hints import hint_for
 
-# as psycopg 3.3 and psycopg2 2.9 say it
+# the messages of psycopg 3.3 and psycopg2 2.9
 MIXED = {
     "Json": psycopg.ProgrammingError("cannot adapt type 'Json' using placeholder '%s'"),
     "range": psycopg.ProgrammingError("cannot adapt type 'DateTimeTZRange' using placeholder '%s'"),
@@ -30,7 +30,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("name", MIXED)
-def test_an_object_of_psycopg2_is_named_as_such(name: str) -> None:
+def test_psycopg2_object_is_reported_with_a_link_to_the_guide(name: str) -> None:
     assert "belongs to psycopg2" in hint_for(MIXED[name])
     assert "docs/how-to/psycopg2.md" in hint_for(MIXED[name])
 
@@ -46,11 +46,11 @@ def test_an_object_of_psycopg2_is_named_as_such(name: str) -> None:
     ],
     ids=str,
 )
-def test_a_name_of_psycopg2_alone_is_known(error: Exception, write: str) -> None:
+def test_name_that_only_psycopg2_has_gets_advice(error: Exception, write: str) -> None:
     assert write in hint_for(error)
     assert "docs/how-to/psycopg2.md" in hint_for(error)
 
 
 @pytest.mark.parametrize("error", OTHERS, ids=str)
-def test_what_has_nothing_to_do_with_psycopg2_gets_no_advice(error: Exception) -> None:
+def test_unrelated_error_gets_no_advice(error: Exception) -> None:
     assert hint_for(error) == ""

@@ -1,4 +1,4 @@
-"""Which statements a server takes parameters in, by PostgreSQL's parser."""
+"""Which statements accept parameters, according to PostgreSQL's parser."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ TAKES = [
     "CREATE TABLE t AS SELECT $1",
     "CALL p($1)",
     "VALUES ($1)",
-    # parameters of their own
+    # with their own parameters
     "PREPARE p AS SELECT $1",
     "CREATE FUNCTION f(int) RETURNS int BEGIN ATOMIC SELECT $1; END",
-    # none that the server would miss
+    # no parameter for the server, only text that looks like one
     "SELECT 1 -- $1",
     "CREATE TABLE t () -- $1",
     "DO $$ BEGIN PERFORM $1; END $$",
-    # not to be parsed at that length
+    # too long to parse
     f"SELECT * FROM t WHERE a IN $1 {'-- ' * 30000}",
 ]
 REFUSES = [
@@ -52,12 +52,12 @@ REFUSES = [
 
 
 @pytest.mark.parametrize("sql", TAKES)
-def test_parameters_are_left_to_the_server_where_it_may_take_them(sql: str) -> None:
+def test_statement_can_take_parameters(sql: str) -> None:
     assert takes_parameters(sql.encode())
 
 
 @pytest.mark.parametrize("sql", REFUSES)
-def test_parameters_that_every_server_refuses_are_known(sql: str) -> None:
+def test_statement_cannot_take_parameters(sql: str) -> None:
     assert not takes_parameters(sql.encode())
 
 
@@ -74,7 +74,7 @@ def test_parameters_that_every_server_refuses_are_known(sql: str) -> None:
         ("SELECT '$1", 1, False),
     ],
 )
-def test_parameters_inside_a_string_are_known(sql: str, count: int, is_inside: bool) -> None:
+def test_parameter_inside_a_string_is_detected(sql: str, count: int, is_inside: bool) -> None:
     assert has_parameter_in_string(sql.encode(), count) == is_inside
 
 
@@ -92,5 +92,5 @@ def test_parameters_inside_a_string_are_known(sql: str, count: int, is_inside: b
         ("DO $$ BEGIN PERFORM 'x 1'; END $$", False),
     ],
 )
-def test_a_value_is_found_only_where_it_stands_by_itself(sql: str, has: bool) -> None:
+def test_value_is_found_only_as_a_separate_literal(sql: str, has: bool) -> None:
     assert has_values(sql.encode(), ["x 1"]) == has

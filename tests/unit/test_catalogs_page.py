@@ -1,4 +1,4 @@
-"""docs/reference/verify.md says which catalog columns are compared, and each has a test."""
+"""docs/reference/verify.md lists the compared catalog columns, and each has a test."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.support.changes import CHANGES, ROWS
 CATALOGS = sorted({source.catalog for source in SOURCES})
 
 
-def test_the_page_shows_the_current_table() -> None:
+def test_page_shows_the_current_table() -> None:
     page = PAGE.read_text()
     assert page == page_with_table(page), "run python -m dev.catalog_page"
 
 
 @pytest.mark.parametrize("catalog", CATALOGS)
-def test_each_column_is_compared_or_has_one_reason_why_not(catalog: str) -> None:
+def test_each_column_is_compared_or_excluded_for_one_reason(catalog: str) -> None:
     sources = [source for source in SOURCES if source.catalog == catalog]
     compared = {column for source in sources for column in source.compared}
     left = [

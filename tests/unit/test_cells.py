@@ -1,4 +1,4 @@
-"""How much of a terminal a text takes, and texts and tables that do not take more."""
+"""The width of text on a terminal, and text and tables that are made to fit it."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ KINDS = (ID, WORDS, PROSE, NAME, SQL)
         ("naïve…", 6),
     ],
 )
-def test_wide_and_combining_characters_count_as_their_cells(text: str, taken: int) -> None:
+def test_width_counts_wide_and_combining_characters(text: str, taken: int) -> None:
     assert cells(text) == taken
 
 
 @given(text=TEXTS, width=st.integers(20, 60), hang=st.integers(0, 8))
-def test_wrapped_lines_fit_and_lose_nothing_but_blanks(text: str, width: int, hang: int) -> None:
+def test_wrapped_lines_fit_and_drop_only_spaces(text: str, width: int, hang: int) -> None:
     lines = wrapped(text, width, hang)
     assert all(cells(line) <= width for line in lines)
     assert "".join("".join(lines).split(" ")) == "".join(text.split(" "))
@@ -48,17 +48,17 @@ def test_wrapped_lines_fit_and_lose_nothing_but_blanks(text: str, width: int, ha
 
 
 @given(text=TEXTS, width=st.integers(4, 60))
-def test_shortened_texts_fit_and_show_that_they_are_shortened(text: str, width: int) -> None:
+def test_shortened_text_fits_and_has_an_ellipsis(text: str, width: int) -> None:
     for short in (shortened(text, width), shortened_inside(text, width)):
         assert cells(short) <= width
         assert short == text or "…" in short
 
 
-def test_no_line_ends_between_a_number_and_its_unit() -> None:
+def test_number_and_unit_stay_on_one_line() -> None:
     assert wrapped("applied 0001_a in 0.25 s", 23, 4) == ["applied 0001_a in", "    0.25 s"]
 
 
-def test_a_long_text_takes_no_longer_for_each_line() -> None:
+def test_long_text_is_wrapped_completely() -> None:
     assert len(wrapped("é" * 200_000, 50)) == 4000
 
 
@@ -97,7 +97,7 @@ def test_without_a_limit_each_row_is_one_line() -> None:
     assert lines[2] == "20261201094500_backfill_phone_numbers_of_everybody  pending"
 
 
-def test_names_lose_their_ends_first_and_ids_are_wrapped_and_never_shortened() -> None:
+def test_names_are_shortened_first_and_ids_are_only_wrapped() -> None:
     first, rest = "20261201094500_backfill_phone_numbers_", "  of_everybody"
     assert shown(ROWS, 80, STATUS, headed=True).split("\n")[1:] == [
         f"{ID_OF_NEW:38}  applied  2026-12-01 09:30:00  somebod…",
@@ -106,7 +106,7 @@ def test_names_lose_their_ends_first_and_ids_are_wrapped_and_never_shortened() -
     ]
 
 
-def test_where_no_table_fits_each_row_is_a_paragraph_without_what_is_empty() -> None:
+def test_row_is_a_paragraph_without_empty_fields_if_no_table_fits() -> None:
     assert shown(ROWS, 40, STATUS, headed=True).split("\n") == [
         ID_OF_NEW,
         "  state    applied",
@@ -118,7 +118,7 @@ def test_where_no_table_fits_each_row_is_a_paragraph_without_what_is_empty() -> 
     ]
 
 
-def test_columns_that_are_empty_go_first() -> None:
+def test_empty_columns_are_dropped_first() -> None:
     rows = [("id", "rewritten", "written", "SQL"), ("0001_a", "", "", "SELECT 1")]
     assert shown(rows, 20, (ID, WORDS, WORDS, SQL), headed=True).split("\n") == [
         "id      SQL",
@@ -126,7 +126,7 @@ def test_columns_that_are_empty_go_first() -> None:
     ]
 
 
-def test_a_piece_keeps_its_style_in_each_of_its_lines() -> None:
+def test_wrapped_text_keeps_its_style_on_each_line() -> None:
     lines = fitted(["a ", Styled("red words that go on", "red")], 12)
     assert Screen(12, colour=True).text(lines).split("\n") == [
         "a \x1b[31mred words\x1b[0m",
@@ -134,7 +134,7 @@ def test_a_piece_keeps_its_style_in_each_of_its_lines() -> None:
     ]
 
 
-def test_escapes_of_others_are_made_visible_before_there_are_colours() -> None:
+def test_escape_sequences_in_text_are_escaped_before_colours_are_added() -> None:
     hostile = "\x1b[2Jhostile\x1b[31m"
     text = Screen(0, colour=True).text([[Styled(hostile, "green"), hostile]])
     assert text == "\x1b[32m\\x1b[2Jhostile\\x1b[31m\x1b[0m\\x1b[2Jhostile\\x1b[31m"

@@ -9,7 +9,7 @@ SNAPSHOTS = st.dictionaries(
 )
 
 
-def test_what_is_gone_has_a_minus_what_was_left_a_plus_and_what_is_equal_no_line() -> None:
+def test_removed_lines_have_a_minus_added_lines_a_plus_and_equal_lines_are_omitted() -> None:
     before = {"table b": "owner x", "column b.c": "text", "schema s": ""}
     after = {"table b": "owner x", "column b.c": "integer", "index b_c": "CREATE INDEX"}
     assert compare(before, after) == (
@@ -20,7 +20,7 @@ def test_what_is_gone_has_a_minus_what_was_left_a_plus_and_what_is_equal_no_line
     )
 
 
-def test_of_a_changed_body_the_equal_lines_stand_there_too() -> None:
+def test_changed_body_is_shown_with_its_unchanged_lines() -> None:
     before = {"function f()": "owner x\nBEGIN\n  one;\nEND"}
     after = {"function f()": "owner x\nBEGIN\n  two;\nEND"}
     assert compare(before, after) == (
@@ -32,11 +32,11 @@ def test_of_a_changed_body_the_equal_lines_stand_there_too() -> None:
     )
 
 
-def test_a_line_that_looks_like_a_mark_is_shown() -> None:
+def test_line_that_begins_like_a_diff_marker_is_shown() -> None:
     assert compare({}, {"view v": "a\n? b"}) == ("+ view v a", "+     ? b")
 
 
-def test_a_secret_is_shown_as_a_number_and_a_changed_secret_as_another() -> None:
+def test_secret_is_shown_as_a_number_that_changes_with_it() -> None:
     before = {"user mapping a": "password=\x02aaa\x03, user=\x02bbb\x03"}
     after = {"user mapping a": "password=\x02ccc\x03, user=\x02bbb\x03"}
     assert compare(before, after) == (
@@ -53,7 +53,7 @@ def test_only_equal_snapshots_have_no_difference(
 
 
 @given(SNAPSHOTS, SNAPSHOTS)
-def test_the_other_way_round_has_the_same_lines_with_the_other_sign(
+def test_swapped_snapshots_have_the_same_lines_with_opposite_signs(
     before: dict[str, str], after: dict[str, str]
 ) -> None:
     turned = [line.translate({43: 45, 45: 43}) for line in compare(after, before)]

@@ -9,7 +9,7 @@ from initmig.config.options import COMMANDS, SETTINGS, Address, Option, Secret, 
 from initmig.core.errors import ConfigError, Problem
 from initmig.core.quoting import join_names, split_names
 
-# A text for each setting, and what it has to become.
+# A text for each setting, and its parsed value.
 GIVEN = {
     "--database-url": ("postgres://h/d", Secret("postgres://h/d")),
     "--migrations": (" a , b,,c ", ("a", "b", "c")),
@@ -69,12 +69,12 @@ def test_no_arguments_mean_migrate_with_every_default() -> None:
     assert parse_config([], {}) == Config("migrate")
 
 
-def test_every_setting_is_tried_here() -> None:
+def test_every_setting_is_covered() -> None:
     assert GIVEN.keys() == {option.flag for option in SETTINGS}
 
 
 @each_setting
-def test_a_flag_wins_over_its_variable_and_that_over_the_default(option: Option) -> None:
+def test_flag_overrides_variable_and_variable_overrides_default(option: Option) -> None:
     text, value = GIVEN[option.flag]
     default = getattr(Config("migrate"), option.field)
     words = [f"{option.flag}={text}"] if option.implied else [option.flag, text]
@@ -85,7 +85,7 @@ def test_a_flag_wins_over_its_variable_and_that_over_the_default(option: Option)
 
 
 @each_setting
-def test_an_empty_text_counts_as_unset(option: Option) -> None:
+def test_empty_value_counts_as_unset(option: Option) -> None:
     default = Config("migrate")
     assert parse_config([], {option.env: ""}) == default
     assert parse_config([f"{option.flag}="], {}) == default
@@ -95,7 +95,7 @@ def test_an_empty_text_counts_as_unset(option: Option) -> None:
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", " ", "\t\n\n"])
 @each_setting
-def test_what_a_file_has_behind_a_value_is_no_part_of_it(option: Option, end: str) -> None:
+def test_trailing_whitespace_of_a_setting_is_ignored(option: Option, end: str) -> None:
     text, value = GIVEN[option.flag]
     by_variable = parse_config([], {option.env: text + end})
     by_flag = parse_config([f"{option.flag}={text}{end}"], {})
@@ -115,29 +115,31 @@ def test_what_a_file_has_behind_a_value_is_no_part_of_it(option: Option, end: st
         ("PGPASSWORD_FILE", "/secret", Secret(path="/secret")),
     ],
 )
-def test_nor_behind_that_of_a_command_or_secret(variable: str, text: str, value: object) -> None:
+def test_trailing_line_end_of_a_variable_is_ignored(
+    variable: str, text: str, value: object
+) -> None:
     argv = ["serve"] if variable == "INITMIG_LISTEN" else []
     assert value in parse_config(argv, {variable: f"{text}\r\n"})
 
 
-def test_a_space_that_a_backslash_escapes_is_part_of_the_password() -> None:
+def test_escaped_trailing_space_is_part_of_the_password() -> None:
     text = "host=h password=a\\ "
     assert parse_config([], {"DATABASE_URL": f"{text}\n"}).database_url == Secret(text)
 
 
-def test_no_required_value_can_be_a_line_end() -> None:
+def test_line_end_alone_is_not_a_value() -> None:
     for argv in (["baseline", "--to=\n"], ["rollback", "--to", "\n"]):
         with pytest.raises(ConfigError, match="needs"):
             parse_config(argv, {})
 
 
-def test_a_flag_alone_stands_for_yes() -> None:
+def test_flag_without_a_value_means_yes() -> None:
     assert parse_config(["--allow-empty"], {}).allow_empty
     assert parse_config(["--allow-empty", "status"], {"INITMIG_ALLOW_EMPTY": "no"}).allow_empty
     assert not parse_config(["--allow-empty=no"], {"INITMIG_ALLOW_EMPTY": "yes"}).allow_empty
 
 
-def test_zero_is_a_value_and_not_unset() -> None:
+def test_zero_does_not_count_as_unset() -> None:
     environ = {
         "INITMIG_WAIT_TIMEOUT": "0",
         "INITMIG_LOCK_RETRIES": "0",
@@ -147,12 +149,12 @@ def test_zero_is_a_value_and_not_unset() -> None:
     assert (config.wait_timeout, config.lock_retries, config.lock_timeout) == (0, 0, 0)
 
 
-def test_a_flag_takes_its_value_after_a_space_or_an_equals_sign() -> None:
+def test_flag_takes_its_value_after_a_space_or_an_equals_sign() -> None:
     assert parse_config(["--schema", "a=b"], {}).schema == ("a=b",)
     assert parse_config(["--schema=a=b"], {}).schema == ("a=b",)
 
 
-def test_flags_may_stand_before_and_behind_the_command() -> None:
+def test_flags_are_accepted_before_and_after_the_command() -> None:
     config = parse_config(["--schema", "a", "status", "--json", "--check"], {})
     assert (config.command, config.schema, config.json, config.check) == (
         "status",
@@ -163,7 +165,7 @@ def test_flags_may_stand_before_and_behind_the_command() -> None:
 
 
 @pytest.mark.parametrize("flag", WRONG)
-def test_a_wrong_value_is_told_with_the_flag_or_variable_that_has_it(flag: str) -> None:
+def test_invalid_value_is_reported_with_its_flag_or_variable(flag: str) -> None:
     [option] = [option for option in SETTINGS if option.flag == flag]
     [by_flag] = messages_of([f"{flag}={WRONG[flag]}"])
     [by_variable] = messages_of([], {option.env: WRONG[flag]})
@@ -171,11 +173,11 @@ def test_a_wrong_value_is_told_with_the_flag_or_variable_that_has_it(flag: str) 
     assert by_variable == by_flag.replace(flag, option.env, 1)
 
 
-def test_all_wrong_settings_are_told_together() -> None:
+def test_all_invalid_settings_are_reported_together() -> None:
     flags = [f"{flag}={text}" for flag, text in WRONG.items()]
     messages = messages_of(["status", "--nonsense=1", *flags])
-    told = {message.partition(": ")[0] for message in messages}
-    assert told == {*WRONG, "unknown flag --nonsense"}
+    reported = {message.partition(": ")[0] for message in messages}
+    assert reported == {*WRONG, "unknown flag --nonsense"}
 
 
 @pytest.mark.parametrize(
@@ -200,7 +202,7 @@ def test_all_wrong_settings_are_told_together() -> None:
         ("é" * 31 + "x", ("é" * 31 + "x",)),
     ],
 )
-def test_schemas_are_a_list_in_which_quotes_hold_a_name_together(
+def test_schemas_are_a_comma_separated_list_with_optional_quotes(
     text: str, names: tuple[str, ...]
 ) -> None:
     assert parse_config(["--schema", text], {}).schema == names
@@ -226,7 +228,7 @@ def test_schemas_are_a_list_in_which_quotes_hold_a_name_together(
         ("é" * 32, "is longer than the 63 bytes that PostgreSQL allows"),
     ],
 )
-def test_a_list_of_schemas_that_cannot_be_meant_is_refused(text: str, reason: str) -> None:
+def test_invalid_list_of_schemas_is_refused(text: str, reason: str) -> None:
     for flag in ("--schema", "--history-schema"):
         [message] = messages_of([flag, text])
         assert message.startswith(f"{flag}: ")
@@ -234,12 +236,12 @@ def test_a_list_of_schemas_that_cannot_be_meant_is_refused(text: str, reason: st
 
 
 @given(st.lists(st.text(min_size=1, max_size=15), min_size=1))
-def test_a_list_of_schemas_is_read_as_it_is_written(names: list[str]) -> None:
+def test_joined_names_are_split_into_the_same_names(names: list[str]) -> None:
     assert split_names(join_names(names)) == tuple(names)
 
 
 @pytest.mark.parametrize("name", ["lock", "statement"])
-def test_a_timeout_that_postgresql_cannot_hold_is_refused(name: str) -> None:
+def test_timeout_too_long_for_postgresql_is_refused(name: str) -> None:
     assert parse_config([f"--{name}-timeout", "596h"], {})
     [message] = messages_of([f"--{name}-timeout", "597h"])
     assert message == f"--{name}-timeout: '597h' is too long: PostgreSQL allows up to 596h"
@@ -311,32 +313,32 @@ def test_a_timeout_that_postgresql_cannot_hold_is_refused(name: str) -> None:
     ],
     ids=str,
 )
-def test_one_mistake_is_one_problem_with_the_next_step(
+def test_each_mistake_is_one_problem_with_a_next_step(
     argv: list[str], message: str, hint: str
 ) -> None:
     [problem] = problems_of(argv)
     assert (problem.message, problem.hint) == (message, hint)
 
 
-def test_what_exec_runs_is_not_looked_at() -> None:
+def test_arguments_of_the_exec_program_are_not_parsed() -> None:
     config = parse_config(["exec", "--schema=a", "--", "app", "--help", "--", "--nonsense"], {})
     assert config.argv == ("app", "--help", "--", "--nonsense")
 
 
 @pytest.mark.parametrize("variable", ["DATABASE_URL", "PGPASSWORD"])
-def test_a_secret_given_twice_is_refused(variable: str) -> None:
+def test_secret_given_twice_is_refused(variable: str) -> None:
     environ = {variable: "host=secret", f"{variable}_FILE": "/run/secrets/x"}
     [message] = messages_of([], environ)
     assert message == f"both {variable} and {variable}_FILE are set"
 
 
-def test_the_flag_wins_over_the_file_of_the_database_url() -> None:
+def test_database_url_flag_overrides_database_url_file() -> None:
     environ = {"DATABASE_URL_FILE": "/run/secrets/url"}
     assert parse_config([], environ).database_url == Secret(path="/run/secrets/url")
     assert parse_config(["--database-url", "host=h"], environ).database_url == Secret("host=h")
 
 
-def test_a_secret_file_is_read_again_each_time(tmp_path: Path) -> None:
+def test_secret_file_is_read_on_each_use(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     secret = Secret(path=str(file))
     file.write_bytes(b"\xef\xbb\xbfhost=one \r\n")
@@ -349,7 +351,7 @@ def test_a_secret_file_is_read_again_each_time(tmp_path: Path) -> None:
     ("content", "reason"),
     [(None, "No such file"), (b"\xff", "not UTF-8"), (b"a\0b", "a NUL character")],
 )
-def test_a_secret_file_that_cannot_be_read_is_named(
+def test_unreadable_secret_file_is_named_in_the_error(
     tmp_path: Path, content: bytes | None, reason: str
 ) -> None:
     file = tmp_path / "secret"
@@ -359,7 +361,7 @@ def test_a_secret_file_that_cannot_be_read_is_named(
         Secret(path=str(file)).read()
 
 
-def test_a_secret_does_not_show_itself() -> None:
+def test_secret_is_not_shown_in_the_text_of_the_config() -> None:
     config = parse_config([], {"DATABASE_URL": "postgres://u:hunter2@h/d"})
     assert "hunter2" not in f"{config} {config!r} {config.database_url}"
     assert config.database_url.read() == "postgres://u:hunter2@h/d"
@@ -380,11 +382,11 @@ def test_a_secret_does_not_show_itself() -> None:
     ],
     ids=str,
 )
-def test_a_misplaced_secret_is_not_repeated(argv: list[str]) -> None:
+def test_misplaced_secret_is_not_repeated_in_the_error(argv: list[str]) -> None:
     assert "hunter2" not in str(problems_of(argv))
 
 
-def test_how_to_report_is_known_whatever_else_is_wrong() -> None:
+def test_logging_settings_are_parsed_despite_other_errors() -> None:
     argv = ["--nonsense", "--log-format", "json", "--lock-timeout=x", "--log-level=loud"]
     reporting = parse_reporting(argv, {"INITMIG_TERMINATION_LOG": "/tmp/outcome"})
     assert reporting == Config("migrate", log_format="json", termination_log="/tmp/outcome")
@@ -398,13 +400,13 @@ WORDS = st.one_of(
 
 
 @given(st.lists(WORDS, max_size=8))
-def test_any_command_line_is_understood_or_refused_with_a_reason(argv: list[str]) -> None:
+def test_any_command_line_is_parsed_or_refused_with_a_reason(argv: list[str]) -> None:
     try:
-        said = [parse_config(argv, {}).command]
+        outcome = [parse_config(argv, {}).command]
     except ConfigError as error:
-        said = [problem.message for problem in error.problems]
-    assert all(said)
-    assert said
+        outcome = [problem.message for problem in error.problems]
+    assert all(outcome)
+    assert outcome
     assert parse_reporting(argv, {}).command == "migrate"
 
 
@@ -418,12 +420,12 @@ def test_any_command_line_is_understood_or_refused_with_a_reason(argv: list[str]
         (" :8080 ", Address("", 8080)),
     ],
 )
-def test_an_address_to_listen_on_is_host_and_port(text: str, address: Address) -> None:
+def test_listen_address_is_host_and_port(text: str, address: Address) -> None:
     assert parse_config(["serve", "--listen", text], {}).listen == address
     assert parse_config(["serve"], {"INITMIG_LISTEN": text}).listen == address
 
 
-def test_serve_listens_on_this_host_alone_unless_told_otherwise() -> None:
+def test_serve_listens_on_localhost_by_default() -> None:
     assert parse_config(["serve"], {}).listen == Address("127.0.0.1", 8080)
 
 
@@ -431,7 +433,7 @@ def test_serve_listens_on_this_host_alone_unless_told_otherwise() -> None:
     "text",
     ["8080", "localhost", ":", ":65536", ":-1", ":http", "::1:80", "http://h:80", "a b:80", ":٨"],
 )
-def test_a_wrong_address_to_listen_on_is_told_with_the_other_problems(text: str) -> None:
+def test_invalid_listen_address_is_reported_with_the_other_problems(text: str) -> None:
     messages = messages_of(["serve", "--listen", text, "--lock-retries=x"])
     assert len(messages) == 2
     [message] = [message for message in messages if message.startswith("--listen: ")]

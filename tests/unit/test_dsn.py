@@ -57,7 +57,7 @@ FORMS = {
         ("password=it\\'s\\ me\\ ", "password=it\\'s\\ me\\ "),
     ],
 )
-def test_libpq_gets_the_text_with_its_own_scheme(text: str, conninfo: str) -> None:
+def test_scheme_is_replaced_by_the_one_that_libpq_accepts(text: str, conninfo: str) -> None:
     assert parse_dsn(text).conninfo == conninfo
 
 
@@ -78,7 +78,7 @@ def test_libpq_gets_the_text_with_its_own_scheme(text: str, conninfo: str) -> No
         ("host = h password = 'it\\'s' user=a\\ b", {"password": "it's", "user": "a b"}),
     ],
 )
-def test_what_libpq_accepts_is_accepted(text: str, expected: dict[str, str]) -> None:
+def test_valid_connection_string_is_accepted(text: str, expected: dict[str, str]) -> None:
     assert expected.items() <= conninfo_to_dict(parse_dsn(text).conninfo).items()
 
 
@@ -111,7 +111,7 @@ def test_what_libpq_accepts_is_accepted(text: str, expected: dict[str, str]) -> 
         ("me:s3cret://x@h", "neither a URL"),
     ],
 )
-def test_what_libpq_would_split_in_a_password_is_refused(text: str, remedy: str) -> None:
+def test_password_that_libpq_would_misread_is_refused(text: str, remedy: str) -> None:
     with pytest.raises(ValueError, match=remedy) as caught:
         parse_dsn(text)
 
@@ -120,7 +120,7 @@ def test_what_libpq_would_split_in_a_password_is_refused(text: str, remedy: str)
 
 
 @pytest.mark.parametrize(
-    ("parameters", "told"),
+    ("parameters", "message"),
     [
         ("schema=app", "schema of the URL: leave it out, and name the schema with --schema"),
         ("sslmode=require&schema=app", "schema of the URL: leave it out, and name the schema"),
@@ -146,7 +146,7 @@ def test_what_libpq_would_split_in_a_password_is_refused(text: str, remedy: str)
         ("x-migrations-table=m", "x-migrations-table of the URL: leave it out: initmig keeps"),
     ],
 )
-def test_a_parameter_that_libpq_does_not_know_has_its_remedy(parameters: str, told: str) -> None:
+def test_unknown_parameter_is_refused_with_a_remedy(parameters: str, message: str) -> None:
     text = f"postgresql+psycopg://me:s3cret@db/shop?{parameters}"
     with pytest.raises(ProgrammingError, match="invalid URI query parameter"):
         conninfo_to_dict(text.replace("+psycopg", ""))
@@ -154,12 +154,12 @@ def test_a_parameter_that_libpq_does_not_know_has_its_remedy(parameters: str, to
     with pytest.raises(ValueError, match="libpq does not know the parameter ") as caught:
         parse_dsn(text)
 
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("scheme", ["mysql", "jdbc:postgresql", "http", "sqlite+x"])
-def test_another_scheme_is_refused_by_its_name(scheme: str) -> None:
+def test_unsupported_scheme_is_named_in_the_error(scheme: str) -> None:
     with pytest.raises(ValueError, match=r"write postgres://, postgresql://.*key=value") as caught:
         parse_dsn(f"{scheme}://app:s3cret@db/shop")
 
@@ -168,8 +168,8 @@ def test_another_scheme_is_refused_by_its_name(scheme: str) -> None:
 
 
 @given(PASSWORDS)
-def test_an_accepted_password_is_the_one_that_libpq_reads(password: str) -> None:
-    assume("�" not in unquote(password))  # psycopg shows nothing but UTF-8
+def test_accepted_password_is_the_one_that_libpq_reads(password: str) -> None:
+    assume("�" not in unquote(password))  # psycopg shows only UTF-8
     try:
         dsn = parse_dsn(f"postgres://app:{password}@db.example/shop")
     except ValueError:
@@ -185,14 +185,14 @@ def test_an_accepted_password_is_the_one_that_libpq_reads(password: str) -> None
 
 
 @given(PASSWORDS)
-def test_an_encoded_password_is_always_accepted(password: str) -> None:
+def test_encoded_password_is_always_accepted(password: str) -> None:
     dsn = parse_dsn(f"postgres://app:{quote(password, safe='')}@db.example/shop")
 
     assert conninfo_to_dict(dsn.conninfo)["password"] == password
 
 
 @given(PASSWORDS)
-def test_a_quoted_password_is_always_accepted(password: str) -> None:
+def test_quoted_password_is_always_accepted(password: str) -> None:
     for value in (as_value(password), as_bare_value(password)):
         dsn = parse_dsn(f"host=db password={value} user=app")
 
@@ -208,7 +208,7 @@ def test_a_quoted_password_is_always_accepted(password: str) -> None:
         ("host=db user=app", "host=db user=app"),
     ],
 )
-def test_a_dsn_shows_no_secret(text: str, shown: str) -> None:
+def test_dsn_shows_no_secret(text: str, shown: str) -> None:
     dsn = parse_dsn(text)
 
     assert str(dsn) == f"{dsn}" == "%s" % dsn == shown  # noqa: UP031
@@ -217,7 +217,7 @@ def test_a_dsn_shows_no_secret(text: str, shown: str) -> None:
         json.dumps(dsn)
 
 
-def test_dsns_are_equal_if_libpq_gets_the_same() -> None:
+def test_dsns_with_the_same_conninfo_are_equal() -> None:
     assert parse_dsn("postgres://db/shop") == Dsn("postgresql://db/shop")
     assert len({parse_dsn("postgres://db"), parse_dsn("ecto://db")}) == 1
     assert Dsn("host=db") != Dsn("host=other")
@@ -248,7 +248,7 @@ def test_dsns_are_equal_if_libpq_gets_the_same() -> None:
         ("OPTIONS (user 'app', password 'x')", "OPTIONS (user 'app', password ***)"),
     ],
 )
-def test_a_password_in_a_text_is_masked(text: str, masked: str) -> None:
+def test_password_in_a_text_is_masked(text: str, masked: str) -> None:
     assert mask_secrets(text) == masked
 
 
@@ -266,13 +266,13 @@ def test_a_password_in_a_text_is_masked(text: str, masked: str) -> None:
         "ERROR:  duplicate key: (mail)=(me@example.org)",
     ],
 )
-def test_a_text_without_a_secret_stays_as_it_is(text: str) -> None:
+def test_text_without_a_secret_is_unchanged(text: str) -> None:
     assert mask_secrets(text) == text
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @given(password=PASSWORDS, place=PLACES)
-def test_no_piece_of_a_password_survives_masking(form: str, password: str, place: str) -> None:
+def test_no_part_of_a_password_survives_masking(form: str, password: str, place: str) -> None:
     parts = {
         "raw": password,
         "encoded": quote(password, safe=""),
@@ -289,7 +289,7 @@ def test_no_piece_of_a_password_survives_masking(form: str, password: str, place
 
 
 @given(PASSWORDS, st.sampled_from(list(FORMS.values())))
-def test_masking_twice_is_masking_once(password: str, form: str) -> None:
+def test_masking_is_idempotent(password: str, form: str) -> None:
     value = as_value(password)
     once = mask_secrets(form.format(raw=password, encoded=password, value=value, bare=value))
 
@@ -303,9 +303,9 @@ def test_masking_twice_is_masking_once(password: str, form: str) -> None:
         *("password '", "password ''", "password $a", "password $$", "password $a$$b$"),
     ],
 )
-def test_time_grows_with_the_text_and_not_faster(piece: str) -> None:
+def test_masking_takes_linear_time(piece: str) -> None:
     started = perf_counter()
 
     mask_secrets(piece * 100_000)
 
-    assert perf_counter() - started < 60, "far more than 100,000 steps need"
+    assert perf_counter() - started < 60, "the time grows faster than the text"

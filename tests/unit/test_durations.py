@@ -19,7 +19,7 @@ from initmig.core.durations import format_duration, parse_duration
         (" 5 s\n", 5.0),
     ],
 )
-def test_a_duration_is_read_as_seconds(text: str, seconds: float) -> None:
+def test_duration_is_read_as_seconds(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
 
 
@@ -43,7 +43,7 @@ def test_a_duration_is_read_as_seconds(text: str, seconds: float) -> None:
         "9" * 400,
     ],
 )
-def test_anything_else_is_refused_with_the_forms_that_are_accepted(text: str) -> None:
+def test_invalid_duration_is_refused_with_the_accepted_forms(text: str) -> None:
     with pytest.raises(ValueError, match="500ms, 5s, 2m, 1h, or seconds such as 5") as caught:
         parse_duration(text)
 
@@ -69,12 +69,12 @@ def test_anything_else_is_refused_with_the_forms_that_are_accepted(text: str) ->
         (360000, "100 h"),
     ],
 )
-def test_a_duration_is_shown_in_at_most_two_units(seconds: float, text: str) -> None:
+def test_duration_is_shown_in_at_most_two_units(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
 @given(st.floats(min_value=0, max_value=60 * 60 * 24 * 365))
-def test_a_shown_duration_is_close_to_the_real_one(seconds: float) -> None:
+def test_formatted_duration_is_close_to_the_exact_one(seconds: float) -> None:
     words = format_duration(seconds).split()
     shown = sum(
         parse_duration(number + unit) for number, unit in zip(words[::2], words[1::2], strict=True)

@@ -1,4 +1,4 @@
-"""docs/reference/errors.md has each id that the code can raise, no other, and every exit code."""
+"""docs/reference/errors.md lists exactly the ids that the code can raise, and every exit code."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def ids_in_page() -> list[str]:
     return [id for cell in first_cells for id in re.findall(r"`([^`]+)`", cell)]
 
 
-def test_page_has_each_id_of_the_code_and_no_other() -> None:
+def test_page_lists_exactly_the_error_ids_in_the_code() -> None:
     assert len(ids_in_code()) > 60
     assert set(ids_in_page()) == ids_in_code()
 
 
-def test_id_has_one_row_for_each_exit_code() -> None:
+def test_id_has_at_most_one_row_per_exit_code() -> None:
     for section in re.split(r"^## ", PAGE, flags=re.MULTILINE):
         cells = re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE)
         ids = [id for cell in cells for id in re.findall(r"`([^`]+)`", cell)]
@@ -81,7 +81,7 @@ def test_exit_code_has_a_section(code: int) -> None:
     assert re.search(rf"^## Exit codes? (\d+ and )?{code}\b", PAGE, re.MULTILINE)
 
 
-def test_longer_explanation_belongs_to_an_id_that_links_to_it() -> None:
+def test_each_explanation_is_linked_from_the_row_of_its_id() -> None:
     explained = re.findall(r"^### ([a-z-]+)$", PAGE, re.MULTILINE)
     assert len(explained) > 10
     assert set(explained) == set(re.findall(r"\]\(#([a-z-]+)\)", PAGE))
@@ -90,12 +90,12 @@ def test_longer_explanation_belongs_to_an_id_that_links_to_it() -> None:
             assert f"`{linked}`" in row.split(" | ")[0]
 
 
-def test_cell_is_short() -> None:
+def test_table_cells_have_at_most_40_words() -> None:
     cells = [cell for row in re.findall(r"^\| .*", PAGE, re.MULTILINE) for cell in row.split(" | ")]
     assert [cell for cell in cells if len(cell.split()) > 40] == []
 
 
-def test_example_in_json_has_the_fields_of_every_error() -> None:
+def test_json_example_has_the_fields_of_an_error() -> None:
     [example] = re.findall(r"^```json\n(.*)\n```$", PAGE, re.MULTILINE)
     stream = io.StringIO()
     Log("info", "json", stream)(Failed(Problem("id", "message", "hint", Place("path")), 1))

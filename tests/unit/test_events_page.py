@@ -1,4 +1,4 @@
-"""docs/reference/events.md has each event, its level and its fields with their types, no others."""
+"""docs/reference/events.md lists exactly the events, with levels, fields and their types."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def by_name(kind: type) -> str:
 
 
 def fields_of(kind: Any) -> dict[str, str]:
-    """The types by the names, as the page writes them."""
+    """Each field and its type, in the words of the page."""
     if kind is events.Failed:
         [event] = [event for event in EVENTS if isinstance(event, kind)]
         return {
@@ -57,25 +57,25 @@ def examples() -> Iterator[dict[str, Any]]:
         yield from map(json.loads, block.splitlines())
 
 
-def test_page_has_each_event_with_its_level_and_its_fields_and_no_other() -> None:
+def test_page_lists_exactly_the_events_with_levels_and_fields() -> None:
     rows = ROW.findall(PAGE)
     assert len(rows) == len(RECORDS) > 60
-    told = {
+    documented = {
         event: (set(re.findall(r"\w+", level)) - {"or"}, dict(FIELD.findall(fields)))
         for event, level, _, fields in rows
     }
-    assert told == {by_name(kind): (levels_of(kind), fields_of(kind)) for kind in RECORDS}
+    assert documented == {by_name(kind): (levels_of(kind), fields_of(kind)) for kind in RECORDS}
 
 
-def test_field_is_told_once_and_with_its_type() -> None:
+def test_each_field_is_listed_once_with_its_type() -> None:
     for event, _, _, fields in ROW.findall(PAGE):
         names = [name for name, _ in FIELD.findall(fields)]
         assert len(names) == len(set(names)), event
         assert fields == "none" or names
 
 
-def test_example_is_what_the_log_writes() -> None:
-    """With the same fields in the same order, and for the same values in the same words."""
+def test_examples_match_the_log() -> None:
+    """An example has the event's fields in the same order, and the message for its values."""
     kinds = {by_name(kind): kind for kind in RECORDS}
     shown = list(examples())
     assert len(shown) > 6
@@ -93,7 +93,7 @@ def test_example_is_what_the_log_writes() -> None:
         assert logged_json(kind(**values)) | {"time": example["time"]} == example
 
 
-def test_common_fields_are_those_of_every_event() -> None:
+def test_common_fields_are_in_every_event() -> None:
     section = PAGE.partition("## Fields of every event")[2].partition("\n## ")[0]
     named = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert named == ["time", "level", "target", "event", "message"]

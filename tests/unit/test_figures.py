@@ -1,4 +1,4 @@
-"""Pages repeat figures of the benchmark as its page has them."""
+"""Figures that other pages quote match the benchmark page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def measured(work: str, tool: str) -> list[str]:
-    """The row of *tool* in the first table of *work* that has one."""
+    """The first row of *tool* in the tables of section *work*."""
     return next(row for row in rows(section(BENCHMARKS, work)) if row[0] == tool)
 
 
@@ -40,7 +40,7 @@ def test_comparison_names_four_tools() -> None:
 
 
 @pytest.mark.parametrize("row", MEASURED, ids=lambda row: row[0])
-def test_comparison_has_the_figures_of_the_benchmark(row: list[str]) -> None:
+def test_comparison_quotes_the_benchmark_figures(row: list[str]) -> None:
     tool, version = row[0].split()
     noop, apply, crowd = row[1:]
     assert f"| {tool} | {version} |" in BENCHMARKS
@@ -56,7 +56,7 @@ def test_comparison_has_the_figures_of_the_benchmark(row: list[str]) -> None:
         ("faq.md", r"files took ([\d.]+) times", "5,000 files against 10"),
     ],
 )
-def test_a_ratio_is_that_of_the_benchmark(page: str, words: str, line: str) -> None:
+def test_quoted_ratio_is_in_the_benchmark(page: str, words: str, line: str) -> None:
     [ratio] = re.findall(words, (DOCS / page).read_text())
     [found] = [row for row in rows(BENCHMARKS) if any(line in cell for cell in row)]
     assert ratio in found

@@ -28,13 +28,13 @@ def problems_of(tmp_path: Path, content: str | bytes) -> tuple[Problem, ...]:
     return caught.value.problems
 
 
-def test_migrations_are_listed_by_name_and_folder_by_folder(tmp_path: Path) -> None:
+def test_migrations_are_listed_folder_by_folder_and_sorted_by_name(tmp_path: Path) -> None:
     one = write(tmp_path / "one", {"0002_b.py": "", "0010_c.sql": "", "0001_z.sql": ""})
     other = write(tmp_path / "other", {"0001_a.sql": ""})
     assert ids(one, other) == ["0001_z", "0002_b", "0010_c", "0001_a"]
 
 
-def test_a_migration_knows_its_files(tmp_path: Path) -> None:
+def test_migration_has_its_file_rollback_file_and_folder(tmp_path: Path) -> None:
     write(tmp_path, {"a.sql": "", "a.rollback.sql": "", "b.py": ""})
     folder = str(tmp_path)
     assert list_files([folder]).migrations == (
@@ -43,7 +43,7 @@ def test_a_migration_knows_its_files(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_no_migration_is_left_out(tmp_path: Path) -> None:
+def test_other_files_are_ignored(tmp_path: Path) -> None:
     others = {"README.md": "", "a.sql~": "", "b.SQL": "", "_tmp_yoyonew1.py": "", "c.sql/d": ""}
     assert ids(write(tmp_path, {**others, "a.sql": ""})) == ["a"]
 
@@ -55,30 +55,30 @@ def test_post_apply_files_are_hooks(tmp_path: Path) -> None:
     assert [file.id for file in listing.hooks] == ["post-apply-b", "post-apply"]
 
 
-def test_brackets_in_a_path_are_nothing_special(tmp_path: Path) -> None:
+def test_wildcards_in_a_path_are_literal(tmp_path: Path) -> None:
     assert ids(write(tmp_path / "v[12]*?", {"a.sql": ""})) == ["a"]
 
 
-def test_a_configmap_is_listed_once(tmp_path: Path) -> None:
+def test_configmap_is_listed_once(tmp_path: Path) -> None:
     write(tmp_path / "..2026_01_01", {"a.sql": ""})
     (tmp_path / "..data").symlink_to("..2026_01_01")
     (tmp_path / "a.sql").symlink_to("..data/a.sql")
     assert ids(tmp_path) == ["a"]
 
 
-def test_a_link_to_nowhere_is_a_migration_that_cannot_be_read(tmp_path: Path) -> None:
+def test_dangling_symlink_is_an_unreadable_migration(tmp_path: Path) -> None:
     (tmp_path / "a.sql").symlink_to("nowhere")
     [file] = list_files([str(tmp_path)]).migrations
     with pytest.raises(ConfigError, match=r"cannot read .*a\.sql: No such file"):
         parse_sql(read(file))
 
 
-def test_a_pipe_with_the_name_of_a_migration_is_not_waited_for(tmp_path: Path) -> None:
+def test_fifo_with_a_migration_name_is_ignored(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.sql")
     assert ids(tmp_path) == []
 
 
-def test_every_wrong_folder_is_told(tmp_path: Path) -> None:
+def test_every_unreadable_folder_is_reported(tmp_path: Path) -> None:
     write(tmp_path, {"file": ""})
     missing, file = problems_of_listing(tmp_path / "missing", tmp_path / "file")
     assert missing.message.endswith("/missing: No such file or directory")
@@ -86,20 +86,18 @@ def test_every_wrong_folder_is_told(tmp_path: Path) -> None:
     assert missing.hint
 
 
-def test_the_same_id_twice_is_refused_and_both_files_named(tmp_path: Path) -> None:
+def test_duplicate_id_is_refused_with_both_file_names(tmp_path: Path) -> None:
     one = write(tmp_path / "one", {"a.sql": "", "a.py": "", "b.sql": ""})
     other = write(tmp_path / "other", {"b.py": ""})
-    told = [problem.message for problem in problems_of_listing(one, other)]
-    assert told == [
+    messages = [problem.message for problem in problems_of_listing(one, other)]
+    assert messages == [
         f"{one}/a.py and {one}/a.sql have the same id, a",
         f"{one}/b.sql and {other}/b.py have the same id, b",
     ]
 
 
 @pytest.mark.parametrize("others", [{}, {"a.py": ""}, {"A.sql": ""}], ids=str)
-def test_a_rollback_without_its_migration_is_refused(
-    tmp_path: Path, others: dict[str, str]
-) -> None:
+def test_rollback_without_its_migration_is_refused(tmp_path: Path, others: dict[str, str]) -> None:
     [problem] = problems_of_listing(write(tmp_path, {**others, "a.rollback.sql": ""}))
     assert problem == Problem(
         "rollback-without-migration",
@@ -109,7 +107,7 @@ def test_a_rollback_without_its_migration_is_refused(
 
 
 @pytest.mark.parametrize("name", [b"0001_\xe9t\xe9.sql", b"0001_a\nb.sql", b"0001_\x1b[2J.sql"])
-def test_a_name_that_no_terminal_or_database_can_show_is_refused(
+def test_file_name_with_invalid_or_control_characters_is_refused(
     tmp_path: Path, name: bytes
 ) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_text("")
@@ -123,14 +121,14 @@ def test_a_name_that_no_terminal_or_database_can_show_is_refused(
     )
 
 
-def test_a_checksum_is_that_of_the_bytes(tmp_path: Path) -> None:
+def test_checksum_depends_on_the_exact_bytes(tmp_path: Path) -> None:
     write(tmp_path, {"lf.sql": b"SELECT 1\n", "crlf.sql": b"SELECT 1\r\n"})
     assert checksum(str(tmp_path / "lf.sql")) != checksum(str(tmp_path / "crlf.sql"))
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
-def test_directives_are_found_behind_a_byte_order_mark_and_before_any_line_end(
+def test_directives_are_read_after_a_byte_order_mark_and_with_any_line_end(
     tmp_path: Path, mark: bytes, end: bytes
 ) -> None:
     lines = [b"-- transactional: FALSE", b"--breaking:true", b"-- depends: b c", b"SELECT 1", b""]
@@ -150,7 +148,7 @@ def test_directives_are_found_behind_a_byte_order_mark_and_before_any_line_end(
         (b"a\r\n\r\n\xc3", 3, 1),
     ],
 )
-def test_the_first_byte_that_is_not_utf8_is_placed(
+def test_first_invalid_utf8_byte_is_located(
     tmp_path: Path, content: bytes, line: int, column: int
 ) -> None:
     [problem] = problems_of(tmp_path, content)
@@ -197,7 +195,7 @@ def test_the_first_byte_that_is_not_utf8_is_placed(
         ),
     ],
 )
-def test_a_misspelt_directive_or_value_is_placed(
+def test_misspelt_directive_or_value_is_located(
     tmp_path: Path, line: str, column: int, message: str, hint: str
 ) -> None:
     problems = problems_of(tmp_path, f"-- why\n{line}\nSELECT 1;\n")
@@ -215,7 +213,7 @@ def test_a_misspelt_directive_or_value_is_placed(
         ("/* é */ DISCARD ALL", 9, "DISCARD ALL would release the migration lock"),
     ],
 )
-def test_what_is_refused_is_placed_and_named_in_characters(
+def test_column_of_a_refused_statement_counts_characters(
     tmp_path: Path, line: str, column: int, message: str
 ) -> None:
     [problem] = problems_of(tmp_path, f"-- é漢\n{line}\n")
@@ -228,7 +226,7 @@ def test_what_is_refused_is_placed_and_named_in_characters(
 
 
 @pytest.mark.parametrize("before", [*range(65520, 65545), 3 * 65536])
-def test_byte_that_is_not_utf8_is_found_wherever_it_stands(tmp_path: Path, before: int) -> None:
+def test_invalid_utf8_byte_is_found_at_any_offset(tmp_path: Path, before: int) -> None:
     for letter in ("x", "é", "漢", "🐘"):
         text = f"-- {letter * (before // len(letter.encode()))}\n"
         [problem] = problems_of(tmp_path, text.encode() + letter.encode() + b"\xe9")
@@ -236,25 +234,25 @@ def test_byte_that_is_not_utf8_is_found_wherever_it_stands(tmp_path: Path, befor
         assert problem.place == Place(f"{tmp_path}/x.sql", 2, 2)
 
 
-def test_a_directive_given_twice_is_refused(tmp_path: Path) -> None:
+def test_duplicate_directive_is_refused(tmp_path: Path) -> None:
     [problem] = problems_of(tmp_path, "-- transactional: true\n-- transactional: false\n")
     assert problem.id == "invalid-directive"
     assert problem.message == "directive 'transactional' appears 2 times"
 
 
-def test_a_comment_with_a_colon_is_no_directive(tmp_path: Path) -> None:
+def test_comment_with_a_colon_is_not_a_directive(tmp_path: Path) -> None:
     write(tmp_path, {"a.sql": "-- note: read this\n-- see: transaction\nSELECT 1;"})
     [file] = list_files([str(tmp_path)]).migrations
     assert parse_sql(read(file)).header == Header(True, False, frozenset())
 
 
-def test_a_nul_character_is_placed(tmp_path: Path) -> None:
+def test_nul_character_is_located(tmp_path: Path) -> None:
     [problem] = problems_of(tmp_path, "SELECT 1;\n\0SELECT 2;")
     assert problem.id == "nul-character"
     assert str(problem.place) == f"{tmp_path}/x.sql:2:1"
 
 
-def test_all_problems_of_a_migration_are_told_in_one_go(tmp_path: Path) -> None:
+def test_all_problems_of_a_migration_are_reported_together(tmp_path: Path) -> None:
     write(
         tmp_path,
         {
@@ -269,7 +267,7 @@ def test_all_problems_of_a_migration_are_told_in_one_go(tmp_path: Path) -> None:
     assert places == {"a.sql:1:4", "a.sql:2:4", "a.sql:3:1", "a.sql:4:1", "a.rollback.sql:1:1"}
 
 
-def test_a_file_that_is_not_transactional_may_commit(tmp_path: Path) -> None:
+def test_non_transactional_file_may_commit(tmp_path: Path) -> None:
     write(tmp_path, {"a.sql": "-- transactional: false\nBEGIN; SELECT 1; COMMIT;"})
     [file] = list_files([str(tmp_path)]).migrations
     assert not parse_sql(read(file)).header.transactional

@@ -37,12 +37,12 @@ def source_of(text: str) -> Source:
         ("Entity Framework", "adopt-a-database"),
     ],
 )
-def test_each_tool_has_its_page(tool: str, page: str) -> None:
+def test_each_tool_has_a_guide(tool: str, page: str) -> None:
     assert guide(tool) == f"docs/how-to/{page}.md"
     assert (REPOSITORY / guide(tool)).is_file()
 
 
-def test_every_page_about_a_tool_is_named() -> None:
+def test_every_guide_belongs_to_a_tool() -> None:
     pages = (REPOSITORY / "docs" / "how-to").glob("from-*.md")
     assert sorted(page.stem for page in pages) == [f"from-{tool}" for tool in sorted(GUIDES)]
 
@@ -73,7 +73,7 @@ def test_file_of_another_tool_is_recognized_by_its_name(name: str, tool: str) ->
         *("20240101_01_AbCdE-users.sql", "Version1__users.sql"),
     ],
 )
-def test_name_as_yoyo_users_write_it_belongs_to_no_other_tool(name: str) -> None:
+def test_yoyo_style_file_name_belongs_to_no_other_tool(name: str) -> None:
     assert tool_of_name(name) == ""
 
 
@@ -114,9 +114,7 @@ def test_name_as_yoyo_users_write_it_belongs_to_no_other_tool(name: str) -> None
     ],
     ids=["first", "indented", "between", "inside a statement", "CRLF", "after a comment"],
 )
-def test_marker_on_a_line_of_its_own_is_found(
-    line: str, tool: str, before: str, after: str
-) -> None:
+def test_marker_on_its_own_line_is_found(line: str, tool: str, before: str, after: str) -> None:
     marker = marker_in(source_of(f"{before}{line}{after}"))
     assert marker
     assert (marker.tool, marker.offset) == (tool, len(before))
@@ -138,7 +136,7 @@ def test_marker_on_a_line_of_its_own_is_found(
         "",
     ],
 )
-def test_marker_in_a_literal_or_in_prose_is_no_marker(text: str) -> None:
+def test_marker_in_a_literal_or_in_prose_is_ignored(text: str) -> None:
     assert marker_in(source_of(text)) is None
 
 
@@ -157,7 +155,7 @@ def test_marker_in_a_literal_or_in_prose_is_no_marker(text: str) -> None:
         (["20240101_users.exs"], "Ecto", ["20240101_users.exs"]),
     ],
 )
-def test_folder_of_another_tool_is_recognized_by_what_lies_in_it(
+def test_folder_of_another_tool_is_recognized_by_its_files(
     names: list[str], tool: str, shown: list[str]
 ) -> None:
     assert tool_of_folder(["README.md", *names]) == (tool, tuple(shown))

@@ -1,4 +1,4 @@
-"""What other programs put into a connection string, and what stands around one."""
+"""Connection parameters of other programs, and text around a connection string."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from psycopg import pq
 
 from initmig.config.dsn import LIBPQ, parse_dsn
 
-# By the documentation of each program.
+# From the documentation of each program.
 OTHERS = {
     "JDBC": "currentSchema ssl sslfactory sslhostnameverifier ApplicationName connectTimeout"
     " socketTimeout loginTimeout tcpKeepAlive targetServerType loadBalanceHosts gssEncMode"
@@ -33,40 +33,40 @@ NAMES = [name for names in OTHERS.values() for name in names.split()]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_parameter_of_another_program_is_named_with_what_to_do(name: str) -> None:
+def test_parameter_of_another_program_is_refused_with_a_remedy(name: str) -> None:
     for parameters in (f"{name}=1", name, f"sslmode=require&{name}=a", f"{name}=&user=x"):
         with pytest.raises(ValueError, match="libpq does not know the parameter") as caught:
             parse_dsn(f"postgres://me:s3cret@db/shop?{parameters}")
-        said = str(caught.value)
-        assert f"parameter {name} of the URL: " in said
-        assert said.partition(" of the URL: ")[2].startswith(("write ", "leave it out"))
-        assert "s3cret" not in said
+        message = str(caught.value)
+        assert f"parameter {name} of the URL: " in message
+        assert message.partition(" of the URL: ")[2].startswith(("write ", "leave it out"))
+        assert "s3cret" not in message
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.isidentifier()])
-def test_so_it_is_among_pairs(name: str) -> None:
+def test_parameter_of_another_program_is_refused_in_key_value_form(name: str) -> None:
     with pytest.raises(ValueError, match=f"parameter {name}: (write |leave it out)"):
         parse_dsn(f"host=db password='s3cret' {name}=1")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_none_of_them_is_libpqs(name: str) -> None:
+def test_parameter_of_another_program_is_unknown_to_libpq(name: str) -> None:
     assert name not in LIBPQ
 
 
-def test_libpq_has_the_parameters_that_are_taken_for_its_own() -> None:
+def test_list_of_libpq_parameters_is_complete() -> None:
     assert {each.keyword.decode() for each in pq.Conninfo.get_defaults()} == LIBPQ
 
 
 @pytest.mark.parametrize("name", sorted(LIBPQ))
-def test_parameter_of_libpq_needs_a_value_in_a_url(name: str) -> None:
+def test_libpq_parameter_needs_a_value_in_a_url(name: str) -> None:
     assert parse_dsn(f"postgres://db/shop?{name}=x").conninfo.endswith(f"?{name}=x")
     with pytest.raises(ValueError, match=f"{name} of the URL has no value: write {name}=VALUE"):
         parse_dsn(f"postgres://me:s3cret@db/shop?{name}")
 
 
 @pytest.mark.parametrize(
-    ("parameter", "said"),
+    ("parameter", "message"),
     [
         ("Ssl-Cert-Mode=x", "write sslcertmode instead"),
         ("connect_timeouts2=5", "did you mean connect_timeout?"),
@@ -77,10 +77,12 @@ def test_parameter_of_libpq_needs_a_value_in_a_url(name: str) -> None:
         ),
     ],
 )
-def test_parameter_that_nobody_knows_is_named(parameter: str, said: str) -> None:
+def test_unknown_parameter_or_invalid_value_is_named_in_the_error(
+    parameter: str, message: str
+) -> None:
     with pytest.raises(ValueError, match=r"parameter|value") as caught:
         parse_dsn(f"postgres://me:s3cret@db/shop?{parameter}")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_parameter_that_nobody_knows_is_named(parameter: str, said: str) -> None
         "password=ab s3cret",
     ],
 )
-def test_what_may_be_a_part_of_a_password_is_not_named(text: str) -> None:
+def test_possible_part_of_a_password_is_not_in_the_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"parameter|pair") as caught:
         parse_dsn(text)
     assert "s3" not in str(caught.value).lower()
@@ -137,11 +139,11 @@ WRAPPED = {
 }
 
 
-@pytest.mark.parametrize(("text", "said"), WRAPPED.items())
-def test_what_stands_around_a_url_is_named(text: str, said: str) -> None:
+@pytest.mark.parametrize(("text", "message"), WRAPPED.items())
+def test_text_around_a_url_is_named_in_the_error(text: str, message: str) -> None:
     with pytest.raises(ValueError, match="connection string") as caught:
         parse_dsn(text)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "s3" not in str(caught.value)
 
 
@@ -149,5 +151,5 @@ def test_what_stands_around_a_url_is_named(text: str, said: str) -> None:
     "text",
     [f"{URL}\n", f" {URL}\r\n", "postgres://[::1]", "postgres://me@db/", "host=db password='a;b'"],
 )
-def test_what_is_no_wrapping_is_accepted(text: str) -> None:
+def test_url_without_surrounding_text_is_accepted(text: str) -> None:
     assert parse_dsn(text)

@@ -1,4 +1,4 @@
-"""The how-to pages name errors that exist, and what every reader of such a page looks for."""
+"""How-to pages link only documented errors, and guides for other tools share their sections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAGES = sorted((DOCS / "how-to").glob("*.md"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
-def test_each_error_that_a_page_links_is_documented(page: Path) -> None:
+def test_page_links_only_documented_errors(page: Path) -> None:
     named = re.findall(r"\[`([a-z-]+)`\]\(\.\./reference/errors\.md[)#]", page.read_text())
     assert {id for id in named if f"`{id}`" not in ERRORS} == set()
 
@@ -21,6 +21,6 @@ def test_each_error_that_a_page_links_is_documented(page: Path) -> None:
 @pytest.mark.parametrize(
     "page", [path for path in PAGES if path.stem.startswith("from-")], ids=lambda path: path.stem
 )
-def test_each_page_for_another_tool_has_the_sections_that_a_reader_looks_for(page: Path) -> None:
+def test_guide_for_another_tool_has_the_standard_sections(page: Path) -> None:
     headings = re.findall(r"^## (.*)", page.read_text(), re.MULTILINE)
     assert headings == ["Before you start", "Steps", "Check the result", "What can go wrong"]

@@ -35,27 +35,27 @@ def footprint(
         ("ACCESS EXCLUSIVE", "reads and writes"),
     ],
 )
-def test_what_a_mode_blocks(mode: str, blocks: str) -> None:
+def test_lock_mode_blocks_reads_writes_or_ddl(mode: str, blocks: str) -> None:
     assert locks.blocked_by(mode) == blocks
 
 
 @given(modes=st.sets(st.sampled_from(locks.LOCK_MODES)))
-def test_the_strongest_mode_blocks_what_any_of_them_blocks(modes: set[str]) -> None:
+def test_strongest_mode_blocks_as_much_as_all_modes_together(modes: set[str]) -> None:
     blocks = ["", "DDL alone", "writes", "reads and writes"]
     most = max((blocks.index(locks.blocked_by(mode)) for mode in modes), default=0)
     assert locks.blocked_by(locks.strongest(modes)) == blocks[most]
 
 
-def test_conflicts_go_both_ways() -> None:
+def test_lock_conflicts_are_symmetric() -> None:
     for mode, others in locks._CONFLICTS.items():
         assert all(mode in locks._CONFLICTS[other] for other in others)
 
 
-def test_what_was_not_there_before_is_left_out() -> None:
+def test_new_table_is_left_out() -> None:
     assert impact.impacts(RELATIONS, {}, {9: footprint("ACCESS EXCLUSIVE")}, {}) == {}
 
 
-def test_a_first_look_is_compared_with_the_catalog() -> None:
+def test_first_footprint_is_compared_with_the_catalog() -> None:
     after = {1: footprint("SHARE", filenode=11, scans=1, read=5)}
     expected = TableImpact(
         "users", "SHARE", rewritten=True, scanned=True, rows_read=5, rows_written=0
@@ -63,7 +63,7 @@ def test_a_first_look_is_compared_with_the_catalog() -> None:
     assert impact.impacts(RELATIONS, {}, after, {}) == {1: expected}
 
 
-def test_a_lock_of_an_index_is_one_of_its_table() -> None:
+def test_index_lock_counts_for_its_table() -> None:
     found = impact.impacts(RELATIONS, {}, {2: footprint("ACCESS EXCLUSIVE", filenode=21)}, {})
     assert found == {1: TableImpact("users", "ACCESS EXCLUSIVE")}
 
@@ -72,23 +72,26 @@ def test_a_lock_of_an_index_is_one_of_its_table() -> None:
     ("held", "lock"),
     [("", "SHARE"), ("ACCESS SHARE", "SHARE"), ("SHARE", ""), ("EXCLUSIVE", "")],
 )
-def test_a_lock_is_told_if_it_is_stronger_than_the_migrations_so_far(held: str, lock: str) -> None:
+def test_lock_is_reported_only_if_stronger_than_earlier_ones(held: str, lock: str) -> None:
     before = {1: footprint("ROW SHARE")}
     after = {1: footprint("ROW SHARE", "SHARE", written=1)}
     found = impact.impacts(RELATIONS, before, after, {1: held})
     assert found == {1: TableImpact("users", lock, rows_written=1)}
 
 
-def test_what_did_not_change_is_left_out() -> None:
-    look = {1: footprint("SHARE", scans=2, read=9), 3: footprint("ACCESS SHARE", filenode=None)}
-    assert impact.impacts(RELATIONS, look, look, {}) == {}
+def test_unchanged_table_is_left_out() -> None:
+    footprints = {
+        1: footprint("SHARE", scans=2, read=9),
+        3: footprint("ACCESS SHARE", filenode=None),
+    }
+    assert impact.impacts(RELATIONS, footprints, footprints, {}) == {}
 
 
-def test_a_dropped_table_was_not_rewritten() -> None:
+def test_dropped_table_was_not_rewritten() -> None:
     after = {1: footprint("ACCESS EXCLUSIVE", filenode=None)}
     assert not impact.impacts(RELATIONS, {}, after, {})[1].rewritten
 
 
-def test_counts_that_a_truncate_sets_back_are_not_below_zero() -> None:
+def test_counts_reset_by_truncate_are_not_negative() -> None:
     before, after = {1: footprint(written=7)}, {1: footprint(filenode=11)}
     assert impact.impacts(RELATIONS, before, after, {})[1].rows_written == 0

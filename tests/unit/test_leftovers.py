@@ -71,21 +71,21 @@ LEAVES_NOTHING = [
 
 
 def words(sql: str, *, commits: bool = True) -> list[str]:
-    """What is left of *sql*."""
+    """The objects and settings that *sql* leaves in the session, in words."""
     found = left(((None, change) for change in changes(sql.encode())), commits=commits)
     return [leaves.words for _, leaves in found]
 
 
 @pytest.mark.parametrize(("sql", "expected"), LEAVES.items(), ids=LEAVES)
-def test_what_stays_in_the_session_is_found(sql: str, expected: str) -> None:
+def test_object_left_in_the_session_is_found(sql: str, expected: str) -> None:
     assert words(sql) == [expected]
 
 
 @pytest.mark.parametrize("sql", LEAVES_NOTHING)
-def test_what_is_removed_again_does_not_stay(sql: str) -> None:
+def test_statement_that_leaves_nothing_is_not_reported(sql: str) -> None:
     assert words(sql) == []
 
 
-def test_what_a_commit_drops_stays_until_then() -> None:
+def test_on_commit_drop_table_exists_until_the_commit() -> None:
     sql = "CREATE TEMP TABLE t () ON COMMIT DROP"
     assert words(sql, commits=False) == ["the temporary table t"]

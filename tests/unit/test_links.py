@@ -1,4 +1,4 @@
-"""No link in the Markdown of this repository is dead: neither its file nor its heading."""
+"""Every link in the Markdown of this repository leads to an existing file and heading."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PAGES = sorted({*_pages()} - TEMPLATES)
 
 
 class Links(HTMLParser):
-    """Where a page leads to, and the anchors that GitHub gives it."""
+    """The targets of a page's links, and the anchors of its headings on GitHub."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Dead(NamedTuple):
 
 
 def dead_links(path: Path, root: Path) -> list[Dead]:
-    """The links of the page at *path* that lead nowhere."""
+    """The links of the page at *path* whose target does not exist or is not allowed."""
     page = Links(path.read_text())
     return [
         Dead(target, reason) for target in page.targets if (reason := _fault(target, path, root))
@@ -91,8 +91,8 @@ def _fault(target: str, path: Path, root: Path) -> str:
     if not file.is_relative_to(root) or not file.exists():
         return "no such file"
     if link.fragment and file.suffix == ".md":
-        is_there = unquote(link.fragment) in Links(file.read_text()).anchors
-        return "" if is_there else "no such heading"
+        exists = unquote(link.fragment) in Links(file.read_text()).anchors
+        return "" if exists else "no such heading"
     return ""
 
 
@@ -116,11 +116,11 @@ def test_page_has_no_dead_link(page: Path) -> None:
         ("Größe & Maß", "größe--maß"),
     ],
 )
-def test_anchor_of_a_heading_is_the_one_of_github(heading: str, anchor: str) -> None:
+def test_heading_gets_the_same_anchor_as_on_github(heading: str, anchor: str) -> None:
     assert Links(f"## {heading}\n").anchors == {anchor}
 
 
-def test_headings_with_the_same_words_are_numbered() -> None:
+def test_anchors_of_equal_headings_are_numbered() -> None:
     assert Links("# A\n\n## A\n\n### A\n").anchors == {"a", "a-1", "a-2"}
 
 
@@ -131,7 +131,7 @@ def test_headings_with_the_same_words_are_numbered() -> None:
         *("https://example.org/a?b=c#d", "other.md#placed", "with%20space.md"),
     ],
 )
-def test_link_that_leads_somewhere_is_no_finding(target: str, tmp_path: Path) -> None:
+def test_valid_link_is_accepted(target: str, tmp_path: Path) -> None:
     assert dead_links(_site(tmp_path, f"[x]({target})"), tmp_path) == []
 
 
@@ -142,12 +142,12 @@ def test_link_that_leads_somewhere_is_no_finding(target: str, tmp_path: Path) ->
         *("http://example.org", "https://example", "other.md#A-heading", "ftp://example.org"),
     ],
 )
-def test_link_that_leads_nowhere_is_found(target: str, tmp_path: Path) -> None:
+def test_dead_link_is_found(target: str, tmp_path: Path) -> None:
     page = _site(tmp_path, f"[x]({target})")
     assert [dead.target for dead in dead_links(page, tmp_path)] == [target]
 
 
-def test_images_and_reference_links_are_links_and_code_is_not(tmp_path: Path) -> None:
+def test_images_and_reference_links_are_checked_but_code_is_not(tmp_path: Path) -> None:
     page = _site(tmp_path, "![x](a.png) [y][ref] `[z](b.md)` <img src='c.png'>\n\n[ref]: d.md\n")
     assert [dead.target for dead in dead_links(page, tmp_path)] == ["a.png", "d.md", "c.png"]
 

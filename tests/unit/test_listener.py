@@ -1,4 +1,4 @@
-"""Who makes room, when a request is complete, and answers that are larger than a socket takes."""
+"""Which connection is closed for a new one, when a request is complete, and large answers."""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ LINE = b"GET / HTTP/1.1\r\n"
         ("a" + "b" * 511, 1),
     ],
 )
-def test_the_oldest_of_the_host_with_the_most_connections_makes_room(
-    hosts: str, index: int
-) -> None:
+def test_oldest_connection_of_the_busiest_host_is_closed(hosts: str, index: int) -> None:
     with socket.socket() as unused:
         clients = [_Client(unused, host, 0) for host in hosts]
         assert clients.index(to_close(clients)) == index
@@ -68,7 +66,7 @@ def test_the_oldest_of_the_host_with_the_most_connections_makes_room(
         (LINE + b"G" * 8192, False, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
     ],
 )
-def test_a_request_is_complete_or_refused_or_goes_on(
+def test_request_is_complete_refused_or_unfinished(
     request_: bytes, is_over: bool, status: HTTPStatus
 ) -> None:
     assert completeness(request_, is_over=is_over) is status
@@ -77,7 +75,9 @@ def test_a_request_is_complete_or_refused_or_goes_on(
 @pytest.mark.parametrize(
     ("descriptors", "most"), [(3, 1), (64, 16), (1024, 256), (2048, 512), (4096, 512)]
 )
-def test_connections_are_a_quarter_of_the_descriptors(descriptors: int, most: int) -> None:
+def test_connection_limit_is_a_quarter_of_the_descriptors_up_to_512(
+    descriptors: int, most: int
+) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, before[1]))
     try:
@@ -103,7 +103,7 @@ def events() -> list[Event]:
 
 @pytest.fixture
 def place(events: list[Event]) -> Iterator[tuple[str, int]]:
-    """Where `reply` answers."""
+    """The address at which `reply` answers."""
     with listening(Address("127.0.0.1", 0), reply, events.append):
         [event] = events
         assert isinstance(event, Listening)
@@ -111,19 +111,19 @@ def place(events: list[Event]) -> Iterator[tuple[str, int]]:
         yield host, int(port)
 
 
-def test_a_large_answer_arrives_and_others_need_not_wait_for_it(place: tuple[str, int]) -> None:
+def test_large_answer_arrives_without_delaying_others(place: tuple[str, int]) -> None:
     with socket.create_connection(place, timeout=20) as slow:
         slow.sendall(b"GET /large HTTP/1.1\r\n\r\n")
         first = slow.recv(1)
-        assert said(place, b"GET /small HTTP/1.1\r\n\r\n").endswith(b"\r\n\r\nok\n")
+        assert answer_to(place, b"GET /small HTTP/1.1\r\n\r\n").endswith(b"\r\n\r\nok\n")
         assert (first + slow.makefile("rb").read()).endswith(b"\r\n\r\n" + LARGE)
 
 
-def test_an_idle_client_makes_room_where_the_process_has_no_descriptor_left(
+def test_idle_client_is_disconnected_if_no_descriptor_is_free(
     place: tuple[str, int],
 ) -> None:
     with socket.create_connection(place, timeout=20) as idle, socket.socket() as probe:
-        assert said(place, b"GET /small HTTP/1.1\r\n\r\n").endswith(b"ok\n")
+        assert answer_to(place, b"GET /small HTTP/1.1\r\n\r\n").endswith(b"ok\n")
         with no_descriptors():
             probe.connect(place)
             probe.sendall(b"GET /small HTTP/1.1\r\n\r\n")
@@ -133,9 +133,9 @@ def test_an_idle_client_makes_room_where_the_process_has_no_descriptor_left(
 
 @contextmanager
 def no_descriptors() -> Iterator[None]:
-    """Inside, this process can open no file."""
+    """Inside this context, the process cannot open any file."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # the numbers that are free between those in use come first
+    # use up the free numbers below the highest one in use
     highest = max(map(int, os.listdir("/proc/self/fd")))
     taken = [os.open(os.devnull, os.O_RDONLY)]
     try:
@@ -149,17 +149,17 @@ def no_descriptors() -> Iterator[None]:
             os.close(descriptor)
 
 
-def test_an_exception_in_an_answer_is_one_event_and_the_next_answer_comes(
+def test_exception_in_a_handler_is_one_event_and_serving_continues(
     place: tuple[str, int], events: list[Event]
 ) -> None:
-    assert said(place, b"GET /bug HTTP/1.1\r\n\r\n") == b""
-    assert said(place, b"GET /small HTTP/1.1\r\n\r\n").endswith(b"ok\n")
+    assert answer_to(place, b"GET /bug HTTP/1.1\r\n\r\n") == b""
+    assert answer_to(place, b"GET /small HTTP/1.1\r\n\r\n").endswith(b"ok\n")
     [failed] = [event for event in events if isinstance(event, RequestFailed)]
     assert "KeyError: '/bug'" in failed.traceback
 
 
-def said(place: tuple[str, int], request: bytes) -> bytes:
-    """All that comes back for *request*."""
+def answer_to(place: tuple[str, int], request: bytes) -> bytes:
+    """Everything that the server sends after *request*."""
     with socket.create_connection(place, timeout=20) as client:
         client.sendall(request)
         return client.makefile("rb").read()

@@ -18,7 +18,7 @@ SQL = "SELECT 1"
 ALONE = f"-- transactional: false\n{SQL}"
 
 
-def nobody(_: Event) -> None:
+def ignore(_: Event) -> None:
     pass
 
 
@@ -39,24 +39,22 @@ def file_of(folder: Path, id: str, text: str) -> MigrationFile:
     ],
     ids=["ascii", "letters", "alone", "elephants", "hook"],
 )
-def test_an_id_that_cannot_be_recorded_is_refused(
-    tmp_path: Path, id: str, text: str, longest: int
-) -> None:
+def test_id_too_long_to_record_is_refused(tmp_path: Path, id: str, text: str, longest: int) -> None:
     with pytest.raises(ConfigError) as caught:
-        load([file_of(tmp_path, id, text)], known=(), emit=nobody)
+        load([file_of(tmp_path, id, text)], known=(), emit=ignore)
     [problem] = caught.value.problems
     assert problem.id == "id-too-long"
     assert f"has {len(id)} characters" in problem.message
     assert problem.message.endswith(f" {longest}")
     fits = file_of(tmp_path, id[:longest], text)
-    assert [each.id for each in load([fits], known=(), emit=nobody)] == [fits.id]
+    assert [each.id for each in load([fits], known=(), emit=ignore)] == [fits.id]
 
 
 @pytest.mark.parametrize("is_large", [True, False])
 def test_reading_a_large_file_is_announced(tmp_path: Path, *, is_large: bool) -> None:
-    heard: list[Event] = []
+    emitted: list[Event] = []
     file = file_of(tmp_path, "a", f"{ALONE};".ljust(1_000_000 - (not is_large)))
 
-    load([file], known=(), emit=heard.append)
+    load([file], known=(), emit=emitted.append)
 
-    assert heard == ([LargeFileRead(file.path, 1_000_000)] if is_large else [])
+    assert emitted == ([LargeFileRead(file.path, 1_000_000)] if is_large else [])

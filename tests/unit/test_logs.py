@@ -334,7 +334,7 @@ def logged_json(event: Event) -> dict[str, Any]:
     return record
 
 
-def test_every_event_is_tried_here() -> None:
+def test_every_event_is_covered() -> None:
     records = {each for each in vars(events).values() if hasattr(each, "_fields")}
     assert {type(event) for event in EVENTS} == records - {Problem, Record}
 
@@ -359,7 +359,7 @@ def test_every_event_has_its_sentence(event: Event, sentence: str) -> None:
 
 
 @each_event
-def test_every_text_is_a_line_of_the_log(event: Event) -> None:
+def test_text_of_each_event_is_one_log_line(event: Event) -> None:
     assert f" {event_text(event)}\n" in logged(event, "text")
 
 
@@ -372,7 +372,7 @@ def test_every_text_is_a_line_of_the_log(event: Event) -> None:
         ("error", ["error"]),
     ],
 )
-def test_a_level_shows_itself_and_what_is_more_important(level: str, shown: list[str]) -> None:
+def test_level_shows_itself_and_higher_levels(level: str, shown: list[str]) -> None:
     one_of_each = (
         events.MigrationStarted("0001_a", "m/0001_a.sql", 1, 2),
         events.MigrationApplied("0001_a", 0.25),
@@ -390,7 +390,7 @@ def test_a_level_shows_itself_and_what_is_more_important(level: str, shown: list
     ("severity", "level"),
     [("WARNING", "warning"), ("NOTICE", "info"), ("INFO", "info"), ("DEBUG", "debug")],
 )
-def test_a_notice_is_as_important_as_the_server_says(severity: str, level: str) -> None:
+def test_notice_has_the_level_of_its_severity(severity: str, level: str) -> None:
     assert logged_json(ServerNotice(severity, "x"))["level"] == level
 
 
@@ -399,7 +399,7 @@ def test_times_are_utc_with_milliseconds() -> None:
     assert len(logged_json(NothingPending(1))["time"]) == len("2026-11-22T21:06:00.000Z")
 
 
-def test_a_failure_names_place_line_caret_server_and_next_step() -> None:
+def test_failure_shows_location_source_caret_server_message_and_next_step() -> None:
     assert problem_text(PROBLEM).splitlines() == [
         "m/0002_x.sql:12:8: 0002_x failed: relation missing (42P01) [migration-failed]",
         "    12 | SELECT missing;",
@@ -411,7 +411,7 @@ def test_a_failure_names_place_line_caret_server_and_next_step() -> None:
     ]
 
 
-def test_a_failure_in_json_has_each_part_as_a_field() -> None:
+def test_failure_in_json_has_each_part_as_a_field() -> None:
     record = logged_json(Failed(PROBLEM, 1))
     del record["time"]
     assert record == {
@@ -435,7 +435,7 @@ def test_a_failure_in_json_has_each_part_as_a_field() -> None:
     }
 
 
-def test_what_is_not_known_is_not_shown() -> None:
+def test_unknown_parts_of_a_problem_are_left_out() -> None:
     assert problem_text(Problem("x", "no")) == "no [x]"
     assert problem_text(Problem("x", "no", place=Place("a.py"))) == "a.py: no [x]"
     at_line = Problem("x", "no", place=Place("a.py", 3, 0, "x = 1"))
@@ -446,9 +446,7 @@ SOURCES = st.text("abc \t;漢", min_size=1, max_size=400)
 
 
 @given(source=SOURCES, data=st.data())
-def test_the_caret_stands_under_its_character_whatever_stands_before(
-    source: str, data: st.DataObject
-) -> None:
+def test_caret_is_under_its_character(source: str, data: st.DataObject) -> None:
     column = data.draw(st.integers(1, len(source)))
     text = problem_text(Problem("x", "no", place=Place("x.sql", 7, column, source)))
     _, shown, caret = text.split("\n")
@@ -456,13 +454,13 @@ def test_the_caret_stands_under_its_character_whatever_stands_before(
     assert shown.startswith(prefix)
     assert len(shown) <= len(prefix) + 160
     assert shown[len(caret) - 1] == source[column - 1]
-    # tabs in the same places, so that they are equally wide
+    # tabs in the same columns make both lines equally wide
     assert [n for n, c in enumerate(caret) if c == "\t"] == [
         n for n, c in enumerate(shown[: len(caret) - 1]) if c == "\t"
     ]
 
 
-def test_the_caret_can_stand_behind_the_end_of_the_line() -> None:
+def test_caret_can_be_after_the_end_of_the_line() -> None:
     _, shown, caret = problem_text(Problem("x", "no", place=Place("x", 1, 4, "abc"))).split("\n")
     assert (len(shown), caret.index("^")) == (len("     1 | abc"), len("     1 | abc"))
 
@@ -495,12 +493,12 @@ def test_no_field_of_any_event_shows_a_password(secret: str, form: str) -> None:
             assert json.loads(line)["level"]
 
 
-def test_a_mask_hides_nothing_of_the_other_fields() -> None:
+def test_masking_a_field_keeps_the_others() -> None:
     record = logged_json(Failed(Problem("x", SECRETS[2], hint="next"), 2))
     assert (record["next"], record["exit_code"]) == ("next", 2)
 
 
-def test_a_log_that_nobody_reads_stops_nothing() -> None:
+def test_log_without_a_reader_raises_no_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     stream = TextIOWrapper(os.fdopen(writing, "wb", buffering=0), write_through=True)

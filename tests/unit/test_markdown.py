@@ -1,4 +1,4 @@
-"""Text of others in Markdown, as GitHub's own renderer shows it: nothing but text."""
+"""Untrusted text in Markdown stays plain text in GitHub's own renderer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OURS = {"ul", "li", "p", "table", "thead", "tbody", "tr", "th", "td", "code"}
 REFERENCES = re.compile(
     r"[@#!$%~&^]\w|\bGH-\d|\b[0-9a-f]{7,40}\b|://|www\.|:\w+:|\[\w+|mailto:|<|`", re.IGNORECASE
 )
-"""What GitHub or GitLab makes something of where it stands in text outside of code."""
+"""Text outside code that GitHub or GitLab turns into a link, a reference or an emoji."""
 
 ACTIVE = [
     "@torvalds",
@@ -91,7 +91,7 @@ ANYTHING = st.text(st.characters(exclude_categories=["Cs"])) | st.lists(
 
 
 class Seen(HTMLParser):
-    """What a rendered text consists of."""
+    """The tags, prose and cells of rendered Markdown."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -119,12 +119,12 @@ class Seen(HTMLParser):
 
 
 def seen(markdown: str) -> Seen:
-    # with HTML as it is, so that none can hide behind what the renderer leaves out
+    # the renderer must not remove HTML, or these tests would miss it
     return Seen(github_flavored_markdown_to_html(markdown, Options.CMARK_OPT_UNSAFE))
 
 
 def words(text: str) -> str:
-    """What is to be seen of *text*."""
+    """The visible form of *text*."""
     return in_one_line(" ".join(text.split())).replace("`", "'")
 
 
@@ -145,17 +145,17 @@ def assert_only_text(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ACTIVE)
-def test_what_is_active_elsewhere_is_text(text: str) -> None:
+def test_markup_and_references_stay_plain_text(text: str) -> None:
     assert_only_text(text)
     assert_only_text(f"before {text} after")
 
 
 @given(ANYTHING)
-def test_any_text_is_text(text: str) -> None:
+def test_any_text_stays_plain_text(text: str) -> None:
     assert_only_text(text)
 
 
-def test_words_stay_words() -> None:
+def test_prose_keeps_words_and_shows_identifiers_as_code() -> None:
     assert prose("rehearsed 2 of 3 migrations in one transaction, which was rolled back") == (
         "rehearsed 2 of 3 migrations in one transaction, which was rolled back"
     )
@@ -174,5 +174,5 @@ def test_words_stay_words() -> None:
         ("a , b", "a `,` b"),
     ],
 )
-def test_punctuation_stands_behind_the_code(text: str, shown: str) -> None:
+def test_punctuation_follows_the_code(text: str, shown: str) -> None:
     assert prose(text) == shown

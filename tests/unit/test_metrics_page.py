@@ -1,4 +1,4 @@
-"""docs/reference/metrics.md lists the metrics, labels and paths that `serve` has, and no other."""
+"""docs/reference/metrics.md lists exactly the metrics, labels and paths of `serve`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_page_has_each_value_of_a_label() -> None:
     assert {each for each in values if each not in cells and f'"{each}"' not in TEXT} == set()
 
 
-def test_expressions_use_metrics_that_there_are() -> None:
+def test_expressions_use_existing_metrics() -> None:
     used = {re.split(r"[{ ]", cell)[0] for cell in first_cells("Expressions")}
     assert used
     assert used <= {sample.name for sample in SAMPLES}

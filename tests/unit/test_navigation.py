@@ -1,4 +1,4 @@
-"""The navigation of the documentation has every page, by its purpose."""
+"""The navigation lists every page in the section of its folder."""
 
 from __future__ import annotations
 

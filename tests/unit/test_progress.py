@@ -1,4 +1,4 @@
-"""The line that shows what is going on: it fits, and nothing of it is left."""
+"""The progress line fits the terminal and is removed when the work ends."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ APPLIED = events.MigrationApplied(ID, 3)
 
 @contextmanager
 def logging(columns: int = 120) -> Iterator[tuple[Terminal, Log, Progress]]:
-    """A log on a terminal of its own."""
+    """A log on its own terminal."""
     terminal = Terminal(columns)
     with os.fdopen(os.dup(terminal.theirs), "w") as stream:
         shows = Progress(stream, columns=0, colour=True)
@@ -47,8 +47,8 @@ def logging(columns: int = 120) -> Iterator[tuple[Terminal, Log, Progress]]:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw at once, and often."""
+def quick_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw immediately and often."""
     monkeypatch.setattr(progress, "_TICK_SECONDS", 0.02)
     monkeypatch.setattr(progress, "_SHORTEST_WORK_SECONDS", 0.0)
 
@@ -62,24 +62,24 @@ def work(*, blockers: tuple[str, ...] = ()) -> Work:
 
 @pytest.mark.parametrize("width", [19, 39, 79, 119, 199])
 @pytest.mark.parametrize("blockers", [(), (BLOCKER,), (BLOCKER,) * 5], ids=["free", "one", "five"])
-def test_the_line_fits(width: int, blockers: tuple[str, ...]) -> None:
+def test_line_fits_the_width(width: int, blockers: tuple[str, ...]) -> None:
     name, rest = work(blockers=blockers).line(65, width)
     assert cells(name + rest) <= width
     assert name.startswith("[2/5] 202612")
 
 
-def test_the_line_names_migration_place_time_wait_and_blocker() -> None:
+def test_line_shows_migration_location_time_wait_and_blocker() -> None:
     assert "".join(work(blockers=(BLOCKER,)).line(65, 300)) == (
         f"[2/5] {ID}.sql:4 1 m 5 s: running, waits for Lock: relation; blocked by {BLOCKER}"
     )
 
 
-def test_a_narrow_line_keeps_the_time_the_blocker_and_both_ends_of_the_name() -> None:
+def test_narrow_line_keeps_the_time_the_blocker_and_both_ends_of_the_name() -> None:
     line = "".join(work(blockers=(BLOCKER,)).line(65, 79))
     assert line == "[2/5] 20261201093500_backfill_…umbers.sql:4 1 m 5 s: blocked by pid 4711 (psql)"
 
 
-def test_lines_of_the_log_stand_above_it_and_nothing_is_left() -> None:
+def test_log_lines_remain_and_the_progress_line_is_removed() -> None:
     with logging() as (terminal, log, _):
         log(STARTED)
         terminal.wait_for("[2/5] ")
@@ -97,7 +97,7 @@ def test_lines_of_the_log_stand_above_it_and_nothing_is_left() -> None:
         ]
 
 
-def test_a_late_report_of_a_migration_that_has_ended_is_not_shown() -> None:
+def test_late_report_of_a_finished_migration_is_not_shown() -> None:
     with logging() as (terminal, log, _):
         log(STARTED)
         terminal.wait_for("[2/5] ")
@@ -108,7 +108,7 @@ def test_a_late_report_of_a_migration_that_has_ended_is_not_shown() -> None:
         assert line.endswith("in 3 s")
 
 
-def test_who_is_waited_for_is_logged_once() -> None:
+def test_each_holder_of_the_lock_is_logged_once() -> None:
     first = events.WaitingInQueue("pid 7 (app)", 7, (), 0.0, "app")
     with logging(200) as (terminal, log, _):
         for waited in (0.0, 10.0, 20.0):
@@ -123,7 +123,7 @@ def test_who_is_waited_for_is_logged_once() -> None:
         assert "pid 8 (app)" in second_line
 
 
-def test_a_narrower_terminal_gets_a_shorter_line() -> None:
+def test_narrower_terminal_gets_a_shorter_line() -> None:
     with logging() as (terminal, log, _):
         log(STARTED)
         log(BLOCKED)
@@ -139,7 +139,7 @@ def _plain(raw: str) -> str:
     return raw.replace("\x1b[1m", "").replace("\x1b[0m", "")
 
 
-def test_escapes_and_secrets_in_what_it_shows_are_made_visible_or_masked() -> None:
+def test_progress_line_escapes_control_characters_and_masks_secrets() -> None:
     hostile = RUNNING._replace(doing="\x1b[2J\n postgres://u:hunter2@h/d", blockers=("\x07",))
     with logging(200) as (terminal, log, _):
         log(hostile)
@@ -147,7 +147,7 @@ def test_escapes_and_secrets_in_what_it_shows_are_made_visible_or_masked() -> No
         assert "hunter2" not in terminal.raw
 
 
-def test_a_terminal_that_takes_nothing_holds_up_nothing() -> None:
+def test_terminal_that_does_not_read_delays_nothing() -> None:
     with logging() as (terminal, log, _):
         terminal.stop_reading()
         started = time.monotonic()
@@ -161,7 +161,7 @@ def test_a_terminal_that_takes_nothing_holds_up_nothing() -> None:
         log(APPLIED)
 
 
-def test_a_terminal_that_is_gone_is_ignored() -> None:
+def test_closed_terminal_is_ignored() -> None:
     with logging() as (terminal, log, shows):
         log(STARTED)
         terminal.wait_for("[2/5] ")
@@ -172,7 +172,7 @@ def test_a_terminal_that_is_gone_is_ignored() -> None:
         assert shows.note(BLOCKED)
 
 
-def test_a_stream_that_is_no_terminal_is_no_error() -> None:
+def test_stream_that_is_not_a_terminal_raises_no_error() -> None:
     shows = Progress(io.StringIO(), columns=80, colour=False)
     shows.note(STARTED)
     time.sleep(0.1)

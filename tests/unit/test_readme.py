@@ -21,7 +21,7 @@ def test_readme_has_at_most_150_lines() -> None:
     assert len(README.splitlines()) <= 150
 
 
-def test_commands_table_lists_every_command_and_no_other() -> None:
+def test_commands_table_lists_exactly_the_commands() -> None:
     table = README.split("## Commands\n")[1].split("\n## ")[0]
     rows = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| `")]
     named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]

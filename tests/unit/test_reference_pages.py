@@ -1,4 +1,4 @@
-"""The reference pages have what the tables of the code have: commands, options, settings, codes."""
+"""The reference pages list the commands, options, settings and exit codes of the code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMANDS_PAGE, SETTINGS_PAGE, EXIT_CODES_PAGE = (page.read_text() for page in PA
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_tables_of_a_page_are_current(page: Path) -> None:
+def test_tables_of_a_page_are_up_to_date(page: Path) -> None:
     text = page.read_text()
     assert text == with_tables(text), "run python -m dev.reference_pages"
 
@@ -32,7 +32,7 @@ def test_no_cell_is_longer_than_forty_words(page: Path) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_command_has_a_section_with_words_of_its_own_and_its_table(name: str) -> None:
+def test_each_command_has_a_section_with_a_description_and_a_table(name: str) -> None:
     [section] = re.findall(rf"^## {name}\n(.*?)(?=^## )", COMMANDS_PAGE, re.MULTILINE | re.DOTALL)
     prose, _, table = section.partition(f"<!-- begin {name} ")
     assert len(prose.split()) > 5
@@ -41,7 +41,7 @@ def test_each_command_has_a_section_with_words_of_its_own_and_its_table(name: st
         assert f"\n| `{option.flag}" in table
 
 
-def test_each_flag_variable_and_default_of_the_settings_is_in_one_row() -> None:
+def test_each_setting_has_one_row_with_flag_variable_and_default() -> None:
     rows = re.findall(
         r"^\| `(--[a-z-]+)` \| `([A-Z_]+)` \| `?(.*?)`? \|", SETTINGS_PAGE, re.MULTILINE
     )
@@ -58,6 +58,6 @@ def test_each_exit_code_is_in_one_row() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_page_names_only_flags_that_exist(page: Path) -> None:
+def test_page_names_only_flags_that_exist(page: Path) -> None:
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text()))
     assert flags <= {*OPTIONS, "--help", "--version", "--migration-table"}

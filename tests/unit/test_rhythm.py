@@ -8,43 +8,48 @@ from initmig.core.report_schedule import ReportSchedule
 def reports(
     schedule: ReportSchedule, *, seconds: int, about: dict[int, str] | None = None
 ) -> list[int]:
-    """When it is reported, looked at every second; *about* says since when it is about what."""
-    now, told = "", []
+    """The seconds of the reports, with a check every second.
+
+    *about* maps a second to the state of the statement from then on.
+    """
+    now, reported = "", []
     for elapsed in range(1, seconds + 1):
         now = (about or {}).get(elapsed, now)
         if schedule.should_report(elapsed, now):
             schedule.reported(elapsed, now)
-            told.append(elapsed)
-    return told
+            reported.append(elapsed)
+    return reported
 
 
-def test_the_longer_it_takes_the_more_seldom_it_is_reported() -> None:
+def test_reports_become_rarer_over_time() -> None:
     assert reports(ReportSchedule(), seconds=1300) == [10, 30, 60, 120, 300, 600, 900, 1200]
 
 
-def test_what_was_not_looked_at_in_time_is_reported_once() -> None:
+def test_missed_reports_are_replaced_by_one() -> None:
     schedule = ReportSchedule()
     assert schedule.should_report(75, "")
     schedule.reported(75, "")
     assert schedule.due == 120
 
 
-def test_a_change_is_reported_at_once() -> None:
+def test_change_is_reported_before_the_next_regular_report() -> None:
     about = {12: "a blocker", 25: "another", 200: "none"}
     assert reports(ReportSchedule(), seconds=300, about=about) == [10, 20, 30, 60, 120, 200, 300]
 
 
-def test_changes_before_the_first_report_wait_for_it() -> None:
+def test_changes_before_the_first_report_cause_no_earlier_report() -> None:
     assert reports(ReportSchedule(), seconds=20, about={2: "a", 4: "b"}) == [10]
 
 
-def test_what_changes_all_the_time_is_reported_ever_more_seldom() -> None:
+def test_reports_of_constant_changes_become_rarer() -> None:
     about = {second: str(second) for second in range(1, 3601)}
-    told = reports(ReportSchedule(), seconds=3600, about=about)
-    assert told[:4] == [10, 20, 30, 40]
-    assert [later - sooner for sooner, later in zip(told[-5:], told[-4:], strict=False)] == [60] * 4
-    assert len(told) < 90
+    reported = reports(ReportSchedule(), seconds=3600, about=about)
+    assert reported[:4] == [10, 20, 30, 40]
+    assert [
+        later - sooner for sooner, later in zip(reported[-5:], reported[-4:], strict=False)
+    ] == [60] * 4
+    assert len(reported) < 90
 
 
-def test_a_rhythm_that_does_not_grow_is_even() -> None:
+def test_rhythm_without_growth_is_regular() -> None:
     assert reports(ReportSchedule(2, grows=False), seconds=9) == [2, 4, 6, 8]

@@ -1,4 +1,4 @@
-"""What strict platforms ask of the files that users copy or build from."""
+"""The files that users copy or build from meet the requirements of strict platforms."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PINNED_ACTION = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} +# v\d+\.\d+\.\d+")
 BLOCK = re.compile(r"```ya?ml\n(.*?)```", re.DOTALL)
 
 
-def test_every_action_is_pinned_by_its_commit_with_its_version_beside_it() -> None:
+def test_every_action_is_pinned_by_commit_with_its_version_in_a_comment() -> None:
     texts = [path.read_text() for path in (*WORKFLOWS, *PAGES)]
     used = [
         line for text in texts for line in re.findall(r"^[ -]*uses: *(.+)$", text, re.MULTILINE)
@@ -35,7 +35,7 @@ def test_every_action_is_pinned_by_its_commit_with_its_version_beside_it() -> No
     assert [line for line in used if not PINNED_ACTION.fullmatch(line)] == []
 
 
-def test_the_base_image_is_pinned_by_its_digest() -> None:
+def test_base_image_is_pinned_by_its_digest() -> None:
     lines = (REPOSITORY / "Dockerfile").read_text().splitlines()
     [default] = [line for line in lines if line.startswith("ARG BASE_IMAGE=")]
     assert re.fullmatch(r"ARG BASE_IMAGE=debian:trixie-slim@sha256:[0-9a-f]{64}", default)
@@ -58,7 +58,7 @@ def services(path: Path) -> list[tuple[str, dict[str, Any]]]:
         for name, service in services(path)
     ],
 )
-def test_a_service_has_limits_and_no_capability_that_it_does_not_need(
+def test_service_has_limits_and_only_required_capabilities(
     file: str, name: str, service: dict[str, Any]
 ) -> None:
     limits = service["deploy"]["resources"]["limits"]
@@ -71,7 +71,7 @@ def test_a_service_has_limits_and_no_capability_that_it_does_not_need(
     else:
         assert "cap_add" not in service
         assert service["read_only"] is True
-    # Swarm ignores security_opt, so that it would promise what nobody does
+    # Swarm ignores security_opt, so it would only appear to protect the service
     expected = ["no-new-privileges:true"] if file == "compose.yaml" else None
     assert service.get("security_opt") == expected
 
@@ -80,7 +80,7 @@ def test_a_service_has_limits_and_no_capability_that_it_does_not_need(
 
 
 def containers_in(value: Any) -> Iterator[dict[str, Any]]:
-    """All containers of pods in *value*, also in patches that are text."""
+    """The containers of all pods in *value*, including those in text patches."""
     if isinstance(value, str) and "image:" in value:
         value = yaml.safe_load(value)
     if isinstance(value, dict):
@@ -117,7 +117,7 @@ def test_containers_are_found_in_the_manifests_and_in_the_docs() -> None:
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_a_container_is_restricted_and_has_requests_and_a_limit_of_memory(
+def test_container_is_restricted_and_has_requests_and_a_memory_limit(
     container: dict[str, Any],
 ) -> None:
     context = container["securityContext"]

@@ -1,4 +1,4 @@
-"""Which folders a source names, and the error for one that names none."""
+"""Which folders a source names, and the error if it names no folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory, in which Python finds packages."""
+    """An empty working directory from which Python imports packages."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
@@ -65,7 +65,7 @@ def problem(source: str) -> Problem:
         (["package:a/b:c"], ["package:a/b:c"]),
     ],
 )
-def test_a_source_names_folders(here: Path, sources: list[str], folders: list[str]) -> None:
+def test_source_names_folders(here: Path, sources: list[str], folders: list[str]) -> None:
     for folder in ("one", "apps/[a]", "apps/b", "apps/c", "apps/.d", "pack/m", "pack/sub/m/n"):
         (here / folder).mkdir(parents=True)
     for folder in ("spread/m", "spread/deep/m"):  # namespaces, without an __init__.py
@@ -76,7 +76,7 @@ def test_a_source_names_folders(here: Path, sources: list[str], folders: list[st
     assert [folder.removeprefix(f"{here}/") for folder in found(*sources)] == folders
 
 
-def test_a_namespace_has_a_folder_in_each_place(
+def test_namespace_package_has_a_folder_in_each_location(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in ("first", "second", "third"):
@@ -88,7 +88,7 @@ def test_a_namespace_has_a_folder_in_each_place(
     assert found("package:wide:m") == [f"{here}/third/wide/m", f"{here}/first/wide/m"]
 
 
-def test_all_of_a_pattern_is_listed_and_looked_through(here: Path) -> None:
+def test_every_folder_that_matches_a_pattern_is_read(here: Path) -> None:
     write(here / "apps", {"b/2.sql": "", "a/1.sql": "", "a/3.SQL": "", "b/4.SQL": ""})
 
     listed = [file.path for file in list_files(["apps/*"]).migrations]
@@ -118,7 +118,7 @@ def test_all_of_a_pattern_is_listed_and_looked_through(here: Path) -> None:
         ),
     ],
 )
-def test_a_source_that_names_no_folder_is_an_error(
+def test_source_that_names_no_folder_is_an_error(
     here: Path, monkeypatch: pytest.MonkeyPatch, source: str, message: str, hint: str
 ) -> None:
     write(here, {"file1": "", "pack/__init__.py": "", "module.py": ""})
@@ -127,14 +127,14 @@ def test_a_source_that_names_no_folder_is_an_error(
         file.writestr("zipped/m/1.sql", "")
     monkeypatch.syspath_prepend(f"{here}/x.zip")
 
-    told = problem(source)
+    refused = problem(source)
 
-    assert told.id == "folder-unreadable"
-    assert told.message.startswith(message.format(here=here))
-    assert told.hint.startswith(hint)
+    assert refused.id == "folder-unreadable"
+    assert refused.message.startswith(message.format(here=here))
+    assert refused.hint.startswith(hint)
 
 
-def test_an_isolated_python_says_where_it_looks() -> None:
+def test_isolated_python_reports_its_search_path() -> None:
     script = (
         "import sys\nfrom initmig.migrations.sources import expand\nfound = []\n"
         "expand(['package:nowhere:m'], found)\nprint(found[0].hint, sys.path[-1], sep='\\n')"
@@ -162,7 +162,7 @@ def test_an_isolated_python_says_where_it_looks() -> None:
         (["package:pack:m"], "{here}/pack/m"),
     ],
 )
-def test_a_new_migration_goes_into_the_first_path(
+def test_new_migration_goes_into_the_first_plain_path_or_the_only_folder(
     here: Path, sources: list[str], folder: str
 ) -> None:
     for each in ("apps/a", "apps/b", "pack/m", "v[1]"):
@@ -171,7 +171,7 @@ def test_a_new_migration_goes_into_the_first_path(
     assert to_write_in(sources) == folder.format(here=here)
 
 
-def test_a_new_migration_does_not_go_into_one_of_several_folders(here: Path) -> None:
+def test_new_migration_is_refused_unless_exactly_one_folder_matches(here: Path) -> None:
     write(here / "apps", {"a/1.sql": "", "b/2.sql": ""})
 
     with pytest.raises(ConfigError) as several:
@@ -184,7 +184,7 @@ def test_a_new_migration_does_not_go_into_one_of_several_folders(here: Path) -> 
     assert none.value.id == "folder-unreadable"
 
 
-def test_targets_have_sources_of_their_own(here: Path) -> None:
+def test_each_target_has_its_own_sources(here: Path) -> None:
     write(here, {"apps/a/1.sql": "", "apps/b/2.sql": "", "pack/m/3.sql": ""})
     file = here / "targets.toml"
     file.write_text(

@@ -1,4 +1,4 @@
-"""An unknown word gets the next step that somebody close to it would want, or none."""
+"""An unknown word gets a suggestion if it resembles a known word or belongs to another tool."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVERY_ROW = (*COMMANDS_ELSEWHERE, *FLAGS_ELSEWHERE)
 
 
 def problem_of(*argv: str) -> Problem:
-    """The only problem of a command line, which is never run on a guess."""
+    """The only problem of a command line. initmig never runs a guess."""
     with pytest.raises(ConfigError) as caught:
         parse_config(argv, {})
     [problem] = caught.value.problems
@@ -23,7 +23,7 @@ def problem_of(*argv: str) -> Problem:
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"),
+    ("typed", "expected"),
     [
         ("migrat", "migrate"),
         ("migarte", "migrate"),
@@ -48,22 +48,22 @@ def problem_of(*argv: str) -> Problem:
         ("base-line", "baseline"),
     ],
 )
-def test_a_slip_in_a_command_gets_the_command_that_is_near(typed: str, meant: str) -> None:
-    assert nearest(typed, COMMANDS) == (meant,)
+def test_misspelt_command_gets_the_similar_command(typed: str, expected: str) -> None:
+    assert nearest(typed, COMMANDS) == (expected,)
     problem = problem_of(typed)
     assert problem.id == "unknown-command"
-    assert problem.hint == f"did you mean {meant}?"
+    assert problem.hint == f"did you mean {expected}?"
 
 
 @pytest.mark.parametrize("typed", ["xyzzy", "x", "backup", "user", "0001_users", "stop", ""])
-def test_a_word_that_is_near_to_nothing_gets_no_guess(typed: str) -> None:
+def test_dissimilar_word_gets_no_suggestion(typed: str) -> None:
     assert nearest(typed, COMMANDS) == ()
     assert "did you mean" not in problem_of(typed).hint
     assert "initmig --help" in problem_of(typed).hint
 
 
 @pytest.mark.parametrize(
-    ("argv", "meant"),
+    ("argv", "expected"),
     [
         (["--lock-timout", "5s"], ["--lock-timeout"]),
         (["--lock-timout=5s"], ["--lock-timeout"]),
@@ -82,27 +82,27 @@ def test_a_word_that_is_near_to_nothing_gets_no_guess(typed: str) -> None:
         (["rollback", "--al", "--steps=1"], ["--all"]),
         (["new", "--pyton", "x"], ["--python"]),
         (["serve", "--listn", ":80"], ["--listen"]),
-        # of another command, whose flag the next step then is
+        # the flag of another command
         (["wait", "--steps-to"], ["--steps"]),
     ],
     ids=" ".join,
 )
-def test_a_slip_in_a_flag_gets_those_that_are_near(argv: list[str], meant: list[str]) -> None:
+def test_misspelt_flag_gets_the_similar_flags(argv: list[str], expected: list[str]) -> None:
     problem = problem_of(*argv)
     assert problem.id == "unknown-flag"
-    assert re.findall(r"--[a-z-]+", problem.hint) == meant
+    assert re.findall(r"--[a-z-]+", problem.hint) == expected
 
 
 @pytest.mark.parametrize(
     "flag", ["--xyzzy", "--x", "-x", "--threads", "--colour-scheme", "--log-rotation-age", "---"]
 )
-def test_a_flag_that_is_near_to_nothing_gets_no_guess(flag: str) -> None:
+def test_dissimilar_flag_gets_no_suggestion(flag: str) -> None:
     problem = problem_of("status", flag)
     assert problem.hint == "run `initmig status --help` for a list of options"
 
 
 @pytest.mark.parametrize("row", EVERY_ROW, ids=lambda row: row.words)
-def test_a_word_of_another_tool_gets_what_does_that_here(row: Elsewhere) -> None:
+def test_command_or_flag_of_another_tool_gets_its_equivalent(row: Elsewhere) -> None:
     for word in row.words.split():
         argv = (word, *(["x"] if row.takes_value else []))
         problem = problem_of(*argv)
@@ -112,7 +112,7 @@ def test_a_word_of_another_tool_gets_what_does_that_here(row: Elsewhere) -> None
 
 
 @pytest.mark.parametrize("row", EVERY_ROW, ids=lambda row: row.words)
-def test_what_is_said_instead_exists(row: Elsewhere) -> None:
+def test_suggested_equivalent_exists(row: Elsewhere) -> None:
     flags = re.findall(r"(?<![\w`-])--[a-z-]+", row.hint)
     commands = re.findall(r"`initmig ([a-z]+)", row.hint)
     others = re.findall("leave it out|[A-Z_]{7,}|transactional|yoyo", row.hint)
@@ -121,7 +121,7 @@ def test_what_is_said_instead_exists(row: Elsewhere) -> None:
     assert set(commands) <= COMMANDS.keys()
 
 
-def test_no_word_of_another_tool_is_one_of_ours_or_in_two_rows() -> None:
+def test_words_of_other_tools_are_unique_and_unused_by_initmig() -> None:
     words = [word for row in EVERY_ROW for word in row.words.split()]
     assert len(words) == len(set(words))
     assert not set(words) & {*COMMANDS, *OPTIONS, "--help", "-h", "--version"}
@@ -151,7 +151,7 @@ def test_no_word_of_another_tool_is_one_of_ours_or_in_two_rows() -> None:
     ],
     ids=" ".join,
 )
-def test_habits_from_elsewhere_are_one_problem(argv: list[str], named: str) -> None:
+def test_command_line_of_another_tool_is_one_problem(argv: list[str], named: str) -> None:
     problem = problem_of(*argv)
     assert named in problem.hint
     assert "hunter2" not in f"{problem}"

@@ -1,4 +1,4 @@
-"""What swarm/deploy decides, without a swarm."""
+"""The decisions of swarm/deploy, without a swarm."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ SAME = app(*NEW, deployment="before")
         pytest.param(BEFORE, app(NEW[0], task("new2", "failed", slot="2")), False, id="one failed"),
         pytest.param(BEFORE, app(*NEW, task("new3", slot="2")), True, id="two for one replica"),
         pytest.param(BEFORE, app(NEW[0], task("new3")), False, id="two for the same replica"),
-        pytest.param(BEFORE, app(*NEW, wanted=3), False, id="scaled up meanwhile"),
+        pytest.param(BEFORE, app(*NEW, wanted=3), False, id="scaled up during the deploy"),
         pytest.param(
             BEFORE, app(*NEW, task("gone", "running", desired="shutdown")), True, id="one stopping"
         ),
         pytest.param(BEFORE, app(*NEW, wanted=None), True, id="global"),
         pytest.param(BEFORE, app(wanted=None), False, id="global without a task"),
-        pytest.param(BEFORE, app(wanted=0), True, id="none wanted"),
+        pytest.param(BEFORE, app(wanted=0), True, id="no replicas"),
         pytest.param(
             BEFORE,
             app(*OLD, deployment="before", image="old", update="rollback_started"),
@@ -105,7 +105,7 @@ SAME = app(*NEW, deployment="before")
         ),
     ],
 )
-def test_app_is_up_when_all_its_replicas_are_new_and_run(before: Any, now: Any, up: bool) -> None:
+def test_app_is_up_when_all_replicas_are_new_and_running(before: Any, now: Any, up: bool) -> None:
     progress = deploy.progress_of(DEPLOYED, before, now)
     assert (progress.up is not None) is up
 
@@ -139,7 +139,7 @@ def test_app_is_up_when_all_its_replicas_are_new_and_run(before: Any, now: Any, 
         pytest.param(BEFORE, app(*NEW, update="paused"), "paused", id="paused"),
     ],
 )
-def test_deploy_fails_once_the_service_cannot_be_live_any_more(
+def test_deploy_fails_once_the_service_can_no_longer_go_live(
     before: Any, now: Any, id: str
 ) -> None:
     with pytest.raises(deploy.DeployError) as caught:
@@ -148,7 +148,7 @@ def test_deploy_fails_once_the_service_cannot_be_live_any_more(
     assert caught.value.exit_code == 1
 
 
-OTHERS = task("t0", "complete", slot="0", deployment="other")
+OTHER_TASK = task("t0", "complete", slot="0", deployment="other")
 
 
 def own(state: str, **values: Any) -> Any:
@@ -159,10 +159,10 @@ def own(state: str, **values: Any) -> Any:
     ("tasks", "up"),
     [
         ([], False),
-        ([OTHERS], False),
-        ([OTHERS, own("running")], False),
-        ([OTHERS, own("pending")], False),
-        ([OTHERS, own("complete")], True),
+        ([OTHER_TASK], False),
+        ([OTHER_TASK, own("running")], False),
+        ([OTHER_TASK, own("pending")], False),
+        ([OTHER_TASK, own("complete")], True),
     ],
     ids=["no task", "another deploy's", "running", "pending", "complete"],
 )
@@ -173,13 +173,13 @@ def test_job_is_complete_when_a_task_of_this_deploy_is(tasks: list[Any], up: boo
 
 @pytest.mark.parametrize("state", ["failed", "rejected", "shutdown", "orphaned", "remove"])
 @pytest.mark.parametrize(("code", "expected"), [(4, 4), (143, 143), (0, 1), (-1, 1), (256, 1)])
-def test_job_that_failed_gives_its_exit_code(state: str, code: int, expected: int) -> None:
+def test_failed_job_determines_the_exit_code(state: str, code: int, expected: int) -> None:
     with pytest.raises(deploy.DeployError) as caught:
-        deploy.progress_of(job(), None, job(OTHERS, own(state, exit_code=code)))
+        deploy.progress_of(job(), None, job(OTHER_TASK, own(state, exit_code=code)))
     assert (caught.value.id, caught.value.exit_code) == ("job-failed", expected)
 
 
-def test_job_that_another_deploy_has_replaced_is_not_a_failure_of_its_own() -> None:
+def test_job_replaced_by_another_deploy_is_overtaken_and_not_failed() -> None:
     with pytest.raises(deploy.DeployError) as caught:
         deploy.progress_of(job(), None, job(own("failed", exit_code=143), deployment="other"))
     assert caught.value.id == "overtaken"
@@ -205,7 +205,7 @@ def test_reasons_outlive_the_tasks_and_do_not_repeat() -> None:
     ]
 
 
-def test_replicas_stay_as_they_are() -> None:
+def test_current_replica_counts_are_kept() -> None:
     services = [
         app(),
         deploy.Service("shop_web-worker", "", {}, wanted=5),
@@ -219,7 +219,7 @@ def test_replicas_stay_as_they_are() -> None:
 
 @pytest.mark.parametrize("name", ["JOB_TIMEOUT", "APP_TIMEOUT"])
 @pytest.mark.parametrize("value", ["5m", "-1", "1.5", " 7", "7\n", "soon", "\u0665"])
-def test_timeout_that_cannot_be_read_is_an_error(name: str, value: str) -> None:
+def test_invalid_timeout_is_an_error(name: str, value: str) -> None:
     with pytest.raises(deploy.DeployError) as caught:
         deploy.Settings.parse({name: value})
     assert (caught.value.id, caught.value.exit_code) == ("invalid-setting", 2)
@@ -232,7 +232,7 @@ def test_empty_settings_count_as_not_set() -> None:
     assert deploy.Settings.parse({}) == deploy.Settings(3600, 600, "always")
 
 
-def test_page_has_each_error_and_no_other() -> None:
+def test_page_lists_exactly_the_errors() -> None:
     calls = [
         node for node in ast.walk(ast.parse(PROGRAM.read_text())) if isinstance(node, ast.Call)
     ]
@@ -249,7 +249,7 @@ def test_page_has_each_error_and_no_other() -> None:
     assert sorted(listed) == sorted(ids)
 
 
-def test_deployed_is_what_has_the_label_or_was_rolled_back_before_the_first_look() -> None:
+def test_services_with_the_label_or_changed_by_another_deploy_count_as_deployed() -> None:
     before = {
         name: deploy.Service(name, deployment, {}, version=1)
         for name, deployment in (
@@ -265,7 +265,7 @@ def test_deployed_is_what_has_the_label_or_was_rolled_back_before_the_first_look
         deploy.Service("shop_app", "mine", {}, version=2),
         deploy.Service("shop_back", "old", {}, version=3, update="rollback_completed"),
         deploy.Service("shop_other", "old", {}, version=1),
-        # Swarm has noted that an earlier update is over
+        # Swarm has recorded the end of an earlier update
         deploy.Service("shop_noted", "old", {}, version=2, update="completed"),
         deploy.Service("shop_overtaken", "other", {}, version=3, update="updating"),
         deploy.Service("shop_unlabelled", "", {}, version=2),

@@ -13,28 +13,28 @@ def outcome_of(text: str, folder: Path) -> bytes:
     return path.read_bytes()
 
 
-def test_the_outcome_stands_in_the_file_instead_of_what_was_there(tmp_path: Path) -> None:
+def test_outcome_replaces_the_previous_content(tmp_path: Path) -> None:
     assert outcome_of("a long first outcome", tmp_path) == b"a long first outcome"
     assert outcome_of("short", tmp_path) == b"short"
 
 
-def test_a_text_of_4096_bytes_is_kept_whole(tmp_path: Path) -> None:
+def test_text_of_4096_bytes_is_not_cut(tmp_path: Path) -> None:
     assert outcome_of("x" * LIMIT_BYTES, tmp_path) == b"x" * 4096
 
 
-def test_a_long_text_is_cut_between_two_characters(tmp_path: Path) -> None:
-    # 3 bytes each: 4,096 would fall into the middle of the last one
+def test_long_text_is_cut_between_two_characters(tmp_path: Path) -> None:
+    # 3 bytes each, so byte 4,096 is inside a character
     assert outcome_of("漢" * 2000, tmp_path).decode() == "漢" * 1365
 
 
-def test_a_file_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+def test_unwritable_file_raises_no_error(tmp_path: Path) -> None:
     write_outcome(str(tmp_path / "no" / "folder"), "text")
     write_outcome(str(tmp_path), "text")
     assert list(tmp_path.iterdir()) == []
 
 
 @given(text=st.text(max_size=3000))
-def test_an_outcome_is_always_the_beginning_of_the_text(text: str) -> None:
+def test_outcome_is_always_the_beginning_of_the_text(text: str) -> None:
     whole = text.encode()
     with TemporaryDirectory() as folder:
         written = outcome_of(text, Path(folder))

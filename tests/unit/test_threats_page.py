@@ -1,4 +1,4 @@
-"""docs/explanation/threats.md names tests, pages and errors that there are."""
+"""docs/explanation/threats.md names only tests, pages and errors that exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECTIONS = re.split(r"^## ", TEXT, flags=re.MULTILINE)[1:]
 
 
 def anchors(text: str) -> set[str]:
-    """What GitHub makes of the headings of *text*."""
+    """The anchors of the headings of *text* on GitHub."""
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", each).lower().replace(" ", "-") for each in headings}
 
@@ -31,14 +31,14 @@ def test_each_test_exists(name: str) -> None:
 
 
 @pytest.mark.parametrize("link", LINKS)
-def test_each_link_leads_somewhere(link: str) -> None:
+def test_each_link_has_a_target(link: str) -> None:
     path, _, anchor = link.partition("#")
     target = PAGE.parent / path if path else PAGE
     assert target.is_file()
     assert not anchor or anchor in anchors(target.read_text())
 
 
-def test_each_id_of_an_error_is_documented() -> None:
+def test_each_error_id_is_documented() -> None:
     ids = set(re.findall(r"exit \d, `([a-z-]+)`", TEXT))
     assert ids
     errors = (PROJECT / "docs" / "reference" / "errors.md").read_text()
@@ -46,6 +46,6 @@ def test_each_id_of_an_error_is_documented() -> None:
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=[each.splitlines()[0] for each in SECTIONS])
-def test_each_actor_has_what_is_defended_and_what_is_not(section: str) -> None:
+def test_each_actor_has_defended_and_undefended_threats(section: str) -> None:
     assert re.search(r"^\| (?:it|they) can \| defended \| by \|$", section, re.MULTILINE)
     assert re.search(r"^\*\*Not defended:\*\*", section, re.MULTILINE)

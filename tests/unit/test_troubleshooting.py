@@ -1,4 +1,4 @@
-"""Troubleshooting knows every exit code, and no page for newcomers invents the id of an error."""
+"""Troubleshooting lists every exit code, and pages for newcomers name only documented ids."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PAGES = [
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_ids_of_errors_are_those_of_the_reference(page: str) -> None:
+def test_page_names_only_documented_error_ids(page: str) -> None:
     named = set(_ID.findall((DOCS / page).read_text()))
     assert named
     assert named - DOCUMENTED == set()
 
 
-def test_troubleshooting_has_every_exit_code_but_success() -> None:
+def test_troubleshooting_has_every_exit_code_except_success() -> None:
     table = TROUBLESHOOTING.split("| exit code | go to |")[1].split("\n\n")[0]
     codes = {
         int(code)

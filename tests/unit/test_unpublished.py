@@ -1,4 +1,4 @@
-"""initmig is on no registry and not on PyPI, so nothing that a user reads gets it from there.
+"""initmig is not published yet, so no page or example installs it from a registry.
 
 Remove these tests when a release is published.
 """
@@ -32,7 +32,7 @@ FROM_A_REGISTRY = re.compile(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_page_gets_initmig_from_no_registry(page: Path) -> None:
+def test_page_does_not_install_initmig_from_a_registry(page: Path) -> None:
     assert FROM_A_REGISTRY.findall(page.read_text()) == []
 
 
@@ -49,5 +49,5 @@ def test_page_gets_initmig_from_no_registry(page: Path) -> None:
         ("docker build -t initmig .", False),
     ],
 )
-def test_only_a_registry_is_found(text: str, is_found: bool) -> None:
+def test_only_installation_from_a_registry_is_found(text: str, is_found: bool) -> None:
     assert bool(FROM_A_REGISTRY.search(text)) == is_found

@@ -1,4 +1,4 @@
-"""Characters that nobody sees or that a terminal obeys: one function, for every output."""
+"""Invisible and control characters are escaped in every output."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ ORDINARY = [
 
 
 @pytest.mark.parametrize(("text", "shown"), ESCAPED.values(), ids=ESCAPED)
-def test_what_nobody_sees_is_shown(text: str, shown: str) -> None:
+def test_invisible_characters_are_escaped(text: str, shown: str) -> None:
     assert in_one_line(text) == shown
 
 
 @pytest.mark.parametrize("text", ORDINARY)
-def test_ordinary_text_stays_as_it_is(text: str) -> None:
+def test_ordinary_text_is_unchanged(text: str) -> None:
     assert [show(text) for show in (in_one_line, in_lines, with_line_breaks)] == [text] * 3
 
 
 @given(ANYTHING)
-def test_one_line_is_one_line_of_characters_that_are_seen(text: str) -> None:
+def test_in_one_line_returns_one_line_of_visible_characters(text: str) -> None:
     shown = in_one_line(text)
     assert {category(c) for c in shown}.isdisjoint(HIDDEN)
     assert shown.splitlines() == ([shown] if shown else [])
@@ -69,12 +69,12 @@ def test_one_line_is_one_line_of_characters_that_are_seen(text: str) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=("C", "Zl", "Zp"))))
-def test_what_is_seen_stays_as_it_is(text: str) -> None:
+def test_visible_text_is_unchanged(text: str) -> None:
     assert in_one_line(text) == in_lines(text) == with_line_breaks(text) == text
 
 
 @given(ANYTHING)
-def test_no_line_but_the_first_can_pass_for_another(text: str) -> None:
+def test_every_line_after_the_first_is_marked_as_continued(text: str) -> None:
     first, *others = in_lines(text).split("\n")
     assert all(line.startswith(CONTINUATION) for line in others)
     lines = [first, *(line.removeprefix(CONTINUATION) for line in others)]
@@ -87,12 +87,12 @@ def test_no_line_but_the_first_can_pass_for_another(text: str) -> None:
 
 
 @given(ANYTHING)
-def test_lines_that_are_visible_stay_as_they_are(text: str) -> None:
+def test_keeping_lines_is_idempotent(text: str) -> None:
     shown = with_line_breaks(text)
     assert with_line_breaks(shown) == shown
 
 
-def test_a_windows_line_end_is_one_line_end() -> None:
+def test_windows_line_end_is_one_line_end() -> None:
     assert in_lines("a\r\nb\rc") == f"a\n{CONTINUATION}b\\rc"
     assert with_line_breaks("a\r\nb\rc") == "a\nb\\rc"
 
@@ -101,7 +101,7 @@ def test_a_windows_line_end_is_one_line_end() -> None:
     st.dictionaries(ANYTHING, st.lists(ANYTHING) | st.integers() | st.none()),
     st.sampled_from([None, 2]),
 )
-def test_json_is_one_line_of_utf8_and_has_every_character(
+def test_json_is_visible_utf8_with_every_character(
     value: dict[str, object], indent: int | None
 ) -> None:
     document = to_json(value, indent=indent)
@@ -120,7 +120,7 @@ def _without_surrogates(value: object) -> object:
     return [*map(_without_surrogates, value)] if isinstance(value, list) else value
 
 
-def test_json_keeps_what_is_readable() -> None:
+def test_json_keeps_readable_characters() -> None:
     assert to_json({"é": "漢🦆\u3000\u202e\x9b\U000e0041\udcff"}) == (
         '{"é": "漢🦆\u3000\\u202e\\u009b\\udb40\\udc41\\\\udcff"}'
     )

@@ -1,4 +1,4 @@
-"""How long is waited for what, told by a clock that no time passes on."""
+"""How long initmig waits, measured with a simulated clock."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REFUSED = LoginRefused("login-refused", "password authentication failed")
 
 
 class Time:
-    """A clock that moves only when somebody sleeps, or works for a number of seconds."""
+    """A clock that moves only when the code sleeps or the test advances it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -45,7 +45,7 @@ class Time:
 
 
 class Connection:
-    """What a wait needs to know of a connection."""
+    """The part of a connection that a wait uses."""
 
     closed = False
 
@@ -54,10 +54,10 @@ class Connection:
 
 
 class World:
-    """A server that fails in a given way at each attempt, and what a wait for it did."""
+    """A server with a given answer to each attempt, and a record of the wait for it."""
 
     def __init__(self, answers: Iterable[InitmigError | None], *, takes: float = 0.0) -> None:
-        """*answers* one for each attempt to connect, None for success; each *takes* seconds."""
+        """*answers* has an error, or None for success, per attempt, which *takes* seconds."""
         self.time = Time()
         self.events: list[Event] = []
         self.patience: list[float] = []
@@ -81,17 +81,17 @@ class World:
 
     @property
     def reasons(self) -> list[str]:
-        told = (WaitingForDatabase, WaitingForMigrations)
-        return [event.reason for event in self.events if isinstance(event, told)]
+        kinds = (WaitingForDatabase, WaitingForMigrations)
+        return [event.reason for event in self.events if isinstance(event, kinds)]
 
 
-def for_ever(error: InitmigError) -> Iterable[InitmigError]:
+def forever(error: InitmigError) -> Iterable[InitmigError]:
     while True:
         yield error
 
 
 def failing_then(results: Iterable[InitmigError | str]) -> Callable[[Any], str]:
-    """Work that fails in these ways, and succeeds at last."""
+    """Work that fails with the errors among *results* and then succeeds."""
     each = iter(results)
 
     def work(_: Any) -> str:
@@ -110,7 +110,7 @@ def test_does_not_pause_for_a_server_that_answers() -> None:
     assert [connection.closed for connection in world.connections] == [True]
 
 
-def test_tries_until_the_server_answers_and_says_how_long_that_took() -> None:
+def test_retries_until_the_server_answers_and_reports_the_wait() -> None:
     world = World([CLOSED, CLOSED, STARTING, None])
     assert world.wait(60) == "done"
     assert len(world.time.slept) == 3
@@ -132,7 +132,7 @@ def test_pauses_grow_from_a_fifth_of_a_second_to_three_seconds() -> None:
         assert limit * 0.8 < most <= limit
 
 
-def test_pauses_differ_so_that_many_do_not_knock_at_once() -> None:
+def test_pauses_are_random() -> None:
     pauses = set()
     for _ in range(10):
         world = World([CLOSED, None])
@@ -142,8 +142,8 @@ def test_pauses_differ_so_that_many_do_not_knock_at_once() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0.1, 1.0, 60.0, 600.0])
-def test_gives_up_at_the_timeout_and_not_later(timeout: float) -> None:
-    world = World(for_ever(CLOSED))
+def test_gives_up_exactly_at_the_timeout(timeout: float) -> None:
+    world = World(forever(CLOSED))
     with pytest.raises(DatabaseUnavailable) as raised:
         world.wait(timeout)
     assert sum(world.time.slept) == pytest.approx(timeout)
@@ -153,13 +153,13 @@ def test_gives_up_at_the_timeout_and_not_later(timeout: float) -> None:
     assert world.reasons == ["Connection refused"]
 
 
-def test_ends_with_the_last_reason() -> None:
+def test_error_has_the_last_reason() -> None:
     world = World([CLOSED, *[STARTING] * 100])
     with pytest.raises(DatabaseUnavailable, match=r"is starting up \(waited 2 s\)"):
         world.wait(2)
 
 
-def test_a_timeout_of_zero_tries_once() -> None:
+def test_timeout_of_zero_tries_once() -> None:
     for error in (CLOSED, REFUSED, MigrationsPending("migrations-pending", "1 pending: a")):
         world = World([error])
         with pytest.raises(type(error)):
@@ -167,8 +167,8 @@ def test_a_timeout_of_zero_tries_once() -> None:
         assert (world.time.slept, world.events) == ([], [])
 
 
-def test_a_refused_login_is_tried_for_ten_seconds() -> None:
-    world = World(for_ever(REFUSED))
+def test_refused_login_is_retried_for_ten_seconds() -> None:
+    world = World(forever(REFUSED))
     with pytest.raises(LoginRefused) as raised:
         world.wait(60)
     assert raised.value.exit_code == 4
@@ -176,21 +176,21 @@ def test_a_refused_login_is_tried_for_ten_seconds() -> None:
     assert world.events == [WaitingForDatabase("password authentication failed", 10)]
 
 
-def test_a_refused_login_is_not_tried_beyond_a_shorter_timeout() -> None:
-    world = World(for_ever(REFUSED))
+def test_refused_login_is_not_retried_beyond_a_shorter_timeout() -> None:
+    world = World(forever(REFUSED))
     with pytest.raises(LoginRefused):
         world.wait(3)
     assert sum(world.time.slept) == pytest.approx(3)
 
 
-def test_a_refusal_after_a_long_wait_for_the_server_is_tried_again() -> None:
+def test_login_refused_after_a_long_wait_is_retried() -> None:
     starting = [CLOSED] * 40
     world = World([*starting, *[REFUSED] * 3, None])
     assert world.wait(600) == "done"
     assert world.reasons == ["Connection refused", "password authentication failed"]
 
 
-def test_what_is_no_matter_of_waiting_ends_it() -> None:
+def test_permission_denied_is_not_retried() -> None:
     world = World([None])
     with pytest.raises(DatabaseRefused):
         world.wait(
@@ -201,8 +201,8 @@ def test_what_is_no_matter_of_waiting_ends_it() -> None:
     assert world.connections[0].closed
 
 
-def test_an_attempt_may_take_what_is_left_of_the_wait_timeout() -> None:
-    world = World(for_ever(CLOSED), takes=4)
+def test_attempt_may_take_the_rest_of_the_wait_timeout() -> None:
+    world = World(forever(CLOSED), takes=4)
     with pytest.raises(DatabaseUnavailable):
         world.wait(9)
     assert world.patience[0] == 9
@@ -211,10 +211,10 @@ def test_an_attempt_may_take_what_is_left_of_the_wait_timeout() -> None:
     assert world.time.now - 1000 <= 9 + 4
 
 
-def test_work_that_loses_the_connection_is_done_again_on_a_new_one() -> None:
+def test_work_that_loses_its_connection_is_repeated_on_a_new_one() -> None:
     lost = DatabaseUnavailable("database-unavailable", "the connection was lost")
     world = World([None, CLOSED, None])
-    assert world.wait(60, failing_then([lost, "done at last"])) == "done at last"
+    assert world.wait(60, failing_then([lost, "finally done"])) == "finally done"
     assert [type(event) for event in world.events] == [
         WaitingForDatabase,
         WaitingForDatabase,
@@ -223,7 +223,7 @@ def test_work_that_loses_the_connection_is_done_again_on_a_new_one() -> None:
     assert [connection.closed for connection in world.connections] == [True, True]
 
 
-def test_time_at_work_does_not_count_as_waiting() -> None:
+def test_time_spent_working_does_not_count_as_waiting() -> None:
     world = World([None, CLOSED, CLOSED, None])
     lost = DatabaseUnavailable("database-unavailable", "the connection was lost")
 
@@ -236,21 +236,21 @@ def test_time_at_work_does_not_count_as_waiting() -> None:
     assert world.wait(30, work) == "done"
 
 
-def test_a_server_that_crashes_at_each_attempt_does_not_keep_it_for_ever() -> None:
+def test_wait_for_a_server_that_keeps_crashing_times_out() -> None:
     world = World(iter(lambda: None, 0))
     lost = DatabaseUnavailable("database-unavailable", "the connection was lost")
     with pytest.raises(DatabaseUnavailable, match=r"lost \(waited 30 s\)"):
-        world.wait(30, failing_then(for_ever(lost)))
+        world.wait(30, failing_then(forever(lost)))
     assert sum(world.time.slept) == pytest.approx(30)
 
 
-def test_says_once_that_a_standby_cannot_be_migrated() -> None:
+def test_standby_is_reported_once() -> None:
     world = World([None] * 6)
     assert world.wait(60, failing_then([*[STANDBY] * 5, "done"])) == "done"
     assert world.reasons == [str(STANDBY)]
 
 
-def test_says_again_why_it_waits_after_the_server_had_come_back() -> None:
+def test_reason_is_reported_again_after_a_reconnection() -> None:
     lost = DatabaseUnavailable("database-unavailable", "the connection was lost")
     world = World([CLOSED, None, CLOSED, CLOSED, None])
     assert world.wait(60, failing_then([lost, "done"])) == "done"
@@ -258,7 +258,7 @@ def test_says_again_why_it_waits_after_the_server_had_come_back() -> None:
     assert [type(event) for event in world.events].count(Connected) == 2
 
 
-def test_says_what_is_pending_whenever_that_changes() -> None:
+def test_pending_migrations_are_reported_whenever_they_change() -> None:
     texts = ("2: a, b", "2: a, b", "1: b", "1: b")
     pending = [MigrationsPending("migrations-pending", text) for text in texts]
     world = World([None] * 5)
@@ -269,11 +269,11 @@ def test_says_what_is_pending_whenever_that_changes() -> None:
     ]
 
 
-def test_pending_migrations_are_the_outcome_of_a_wait_that_is_over() -> None:
+def test_wait_that_times_out_reports_the_pending_migrations() -> None:
     world = World(iter(lambda: None, 0))
     with pytest.raises(MigrationsPending, match="1 pending: a") as raised:
         world.wait(
-            5, failing_then(for_ever(MigrationsPending("migrations-pending", "1 pending: a")))
+            5, failing_then(forever(MigrationsPending("migrations-pending", "1 pending: a")))
         )
     assert raised.value.exit_code == 7
     assert sum(world.time.slept) == pytest.approx(5)

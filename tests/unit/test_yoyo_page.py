@@ -34,7 +34,7 @@ def test_each_difference_names_a_test_that_exists() -> None:
             assert re.search(rf"^def {name}\(", (TESTS / path).read_text(), re.MULTILINE), row
 
 
-def test_each_command_of_yoyo_is_in_the_table() -> None:
+def test_each_yoyo_command_is_in_the_table() -> None:
     _, _, subparsers = make_argparser()
 
     listed = {name for row in COMMANDS for name in re.findall(r"`yoyo ([\w-]+)", row)}
@@ -43,7 +43,7 @@ def test_each_command_of_yoyo_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("line", sorted(set(re.findall(r"`initmig ([^`]+)`", "".join(COMMANDS)))))
-def test_each_command_line_of_the_table_is_understood(line: str) -> None:
+def test_each_command_line_of_the_table_is_parsed(line: str) -> None:
     words = line.replace("ID", "0001_a").replace(" N", " 1").replace("NAME", "add_email").split()
 
     assert parse_config(words, {}).command == words[0]

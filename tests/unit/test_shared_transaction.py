@@ -1,4 +1,4 @@
-"""Which texts have the time of a transaction in them, or its id."""
+"""Which texts contain the time or the id of a transaction."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PATTERN = transaction_pattern("37", "129650", "1796071297", "754")
         "1, 754",
     ],
 )
-def test_the_time_and_the_id_are_found(text: str) -> None:
+def test_transaction_time_and_id_are_found(text: str) -> None:
     assert re.search(PATTERN, text)
 
 
@@ -51,11 +51,11 @@ def test_the_time_and_the_id_are_found(text: str) -> None:
         "",
     ],
 )
-def test_another_time_and_a_time_to_the_second_are_not(text: str) -> None:
+def test_other_times_and_whole_seconds_are_not_found(text: str) -> None:
     assert not re.search(PATTERN, text)
 
 
-def test_a_time_without_fraction_is_found_only_with_its_zeros() -> None:
+def test_time_without_fraction_is_found_only_with_its_zeros() -> None:
     pattern = transaction_pattern("37", "000000", "1796071297", "754")
     assert re.search(pattern, "log_20261130204137000000")
     assert not re.search(pattern, "2026-11-30 20:41:37+00")

@@ -1,4 +1,4 @@
-"""What is made of a server's facts, where a test cannot have such a server."""
+"""The checks of `doctor` for servers that a test cannot run."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ WORKER = MigrationRole(
     can_create_roles=False,
     can_create_in_database=False,
 )
-OTHERS = RelationAccess(
+NOT_OWNED = RelationAccess(
     name="public.t",
     owner="other",
     owner_is_superuser=False,
@@ -64,7 +64,7 @@ OTHERS = RelationAccess(
 )
 
 
-def of(
+def checks_of(
     need: Requirement, known: RelationAccess | None = None, server: Server = SERVER
 ) -> list[Check]:
     stated = StatedRequirement("a.sql", step_of("a.sql", "-- é\nDROP".encode()), 6, need)
@@ -82,7 +82,7 @@ def test_postgresql_14_is_the_oldest_supported(number: int, level: str) -> None:
     ("tls", "local", "level"),
     [("TLSv1.3", False, "ok"), ("", True, "ok"), ("", False, "warning")],
 )
-def test_a_connection_that_others_can_read_is_a_warning(tls: str, local: bool, level: str) -> None:
+def test_unencrypted_remote_connection_is_a_warning(tls: str, local: bool, level: str) -> None:
     check = check_tls(SERVER._replace(tls=tls, local=local))
     assert check.level == level
     assert ("sslmode=verify-full" in check.hint) == (level == "warning")
@@ -91,14 +91,14 @@ def test_a_connection_that_others_can_read_is_a_warning(tls: str, local: bool, l
 @pytest.mark.parametrize(
     ("ahead", "level"), [(0.0, "ok"), (-4.9, "ok"), (5.0, "warning"), (-3600.0, "warning")]
 )
-def test_clocks_may_be_seconds_apart(ahead: float, level: str) -> None:
+def test_clock_difference_of_5_seconds_is_a_warning(ahead: float, level: str) -> None:
     assert check_clock(ahead).level == level
 
 
-def test_a_statement_that_is_too_new_is_named_with_its_place() -> None:
+def test_statement_newer_than_the_server_fails_with_its_location() -> None:
     need = Requires("MERGE", 15)
-    assert of(need) == []
-    [check] = of(need, server=SERVER._replace(version_number=140020, version="14.20"))
+    assert checks_of(need) == []
+    [check] = checks_of(need, server=SERVER._replace(version_number=140020, version="14.20"))
     assert check.found == "a.sql:2:1: MERGE needs PostgreSQL 15, but the server runs 14.20"
     assert check.level == "failure"
 
@@ -112,31 +112,33 @@ def test_a_statement_that_is_too_new_is_named_with_its_place() -> None:
         (150000, True, "ALTER ROLE app INHERIT;", "or run with --role=other"),
     ],
 )
-def test_the_owners_rights_are_given_as_the_version_has_it(
+def test_owner_privileges_are_granted_in_the_syntax_of_the_server_version(
     number: int, member: bool, statement: str, hint: str
 ) -> None:
     need = Uses(Relation("", "t"), "owner", "alters")
     server = SERVER._replace(version_number=number)
-    [check] = of(need, OTHERS._replace(can_become_owner=member), server)
+    [check] = checks_of(need, NOT_OWNED._replace(can_become_owner=member), server)
     assert check.found == "a.sql:2:1 alters public.t, which is owned by other"
     assert (check.statement, check.hint) == (statement, hint)
 
 
-def test_the_owner_of_a_schema_may_drop_what_is_in_it_and_not_alter_it() -> None:
-    relation, mine = Relation("", "t"), OTHERS._replace(is_schema_owner=True)
-    assert of(Uses(relation, "drop", "drops"), mine) == []
-    assert len(of(Uses(relation, "owner", "alters"), mine)) == 1
+def test_schema_owner_can_drop_its_tables_but_not_alter_them() -> None:
+    relation, mine = Relation("", "t"), NOT_OWNED._replace(is_schema_owner=True)
+    assert checks_of(Uses(relation, "drop", "drops"), mine) == []
+    assert len(checks_of(Uses(relation, "owner", "alters"), mine)) == 1
 
 
-def test_what_does_not_exist_lacks_no_right() -> None:
-    assert of(Uses(Relation("", "t"), "owner", "alters"), None) == []
+def test_table_that_does_not_exist_needs_no_privilege() -> None:
+    assert checks_of(Uses(Relation("", "t"), "owner", "alters"), None) == []
 
 
 @pytest.mark.parametrize(
     ("number", "statement"),
     [(160000, "GRANT boss TO app WITH SET TRUE;"), (150000, "GRANT boss TO app;")],
 )
-def test_set_role_is_granted_as_the_version_has_it(number: int, statement: str) -> None:
+def test_set_role_is_granted_in_the_syntax_of_the_server_version(
+    number: int, statement: str
+) -> None:
     problem = Problem("missing-privilege", "permission denied", server=ServerMessage("42501"))
     check = refused_role(SERVER._replace(version_number=number), "boss", problem)
     assert check.statement == statement
@@ -144,21 +146,21 @@ def test_set_role_is_granted_as_the_version_has_it(number: int, statement: str) 
 
 
 @pytest.mark.parametrize(
-    ("name", "seconds", "pooled", "told"),
+    ("name", "seconds", "pooled", "warns"),
     [
         ("idle_in_transaction_session_timeout", 60.0, True, True),
         ("idle_in_transaction_session_timeout", 60.0, False, False),
         ("transaction_timeout", 3600.0, True, True),
         ("transaction_timeout", 3600.0, False, False),
         ("transaction_timeout", 0.0, True, False),
-        ("idle_session_timeout", 60.0, True, False),  # then the pooler has another connection
+        ("idle_session_timeout", 60.0, True, False),  # the pooler opens another connection
         ("idle_session_timeout", 60.0, False, False),
-        ("statement_timeout", 0.5, True, False),  # --statement-timeout holds in migrations
-        ("lock_timeout", 0.5, True, False),  # --lock-timeout does
+        ("statement_timeout", 0.5, True, False),  # migrations use --statement-timeout
+        ("lock_timeout", 0.5, True, False),  # migrations use --lock-timeout
     ],
 )
-def test_timeouts_that_initmig_does_not_set_itself_are_told(
-    name: str, seconds: float, pooled: bool, told: bool
+def test_timeout_that_initmig_does_not_replace_is_a_warning(
+    name: str, seconds: float, pooled: bool, warns: bool
 ) -> None:
     timeout = Timeout(name, f"{seconds:g}s", seconds, "user")
     [check] = check_timeouts(SERVER, [timeout], pooled=pooled)
@@ -166,13 +168,13 @@ def test_timeouts_that_initmig_does_not_set_itself_are_told(
     assert (check.level, check.statement) == ("warning" if told else "ok", statement)
 
 
-def test_a_timeout_of_the_url_is_no_matter_of_a_statement() -> None:
+def test_timeout_from_the_url_gets_a_hint_instead_of_a_statement() -> None:
     timeout = Timeout("transaction_timeout", "1s", 1.0, "client")
     [check] = check_timeouts(SERVER, [timeout], pooled=True)
     assert (check.statement, check.hint) == ("", "remove it from the URL or PGOPTIONS")
 
 
-def test_of_all_limits_the_one_with_the_fewest_left_counts() -> None:
+def test_limit_with_the_fewest_free_connections_is_reported() -> None:
     limits = [ConnectionLimit("the server", 97, 7), ConnectionLimit("the role", 10, 8)]
     assert [check.found for check in check_connections(SERVER, limits)] == ["2 free"]
     [full] = check_connections(SERVER, [*limits, ConnectionLimit("the database", 3, 3)])
@@ -183,7 +185,7 @@ def test_of_all_limits_the_one_with_the_fewest_left_counts() -> None:
     assert "max_connections" in server.hint
 
 
-def test_a_setting_of_the_client_is_taken_out_where_it_is() -> None:
+def test_setting_from_the_client_gets_a_hint_that_names_its_source() -> None:
     setting = Setting("exit_on_error", "on", "client", "the connection string or PGOPTIONS")
     [check] = check_settings(SERVER, [setting], CommitSettings("", "on", 0))
     assert "set by the connection string or PGOPTIONS" in check.found
@@ -207,7 +209,7 @@ def test_a_setting_of_the_client_is_taken_out_where_it_is() -> None:
         ("a", "off", 0, False),
     ],
 )
-def test_a_commit_waits_for_as_many_standbys_as_are_named(
+def test_commits_that_wait_for_missing_standbys_are_a_failure(
     names: str, level: str, standbys: int, waits: bool
 ) -> None:
     [check] = check_settings(SERVER, [], CommitSettings(names, level, standbys))

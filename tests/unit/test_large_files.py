@@ -1,4 +1,4 @@
-"""What stands for the statements of a file, of which there may be many, or large ones."""
+"""Sequences for many or large statements, which are created or copied only when needed."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ SLICES = st.builds(slice, *[st.none() | st.integers(-12, 12)] * 2)
 
 
 @given(st.integers(0, 10), SLICES, SLICES)
-def test_lazy_sequence_is_as_the_list(size: int, first: slice, second: slice) -> None:
-    lazy, made = LazySequence(lambda number: number * 2, range(size)), [n * 2 for n in range(size)]
-    assert list(lazy) == made
-    assert list(lazy[first]) == made[first]
-    assert list(lazy[first][second]) == made[first][second]
-    assert [lazy[-1 - n] for n in range(size)] == made[::-1]
+def test_lazy_sequence_equals_the_list(size: int, first: slice, second: slice) -> None:
+    lazy, expected = (
+        LazySequence(lambda number: number * 2, range(size)),
+        [n * 2 for n in range(size)],
+    )
+    assert list(lazy) == expected
+    assert list(lazy[first]) == expected[first]
+    assert list(lazy[first][second]) == expected[first][second]
+    assert [lazy[-1 - n] for n in range(size)] == expected[::-1]
 
 
-def test_lazy_sequence_makes_what_is_asked_for() -> None:
-    asked: list[int] = []
-    lazy = LazySequence(lambda number: asked.append(number) or number, range(1000))  # type: ignore[func-returns-value]
+def test_lazy_sequence_creates_only_the_requested_items() -> None:
+    requested: list[int] = []
+    lazy = LazySequence(lambda number: requested.append(number) or number, range(1000))  # type: ignore[func-returns-value]
     assert lazy[10:20][3] == 13
-    assert asked == [13]
+    assert requested == [13]
     with pytest.raises(IndexError):
         lazy[1000]
 
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), st.none() | st.text("a"))))
-def test_found_is_as_the_list(each: list[tuple[int, int, str | None]]) -> None:
+def test_found_equals_the_list(each: list[tuple[int, int, str | None]]) -> None:
     results = {n: one[2] for n, one in enumerate(each) if one[2] is not None}
     found = Found(Spans(one[:2] for one in each), results)
     assert list(found) == each
@@ -56,11 +59,11 @@ def test_pieces_have_the_slices_of_the_file(start: int | None) -> None:
         assert pieces[start:end] == FILE[start:end]
 
 
-def test_large_statement_is_no_copy() -> None:
+def test_large_statement_is_not_copied() -> None:
     pieces = ChunkedFile(FILE, [*LARGE, *SMALL])
     for start, end in LARGE:
         assert pieces[start:end] is pieces[start:end]
 
 
-def test_empty_file_has_pieces() -> None:
+def test_empty_file_is_an_empty_piece() -> None:
     assert (len(ChunkedFile(b"", [])), ChunkedFile(b"", [])[:]) == (0, b"")

@@ -37,7 +37,7 @@ def state_after(*events: Event, ended: float | None = None) -> State:
 
 
 def values(state: State, now: float = 100.0) -> dict[str, float]:
-    """The samples by name, with the label's value where there is one."""
+    """The samples by name and, if they have a label, by its value."""
     families = text_string_to_metric_families(exposition(state, now).decode())
     return {
         "/".join([sample.name, *sample.labels.values()]): sample.value
@@ -46,11 +46,11 @@ def values(state: State, now: float = 100.0) -> dict[str, float]:
     }
 
 
-def test_nothing_is_ready_before_the_database_has_answered() -> None:
+def test_not_ready_before_the_database_has_answered() -> None:
     assert obstacles(BEGUN) == ("the database has not answered yet", RUNNING)
 
 
-def test_what_is_pending_gets_less_with_each_migration_applied() -> None:
+def test_pending_migrations_decrease_with_each_applied_one() -> None:
     begun = state_after(TWO_PENDING, MigrationStarted("0002_b", "m/0002_b.sql", 1, 2))
     assert obstacles(begun) == ("[1/2] 0002_b (m/0002_b.sql)", "2 pending: 0002_b, 0003_c")
     later = after(begun, MigrationApplied("0002_b", 0.1))
@@ -58,38 +58,38 @@ def test_what_is_pending_gets_less_with_each_migration_applied() -> None:
     assert later.history == HistoryRead(applied=2, pending=("0003_c",), unknown=0)
 
 
-def test_an_answer_names_20_of_those_that_are_pending() -> None:
+def test_answer_names_20_pending_migrations() -> None:
     many = tuple(f"{number:04}_x" for number in range(1, 1001))
-    told = obstacles(state_after(HistoryRead(applied=0, pending=many, unknown=0)))[-1]
-    assert told.startswith("1000 pending: 0001_x, 0002_x, ")
-    assert told.endswith(", 0020_x and 980 more")
+    reason = obstacles(state_after(HistoryRead(applied=0, pending=many, unknown=0)))[-1]
+    assert reason.startswith("1000 pending: 0001_x, 0002_x, ")
+    assert reason.endswith(", 0020_x and 980 more")
 
 
-def test_nothing_is_ready_before_the_hooks_have_run() -> None:
+def test_not_ready_until_the_run_has_ended() -> None:
     running = state_after(NONE_PENDING)
     assert obstacles(running) == (RUNNING,)
     assert obstacles(running._replace(ended=101.0)) == ()
 
 
-def test_a_migration_that_is_rolled_back_by_others_is_an_obstacle() -> None:
+def test_not_ready_after_a_migration_is_rolled_back_elsewhere() -> None:
     assert obstacles(state_after(NONE_PENDING, TWO_PENDING, ended=101.0)) == (
         "2 pending: 0002_b, 0003_c",
     )
 
 
-def test_what_is_unknown_to_this_image_is_no_obstacle() -> None:
+def test_unknown_migrations_do_not_affect_readiness() -> None:
     ahead = HistoryRead(applied=3, pending=(), unknown=2)
     assert obstacles(state_after(ahead, ended=101.0)) == ()
 
 
-def test_a_database_that_has_come_back_is_no_obstacle() -> None:
+def test_ready_again_after_the_database_returns() -> None:
     away = state_after(NONE_PENDING, WaitingForDatabase("Connection refused", 60), ended=101.0)
     assert obstacles(away) == ("waiting up to 1 m for the database: Connection refused",)
     assert obstacles(after(away, Connected(3.0))) == ()
     assert obstacles(after(away, NONE_PENDING)) == ()
 
 
-def test_whoever_is_waited_for_is_named_until_the_lock_is_there() -> None:
+def test_lock_holder_is_named_until_the_lock_is_acquired() -> None:
     waiting = state_after(TWO_PENDING, WaitingInQueue("pid 7 (app)", 7, (), 3.0))
     assert "pid 7 (app)" in obstacles(waiting)[0]
     assert obstacles(after(waiting, LockAcquired(4.0, pooled=False))) == (
@@ -99,14 +99,14 @@ def test_whoever_is_waited_for_is_named_until_the_lock_is_there() -> None:
     assert "process 42" in obstacles(state_after(TWO_PENDING, WaitingForYoyo(42, "2026", 0)))[0]
 
 
-def test_a_statement_of_another_session_is_shown_to_nobody() -> None:
+def test_statement_of_another_session_is_in_no_answer() -> None:
     running = StatementRunning("0002_b", 20.0, "Lock", ("pid 7: UPDATE t SET card = '4111'",))
     state = state_after(TWO_PENDING, running)
     for path in ("/readyz", "/metrics"):
         assert b"4111" not in answer(path, state, 200.0).body
 
 
-def test_a_reason_is_one_reason_whatever_is_in_it() -> None:
+def test_reason_with_line_ends_and_control_characters_is_one_indented_reason() -> None:
     reason = "server: x\nready\r\x1b[2J\u202e\udcff"
     for state in (
         BEGUN._replace(trouble=reason),
@@ -118,24 +118,24 @@ def test_a_reason_is_one_reason_whatever_is_in_it() -> None:
         assert second.endswith("server: x")
 
 
-def test_counts_have_no_value_while_they_are_not_known() -> None:
+def test_unknown_counts_are_not_exported() -> None:
     names = {name for name in values(BEGUN) if name.startswith("initmig_migrations")}
     assert names == set()
 
 
-def test_counts_are_kept_while_the_database_is_away() -> None:
+def test_counts_are_kept_while_the_database_is_unreachable() -> None:
     away = state_after(TWO_PENDING)._replace(trouble="Connection refused")
     assert values(away)["initmig_migrations_pending"] == 2
     assert values(away)["initmig_database_up"] == 0
 
 
-def test_the_runs_duration_grows_until_it_is_over() -> None:
+def test_run_duration_grows_until_the_run_ends() -> None:
     name = "initmig_last_run_duration_seconds"
     assert values(BEGUN, now=103.5)[name] == 3.5
     assert values(BEGUN._replace(ended=102.0), now=109.0)[name] == 2.0
 
 
-def test_the_outcome_is_running_until_the_run_is_over_and_then_what_became_of_it() -> None:
+def test_outcome_is_running_until_the_run_ends() -> None:
     for event, outcome in (
         (NothingPending(3), "nothing_pending"),
         (AppliedElsewhere(1.0), "applied_elsewhere"),
@@ -154,7 +154,7 @@ def outcome_of(state: State) -> list[str]:
     ]
 
 
-def test_seconds_waited_tell_the_database_from_other_migrators() -> None:
+def test_waits_for_the_database_and_for_migrators_are_separate() -> None:
     waited = values(
         state_after(
             Connected(3.0), WaitingInQueue("x", 7, (), 0.0), LockAcquired(4.0, pooled=False)
@@ -164,7 +164,7 @@ def test_seconds_waited_tell_the_database_from_other_migrators() -> None:
     assert waited["initmig_waited_seconds/migrator"] == 4.0
 
 
-def test_a_wait_that_ended_because_others_had_applied_everything_counts_once() -> None:
+def test_wait_that_ends_with_everything_applied_elsewhere_counts_once() -> None:
     waited = values(state_after(Connected(3.0), AppliedElsewhere(5.0)))
     assert waited["initmig_waited_seconds/database"] == 3.0
     assert waited["initmig_waited_seconds/migrator"] == 2.0

@@ -23,24 +23,24 @@ each_command = pytest.mark.parametrize("name", COMMANDS)
 
 
 def flags_in(text: str) -> list[str]:
-    """Those that begin a line of the help, in its order."""
+    """The flags that begin a line of the help, in order."""
     return re.findall(r"^  (--[a-z-]+)", text, re.MULTILINE)
 
 
-def test_the_general_help_fits_a_screen() -> None:
+def test_general_help_fits_a_screen() -> None:
     lines = help_text().splitlines()
     assert len(lines) <= 40
     assert lines[0] == "Apply PostgreSQL migrations before the application starts."
 
 
 @pytest.mark.parametrize("topic", ["", *COMMANDS, *TOPICS])
-def test_no_line_of_a_help_is_wider_than_a_terminal(topic: str) -> None:
+def test_help_lines_have_at_most_80_characters(topic: str) -> None:
     lines = help_text(topic).splitlines()
     assert max(map(len, lines)) <= 80
     assert not [line for line in lines if line != line.rstrip()]
 
 
-def test_the_general_help_has_each_command_once_in_its_group() -> None:
+def test_general_help_lists_each_command_once_in_its_group() -> None:
     text = help_text()
     assert [name for names in GROUPS.values() for name in names] == list(COMMANDS)
     for group, names in GROUPS.items():
@@ -49,13 +49,13 @@ def test_the_general_help_has_each_command_once_in_its_group() -> None:
             assert line == f"  {name:12}{COMMANDS[name].summary}"
 
 
-def test_the_general_help_says_where_to_read_on() -> None:
+def test_general_help_names_the_other_help_topics() -> None:
     for more in ("initmig COMMAND --help", *(f"initmig help {topic}" for topic in TOPICS)):
         assert f"\n  {more} " in help_text()
 
 
 @each_command
-def test_the_help_of_a_command_has_its_usage_summary_options_and_example(name: str) -> None:
+def test_help_of_a_command_has_its_usage_summary_options_and_example(name: str) -> None:
     command = COMMANDS[name]
     text = help_text(name)
     assert text.startswith(f"Usage: {usage_line(name)}\n\n")
@@ -66,13 +66,13 @@ def test_the_help_of_a_command_has_its_usage_summary_options_and_example(name: s
 
 
 @each_command
-def test_the_example_of_a_command_is_understood_as_that_command(name: str) -> None:
+def test_example_of_a_command_is_parsed_as_that_command(name: str) -> None:
     program, *argv = shlex.split(EXAMPLES[name])
     assert program == "initmig"
     assert parse_config(argv, {}).command == name
 
 
-def test_each_setting_makes_a_difference_to_some_command_and_each_named_one_exists() -> None:
+def test_each_setting_exists_and_is_used_by_a_command() -> None:
     named = {flag for command in COMMANDS.values() for flag in command.settings}
     assert named == {option.flag for option in SETTINGS}
 
@@ -89,22 +89,20 @@ def test_each_setting_makes_a_difference_to_some_command_and_each_named_one_exis
         ("version", {"--log-level"}),
     ],
 )
-def test_the_help_of_a_command_leaves_out_what_makes_no_difference_to_it(
-    command: str, without: set[str]
-) -> None:
+def test_help_of_a_command_omits_settings_without_effect(command: str, without: set[str]) -> None:
     assert without & set(flags_in(help_text(command))) == set()
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ABOUT_ITSELF])
 @each_setting
-def test_a_setting_that_makes_no_difference_is_accepted(option: Option, name: str) -> None:
+def test_setting_without_effect_is_accepted(option: Option, name: str) -> None:
     text, _ = GIVEN[option.flag]
     _, _, *words = shlex.split(EXAMPLES[name])
     assert parse_config([name, f"{option.flag}={text}", *words], {}).command == name
 
 
 @each_setting
-def test_the_help_of_settings_has_each_with_its_variable_and_default(option: Option) -> None:
+def test_settings_help_lists_each_setting_with_variable_and_default(option: Option) -> None:
     text = help_text("settings")
     value = f"[={option.metavar}]" if option.implied else f" {option.metavar}"
     heading = f"  {option.flag}{value}\n      {option.env} (default: {option.default})\n"
@@ -113,7 +111,7 @@ def test_the_help_of_settings_has_each_with_its_variable_and_default(option: Opt
     assert option.default
 
 
-def test_the_help_of_settings_has_each_variable_of_one_command_too() -> None:
+def test_settings_help_lists_variables_of_single_commands() -> None:
     lines = [line.split()[0] for line in help_text("settings").splitlines() if line.strip()]
     own = [option for command in COMMANDS.values() for option in command.options if option.env]
     assert len(own) > 4
@@ -122,22 +120,22 @@ def test_the_help_of_settings_has_each_variable_of_one_command_too() -> None:
 
 
 @each_setting
-def test_the_default_that_the_help_shows_is_the_one_that_holds(option: Option) -> None:
+def test_default_in_the_help_is_the_actual_default(option: Option) -> None:
     default = getattr(Config("migrate"), option.field)
-    if default in ("", (), Secret()):  # of these the help says in words what nothing means
+    if default in ("", (), Secret()):  # the help describes an empty default in words
         assert " " in option.default or option.default in ("none", "_yoyo_migration")
     else:
         assert option.parse(option.default) == default
 
 
-def test_exit_codes_are_listed_under_their_own_topic_alone() -> None:
+def test_exit_codes_are_listed_only_in_their_topic() -> None:
     for code, meaning in EXIT_CODES:
         assert f"\n{code:>5}  {meaning[:50]}" in help_text("exit-codes")
     for topic in ("", *COMMANDS, "settings"):
         assert "Exit codes:" not in help_text(topic)
 
 
-def test_the_exit_codes_of_the_help_are_those_of_the_errors() -> None:
+def test_exit_codes_in_the_help_match_the_errors() -> None:
     raised = {error.exit_code for error in subclasses(errors.InitmigError)}
     listed = {code for code, _ in EXIT_CODES}
     assert listed == raised | {0, 143}
