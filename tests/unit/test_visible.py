@@ -87,7 +87,7 @@ def test_every_line_after_the_first_is_marked_as_continued(text: str) -> None:
 
 
 @given(ANYTHING)
-def test_keeping_lines_is_idempotent(text: str) -> None:
+def test_with_line_breaks_is_idempotent(text: str) -> None:
     shown = with_line_breaks(text)
     assert with_line_breaks(shown) == shown
 

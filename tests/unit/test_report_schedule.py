@@ -51,5 +51,5 @@ def test_reports_of_constant_changes_become_rarer() -> None:
     assert len(reported) < 90
 
 
-def test_rhythm_without_growth_is_regular() -> None:
+def test_schedule_without_growth_is_regular() -> None:
     assert reports(ReportSchedule(2, grows=False), seconds=9) == [2, 4, 6, 8]
