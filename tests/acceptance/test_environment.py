@@ -29,7 +29,7 @@ FILES = {
     "0002_b.py": "from yoyo import step\nstep('CREATE TABLE b ()', 'DROP TABLE b')",
 }
 LATIN_1 = os.fsdecode(b"caf\xe9")
-JSON_AT_ONCE = JSON | AT_ONCE
+JSON_WITHOUT_WAIT = JSON | AT_ONCE
 ENDS = {"LF": "\n", "CR LF": "\r\n", "blanks": " \t", "all of it": " \n\r\n "}
 
 
@@ -136,7 +136,7 @@ def test_non_utf8_bytes_are_refused(
 ) -> None:
     flags, env, code = case
     (folder.parent / "secret").write_bytes(b"postgresql://h/caf\xe9")
-    given = libpq_variables(database) | JSON_AT_ONCE | env
+    given = libpq_variables(database) | JSON_WITHOUT_WAIT | env
     result = initmig(
         argv,
         *(each.replace("{bad}", LATIN_1) for each in flags),
@@ -158,7 +158,7 @@ def test_non_utf8_arguments_of_migrate_are_refused(
     flags: list[str], code: int, initmig: Initmig, database: Database, folder: Path
 ) -> None:
     folder = write(folder, FILES)
-    result = initmig("migrate", *flags, url=database.url, folder=folder, env=JSON_AT_ONCE)
+    result = initmig("migrate", *flags, url=database.url, folder=folder, env=JSON_WITHOUT_WAIT)
     assert result.code == code
     assert_no_internal_error(result)
     assert database.tables() == set()
@@ -175,7 +175,7 @@ def test_nul_character_in_a_target_is_refused_except_in_its_name(
         *("migrate", f"--targets={folder.parent}/targets.toml"),
         url=database.url,
         folder=write(folder, FILES),
-        env=JSON_AT_ONCE,
+        env=JSON_WITHOUT_WAIT,
     )
     assert result.code == (0 if key == "name" else 2), result.err
     assert ("a" in database.tables()) == (key == "name")
@@ -187,7 +187,7 @@ def test_folder_and_termination_log_may_have_non_utf8_names(
 ) -> None:
     folder = write(folder / LATIN_1, FILES)
     outcome = folder / LATIN_1
-    env = JSON_AT_ONCE | {"INITMIG_TERMINATION_LOG": str(outcome)}
+    env = JSON_WITHOUT_WAIT | {"INITMIG_TERMINATION_LOG": str(outcome)}
     result = initmig("migrate", url=database.url, folder=folder, env=env)
     assert result.code == 0, result.err
     assert_no_internal_error(result)
@@ -231,7 +231,9 @@ def test_non_utf8_schema_names_are_refused(
         connection.execute("SET client_encoding = 'SQL_ASCII'")
         connection.execute(b'CREATE SCHEMA "caf\xe9"')
     write(folder, FILES)
-    result = initmig("migrate", "--each-schema=c%", url=raw.url, folder=folder, env=JSON_AT_ONCE)
+    result = initmig(
+        "migrate", "--each-schema=c%", url=raw.url, folder=folder, env=JSON_WITHOUT_WAIT
+    )
     assert (result.code, result.events[-1]["sqlstate"]) == (4, "22021")
     assert initmig("migrate", url=raw.url, folder=folder).code == 0
     raw.drop(server)
@@ -263,7 +265,7 @@ def test_blocker_with_a_non_utf8_name_is_reported(
             *("migrate", "--lock-timeout=1s", "--lock-retries=0"),
             url=database.url,
             folder=write(folder, {"0001_a.sql": "ALTER TABLE t ADD c integer"}),
-            env=JSON_AT_ONCE,
+            env=JSON_WITHOUT_WAIT,
         )
         assert result.code == 1
         assert_no_internal_error(result)
@@ -295,7 +297,7 @@ def test_with_few_descriptors_either_all_targets_or_no_target_is_migrated(
         url=database.url,
         folder=write(folder, {kind: FILES[kind]}),
         prefix=with_limit(f"-n {descriptors}"),
-        env=JSON_AT_ONCE,
+        env=JSON_WITHOUT_WAIT,
     )
     assert_no_internal_error(result)
     outcomes = [json.loads(line) for line in result.out.splitlines()]
@@ -320,7 +322,7 @@ def test_six_descriptors_are_enough_for_one_database(
         url=database.url,
         folder=write(folder, FILES),
         prefix=with_limit("-n 6"),
-        env=JSON_AT_ONCE,
+        env=JSON_WITHOUT_WAIT,
     )
     assert result.code == 0, result.err
     assert {"a", "b"} < database.tables()
@@ -347,7 +349,7 @@ def test_migration_runs_unmonitored_if_no_thread_can_start(
     # only this process, without a second thread
     prefix = (*nameless_user, "prlimit", "--nproc=1")
     result = initmig(
-        *argv, url=database.url, folder=write(folder, FILES), prefix=prefix, env=JSON_AT_ONCE
+        *argv, url=database.url, folder=write(folder, FILES), prefix=prefix, env=JSON_WITHOUT_WAIT
     )
     assert result.code == code, result.err
     assert_no_internal_error(result)
