@@ -45,7 +45,7 @@ def found_in_code(source: str) -> list[tuple[int, str]]:
         ("It has a table of its own.", "'of its own'"),
     ],
 )
-def test_word_of_the_not_column_is_found(sentence: str, word: str) -> None:
+def test_unwanted_word_is_found(sentence: str, word: str) -> None:
     assert found(f"# Title\n\nA paragraph.\n\n{sentence}\n") == [(5, word)]
 
 
@@ -65,7 +65,7 @@ def test_code_and_parts_of_words_are_not_found(sentence: str) -> None:
     assert found(sentence) == []
 
 
-def test_finding_has_the_line_inside_its_paragraph_and_what_to_write() -> None:
+def test_finding_has_its_line_and_a_suggestion() -> None:
     page = Page("docs/page.md", texts_of_markdown("First line,\nsecond: mend the file.\n"))
     [finding] = page.findings(RULES.words)
     assert str(finding).startswith("docs/page.md:2: 'mend': First line, second: mend the")
@@ -95,7 +95,7 @@ def test_sentence_of_more_than_thirty_words_is_found_with_its_count() -> None:
         "one -- two | three / four - " * 7,
     ],
 )
-def test_several_sentences_items_cells_code_and_addresses_are_not_long_sentences(page: str) -> None:
+def test_several_short_sentences_are_not_one_long_sentence(page: str) -> None:
     assert found(page) == []
 
 
@@ -111,7 +111,7 @@ def test_chain_of_semicolons_is_found() -> None:
     assert found("It waits; it locks. It applies; it ends.") == []
 
 
-def test_table_cell_of_more_than_twenty_words_is_found_in_readme_alone() -> None:
+def test_table_cell_of_more_than_twenty_words_is_found_only_in_the_readme() -> None:
     cell = "Some words are here. " * 5
     table = f"|a|b|\n|--|--|\n|x|{cell}and `this one`|\n|y|{cell}|\n"
     assert found(table, name="README.md") == [(3, "long cell")]
@@ -135,7 +135,7 @@ _Rendering("info", lambda e: "the rights" + e.of + " of its own")
     ]
 
 
-def test_value_within_a_message_is_one_word_and_read_itself() -> None:
+def test_value_in_a_message_counts_as_one_word_and_is_checked() -> None:
     assert found_in_code("""text = f"{'mend it' if x else ''} {y}" """) == [(1, "'mend'")]
     [text, _] = texts_of_python("""f"in {a.b(c, 'd and e')} words" """)
     assert count(text.words) == 3
@@ -251,7 +251,7 @@ target: ## mend it
     assert [(each.line, each.what) for each in findings] == [(3, "'mend'"), (5, "'mend'")]
 
 
-def test_strings_of_tests_are_not_checked_and_those_of_initmig_are(tmp_path: Path) -> None:
+def test_strings_are_checked_in_initmig_but_not_in_tests(tmp_path: Path) -> None:
     source = "text = 'mend the rights'  # mend\n"
     (tmp_path / "odd.py").write_text(source)
     assert {text.kind for text in page_of(tmp_path / "odd.py").texts} == {"text", "comment", "name"}
@@ -296,7 +296,7 @@ def test_markers_of_paths_are_printed(tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out.splitlines()[-1].split()[:4] == ["all", "2", "1", "500.0"]
 
 
-def test_code_of_a_listed_folder_is_checked_only_if_it_is_given() -> None:
+def test_unchecked_folder_is_checked_only_if_given() -> None:
     page = Page("initmig/sql/odd.py", texts_of_python("# mend it\ntext = 'mend it'\n"))
     listed = Rules(RULES.words, code_not_checked_yet=("initmig/sql",))
     [only_text] = checked([page], listed)
@@ -304,12 +304,12 @@ def test_code_of_a_listed_folder_is_checked_only_if_it_is_given() -> None:
     assert checked([page], Rules(RULES.words)) == [page]
 
 
-def test_only_the_section_unreleased_of_the_changelog_is_read() -> None:
+def test_only_the_unreleased_section_of_the_changelog_is_read() -> None:
     changelog = "# C\n\n## Unreleased\n\nMend it.\n\n## 0.1.0\n\nMend it.\n"
     assert found(unreleased(changelog)) == [(5, "'Mend'")]
 
 
-def test_exception_covers_its_words_on_its_page_alone() -> None:
+def test_exception_covers_its_words_only_on_its_page() -> None:
     page = Page("docs/page.md", [Text(1, "a dirty database, dirty files")])
     excuse = Excuse("docs/page.md", "dirty database,", "golang-migrate calls it so")
     covered = [excuse.covers(finding) for finding in page.findings(RULES.words)]
@@ -327,7 +327,7 @@ def test_exception_that_covers_nothing_is_reported(tmp_path: Path) -> None:
     assert (check.findings, check.needless) == ([], [needless])
 
 
-def test_exit_code_is_that_of_the_findings(
+def test_exit_code_is_1_only_with_findings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "good.md").write_text("Fix the file.\n")

@@ -39,7 +39,7 @@ class Named(Record):
     point: Point
 
 
-def test_records_of_one_type_are_equal_if_their_values_are() -> None:
+def test_records_of_one_type_with_equal_values_are_equal() -> None:
     assert Point(1, 2) == Point(1, 2)
     assert not Point(1, 2) != Point(1, 2)  # noqa: SIM202
     assert Point(1, 2) != Point(1, 3)
@@ -57,14 +57,14 @@ def test_records_of_one_type_are_equal_if_their_values_are() -> None:
         (Nothing(), ()),
     ],
 )
-def test_a_record_equals_no_other_type_with_the_same_values(one: object, other: object) -> None:
+def test_record_does_not_equal_other_types_with_the_same_values(one: object, other: object) -> None:
     for left, right in ((one, other), (other, one)):
         assert left != right
         assert not left == right  # noqa: SIM201
         assert [left] != [right]
 
 
-def test_equal_records_have_one_hash_and_unequal_ones_are_different_keys() -> None:
+def test_equal_records_are_one_key_and_unequal_records_are_two() -> None:
     assert hash(Point(1, 2)) == hash(Point(1, 2))
     assert {Point(1, 2), Point(1, 2)} == {Point(1, 2)}
     assert len({Point(1, 2), Size(1, 2), (1, 2)}) == 3
@@ -81,12 +81,12 @@ def test_equal_records_have_one_hash_and_unequal_ones_are_different_keys() -> No
         ),
     ],
 )
-def test_a_copy_is_equal_and_has_the_same_type(copied: Callable[[Named], Named]) -> None:
+def test_copy_is_equal_and_has_the_same_type(copied: Callable[[Named], Named]) -> None:
     record = Named("a", Point(1, 2))
     assert copied(record) == record
 
 
-def test_replace_gives_a_new_record_of_the_same_type() -> None:
+def test_replace_returns_a_new_record_of_the_same_type() -> None:
     point = Point(1, 2)
     assert point._replace(y=3) == Point(1, 3)
     assert point.mirrored() == Point(-1, 2)
@@ -98,7 +98,7 @@ def test_replace_refuses_an_unknown_field() -> None:
         Point(1)._replace(z=3)  # type: ignore[call-arg]
 
 
-def test_the_representation_names_the_type_and_the_fields() -> None:
+def test_representation_shows_the_type_and_the_fields() -> None:
     assert repr(Named("a", Point(1))) == "Named(name='a', point=Point(x=1, y=0))"
     assert repr(Nothing()) == "Nothing()"
 
@@ -115,7 +115,7 @@ def test_fields_are_read_by_name_by_position_and_by_pattern() -> None:
     assert Point(1, 2)._asdict() == {"x": 1, "y": 2}
 
 
-def test_a_field_cannot_be_assigned() -> None:
+def test_field_cannot_be_assigned() -> None:
     with pytest.raises(AttributeError):
         Point(1).x = 2  # type: ignore[misc]
 
@@ -130,7 +130,7 @@ def test_a_field_cannot_be_assigned() -> None:
         ((1,), {"z": 1, "a": 1}, "Point cannot take a, z"),
     ],
 )
-def test_wrong_arguments_are_refused(
+def test_invalid_arguments_are_refused(
     values: tuple[int, ...], named: dict[str, int], message: str
 ) -> None:
     with pytest.raises(TypeError, match=f"^{message}$"):
