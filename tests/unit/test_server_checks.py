@@ -164,8 +164,8 @@ def test_timeout_that_initmig_does_not_replace_is_a_warning(
 ) -> None:
     timeout = Timeout(name, f"{seconds:g}s", seconds, "user")
     [check] = check_timeouts(SERVER, [timeout], pooled=pooled)
-    statement = f"ALTER ROLE app IN DATABASE db SET {name} = 0;" if told else ""
-    assert (check.level, check.statement) == ("warning" if told else "ok", statement)
+    statement = f"ALTER ROLE app IN DATABASE db SET {name} = 0;" if warns else ""
+    assert (check.level, check.statement) == ("warning" if warns else "ok", statement)
 
 
 def test_timeout_from_the_url_gets_a_hint_instead_of_a_statement() -> None:
