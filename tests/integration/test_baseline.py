@@ -1,4 +1,4 @@
-"""`baseline`: migrations recorded as applied without being run, to adopt what exists."""
+"""`baseline` records migrations as applied without running them, to adopt an existing schema."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.support.proxy import MakeProxy
     from tests.support.yoyo import Yoyo
 
-# Run by mistake, each of the first three would leave a table.
+# If one of the first three ran by mistake, it would leave a table.
 FILES = {
     "0001_a.sql": "CREATE TABLE never_1 ()",
     "0001_a.rollback.sql": "DROP TABLE a",
@@ -48,7 +48,7 @@ BOOKKEEPING = {
 
 @pytest.fixture
 def existing(database: Database, folder: Path) -> Database:
-    """A database with tables and rows, and no history; *folder* has the files."""
+    """A database with tables and rows but without a history. The files are in *folder*."""
     database.execute(EXISTING)
     write(folder, FILES)
     return database
@@ -85,8 +85,8 @@ def states(initmig: Initmig, database: Database, folder: Path) -> dict[str, str]
     return {row["id"]: row["state"] for row in json.loads(result.out)["migrations"]}
 
 
-def names(result: Result) -> list[str]:
-    """The events that are about the records, each with its id, in the order told."""
+def record_events(result: Result) -> list[str]:
+    """The events that concern records, with their migration ids, in the order emitted."""
     kinds = ("record_planned", "lock_acquired", "migration_recorded", "finished")
     return [
         " ".join(filter(None, (event["event"], event.get("id"))))
@@ -95,10 +95,10 @@ def names(result: Result) -> list[str]:
     ]
 
 
-# --- what it records ---
+# --- recording ---
 
 
-def test_records_up_to_and_with_the_id_and_runs_nothing(
+def test_records_migrations_up_to_and_including_the_id_and_runs_none(
     existing: Database, initmig: Initmig, folder: Path
 ) -> None:
     result = succeeded(initmig("baseline", "--to=0003_c", url=existing.url, folder=folder))
@@ -119,7 +119,7 @@ def test_records_up_to_and_with_the_id_and_runs_nothing(
     }
 
 
-def test_tells_what_it_will_record_before_it_takes_the_lock(
+def test_planned_records_are_logged_before_the_lock_is_taken(
     existing: Database, initmig: Initmig, folder: Path
 ) -> None:
     result = initmig(
@@ -131,7 +131,7 @@ def test_tells_what_it_will_record_before_it_takes_the_lock(
         env=JSON,
     )
 
-    assert names(result) == [
+    assert record_events(result) == [
         "record_planned 0001_a",
         "record_planned 0002_b",
         "lock_acquired",
@@ -142,7 +142,7 @@ def test_tells_what_it_will_record_before_it_takes_the_lock(
     assert result.events[1]["message"].endswith(f": 0001_a ({folder}/0001_a.sql)")
 
 
-def test_writes_nothing_before_it_has_told_what(
+def test_nothing_is_written_before_the_planned_records_are_logged(
     existing: Database, initmig: Initmig, folder: Path
 ) -> None:
     with existing.connect() as other:
@@ -158,7 +158,7 @@ def test_writes_nothing_before_it_has_told_what(
     assert recorded(existing) == IDS[:1]
 
 
-def test_what_took_no_time_has_none_in_the_status(
+def test_status_shows_no_duration_for_recorded_migrations(
     existing: Database, initmig: Initmig, folder: Path
 ) -> None:
     succeeded(initmig("baseline", "--to=0003", url=existing.url, folder=folder))
@@ -169,7 +169,7 @@ def test_what_took_no_time_has_none_in_the_status(
     assert seconds[3] > 0
 
 
-def test_migrate_goes_on_behind_it_and_hooks_run_then(
+def test_migrate_applies_the_rest_and_runs_the_hooks(
     existing: Database, initmig: Initmig, folder: Path
 ) -> None:
     succeeded(initmig("baseline", "--to=0003", url=existing.url, folder=folder))
@@ -179,7 +179,7 @@ def test_migrate_goes_on_behind_it_and_hooks_run_then(
     assert recorded(existing) == IDS
 
 
-def test_rollback_runs_the_rollback_of_what_was_recorded(
+def test_recorded_migration_can_be_rolled_back(
     existing: Database, initmig: Initmig, folder: Path
 ) -> None:
     succeeded(initmig("baseline", "--to=0002", url=existing.url, folder=folder))
@@ -188,7 +188,9 @@ def test_rollback_runs_the_rollback_of_what_was_recorded(
     assert recorded(existing) == []
 
 
-def test_goes_by_the_order_of_the_plan(database: Database, initmig: Initmig, folder: Path) -> None:
+def test_records_in_the_order_of_the_plan(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
     write(
         folder,
         {
@@ -201,7 +203,7 @@ def test_goes_by_the_order_of_the_plan(database: Database, initmig: Initmig, fol
     assert recorded(database) == ["0002_b", "0003_c"]
 
 
-def test_changed_file_is_told_afterwards(
+def test_status_shows_a_file_that_changed_after_baseline(
     existing: Database, initmig: Initmig, folder: Path
 ) -> None:
     succeeded(initmig("baseline", "--to=0001", url=existing.url, folder=folder))
@@ -209,7 +211,7 @@ def test_changed_file_is_told_afterwards(
     assert states(initmig, existing, folder)["0001_a"] == "changed"
 
 
-def test_older_image_is_refused_once_a_breaking_one_is_recorded(
+def test_older_image_is_refused_once_a_breaking_migration_is_recorded(
     existing: Database, initmig: Initmig, folder: Path
 ) -> None:
     succeeded(initmig("baseline", "--to=0002", url=existing.url, folder=folder))
@@ -222,7 +224,7 @@ def test_older_image_is_refused_once_a_breaking_one_is_recorded(
     assert recorded(existing) == IDS[:2]
 
 
-def test_records_in_the_schema_and_as_the_role(
+def test_history_is_created_in_the_given_schema(
     existing: Database, initmig: Initmig, folder: Path
 ) -> None:
     url = existing.login_role("CREATE SCHEMA app AUTHORIZATION {role}")
@@ -231,10 +233,10 @@ def test_records_in_the_schema_and_as_the_role(
     assert existing.tables() == {"a", "b"}
 
 
-# --- what is there already ---
+# --- existing records ---
 
 
-def test_what_is_applied_is_left_alone_and_told(
+def test_applied_migration_is_left_unchanged_and_reported(
     existing: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": "CREATE TABLE applied ()"})
@@ -252,7 +254,7 @@ def test_what_is_applied_is_left_alone_and_told(
     assert len(before) == 1
 
 
-def test_nothing_to_do_is_said_writes_nothing_and_exits_zero(
+def test_nothing_to_do_is_logged_writes_nothing_and_exits_0(
     existing: Database, initmig: Initmig, folder: Path
 ) -> None:
     succeeded(initmig("baseline", "--to=0003", url=existing.url, folder=folder))
@@ -267,17 +269,17 @@ def test_nothing_to_do_is_said_writes_nothing_and_exits_zero(
     assert len(logged(existing)) == 3
 
 
-def test_where_the_id_is_applied_what_is_pending_before_it_is_recorded(
+def test_pending_migration_before_an_applied_id_is_recorded(
     existing: Database, initmig: Initmig, folder: Path
 ) -> None:
-    # as `migrate --to` would apply it
+    # `migrate --to` would apply it, too
     succeeded(initmig("baseline", "--to=0001", url=existing.url, folder=folder))
     write(folder, {"0000_first.sql": "CREATE TABLE never_0 ()"})
     succeeded(initmig("baseline", "--to=0001", url=existing.url, folder=folder))
     assert recorded(existing) == ["0001_a", "0000_first"]
 
 
-# --- what it refuses ---
+# --- refusals ---
 
 
 @pytest.mark.parametrize(
@@ -293,7 +295,7 @@ def test_where_the_id_is_applied_what_is_pending_before_it_is_recorded(
         (["--to=0001", "0002"], (2, "unexpected argument 0002")),
     ],
 )
-def test_what_cannot_be_meant_is_refused_and_nothing_is_written(
+def test_invalid_arguments_are_refused_and_nothing_is_written(
     existing: Database, initmig: Initmig, folder: Path, argv: list[str], expected: tuple[int, str]
 ) -> None:
     result = initmig("baseline", *argv, url=existing.url, folder=folder)
@@ -311,7 +313,7 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_written(
         ({"0003_c.sql": "-- depends: 0009\n"}, "0003_c depends on 0009, which does not exist"),
     ],
 )
-def test_file_that_migrate_could_not_load_is_refused(
+def test_file_that_migrate_cannot_load_is_refused(
     existing: Database, initmig: Initmig, folder: Path, file: dict[str, str], message: str
 ) -> None:
     write(folder, file)
@@ -321,7 +323,7 @@ def test_file_that_migrate_could_not_load_is_refused(
     assert existing.tables() == {"a", "b"}
 
 
-def test_migration_that_stopped_half_way_is_not_taken_for_applied(
+def test_half_applied_migration_is_refused(
     existing: Database, initmig: Initmig, folder: Path
 ) -> None:
     text = "-- transactional: false\nCREATE TABLE c (); VACUUM; SELECT 1 / 0"
@@ -335,7 +337,7 @@ def test_migration_that_stopped_half_way_is_not_taken_for_applied(
     assert recorded(existing) == IDS[:2]
 
 
-def test_role_that_may_not_write_the_history_is_refused_and_records_nothing(
+def test_role_without_write_privileges_on_the_history_records_nothing(
     existing: Database, initmig: Initmig, folder: Path
 ) -> None:
     succeeded(initmig("baseline", "--to=0001", url=existing.url, folder=folder))
@@ -352,10 +354,10 @@ def test_role_that_may_not_write_the_history_is_refused_and_records_nothing(
     assert existing.query("SELECT * FROM yoyo_lock") == []
 
 
-# --- beside stock yoyo ---
+# --- alongside stock yoyo ---
 
 
-def test_stock_yoyo_sees_what_was_recorded_and_can_unmark_it(
+def test_stock_yoyo_lists_the_records_and_can_unmark_them(
     existing: Database, initmig: Initmig, yoyo: Yoyo, folder: Path
 ) -> None:
     succeeded(initmig("baseline", "--to=0002", url=existing.url, folder=folder))
@@ -374,7 +376,7 @@ def test_stock_yoyo_sees_what_was_recorded_and_can_unmark_it(
     assert [id for id, *_ in own_rows(existing)] == IDS[:3]
 
 
-def test_writes_the_rows_of_yoyo_mark(
+def test_writes_the_same_rows_as_yoyo_mark(
     existing: Database, initmig: Initmig, yoyo: Yoyo, folder: Path
 ) -> None:
     def rows() -> list[list[tuple[Any, ...]]]:
@@ -394,7 +396,7 @@ def test_writes_the_rows_of_yoyo_mark(
     assert len(by_yoyo[1]) == 3
 
 
-def test_what_yoyo_has_marked_is_left_alone(
+def test_migration_marked_by_yoyo_is_left_unchanged(
     existing: Database, initmig: Initmig, yoyo: Yoyo, folder: Path
 ) -> None:
     succeeded(yoyo("mark", "--match=0001", database=existing, folder=folder))
@@ -406,10 +408,10 @@ def test_what_yoyo_has_marked_is_left_alone(
     assert existing.value(marked_by_yoyo) == ""
 
 
-# --- in any number, and killed ---
+# --- concurrent, pooled and killed ---
 
 
-def test_two_at_once_record_each_once_and_both_exit_zero(
+def test_two_concurrent_copies_record_each_migration_once_and_exit_0(
     existing: Database, initmig: Initmig, folder: Path
 ) -> None:
     existing.execute(
@@ -420,16 +422,16 @@ def test_two_at_once_record_each_once_and_both_exit_zero(
         initmig.start("baseline", "--to=0003", url=existing.url, folder=folder) for _ in range(2)
     ]
     for copy in copies:
-        copy.wait_for_line("waiting for")  # one for the yoyo, the other one for that one
+        copy.wait_for_line("waiting for")  # one waits for yoyo, the other one for the first copy
     existing.execute("DELETE FROM yoyo_lock")
     results = [succeeded(copy.result()) for copy in copies]
     assert logged(existing) == [("mark", id) for id in IDS[:3]]
-    said = "".join(result.err for result in results)
-    assert said.count("recorded 3 migrations as applied") == 1
-    assert said.count("nothing to do: another migrator applied") == 1
+    logs = "".join(result.err for result in results)
+    assert logs.count("recorded 3 migrations as applied") == 1
+    assert logs.count("nothing to do: another migrator applied") == 1
 
 
-def test_what_another_one_applies_meanwhile_is_not_recorded_again(
+def test_migration_applied_while_baseline_waits_is_not_recorded_again(
     existing: Database, initmig: Initmig, folder: Path
 ) -> None:
     existing.execute("CREATE TABLE gate ()")
@@ -448,7 +450,7 @@ def test_what_another_one_applies_meanwhile_is_not_recorded_again(
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
-def test_behind_a_pooler(
+def test_records_through_a_pooler(
     existing: Database, server: DatabaseServer, initmig: Initmig, folder: Path, mode: str
 ) -> None:
     with running_pgbouncer(server, pool_mode=mode, default_pool_size=2) as bouncer:
@@ -459,7 +461,7 @@ def test_behind_a_pooler(
     assert existing.query("SELECT * FROM yoyo_lock") == []
 
 
-def test_killed_at_any_message_all_is_recorded_or_nothing_and_a_rerun_ends_well(
+def test_kill_at_any_message_records_all_or_nothing_and_a_rerun_succeeds(
     existing: Database,
     server: DatabaseServer,
     make_proxy: MakeProxy,
@@ -469,14 +471,14 @@ def test_killed_at_any_message_all_is_recorded_or_nothing_and_a_rerun_ends_well(
     argv = ("baseline", "--to=0003", "--log-level=error", "--lock-timeout=1m")
     proxy = make_proxy(server)
     found: list[list[str]] = []
-    struck = True
-    while struck:
+    killed = True
+    while killed:
         existing.execute(f"DROP TABLE IF EXISTS {', '.join(BOOKKEEPING)}")
         blow = Blow(proxy, len(found) + 1)
         blow.kill_before(forking)
         done = forking.run(*argv, url=proxy.url(existing.name), folder=folder)
-        struck = blow.struck
-        assert done.code == (-signal.SIGKILL if struck else 0), done.err
+        killed = blow.struck
+        assert done.code == (-signal.SIGKILL if killed else 0), done.err
         found.append(recorded(existing))
         assert found[-1] in ([], IDS[:3])
         again = forking.run(*argv, url=existing.url, folder=folder)
@@ -484,4 +486,4 @@ def test_killed_at_any_message_all_is_recorded_or_nothing_and_a_rerun_ends_well(
         assert logged(existing) == [("mark", id) for id in IDS[:3]]
         assert existing.tables() == {"a", "b"} | BOOKKEEPING
     assert found[0] == []
-    assert found[-2:] == [IDS[:3]] * 2  # killed when it was to give its lock back; not killed
+    assert found[-2:] == [IDS[:3]] * 2  # killed while releasing the lock; not killed

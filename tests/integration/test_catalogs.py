@@ -1,4 +1,4 @@
-"""What `verify` compares, column by column, agrees with the catalogs of each version."""
+"""The columns that `verify` compares agree with the catalogs of each PostgreSQL version."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind = 'r' AND attnum > 0
 LISTED = {f"{source.catalog}.{column}" for source in SOURCES for column in source.columns}
 
 # Columns that only these versions have.
-NOT_EVERYWHERE = {
+ONLY_IN_VERSIONS = {
     (14,): "pg_database.datlastsysoid",
     (15, 16): "pg_collation.colliculocale pg_database.daticulocale",
     (14, 15, 16, 17): "pg_attribute.attcacheoff",
@@ -67,8 +67,8 @@ def session_in(database: Database) -> Iterator[Session]:
 
 
 @pytest.fixture
-def furnished(database: Database) -> Iterator[Session]:
-    """A session in a transaction, in a database with the schema of `everything`."""
+def populated(database: Database) -> Iterator[Session]:
+    """A session in a transaction, in a database with the schema from `everything`."""
     with session_in(database) as session:
         session.command(everything(version_of(session)))
         session.command("BEGIN")
@@ -85,64 +85,62 @@ def rolled_back(session: Session) -> Iterator[None]:
     session.command("ROLLBACK TO before; RELEASE before")
 
 
-def test_the_table_lists_every_column_of_every_catalog_and_no_other(database: Database) -> None:
+def test_every_catalog_column_is_listed_and_no_others(database: Database) -> None:
     with session_in(database) as session:
         version = version_of(session)
-        there = {name for (name,) in session.command(COLUMNS)}
-    assert there - LISTED == set()
-    assert LISTED - there == {
+        existing = {name for (name,) in session.command(COLUMNS)}
+    assert existing - LISTED == set()
+    assert LISTED - existing == {
         name
-        for versions, names in NOT_EVERYWHERE.items()
+        for versions, names in ONLY_IN_VERSIONS.items()
         if version not in versions
         for name in names.split()
     }
 
 
-def test_each_change_is_reported_until_it_is_undone(furnished: Session) -> None:
-    version = version_of(furnished)
-    before = take_snapshot(furnished)
+def test_each_change_is_reported_until_it_is_reverted(populated: Session) -> None:
+    version = version_of(populated)
+    before = take_snapshot(populated)
     for change in CHANGES:
         if version < change.since:
             continue
-        with rolled_back(furnished) if not change.undo else nullcontext():
-            furnished.command(UNQUALIFIED + change.do)
-            difference = compare(before, take_snapshot(furnished))
+        with rolled_back(populated) if not change.undo else nullcontext():
+            populated.command(UNQUALIFIED + change.do)
+            difference = compare(before, take_snapshot(populated))
             assert difference, change
             assert "tell-nobody" not in " ".join(difference)
         if change.undo:
-            furnished.command(UNQUALIFIED + change.undo)
-    assert compare(before, take_snapshot(furnished)) == ()
+            populated.command(UNQUALIFIED + change.undo)
+    assert compare(before, take_snapshot(populated)) == ()
 
 
-def test_a_change_of_a_single_column_is_reported(
-    furnished: Session,
-) -> None:
-    there = {name for (name,) in furnished.command(COLUMNS)}
-    before = take_snapshot(furnished)
+def test_change_in_a_single_column_is_reported(populated: Session) -> None:
+    existing = {name for (name,) in populated.command(COLUMNS)}
+    before = take_snapshot(populated)
     for number in range(max(len(row.values) for row in ROWS)):
-        with rolled_back(furnished):
+        with rolled_back(populated):
             changed = [
                 (row, column)
                 for row in ROWS
                 for column in [*row.values][number : number + 1]
-                if f"{row.catalog}.{column}" in there
+                if f"{row.catalog}.{column}" in existing
             ]
             for row, column in changed:
-                [_] = furnished.command(
+                [_] = populated.command(
                     f"{UNQUALIFIED} UPDATE pg_catalog.{row.catalog}"
                     f" SET {column} = {row.values[column]} WHERE {row.where} RETURNING true"
                 )
-            after = take_snapshot(furnished)
+            after = take_snapshot(populated)
             for row, column in changed:
                 assert row.object in before
                 assert before[row.object] != after.get(row.object), (row.catalog, column)
 
 
-def test_a_role_without_privileges_sees_everything_but_secrets(
-    furnished: Session, database: Database
+def test_role_without_privileges_sees_everything_except_secrets(
+    populated: Session, database: Database
 ) -> None:
-    furnished.command("COMMIT")
+    populated.command("COMMIT")
     with session_in(Database(database.login_role())) as session:
         seen = take_snapshot(session)
-    difference = compare(take_snapshot(furnished), seen)
+    difference = compare(take_snapshot(populated), seen)
     assert {line.split()[1] for line in difference} == {"subscription", "user"}

@@ -1,4 +1,4 @@
-"""What becomes of a migration that fails, or loses its connection, for each kind of cause."""
+"""A migration that fails or loses its connection is retried or not, depending on the cause."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.each_version
 
 TRIES = "SELECT last_value FROM tries"
-"""How often a migration has begun: a sequence is not rolled back."""
+"""How often a migration has started. A sequence is not rolled back."""
 
 FIRST_TIME = "IF nextval('tries') = 1 THEN {} END IF;"
 RAISED = "RAISE EXCEPTION 'spoiled' USING ERRCODE = '{}';"
@@ -31,24 +31,30 @@ RAISED = "RAISE EXCEPTION 'spoiled' USING ERRCODE = '{}';"
 
 @pytest.fixture
 def database(database: Database) -> Database:
-    """A database in which tries are counted."""
+    """A database with a sequence that counts the attempts."""
     database.execute("CREATE SEQUENCE tries")
     return database
 
 
-def once(what: str) -> dict[str, str]:
-    """A migration that does *what*, in PL/pgSQL, only when it runs for the first time."""
-    return {"0001_a.sql": f"DO $$ BEGIN {FIRST_TIME.format(what)} END $$;"}
+def once(statement: str) -> dict[str, str]:
+    """A migration that runs the PL/pgSQL *statement* only on its first attempt."""
+    return {"0001_a.sql": f"DO $$ BEGIN {FIRST_TIME.format(statement)} END $$;"}
 
 
 EXITS = {"contention": 0, "lock lost": 0, "read-only": 1, "canceled": 1}
-LIVING_ON = {sqlstate: EXITS[cause.kind] for sqlstate, cause in STATEMENT_CAUSES.items()}
-OWN = {"08001": 1, "22012": 1, "53100": 1, "57P01": 1, **dict.fromkeys(DISCONNECT_CAUSES, 1)}
+CONNECTION_SURVIVES = {sqlstate: EXITS[cause.kind] for sqlstate, cause in STATEMENT_CAUSES.items()}
+NOT_RETRIED = {
+    "08001": 1,
+    "22012": 1,
+    "53100": 1,
+    "57P01": 1,
+    **dict.fromkeys(DISCONNECT_CAUSES, 1),
+}
 
 
 @pytest.mark.any_version
-@pytest.mark.parametrize(("sqlstate", "code"), (LIVING_ON | OWN).items())
-def test_failure_that_leaves_the_connection_is_tried_again_if_it_is_of_others(
+@pytest.mark.parametrize(("sqlstate", "code"), (CONNECTION_SURVIVES | NOT_RETRIED).items())
+def test_failure_on_a_live_connection_is_retried_only_if_other_sessions_caused_it(
     database: Database, initmig: Initmig, folder: Path, sqlstate: str, code: int
 ) -> None:
     write(folder, once(RAISED.format(sqlstate)))
@@ -60,7 +66,7 @@ def test_failure_that_leaves_the_connection_is_tried_again_if_it_is_of_others(
 
 
 @pytest.mark.any_version
-def test_session_that_is_ended_by_an_administrator_is_an_outage(
+def test_migration_is_retried_if_its_session_is_terminated(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, once("PERFORM pg_terminate_backend(pg_backend_pid()), pg_sleep(9);"))
@@ -69,7 +75,9 @@ def test_session_that_is_ended_by_an_administrator_is_an_outage(
     assert database.value(TRIES) == 2
 
 
-def test_crash_is_an_outage(make_server: MakeServer, initmig: Initmig, folder: Path) -> None:
+def test_migration_is_retried_after_a_server_crash(
+    make_server: MakeServer, initmig: Initmig, folder: Path
+) -> None:
     database = create_database(make_server())
     database.execute("CREATE TABLE gate ()")
     running = initmig.start(url=database.url, folder=write(folder, {"1.sql": WAIT_FOR_GATE}))
@@ -86,7 +94,7 @@ def test_crash_is_an_outage(make_server: MakeServer, initmig: Initmig, folder: P
 def recovered(database: Database) -> bool:
     try:
         return bool(database.value("SELECT true"))
-    except Exception:  # noqa: BLE001 - whatever a server says that is not there yet
+    except Exception:  # noqa: BLE001 - any error of a server that is still starting
         return False
 
 
@@ -106,7 +114,7 @@ step(work)
 """
 SLEEPS = {"0002_b.sql": "SELECT pg_sleep(0.25);"}
 
-ROLES = {
+ROLE_SETTINGS = {
     "idle_in_transaction_session_timeout": "100ms",
     "idle_session_timeout": "100ms",
     "transaction_timeout": "100ms",
@@ -118,21 +126,21 @@ ROLES = {
 
 
 def has_setting(database: Database, name: str) -> bool:
-    """Whether the server knows the setting; only one of them is newer than PostgreSQL 14."""
-    there = bool(database.query("SELECT FROM pg_settings WHERE name = %s", [name]))
+    """Whether the server has the setting. Only one of them is newer than PostgreSQL 14."""
+    exists = bool(database.query("SELECT FROM pg_settings WHERE name = %s", [name]))
     major = database.value("SELECT current_setting('server_version_num')::int / 10000")
-    assert there == (name != "transaction_timeout" or major >= 17)
-    return there
+    assert exists == (name != "transaction_timeout" or major >= 17)
+    return exists
 
 
 @pytest.mark.parametrize("transactional", [True, False])
-@pytest.mark.parametrize("name", ROLES)
-def test_timeout_of_the_role_ends_no_migration(
+@pytest.mark.parametrize("name", ROLE_SETTINGS)
+def test_timeout_set_for_the_database_does_not_stop_a_migration(
     database: Database, initmig: Initmig, folder: Path, name: str, transactional: bool
 ) -> None:
     if not has_setting(database, name):
-        return  # that server has no such timeout to be ended by
-    database.execute(f"ALTER DATABASE {database.name} SET {name} = '{ROLES[name]}'")
+        return  # the server lacks this timeout
+    database.execute(f"ALTER DATABASE {database.name} SET {name} = '{ROLE_SETTINGS[name]}'")
     write(folder, {"0001_a.py": IN_PYTHON.format(transactional=transactional, first="")} | SLEEPS)
     result = initmig(url=database.url, folder=folder)
     assert result.code == 0, result.err
@@ -140,7 +148,7 @@ def test_timeout_of_the_role_ends_no_migration(
     assert "retr" not in result.err
 
 
-ENDING = {
+OWN_TIMEOUTS = {
     "idle_in_transaction_session_timeout": (True, "cursor.execute('SET {} = 50')"),
     "idle_session_timeout": (False, "cursor.execute('SET {} = 50')"),
     "transaction_timeout": (True, "cursor.execute('SET {} = 50; SELECT pg_sleep(9)')"),
@@ -148,13 +156,13 @@ ENDING = {
 
 
 @pytest.mark.parametrize("sqlstate", DISCONNECT_CAUSES)
-def test_timeout_that_a_migration_sets_itself_fails_it_once_and_is_named(
+def test_timeout_set_by_the_migration_itself_fails_it_without_a_retry_and_is_named(
     database: Database, initmig: Initmig, folder: Path, sqlstate: str
 ) -> None:
     name = DISCONNECT_CAUSES[sqlstate].name
     if not has_setting(database, name):
         return
-    transactional, first = ENDING[name]
+    transactional, first = OWN_TIMEOUTS[name]
     code = IN_PYTHON.format(transactional=transactional, first=first.format(name))
     write(folder, {"0001_a.py": code})
     result = initmig(url=database.url, folder=folder)
@@ -177,7 +185,7 @@ SOURCES = [
 
 @pytest.mark.any_version
 @pytest.mark.parametrize(("statement", "source"), SOURCES, ids=["role", "database", "both"])
-def test_timeout_that_a_migration_brings_back_is_named_with_where_it_comes_from(
+def test_timeout_restored_by_reset_is_named_with_its_source(
     database: Database, initmig: Initmig, folder: Path, statement: str, source: str
 ) -> None:
     url = database.login_role(
@@ -196,7 +204,7 @@ def test_timeout_that_a_migration_brings_back_is_named_with_where_it_comes_from(
 
 @pytest.mark.any_version
 @pytest.mark.parametrize("command", [["baseline", "--to=0001_a"], ["rehearse"], ["migrate"]])
-def test_idle_timeout_of_the_role_does_not_count_the_time_that_files_take_to_load(
+def test_idle_timeout_does_not_expire_while_files_are_loaded(
     database: Database, initmig: Initmig, folder: Path, command: list[str]
 ) -> None:
     database.execute(f"ALTER DATABASE {database.name} SET idle_session_timeout = '50ms'")

@@ -1,7 +1,7 @@
-"""A server that lacks a setting of initmig's, or refuses it: initmig goes on, and says it once.
+"""A server that lacks or refuses one of initmig's settings: initmig logs it once and continues.
 
-PostgreSQL 13 is such a server. For the others, a proxy changes what initmig sets into something
-that the server really refuses.
+PostgreSQL 13 lacks one. To imitate the other servers, a proxy rewrites the SET statements of
+initmig so that the real server refuses them.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def left_out(result: Result) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def old_server() -> Iterator[Server]:
-    """A PostgreSQL 13, which has neither that setting nor idle_session_timeout."""
+    """A PostgreSQL 13 server, which lacks `CHECK` and idle_session_timeout."""
     with server_of("13") as server:
         yield server
 
 
 @pytest.fixture
 def old(old_server: Server) -> Iterator[Database]:
-    """An empty database there."""
+    """An empty database on the PostgreSQL 13 server."""
     database = create_database(old_server)
     yield database
     database.drop(old_server)
@@ -79,7 +79,7 @@ COMMANDS: dict[str, tuple[Sequence[str], ...]] = {
 
 @pytest.fixture(params=["direct", "pooled"])
 def old_url(request: pytest.FixtureRequest, old_server: Server, old: Database) -> Iterator[str]:
-    """The URL of that database, and through a pooler."""
+    """The URL of the database on PostgreSQL 13: direct, and through a pooler."""
     if request.param == "direct":
         yield old.url
     else:
@@ -88,20 +88,20 @@ def old_url(request: pytest.FixtureRequest, old_server: Server, old: Database) -
 
 
 @pytest.mark.parametrize("commands", COMMANDS.values(), ids=COMMANDS)
-def test_each_command_goes_on_without_what_postgresql_13_lacks(
+def test_each_command_runs_without_the_setting_that_postgresql_13_lacks(
     initmig: Initmig, old_url: str, folder: Path, commands: Sequence[Sequence[str]]
 ) -> None:
     write(folder, FILES)
     for command in commands:
         result = initmig(*command, "--log-format=json", url=old_url, folder=folder)
         assert result.code == 0, result.err
-        [told] = left_out(result)
-        assert (told["name"], told["level"]) == (CHECK, "warning")
-        assert told["reason"] == "this server does not have this setting"
-        assert told["effect"].startswith(KILLED)
+        [event] = left_out(result)
+        assert (event["name"], event["level"]) == (CHECK, "warning")
+        assert event["reason"] == "this server does not have this setting"
+        assert event["effect"].startswith(KILLED)
 
 
-def test_who_has_nothing_to_do_sets_nothing_and_says_nothing(
+def test_commands_with_nothing_to_do_do_not_log_the_missing_setting(
     initmig: Initmig, old: Database, folder: Path
 ) -> None:
     write(folder, FILES)
@@ -111,7 +111,7 @@ def test_who_has_nothing_to_do_sets_nothing_and_says_nothing(
         assert (result.code, left_out(result)) == (0, [])
 
 
-def test_doctor_says_that_the_server_is_too_old_and_what_is_left_out(
+def test_doctor_reports_an_old_server_and_the_missing_setting(
     initmig: Initmig, old: Database, folder: Path
 ) -> None:
     write(folder, FILES)
@@ -125,7 +125,7 @@ def test_doctor_says_that_the_server_is_too_old_and_what_is_left_out(
     assert (result.code, "could not set" in result.err) == (4, False)
 
 
-# --- servers that refuse one ---
+# --- servers that refuse a setting ---
 
 REFUSALS: dict[str, tuple[Callable[[str, str], str], str]] = {
     "42704": (lambda verb, name: f"{verb} no_{name} = 0", "unrecognized configuration parameter"),
@@ -137,7 +137,7 @@ REFUSALS: dict[str, tuple[Callable[[str, str], str], str]] = {
 
 
 def refusing(names: Sequence[str], refusal: Callable[[str, str], str]) -> Callable[[str], str]:
-    """What turns each SET of *names* into one that the server refuses."""
+    """Rewrites each SET of a setting in *names* so that the server refuses it."""
 
     def rewrite(query: str) -> str:
         for each in statements(query):
@@ -151,7 +151,7 @@ def refusing(names: Sequence[str], refusal: Callable[[str, str], str]) -> Callab
 
 @pytest.fixture
 def refuse(database: Database, proxy: Proxy) -> Refuse:
-    """Refuses the settings of some names, to a role that may not set everything; the URL of it."""
+    """Makes the server refuse some settings. Returns the URL of a role that is not a superuser."""
     url = proxy.through(database.login_role("GRANT USAGE, CREATE ON SCHEMA public TO {role}"))
 
     def refuse(names: Sequence[str], sqlstate: str) -> str:
@@ -169,7 +169,7 @@ def refuse(database: Database, proxy: Proxy) -> Refuse:
         ("all", "42704"),
     ],
 )
-def test_settings_that_the_server_refuses_are_left_out(
+def test_refused_settings_are_left_out(
     initmig: Initmig, refuse: Refuse, folder: Path, name: str, sqlstate: str
 ) -> None:
     names = NAMES if name == "all" else [name]
@@ -177,16 +177,16 @@ def test_settings_that_the_server_refuses_are_left_out(
     write(folder, {"0001_a.sql": "CREATE TABLE a ()"})
     result = initmig("--log-format=json", url=url, folder=folder)
     assert result.code == 0, result.err
-    told = left_out(result)
+    events = left_out(result)
     expected = [name for name in names if name in MATTER or sqlstate != "42704"]
-    assert [each["name"] for each in told] == expected
-    assert all(REFUSALS[sqlstate][1] in each["reason"] for each in told)
-    assert all(each["effect"] for each in told)
+    assert [each["name"] for each in events] == expected
+    assert all(REFUSALS[sqlstate][1] in each["reason"] for each in events)
+    assert all(each["effect"] for each in events)
 
 
-# the pooler logs in as a superuser, who is denied nothing
+# the pooler logs in as a superuser, so no permission is denied
 @pytest.mark.parametrize("sqlstate", sorted(REFUSALS.keys() - {"42501"}))
-def test_behind_a_pooler_too(
+def test_refused_setting_is_left_out_through_a_pooler(
     initmig: Initmig, database: Database, proxy: Proxy, folder: Path, sqlstate: str
 ) -> None:
     refusal, reason = REFUSALS[sqlstate]
@@ -195,13 +195,13 @@ def test_behind_a_pooler_too(
     with running_pgbouncer(proxy) as pooler:
         result = initmig("--log-format=json", url=pooler.url(database.name), folder=folder)
     assert result.code == 0, result.err
-    [told] = left_out(result)
-    assert told["name"] == CHECK
-    assert reason in told["reason"]
+    [event] = left_out(result)
+    assert event["name"] == CHECK
+    assert reason in event["reason"]
 
 
 @pytest.mark.parametrize("name", ["lock_timeout", "statement_timeout"])
-def test_what_initmig_promises_is_not_left_out(
+def test_refused_timeout_is_an_error(
     initmig: Initmig, database: Database, proxy: Proxy, folder: Path, name: str
 ) -> None:
     proxy.rewrite = refusing([name], REFUSALS["42704"][0])
@@ -214,7 +214,7 @@ def test_what_initmig_promises_is_not_left_out(
     assert database.tables() == set()
 
 
-def test_each_is_said_once_however_often_the_connection_is_lost(
+def test_refused_setting_is_logged_once_after_lost_connections(
     initmig: Initmig, database: Database, proxy: Proxy, folder: Path
 ) -> None:
     proxy.rewrite = refusing([CHECK], REFUSALS["42704"][0])

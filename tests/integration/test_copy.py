@@ -1,4 +1,4 @@
-"""COPY ... FROM STDIN with its data in the file, as psql would run it, in the transaction."""
+"""COPY ... FROM STDIN with its data in the file works as in psql, inside the transaction."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ COPY t FROM stdin;
 1\tone
 2\ttwo
 \\.
-CREATE TABLE behind ();
+CREATE TABLE after ();
 """
 REFUSING = """CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN IF NEW.id = 2 THEN RAISE 'no, line 9'; END IF; RETURN NEW; END $$;
 CREATE TRIGGER no BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION no();
 """
-# With a step in Python in the folder, the connection is psycopg's.
+# If the folder has a Python step, initmig connects with psycopg.
 PYTHON = {"0000.py": "from yoyo import step\nstep('SELECT 1', 'SELECT 1')\n"}
 
 
 class Files:
-    """A folder for the one migration of a test, and the command on it."""
+    """The folder for the migration of a test, and the commands that use it."""
 
     def __init__(self, initmig: Initmig, database: Database, folder: Path) -> None:
         self.database = database
@@ -69,7 +69,7 @@ class Files:
         assert result.code == 0, result.err
 
     def fails(self, text: str, *, code: int = 1) -> str:
-        """What it says; nothing of it is kept."""
+        """The error output. Asserts that the migration was rolled back."""
         self.write(text)
         result = self.run("migrate")
         assert result.code == code, result.err
@@ -91,7 +91,7 @@ def files(
     return Files(initmig, database, folder)
 
 
-# --- what it takes ---
+# --- accepted data ---
 
 
 @pytest.mark.parametrize(
@@ -110,15 +110,13 @@ def files(
     ],
     ids=["text", "empty", "escapes", "crlf", "header", "line end in a value", "two"],
 )
-def test_data_becomes_rows(files: Files, copy: str, rows: list[tuple[int, str | None]]) -> None:
-    files.apply(f"{TABLE}{copy}INSERT INTO t VALUES (9, 'behind');")
-    assert files.database.query("SELECT * FROM t ORDER BY id") == [*rows, (9, "behind")]
+def test_data_is_inserted(files: Files, copy: str, rows: list[tuple[int, str | None]]) -> None:
+    files.apply(f"{TABLE}{copy}INSERT INTO t VALUES (9, 'after');")
+    assert files.database.query("SELECT * FROM t ORDER BY id") == [*rows, (9, "after")]
 
 
 @pytest.mark.parametrize("transactional", ["", "-- transactional: false\n"])
-def test_what_is_copied_to_the_client_is_read_and_thrown_away(
-    files: Files, transactional: str
-) -> None:
+def test_copy_to_stdout_is_read_and_discarded(files: Files, transactional: str) -> None:
     rows = "SELECT n, repeat('x', 900) FROM generate_series(1, 20000) AS n"
     files.apply(
         f"{transactional}{TABLE}COPY ({rows}) TO STDOUT;\nCOPY t TO STDOUT;\n"
@@ -127,14 +125,14 @@ def test_what_is_copied_to_the_client_is_read_and_thrown_away(
     assert files.database.query("SELECT * FROM t") == [(1, "one")]
 
 
-def test_what_fails_while_it_is_copied_to_the_client_has_its_place(files: Files) -> None:
+def test_failure_during_copy_to_stdout_names_its_line(files: Files) -> None:
     failing = "COPY (SELECT 1 / (5000 - n) FROM generate_series(1, 10000) AS n) TO STDOUT;"
     err = files.fails(f"{TABLE}{failing}\nSELECT 1;")
     assert "division by zero" in err
     assert "0001_data.sql:2:1" in err
 
 
-def test_stopped_while_it_is_copied_to_the_client(files: Files) -> None:
+def test_sigterm_during_copy_to_stdout_rolls_back(files: Files) -> None:
     rows = "SELECT n, pg_sleep(0.01) FROM generate_series(1, 100000) AS n"
     files.write(f"{TABLE}COPY ({rows}) TO STDOUT;")
     running = files.start()
@@ -144,27 +142,27 @@ def test_stopped_while_it_is_copied_to_the_client(files: Files) -> None:
     assert "t" not in files.database.tables()
 
 
-def test_a_connection_that_is_cut_while_it_is_copied_to_the_client(files: Files) -> None:
+def test_connection_lost_during_copy_to_stdout_is_retried(files: Files) -> None:
     files.database.execute("CREATE TABLE gate ()")
     gated = "SELECT pg_sleep(0.01) FROM generate_series(1, 100000) WHERE to_regclass('gate') > 0"
     files.write(f"{TABLE}COPY ({gated}) TO STDOUT;")
     running = files.start()
     wait_until(lambda: files.database.value(ASLEEP) == 1)
-    # before the connection is cut: the next attempt may come at once
+    # before the connection is cut, because the next attempt can start immediately
     files.database.execute("DROP TABLE gate")
     cut = ASLEEP.replace("count(*)", "pg_terminate_backend(pid)")
-    wait_until(lambda: bool(files.database.query(cut)))  # it is awake between two rows
+    wait_until(lambda: bool(files.database.query(cut)))  # it is not asleep between two rows
     running.wait_for_line("the connection was lost")
     assert running.result().code == 0
     assert "t" in files.database.tables()
 
 
-def test_data_ends_with_the_file(files: Files) -> None:
+def test_data_may_end_without_a_newline(files: Files) -> None:
     files.apply(f"{TABLE}COPY t FROM stdin;\n1\tone\n\\.")
     assert files.database.query("SELECT * FROM t") == [(1, "one")]
 
 
-def test_data_of_a_rollback(files: Files) -> None:
+def test_rollback_file_may_contain_data(files: Files) -> None:
     files.write(f"{TABLE}COPY t FROM stdin;\n1\tone\n\\.\n", "0001_data.rollback.sql")
     files.apply("CREATE TABLE u ()")
     back = files.run("rollback", "--steps=1")
@@ -173,7 +171,7 @@ def test_data_of_a_rollback(files: Files) -> None:
     assert "0001_data" not in files.recorded()
 
 
-def test_all_in_one_transaction(files: Files) -> None:
+def test_data_is_inserted_with_transaction_all(files: Files) -> None:
     data = f"{TABLE}COPY t FROM stdin;\n1\tone\n\\.\n"
     files.write("SELECT 1 / 0", "0002_fails.sql")
     files.write(data)
@@ -185,7 +183,7 @@ def test_all_in_one_transaction(files: Files) -> None:
     assert files.database.query("SELECT * FROM t") == [(1, "one")]
 
 
-def test_migration_that_is_no_one_transaction_goes_on_behind_its_data(files: Files) -> None:
+def test_non_transactional_migration_resumes_after_its_data(files: Files) -> None:
     text = (
         "-- transactional: false\nCREATE TABLE t (id int, name text);\nVACUUM t;\n"
         "COPY t FROM stdin;\n1\tone\n\\.\nVACUUM t;\n"
@@ -200,7 +198,7 @@ def test_migration_that_is_no_one_transaction_goes_on_behind_its_data(files: Fil
     assert files.database.query("SELECT * FROM t ORDER BY 1") == [(1, "one"), (2, "two")]
 
 
-def test_statement_newer_than_the_parser_does_not_make_sql_of_the_data(files: Files) -> None:
+def test_statement_unknown_to_the_parser_does_not_turn_data_into_sql(files: Files) -> None:
     files.write(
         "-- transactional: false\nCREATE TABLE t (name text);\nCOPY t FROM stdin;\n"
         "SELECT 1;\n\\.\nSELEKT 2;"
@@ -211,7 +209,7 @@ def test_statement_newer_than_the_parser_does_not_make_sql_of_the_data(files: Fi
     assert files.database.query("SELECT * FROM t") == [("SELECT 1;",)]
 
 
-def test_trigger_may_say_more_than_fits_in_between(files: Files) -> None:
+def test_notices_of_a_trigger_do_not_block_the_data(files: Files) -> None:
     rows = "".join(f"{n}\t{'x' * 1000}\n" for n in range(3000))
     files.apply(
         "CREATE FUNCTION say() RETURNS trigger LANGUAGE plpgsql AS"
@@ -223,7 +221,7 @@ def test_trigger_may_say_more_than_fits_in_between(files: Files) -> None:
     assert files.database.value("SELECT count(*) FROM t") == 3000
 
 
-def test_what_the_file_sets_reaches_neither_its_record_nor_the_next_one(files: Files) -> None:
+def test_settings_of_a_file_affect_neither_its_record_nor_the_next_file(files: Files) -> None:
     files.write("CREATE TABLE next ()", "0002_next.sql")
     files.apply(
         "SELECT pg_catalog.set_config('search_path', '', false);\nSET statement_timeout = 1;\n"
@@ -234,7 +232,7 @@ def test_what_the_file_sets_reaches_neither_its_record_nor_the_next_one(files: F
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
-def test_behind_a_pooler(files: Files, server: DatabaseServer, mode: str) -> None:
+def test_data_is_inserted_through_a_pooler(files: Files, server: DatabaseServer, mode: str) -> None:
     files.write(
         "SELECT pg_catalog.set_config('search_path', '', false);\nCREATE TABLE public.t (id int);\n"
         "COPY public.t FROM stdin;\n1\n\\.\n"
@@ -246,7 +244,7 @@ def test_behind_a_pooler(files: Files, server: DatabaseServer, mode: str) -> Non
     assert "0001_data" in files.recorded()
 
 
-def test_owner_who_is_no_superuser(files: Files) -> None:
+def test_role_without_superuser_can_copy(files: Files) -> None:
     url = files.database.login_role("GRANT CREATE, USAGE ON SCHEMA public TO {role}")
     files.write(f"{TABLE}COPY t FROM stdin;\n1\tone\n\\.\n")
     result = files.run("migrate", url=url)
@@ -254,7 +252,7 @@ def test_owner_who_is_no_superuser(files: Files) -> None:
     assert files.database.query("SELECT * FROM t") == [(1, "one")]
 
 
-# --- where it failed ---
+# --- failures ---
 
 
 @pytest.mark.parametrize(
@@ -294,21 +292,21 @@ def test_owner_who_is_no_superuser(files: Files) -> None:
         ),
     ],
     ids=[
-        *("line", "first line", "physical line", "second", "no data wanted", "behind, position"),
-        *("behind, statement", "trigger", "end of the data", "binary", "cannot be read"),
+        *("line", "first line", "physical line", "second", "no data requested", "after, position"),
+        *("after, statement", "trigger", "end of the data", "binary", "cannot be read"),
     ],
 )
 def test_failure_names_its_line(files: Files, text: str, expected: str) -> None:
-    said = files.fails(TABLE + text)
-    assert f"0001_data.sql{expected}" in said
+    err = files.fails(TABLE + text)
+    assert f"0001_data.sql{expected}" in err
 
 
 def test_failure_shows_the_line_of_the_data(files: Files) -> None:
-    said = files.fails(f"{TABLE}COPY t FROM stdin;\n1\tone\nx\ttwo\n\\.\n")
-    assert "     4 | x\ttwo\n       | ^\n" in said
-    assert 'CONTEXT: COPY t, line 2, column id: "x"' in said
-    assert "[migration-failed]" in said
-    assert "next: rolled back; " in said
+    err = files.fails(f"{TABLE}COPY t FROM stdin;\n1\tone\nx\ttwo\n\\.\n")
+    assert "     4 | x\ttwo\n       | ^\n" in err
+    assert 'CONTEXT: COPY t, line 2, column id: "x"' in err
+    assert "[migration-failed]" in err
+    assert "next: rolled back; " in err
 
 
 @pytest.mark.parametrize(
@@ -322,29 +320,29 @@ def test_failure_shows_the_line_of_the_data(files: Files) -> None:
         ("COPY t FROM stdin;\n\\.\nCOMMIT;", ":4:1: COMMIT ", "transaction-command"),
     ],
 )
-def test_what_only_psql_understands_is_refused_still(
+def test_psql_commands_and_transaction_commands_are_refused(
     files: Files, text: str, expected: str, id: str
 ) -> None:
-    said = files.fails(TABLE + text, code=2)
-    assert f"0001_data.sql{expected}" in said
-    assert f"[{id}]" in said
+    err = files.fails(TABLE + text, code=2)
+    assert f"0001_data.sql{expected}" in err
+    assert f"[{id}]" in err
 
 
-def test_data_that_the_server_does_not_ask_for_is_not_lost_in_silence(files: Files) -> None:
+def test_data_that_the_server_does_not_request_is_an_error(files: Files) -> None:
     files.database.execute(
         f"ALTER DATABASE {files.database.name} SET standard_conforming_strings = off"
     )
-    # to the server, all of it from the first quote on is one string
-    said = files.fails(f"{TABLE}SELECT '\\';\nCOPY t FROM stdin;\n1\t1\n\\.\n--';")
-    assert "the server did not ask for the data of each COPY ... FROM STDIN" in said
+    # the server reads everything from the first quote as one string
+    err = files.fails(f"{TABLE}SELECT '\\';\nCOPY t FROM stdin;\n1\t1\n\\.\n--';")
+    assert "the server did not ask for the data of each COPY ... FROM STDIN" in err
 
 
-# --- stopped, cut, held up ---
+# --- stopped, disconnected, delayed by a lock ---
 
 
-def test_sigterm_in_the_middle_of_the_data_keeps_nothing(files: Files) -> None:
+def test_sigterm_during_the_data_rolls_back(files: Files) -> None:
     files.database.execute("CREATE TABLE gate ()")
-    rows = "".join(f"{n}\t{'x' * 1000}\n" for n in range(20_000))  # more than is on its way
+    rows = "".join(f"{n}\t{'x' * 1000}\n" for n in range(20_000))  # exceeds all buffers
     files.write(GATED.replace("1\tone\n", f"1\tone\n{rows}"))
     running = files.start("migrate")
     wait_until(lambda: files.database.value(ASLEEP) == 1)
@@ -357,7 +355,7 @@ def test_sigterm_in_the_middle_of_the_data_keeps_nothing(files: Files) -> None:
     assert files.database.query("SELECT * FROM yoyo_lock") == []
 
 
-def test_connection_lost_in_the_middle_of_the_data_begins_again(files: Files) -> None:
+def test_connection_lost_during_the_data_is_retried(files: Files) -> None:
     files.database.execute("CREATE TABLE gate ()")
     rows = "".join(f"{n}\t{'x' * 1000}\n" for n in range(20_000))
     files.write(GATED.replace("1\tone\n", rows))
@@ -368,10 +366,10 @@ def test_connection_lost_in_the_middle_of_the_data_begins_again(files: Files) ->
     result = running.result()
     assert result.code == 0, result.err
     assert files.database.value("SELECT count(*) FROM t") == 20_001
-    assert {"behind"} < files.database.tables()
+    assert {"after"} < files.database.tables()
 
 
-def test_tried_again_after_a_lock_timeout_the_data_is_sent_again(files: Files) -> None:
+def test_retry_after_a_lock_timeout_sends_the_data_again(files: Files) -> None:
     files.database.execute(TABLE)
     files.write("COPY t FROM stdin;\n1\tone\n\\.\n")
     with files.database.connect() as other:
@@ -384,10 +382,10 @@ def test_tried_again_after_a_lock_timeout_the_data_is_sent_again(files: Files) -
     assert files.database.query("SELECT * FROM t") == [(1, "one")]
 
 
-# --- how much ---
+# --- messages ---
 
 
-def test_file_without_data_is_one_message_and_restrictions_change_nothing(
+def test_file_without_data_is_one_message_without_psql_restrictions(
     initmig: Initmig,
     server: DatabaseServer,
     database: Database,

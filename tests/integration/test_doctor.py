@@ -1,4 +1,4 @@
-"""`doctor`: what it says of databases that are broken in one way, and that this mends them."""
+"""`doctor` reports each database that is broken in one way, and its statement fixes it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SUBJECTS = {
     *("server", "tls", "clock", "writing", "timeouts", "settings", "connections", "pooler", "role"),
     *("schema", "table", "history", *other_roles.SUBJECTS, "lock", "plan", "pending"),
 }
-# What a trial that was not rolled back would leave behind, in every catalog that it could reach.
+# A digest of every catalog that a check can change. It shows a check that was not rolled back.
 CATALOG = """
 SELECT md5(string_agg(line, ';' ORDER BY line)) FROM (
     SELECT concat_ws(',', 'class', oid, relname, relowner, relacl) FROM pg_class
@@ -49,10 +49,10 @@ SELECT md5(string_agg(line, ';' ORDER BY line)) FROM (
 
 @dataclass(frozen=True)
 class Case:
-    """A database that the superuser has broken, and the check that says so.
+    """A database that the superuser has broken, and the check that reports it.
 
-    In all texts ``{app}`` is the role of DATABASE_URL, ``{other}`` another one, ``{db}`` the
-    database.
+    In all texts, ``{app}`` is the role in DATABASE_URL, ``{other}`` is another role and ``{db}``
+    is the database.
     """
 
     breaks: tuple[str, ...]
@@ -60,16 +60,16 @@ class Case:
     found: str
     statement: str = ""
     by: str = "superuser"
-    """Who runs *statement*: superuser, app or other."""
+    """The role that runs *statement*: superuser, app or other."""
     hint: str = ""
     level: str = "failure"
     code: int = 4
     """The exit code of a failure."""
     flags: tuple[str, ...] = ()
     sql: str = "SELECT 1"
-    """Of the one migration that is pending."""
+    """The text of the pending migration."""
     is_applied: bool = True
-    """Whether that is applied in the end: what it makes goes with the database."""
+    """Whether the test applies the migration. If not, it creates objects outside the database."""
 
 
 OTHERS_TABLE = ("CREATE TABLE t (id int PRIMARY KEY)", "ALTER TABLE t OWNER TO {other}")
@@ -77,7 +77,7 @@ SUPERUSERS_TABLE = ("CREATE TABLE t (id int PRIMARY KEY)",)
 OTHERS_SCHEMA = ("CREATE SCHEMA s AUTHORIZATION {other}",)
 
 CASES = {
-    "public without CREATE, as since PostgreSQL 15": Case(
+    "public without CREATE, the default since PostgreSQL 15": Case(
         ("REVOKE CREATE ON SCHEMA public FROM {app}, public",),
         "table",
         "{app} cannot create a table in public: permission denied for schema public (42501)",
@@ -89,14 +89,14 @@ CASES = {
         "{app} lacks USAGE on the schema public",
         "GRANT USAGE, CREATE ON SCHEMA public TO {app};",
     ),
-    "a schema that does not exist, and may not be created": Case(
+    "a schema that does not exist, and cannot be created": Case(
         (),
         "schema",
         "the schema s does not exist",
         "CREATE SCHEMA s AUTHORIZATION {app};",
         flags=("--schema=s",),
     ),
-    "a schema that does not exist, and may be created": Case(
+    "a schema that does not exist, and can be created": Case(
         ("GRANT CREATE ON DATABASE {db} TO {app}",),
         "schema",
         "the schema s does not exist",
@@ -104,7 +104,7 @@ CASES = {
         by="app",
         flags=("--schema=s",),
     ),
-    "a schema with a name to be quoted": Case(
+    "a schema whose name needs quotes": Case(
         (),
         "schema",
         'the schema "a ""b" does not exist',
@@ -140,7 +140,7 @@ CASES = {
         "the search path is empty",
         hint="set --schema",
     ),
-    "a role that the login role is no member of": Case(
+    "a role that the login role is not a member of": Case(
         ("GRANT CREATE ON SCHEMA public TO {other}",),
         "role",
         'permission denied to set role "{other}" (42501)',
@@ -160,7 +160,7 @@ CASES = {
         "transactions are read-only (default_transaction_read_only)",
         "ALTER ROLE {app} IN DATABASE {db} SET default_transaction_read_only = off;",
     ),
-    "history tables of another": Case(
+    "history tables of another role": Case(
         (
             "CREATE TABLE yoyo_lock (locked int PRIMARY KEY, ctime timestamp, pid int)",
             "ALTER TABLE yoyo_lock OWNER TO {other}",
@@ -170,7 +170,7 @@ CASES = {
         "ALTER TABLE public.yoyo_lock OWNER TO {app};",
         code=6,
     ),
-    "an event trigger that forbids": Case(
+    "an event trigger that raises an error": Case(
         (
             """CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS $$
                 BEGIN RAISE 'ask\nthe DBA' USING HINT = 'by mail'; END$$""",
@@ -245,7 +245,7 @@ CASES = {
         "GRANT {other} TO {app}{with_inherit};",
         sql="CREATE TABLE p PARTITION OF t FOR VALUES IN (1)",
     ),
-    "an own table indexed where nothing may be created": Case(
+    "the role's table indexed in a schema without CREATE": Case(
         (
             *OTHERS_SCHEMA,
             "CREATE TABLE s.t (a int)",
@@ -258,7 +258,7 @@ CASES = {
         by="other",
         sql="CREATE INDEX ON s.t (a)",
     ),
-    "an own table in a schema that may not be used": Case(
+    "the role's table in a schema without USAGE": Case(
         (*OTHERS_SCHEMA, "CREATE TABLE s.t (a int)", "ALTER TABLE s.t OWNER TO {app}"),
         "pending",
         "{file}:1:1 alters s.t, but {app} lacks USAGE on the schema s",
@@ -307,7 +307,7 @@ CASES = {
         sql="CREATE TRIGGER g BEFORE UPDATE ON t EXECUTE FUNCTION"
         " suppress_redundant_updates_trigger()",
     ),
-    "a table made in another's schema": Case(
+    "a table created in another's schema": Case(
         (*OTHERS_SCHEMA, "GRANT USAGE ON SCHEMA s TO {app}"),
         "pending",
         "{file}:1:1 creates an object in s, but {app} lacks CREATE on this schema",
@@ -323,7 +323,7 @@ CASES = {
         by="other",
         sql="ALTER TABLE t SET SCHEMA s",
     ),
-    "an extension that is not there": Case(
+    "an extension that is not available": Case(
         (),
         "pending",
         "{file}:1:1 creates the extension no_such, which is not available on the server",
@@ -389,7 +389,7 @@ CASES = {
         "ALTER ROLE {app} VALID UNTIL 'infinity';",
         level="warning",
     ),
-    "little room for temporary files": Case(
+    "little space for temporary files": Case(
         (
             "ALTER ROLE {app} SET temp_file_limit = '100kB'",
             "ALTER ROLE {app} IN DATABASE {db} SET work_mem = '64kB'",
@@ -401,7 +401,7 @@ CASES = {
         level="warning",
         sql="CREATE TABLE t AS SELECT md5(g::text) FROM generate_series(1, 20000) AS g ORDER BY 1",
     ),
-    "strings in which a backslash escapes": Case(
+    "strings with backslash escapes": Case(
         ("ALTER DATABASE {db} SET standard_conforming_strings = off",),
         "settings",
         "standard_conforming_strings is off, set by ALTER DATABASE {db}: a backslash in an"
@@ -411,7 +411,7 @@ CASES = {
         level="warning",
         sql="SELECT 'C:\\'",
     ),
-    "row security that is turned off": Case(
+    "row_security turned off": Case(
         ("ALTER ROLE {app} IN DATABASE {db} SET row_security = off",),
         "settings",
         "row_security is off, set by ALTER ROLE {app} IN DATABASE {db}: a statement fails if"
@@ -430,14 +430,14 @@ CASES = {
         "ALTER ROLE {app} IN DATABASE {db} SET exit_on_error = off;",
         by="app",
     ),
-    "a table that is misspelt": Case(
+    "a misspelled table": Case(
         ("CREATE TABLE users ()",),
         "pending",
         "{file}:2:3 uses uesrs, which does not exist and is not created earlier",
         hint="did you mean users?",
         sql="TABLE\n  uesrs",
     ),
-    "a table of another schema": Case(
+    "a table in another schema": Case(
         ("CREATE SCHEMA s", 'CREATE TABLE s."T" ()'),
         "pending",
         '{file}:1:13 uses "T", which does not exist and is not created earlier',
@@ -451,7 +451,7 @@ CASES = {
         hint="fix the migration",
         sql="ALTER TABLE t RENAME TO u;\nCREATE INDEX ON t (a)",
     ),
-    "a file that becomes another role": Case(
+    "a file that switches to another role": Case(
         OTHERS_TABLE,
         "pending",
         "{file}:1:1 sets role, so not all privileges that the rest of the file needs are checked",
@@ -459,7 +459,7 @@ CASES = {
         level="warning",
         sql="SET LOCAL ROLE x; ALTER TABLE t ADD a int",
     ),
-    "a file that the parser does not read": Case(
+    "a file that the parser cannot read": Case(
         (),
         "pending",
         "not all privileges that {file} needs are checked: PostgreSQL 17's parser cannot read"
@@ -473,7 +473,7 @@ CASES = {
 
 @dataclass(frozen=True)
 class Roles:
-    """The URLs of the one that migrates, which may create in `public`, and of another one."""
+    """The URL of the migrating role, which can create in `public`, and of another role."""
 
     app: str
     other: str
@@ -495,7 +495,7 @@ def report(result: Result) -> list[dict[str, Any]]:
 
 
 def not_ok(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    # who else may do what: tests/integration/test_doctor_outsiders.py
+    # tests/integration/test_doctor_other_roles.py tests the checks of other roles
     return [
         check
         for check in checks
@@ -504,7 +504,7 @@ def not_ok(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_what_is_broken_is_told_and_the_statement_mends_it_so_that_migrate_succeeds(
+def test_problem_is_reported_and_the_printed_statement_fixes_it(
     initmig: Initmig, database: Database, roles: Roles, folder: Path, case: Case
 ) -> None:
     write(folder, {"0001_m.sql": case.sql})
@@ -546,13 +546,13 @@ def test_what_is_broken_is_told_and_the_statement_mends_it_so_that_migrate_succe
         return
 
     url = {"superuser": database.url, "app": roles.app, "other": roles.other}[case.by]
-    told = {"superuser": ("superuser", "postgres"), "app": (words["app"],)}
-    assert any(who in check["by"] for who in told.get(case.by, (words["other"],)))
+    roles_of = {"superuser": ("superuser", "postgres"), "app": (words["app"],)}
+    assert any(role in check["by"] for role in roles_of.get(case.by, (words["other"],)))
     Database(url).execute(check["statement"])
     before = database.value(CATALOG)
-    mended = examined()
-    assert not_ok(report(mended)) == []
-    assert (mended.code, mended.err) == (0, "")
+    fixed = examined()
+    assert not_ok(report(fixed)) == []
+    assert (fixed.code, fixed.err) == (0, "")
     assert database.value(CATALOG) == before
     if case.is_applied:
         migrated = initmig(*flags, url=roles.app, folder=folder)
@@ -560,14 +560,17 @@ def test_what_is_broken_is_told_and_the_statement_mends_it_so_that_migrate_succe
 
 
 def connections(database: Database) -> int:
-    """Those to it: a server process outlives its client for a moment, so it is asked elsewhere."""
+    """The number of client connections to *database*, counted from another database.
+
+    A server process outlives its client for a moment.
+    """
     elsewhere = Database(database.url.removesuffix(database.name) + "postgres")
     to_it = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
     to_it += " AND backend_type = 'client backend'"
     return int(elsewhere.value(to_it, [database.name]))
 
 
-def test_a_healthy_database_is_ok_in_every_line(
+def test_all_checks_of_a_healthy_database_are_ok(
     initmig: Initmig, database: Database, roles: Roles, folder: Path
 ) -> None:
     write(folder, HEALTHY)

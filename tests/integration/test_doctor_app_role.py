@@ -1,4 +1,4 @@
-"""`doctor --app-role`: set-ups that are broken in one way, and that its statements fix them."""
+"""`doctor --app-role` reports each setup that is broken in one way, and its statements fix it."""
 
 from __future__ import annotations
 
@@ -55,21 +55,21 @@ ALL = "SELECT, INSERT, UPDATE, DELETE"
 
 @dataclass(frozen=True)
 class Case:
-    """What the superuser does to a healthy set-up, and the statements that repair it.
+    """A change by the superuser that breaks a healthy setup, and the statements that fix it.
 
-    In all texts ``{app}`` and ``{mig}`` are the roles of the application and of the migrations,
-    ``{other}`` is one more, ``{db}`` the database.
+    In all texts, ``{app}`` and ``{mig}`` are the roles of the application and of the migrations,
+    ``{other}`` is a third role and ``{db}`` is the database.
     """
 
     breaks: tuple[str, ...]
     statements: tuple[str, ...]
     level: str = "failure"
     found: str = ""
-    """Part of what is found."""
+    """A part of the reported problem."""
     uses: tuple[str, ...] = ("users", "orders", "parted")
-    """The tables that the application can use in the end."""
+    """The tables that the application can use after the fix."""
     reads: tuple[str, ...] = ()
-    """What it can only read."""
+    """The views that the application can only read."""
 
 
 DEFAULTS = "ALTER DEFAULT PRIVILEGES FOR ROLE {mig} IN SCHEMA public "
@@ -103,7 +103,7 @@ CASES = {
         ("REVOKE ALL ON SEQUENCE users_id_seq FROM {app}",),
         ("GRANT USAGE ON SEQUENCE public.users_id_seq TO {app};",),
     ),
-    "a sequence of no table revoked": Case(
+    "a sequence without a table revoked": Case(
         ("REVOKE ALL ON SEQUENCE numbers FROM {app}",),
         ("GRANT USAGE ON SEQUENCE public.numbers TO {app};",),
     ),
@@ -123,12 +123,12 @@ CASES = {
         ("REVOKE USAGE ON SCHEMA public FROM {app}, PUBLIC",),
         ("GRANT USAGE ON SCHEMA public TO {app};",),
     ),
-    "the database not to be connected to": Case(
+    "no CONNECT on the database": Case(
         ("REVOKE CONNECT ON DATABASE {db} FROM PUBLIC", "GRANT CONNECT ON DATABASE {db} TO {mig}"),
         ("GRANT CONNECT ON DATABASE {db} TO {app};",),
     ),
     "a role that cannot log in": Case(("ALTER ROLE {app} NOLOGIN",), ("ALTER ROLE {app} LOGIN;",)),
-    "a role that may have no connection": Case(
+    "a role with a connection limit of 0": Case(
         ("ALTER ROLE {app} CONNECTION LIMIT 0",),
         ("ALTER ROLE {app} CONNECTION LIMIT -1;",),
     ),
@@ -144,7 +144,7 @@ CASES = {
         (DEFAULTS + "REVOKE ALL ON TABLES FROM {app}",),
         (DEFAULTS + f"GRANT {ALL} ON TABLES TO {{app}};",),
     ),
-    "default privileges to read alone": Case(
+    "default privileges to read only": Case(
         (DEFAULTS + "REVOKE INSERT, UPDATE, DELETE ON TABLES FROM {app}",),
         (DEFAULTS + "GRANT INSERT, UPDATE, DELETE ON TABLES TO {app};",),
     ),
@@ -152,7 +152,7 @@ CASES = {
         (DEFAULTS + "REVOKE ALL ON SEQUENCES FROM {app}",),
         (DEFAULTS + "GRANT USAGE ON SEQUENCES TO {app};",),
     ),
-    "default privileges for what another role creates": Case(
+    "default privileges for tables of another role": Case(
         (
             DEFAULTS + "REVOKE ALL ON TABLES FROM {app}",
             (
@@ -173,7 +173,7 @@ CASES = {
         ),
         (DEFAULTS + "GRANT USAGE ON SEQUENCES TO {app};",),
     ),
-    "some columns alone": Case(
+    "some columns only": Case(
         ("REVOKE UPDATE ON users FROM {app}", "GRANT UPDATE (id) ON users TO {app}"),
         ("GRANT UPDATE ON public.users TO {app};",),
         found="{app} lacks UPDATE on public.users (UPDATE: granted on some columns only)",
@@ -244,7 +244,7 @@ CASES = {
             "ALTER TABLE users ADD CHECK (fits(note))",
             "CREATE INDEX ON users (folded(note))",
             "CREATE DOMAIN phrase AS text CHECK (valid(value))",
-            "ALTER TABLE users ADD said phrase",
+            "ALTER TABLE users ADD motto phrase",
             "ALTER TABLE orders ADD twice text GENERATED ALWAYS AS (made(note)) STORED",
             "CREATE TABLE shares (note text) PARTITION BY LIST (part_of(note))",
             "CREATE TABLE share PARTITION OF shares DEFAULT",
@@ -320,7 +320,7 @@ CASES = {
 
 @dataclass(frozen=True)
 class Setup:
-    """An application's database, as its administrator, its migrations and itself reach it."""
+    """An application's database, with the URLs of its administrator, migrations and application."""
 
     database: Database
     folder: Path
@@ -329,7 +329,7 @@ class Setup:
     names: Mapping[str, str]
 
     def checks(self, *flags: str) -> Sequence[Check]:
-        """What `doctor --app-role` finds of the application."""
+        """The checks of the application's role that `doctor --app-role` reports."""
         role = f"--app-role={self.names['app']}"
         config = parse_config(
             ["doctor", role, *flags],
@@ -338,14 +338,14 @@ class Setup:
         return [each for each in doctor(config, lambda _: None) if each.subject in APPLICATION]
 
     def found(self, *flags: str) -> Sequence[Check]:
-        """What is not as it should be, and that nothing has changed by looking."""
+        """The checks that are not ok. Asserts that checking changes nothing."""
         before = self.state()
         checks = self.checks(*flags)
         assert self.state() == before
         return [each for each in checks if each.level != "ok"]
 
     def state(self) -> list[tuple[Any, ...]]:
-        """What looking must not change: objects, privileges, sequences, and locks that are held."""
+        """The state that checking must not change: objects, privileges, sequences and locks."""
         return self.database.query(
             "SELECT 'r', relname, concat_ws(',', relacl, relowner) FROM pg_class"
             " UNION ALL SELECT 's', sequencename, last_value::text FROM pg_sequences"
@@ -356,8 +356,8 @@ class Setup:
             " ORDER BY 1, 2, 3"
         )
 
-    def may_become(self) -> None:
-        """Let the role that migrates become the application's, so that things are tried."""
+    def allow_set_role(self) -> None:
+        """Let checks run statements as the application: the migrating role can SET ROLE to it."""
         self.database.execute("GRANT {app} TO {mig}".format(**self.names))
 
     def filled(self, texts: Sequence[str]) -> list[str]:
@@ -366,20 +366,20 @@ class Setup:
 
 @pytest.fixture
 def setup(database: Database, folder: Path) -> Setup:
-    """A healthy one."""
+    """A healthy setup."""
     mig = database.login_role("GRANT USAGE, CREATE ON SCHEMA public TO {role}")
     app, other = database.login_role(), database.login_role()
     urls = {"mig": mig, "app": app, "other": other}
     names = {each: str(urlsplit(url).username) for each, url in urls.items()}
     write(folder, MIGRATIONS)
     migrate(database_url=mig, migrations=str(folder))
-    made = Setup(database, folder, mig, app, {**names, "db": database.name})
-    database.execute(";".join(made.filled(HEALTHY)))
-    return made
+    healthy = Setup(database, folder, mig, app, {**names, "db": database.name})
+    database.execute(";".join(healthy.filled(HEALTHY)))
+    return healthy
 
 
 def use(url: str, tables: Sequence[str], reads: Sequence[str] = ()) -> None:
-    """Log in as the application, and do everything with the *tables*."""
+    """Log in as the application; read *reads*, and read and write *tables*."""
     with psycopg.connect(url, autocommit=True) as connection:
         for view in ("named", *reads):
             connection.execute(f"SELECT * FROM public.{view}".encode())
@@ -399,7 +399,7 @@ def in_public(tables: Sequence[str]) -> list[str]:
 
 
 def fix(setup: Setup, checks: Sequence[Check]) -> None:
-    """Run each statement as the first of those who are said to be able to."""
+    """Run each statement as the first role that the check names for it."""
     for check in checks:
         by_migrations = check.by.startswith(f"{setup.names['mig']},")
         url = setup.mig if by_migrations else setup.database.url
@@ -408,7 +408,7 @@ def fix(setup: Setup, checks: Sequence[Check]) -> None:
 
 @pytest.mark.any_version
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_what_the_application_lacks_is_found_and_the_statements_fix_it(
+def test_missing_privilege_is_reported_and_the_printed_statements_fix_it(
     setup: Setup, case: Case
 ) -> None:
     setup.database.execute(";".join(setup.filled(case.breaks)))
@@ -416,7 +416,7 @@ def test_what_the_application_lacks_is_found_and_the_statements_fix_it(
     assert [each.statement for each in found] == setup.filled(case.statements)
     assert {each.level for each in found} == {case.level}
     assert case.found.format(**setup.names) in found[0].found
-    setup.may_become()
+    setup.allow_set_role()
     assert setup.found() == found
     if case.level == "failure":
         with pytest.raises(DatabaseRefused) as refused:
@@ -433,10 +433,10 @@ def test_what_the_application_lacks_is_found_and_the_statements_fix_it(
     use(setup.app, in_public((*case.uses, "added")), case.reads)
 
 
-def test_a_set_up_without_any_grant_is_fixed_by_what_is_printed(
+def test_setup_without_grants_is_fixed_by_the_printed_statements(
     setup: Setup, initmig: Initmig
 ) -> None:
-    """On each version: who may become a role has changed in PostgreSQL 16."""
+    """Runs on each version: PostgreSQL 16 changed the rules for SET ROLE."""
     setup.database.execute(
         "DROP OWNED BY {app}; REVOKE ALL ON SCHEMA public FROM PUBLIC;"
         " REVOKE CONNECT ON DATABASE {db} FROM PUBLIC; GRANT CONNECT ON DATABASE {db} TO {mig};"
@@ -461,7 +461,7 @@ def test_a_set_up_without_any_grant_is_fixed_by_what_is_printed(
 
 
 @pytest.mark.any_version
-def test_a_healthy_set_up_is_ok_in_every_line(setup: Setup) -> None:
+def test_all_checks_of_a_healthy_setup_are_ok(setup: Setup) -> None:
     name = setup.names["app"]
     assert [(each.level, each.subject, each.found) for each in setup.checks()] == [
         (
@@ -475,7 +475,7 @@ def test_a_healthy_set_up_is_ok_in_every_line(setup: Setup) -> None:
     assert setup.found() == []
 
 
-def test_each_way_to_become_the_application_is_used(setup: Setup) -> None:
+def test_set_role_is_used_if_allowed_and_the_catalog_otherwise(setup: Setup) -> None:
     new = setup.database.value("SELECT current_setting('server_version_num')::int >= 160000")
     grant = "GRANT {app} TO {mig}".format(**setup.names)
     ways = {"": "in the catalog", grant: "with SET ROLE"}
@@ -490,7 +490,7 @@ def test_each_way_to_become_the_application_is_used(setup: Setup) -> None:
 
 @pytest.mark.any_version
 @pytest.mark.parametrize("tried", [False, True], ids=["looked up", "tried"])
-def test_row_security_without_a_policy_is_found_and_no_grant_is_printed(
+def test_row_security_without_a_policy_is_reported_without_a_statement(
     setup: Setup, tried: bool
 ) -> None:
     setup.database.execute(
@@ -499,7 +499,7 @@ def test_row_security_without_a_policy_is_found_and_no_grant_is_printed(
         " CREATE POLICY theirs ON orders TO {other} USING (true)".format(**setup.names)
     )
     if tried:
-        setup.may_become()
+        setup.allow_set_role()
     app, mig = setup.names["app"], setup.names["mig"]
     nothing, reading = f"no policy lets {app}", "insert into, update or delete from it"
     assert [(each.level, each.found, each.statement) for each in setup.found()] == [
@@ -527,7 +527,9 @@ def test_row_security_without_a_policy_is_found_and_no_grant_is_printed(
         ),
     ],
 )
-def test_a_role_that_can_do_too_much_is_a_warning(setup: Setup, change: str, found: str) -> None:
+def test_application_role_with_too_many_privileges_is_a_warning(
+    setup: Setup, change: str, found: str
+) -> None:
     setup.database.execute(change.format(**setup.names))
     setup.database.execute(
         "GRANT {app} TO {mig}; GRANT CREATE ON SCHEMA public TO {app}".format(**setup.names)
@@ -539,7 +541,7 @@ def test_a_role_that_can_do_too_much_is_a_warning(setup: Setup, change: str, fou
 
 
 @pytest.mark.any_version
-def test_a_role_that_does_not_exist_is_made_with_what_is_printed(setup: Setup) -> None:
+def test_missing_role_is_created_by_the_printed_statements(setup: Setup) -> None:
     name = f'App "{setup.names["app"]}"'
     quoted = '"' + name.replace('"', '""') + '"'
     for _ in range(2):
@@ -554,7 +556,7 @@ def test_a_role_that_does_not_exist_is_made_with_what_is_printed(setup: Setup) -
 
 
 @pytest.mark.any_version
-def test_only_the_schemas_that_are_named_are_looked_at(setup: Setup) -> None:
+def test_checks_cover_the_given_schemas_or_those_of_the_migrating_role(setup: Setup) -> None:
     setup.database.execute(
         "CREATE SCHEMA mine AUTHORIZATION {mig}; CREATE SCHEMA theirs;"
         " CREATE TABLE mine.t (); ALTER TABLE mine.t OWNER TO {mig}; CREATE TABLE theirs.t ();"
@@ -569,21 +571,21 @@ def test_only_the_schemas_that_are_named_are_looked_at(setup: Setup) -> None:
 
 
 @pytest.mark.any_version
-def test_what_an_extension_brings_along_is_left_to_it(setup: Setup) -> None:
+def test_objects_of_an_extension_are_not_checked(setup: Setup) -> None:
     setup.database.execute("CREATE EXTENSION pg_stat_statements")
     setup.database.execute("REVOKE ALL ON pg_stat_statements FROM PUBLIC")
     assert setup.found() == []
 
 
 @pytest.mark.any_version
-def test_what_only_a_trial_finds_is_reported_with_the_statement_that_was_refused(
+def test_refusal_found_only_by_running_a_statement_is_reported_with_it(
     setup: Setup,
 ) -> None:
-    """The catalog does not tell of functions of the server's own that somebody has closed."""
+    """The catalog check does not cover built-in functions with a revoked EXECUTE privilege."""
     setup.database.execute("ALTER TABLE orders ADD luck float DEFAULT random()")
     setup.database.execute("REVOKE EXECUTE ON FUNCTION random() FROM PUBLIC")
     assert setup.found() == []
-    setup.may_become()
+    setup.allow_set_role()
     setup.database.execute("REVOKE DELETE ON users FROM {app}".format(**setup.names))
     [lacking, check] = setup.found()
     assert lacking.statement == "GRANT DELETE ON public.users TO {app};".format(**setup.names)
@@ -594,8 +596,8 @@ def test_what_only_a_trial_finds_is_reported_with_the_statement_that_was_refused
 
 
 @pytest.mark.any_version
-def test_a_locked_table_is_not_waited_for(setup: Setup) -> None:
-    setup.may_become()
+def test_locked_table_is_a_warning_after_the_lock_timeout(setup: Setup) -> None:
+    setup.allow_set_role()
     with setup.database.connect(autocommit=False) as other:
         other.execute("LOCK TABLE users")
         found = [each for each in setup.checks() if each.level != "ok"]
@@ -604,8 +606,8 @@ def test_a_locked_table_is_not_waited_for(setup: Setup) -> None:
 
 
 @pytest.mark.any_version
-def test_no_trigger_fires_and_nothing_of_a_trial_is_left(setup: Setup) -> None:
-    setup.may_become()
+def test_checks_fire_no_triggers_and_change_no_rows(setup: Setup) -> None:
+    setup.allow_set_role()
     setup.database.execute(
         """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
         CREATE TRIGGER row BEFORE INSERT OR UPDATE OR DELETE ON users
@@ -619,7 +621,7 @@ def test_no_trigger_fires_and_nothing_of_a_trial_is_left(setup: Setup) -> None:
 
 
 @pytest.mark.any_version
-def test_thousands_of_tables_take_one_statement_for_a_hundred(setup: Setup) -> None:
+def test_each_statement_covers_up_to_a_hundred_tables(setup: Setup) -> None:
     setup.database.execute(
         "DO $$ BEGIN FOR i IN 1..1050 LOOP EXECUTE format('CREATE TABLE many_%s ()', i);"
         " END LOOP; END $$"
@@ -628,12 +630,12 @@ def test_thousands_of_tables_take_one_statement_for_a_hundred(setup: Setup) -> N
     assert len(found) == 11
     assert "public.many_1, public.many_10, public.many_100 and 97 more" in found[0].found
     fix(setup, found)
-    setup.may_become()
+    setup.allow_set_role()
     assert setup.found() == []
 
 
 @pytest.mark.any_version
-def test_a_standby_is_looked_at_without_a_new_table(
+def test_standby_is_checked_without_creating_a_table(
     make_server: MakeServer, make_standby: MakeStandby, folder: Path
 ) -> None:
     primary = make_server()
@@ -652,10 +654,12 @@ def test_a_standby_is_looked_at_without_a_new_table(
 
 
 @pytest.mark.any_version
-def test_nothing_of_the_role_is_left_with_a_pooler(setup: Setup, server: DatabaseServer) -> None:
+def test_session_of_a_pooler_keeps_neither_the_role_nor_the_settings(
+    setup: Setup, server: DatabaseServer
+) -> None:
     setup.database.execute(
         "REVOKE INSERT ON users FROM {app}; CREATE TABLE t ();"
-        " ALTER SCHEMA public OWNER TO {mig}".format(**setup.names)  # whom the superuser trusts
+        " ALTER SCHEMA public OWNER TO {mig}".format(**setup.names)  # the owner is trusted
     )
     with running_pgbouncer(server, default_pool_size=1) as pooler:
         through = replace(setup, mig=pooler.url(setup.database.name))

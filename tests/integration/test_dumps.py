@@ -1,4 +1,4 @@
-"""What pg_dump writes is a migration as it stands: an existing database becomes the first one."""
+"""The output of pg_dump is a valid migration: the first one for an existing database."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.each_version
 
-# With everything that could be taken for the end of a statement, or of the data.
+# Contains everything that could be mistaken for the end of a statement or of COPY data.
 EXISTING = r"""
 CREATE SCHEMA app AUTHORIZATION app_owner;
 SET ROLE app_owner;
@@ -74,7 +74,7 @@ INSERT INTO app."odd "" (name;" VALUES (1), (NULL);
 INSERT INTO app.parts VALUES (1), (9);
 REFRESH MATERIALIZED VIEW app.counted;
 """
-# With a step in Python in the folder, the connection is psycopg's.
+# If the folder has a Python step, initmig connects with psycopg.
 PYTHON = {"0002.py": "from yoyo import step\nstep('SELECT 1')\n"}
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "adopt-a-database.md").read_text()
 STEPS = PAGE.partition("## Steps\n")[2].partition("\n## ")[0]
@@ -85,7 +85,7 @@ HISTORY = ("_initmig_migration", "_yoyo_log", "_yoyo_migration", "_yoyo_version"
     scope="module", params=["this", pytest.param("Debian's", marks=pytest.mark.any_version)]
 )
 def own_server(request: pytest.FixtureRequest, cluster: Path) -> Iterator[Server]:
-    """A server with the roles of `EXISTING`: this run's, and Debian's, which brings its tools."""
+    """A server with the roles of `EXISTING`: this run's version, and Debian's with its tools."""
     with running_server(cluster) if request.param == "this" else debian_server() as server:
         database = create_database(server)
         database.execute("CREATE ROLE app_owner; CREATE ROLE app_reader")
@@ -93,12 +93,12 @@ def own_server(request: pytest.FixtureRequest, cluster: Path) -> Iterator[Server
 
 
 def pg_dump_of(server: Server) -> Path:
-    """The program for a *server*, which keeps it for as long as it is there."""
+    """The path of pg_dump for *server*, in the directory of the server."""
     return pg_dump_for(server.installation, server.root / "bin")
 
 
 def dump(server: Server, database: Database, *options: str) -> bytes:
-    """What pg_dump writes: as bytes, because a line end inside of a string is data."""
+    """The output of pg_dump, as bytes, because a line ending inside a string is data."""
     return subprocess.run(
         [pg_dump_of(server), *options, database.url],
         check=True,
@@ -108,7 +108,7 @@ def dump(server: Server, database: Database, *options: str) -> bytes:
 
 
 def comparable(server: Server, database: Database, *options: str) -> list[bytes]:
-    """The dump of all but the history; of its lines, a random key is another one each time."""
+    """The dump without the history and without the lines that contain a random key."""
     excluded = [f"--exclude-table=*.{table}" for table in HISTORY]
     lines = dump(server, database, *options, *excluded).split(b"\n")
     return [line for line in lines if not line.startswith((b"\\restrict", b"\\unrestrict"))]
@@ -125,7 +125,7 @@ def comparable(server: Server, database: Database, *options: str) -> list[bytes]
     ],
     ids=["data", "data by psycopg", "schema", "inserts", "columns"],
 )
-def test_dump_of_a_database_makes_the_same_database_again(
+def test_dump_recreates_the_same_database(
     own_server: Server,
     initmig: Initmig,
     folder: Path,
@@ -138,8 +138,8 @@ def test_dump_of_a_database_makes_the_same_database_again(
 
     adopted = initmig("baseline", "--to=0001_baseline", url=existing.url, folder=folder)
     assert adopted.code == 0, adopted.err
-    made = initmig("migrate", url=new.url, folder=folder)
-    assert made.code == 0, made.err
+    migrated = initmig("migrate", url=new.url, folder=folder)
+    assert migrated.code == 0, migrated.err
 
     kind = ["--schema-only"] if "--schema-only" in options else []
     assert comparable(own_server, new, *kind) == comparable(own_server, existing, *kind)
@@ -151,7 +151,7 @@ def test_dump_of_a_database_makes_the_same_database_again(
     assert again.code == 0, again.out
 
 
-def test_documented_commands_adopt_a_database_and_make_it_again(
+def test_documented_commands_adopt_a_database_and_recreate_it(
     own_server: Server, processes: Processes, folder: Path
 ) -> None:
     existing, new = create_database(own_server), create_database(own_server)
@@ -175,7 +175,7 @@ def test_documented_commands_adopt_a_database_and_make_it_again(
     assert existing.query(recorded) == [("0001_baseline",)]
 
 
-def test_stock_yoyo_goes_on_behind_a_dump_that_is_recorded(
+def test_stock_yoyo_applies_migrations_after_a_recorded_dump(
     own_server: Server, initmig: Initmig, yoyo: Yoyo, folder: Path
 ) -> None:
     existing = create_database(own_server)
@@ -191,7 +191,7 @@ def test_stock_yoyo_goes_on_behind_a_dump_that_is_recorded(
     assert existing.value("SELECT count(*) FROM app.users") == 5
 
 
-def test_role_that_is_no_superuser_gets_a_dump_without_owners(
+def test_role_without_superuser_applies_a_dump_without_owners(
     own_server: Server, initmig: Initmig, folder: Path
 ) -> None:
     existing, new = create_database(own_server), create_database(own_server)
@@ -208,7 +208,7 @@ def test_role_that_is_no_superuser_gets_a_dump_without_owners(
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
-def test_dump_behind_a_pooler(
+def test_dump_is_applied_through_a_pooler(
     own_server: Server, initmig: Initmig, folder: Path, mode: str
 ) -> None:
     existing, new = create_database(own_server), create_database(own_server)
@@ -221,19 +221,19 @@ def test_dump_behind_a_pooler(
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "expected"),
     [
         ("--create", r"\\connect .*\[psql-command\]"),
         ("--blobs", r"BEGIN .*\[transaction-command\]"),
     ],
 )
-def test_dump_that_is_no_one_transaction_in_one_database_is_refused_with_its_place(
-    own_server: Server, initmig: Initmig, folder: Path, option: str, said: str
+def test_dump_that_connects_or_begins_a_transaction_is_refused_with_its_line(
+    own_server: Server, initmig: Initmig, folder: Path, option: str, expected: str
 ) -> None:
     existing, new = create_database(own_server), create_database(own_server)
     existing.execute("SELECT lo_from_bytea(0, 'large')")
     write(folder, {"0001_baseline.sql": dump(own_server, existing, option)})
     result = initmig("migrate", url=new.url, folder=folder)
     assert result.code == 2
-    assert re.search(rf"0001_baseline\.sql:\d+:1: {said}", result.err)
+    assert re.search(rf"0001_baseline\.sql:\d+:1: {expected}", result.err)
     assert new.tables() == set()

@@ -1,4 +1,4 @@
-"""An error names the file, the line and the column, what the server said, and what to do next."""
+"""An error names the file, line and column, and shows the server's message and the next step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Failing:
-    """Runs `initmig migrate` on a folder of which a migration fails."""
+    """Runs `initmig migrate` on a folder with a failing migration."""
 
     def __init__(self, initmig: Initmig, database: Database, folder: Path) -> None:
         self._initmig = initmig
@@ -25,7 +25,7 @@ class Failing:
         self._folder = folder
 
     def text(self, files: dict[str, str | bytes], code: int = 1) -> str:
-        """What it says, from the error on, without the time and the level."""
+        """The log from the error to the end, without the time and the level."""
         write(self._folder, files)
         result = self._initmig(cwd=self._folder.parent, url=self._database.url)
         assert result.code == code, result.err
@@ -51,7 +51,7 @@ def failing(initmig: Initmig, database: Database, folder: Path) -> Failing:
     return Failing(initmig, database, folder)
 
 
-def test_points_at_the_place_and_says_everything(failing: Failing) -> None:
+def test_error_shows_the_place_the_caret_the_hint_and_the_next_step(failing: Failing) -> None:
     assert failing.text(
         {
             "0001_users.sql": "CREATE TABLE users (id int, email text)",
@@ -69,7 +69,7 @@ def test_points_at_the_place_and_says_everything(failing: Failing) -> None:
     )
 
 
-def test_says_the_same_in_json(failing: Failing) -> None:
+def test_json_event_has_the_fields_of_the_error(failing: Failing) -> None:
     failed = failing.event(
         {"0001_a.sql": "CREATE TABLE a (id int PRIMARY KEY);\nINSERT INTO a\nVALUES (1), (1);"}
     )
@@ -109,7 +109,7 @@ def test_says_the_same_in_json(failing: Failing) -> None:
     ],
     ids=["duplicate table", "division by zero", "bodies", "check"],
 )
-def test_points_at_the_statement_where_the_server_names_no_place(
+def test_error_without_a_position_points_at_the_statement(
     failing: Failing, sql: str, line: int
 ) -> None:
     found, column, source = failing.place({"0001_a.sql": sql})
@@ -133,27 +133,27 @@ def test_points_at_the_statement_where_the_server_names_no_place(
     ],
     ids=["wide", "tabs", "crlf", "bom", "bom crlf", "cr", "comment", "bracket", "end", "quote"],
 )
-def test_counts_characters_as_an_editor_does(
+def test_line_and_column_are_those_of_an_editor(
     failing: Failing, sql: str, place: tuple[int, int, str]
 ) -> None:
     assert failing.place({"0001_a.sql": sql.encode()}) == place
 
 
-def test_caret_stands_under_its_character_behind_tabs(failing: Failing) -> None:
-    said = failing.text({"0001_a.sql": "SELECT\t1,\t\tnowhere"}).splitlines()
-    assert said[1:3] == ["     1 | SELECT\t1,\t\tnowhere", "       |       \t  \t\t^"]
+def test_caret_is_aligned_in_a_line_with_tabs(failing: Failing) -> None:
+    text = failing.text({"0001_a.sql": "SELECT\t1,\t\tnowhere"}).splitlines()
+    assert text[1:3] == ["     1 | SELECT\t1,\t\tnowhere", "       |       \t  \t\t^"]
 
 
-def test_shows_the_surroundings_of_a_place_in_a_very_long_line(failing: Failing) -> None:
+def test_excerpt_of_a_long_line_surrounds_the_position(failing: Failing) -> None:
     sql = f"SELECT '{'x' * 5000}', nowhere, '{'y' * 5000}'"
-    said = failing.text({"0001_a.sql": sql}).splitlines()
-    assert said[0].startswith(f"migrations/0001_a.sql:1:{sql.index('nowhere') + 1}: ")
-    assert len(said[1]) < 200
-    assert said[1][said[2].index("^") :].startswith("nowhere")
+    text = failing.text({"0001_a.sql": sql}).splitlines()
+    assert text[0].startswith(f"migrations/0001_a.sql:1:{sql.index('nowhere') + 1}: ")
+    assert len(text[1]) < 200
+    assert text[1][text[2].index("^") :].startswith("nowhere")
 
 
-def test_an_error_in_a_function_has_its_context(failing: Failing) -> None:
-    said = failing.text(
+def test_error_in_a_function_shows_its_context(failing: Failing) -> None:
+    text = failing.text(
         {
             "0001_a.sql": (
                 "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$\n"
@@ -162,13 +162,13 @@ def test_an_error_in_a_function_has_its_context(failing: Failing) -> None:
             )
         }
     )
-    assert said.startswith(
+    assert text.startswith(
         "migrations/0001_a.sql:5:1: 0001_a failed: not this (P0001) [migration-failed]\n"
     )
-    assert "  DETAIL: why\n  HINT: how\n  CONTEXT: PL/pgSQL function f() line 3 at RAISE\n" in said
+    assert "  DETAIL: why\n  HINT: how\n  CONTEXT: PL/pgSQL function f() line 3 at RAISE\n" in text
 
 
-def test_a_query_inside_of_a_function_points_at_the_call(failing: Failing) -> None:
+def test_error_in_a_query_of_a_do_block_points_at_the_block(failing: Failing) -> None:
     failed = failing.event(
         {"0001_a.sql": "SELECT 1;\n\nDO $$\nBEGIN\n  SELECT * FROM nowhere;\nEND $$;"}
     )
@@ -176,15 +176,15 @@ def test_a_query_inside_of_a_function_points_at_the_call(failing: Failing) -> No
     assert "line 3 at SQL statement" in failed["context"]
 
 
-def test_a_body_that_does_not_parse_is_pointed_at(failing: Failing) -> None:
+def test_syntax_error_in_a_function_body_points_into_the_body(failing: Failing) -> None:
     sql = "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $$\nBEGIN\n  RETRUN 1;\nEND $$;"
     assert failing.place({"0001_a.sql": sql}) == (3, 3, "  RETRUN 1;")
 
 
-def test_a_constraint_deferred_to_the_commit_names_the_file(
+def test_violation_of_a_deferred_constraint_names_the_file(
     failing: Failing, database: Database
 ) -> None:
-    said = failing.text(
+    text = failing.text(
         {
             "0001_a.sql": (
                 "CREATE TABLE p (id int PRIMARY KEY);\nCREATE TABLE c"
@@ -192,15 +192,15 @@ def test_a_constraint_deferred_to_the_commit_names_the_file(
             )
         }
     )
-    assert said.startswith("migrations/0001_a.sql: 0001_a failed: insert or update on table")
-    assert 'DETAIL: Key (id)=(1) is not present in table "p".' in said
-    assert "next: rolled back; " in said
+    assert text.startswith("migrations/0001_a.sql: 0001_a failed: insert or update on table")
+    assert 'DETAIL: Key (id)=(1) is not present in table "p".' in text
+    assert "next: rolled back; " in text
     assert database.tables() & {"p", "c"} == set()
     assert database.value("SELECT count(*) FROM _yoyo_migration") == 0
 
 
-def test_an_error_outside_of_transactions_says_what_is_done(failing: Failing) -> None:
-    said = failing.text(
+def test_error_in_a_non_transactional_file_suggests_changed_allow(failing: Failing) -> None:
+    text = failing.text(
         {
             "0001_a.sql": (
                 "-- transactional: false\nCREATE TABLE kept ();\n"
@@ -208,17 +208,17 @@ def test_an_error_outside_of_transactions_says_what_is_done(failing: Failing) ->
             )
         }
     )
-    assert said.startswith("migrations/0001_a.sql:4:3: 0001_a failed: column")
-    assert "4 |   CREATE INDEX CONCURRENTLY ON kept (nothing);" in said
-    assert "[migration-failed]\n" in said
-    assert "--changed=allow" in said
+    assert text.startswith("migrations/0001_a.sql:4:3: 0001_a failed: column")
+    assert "4 |   CREATE INDEX CONCURRENTLY ON kept (nothing);" in text
+    assert "[migration-failed]\n" in text
+    assert "--changed=allow" in text
 
 
 # --- Python ---
 
 
-def test_a_python_error_points_at_its_line(failing: Failing) -> None:
-    said = failing.text(
+def test_python_error_points_at_its_line(failing: Failing) -> None:
+    text = failing.text(
         {
             "0001_a.py": (
                 "from yoyo import step\n\ndef fill(connection):\n"
@@ -226,14 +226,14 @@ def test_a_python_error_points_at_its_line(failing: Failing) -> None:
             )
         }
     )
-    assert said.startswith(
+    assert text.startswith(
         "migrations/0001_a.py:5: 0001_a raised KeyError: 'missing' [migration-failed]\n"
     )
-    assert "5 | return names['missing']" in said
-    assert "next: rolled back; " in said
+    assert "5 | return names['missing']" in text
+    assert "next: rolled back; " in text
 
 
-def test_sql_refused_in_a_python_function_points_at_its_line(failing: Failing) -> None:
+def test_sql_error_in_a_python_function_points_at_its_line(failing: Failing) -> None:
     failed = failing.event(
         {
             "0001_a.py": (
@@ -263,14 +263,14 @@ def test_sql_refused_in_a_python_function_points_at_its_line(failing: Failing) -
     ],
     ids=["column", "several lines", "no position", "joined", "group", "computed"],
 )
-def test_the_sql_of_a_python_step_is_pointed_at(
+def test_sql_error_in_a_python_step_points_into_the_sql(
     failing: Failing, source: str, place: tuple[int, int, str]
 ) -> None:
     assert failing.place({"0001_a.py": source}) == place
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "expected"),
     [
         (
             "from yoyo import step\n\ndef broken(:\n    pass\n",
@@ -290,19 +290,19 @@ def test_the_sql_of_a_python_step_is_pointed_at(
     ],
     ids=["syntax", "import", "exit"],
 )
-def test_python_that_cannot_be_imported_is_pointed_at(
-    failing: Failing, database: Database, source: str, said: str
+def test_python_that_cannot_be_imported_is_refused_with_its_line(
+    failing: Failing, database: Database, source: str, expected: str
 ) -> None:
     text = failing.text({"0000_first.sql": "CREATE TABLE no ()", "0001_a.py": source}, code=2)
-    assert text.startswith(said)
+    assert text.startswith(expected)
     assert "nothing was changed" in text
     assert database.tables() == set()
 
 
-# --- what is no error ---
+# --- not errors of a migration ---
 
 
-def test_byte_order_mark_and_crlf_are_taken_and_a_crlf_in_a_string_stays(
+def test_byte_order_mark_and_crlf_are_accepted_and_crlf_in_a_string_is_kept(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(
@@ -322,7 +322,7 @@ def test_byte_order_mark_and_crlf_are_taken_and_a_crlf_in_a_string_stays(
     assert "kept" not in database.tables()
 
 
-def test_a_file_without_statements_is_a_migration(
+def test_file_without_statements_is_recorded(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": "-- later\n", "0002_b.sql": ";;\n"})
@@ -340,7 +340,7 @@ def test_a_file_without_statements_is_a_migration(
     ],
     ids=["sql", "python", "python ignoring errors"],
 )
-def test_a_lost_connection_is_no_error_of_the_migration(
+def test_connection_lost_in_a_migration_exits_3(
     initmig: Initmig,
     database: Database,
     folder: Path,

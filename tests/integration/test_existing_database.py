@@ -1,4 +1,4 @@
-"""A database that another tool has migrated, or that has the schema already."""
+"""A database that another tool has migrated, or whose schema exists already."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ REFUSE_A_HISTORY = {
 
 @pytest.mark.parametrize("command", REFUSE_A_HISTORY.values(), ids=REFUSE_A_HISTORY)
 @pytest.mark.parametrize("tool", HISTORIES)
-def test_history_of_another_tool_is_refused_while_there_is_none_of_ours(
+def test_history_of_another_tool_is_refused_if_initmig_has_no_history(
     image: Image, tool: str, command: tuple[str, ...]
 ) -> None:
     image.database.execute(HISTORIES[tool])
@@ -58,7 +58,7 @@ def test_history_of_another_tool_is_refused_while_there_is_none_of_ours(
 
 
 @pytest.mark.parametrize("tool", HISTORIES)
-def test_status_warns_of_what_migrate_would_refuse(image: Image, tool: str) -> None:
+def test_status_warns_of_a_history_that_migrate_would_refuse(image: Image, tool: str) -> None:
     image.database.execute(HISTORIES[tool])
     image.write(A)
     result = image("status")
@@ -72,7 +72,7 @@ def test_status_warns_of_what_migrate_would_refuse(image: Image, tool: str) -> N
     assert not image("status").events
 
 
-def test_doctor_fails_over_the_history_of_another_tool(image: Image) -> None:
+def test_doctor_fails_if_another_tool_has_a_history(image: Image) -> None:
     image.database.execute(HISTORIES["goose"])
     image.write(A)
     result = image("doctor", "--json")
@@ -89,7 +89,7 @@ def test_baseline_adopts_a_database_with_another_tools_history(image: Image) -> 
     assert "b" in image.database.tables()
 
 
-def test_another_tools_history_beside_ours_is_no_obstacle(image: Image) -> None:
+def test_history_of_another_tool_is_ignored_if_initmig_has_a_history(image: Image) -> None:
     image.write(A)
     assert image().code == 0
     image.database.execute(HISTORIES["Flyway"])
@@ -105,14 +105,16 @@ def test_history_of_another_tool_can_be_allowed(image: Image) -> None:
     assert "a" in image.database.tables()
 
 
-def test_history_of_another_tool_in_another_schema_is_not_ours_to_judge(image: Image) -> None:
+def test_history_of_another_tool_in_another_schema_is_ignored(image: Image) -> None:
     image.database.execute("CREATE SCHEMA other; CREATE TABLE other.flyway_schema_history (id int)")
     image.write(A)
     assert image().code == 0
     assert "a" in image.database.tables()
 
 
-def test_reader_without_privileges_on_the_table_sees_the_refusal_too(image: Image) -> None:
+def test_wait_as_a_role_without_privileges_refuses_the_history_of_another_tool(
+    image: Image,
+) -> None:
     image.database.execute(HISTORIES["Flyway"])
     image.write(A)
     reader = image.database.login_role()
@@ -125,7 +127,7 @@ def test_reader_without_privileges_on_the_table_sees_the_refusal_too(image: Imag
 # --- the history of another role ---
 
 
-def test_history_of_the_role_that_migrates_says_to_run_as_that_role(image: Image) -> None:
+def test_history_owned_by_another_role_suggests_running_as_that_role(image: Image) -> None:
     owner = image.database.login_role("GRANT CREATE ON SCHEMA public TO {role}")
     image.write(A)
     assert image(DATABASE_URL=owner).code == 0
@@ -138,7 +140,7 @@ def test_history_of_the_role_that_migrates_says_to_run_as_that_role(image: Image
     assert image(DATABASE_URL=owner).code == 0
 
 
-# --- what exists already ---
+# --- objects that exist already ---
 
 EXISTS = {
     "table": ("CREATE TABLE x ()", "42P07"),
@@ -152,7 +154,7 @@ EXISTS = {
 
 @pytest.mark.parametrize("transactional", [True, False], ids=["transactional", "not transactional"])
 @pytest.mark.parametrize("kind", EXISTS)
-def test_error_over_what_exists_names_baseline_while_the_history_is_empty(
+def test_error_for_an_existing_object_suggests_baseline_if_the_history_is_empty(
     image: Image, kind: str, transactional: bool
 ) -> None:
     sql, sqlstate = EXISTS[kind]
@@ -164,7 +166,7 @@ def test_error_over_what_exists_names_baseline_while_the_history_is_empty(
     assert "initmig baseline --to ID" in error["next"]
 
 
-def test_error_over_what_exists_does_not_name_baseline_once_there_is_a_history(
+def test_error_for_an_existing_object_does_not_suggest_baseline_after_a_migration(
     image: Image,
 ) -> None:
     image.write(A)

@@ -1,4 +1,4 @@
-"""Files that change between being read and their turn: what was checked is what runs."""
+"""A file that changes after initmig has read it: initmig runs the text that it checked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.support.databases import Database
     from tests.support.processes import Running
 
-# What is read and when is decided without the server.
+# The server's version does not affect when a file is read.
 pytestmark = pytest.mark.any_version
 
 MARK = "INSERT INTO marks VALUES ('{}')"
@@ -41,7 +41,7 @@ CONTENTS = {
     "post-apply.sql": f"{MARK};",
     "post-apply.py": PYTHON.format(True, "{}"),
 }
-"""Each leaves its mark, under the name it has in the folder."""
+"""Files by name. Each inserts a mark."""
 GATE = {"0.sql": WAIT_FOR_GATE}
 
 
@@ -74,7 +74,7 @@ def recorded_checksum(database: Database, id: str) -> str:
 
 
 class ConfigMap:
-    """A folder as Kubernetes mounts it: the names are links through one link that is switched."""
+    """A folder as Kubernetes mounts it: the names link through one link, which is replaced."""
 
     def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
         self._folder = folder
@@ -85,7 +85,7 @@ class ConfigMap:
             (folder / name).symlink_to(f"..data/{name}")
 
     def switch(self, files: Mapping[str, str]) -> None:
-        """Let every name show its new content at once, and remove the old contents."""
+        """Replace the contents of all files in one step, and remove the old contents."""
         old = self._folder / f"..{self._generation}"
         self._generation += 1
         new = write(self._folder / f"..{self._generation}", files)
@@ -144,7 +144,7 @@ def assert_ran_as_read(database: Database, name: str, *, text: str) -> None:
 
 @pytest.mark.parametrize("name", CONTENTS)
 @pytest.mark.parametrize("alter", CHANGES)
-def test_file_that_changes_while_another_one_runs_is_run_as_it_was_read(
+def test_file_that_changes_while_another_one_runs_is_run_as_read(
     initmig: Initmig,
     database: Database,
     folder: Path,
@@ -160,7 +160,7 @@ def test_file_that_changes_while_another_one_runs_is_run_as_it_was_read(
 
 
 @pytest.mark.parametrize("name", CONTENTS)
-def test_configmap_that_is_switched_while_a_migration_runs_changes_nothing_of_the_run(
+def test_configmap_update_during_a_migration_does_not_affect_the_run(
     initmig: Initmig, database: Database, folder: Path, name: str
 ) -> None:
     old = with_mark(name, "old")
@@ -173,7 +173,7 @@ def test_configmap_that_is_switched_while_a_migration_runs_changes_nothing_of_th
 
 @pytest.mark.parametrize("name", ["x.sql", "x.py", "alone.sql", "alone.py"])
 @pytest.mark.parametrize("alter", [*CHANGES, "switch"])
-def test_file_that_changes_in_the_queue_is_read_when_it_is_its_turn(
+def test_file_that_changes_in_the_queue_is_read_after_the_wait(
     initmig: Initmig,
     database: Database,
     tmp_path: Path,
@@ -203,7 +203,7 @@ def test_file_that_changes_in_the_queue_is_read_when_it_is_its_turn(
 
 
 @pytest.mark.parametrize("name", ["x.sql", "x.py", "alone.sql", "alone.py"])
-def test_file_that_is_added_during_a_run_is_run_by_the_next_one(
+def test_file_added_during_a_run_is_applied_by_the_next_run(
     initmig: Initmig, database: Database, folder: Path, name: str
 ) -> None:
     running = start_at_gate(initmig, database, write(folder, GATE))
@@ -219,7 +219,7 @@ def test_file_that_is_added_during_a_run_is_run_by_the_next_one(
 
 @pytest.mark.parametrize("header", ["", ALONE], ids=["transactional", "non-transactional"])
 @pytest.mark.parametrize("alter", CHANGES)
-def test_rollback_file_that_changes_while_another_one_is_undone_is_run_as_it_was_read(
+def test_rollback_file_that_changes_during_another_rollback_is_run_as_read(
     initmig: Initmig,
     database: Database,
     folder: Path,
@@ -244,12 +244,12 @@ def test_rollback_file_that_changes_while_another_one_is_undone_is_run_as_it_was
     assert database.value("SELECT count(*) FROM _yoyo_migration") == 0
 
 
-# --- swapped all the time ---
+# --- swapped continuously ---
 
 
 @contextmanager
 def swapping(path: Path, texts: Sequence[str]) -> Iterator[None]:
-    """Inside, *path* has one of *texts*, and another one as soon as can be."""
+    """Replace *path* with one of *texts* after the other, as fast as possible."""
     stop = Event()
 
     def swap() -> None:
@@ -268,7 +268,7 @@ def swapping(path: Path, texts: Sequence[str]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", ["x.sql", "x.py", "alone.sql", "alone.py"])
-def test_recorded_checksum_is_that_of_what_ran_however_often_the_file_is_swapped(
+def test_recorded_checksum_matches_the_text_that_ran_while_the_file_is_swapped(
     initmig: Initmig, database: Database, folder: Path, name: str
 ) -> None:
     texts = {mark: with_mark(name, mark) for mark in ("1", "2", "3" * 9, "4" * 999)}
@@ -283,12 +283,12 @@ def test_recorded_checksum_is_that_of_what_ran_however_often_the_file_is_swapped
         assert recorded_checksum(database, f"{number:02}") == checksum_of(texts[mark])
 
 
-# --- what Python is imported from ---
+# --- Python sources ---
 
 RAISES = "from yoyo import step\ndef f(connection):\n    raise ValueError('old')  # {}\nstep(f)\n"
 
 
-def test_error_shows_the_line_that_ran_and_not_what_the_file_has_by_then(
+def test_error_shows_the_line_that_ran_after_the_file_changed(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, {**GATE, "x.py": RAISES.format("before")})
@@ -302,13 +302,11 @@ def test_error_shows_the_line_that_ran_and_not_what_the_file_has_by_then(
     assert "# after" not in result.err
 
 
-def test_bytecode_of_another_content_is_not_used(
-    initmig: Initmig, database: Database, folder: Path
-) -> None:
+def test_cached_bytecode_is_not_used(initmig: Initmig, database: Database, folder: Path) -> None:
     path = write(folder, {"x.py": with_mark("x.py", "old")}) / "x.py"
     py_compile.compile(str(path))
     times = path.stat()
-    path.write_text(with_mark("x.py", "new"))  # as long as before
+    path.write_text(with_mark("x.py", "new"))  # the size stays the same
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     result = initmig(url=database.url, folder=folder)
     assert result.code == 0, result.err
@@ -324,7 +322,7 @@ def test_bytecode_of_another_content_is_not_used(
         ("#!/usr/bin/python\n# vim: set fileencoding=cp1251 :\r\n", "cp1251"),
     ],
 )
-def test_encoding_that_a_file_declares_is_kept(
+def test_declared_encoding_of_a_python_file_is_used(
     initmig: Initmig, database: Database, folder: Path, prefix: str, encoding: str
 ) -> None:
     mark = "я" if encoding == "cp1251" else "é"
@@ -342,7 +340,7 @@ def test_encoding_that_a_file_declares_is_kept(
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "expected"),
     [
         (b"from yoyo import step\nstep(\n", ("x.py:2:5", "was never closed")),
         (b"# coding: nonsense\n", ("x.py", "unknown encoding")),
@@ -350,17 +348,17 @@ def test_encoding_that_a_file_declares_is_kept(
         (b"a = 1\x00\n", ("x.py", "null bytes")),
     ],
 )
-def test_python_that_cannot_be_read_is_pointed_at(
-    initmig: Initmig, database: Database, folder: Path, data: bytes, says: tuple[str, str]
+def test_unreadable_python_file_is_refused_with_its_place(
+    initmig: Initmig, database: Database, folder: Path, data: bytes, expected: tuple[str, str]
 ) -> None:
     write(folder, {"x.py": data})
     result = initmig(url=database.url, folder=folder)
     assert result.code == 2
-    assert [each for each in says if each not in result.err] == []
+    assert [each for each in expected if each not in result.err] == []
     assert "[invalid-python]" in result.err
 
 
-def test_a_migration_knows_its_file_and_name_as_in_yoyo(
+def test_python_migration_has_the_same_file_and_name_as_in_yoyo(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     text = (

@@ -1,4 +1,4 @@
-"""Folders as real projects have them give the same result with stock yoyo and initmig."""
+"""Folders like those of real projects give the same result with stock yoyo and initmig."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def framed(begin: str, statement: str, commit: str) -> str:
     return f"{begin}\n{statement}\n{commit}\n"
 
 
-ALIKE: dict[str, dict[str, str]] = {
+SAME_RESULT: dict[str, dict[str, str]] = {
     "only SQL": {**A, **B},
     "SQL and Python": {**A, "0002_p.py": PYTHON},
     "a module of helpers": {**A, **B, "helpers.py": "NAMES = ['a']\n"},
     "a module in between": {**A, "0001_names.py": "def names():\n    return ['a']\n", **B},
     "an empty module": {**A, "0001_nothing.py": "", **B},
-    "a module with a text alone": {**A, "0001_why.py": '"""Blanked on purpose."""\n'},
+    "a module with only a docstring": {**A, "0001_why.py": '"""Blanked on purpose."""\n'},
     "steps = []": {**A, "0001_none.py": "from yoyo import step\n\nsteps = []\n", **B},
     "no steps, and no transaction": {**A, "0001_none.py": "__transactional__ = False\n", **B},
     "no steps, and dependencies": {**A, **B, "0000_merge.py": "__depends__ = {'0002_b'}\n"},
     "conftest.py and setup.py": {**A, "conftest.py": "import os\n", "setup.py": "NAME = 'x'\n"},
-    "packages below": {**A, "more/__init__.py": "", "more/0009_x.py": PYTHON},
+    "packages in subfolders": {**A, "more/__init__.py": "", "more/0009_x.py": PYTHON},
     "other files": {**A, "README.md": "#", "0003_c.sql.bak": "no", "__pycache__/x.pyc": "x"},
     "a hook without steps": {**A, "post-apply.py": "import os\n"},
     "BEGIN and COMMIT": {
@@ -66,12 +66,12 @@ ALIKE: dict[str, dict[str, str]] = {
         "0001_a.rollback.sql": framed("BEGIN;", "DROP TABLE a;", "COMMIT;"),
         **B,
     },
-    "another form of them": {
+    "BEGIN and COMMIT in another form": {
         "0001_a.sql": framed("start transaction;", "CREATE TABLE a (id int);", "commit work;"),
         "0001_a.rollback.sql": framed("Begin Work ;", "DROP TABLE a;", "End"),
         **B,
     },
-    "BEGIN and COMMIT in between of comments": {
+    "BEGIN and COMMIT between comments": {
         "0001_a.sql": framed(
             "-- depends:\n-- é\nBEGIN TRANSACTION; -- now", "CREATE TABLE a (id int);", "COMMIT;--"
         ),
@@ -111,8 +111,8 @@ ALIKE: dict[str, dict[str, str]] = {
 }
 
 
-class Made(NamedTuple):
-    """What a tool made of a folder, and what is left when it has undone that."""
+class Outcome(NamedTuple):
+    """The state after a tool applied a folder, and the state after it rolled everything back."""
 
     schema: list[tuple[object, ...]]
     order: list[tuple[object, ...]]
@@ -123,59 +123,59 @@ class Made(NamedTuple):
 
 @pytest.fixture
 def forked(processes: Processes, fork: Fork) -> Initmig:
-    """The command, without its start."""
+    """The command in a forked process, which saves the startup time."""
     return Initmig(processes, fork)
 
 
-def made(database: Database, apply: Callable[[], None], undo: Callable[[], None]) -> Made:
+def outcome_of(database: Database, apply: Callable[[], None], undo: Callable[[], None]) -> Outcome:
     apply()
     schema, order = database.query(SCHEMA), database.query(ORDER)
     undo()
     left = database.query(SCHEMA), database.query(ORDER), database.query(LOGGED)
     database.execute(EMPTY)
-    return Made(schema, order, *left)
+    return Outcome(schema, order, *left)
 
 
-def made_by_yoyo(database: Database, source: Path | str) -> Made:
+def outcome_of_yoyo(database: Database, source: Path | str) -> Outcome:
     migrations = read_migrations(str(source))
     with get_backend(yoyo_url(database.url)) as backend:
-        return made(
+        return outcome_of(
             database,
             lambda: backend.apply_migrations(backend.to_apply(migrations)),
             lambda: backend.rollback_migrations(backend.to_rollback(migrations)),
         )
 
 
-def made_by_initmig(initmig: Initmig, database: Database, source: Path | str) -> Made:
+def outcome_of_initmig(initmig: Initmig, database: Database, source: Path | str) -> Outcome:
     def run(*commands: str) -> None:
         for command in commands:
             succeeded(initmig(*command.split(), url=database.url, folder=source))
 
-    return made(
+    return outcome_of(
         database,
         lambda: run("plan", "migrate", "status --check"),
         lambda: run("rollback --all"),
     )
 
 
-@pytest.mark.parametrize("files", ALIKE.values(), ids=ALIKE)
-def test_a_folder_is_what_it_is_to_yoyo(
+@pytest.mark.parametrize("files", SAME_RESULT.values(), ids=SAME_RESULT)
+def test_folder_has_the_same_result_as_yoyo(
     forked: Initmig, database: Database, folder: Path, files: dict[str, str]
 ) -> None:
     write(folder, files)
 
-    expected = made_by_yoyo(database, folder)
+    expected = outcome_of_yoyo(database, folder)
 
     assert expected.schema
     assert not expected.left_schema
-    assert made_by_initmig(forked, database, folder) == expected
+    assert outcome_of_initmig(forked, database, folder) == expected
 
 
 @pytest.mark.parametrize(
     "source",
     ["apps/*/migrations", "apps/?/migrations", "apps/[ab]/migrations", "apps/**/migrations"],
 )
-def test_a_pattern_is_what_it_is_to_yoyo(
+def test_pattern_finds_the_same_migrations_as_yoyo(
     forked: Initmig, database: Database, tmp_path: Path, source: str
 ) -> None:
     write(tmp_path / "apps" / "a" / "migrations", A)
@@ -183,19 +183,19 @@ def test_a_pattern_is_what_it_is_to_yoyo(
     write(tmp_path / "apps" / ".hidden" / "migrations", {"0003_c.sql": "SELECT 1/0"})
     write(tmp_path / "apps" / "a" / "deep" / "migrations", {"0003_c.sql": "SELECT 1/0"})
 
-    expected = made_by_yoyo(database, f"{tmp_path}/{source}")
+    expected = outcome_of_yoyo(database, f"{tmp_path}/{source}")
 
-    # in which order yoyo reads the folders is up to the file system
-    found = made_by_initmig(forked, database, f"{tmp_path}/{source}")
+    # the file system decides the order of yoyo's folders
+    found = outcome_of_initmig(forked, database, f"{tmp_path}/{source}")
     assert found.schema == expected.schema
     assert found.order == [("0001_a",), ("0002_b",)] == sorted(expected.order)
     assert not found.left
 
 
-def test_a_package_is_what_it_is_to_yoyo(
+def test_package_source_has_the_same_result_as_yoyo_without_an_import(
     initmig: Initmig, yoyo: Yoyo, database: Database, tmp_path: Path
 ) -> None:
-    # `bad` raises when it is imported, as yoyo does and initmig does not
+    # `bad` raises when it is imported. yoyo imports the package, initmig does not.
     write(tmp_path, {"good/db/__init__.py": "", "bad/__init__.py": "1/0", "bad/db/__init__.py": ""})
     for package in ("good", "bad"):
         write(tmp_path / package / "db" / "migrations", {**A, **B})
@@ -210,17 +210,17 @@ def test_a_package_is_what_it_is_to_yoyo(
         assert (database.query(SCHEMA), database.query(ORDER)) == expected
 
 
-# --- what yoyo has recorded that is no migration ---
+# --- files that yoyo records although they are not migrations ---
 
 
-@pytest.mark.parametrize("is_there", [True, False], ids=["with the file", "without"])
-def test_a_recorded_package_file_neither_warns_nor_blocks(
-    forked: Initmig, yoyo: Yoyo, database: Database, folder: Path, *, is_there: bool
+@pytest.mark.parametrize("has_file", [True, False], ids=["with the file", "without"])
+def test_recorded_package_file_causes_no_warning_and_no_refusal(
+    forked: Initmig, yoyo: Yoyo, database: Database, folder: Path, *, has_file: bool
 ) -> None:
     write(folder, {"__init__.py": "", **A})
     succeeded(yoyo("apply", database=database, folder=folder))
     assert ("__init__",) in database.query(ORDER)
-    if not is_there:
+    if not has_file:
         (folder / "__init__.py").unlink()
 
     def run(*arguments: str) -> Result:
@@ -237,17 +237,17 @@ def test_a_recorded_package_file_neither_warns_nor_blocks(
     assert [(row["id"], row["state"]) for row in rows] == [
         ("0001_a", "applied"),
         ("0002_b", "applied"),
-        *([("__init__", "applied")] if is_there else []),
+        *([("__init__", "applied")] if has_file else []),
     ]
-    run("rollback", "--steps", "2" if is_there else "1")
-    left = [] if is_there else [("__init__",)]  # as yoyo, which undoes what it has the file of
+    run("rollback", "--steps", "2" if has_file else "1")
+    left = [] if has_file else [("__init__",)]  # yoyo also needs the file to roll back
     assert database.query(ORDER) == [("0001_a",), *left]
     run("rollback", "--all")
     assert database.query(ORDER) == left
     assert not database.query(SCHEMA)
 
 
-def test_a_package_file_is_not_recorded(
+def test_package_file_is_not_recorded(
     forked: Initmig, yoyo: Yoyo, database: Database, tmp_path: Path
 ) -> None:
     for name, files in (("a", A), ("b", B)):
@@ -261,7 +261,7 @@ def test_a_package_file_is_not_recorded(
     succeeded(forked("status", "--check", url=database.url, folder=both))
 
 
-def test_what_is_odd_and_yoyo_accepts_is_applied_with_a_warning(
+def test_files_without_effect_that_yoyo_accepts_are_applied_with_a_warning(
     forked: Initmig, database: Database, folder: Path
 ) -> None:
     late = "/* licence */\n-- depends: nowhere\nSELECT 1"
@@ -282,13 +282,13 @@ def test_what_is_odd_and_yoyo_accepts_is_applied_with_a_warning(
     assert again.code == 0
 
 
-def test_a_module_without_steps_has_no_place_in_the_order(
+def test_module_without_steps_is_never_out_of_order(
     forked: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, {**A, "helpers.py": "NAMES = []\n"})
     env = {"INITMIG_OUT_OF_ORDER": "fail"}
     succeeded(forked("migrate", url=database.url, folder=folder, env=env))
-    write(folder, {**B, "0000_names.py": ""})  # sort before `helpers`, and before all
+    write(folder, {**B, "0000_names.py": ""})  # one sorts before `helpers`, the other before all
 
     rows = forked("status", "--json", url=database.url, folder=folder, env=env)
     migrated = forked("migrate", url=database.url, folder=folder, env=env)
@@ -317,7 +317,7 @@ def test_a_module_without_steps_has_no_place_in_the_order(
     ],
     ids=["position", "characters", "comments", "statement", "line ends", "data"],
 )
-def test_an_error_between_begin_and_commit_is_placed(
+def test_error_between_begin_and_commit_names_its_place(
     forked: Initmig, database: Database, folder: Path, text: str, place: str
 ) -> None:
     write(folder, {"0001_a.sql": text, **B})
@@ -337,7 +337,7 @@ def test_an_error_between_begin_and_commit_is_placed(
     ],
     ids=["one line", "several lines"],
 )
-def test_an_error_between_begin_and_commit_of_a_step_is_placed(
+def test_error_between_begin_and_commit_in_a_step_names_its_place(
     forked: Initmig, database: Database, folder: Path, step: str, place: str
 ) -> None:
     write(folder, {"0001_a.py": f"from yoyo import step\n{step}\n"})
@@ -348,7 +348,7 @@ def test_an_error_between_begin_and_commit_of_a_step_is_placed(
     assert f"{folder}/0001_a.py:{place}: 0001_a failed" in result.err
 
 
-def test_every_command_reads_a_folder_alike(
+def test_every_command_accepts_begin_commit_and_modules_without_steps(
     forked: Initmig, database: Database, folder: Path
 ) -> None:
     write(
@@ -372,7 +372,7 @@ def test_every_command_reads_a_folder_alike(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("BEGIN; SELECT 1; COMMIT; BEGIN; SELECT 2; COMMIT;", "-- transactional: false"),
         ("BEGIN; SELECT 1; COMMIT AND CHAIN;", "-- transactional: false"),
@@ -383,8 +383,8 @@ def test_every_command_reads_a_folder_alike(
     ],
     ids=["several", "chained", "with a mode"],
 )
-def test_other_transactions_in_a_file_are_refused(
-    forked: Initmig, database: Database, folder: Path, text: str, told: str
+def test_several_or_special_transactions_in_a_file_are_refused(
+    forked: Initmig, database: Database, folder: Path, text: str, expected: str
 ) -> None:
     write(folder, {"0001_a.sql": text})
 
@@ -392,10 +392,10 @@ def test_other_transactions_in_a_file_are_refused(
 
     assert result.code == 2
     assert "[transaction-command]" in result.err
-    assert told in result.err
+    assert expected in result.err
 
 
-def test_a_mode_is_kept_as_the_next_step_says(
+def test_set_transaction_mode_takes_effect(
     forked: Initmig, database: Database, folder: Path
 ) -> None:
     write(
@@ -411,7 +411,7 @@ def test_a_mode_is_kept_as_the_next_step_says(
     assert database.query("TABLE level") == [("serializable",)]
 
 
-# --- where initmig differs on purpose ---
+# --- intended differences ---
 
 
 def test_yoyo_ini_is_not_read(forked: Initmig, database: Database, tmp_path: Path) -> None:
@@ -434,7 +434,7 @@ def test_yoyo_ini_is_not_read(forked: Initmig, database: Database, tmp_path: Pat
     assert not (tmp_path / "created").exists()
 
 
-def test_rows_of_an_sql_file_are_not_shown(
+def test_rows_returned_by_an_sql_file_are_not_shown(
     forked: Initmig, yoyo: Yoyo, database: Database, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": "SELECT 42 AS answer"})
@@ -448,9 +448,7 @@ def test_rows_of_an_sql_file_are_not_shown(
     assert "answer" not in result.err
 
 
-def test_a_hidden_file_is_not_a_migration(
-    forked: Initmig, database: Database, folder: Path
-) -> None:
+def test_hidden_file_is_not_a_migration(forked: Initmig, database: Database, folder: Path) -> None:
     write(folder, {**A, ".0002_b.sql": B["0002_b.sql"]})
     by_yoyo = {migration.id for migration in read_migrations(str(folder))}
 

@@ -1,4 +1,4 @@
-"""Text of others, from every source, in every output: it forges no line and obeys no terminal."""
+"""Text from any source cannot forge a line or control the terminal, in any output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.any_version
 
 STAMP = "2026-11-30T00:00:00.000Z"
-"""No event of a test is of this moment."""
+"""A time at which no test logs an event."""
 
 FORGED = f"{STAMP} info    FORGED nothing to do"
 TERMINAL = "\x1b[2J\x9b2J\x7f\b\u202e\u2066\u200e\u061c\u200b\u200d\ufeff\u2060\U000e0041\ue000"
@@ -37,26 +37,26 @@ TEXT = "\n".join(
     )
 )
 NAME = "n\nFORGED\r\x1b[2J\x9b\x7f\u202e\u2028\u200b"
-SPOKEN = "n FORGED\u202e\u2066\u200b\ufeff"
-"""A name that a migration can have: control characters are refused."""
+MIGRATION_NAME = "n FORGED\u202e\u2066\u200b\ufeff"
+"""A name that is valid for a migration, because it has no control characters."""
 
 LINE = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (?:debug  |info   |warning|error  ) "
     r"|  (?:DETAIL|HINT|CONTEXT|next): | {4}\| | *\d* \| "
 )
-"""How each line of the log begins."""
+"""The beginning of each line of the log."""
 
 FINE = {"0001_a.sql": "CREATE TABLE a (n int)", "0001_a.rollback.sql": "DROP TABLE a"}
 
 
 def as_literal(text: str) -> str:
-    """*text* as a string of SQL, in ASCII."""
+    """*text* as an SQL string literal in ASCII."""
     return "E'" + "".join(f"\\U{ord(c):08x}" for c in text) + "'"
 
 
 LITERAL = as_literal(TEXT)
 IN_ROWS = as_literal(TEXT[:200] + TERMINAL)
-"""The history's columns take 255 characters."""
+"""A shorter text, because the columns of the history have 255 characters."""
 
 IDENTIFIER = sql.Identifier(NAME).as_string()
 IN_ONE_LINE = 'U&"' + "".join(f"\\{ord(c):04x}" for c in NAME) + '"'
@@ -69,13 +69,13 @@ def raising(level: str, options: str = "") -> str:
 
 
 class Source(NamedTuple):
-    """Where text comes from, and the commands that show it."""
+    """A source of text, and the commands that show it."""
 
     files: Mapping[str, str | bytes] = FINE
     applied: Mapping[str, str] = {}
-    """Those that are applied before."""
+    """Migrations that are applied first."""
     script: str = ""
-    """What somebody does to the database before."""
+    """SQL that the superuser runs first."""
     env: Mapping[str, str] = {}
     commands: tuple[tuple[str, ...], ...] = (("migrate",),)
     folder: str = "m"
@@ -125,14 +125,14 @@ ROWS = {
         " VALUES ({text}, 'x', true, 'applied', 1, now(), 'u', 'h', '1')",
         commands=(("migrate",), *READING, ("rollback", "--steps=1")),
     ),
-    "an id that is half-applied": Source(
+    "a half-applied id": Source(
         applied=FINE,
         script="INSERT INTO _initmig_migration (migration_id, checksum, breaking, state,"
         " statements_done, started_at, username, hostname, image_version)"
         " VALUES ({text}, 'x', true, 'applying', 1, now(), {text}, {text}, {text})",
         commands=(("status",),),
     ),
-    "who applied it": Source(
+    "the user and host that applied it": Source(
         applied=FINE,
         script="UPDATE _yoyo_log SET username = {text}, hostname = {text};"
         "UPDATE _initmig_migration"
@@ -142,11 +142,11 @@ ROWS = {
 }
 NAMES = {
     "a migration": Source(
-        {f"{SPOKEN}.sql": "-- depends: 0001_a\nCREATE TABLE b ()", **FINE},
+        {f"{MIGRATION_NAME}.sql": "-- depends: 0001_a\nCREATE TABLE b ()", **FINE},
         commands=(*READING, ("migrate",), ("rollback", "--steps=2", "--irreversible=skip")),
     ),
-    "a migration that fails": Source({f"{SPOKEN}.sql": "SELECT x"}),
-    "a migration in Python": Source({f"{SPOKEN}.py": "raise ValueError('FORGED')"}),
+    "a migration that fails": Source({f"{MIGRATION_NAME}.sql": "SELECT x"}),
+    "a migration in Python": Source({f"{MIGRATION_NAME}.py": "raise ValueError('FORGED')"}),
     "a migration that is refused": Source({f"{NAME}.sql": "SELECT 1"}, commands=READING),
     "bytes": Source({b"FORGED\xff\x9b.sql".decode(errors="surrogateescape"): "SELECT 1"}),
     "a folder": Source({"1.sql": "SELECT x"}, folder=NAME, commands=(("migrate",), ("rehearse",))),
@@ -155,7 +155,7 @@ NAMES = {
     ),
     "a file that is ignored": Source({**FINE, f"{NAME}.SQL": "SELECT 1"}),
     "a new migration's folder": Source(commands=(("new", "x", f"--migrations={NAME}"),)),
-    "a dependency": Source({"1.sql": f"-- depends: {SPOKEN.replace(' ', '')}\nSELECT 1"}),
+    "a dependency": Source({"1.sql": f"-- depends: {MIGRATION_NAME.replace(' ', '')}\nSELECT 1"}),
     "a schema": Source(
         script=f"CREATE SCHEMA {IDENTIFIER}",
         commands=(
@@ -184,12 +184,12 @@ NAMES = {
         commands=(("plan",), ("rehearse",), ("rehearse", "--markdown")),
     ),
     "a line with a mistake": Source({"1.sql": f"/* FORGED\t{TERMINAL} */ SELECT missing"}),
-    "a line that is no directive": Source(
+    "a line that is not a directive": Source(
         {"1.sql": f"/* x */\n-- depends: FORGED{TERMINAL}\nSELECT 1"}
     ),
-    "what Python prints": Source({"1.py": f"print({TEXT!r})\nsteps = []"}),
-    "what Python raises": Source({"1.py": f"raise ValueError({TEXT!r})"}),
-    "what a step in Python raises": Source(
+    "output of Python": Source({"1.py": f"print({TEXT!r})\nsteps = []"}),
+    "an exception of Python": Source({"1.py": f"raise ValueError({TEXT!r})"}),
+    "an exception of a Python step": Source(
         {"1.py": f"from yoyo import step\ndef f(c):\n    raise ValueError({TEXT!r})\nstep(f)"}
     ),
     "an error of psycopg": Source(
@@ -253,7 +253,7 @@ SOURCES = {
 
 
 class Shown(NamedTuple):
-    """Everything that a command has shown."""
+    """The outputs of a command."""
 
     out: str
     err: str
@@ -266,7 +266,7 @@ def run(initmig: Initmig, *argv: str, folder: Path, env: Mapping[str, str]) -> S
     names = {"INITMIG_MIGRATIONS": str(folder), "INITMIG_TERMINATION_LOG": str(outcome)}
     running = initmig.start(*argv, env=names | dict(env), cwd=folder.parent)
     running.result(120)
-    # decoded strictly, and with the line ends that were written
+    # decoded strictly, with the original line endings
     files = (running._out, running._err, outcome)
     return Shown(*(path.read_bytes().decode() for path in files))
 
@@ -299,7 +299,7 @@ def assert_is_json(shown: Shown) -> None:
 
 @pytest.mark.parametrize("form", ["text", "json"])
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
-def test_text_of_others_forges_no_line(
+def test_text_from_any_source_forges_no_line(
     source: Source, form: str, initmig: Initmig, database: Database, tmp_path: Path
 ) -> None:
     env = {"DATABASE_URL": database.url, "INITMIG_LOG_FORMAT": form}
@@ -316,7 +316,7 @@ def test_text_of_others_forges_no_line(
         (assert_is_json if form == "json" else assert_forges_nothing)(shown)
 
 
-def test_the_query_of_a_blocker_forges_no_line(
+def test_query_of_a_blocker_forges_no_line(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     database.execute("CREATE TABLE a ()")
@@ -335,7 +335,7 @@ def test_the_query_of_a_blocker_forges_no_line(
         check(each)
 
 
-def test_the_holder_of_the_migration_lock_forges_no_line(
+def test_name_of_the_lock_holder_forges_no_line(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, FINE)
@@ -351,12 +351,12 @@ def test_the_holder_of_the_migration_lock_forges_no_line(
     assert_forges_nothing(shown)
 
 
-def test_verify_shows_names_that_forge_no_line(initmig: Initmig, folder: Path) -> None:
+def test_names_that_verify_shows_forge_no_line(initmig: Initmig, folder: Path) -> None:
     write(
         folder,
         {
-            f"{SPOKEN}.sql": f"CREATE TABLE {IDENTIFIER} (a text DEFAULT {LITERAL})",
-            f"{SPOKEN}.rollback.sql": "SELECT 1",
+            f"{MIGRATION_NAME}.sql": f"CREATE TABLE {IDENTIFIER} (a text DEFAULT {LITERAL})",
+            f"{MIGRATION_NAME}.rollback.sql": "SELECT 1",
         },
     )
     for flags in ((), ("--json",)):

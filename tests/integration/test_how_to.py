@@ -1,4 +1,4 @@
-"""The commands of docs/how-to that move a database to initmig, run as they are written there."""
+"""The commands in docs/how-to that move a database to initmig work as written."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ VERSIONS = "CREATE TABLE schema_migrations (version {type} PRIMARY KEY{more});\n
 
 
 class Move(NamedTuple):
-    """A project of another tool, and what the page makes of it."""
+    """A project of another tool, and the expected result of its page."""
 
     files: Mapping[str, str]
-    """By their path in the project."""
+    """The texts by their path in the project."""
     history: str
-    """SQL for the tool's own tables, once the schema is there."""
+    """SQL that creates the tool's own tables after the schema."""
     ids: tuple[str, ...]
     table: str
-    """The pattern of the tool's tables, that the page leaves out of a dump."""
+    """The pattern of the tool's tables, which the page excludes from a dump."""
     rollbacks: bool = True
     more: str = ""
-    """SQL of the schema that is in no file."""
+    """SQL of the schema that no file contains."""
 
 
 def dbmate(up: str, down: str, options: str = "", down_options: str = "") -> str:
@@ -182,7 +182,7 @@ MOVES = {
 
 
 def blocks(page: str, language: str) -> list[str]:
-    """The code of *language* on a *page*, less the indentation of its list."""
+    """The code blocks in *language* on a *page*, without the indentation of a list."""
     text = (PAGES / f"{page}.md").read_text()
     return [dedent(code) for _, name, code in FENCE.findall(text) if name == language]
 
@@ -197,7 +197,7 @@ def own_server(cluster: Path) -> Iterator[Server]:
 
 
 class Project:
-    """A folder with another tool's files, the database that they made, and an empty one."""
+    """A folder with another tool's files, the database that they created, and an empty one."""
 
     def __init__(self, folder: Path, server: Server, processes: Processes) -> None:
         self.folder = folder
@@ -208,7 +208,7 @@ class Project:
         self._processes = processes
 
     def run(self, script: str, database: Database | None = None) -> str:
-        """What the *script* writes to stdout and stderr, in the folder, once it has exited 0."""
+        """Run the *script* in the folder, assert that it exits 0, and return stdout and stderr."""
         paths = [self._programs, self._psql, COMMAND.parent, "/usr/bin", "/bin"]
         env = {
             "DATABASE_URL": (database or self.existing).url,
@@ -227,7 +227,7 @@ def project(tmp_path: Path, own_server: Server, processes: Processes) -> Project
 
 
 def statements(move: Move) -> Iterator[str]:
-    """The SQL that the other tool has run; one at a time, because of what is CONCURRENTLY."""
+    """The SQL that the other tool ran, one statement at a time because of CONCURRENTLY."""
     if move.more:
         yield move.more
     for sql in (USERS, TOUCH, EMAIL, ID, NOTE, VIEW):
@@ -237,14 +237,12 @@ def statements(move: Move) -> Iterator[str]:
         yield move.history
 
 
-def test_each_page_for_another_tool_is_tried() -> None:
+def test_each_page_for_another_tool_is_tested() -> None:
     assert {path.stem for path in PAGES.glob("from-*.md")} == set(MOVES) - {"adopt-a-database"}
 
 
 @pytest.mark.parametrize("page", MOVES)
-def test_database_of_another_tool_moves_by_the_commands_of_its_page(
-    page: str, project: Project
-) -> None:
+def test_commands_of_the_page_move_a_database_to_initmig(page: str, project: Project) -> None:
     move = MOVES[page]
     for path, text in move.files.items():
         (project.folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -260,7 +258,7 @@ def test_database_of_another_tool_moves_by_the_commands_of_its_page(
 
     recorded = "SELECT migration_id FROM _yoyo_migration ORDER BY 1"
     assert project.existing.query(recorded) == [(id,) for id in move.ids]
-    # the file that `new` wrote is for the reader to fill
+    # the file by `new` is a template, which the reader fills in
     for template in (project.folder / "migrations").glob("*_add_phone*"):
         template.unlink()
     project.run("initmig status --check")
@@ -279,7 +277,7 @@ def test_database_of_another_tool_moves_by_the_commands_of_its_page(
 
 
 @pytest.mark.parametrize("page", sorted(set(MOVES) - {"adopt-a-database"}))
-def test_table_of_the_other_tool_is_dropped_by_the_migration_of_the_page(
+def test_migration_of_the_page_drops_the_table_of_the_other_tool(
     page: str, project: Project
 ) -> None:
     [drop] = blocks(page, "sql")
@@ -295,7 +293,7 @@ def test_table_of_the_other_tool_is_dropped_by_the_migration_of_the_page(
 
 
 @pytest.mark.parametrize("page", sorted(set(MOVES) - {"adopt-a-database"}))
-def test_database_that_has_yet_to_move_is_left_as_it_is(page: str, project: Project) -> None:
+def test_migrate_refuses_a_database_that_has_not_moved_yet(page: str, project: Project) -> None:
     project.existing.execute(MOVES[page].history)
     write(project.folder / "migrations", {"0001_baseline.sql": USERS})
 
@@ -305,7 +303,7 @@ def test_database_that_has_yet_to_move_is_left_as_it_is(page: str, project: Proj
     assert "users" not in project.existing.tables()
 
 
-def test_verify_prints_what_its_page_shows(
+def test_verify_prints_the_output_that_its_page_shows(
     initmig: Initmig, database: Database, tmp_path: Path
 ) -> None:
     write(
@@ -325,7 +323,7 @@ def test_verify_prints_what_its_page_shows(
     assert shown.splitlines() == ["$ initmig verify", *result.out.splitlines()]
 
 
-def test_nothing_is_recorded_for_a_database_that_golang_migrate_calls_dirty(
+def test_nothing_is_recorded_after_a_failed_migration_of_golang_migrate(
     project: Project,
 ) -> None:
     project.existing.execute(
@@ -340,7 +338,7 @@ def test_nothing_is_recorded_for_a_database_that_golang_migrate_calls_dirty(
     assert project.existing.tables() == {"schema_migrations"}
 
 
-def test_breaking_change_of_the_page_stops_an_image_without_it(project: Project) -> None:
+def test_breaking_change_of_the_page_stops_an_older_image(project: Project) -> None:
     folder = project.folder / "migrations"
     *steps, undo = blocks("zero-downtime", "sql")
     users = "CREATE TABLE users (id int, nickname text NOT NULL); INSERT INTO users VALUES (1, 'a')"

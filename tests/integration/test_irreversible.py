@@ -1,4 +1,4 @@
-"""`initmig rollback --irreversible`: what has no rollback is refused, or skipped as yoyo does."""
+"""`rollback --irreversible`: a migration without a rollback is refused, or skipped as in yoyo."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.any_version
 
 STEP = "from yoyo import group, step\n"
-ALONE = "-- transactional: false\n"
-PYTHON_ALONE = f"{STEP}__transactional__ = False\n"
+NON_TRANSACTIONAL = "-- transactional: false\n"
+PYTHON_NON_TRANSACTIONAL = f"{STEP}__transactional__ = False\n"
 SKIP = "--irreversible=skip"
 
-# Each mimics a folder that somebody uses yoyo with.
+# Each imitates a folder of a real project that uses yoyo.
 FOLDERS: dict[str, dict[str, str]] = {
     "SQL without any rollback file": {
         "0001_users.sql": "CREATE TABLE users (id int); CREATE INDEX ON users (id);",
         "0002_note.sql": "ALTER TABLE users ADD note text;",
     },
-    "SQL of which only the newest has a rollback file": {
+    "SQL with a rollback file for the newest migration only": {
         "0001_users.sql": "CREATE TABLE users (id int)",
         "0002_note.sql": "-- depends: 0001_users\nALTER TABLE users ADD note text",
         "0002_note.rollback.sql": "ALTER TABLE users DROP note",
@@ -94,12 +94,12 @@ FOLDERS: dict[str, dict[str, str]] = {
     },
     "migrations that are not transactional": {
         "0001_t.sql": "CREATE TABLE t (id int)",
-        "0002_i.sql": f"{ALONE}CREATE INDEX CONCURRENTLY i ON t (id);",
-        "0003_j.py": PYTHON_ALONE
+        "0002_i.sql": f"{NON_TRANSACTIONAL}CREATE INDEX CONCURRENTLY i ON t (id);",
+        "0003_j.py": PYTHON_NON_TRANSACTIONAL
         + "step('CREATE INDEX CONCURRENTLY j ON t (id)', 'DROP INDEX CONCURRENTLY j')\n"
         "step('VACUUM t')\n"
         "step('ALTER TABLE t ADD m int', 'ALTER TABLE t DROP m')\n",
-        "0004_k.sql": f"{ALONE}CREATE INDEX CONCURRENTLY k ON t (id);",
+        "0004_k.sql": f"{NON_TRANSACTIONAL}CREATE INDEX CONCURRENTLY k ON t (id);",
         "0004_k.rollback.sql": "DROP INDEX CONCURRENTLY k;",
     },
     "a hook after each run": {
@@ -111,12 +111,12 @@ FOLDERS: dict[str, dict[str, str]] = {
 }
 
 
-def told(result: Result) -> list[dict[str, Any]]:
+def skipped_events(result: Result) -> list[dict[str, Any]]:
     return [event for event in result.events if event["event"] == "rollback_skipped"]
 
 
-class Left:
-    """What a rollback has left of a database: its schema, rows and history."""
+class State:
+    """The state of a database after a rollback: its schema, rows and history."""
 
     def __init__(self, database: Database, tmp_path: Path) -> None:
         program = pg_dump_for(find_installation(), tmp_path / "dump")
@@ -130,7 +130,7 @@ class Left:
 
 
 @pytest.mark.parametrize("files", FOLDERS.values(), ids=FOLDERS)
-def test_leaves_what_stock_yoyo_leaves(
+def test_skipping_leaves_the_same_state_as_stock_yoyo(
     yoyo: Yoyo, server: DatabaseServer, database: Database, tmp_path: Path, files: dict[str, str]
 ) -> None:
     folder = write(tmp_path / "migrations", files)
@@ -150,17 +150,17 @@ def test_leaves_what_stock_yoyo_leaves(
         on_event=events.append,
     )
     succeeded(yoyo("rollback", "--all", database=other, folder=folder))
-    ours, yoyos = Left(database, tmp_path), Left(other, tmp_path)
+    by_initmig, by_yoyo = State(database, tmp_path), State(other, tmp_path)
     other.drop(server)
-    assert ours.schema == yoyos.schema
-    assert "CREATE TABLE" in ours.schema
-    assert (ours.history, ours.log) == ([], yoyos.log)
+    assert by_initmig.schema == by_yoyo.schema
+    assert "CREATE TABLE" in by_initmig.schema
+    assert (by_initmig.history, by_initmig.log) == ([], by_yoyo.log)
     names = [type(event).__name__ for event in events]
     assert 0 < names.index("RollbackSkipped") < names.index("MigrationStarted")
     assert "RollbackSkipped" not in names[names.index("MigrationStarted") :]
 
 
-def test_behind_a_pooler_it_leaves_the_same(
+def test_skipping_through_a_pooler_leaves_the_same_state(
     initmig: Initmig, server: DatabaseServer, database: Database, folder: Path
 ) -> None:
     write(folder, MIXED | FOLDERS["migrations that are not transactional"])
@@ -173,7 +173,7 @@ def test_behind_a_pooler_it_leaves_the_same(
     assert database.query("SELECT FROM _yoyo_migration") == []
 
 
-# --- what is told ---
+# --- messages ---
 
 PYTHON_LINES = """\
 from yoyo import group, step
@@ -201,7 +201,7 @@ MIXED = {
 }
 
 
-def test_the_error_names_each_place_and_the_flag(
+def test_error_names_each_step_without_a_rollback_and_the_flag(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, MIXED)
@@ -228,24 +228,24 @@ def test_the_error_names_each_place_and_the_flag(
     ],
     ids=["none of them", "one of them", "up to them", "all of them"],
 )
-def test_what_is_skipped_is_listed_before_anything_runs(
+def test_skipped_migrations_are_listed_before_anything_runs(
     initmig: Initmig, database: Database, folder: Path, arguments: list[str], listed: list[str]
 ) -> None:
     write(folder, MIXED)
     succeeded(initmig("migrate", url=database.url, folder=folder))
     env = {"INITMIG_IRREVERSIBLE": "skip", "INITMIG_LOG_FORMAT": "json"}
     result = succeeded(initmig("rollback", *arguments, url=database.url, folder=folder, env=env))
-    assert [event["id"] for event in told(result)] == listed
-    places = {event["id"]: event["places"] for event in told(result)}
+    assert [event["id"] for event in skipped_events(result)] == listed
+    places = {event["id"]: event["places"] for event in skipped_events(result)}
     lines = f"{folder}/0002_lines.py:"
     assert places.get("0002_lines", []) in ([], [f"{lines}{n}" for n in (4, 4, 10, 16)])
     assert places.get("0001_sql", []) in ([], [f"{folder}/0001_sql.rollback.sql"])
     names = [event["event"] for event in result.events]
     assert "rollback_skipped" not in names[names.index("migration_rolled_back") :]
-    assert {event["level"] for event in told(result)} <= {"warning"}
+    assert {event["level"] for event in skipped_events(result)} <= {"warning"}
 
 
-def test_the_template_of_a_rollback_is_none(
+def test_template_of_a_rollback_file_counts_as_no_rollback(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     folder.mkdir()
@@ -259,7 +259,7 @@ def test_the_template_of_a_rollback_is_none(
     assert "a" in database.tables()
 
 
-# --- what is refused all the same ---
+# --- refusals that the flag does not affect ---
 
 
 def remove(folder: Path) -> None:
@@ -282,22 +282,22 @@ REFUSED: dict[str, tuple[Callable[[Path], None], list[str], int, str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_skipping_allows_nothing_else(
+def test_skipping_does_not_allow_other_problems(
     initmig: Initmig, database: Database, folder: Path, case: str
 ) -> None:
-    spoil, flags, code, error = REFUSED[case]
+    break_folder, flags, code, error = REFUSED[case]
     write(folder, MIXED)
     succeeded(initmig("migrate", url=database.url, folder=folder))
-    spoil(folder)
+    break_folder(folder)
     arguments = ["rollback", "--all", SKIP, "--log-format=json", *flags]
     refused = initmig(*arguments, url=database.url, folder=folder)
     assert refused.code == code
     assert [event["error"] for event in refused.events if event["event"] == "failed"] == [error]
-    assert told(refused) == []
+    assert skipped_events(refused) == []
     assert "good" in database.tables()
 
 
-def test_the_variable_is_read_by_rollback_alone(
+def test_only_rollback_reads_the_variable(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, MIXED)
@@ -314,18 +314,18 @@ def test_the_variable_is_read_by_rollback_alone(
     assert "[misplaced-flag]\n  next: remove it, or use it with rollback\n" in misplaced.err
 
 
-# --- half way ---
+# --- half-applied ---
 
-HALF_WAY: dict[str, dict[str, str]] = {
+INTERRUPTED: dict[str, dict[str, str]] = {
     "steps in Python": {
-        "0001_a.py": PYTHON_ALONE + f"wait = '''{WAIT_FOR_GATE}'''\n"
+        "0001_a.py": PYTHON_NON_TRANSACTIONAL + f"wait = '''{WAIT_FOR_GATE}'''\n"
         "step('CREATE TABLE IF NOT EXISTS a ()', 'DROP TABLE a')\n"
         "step('CREATE TABLE IF NOT EXISTS b ()')\n"
         "step('SELECT 1', wait)\n"
         "step('CREATE TABLE IF NOT EXISTS c ()', 'DROP TABLE c')\n",
     },
     "a group of steps in Python": {
-        "0001_a.py": PYTHON_ALONE + f"wait = '''{WAIT_FOR_GATE}'''\n"
+        "0001_a.py": PYTHON_NON_TRANSACTIONAL + f"wait = '''{WAIT_FOR_GATE}'''\n"
         "step('CREATE TABLE IF NOT EXISTS a ()', 'DROP TABLE a')\n"
         "group([step('CREATE TABLE IF NOT EXISTS b ()'), step('SELECT 1', wait)])\n"
         "step('CREATE TABLE IF NOT EXISTS c ()', 'DROP TABLE c')\n",
@@ -334,17 +334,17 @@ HALF_WAY: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.parametrize(
-    ("of", "flags"),
+    ("case", "flags"),
     [
         ("steps in Python", []),
         ("a group of steps in Python", ["--irreversible=fail"]),
         ("steps in Python", [SKIP]),
     ],
 )
-def test_a_rollback_that_was_killed_is_finished_with_or_without_the_flag(
-    initmig: Initmig, database: Database, folder: Path, of: str, flags: list[str]
+def test_killed_rollback_is_resumed_with_or_without_the_flag(
+    initmig: Initmig, database: Database, folder: Path, case: str, flags: list[str]
 ) -> None:
-    write(folder, HALF_WAY[of])
+    write(folder, INTERRUPTED[case])
     succeeded(initmig("migrate", url=database.url, folder=folder))
     database.execute("CREATE TABLE gate ()")
     running = initmig.start("rollback", "--all", SKIP, url=database.url, folder=folder)
@@ -360,7 +360,7 @@ def test_a_rollback_that_was_killed_is_finished_with_or_without_the_flag(
 
     arguments = ["rollback", "--all", "--log-format=json", *flags]
     finished = succeeded(initmig(*arguments, url=database.url, folder=folder))
-    assert [event["id"] for event in told(finished)] == ["0001_a"]
+    assert [event["id"] for event in skipped_events(finished)] == ["0001_a"]
     resumed = [event for event in finished.events if event["event"] == "migration_resumed"]
     assert [event["parts_done"] for event in resumed] == [1]
     assert {"a", "b", "c"} & database.tables() == {"b"}
@@ -370,11 +370,11 @@ def test_a_rollback_that_was_killed_is_finished_with_or_without_the_flag(
     assert {"a", "b", "c"} <= database.tables()
 
 
-def test_what_was_begun_with_another_file_is_no_permission_to_skip(
+def test_rollback_begun_with_a_file_that_is_now_missing_is_refused_without_the_flag(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     files = {
-        "0001_a.sql": f"{ALONE}CREATE TABLE a ()",
+        "0001_a.sql": f"{NON_TRANSACTIONAL}CREATE TABLE a ()",
         "0001_a.rollback.sql": "DROP TABLE a;\nDROP TABLE missing;",
     }
     write(folder, files)
@@ -395,10 +395,10 @@ def test_what_was_begun_with_another_file_is_no_permission_to_skip(
     assert database.query("SELECT FROM _yoyo_migration") == []
 
 
-def test_what_is_half_applied_is_finished_first(
+def test_half_applied_migration_is_refused_with_the_flag(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
-    write(folder, {"0001_a.sql": f"{ALONE}CREATE TABLE a ();\nSELECT missing;"})
+    write(folder, {"0001_a.sql": f"{NON_TRANSACTIONAL}CREATE TABLE a ();\nSELECT missing;"})
     assert initmig("migrate", url=database.url, folder=folder).code == 1
     refused = initmig("rollback", "--all", SKIP, url=database.url, folder=folder)
     assert refused.code == 6

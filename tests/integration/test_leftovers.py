@@ -1,4 +1,4 @@
-"""Nothing that a migration leaves in the session meets what comes after it."""
+"""Nothing that a migration leaves in the session affects the next migration or hook."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.support.databases import Database
     from tests.support.proxy import Message, Proxy, Verdict
 
-# By kind: what leaves it, and how many of it a session has.
+# By kind: the statement that leaves the object, and the query that counts such objects.
 KINDS = {
     "temporary table": (
         "CREATE TEMP TABLE left_over (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)",
@@ -45,7 +45,7 @@ KINDS = {
         "SET work_mem = '1234kB'",
         "SELECT count(*) FROM pg_settings WHERE name = 'work_mem' AND setting = '1234'",
     ),
-    "setting of its own": (
+    "custom setting": (
         "SELECT set_config('left.over', 'x', false)",
         "SELECT count(*) FROM (SELECT current_setting('left.over', true) AS v) s WHERE v > ''",
     ),
@@ -57,7 +57,7 @@ LOCKS = {
     "lock of two keys": "SELECT pg_advisory_lock(-7, 8), pg_try_advisory_lock_shared(-7, 8)",
 }
 LEAVE = [sql for sql, _ in KINDS.values()]
-# its trigger waits for the COMMIT, before which the table cannot be dropped
+# its deferred trigger runs at COMMIT, and the table cannot be dropped before
 FILL = "INSERT INTO left_over VALUES (1)"
 USE = [FILL, "SELECT * FROM left_over", "EXECUTE left_over", "FETCH left_over"]
 
@@ -79,7 +79,7 @@ ALL_SQL = ";\n".join([*LEAVE, *LOCKS.values(), *USE])
 
 
 def python(statements: list[str], *, transactional: bool = True) -> str:
-    """A migration whose one step is a function."""
+    """A migration with one step, a function."""
     return (
         f"from yoyo import step\n__transactional__ = {transactional}\n"
         "def leave(connection):\n"
@@ -104,7 +104,7 @@ MIGRATIONS = {
 migrations = pytest.mark.parametrize(("name", "text"), MIGRATIONS.values(), ids=MIGRATIONS)
 
 
-def assert_nothing_was_left(database: Database, *, locks: bool = True) -> None:
+def assert_session_was_empty(database: Database, *, locks: bool = True) -> None:
     kinds = [*KINDS, "lock"] if locks else [*KINDS]
     assert sorted(database.query("SELECT what, count FROM seen")) == sorted(
         (kind, 0) for kind in kinds
@@ -112,7 +112,7 @@ def assert_nothing_was_left(database: Database, *, locks: bool = True) -> None:
 
 
 @migrations
-def test_next_migration_meets_nothing(
+def test_next_migration_has_an_empty_session(
     database: Database, initmig: Initmig, folder: Path, name: str, text: str
 ) -> None:
     write(folder, {"0001_setup.sql": SETUP, name: text, "0003_see.sql": f"{SEE}; {HELD}"})
@@ -120,13 +120,13 @@ def test_next_migration_meets_nothing(
     assert result.code == 0, result.err
     assert "warning" not in result.err.lower()
     assert "NOTICE" not in result.err
-    assert_nothing_was_left(database)
-    # the migration lock is one of them
+    assert_session_was_empty(database)
+    # the migration lock is the only one
     assert database.value("SELECT locks FROM held") == 1
 
 
 @pytest.mark.parametrize("transactional", ["true", "false"])
-def test_next_rollback_meets_nothing(
+def test_next_rollback_has_an_empty_session(
     database: Database, initmig: Initmig, folder: Path, transactional: str
 ) -> None:
     database.execute(SETUP)
@@ -142,29 +142,29 @@ def test_next_rollback_meets_nothing(
     assert initmig(url=database.url, folder=folder).code == 0
     result = initmig("rollback", "--all", url=database.url, folder=folder)
     assert result.code == 0, result.err
-    assert_nothing_was_left(database)
+    assert_session_was_empty(database)
 
 
-def test_next_hook_meets_nothing(database: Database, initmig: Initmig, folder: Path) -> None:
+def test_next_hook_has_an_empty_session(database: Database, initmig: Initmig, folder: Path) -> None:
     hooks = {"post-apply.1.sql": ALL_SQL, "post-apply.2.sql": SEE}
     write(folder, {"0001_setup.sql": SETUP, **hooks})
     result = initmig(url=database.url, folder=folder)
     assert result.code == 0, result.err
-    assert_nothing_was_left(database)
+    assert_session_was_empty(database)
 
 
 @pytest.mark.parametrize("kind", ["sql", "python"])
-def test_next_migration_of_one_transaction_meets_nothing(
+def test_next_migration_with_transaction_all_has_an_empty_session(
     database: Database, initmig: Initmig, folder: Path, kind: str
 ) -> None:
     name, text = MIGRATIONS[kind]
     write(folder, {"0001_setup.sql": SETUP, name: text, "0003_see.sql": SEE_OUTSIDE_LOCKS})
     result = initmig("--transaction=all", url=database.url, folder=folder)
     assert result.code == 0, result.err
-    assert_nothing_was_left(database, locks=False)
+    assert_session_was_empty(database, locks=False)
 
 
-def test_constraint_of_a_permanent_table_waits_for_the_one_commit(
+def test_deferred_constraint_is_checked_at_the_commit_with_transaction_all(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     deferred = (
@@ -178,7 +178,7 @@ def test_constraint_of_a_permanent_table_waits_for_the_one_commit(
     assert database.value("SELECT count(*) FROM q") == 1
 
 
-def test_next_migration_of_a_rehearsal_meets_nothing(
+def test_next_migration_of_a_rehearsal_has_an_empty_session(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     refuse = (
@@ -191,7 +191,7 @@ def test_next_migration_of_a_rehearsal_meets_nothing(
     assert result.code == 0, result.out + result.err
 
 
-def test_nobody_gets_the_migration_lock_while_the_session_is_emptied(
+def test_migration_lock_is_held_while_the_session_is_emptied(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute("CREATE TABLE gate ()")
@@ -212,7 +212,7 @@ def test_nobody_gets_the_migration_lock_while_the_session_is_emptied(
     assert running.result().code == 0
 
 
-def test_permanent_table_keeps_its_rows_where_a_temporary_one_had_its_name(
+def test_permanent_table_is_used_after_a_temporary_table_with_its_name(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(
@@ -242,7 +242,7 @@ FAILING = {
 
 
 @pytest.mark.parametrize(("name", "text"), FAILING.values(), ids=FAILING)
-def test_attempt_after_a_lock_timeout_meets_nothing(
+def test_retry_after_a_lock_timeout_has_an_empty_session(
     database: Database, initmig: Initmig, folder: Path, name: str, text: str
 ) -> None:
     database.execute(SETUP)
@@ -255,7 +255,7 @@ def test_attempt_after_a_lock_timeout_meets_nothing(
     assert result.code == 0, result.err
 
 
-def test_statement_that_psycopg_has_prepared_is_prepared_again(
+def test_statement_prepared_by_psycopg_is_prepared_again(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     step = (
@@ -271,7 +271,7 @@ def test_statement_that_psycopg_has_prepared_is_prepared_again(
     assert result.code == 0, result.err
 
 
-def test_session_that_cannot_be_emptied_is_replaced_and_the_migration_stays_applied(
+def test_session_that_cannot_be_emptied_is_replaced_after_the_migration(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute(f"CREATE TABLE gate (); {SETUP}")
@@ -296,7 +296,7 @@ def test_session_that_cannot_be_emptied_is_replaced_and_the_migration_stays_appl
     assert {count for _, count in database.query(counts)} == {0}
 
 
-def test_lock_is_released_where_the_session_cannot_be_reset(
+def test_lock_is_released_if_the_session_cannot_be_reset(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     url = database.login_role("GRANT ALL ON SCHEMA public TO {role}")
@@ -314,7 +314,7 @@ def test_lock_is_released_where_the_session_cannot_be_reset(
 
 
 @pytest.mark.parametrize("name", ["0002_b.sql", "0002_b.py"])
-def test_migration_counts_as_applied_where_the_connection_is_cut_right_after_its_commit(
+def test_migration_is_applied_once_if_the_connection_is_lost_after_its_commit(
     database: Database, proxy: Proxy, initmig: Initmig, folder: Path, name: str
 ) -> None:
     files = {"0002_b.sql": "CREATE TABLE b ()", "0002_b.py": python(["CREATE TABLE b ()"])}
@@ -339,4 +339,4 @@ def test_migration_counts_as_applied_where_the_connection_is_cut_right_after_its
     assert [result.err.count(f" applied 000{n}") for n in (1, 2, 3)] == [1, 1, 1]
     assert database.value("SELECT count(*) FROM _yoyo_log") == 3
     assert database.query("SELECT * FROM yoyo_lock") == []
-    assert_nothing_was_left(database)
+    assert_session_was_empty(database)

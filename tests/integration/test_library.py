@@ -1,4 +1,4 @@
-"""The commands as functions: the same settings, behaviour and errors."""
+"""The commands as Python functions, with the same settings, behaviour and errors."""
 
 from __future__ import annotations
 
@@ -27,30 +27,33 @@ FILES = {
 
 
 @pytest.fixture
-def given(database: Database, folder: Path) -> dict[str, Any]:
-    """The settings for the migrations above and an empty database."""
+def settings(database: Database, folder: Path) -> dict[str, Any]:
+    """The settings for `FILES` and an empty database."""
     return {"database_url": database.url, "migrations": write(folder, FILES)}
 
 
-def test_it_migrates_tells_the_status_and_rolls_back(
-    given: dict[str, Any], database: Database
+def test_migrate_status_and_rollback_work_as_functions(
+    settings: dict[str, Any], database: Database
 ) -> None:
-    assert initmig.migrate(**given, to="0001") == ("0001_a",)
-    states = {row.id: row.state for row in initmig.status(**given)}
+    assert initmig.migrate(**settings, to="0001") == ("0001_a",)
+    states = {row.id: row.state for row in initmig.status(**settings)}
     assert states == {"0001_a": "applied", "0002_b": "pending"}
-    assert initmig.migrate(**given) == ("0002_b",)
-    assert initmig.migrate(**given) == ()
+    assert initmig.migrate(**settings) == ("0002_b",)
+    assert initmig.migrate(**settings) == ()
     assert database.tables() >= {"a", "b"}
-    assert initmig.rollback(**given, steps=1) == ("0002_b",)
-    assert initmig.rollback(**given, all=True) == ("0001_a",)
+    assert initmig.rollback(**settings, steps=1) == ("0002_b",)
+    assert initmig.rollback(**settings, all=True) == ("0001_a",)
     assert database.tables() & {"a", "b"} == set()
 
 
-def test_it_verifies_on_a_database_of_its_own(given: dict[str, Any], database: Database) -> None:
+def test_verify_returns_verdicts_and_leaves_the_database_unchanged(
+    settings: dict[str, Any], database: Database
+) -> None:
     write(
-        given["migrations"], {"0003_c.sql": "CREATE TABLE c ()", "0003_c.rollback.sql": "SELECT 1"}
+        settings["migrations"],
+        {"0003_c.sql": "CREATE TABLE c ()", "0003_c.rollback.sql": "SELECT 1"},
     )
-    verdicts = {verdict.id: verdict for verdict in initmig.verify(**given)}
+    verdicts = {verdict.id: verdict for verdict in initmig.verify(**settings)}
     assert [verdicts[id].state for id in ("0001_a", "0002_b")] == ["ok", "ok"]
     assert verdicts["0003_c"].state == "not restored"
     assert "+ table public.c" in "\n".join(verdicts["0003_c"].difference)
@@ -58,9 +61,9 @@ def test_it_verifies_on_a_database_of_its_own(given: dict[str, Any], database: D
     assert database.tables() == set()
 
 
-def test_what_happens_is_told_as_events(given: dict[str, Any]) -> None:
+def test_on_event_receives_the_events_of_a_run(settings: dict[str, Any]) -> None:
     events: list[Event] = []
-    initmig.migrate(**given, on_event=events.append)
+    initmig.migrate(**settings, on_event=events.append)
     assert HistoryRead(applied=0, pending=("0001_a", "0002_b"), unknown=0) in events
     assert [event.id for event in events if isinstance(event, MigrationApplied)] == [
         "0001_a",
@@ -69,39 +72,39 @@ def test_what_happens_is_told_as_events(given: dict[str, Any]) -> None:
     assert isinstance(events[-1], Finished)
 
 
-def test_what_is_not_given_comes_from_the_environment(
-    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def test_missing_arguments_come_from_the_environment(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", given["database_url"])
-    monkeypatch.setenv("INITMIG_MIGRATIONS", str(given["migrations"]))
+    monkeypatch.setenv("DATABASE_URL", settings["database_url"])
+    monkeypatch.setenv("INITMIG_MIGRATIONS", str(settings["migrations"]))
     monkeypatch.setenv("INITMIG_SCHEMA", "elsewhere")
     assert [row.id for row in initmig.status(schema="public")] == ["0001_a", "0002_b"]
 
 
-def test_folders_can_be_several(given: dict[str, Any], tmp_path: Path) -> None:
+def test_migrations_accepts_several_folders(settings: dict[str, Any], tmp_path: Path) -> None:
     more = write(tmp_path / "more", {"0001_more.sql": "SELECT 1"})
-    folders = [given["migrations"], more]
-    assert initmig.migrate(database_url=given["database_url"], migrations=folders) == (
+    folders = [settings["migrations"], more]
+    assert initmig.migrate(database_url=settings["database_url"], migrations=folders) == (
         "0001_a",
         "0002_b",
         "0001_more",
     )
 
 
-def test_errors_are_those_of_the_commands(given: dict[str, Any], folder: Path) -> None:
+def test_functions_raise_the_errors_of_the_commands(settings: dict[str, Any], folder: Path) -> None:
     write(folder, {"0003_c.sql": "SELECT 1;\nSELECT 1/0"})
     with pytest.raises(MigrationFailed) as failed:
-        initmig.migrate(**given)
+        initmig.migrate(**settings)
     assert isinstance(failed.value, initmig.InitmigError)
     [problem] = failed.value.problems
     assert str(problem.place) == f"{folder}/0003_c.sql:2:1"
     assert failed.value.exit_code == 1
     with pytest.raises(PlanError, match="no migration has the id 'nonsense'"):
-        initmig.migrate(**given, to="nonsense")
+        initmig.migrate(**settings, to="nonsense")
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "expected"),
     [
         ({"wait_timeout": "soon"}, "--wait-timeout: 'soon'"),
         ({"lock_retries": -1}, "--lock-retries: '-1'"),
@@ -111,19 +114,19 @@ def test_errors_are_those_of_the_commands(given: dict[str, Any], folder: Path) -
         ({"database_url": "mysql://a/b"}, "--database-url"),
     ],
 )
-def test_wrong_settings_are_told_before_anything_is_done(wrong: dict[str, Any], said: str) -> None:
+def test_invalid_settings_are_refused(wrong: dict[str, Any], expected: str) -> None:
     with pytest.raises(ConfigError) as refused:
         initmig.migrate(**wrong)
-    assert said in str(refused.value)
+    assert expected in str(refused.value)
 
 
-def test_rollback_wants_to_be_told_what() -> None:
+def test_rollback_without_steps_is_refused() -> None:
     with pytest.raises(ConfigError, match="`rollback` needs") as refused:
         initmig.rollback(database_url="postgresql://localhost/x")
     assert refused.value.id == "missing-argument"
 
 
-def test_importing_it_imports_nothing_more() -> None:
+def test_import_loads_no_other_module() -> None:
     code = "import sys, initmig; print(*[m for m in sys.modules if m.startswith('initmig')])"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -133,12 +136,12 @@ def test_importing_it_imports_nothing_more() -> None:
         initmig.nonsense  # noqa: B018
 
 
-def test_schemas_are_a_list_in_one_text_or_one_by_one(
-    given: dict[str, Any], database: Database
+def test_schema_is_a_string_as_in_the_flag_or_a_list(
+    settings: dict[str, Any], database: Database
 ) -> None:
     database.execute('CREATE SCHEMA "a,b"; CREATE SCHEMA a; CREATE SCHEMA b')
     for schema, home in [("a,b", "a"), (["a,b", "b"], "a,b"), (("b",), "b"), ('"a,b"', "a,b")]:
-        initmig.migrate(**given, schema=schema)
+        initmig.migrate(**settings, schema=schema)
         assert database.tables(home) >= {"a", "b", "_yoyo_migration"}
-        initmig.rollback(**given, schema=schema, all=True)
+        initmig.rollback(**settings, schema=schema, all=True)
         assert database.tables(home) & {"a", "b"} == set()

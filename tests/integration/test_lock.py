@@ -1,4 +1,4 @@
-"""One migrator at a time, and whoever waits says for whom."""
+"""Only one migrator runs at a time. A waiting one names the holder of the lock."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ TAKES = (
     "pg_try_advisory_lock",
     "pg_try_advisory_xact_lock",
 )
-"""PostgreSQL's functions that take an advisory lock for one session alone."""
+"""PostgreSQL's functions that take an exclusive advisory lock."""
 
 LOOKS = ("pg_try_advisory_lock_shared", "pg_try_advisory_xact_lock_shared")
-"""Those that find out whether a session holds one, and do not wait."""
+"""The functions that check whether another session holds the lock, without waiting."""
 
 FREE = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database ="
 FREE += " (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -40,7 +40,7 @@ FREE += " (SELECT oid FROM pg_database WHERE datname = current_database())"
 
 @pytest.fixture
 def leader(database: Database, initmig: Initmig, folder: Path) -> Running:
-    """An initmig in the middle of a migration, until the table `gate` is dropped."""
+    """An initmig that runs a migration until the table `gate` is dropped."""
     database.execute("CREATE TABLE gate ()")
     running = initmig.start("--log-level=debug", url=database.url, folder=write(folder, GATED))
     running.wait_for_line("[1/1] 0001_gated")
@@ -64,17 +64,17 @@ def test_waiter_names_the_holder(
     waiter.wait_for_line("waiting_in_queue")
     pid = migrator_pid(database)
     open_gate(database)
-    [told, *_] = waiter.result().events
-    assert told["holder_pid"] == pid
-    assert told["blocked_by"] == []
+    [event, *_] = waiter.result().events
+    assert event["holder_pid"] == pid
+    assert event["blocked_by"] == []
     assert re.match(
         rf"pid {pid} \(initmig, user postgres, from 127\.0\.0\.1\), connected .* s, active",
-        told["holder"],
+        event["holder"],
     )
     assert leader.result().code == 0
 
 
-def test_waiter_says_what_blocks_the_holder(
+def test_waiter_names_the_session_that_blocks_the_holder(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute("CREATE TABLE busy ()")
@@ -88,13 +88,13 @@ def test_waiter_says_what_blocks_the_holder(
         waiter.wait_for_line("waiting_in_queue")
         pid = other.info.backend_pid
         other.execute("ROLLBACK")
-    [told, *_] = waiter.result().events
-    assert told["blocked_by"] == [pid]
-    assert f"itself blocked by pid {pid}" in told["holder"]
+    [event, *_] = waiter.result().events
+    assert event["blocked_by"] == [pid]
+    assert f"itself blocked by pid {pid}" in event["holder"]
     assert leader.result().code == 0
 
 
-def test_waiter_with_few_rights_names_a_holder_with_many(
+def test_waiter_without_privileges_names_a_superuser_as_the_holder(
     database: Database, leader: Running, initmig: Initmig, folder: Path
 ) -> None:
     wait_until(lambda: "_yoyo_migration" in database.tables())
@@ -110,7 +110,7 @@ def test_waiter_with_few_rights_names_a_holder_with_many(
     assert leader.result().code == 0
 
 
-def test_waiter_ends_with_the_leader_and_never_takes_the_lock(
+def test_waiter_exits_after_the_leader_without_taking_the_lock(
     database: Database, leader: Running, proxy: Proxy, initmig: Initmig, folder: Path
 ) -> None:
     asks_again, leader_ended = threading.Event(), threading.Event()
@@ -135,7 +135,7 @@ def test_waiter_ends_with_the_leader_and_never_takes_the_lock(
     assert sum(calls(query, *TAKES) for query in proxy.queries) == 1
 
 
-def test_waiter_polls_and_never_blocks_in_the_server(
+def test_waiter_polls_and_does_not_block_in_the_server(
     database: Database,
     leader: Running,
     proxy: Proxy,
@@ -202,7 +202,7 @@ def test_waiter_gives_up_after_the_queue_timeout_and_names_the_holder(
     assert leader.result().code == 0
 
 
-def test_waiter_for_an_earlier_migration_ends_once_that_is_applied(
+def test_waiter_for_an_earlier_migration_exits_once_it_is_applied(
     database: Database, leader: Running, initmig: Initmig, tmp_path: Path
 ) -> None:
     both = write(tmp_path / "both", {**GATED, "0002_later.sql": "CREATE TABLE later ()"})
@@ -216,7 +216,7 @@ def test_waiter_for_an_earlier_migration_ends_once_that_is_applied(
     assert leader.result().code == 0
 
 
-def test_two_schemas_of_one_database_are_migrated_side_by_side(
+def test_two_schemas_of_one_database_are_migrated_concurrently(
     database: Database, leader: Running, initmig: Initmig, tmp_path: Path
 ) -> None:
     database.execute("CREATE SCHEMA other")
@@ -229,10 +229,10 @@ def test_two_schemas_of_one_database_are_migrated_side_by_side(
     assert leader.result().code == 0
 
 
-# --- a stock yoyo ---
+# --- stock yoyo ---
 
 
-def test_lock_row_of_a_stock_yoyo_is_waited_for_and_named(
+def test_initmig_waits_for_the_lock_row_of_stock_yoyo_and_names_it(
     database: Database, initmig: Initmig, yoyo: Yoyo, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": "CREATE TABLE a ()"})
@@ -254,7 +254,7 @@ def test_lock_row_of_a_stock_yoyo_is_waited_for_and_named(
     assert "a" in database.tables()
 
 
-def test_unlock_leaves_the_lock_row_of_a_live_initmig(
+def test_unlock_keeps_the_lock_row_of_a_running_initmig(
     database: Database, leader: Running, initmig: Initmig
 ) -> None:
     result = initmig("unlock", url=database.url)
@@ -265,7 +265,7 @@ def test_unlock_leaves_the_lock_row_of_a_live_initmig(
     assert leader.result().code == 0
 
 
-def test_lock_row_of_a_dead_initmig_is_removed_though_its_pid_is_taken_again(
+def test_lock_row_of_a_dead_initmig_is_removed_if_another_session_has_its_pid(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": "CREATE TABLE a ()"})
@@ -280,7 +280,7 @@ def test_lock_row_of_a_dead_initmig_is_removed_though_its_pid_is_taken_again(
     assert database.query("SELECT * FROM yoyo_lock") == []
 
 
-def test_initmig_waits_for_a_running_yoyo_and_ends_with_it(
+def test_initmig_waits_for_a_running_yoyo_and_has_nothing_left_to_do(
     database: Database, initmig: Initmig, yoyo: Yoyo, folder: Path
 ) -> None:
     database.execute("CREATE TABLE gate ()")
@@ -305,7 +305,7 @@ def test_yoyo_waits_for_a_running_initmig(
     folder: Path,
 ) -> None:
     waiter = yoyo.start("apply", database=proxy.url(database.name), folder=folder)
-    # Its second try comes after it was refused once.
+    # The second attempt shows that the first one was refused.
     wait_until(lambda: sum(b'INTO "yoyo_lock"' in m.payload for m in proxy.messages) > 1)
     open_gate(database)
     assert leader.result().code == 0
@@ -317,10 +317,10 @@ def test_yoyo_waits_for_a_running_initmig(
 # --- CREATE INDEX CONCURRENTLY ---
 
 
-def test_waiters_do_not_hold_up_an_index_that_is_built_concurrently(
+def test_waiters_do_not_block_create_index_concurrently(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
-    # With waiters that block in pg_advisory_lock this is a deadlock.
+    # If waiters blocked in pg_advisory_lock, this would be a deadlock.
     database.execute("CREATE TABLE gate (); CREATE TABLE a AS SELECT generate_series(1, 9) AS id")
     index = "CREATE INDEX CONCURRENTLY a_id ON a (id)"
     write(folder, {"0001_index.sql": f"-- transactional: false\n{WAIT_FOR_GATE}\n{index};"})

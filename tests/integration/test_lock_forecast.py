@@ -1,4 +1,4 @@
-"""What `plan` says that a statement will lock is what PostgreSQL locks."""
+"""PostgreSQL takes the locks that `plan` predicts for a statement."""
 
 from __future__ import annotations
 
@@ -88,10 +88,10 @@ INSERT INTO letters SELECT i FROM generate_series(1, 10) i;
 INSERT INTO logs SELECT '2020-05-01'"""
 
 READING = {"ACCESS SHARE", "ROW SHARE"}
-"""What a statement takes on tables that it only reads, which `plan` leaves out."""
+"""The modes for tables that a statement only reads. `plan` leaves them out."""
 
 STATEMENTS = [
-    # tables that are made
+    # creating tables
     ("CREATE TABLE new (id int)", ""),
     ("CREATE TABLE new (user_id int REFERENCES users)", ""),
     ("CREATE TABLE new (day date, FOREIGN KEY (day) REFERENCES logs)", ""),
@@ -260,7 +260,7 @@ STATEMENTS = [
     ("REFRESH MATERIALIZED VIEW CONCURRENTLY totals", ""),
     ("DROP VIEW names CASCADE", ""),
     ("DROP MATERIALIZED VIEW totals", ""),
-    # what is said of them, and who hears of them
+    # comments, grants and publications
     ("COMMENT ON TABLE users IS 'people'", ""),
     ("COMMENT ON COLUMN users.name IS 'called'", ""),
     ("COMMENT ON INDEX users_n IS 'number'", ""),
@@ -269,7 +269,7 @@ STATEMENTS = [
     ("CREATE PUBLICATION extra FOR TABLE users", ""),
     ("ALTER PUBLICATION news ADD TABLE users", ""),
     ("ALTER PUBLICATION news DROP TABLE orders", ""),
-    # what is dropped
+    # dropped objects
     ("DROP TABLE orders CASCADE", "-- breaking: true"),
     ("DROP TABLE users CASCADE", "-- breaking: true"),
     ("DROP TABLE lines", "-- breaking: true"),
@@ -280,11 +280,11 @@ STATEMENTS = [
     ("DROP SCHEMA app CASCADE", ""),
     ("DROP SEQUENCE numbers", ""),
     ("DROP STATISTICS related", ""),
-    # more than one thing at once
+    # several actions in one statement
     ("ALTER TABLE users ALTER n SET STATISTICS 5, ADD more int", ""),
     ("ALTER TABLE users SET (fillfactor = 80), VALIDATE CONSTRAINT positive", ""),
     ("DROP TABLE lines, letters", "-- breaking: true"),
-    # what is not there
+    # objects that do not exist
     ("DROP TABLE IF EXISTS missing", ""),
     ("DROP INDEX IF EXISTS missing", ""),
     ("ALTER TABLE IF EXISTS missing ADD n int", ""),
@@ -306,10 +306,10 @@ SINCE = {
         ("ALTER TABLE figures ALTER id ADD GENERATED ALWAYS AS IDENTITY", ""),
     ],
 }
-"""By the version that brought them."""
+"""Statements by the version that introduced them."""
 
-# Each with the table at which it is made to wait, before it does anything.
-ALONE = [
+# Each statement with the table where the test makes it wait before it does anything.
+NOT_IN_A_TRANSACTION = [
     ("CREATE INDEX CONCURRENTLY more ON users (name)", "users"),
     ("DROP INDEX CONCURRENTLY users_n", "users"),
     ("REINDEX INDEX CONCURRENTLY users_n", "users"),
@@ -335,13 +335,13 @@ WHERE pid = %s AND locktype = 'relation' AND database <> 0"""
 
 
 def migration(id: str, sql: str) -> Migration:
-    """One of a single SQL file."""
+    """A migration with one SQL file."""
     file = MigrationFile(id, f"{id}.sql")
     step = Step(sql.encode(), b"", place_at=Lines(file.path, sql.encode()).numbers)
     return Migration(file, "", True, False, frozenset(), (step,), None)
 
 
-class Furnished:
+class PopulatedDatabase:
     """A database with the tables of `TABLES`."""
 
     def __init__(self, database: Database) -> None:
@@ -352,11 +352,11 @@ class Furnished:
             self.inventory: Inventory = take_inventory(session.query)
 
     def planned(self, sql: str) -> list[Forecast]:
-        """What `plan` says of a file with this *sql*."""
+        """The forecast of `plan` for a file with this *sql*."""
         return list(forecast_of([migration("0001_next", sql)], self.inventory)["0001_next"])
 
     def locked_by(self, sql: str) -> dict[str, str]:
-        """The strongest mode in which a transaction with *sql* locks each table."""
+        """The strongest lock mode of a transaction with *sql*, by table."""
         with self.database.connect(autocommit=False) as connection:
             connection.execute(sql.encode())
             locks = self.locks_of(connection)
@@ -365,7 +365,7 @@ class Furnished:
 
     @contextmanager
     def waiting(self, sql: str, at: str) -> Iterator[dict[str, str]]:
-        """What *sql* has locked, or waits for, while somebody else holds the table *at*."""
+        """The locks that *sql* has or waits for, while another session holds the table *at*."""
         with (
             self.database.connect(autocommit=False) as holder,
             self.database.connect() as worker,
@@ -391,9 +391,9 @@ class Furnished:
 
 
 @pytest.fixture(scope="module")
-def furnished(server: DatabaseServer) -> Iterator[Furnished]:
+def populated(server: DatabaseServer) -> Iterator[PopulatedDatabase]:
     database = create_database(server)
-    yield Furnished(database)
+    yield PopulatedDatabase(database)
     database.drop(server)
 
 
@@ -405,40 +405,40 @@ def furnished(server: DatabaseServer) -> Iterator[Furnished]:
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_the_locks_of_the_plan_are_those_that_the_server_takes(
-    furnished: Furnished, sql: str, advice: str, since: int
+def test_server_takes_the_predicted_locks(
+    populated: PopulatedDatabase, sql: str, advice: str, since: int
 ) -> None:
-    [planned] = furnished.planned(f"-- what it is about\n{sql};")
+    [planned] = populated.planned(f"-- a comment\n{sql};")
     assert (planned.place.line, planned.place.column) == (2, 1)
     assert any(advice in each for each in planned.advice) if advice else not planned.advice
-    if furnished.inventory.server >= since:
-        assert dict(planned.locks) == furnished.locked_by(sql)
+    if populated.inventory.server >= since:
+        assert dict(planned.locks) == populated.locked_by(sql)
 
 
-@pytest.mark.parametrize(("sql", "at"), ALONE, ids=lambda value: value[:60])
-def test_so_are_those_of_what_cannot_be_in_a_transaction(
-    furnished: Furnished, sql: str, at: str
+@pytest.mark.parametrize(("sql", "at"), NOT_IN_A_TRANSACTION, ids=lambda value: value[:60])
+def test_server_takes_the_predicted_locks_outside_transactions(
+    populated: PopulatedDatabase, sql: str, at: str
 ) -> None:
-    [planned] = furnished.planned(sql)
-    with furnished.waiting(sql, at) as seen:
+    [planned] = populated.planned(sql)
+    with populated.waiting(sql, at) as seen:
         assert dict(planned.locks) == seen
 
 
 RENAMED = {"people": "users", "app.users": "users", "things": "app.things"}
 
-# Several statements, each with what it locks of the tables that are there before all of them.
+# Several statements, each with its locks on tables that exist before the first one.
 PLANS: dict[str, list[tuple[str, dict[str, str]]]] = {
-    "a table of its own": [
+    "a table that the plan creates": [
         ("CREATE TABLE a (id int)", {}),
         ("ALTER TABLE a ADD n int", {}),
         ("CREATE INDEX ON a (n)", {}),
         ("DROP TABLE a", {}),
     ],
-    "a table of its own that refers to another": [
+    "a table that the plan creates and that references another": [
         ("CREATE TABLE a (user_id int REFERENCES users)", {"users": "SHARE ROW EXCLUSIVE"}),
         ("DROP TABLE a", {"users": "ACCESS EXCLUSIVE"}),
     ],
-    "a foreign key whose name the server makes up": [
+    "a foreign key with a name generated by the server": [
         (
             "ALTER TABLE orders ADD FOREIGN KEY (user_id) REFERENCES users",
             {"orders": "SHARE ROW EXCLUSIVE", "users": "SHARE ROW EXCLUSIVE"},
@@ -448,22 +448,22 @@ PLANS: dict[str, list[tuple[str, dict[str, str]]]] = {
             {"orders": "ACCESS EXCLUSIVE", "users": "ACCESS EXCLUSIVE"},
         ),
     ],
-    "an index whose name the server makes up": [
+    "an index with a name generated by the server": [
         ("CREATE INDEX ON users (lower(name), n)", {"users": "SHARE"}),
         ("DROP INDEX users_lower_n_idx", {"users": "ACCESS EXCLUSIVE"}),
     ],
-    "a table with another name": [
+    "a renamed table": [
         ("ALTER TABLE users RENAME TO people", {"users": "ACCESS EXCLUSIVE"}),
         ("ALTER TABLE IF EXISTS users ADD m int", {}),
         ("ALTER TABLE people ADD m int", {"people": "ACCESS EXCLUSIVE"}),
         ("CREATE TABLE users (id int)", {}),
         ("DROP TABLE users", {}),
     ],
-    "a table in another schema": [
+    "a table moved to another schema": [
         ("ALTER TABLE users SET SCHEMA app", {"users": "ACCESS EXCLUSIVE"}),
         ("LOCK app.users IN SHARE MODE", {"app.users": "SHARE"}),
     ],
-    "a table that is made anew": [
+    "a table dropped and created again": [
         ("DROP TABLE letters", {"letters": "ACCESS EXCLUSIVE", "users": "ACCESS EXCLUSIVE"}),
         ("CREATE TABLE letters (id int)", {}),
         ("ALTER TABLE letters ADD n int", {}),
@@ -473,22 +473,22 @@ PLANS: dict[str, list[tuple[str, dict[str, str]]]] = {
         ("LOCK things IN SHARE MODE", {"things": "SHARE"}),
         ("DROP TABLE IF EXISTS users", {}),
     ],
-    "a temporary table before another": [
+    "a temporary table that hides another": [
         ("CREATE TEMP TABLE users (id int)", {}),
         ("ALTER TABLE users ADD n int", {}),
         ("ALTER TABLE public.users ADD m int", {"public.users": "ACCESS EXCLUSIVE"}),
     ],
-    "names as they are folded": [
+    "names in another letter case": [
         ('DROP TABLE IF EXISTS "odd.name", "Users"', {}),
         ("LOCK USERS IN SHARE MODE", {"users": "SHARE"}),
         ('LOCK "Odd.Name" IN SHARE MODE', {'"Odd.Name"': "SHARE"}),
     ],
-    "a view of its own": [
+    "a view that the plan creates": [
         ("CREATE VIEW a AS SELECT * FROM orders", {}),
         ("INSERT INTO a VALUES (12)", {"orders": "ROW EXCLUSIVE"}),
         ("DROP VIEW a", {}),
     ],
-    "a partition of its own": [
+    "a partition that the plan creates": [
         ("CREATE TABLE shops_2 PARTITION OF shops DEFAULT", {"shops": "ACCESS EXCLUSIVE"}),
         ("DROP TABLE shops_2", {"shops": "ACCESS EXCLUSIVE"}),
     ],
@@ -496,18 +496,18 @@ PLANS: dict[str, list[tuple[str, dict[str, str]]]] = {
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_what_the_plan_itself_makes_and_renames_is_known(
-    furnished: Furnished, plan: list[tuple[str, dict[str, str]]]
+def test_objects_that_the_plan_creates_and_renames_are_tracked(
+    populated: PopulatedDatabase, plan: list[tuple[str, dict[str, str]]]
 ) -> None:
     sql = "; ".join(statement for statement, _ in plan)
-    found = [dict(each.locks) for each in furnished.planned(sql)]
+    found = [dict(each.locks) for each in populated.planned(sql)]
     assert found == [locks for _, locks in plan]
     modes: dict[str, list[str]] = {}
     for each in found:
         for name, mode in each.items():
             old = RENAMED.get(name, name.removeprefix("public."))
             modes.setdefault(old, []).append(mode)
-    assert {name: strongest(each) for name, each in modes.items()} == furnished.locked_by(sql)
+    assert {name: strongest(each) for name, each in modes.items()} == populated.locked_by(sql)
 
 
 @pytest.mark.any_version
@@ -540,7 +540,7 @@ def test_what_the_plan_itself_makes_and_renames_is_known(
         ("DROP FUNCTION twice(int)", []),
         ("ALTER DOMAIN age ADD CHECK (VALUE > 0)", ["the tables that have a column of the domain"]),
         ("ALTER TYPE pair ADD ATTRIBUTE c int", ["the tables that have a column of the type"]),
-        ("DROP OWNED BY somebody", ["everything that the role owns"]),
+        ("DROP OWNED BY old_owner", ["everything that the role owns"]),
         ("ANALYZE", ["every table of the schema or database, one by one"]),
         ("VACUUM users", []),
         ("REINDEX SCHEMA app", ["every table of the schema or database, one by one"]),
@@ -552,10 +552,10 @@ def test_what_the_plan_itself_makes_and_renames_is_known(
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_what_a_statement_runs_that_nobody_can_see_is_marked(
-    furnished: Furnished, sql: str, expected: list[str]
+def test_code_that_a_statement_runs_is_marked_as_not_analysed(
+    populated: PopulatedDatabase, sql: str, expected: list[str]
 ) -> None:
-    [planned] = furnished.planned(sql)
+    [planned] = populated.planned(sql)
     assert list(planned.not_analysed) == expected
 
 
@@ -588,29 +588,29 @@ NOT_NULL = "ALTER TABLE users ALTER remark SET NOT NULL"
         ((NOT_NULL,), False),
     ],
 )
-def test_set_not_null_is_not_told_to_scan_where_a_check_proves_it(
-    furnished: Furnished, statements: tuple[str, ...], is_proven: bool
+def test_set_not_null_has_no_scan_advice_if_a_check_proves_it(
+    populated: PopulatedDatabase, statements: tuple[str, ...], is_proven: bool
 ) -> None:
-    said: list[str | None] = []
-    with furnished.database.connect(autocommit=False) as connection:
-        connection.add_notice_handler(lambda notice: said.append(notice.message_primary))
+    notices: list[str | None] = []
+    with populated.database.connect(autocommit=False) as connection:
+        connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
         connection.execute("SET client_min_messages = debug1")
         for sql in statements:
             connection.execute(sql.encode())
         connection.rollback()
-    assert any("sufficient to prove" in str(each) for each in said) == is_proven
+    assert any("sufficient to prove" in str(each) for each in notices) == is_proven
     [planned] = [
         each
-        for each, sql in zip(furnished.planned(";".join(statements)), statements, strict=True)
+        for each, sql in zip(populated.planned(";".join(statements)), statements, strict=True)
         if "SET NOT NULL" in sql
     ]
     assert any("(... IS NOT NULL)" in each for each in planned.advice) == (not is_proven)
 
 
-def test_check_that_the_database_has_already_proves_it_in_a_later_migration(
-    furnished: Furnished,
+def test_existing_check_proves_not_null_only_once_it_is_validated(
+    populated: PopulatedDatabase,
 ) -> None:
-    with furnished.database.connect(autocommit=False) as connection:
+    with populated.database.connect(autocommit=False) as connection:
         connection.execute(f"{CHECKED} NOT VALID".encode())
         connection.execute("SELECT set_config('initmig.search_path', 'public', true)")
         inventory = take_inventory(lambda sql: connection.execute(sql.encode()).fetchall())
@@ -624,12 +624,12 @@ def test_check_that_the_database_has_already_proves_it_in_a_later_migration(
 @pytest.mark.parametrize(
     "sql", ["ALTER TABLE users DROP remark", "ALTER TABLE users RENAME TO u", "DROP TABLE lines"]
 )
-def test_migration_that_is_marked_as_breaking_is_not_told_to_be(
-    furnished: Furnished, sql: str
+def test_migration_marked_as_breaking_has_no_advice_to_mark_it(
+    populated: PopulatedDatabase, sql: str
 ) -> None:
     one = migration("1", sql)
     for each, pages in ((one, ["docs/how-to/zero-downtime.md"]), (one._replace(breaking=True), [])):
-        [planned] = forecast_of([each], furnished.inventory)["1"]
-        assert [page for said in planned.advice for page in re.findall(r"docs/\S+\.md", said)] == (
+        [planned] = forecast_of([each], populated.inventory)["1"]
+        assert [page for text in planned.advice for page in re.findall(r"docs/\S+\.md", text)] == (
             pages
         )

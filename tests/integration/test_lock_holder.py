@@ -1,4 +1,4 @@
-"""Any role that may connect can take the migration lock's key; whoever waits says who it is."""
+"""Any role with CONNECT can hold the migration lock. A waiting migrator names the holder."""
 
 from __future__ import annotations
 
@@ -22,20 +22,19 @@ if TYPE_CHECKING:
 KEY = "SELECT pg_catalog.hashtextextended('public', 20261122)"
 TAKE = f"pg_advisory_lock(({KEY}))"
 SHARE = f"pg_advisory_lock_shared(({KEY}))"
-NO_INITMIG = "a session that holds the migration lock but is not initmig"
-NOT_BY_AN_INITMIG = f"timed out after 0.5 s waiting for {NO_INITMIG}"
+OTHER_SESSION = "a session that holds the migration lock but is not initmig"
+TIMED_OUT = f"timed out after 0.5 s waiting for {OTHER_SESSION}"
 
 
 class Case(NamedTuple):
-    """What sessions of a role without any privilege but CONNECT do, and what is said of them."""
+    """Sessions of a role with only CONNECT, and how initmig describes them."""
 
     sessions: tuple[str, ...]
     is_migrator: bool = False
     state: str = "idle"
     named: int = 1
-    """How many of the sessions, the first ones."""
+    """The number of sessions that are named, starting with the first."""
     more: str = ""
-    at_rest: bool = True
 
 
 CASES = {
@@ -51,14 +50,14 @@ CASES = {
     "shared by two": Case((f"SELECT {SHARE}",) * 2, named=2),
     "shared by five": Case((f"SELECT {SHARE}",) * 5, named=3, more="; and 2 more"),
     "another application": Case((f"SET application_name = 'psql'; SELECT {TAKE}",)),
-    "who calls itself an initmig": Case(
+    "with the application name initmig": Case(
         (f"SET application_name = 'initmig'; SELECT {TAKE}",), is_migrator=True
     ),
 }
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_holder_is_named_with_its_role_and_the_statement_that_ends_it(
+def test_holder_is_named_with_its_role_and_the_statement_that_terminates_it(
     initmig: Initmig, database: Database, folder: Path, case: Case
 ) -> None:
     url = database.login_role()
@@ -80,28 +79,29 @@ def test_holder_is_named_with_its_role_and_the_statement_that_ends_it(
         shown = sorted(pids)[: case.named]
         ending = " ".join(f"SELECT pg_terminate_backend({pid});" for pid in shown)
 
-        [told, failed] = [
+        [waiting, failed] = [
             each for each in result.events if each["event"] in ("waiting_in_queue", "failed")
         ]
         assert result.code == 5
-        assert (told["holder_role"], told["is_migrator"]) == (role, case.is_migrator)
-        assert told["holder_pid"] == shown[0]
+        assert (waiting["holder_role"], waiting["is_migrator"]) == (role, case.is_migrator)
+        assert waiting["holder_pid"] == shown[0]
         for pid in shown:
-            assert f"pid {pid} (" in told["holder"]
-        assert f", user {role}, from 127.0.0.1), connected for " in told["holder"]
-        assert told["holder"].endswith(f", {case.state}{case.more}")
-        assert told["next_step"].endswith(f" end it: {ending}")
+            assert f"pid {pid} (" in waiting["holder"]
+        assert f", user {role}, from 127.0.0.1), connected for " in waiting["holder"]
+        assert waiting["holder"].endswith(f", {case.state}{case.more}")
+        assert waiting["next_step"].endswith(f" end it: {ending}")
         assert failed["error"] == "queue-timeout"
-        assert failed["next"].endswith(f", or raise --queue-timeout; {told['next_step']}")
-        assert (NOT_BY_AN_INITMIG in failed["message"]) is not case.is_migrator
-        assert (NO_INITMIG in text.err) is not case.is_migrator
-        assert f"; {told['next_step']}" in text.err
+        assert failed["next"].endswith(f", or raise --queue-timeout; {waiting['next_step']}")
+        assert (TIMED_OUT in failed["message"]) is not case.is_migrator
+        assert (OTHER_SESSION in text.err) is not case.is_migrator
+        assert f"; {waiting['next_step']}" in text.err
 
         [lock] = [each for each in json.loads(examined.out)["checks"] if each["subject"] == "lock"]
-        who = "a session that does not belong to initmig holds the migration lock: pid"
-        who = "another migrator holds the migration lock: pid" if case.is_migrator else who
-        assert lock["found"].startswith(who)
-        assert (lock["level"], lock["hint"]) == ("warning", told["next_step"])
+        session = (
+            "another migrator" if case.is_migrator else "a session that does not belong to initmig"
+        )
+        assert lock["found"].startswith(f"{session} holds the migration lock: pid")
+        assert (lock["level"], lock["hint"]) == ("warning", waiting["next_step"])
 
         with database.connect() as superuser:
             for each in pids:
@@ -109,7 +109,7 @@ def test_holder_is_named_with_its_role_and_the_statement_that_ends_it(
     assert initmig(url=database.url, folder=folder).code == 0
 
 
-def test_who_is_no_initmig_is_named_before_one_that_looks_whether_the_lock_is_free(
+def test_other_session_is_named_before_an_initmig_that_checks_the_lock(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": "CREATE TABLE a ()"})
@@ -119,18 +119,18 @@ def test_who_is_no_initmig_is_named_before_one_that_looks_whether_the_lock_is_fr
         result = initmig("--queue-timeout=500ms", url=database.url, folder=folder)
         pids = other.info.backend_pid, looking.info.backend_pid
     assert result.code == 5
-    assert f"{NOT_BY_AN_INITMIG}: pid {pids[0]} (no application name" in result.err
+    assert f"{TIMED_OUT}: pid {pids[0]} (no application name" in result.err
     assert f"; pid {pids[1]} (initmig" in result.err
 
 
 @pytest.mark.parametrize(
     "script",
     [
-        "SELECT pg_advisory_lock(hash1, hash2)",  # two numbers are another space of keys
+        "SELECT pg_advisory_lock(hash1, hash2)",  # two-key locks are separate
         "SELECT pg_advisory_lock(key + 1)",
     ],
 )
-def test_other_keys_are_in_nobodys_way(
+def test_other_advisory_locks_do_not_block(
     initmig: Initmig, database: Database, folder: Path, script: str
 ) -> None:
     halves = (
@@ -143,7 +143,7 @@ def test_other_keys_are_in_nobodys_way(
     assert "a" in database.tables()
 
 
-def test_key_of_another_database_is_in_nobodys_way(
+def test_lock_in_another_database_does_not_block(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": "CREATE TABLE a ()"})
@@ -154,7 +154,7 @@ def test_key_of_another_database_is_in_nobodys_way(
     assert "a" in database.tables()
 
 
-def test_initmig_of_another_name_is_one_all_the_same(
+def test_initmig_with_another_application_name_is_recognized(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     database.execute("CREATE TABLE gate ()")
@@ -163,14 +163,14 @@ def test_initmig_of_another_name_is_one_all_the_same(
     leader = initmig.start("--log-level=debug", url=f"{url}pod-1", folder=folder)
     leader.wait_for_line("[1/1] 0001_gated")
     result = initmig("--queue-timeout=500ms", "--log-format=json", url=f"{url}pod-2", folder=folder)
-    [told, *_] = [each for each in result.events if each["event"] == "waiting_in_queue"]
-    assert (told["is_migrator"], told["next_step"]) == (True, "")
-    assert "(pod-1, user postgres" in told["holder"]
+    [waiting, *_] = [each for each in result.events if each["event"] == "waiting_in_queue"]
+    assert (waiting["is_migrator"], waiting["next_step"]) == (True, "")
+    assert "(pod-1, user postgres" in waiting["holder"]
     database.execute("DROP TABLE gate")
     assert leader.result().code == 0
 
 
-def test_lock_row_that_cannot_be_read_is_not_waited_for(
+def test_locked_lock_table_does_not_block_beyond_the_queue_timeout(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": "CREATE TABLE a ()"})
@@ -180,10 +180,10 @@ def test_lock_row_that_cannot_be_read_is_not_waited_for(
         other.execute(f"LOCK TABLE yoyo_lock; SELECT {TAKE}".encode())
         result = initmig("--queue-timeout=500ms", url=database.url, folder=folder)
         assert (result.code, result.seconds < 40) == (5, True)
-        assert NOT_BY_AN_INITMIG in result.err
+        assert TIMED_OUT in result.err
 
 
-def test_prepared_transaction_that_holds_the_key_is_named(
+def test_prepared_transaction_that_holds_the_lock_is_named(
     make_server: MakeServer, initmig: Initmig, folder: Path
 ) -> None:
     database = Database(make_server(max_prepared_transactions=1).url())
@@ -196,10 +196,7 @@ def test_prepared_transaction_that_holds_the_key_is_named(
         other.execute("PREPARE TRANSACTION 'it''s mine'")
     result = initmig("--queue-timeout=500ms", url=database.url, folder=folder)
     assert result.code == 5
-    assert (
-        f"{NOT_BY_AN_INITMIG}: prepared transaction 'it''s mine' (user {role}), prepared "
-        in result.err
-    )
+    assert f"{TIMED_OUT}: prepared transaction 'it''s mine' (user {role}), prepared " in result.err
     assert "end it: ROLLBACK PREPARED 'it''s mine';" in result.err
     database.execute("ROLLBACK PREPARED 'it''s mine'")
     assert initmig(url=database.url, folder=folder).code == 0

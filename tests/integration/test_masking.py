@@ -1,4 +1,4 @@
-"""No output shows a secret of a migration, nor what the server repeats of it."""
+"""No output shows a secret of a migration, even if the server repeats it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.support.databases import Database
     from tests.support.forking import Forking
 
-WAYS = {
+OUTPUTS = {
     "text": (["migrate"], {}),
     "JSON": (["migrate"], {"INITMIG_LOG_FORMAT": "json"}),
     "plan": (["plan"], {}),
@@ -31,7 +31,7 @@ FAILING = ("text", "JSON")
 
 
 class Shown:
-    """What each way of running a migration shows of it, by the way and the output."""
+    """The outputs of each command and format for a migration."""
 
     def __init__(self, forking: Forking, database: Database, folder: Path) -> None:
         self._forking, self._database, self._folder = forking, database, folder
@@ -39,7 +39,7 @@ class Shown:
     def of(self, files: dict[str, str]) -> Iterator[tuple[str, str]]:
         write(self._folder, files)
         outcome = self._folder.with_name("outcome")
-        for way, (arguments, env) in WAYS.items():
+        for name, (arguments, env) in OUTPUTS.items():
             variables = {
                 "INITMIG_TERMINATION_LOG": str(outcome),
                 "INITMIG_LOG_LEVEL": "debug",
@@ -50,11 +50,11 @@ class Shown:
                 *arguments, url=self._database.url, folder=self._folder, env=variables
             )
             assert "Traceback" not in result.err
-            if way in FAILING:
+            if name in FAILING:
                 assert result.code in (1, 2, 4), result.err
-            yield f"{way}: stdout", result.out
-            yield f"{way}: stderr", result.err
-            yield f"{way}: outcome", outcome.read_text()
+            yield f"{name}: stdout", result.out
+            yield f"{name}: stderr", result.err
+            yield f"{name}: outcome", outcome.read_text()
 
 
 @pytest.fixture
@@ -76,12 +76,12 @@ def test_no_output_shows_the_secret(name: str, shown: Shown) -> None:
     assert found == {}
 
 
-NOT_ALONE = ("COPY data", "behind a stray quote", "comment")
-"""In a string of its own there is no psql, no statement before it, and nothing to run."""
+NOT_IN_A_STEP = ("COPY data", "behind a stray quote", "comment")
+"""Forms that a step cannot have: psql's data, a preceding statement, or only a comment."""
 
 
-@pytest.mark.parametrize("name", [name for name in FORMS if name not in NOT_ALONE])
-def test_no_output_shows_the_secret_of_a_step_in_python(name: str, shown: Shown) -> None:
+@pytest.mark.parametrize("name", [name for name in FORMS if name not in NOT_IN_A_STEP])
+def test_no_output_shows_the_secret_of_a_python_step(name: str, shown: Shown) -> None:
     found = {
         where: text
         for where, text in shown.of({"0001_a.py": in_python(FORMS[name])})

@@ -1,4 +1,4 @@
-"""What a file, and what the server returns for it, costs in memory and in time."""
+"""The memory and time that a file and the rows returned by the server take."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from tests.support.databases import Database
     from tests.support.processes import Processes
 
-# It is the client that is measured, which is the same for each version.
+# The tests measure the client, which does not depend on the server's version.
 pytestmark = pytest.mark.any_version
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[2]
 DOCS, MANIFESTS = ROOT / "docs", ROOT / "k8s"
 LIMIT = 128 * MIB
-"""That of k8s/."""
+"""The memory limit in k8s/."""
 LONG = pytest.mark.long
 SIZE = 30 * MIB
-"""Of the large files: one more copy of them is more than the 20 MiB that a run may take beside."""
+"""The size of the large files. One more copy would exceed the 20 MiB that a run may take extra."""
 
-# The peak is the process's own, and not, as in its ru_maxrss, that of who started it.
+# VmHWM is the peak of this process. ru_maxrss would include the process that started it.
 MEASURED = """
 import os, re, sys
 from initmig.cli.main import main
@@ -39,17 +39,17 @@ print("measured", code, re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status")
     os.times().user + os.times().system)
 """
 PYTHON = {"0000_p.py": "from yoyo import step\nstep('SELECT 1', 'SELECT 1')\n"}
-"""A file with which the connection is psycopg's."""
+"""A file that makes initmig connect with psycopg."""
 
 
 class Cost(NamedTuple):
-    """What a run took."""
+    """The resources that a run took."""
 
     code: int
     memory: int
-    """At its peak, in bytes."""
+    """The peak memory in bytes."""
     seconds: float
-    """Of processor time, PostgreSQL's not among it."""
+    """The processor time without that of PostgreSQL."""
 
 
 class Runs:
@@ -63,7 +63,7 @@ class Runs:
     def cost(
         self, files: Mapping[str, str | bytes], *argv: str, env: Mapping[str, str] | None = None
     ) -> Cost:
-        """What a run with *argv* costs that has these *files*."""
+        """The cost of a run with *argv* and these *files*."""
         for path in self._folder.iterdir():
             path.unlink()
         write(self._folder, files)
@@ -76,7 +76,7 @@ class Runs:
         return Cost(int(code), int(kilobytes) << 10, float(seconds))
 
     def forget(self) -> None:
-        """Let nothing be applied."""
+        """Delete the history, so that all migrations are pending."""
         self.database.execute("DELETE FROM _yoyo_migration; DELETE FROM _initmig_migration")
 
 
@@ -102,7 +102,7 @@ def copied(letter: str = "x") -> str:
     return "CREATE TEMP TABLE t (a text);\nCOPY t FROM stdin;\n" + row * (SIZE // 4000) + "\\.\n"
 
 
-ALONE = "-- transactional: false\n"
+NON_TRANSACTIONAL = "-- transactional: false\n"
 # file, exit code
 LARGE: dict[str, tuple[Callable[[], str | bytes], int]] = {
     "one statement": (one_statement, 0),
@@ -111,7 +111,7 @@ LARGE: dict[str, tuple[Callable[[], str | bytes], int]] = {
     "one elephant": (lambda: "-- 🐘\n" + one_statement(), 0),
     "byte order mark": (lambda: "\ufeff" + one_statement(), 0),
     "statements": (statements, 0),
-    # each with an object of its own would take more than all of them
+    # an object for each would take more memory than the file
     "short statements": (lambda: "SET a.b = 1;\n" * 400_000, 0),
     "function": (
         lambda: f"CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$\n{one_statement()}$$;",
@@ -120,50 +120,56 @@ LARGE: dict[str, tuple[Callable[[], str | bytes], int]] = {
     "comment": (lambda: f"/* {'words ' * (SIZE // 6)} */ SELECT 1;", 0),
     "COPY": (copied, 0),
     "COPY of elephants": (lambda: copied("🐘"), 0),
-    "COPY, not transactional": (lambda: ALONE + copied(), 0),
-    "not transactional": (lambda: ALONE + statements(), 0),
-    "not transactional, one statement": (lambda: ALONE + one_statement(), 0),
-    "not transactional, large statements": (lambda: ALONE + one_statement(size=SIZE // 8) * 8, 0),
-    "transaction block": (lambda: f"{ALONE}BEGIN;\n{statements()}COMMIT;\n", 0),
-    "failure at its end": (lambda: f"{one_statement()}SELECT 1/0;", 1),
-    "failure at its end, not transactional": (lambda: f"{ALONE}{one_statement()}SELECT 1/0;", 1),
+    "COPY, not transactional": (lambda: NON_TRANSACTIONAL + copied(), 0),
+    "not transactional": (lambda: NON_TRANSACTIONAL + statements(), 0),
+    "not transactional, one statement": (lambda: NON_TRANSACTIONAL + one_statement(), 0),
+    "not transactional, large statements": (
+        lambda: NON_TRANSACTIONAL + one_statement(size=SIZE // 8) * 8,
+        0,
+    ),
+    "transaction block": (lambda: f"{NON_TRANSACTIONAL}BEGIN;\n{statements()}COMMIT;\n", 0),
+    "failure in the last statement": (lambda: f"{one_statement()}SELECT 1/0;", 1),
+    "failure in the last statement, not transactional": (
+        lambda: f"{NON_TRANSACTIONAL}{one_statement()}SELECT 1/0;",
+        1,
+    ),
     "LATIN1": (lambda: one_statement().encode() + b"SELECT '\xe9'", 2),
     "BEGIN and COMMIT around it": (lambda: f"BEGIN;\n{one_statement()}COMMIT;\n", 0),
-    "COMMIT at its end": (lambda: f"{one_statement()}COMMIT;", 2),
+    "COMMIT as the last statement": (lambda: f"{one_statement()}COMMIT;", 2),
 }
 
 
 USUAL = [
     *("one statement", "one elephant", "short statements", "COPY of elephants"),
-    *("not transactional", "not transactional, one statement", "failure at its end"),
+    *("not transactional", "not transactional, one statement", "failure in the last statement"),
     "BEGIN and COMMIT around it",
 ]
-"""The rest takes other ways through the scanner, and the same to the server."""
+"""The others differ only in the scanner, so they run with the long tests."""
 BY_PSYCOPG = ["one statement", "COPY", "not transactional, one statement"]
 
 
 @pytest.mark.parametrize(
-    ("kind", "beside"),
+    ("kind", "more"),
     [
         *(pytest.param(kind, {}, marks=[] if kind in USUAL else LONG) for kind in LARGE),
         *((kind, PYTHON) for kind in BY_PSYCOPG),
     ],
     ids=[*LARGE, *(f"{kind}, by psycopg" for kind in BY_PSYCOPG)],
 )
-def test_file_costs_three_times_its_size_and_20_mb(
-    runs: Runs, kind: str, beside: Mapping[str, str]
+def test_file_takes_less_than_three_times_its_size_plus_20_mib(
+    runs: Runs, kind: str, more: Mapping[str, str]
 ) -> None:
-    small = runs.cost({"0001_a.sql": "SELECT 1", **beside})
+    small = runs.cost({"0001_a.sql": "SELECT 1", **more})
     runs.forget()
     make, code = LARGE[kind]
     text = make()
     data = text if isinstance(text, bytes) else text.encode()
-    large = runs.cost({"0001_a.sql": data, **beside})
+    large = runs.cost({"0001_a.sql": data, **more})
     assert (small.code, large.code) == (0, code)
     assert large.memory - small.memory < 3 * len(data) + 20 * MIB
 
 
-def test_error_with_a_position_costs_once_more(runs: Runs) -> None:
+def test_error_with_a_position_takes_one_more_copy(runs: Runs) -> None:
     small = runs.cost({"0001_a.sql": "SELECT 1"})
     runs.forget()
     text = f"{one_statement('é')}SELEKT;".encode()
@@ -173,7 +179,7 @@ def test_error_with_a_position_costs_once_more(runs: Runs) -> None:
     assert large.memory - small.memory < 4 * len(text) + 20 * MIB
 
 
-def test_rollback_of_a_large_file_costs_no_more(runs: Runs) -> None:
+def test_rollback_of_a_large_file_takes_no_more_than_a_migration(runs: Runs) -> None:
     files = {"0001_a.sql": "SELECT 1", "0001_a.rollback.sql": one_statement()}
     small = runs.cost({**files, "0001_a.rollback.sql": "SELECT 1"})
     large = runs.cost(files, "rollback", "--all")
@@ -182,7 +188,7 @@ def test_rollback_of_a_large_file_costs_no_more(runs: Runs) -> None:
 
 
 def limits() -> dict[int, int]:
-    """By the size of a file in bytes, the memory that the docs say is enough, in bytes."""
+    """The memory limits in the docs by file size, both in bytes."""
     rows = re.findall(
         r"(?m)^\| (\d+) MB \| (\d+)Mi \|$", (DOCS / "reference" / "memory.md").read_text()
     )
@@ -190,20 +196,20 @@ def limits() -> dict[int, int]:
 
 
 @pytest.mark.parametrize("size", [20, *(pytest.param(each, marks=LONG) for each in (50, 100))])
-def test_limits_in_the_docs_are_enough(runs: Runs, size: int) -> None:
+def test_limits_in_the_docs_suffice(runs: Runs, size: int) -> None:
     text = one_statement("é", size * 1_000_000)
     cost = runs.cost({"0001_a.sql": text, **PYTHON})
     assert cost.code == 0
     assert cost.memory < limits()[size * 1_000_000]
 
 
-def test_limit_of_the_manifests_is_the_first_of_the_docs() -> None:
+def test_memory_limit_of_the_manifests_is_128_mib() -> None:
     for name in ("component/init-container", "job/job", "many/job", "sidecar/sidecar"):
         [limit] = re.findall(r"limits: {memory: (\d+)Mi}", (MANIFESTS / f"{name}.yaml").read_text())
         assert int(limit) * MIB == LIMIT
 
 
-# --- what the server returns ---
+# --- rows that the server returns ---
 
 ROWS = 2_000_000
 SELECT = f"SELECT g, repeat('x', 50) FROM generate_series(1, {ROWS}) g"
@@ -217,13 +223,19 @@ RETURNING: dict[str, tuple[Mapping[str, str], list[tuple[str, ...]]]] = {
         [("migrate",)],
     ),
     "COPY TO": ({"0001_a.sql": f"COPY ({SELECT}) TO STDOUT"}, [("migrate",)]),
-    "beside Python": ({"0001_a.sql": SELECT, **PYTHON}, [("migrate",)]),
-    "not transactional": ({"0001_a.sql": f"{ALONE}{SELECT}"}, [("migrate",)]),
-    "transaction block": ({"0001_a.sql": f"{ALONE}BEGIN; {SELECT}; COMMIT"}, [("migrate",)]),
+    "with Python": ({"0001_a.sql": SELECT, **PYTHON}, [("migrate",)]),
+    "not transactional": ({"0001_a.sql": f"{NON_TRANSACTIONAL}{SELECT}"}, [("migrate",)]),
+    "transaction block": (
+        {"0001_a.sql": f"{NON_TRANSACTIONAL}BEGIN; {SELECT}; COMMIT"},
+        [("migrate",)],
+    ),
     "hook": ({"0001_a.sql": "SELECT 1", "post-apply.sql": SELECT}, [("migrate",)]),
     "rollback": (UNDONE, [("migrate",), ("rollback", "--all")]),
     "step in SQL": ({"0001_a.py": STEP}, [("migrate",), ("rollback", "--all")]),
-    "step alone": ({"0001_a.py": f"__transactional__ = False\n{STEP}"}, [("migrate",)]),
+    "step without a transaction": (
+        {"0001_a.py": f"__transactional__ = False\n{STEP}"},
+        [("migrate",)],
+    ),
     "one transaction": (
         {"0001_a.sql": SELECT, "0002_b.sql": SELECT},
         [("migrate", "--transaction=all")],
@@ -233,16 +245,17 @@ RETURNING: dict[str, tuple[Mapping[str, str], list[tuple[str, ...]]]] = {
 }
 
 
-USUALLY = [
-    *("one of several", "COPY TO", "beside Python", "not transactional", "rollback"),
+USUAL_RETURNING = [
+    *("one of several", "COPY TO", "with Python", "not transactional", "rollback"),
     *("step in SQL", "rehearse"),
 ]
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[] if kind in USUALLY else LONG) for kind in RETURNING]
+    "kind",
+    [pytest.param(kind, marks=[] if kind in USUAL_RETURNING else LONG) for kind in RETURNING],
 )
-def test_two_million_rows_fit_into_the_limit_of_the_manifests(runs: Runs, kind: str) -> None:
+def test_two_million_rows_fit_in_the_limit_of_the_manifests(runs: Runs, kind: str) -> None:
     files, commands = RETURNING[kind]
     for argv in commands:
         cost = runs.cost(files, *argv)
@@ -250,7 +263,7 @@ def test_two_million_rows_fit_into_the_limit_of_the_manifests(runs: Runs, kind: 
         assert cost.memory < LIMIT
 
 
-def test_of_the_rows_of_a_step_the_first_are_printed(
+def test_first_rows_returned_by_a_step_are_printed(
     processes: Processes, database: Database, folder: Path
 ) -> None:
     sql = "CREATE TABLE a (); SELECT 0; SELECT g FROM generate_series(1, 3000) g"
@@ -265,8 +278,8 @@ def test_of_the_rows_of_a_step_the_first_are_printed(
 
 
 @pytest.mark.skipif(not find_library("pq"), reason="needs the system's libpq (Debian: libpq5)")
-def test_without_psycopgs_own_libpq_the_rows_are_dropped_too(runs: Runs) -> None:
-    # in pure Python it takes the system's, which has no chunked mode before 17
+def test_rows_are_discarded_with_the_libpq_of_the_system(runs: Runs) -> None:
+    # psycopg in pure Python uses the system's libpq, which has no chunked mode before 17
     env = {"PSYCOPG_IMPL": "python"}
     cost = runs.cost({"0001_a.sql": SELECT.replace("2000000", "300000"), **PYTHON}, env=env)
     assert cost.code == 0
@@ -276,10 +289,10 @@ def test_without_psycopgs_own_libpq_the_rows_are_dropped_too(runs: Runs) -> None
 # --- time ---
 
 
-def test_time_of_parts_is_linear_in_their_number(runs: Runs) -> None:
+def test_time_is_linear_in_the_number_of_parts(runs: Runs) -> None:
     def seconds(parts: int) -> float:
         inserts = "INSERT INTO t VALUES (1, 'some words of the usual length');\n" * parts
-        text = f"{ALONE}CREATE TABLE t (a int, b text);\n{inserts}"
+        text = f"{NON_TRANSACTIONAL}CREATE TABLE t (a int, b text);\n{inserts}"
         cost = runs.cost({"0001_a.sql": text}, "migrate")
         assert (cost.code, runs.database.value("SELECT count(*) FROM t")) == (0, parts)
         runs.database.execute("DROP TABLE t")
@@ -288,4 +301,4 @@ def test_time_of_parts_is_linear_in_their_number(runs: Runs) -> None:
 
     nothing = seconds(1)
     few, many = seconds(2_500) - nothing, seconds(25_000) - nothing
-    assert many < 30 * few, "ten times as much is right, and a hundred times is quadratic"
+    assert many < 30 * few, "linear is ten times as much, quadratic a hundred times"

@@ -1,4 +1,4 @@
-"""A migration, its record and its COMMIT in one message: fewer round trips, and nothing else."""
+"""A migration, its record and its COMMIT are one message, without any other difference."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Counting:
         self._folder = folder
 
     def run(self, *argv: str, files: Mapping[str, str] | None = None) -> int:
-        """How many messages *argv* sends, with *files* added to the folder."""
+        """The number of messages that *argv* sends, with *files* added to the folder."""
         write(self._folder, files or {})
         before = len(self._proxy.messages)
         url = self._proxy.url(self._database.name)
@@ -47,7 +47,7 @@ class Counting:
         return len(self._proxy.messages) - before
 
     def each(self, *argv: str, name: str, text: str) -> float:
-        """How many messages *argv* sends for each migration like *name* and *text*.
+        """The number of messages that *argv* sends for each migration with *name* and *text*.
 
         In both, `{n}` is a number.
         """
@@ -55,7 +55,7 @@ class Counting:
         def files(first: int, last: int) -> dict[str, str]:
             return {name.format(n=n): text.format(n=n) for n in range(first, last + 1)}
 
-        self.run(*argv, files=files(100, 100))  # makes the tables of the history
+        self.run(*argv, files=files(100, 100))  # creates the tables of the history
         one = self.run(*argv, files=files(101, 101))
         return (self.run(*argv, files=files(102, 106)) - one) / 4
 
@@ -77,11 +77,11 @@ def counting_pooled(
         yield Counting(initmig, database, make_proxy(bouncer), folder)
 
 
-# --- how many ---
+# --- number of messages ---
 
 
 @pytest.mark.parametrize(
-    ("argv", "name", "text", "most"),
+    ("argv", "name", "text", "expected"),
     [
         (EACH, "{n}.sql", "CREATE TABLE t{n} ();", 1),
         (EACH, "{n}.sql", "SET search_path = pg_catalog; CREATE TABLE public.t{n} ()", 1),
@@ -93,10 +93,10 @@ def counting_pooled(
     ],
     ids=["SQL", "settings", "isolation", "Python", "function", "all", "all in Python"],
 )
-def test_so_many_messages_are_sent_for_each_migration(
-    counting: Counting, argv: tuple[str, ...], name: str, text: str, most: int
+def test_each_migration_takes_the_expected_number_of_messages(
+    counting: Counting, argv: tuple[str, ...], name: str, text: str, expected: int
 ) -> None:
-    assert counting.each(*argv, name=name, text=text) == most
+    assert counting.each(*argv, name=name, text=text) == expected
 
 
 def test_rollback_of_a_migration_is_one_message(counting: Counting) -> None:
@@ -108,20 +108,20 @@ def test_rollback_of_a_migration_is_one_message(counting: Counting) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "most"),
+    ("text", "expected"),
     [
         ("CREATE TABLE t{n} ();", 1),
         ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SELECT {n}", 1),
     ],
     ids=["SQL", "isolation"],
 )
-def test_behind_a_pooler_the_lock_is_looked_after_in_the_same_message(
-    counting_pooled: Counting, text: str, most: int
+def test_lock_check_through_a_pooler_takes_no_extra_message(
+    counting_pooled: Counting, text: str, expected: int
 ) -> None:
-    assert counting_pooled.each(*EACH, name="{n}.sql", text=text) == most
+    assert counting_pooled.each(*EACH, name="{n}.sql", text=text) == expected
 
 
-# --- what the server says ---
+# --- errors and results of the server ---
 
 
 @pytest.mark.parametrize(
@@ -151,12 +151,12 @@ def test_behind_a_pooler_the_lock_is_looked_after_in_the_same_message(
     ],
 )
 @pytest.mark.parametrize("transaction", ["each", "all"])
-def test_of_what_cannot_be_read_the_same_is_said_as_where_it_stands_alone(
+def test_syntax_error_is_the_same_as_without_the_record_in_the_message(
     initmig: Initmig, database: Database, folder: Path, sql: str, transaction: str
 ) -> None:
-    with database.connect() as connection, pytest.raises(psycopg.Error) as alone:
+    with database.connect() as connection, pytest.raises(psycopg.Error) as direct:
         connection.execute(sql.encode())
-    said = alone.value.diag
+    diagnostics = direct.value.diag
     write(folder, {"0001_a.sql": "CREATE TABLE a ()"})
     assert initmig(url=database.url, folder=folder).code == 0
     write(folder, {"0002_b.sql": f"-- one\r\n{sql}"})
@@ -164,10 +164,10 @@ def test_of_what_cannot_be_read_the_same_is_said_as_where_it_stands_alone(
     result = initmig(url=database.url, folder=folder, env=env)
     assert result.code == 1
     [failed] = [event for event in result.events if event["event"] == "failed"]
-    assert failed["message"] == f"0002_b failed: {said.message_primary}"
-    assert failed["sqlstate"] == alone.value.sqlstate
-    if said.statement_position:
-        before = sql[: int(said.statement_position) - 1].split("\n")
+    assert failed["message"] == f"0002_b failed: {diagnostics.message_primary}"
+    assert failed["sqlstate"] == direct.value.sqlstate
+    if diagnostics.statement_position:
+        before = sql[: int(diagnostics.statement_position) - 1].split("\n")
         assert (failed["line"], failed["column"]) == (len(before) + 1, len(before[-1]) + 1)
     assert database.value("SELECT count(*) FROM _yoyo_migration") == 1
     assert database.value("SELECT count(*) FROM _yoyo_log") == 1
@@ -186,7 +186,7 @@ def test_of_what_cannot_be_read_the_same_is_said_as_where_it_stands_alone(
     ],
     ids=["comment", "quotes in a comment", "CR", "quotes", "string", "empty ones"],
 )
-def test_whatever_a_file_ends_with_its_record_is_written(
+def test_record_is_written_after_any_end_of_a_file(
     initmig: Initmig, database: Database, folder: Path, sql: str
 ) -> None:
     odd = "0002_$b$_'c'.sql"
@@ -197,7 +197,7 @@ def test_whatever_a_file_ends_with_its_record_is_written(
     assert database.value("SELECT count(*) FROM _initmig_migration WHERE state = 'applied'") == 2
 
 
-def test_where_the_server_reads_backslashes_as_escapes_all_is_the_same(
+def test_record_is_written_with_standard_conforming_strings_off(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     database.execute(f"ALTER DATABASE {database.name} SET standard_conforming_strings = off")
@@ -218,7 +218,7 @@ def test_migration_that_ends_its_transaction_is_not_recorded(
     initmig: Initmig, database: Database, folder: Path, command: str, transaction: str
 ) -> None:
     database.execute(f"ALTER DATABASE {database.name} SET standard_conforming_strings = off")
-    # a string to initmig, to this server the end of one
+    # initmig sees one string here, this server sees the end of a string and then the command
     write(folder, {"0001_a.sql": f"CREATE TABLE a (); SELECT '\\''; {command}; --'"})
     argv = f"--transaction={transaction}"
     result = initmig("migrate", argv, url=database.url, folder=folder, env=JSON)
@@ -240,15 +240,15 @@ def commit(connection):
     connection.execute("CREATE TABLE a ()")
     connection.pgconn.exec_(b"COMMIT")
 
-def go_on(connection):
+def continue_after(connection):
     connection.execute("CREATE TABLE b ()")
 
 step(commit)
 """
 
 
-@pytest.mark.parametrize("more", ["", "step(go_on)", "step('CREATE TABLE b ()')"])
-def test_nothing_is_run_after_a_step_that_ends_its_transaction(
+@pytest.mark.parametrize("more", ["", "step(continue_after)", "step('CREATE TABLE b ()')"])
+def test_nothing_runs_after_a_step_that_ends_its_transaction(
     initmig: Initmig, database: Database, folder: Path, more: str
 ) -> None:
     write(folder, {"0001_a.py": f"{COMMITTING}{more}"})
@@ -267,9 +267,9 @@ def test_nothing_is_run_after_a_step_that_ends_its_transaction(
         ("SET ROLE pg_monitor;\nSELECT 1;;\n/* ; */ CREATE TABLE nowhere.t ()", 3),
         ("RESET ALL;\n\nDO $$ BEGIN RAISE 'no' USING ERRCODE = '25P01'; END $$", 3),
     ],
-    ids=["no position", "settings", "as if there were no transaction"],
+    ids=["no position", "settings", "an SQLSTATE for a missing transaction"],
 )
-def test_statement_that_failed_is_counted_from_the_file_s_first(
+def test_line_of_a_failed_statement_is_counted_from_the_start_of_the_file(
     initmig: Initmig, database: Database, folder: Path, sql: str, line: int
 ) -> None:
     write(folder, {"0001_a.sql": sql})
@@ -279,7 +279,7 @@ def test_statement_that_failed_is_counted_from_the_file_s_first(
     assert result.events[-1]["message"].startswith("0001_a failed: ")
 
 
-def test_record_that_is_refused_names_the_file_and_keeps_nothing(
+def test_refused_record_names_the_file_and_rolls_back(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": "CREATE TABLE a ()"})
@@ -295,7 +295,7 @@ def test_record_that_is_refused_names_the_file_and_keeps_nothing(
     assert database.value("SELECT count(*) FROM _yoyo_migration") == 1
 
 
-def test_each_statement_has_the_whole_statement_timeout(
+def test_statement_timeout_applies_to_each_statement(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": "SELECT pg_sleep(0.7);\n" * 3})
@@ -309,7 +309,7 @@ def test_each_statement_has_the_whole_statement_timeout(
 
 @pytest.mark.parametrize("transaction", ["each", "all"])
 @pytest.mark.parametrize("name", ["0002_b.sql", "0002_b.py"])
-def test_record_says_how_long_the_migration_took(
+def test_record_has_the_duration_of_the_migration(
     initmig: Initmig, database: Database, folder: Path, transaction: str, name: str
 ) -> None:
     sleeping = "SELECT pg_sleep(0.5)"
@@ -327,7 +327,7 @@ def test_record_says_how_long_the_migration_took(
     assert 0 <= third < first
 
 
-# --- what it costs ---
+# --- imports ---
 
 LOADED = """
 import json, os, sys
@@ -345,7 +345,7 @@ NOT_FOR_SQL = (
 )
 
 
-def test_to_apply_sql_nothing_is_imported_that_only_others_need(
+def test_applying_sql_imports_no_modules_for_other_migrations(
     database: Database, processes: Processes, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": "CREATE TABLE a ()"})

@@ -1,4 +1,4 @@
-"""Which tables pending SQL uses that are not there: the server says the same of each case."""
+"""The server agrees which tables pending SQL uses although they do not exist."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.unit.test_missing import FINE, USES
 if TYPE_CHECKING:
     from tests.support.databases import Database
 
-# What tests.unit.test_missing has as an inventory.
+# The objects that tests.unit.test_missing has as an inventory.
 SETUP = """
 CREATE SCHEMA app;
 CREATE TABLE users (a int PRIMARY KEY, b int, c int);
@@ -29,14 +29,14 @@ CREATE PROCEDURE p() LANGUAGE plpgsql AS 'BEGIN CREATE TABLE nope (); END';
 CREATE FOREIGN DATA WRAPPER w;
 CREATE SERVER s FOREIGN DATA WRAPPER w"""
 UNDEFINED_TABLE = "42P01"
-NOT_TOLD = ("after ", "a sequence of which nobody knows")
-"""Cases in which the table could be there, for all that is known."""
+UNKNOWN = ("after ", "a sequence of which nobody knows")
+"""Cases where the checker cannot know whether the table exists."""
 
 
 @pytest.mark.any_version
-def test_the_server_says_the_same(database: Database) -> None:
+def test_server_reports_the_same_tables_as_missing(database: Database) -> None:
     database.execute(SETUP)
-    cases = {**USES, **{name: sql for name, sql in FINE.items() if not name.startswith(NOT_TOLD)}}
+    cases = {**USES, **{name: sql for name, sql in FINE.items() if not name.startswith(UNKNOWN)}}
     refused = set()
     with database.connect(autocommit=False) as connection:
         for name, sql in cases.items():

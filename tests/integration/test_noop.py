@@ -1,4 +1,4 @@
-"""Nothing pending is the common case: one read-only question, and the end."""
+"""Without pending migrations, the common case, a run sends one read-only query and exits."""
 
 from __future__ import annotations
 
@@ -39,41 +39,43 @@ print(main(["migrate"], os.environ), *sys.modules)
 
 @pytest.fixture
 def applied(database: Database, initmig: Initmig, folder: Path) -> Database:
-    """A database on which everything in *folder* is applied."""
+    """A database where everything in *folder* is applied."""
     write(folder, FILES)
     assert initmig(url=database.url, folder=folder).code == 0
     return database
 
 
-def asked(proxy: Proxy) -> list[tuple[str, str]]:
-    """What the only client said after it had logged in, with the texts of its queries."""
+def sent(proxy: Proxy) -> list[tuple[str, str]]:
+    """The messages of the only client after its login, with the texts of its queries."""
     proxy.wait_until_quiet()
     assert proxy.connections == 1
-    said = [(m.type, m.query if m.type == "Q" else "") for m in proxy.messages]
-    return [each for each in said if each[0] not in ("startup", "p", "ssl request", "gss request")]
+    messages = [(m.type, m.query if m.type == "Q" else "") for m in proxy.messages]
+    return [
+        each for each in messages if each[0] not in ("startup", "p", "ssl request", "gss request")
+    ]
 
 
-def assert_one_question(proxy: Proxy, settings: Sequence[str] = ()) -> None:
-    """It says nothing but one query, which begins with *settings* and guards the answer."""
-    (question, text), leaving = asked(proxy)
-    assert (question, leaving) == ("Q", ("X", ""))
+def assert_one_query(proxy: Proxy, settings: Sequence[str] = ()) -> None:
+    """Assert that the client sent only one query, which starts with *settings* and has a guard."""
+    (kind, text), terminate = sent(proxy)
+    assert (kind, terminate) == ("Q", ("X", ""))
     found = statements(text)
     assert [each.kind for each in found[: len(settings)]] == list(settings)
-    noted, guard, asks = found[len(settings) :]
-    assert {each.kind for each in (noted, guard, asks)} == {"SELECT"}
-    # where the table may be another one than it seems, the guard ends the message
+    saved_path, guard, query = found[len(settings) :]
+    assert {each.kind for each in (saved_path, guard, query)} == {"SELECT"}
+    # if the table might be a planted one, the guard fails and the query does not run
     assert "pg_class" in guard.relations
     assert "_yoyo_migration" not in guard.relations
-    assert "_yoyo_migration" in asks.relations
+    assert "_yoyo_migration" in query.relations
 
 
-def test_noop_asks_one_question_and_leaves(
+def test_noop_sends_one_query_and_disconnects(
     applied: Database, proxy: Proxy, initmig: Initmig, folder: Path
 ) -> None:
     result = initmig(url=proxy.url(applied.name), folder=folder)
     assert result.code == 0
     assert "nothing to do: 2 migrations, all applied" in result.err
-    assert_one_question(proxy)
+    assert_one_query(proxy)
 
 
 def test_noop_needs_only_select(
@@ -84,10 +86,10 @@ def test_noop_needs_only_select(
     )
     result = initmig(url=proxy.through(reader), folder=folder)
     assert result.code == 0, result.err
-    assert_one_question(proxy)
+    assert_one_query(proxy)
 
 
-def test_noop_sets_schema_and_role_with_the_question(
+def test_noop_sets_schema_and_role_in_the_same_message(
     database: Database, proxy: Proxy, initmig: Initmig, folder: Path
 ) -> None:
     database.execute('CREATE SCHEMA "an App"')
@@ -96,26 +98,26 @@ def test_noop_sets_schema_and_role_with_the_question(
     flags = ("--schema", "an App", "--role", role)
     write(folder, FILES)
     assert initmig(*flags, url=database.url, folder=folder).code == 0
-    # who has no privilege but that of taking the role
+    # a login role whose only privilege is SET ROLE
     guest = database.login_role("ALTER ROLE {role} NOINHERIT", f"GRANT {role} TO {{role}}")
     result = initmig(*flags, url=proxy.through(guest), folder=folder)
     assert result.code == 0, result.err
     assert "nothing to do: 2 migrations, all applied" in result.err
-    assert_one_question(proxy, ["SET LOCAL role", "SET LOCAL search_path"])
+    assert_one_query(proxy, ["SET LOCAL role", "SET LOCAL search_path"])
     assert database.tables() == set()
     assert "_yoyo_migration" in database.tables("an App")
 
 
-def test_noop_works_where_transactions_are_read_only(
+def test_noop_works_with_read_only_transactions(
     applied: Database, proxy: Proxy, initmig: Initmig, folder: Path
 ) -> None:
     applied.execute(f"ALTER DATABASE {applied.name} SET default_transaction_read_only = on")
     result = initmig(url=proxy.url(applied.name), folder=folder)
     assert result.code == 0, result.err
-    assert_one_question(proxy)
+    assert_one_query(proxy)
 
 
-def test_noop_works_on_a_standby_and_leaves_no_line_above_log(
+def test_noop_works_on_a_standby_and_causes_no_warning_in_the_server_log(
     make_server: MakeServer,
     make_standby: MakeStandby,
     make_proxy: MakeProxy,
@@ -139,7 +141,7 @@ def test_noop_works_on_a_standby_and_leaves_no_line_above_log(
     since = standby.log_size()
     result = initmig(url=proxy.url(database.name), folder=folder)
     assert result.code == 0, result.err
-    assert_one_question(proxy)
+    assert_one_query(proxy)
     assert initmig(*schema, url=copy.url, folder=folder).code == 0
     assert standby.log_lines_above_log(since=since) == []
 
@@ -156,9 +158,7 @@ def test_noop_writes_nothing_and_runs_no_hook(
     assert applied.value("SELECT count(*) FROM _yoyo_log") == logged
 
 
-def test_noop_does_not_wait_for_whoever_holds_the_lock(
-    applied: Database, initmig: Initmig, folder: Path
-) -> None:
+def test_noop_does_not_wait_for_the_lock(applied: Database, initmig: Initmig, folder: Path) -> None:
     with applied.connect() as other:
         other.execute("INSERT INTO yoyo_lock VALUES (1, now(), 1)")
         other.execute("BEGIN; LOCK TABLE a, b, yoyo_lock, _yoyo_log")
@@ -167,13 +167,13 @@ def test_noop_does_not_wait_for_whoever_holds_the_lock(
     assert "nothing to do: 2 migrations, all applied" in result.err
 
 
-def test_noop_imports_no_more_than_it_needs(
+def test_noop_imports_only_the_modules_it_needs(
     applied: Database, initmig: Initmig, processes: Processes, folder: Path
 ) -> None:
     write(folder, {"0003_\u00e9.sql": "SELECT 1", "post-apply.sql": "SELECT 1"})
     assert initmig(url=applied.url, folder=folder).code == 0
     env = {"DATABASE_URL": applied.url, "INITMIG_MIGRATIONS": str(folder)}
-    # without `site`, what stands in sys.modules is what was asked for
+    # without `site`, sys.modules has only the imports of initmig
     path = f"import sys; sys.path[:] = {sys.path!r}"
     command = [sys.executable, "-I", "-S", "-c", f"{path}\n{LOADED}"]
     result = processes.start(command, env=env).result()
@@ -187,18 +187,16 @@ def test_noop_imports_no_more_than_it_needs(
     assert "initmig.postgres.dbapi" not in ours
     foreign = {name.partition(".")[0] for name in modules}
     assert foreign & {"psycopg", "yoyo", "sqlparse", "tenacity", "pgparse", "asyncio"} == set()
-    # of the standard library, what takes a millisecond or more
+    # modules of the standard library that take a millisecond or more
     assert foreign & {"collections", "contextlib", "enum", "functools", "logging"} == set()
     assert foreign & {"datetime", "json", "random", "re", "signal", "typing"} == set()
     assert "unicodedata" not in foreign
 
 
-def test_noop_lists_the_files_and_needs_none_of_them(
-    applied: Database, initmig: Initmig, folder: Path
-) -> None:
+def test_noop_does_not_read_the_files(applied: Database, initmig: Initmig, folder: Path) -> None:
     for name in FILES:
         (folder / name).unlink()
-        # A regular file whose first byte nobody can read, root included.
+        # A regular file whose first byte no user can read, not even root.
         (folder / name).symlink_to("/proc/self/mem")
     assert initmig(url=applied.url, folder=folder).code == 0
     refused = initmig("--changed=fail", url=applied.url, folder=folder)
@@ -206,16 +204,16 @@ def test_noop_lists_the_files_and_needs_none_of_them(
     assert "cannot read" in refused.err
 
 
-def test_second_question_is_asked_only_when_the_database_is_ahead(
+def test_more_queries_are_sent_if_the_database_is_ahead(
     applied: Database, proxy: Proxy, initmig: Initmig, folder: Path
 ) -> None:
     (folder / "0002_b.py").unlink()
     result = initmig(url=proxy.url(applied.name), folder=folder)
     assert result.code == 0
     assert "0002_b is applied, but unknown here" in result.err
-    # the question; then where the history is, whether it can be trusted, which tables it has, and
-    # what is in them
-    said = asked(proxy)
-    assert [kind for kind, _ in said] == ["Q", "Q", "Q", "Q", "Q", "X"]
-    found = [kind for _, text in said for kind in kinds(text)]
+    # the query of every run, the location of the history, whether it can be trusted, its tables,
+    # and their rows
+    messages = sent(proxy)
+    assert [kind for kind, _ in messages] == ["Q", "Q", "Q", "Q", "Q", "X"]
+    found = [kind for _, text in messages for kind in kinds(text)]
     assert set(found) <= {"SELECT", "SET LOCAL search_path"}

@@ -1,4 +1,4 @@
-"""What PostgreSQL refuses in a transaction: `plan` and `doctor` foresee it, errors explain it."""
+"""Statements that PostgreSQL refuses in a transaction: `plan` and `doctor` predict the failure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.each_version
 
-# --- the forecast, and what the server says ---
+# --- the prediction, compared with the server ---
 
 NOWHERE = "CONNECTION 'host=127.0.0.1 port=1 dbname=x' PUBLICATION p"
 TABLES = f"""
@@ -110,13 +110,13 @@ ACCEPTED = [
     "ALTER SUBSCRIPTION busy DISABLE",
 ]
 SINCE = {"ALTER SUBSCRIPTION idle SET (failover = true)": 17}
-"""What the server refuses so from this version on, and does not know before."""
-# The parser cannot tell.
+"""Statements that the server refuses in a transaction since this version; older ones lack them."""
+# The parser cannot decide these, because the result depends on objects in the database.
 DATABASE_KNOWS = ["REINDEX TABLE parts", "REINDEX INDEX parts_id", "DROP SUBSCRIPTION idle"]
 
 
 @pytest.fixture
-def furnished(database: Database) -> Iterator[Database]:
+def populated(database: Database) -> Iterator[Database]:
     for statement in TABLES.split(";\n"):
         database.execute(statement)
     yield database
@@ -124,15 +124,15 @@ def furnished(database: Database) -> Iterator[Database]:
         database.execute(statement)
 
 
-def is_foreseen(sql: str) -> bool:
+def is_predicted(sql: str) -> bool:
     file = MigrationFile("0001_a", "m/0001_a.sql")
     step = Step(sql.encode(), b"")
     migration = Migration(file, "", True, False, frozenset(), (step,), None)
     return any(refused_in_transaction([migration]))
 
 
-def answer(connection: psycopg.Connection, sql: str) -> str:
-    """The SQLSTATE of the server's refusal, in a transaction in which something was done before."""
+def outcome(connection: psycopg.Connection, sql: str) -> str:
+    """The SQLSTATE of the server's refusal, in a transaction that has already done something."""
     try:
         connection.execute("CREATE TABLE before ()")
         connection.execute(sql.encode())
@@ -143,9 +143,9 @@ def answer(connection: psycopg.Connection, sql: str) -> str:
     return "done"
 
 
-def test_the_server_refuses_in_a_transaction_what_is_foreseen(furnished: Database) -> None:
-    names = {"database": furnished.name}
-    with furnished.connect(autocommit=False) as connection:
+def test_prediction_agrees_with_the_server(populated: Database) -> None:
+    names = {"database": populated.name}
+    with populated.connect(autocommit=False) as connection:
         version = connection.info.server_version // 10_000
         refused = [*REFUSED, *(sql for sql, since in SINCE.items() if version >= since)]
         expected = {
@@ -154,11 +154,11 @@ def test_the_server_refuses_in_a_transaction_what_is_foreseen(furnished: Databas
             **dict.fromkeys(DATABASE_KNOWS, (False, "25001")),
         }
         found = {
-            sql: (is_foreseen(sql.format(**names)), answer(connection, sql.format(**names)))
+            sql: (is_predicted(sql.format(**names)), outcome(connection, sql.format(**names)))
             for sql in expected
         }
     assert found == expected
-    assert all(map(is_foreseen, SINCE))
+    assert all(map(is_predicted, SINCE))
 
 
 # --- the errors ---
@@ -172,11 +172,11 @@ PROCEDURE = {
 SQL_DIRECTIVE = "put `-- transactional: false` at the top of {folder}/0002_b.sql"
 PYTHON_DIRECTIVE = "put `__transactional__ = False` at the top of {folder}/0002_b.py"
 COMMITTING = f"{SQL_DIRECTIVE}, so that a procedure or DO block can commit"
-AS_WELL = (
+MOVE_IT_TOO = (
     f"{SQL_DIRECTIVE}; if a function or DO block runs it, also move it to a separate statement"
 )
-NOR_INSIDE = "and not in a function or DO block"
-ALONE = "-- transactional: false\n"
+NOT_IN_A_FUNCTION = "and not in a function or DO block"
+NON_TRANSACTIONAL = "-- transactional: false\n"
 
 # The file, the line of the error, and the last part of the next step.
 ERRORS: dict[str, tuple[dict[str, str], int, str]] = {
@@ -185,7 +185,7 @@ ERRORS: dict[str, tuple[dict[str, str], int, str]] = {
         2,
         f"run again: {SQL_DIRECTIVE}",
     ),
-    "an index on a table that the file makes": (
+    "an index on a table that the file creates": (
         {"0002_b.sql": "CREATE TABLE u (n int);\nCREATE INDEX CONCURRENTLY ON u (n);"},
         2,
         SQL_DIRECTIVE,
@@ -200,8 +200,12 @@ ERRORS: dict[str, tuple[dict[str, str], int, str]] = {
         3,
         PYTHON_DIRECTIVE,
     ),
-    "a function that runs it": ({"0002_b.sql": "SELECT cleans();"}, 1, AS_WELL),
-    "a DO block that runs it": ({"0002_b.sql": "DO 'BEGIN EXECUTE ''VACUUM''; END'"}, 1, AS_WELL),
+    "a function that runs it": ({"0002_b.sql": "SELECT cleans();"}, 1, MOVE_IT_TOO),
+    "a DO block that runs it": (
+        {"0002_b.sql": "DO 'BEGIN EXECUTE ''VACUUM''; END'"},
+        1,
+        MOVE_IT_TOO,
+    ),
     "a procedure that commits": ({"0002_b.sql": "SELECT 1;\nCALL commits();"}, 2, COMMITTING),
     "a DO block that commits": ({"0002_b.sql": "DO 'BEGIN COMMIT; END'"}, 1, COMMITTING),
     "a DO block that rolls back": ({"0002_b.sql": "DO 'BEGIN ROLLBACK; END'"}, 1, COMMITTING),
@@ -216,21 +220,21 @@ ERRORS: dict[str, tuple[dict[str, str], int, str]] = {
         "put `-- transactional: false` at the top of {folder}/post-apply.sql",
     ),
     "a block in a file that is not transactional": (
-        {"0002_b.sql": f"{ALONE}BEGIN;\nVACUUM;\nCOMMIT;"},
+        {"0002_b.sql": f"{NON_TRANSACTIONAL}BEGIN;\nVACUUM;\nCOMMIT;"},
         3,
-        f"run it as a separate statement, not between BEGIN and COMMIT {NOR_INSIDE}",
+        f"run it as a separate statement, not between BEGIN and COMMIT {NOT_IN_A_FUNCTION}",
     ),
     "a DO block in a file that is not transactional": (
-        {"0002_b.sql": f"{ALONE}DO 'BEGIN EXECUTE ''VACUUM''; END'"},
+        {"0002_b.sql": f"{NON_TRANSACTIONAL}DO 'BEGIN EXECUTE ''VACUUM''; END'"},
         2,
-        NOR_INSIDE,
+        NOT_IN_A_FUNCTION,
     ),
     "a commit in a block of a file that is not transactional": (
-        {"0002_b.sql": f"{ALONE}BEGIN;\nCALL commits();\nCOMMIT;"},
+        {"0002_b.sql": f"{NON_TRANSACTIONAL}BEGIN;\nCALL commits();\nCOMMIT;"},
         3,
         "not between BEGIN and COMMIT and not in a function",
     ),
-    "what no directive mends": (
+    "a statement that no directive fixes": (
         {"0002_b.sql": "SELECT 1;\nSET TRANSACTION ISOLATION LEVEL SERIALIZABLE;"},
         2,
         "rolled back; fix the migration and run again",
@@ -240,7 +244,9 @@ ERRORS: dict[str, tuple[dict[str, str], int, str]] = {
 
 @pytest.mark.any_version
 @pytest.mark.parametrize("case", ERRORS)
-def test_the_error_says_what_to_put_where(database: Database, folder: Path, case: str) -> None:
+def test_error_names_the_directive_and_the_file_it_belongs_in(
+    database: Database, folder: Path, case: str
+) -> None:
     files, line, next_step = ERRORS[case]
     write(folder, PROCEDURE | files)
     with pytest.raises(MigrationFailed) as caught:
@@ -253,7 +259,9 @@ def test_the_error_says_what_to_put_where(database: Database, folder: Path, case
 
 
 @pytest.mark.any_version
-def test_the_error_of_a_rollback_names_the_migration(database: Database, folder: Path) -> None:
+def test_error_of_a_rollback_names_the_file_that_needs_the_directive(
+    database: Database, folder: Path
+) -> None:
     files = {"0002_b.sql": "SELECT 1", "0002_b.rollback.sql": "SELECT 1;\n\nVACUUM t;"}
     write(folder, PROCEDURE | files)
     library.migrate(database_url=database.url, migrations=folder)
@@ -262,13 +270,13 @@ def test_the_error_of_a_rollback_names_the_migration(database: Database, folder:
     [problem] = caught.value.problems
     assert str(problem.place) == f"{folder}/0002_b.rollback.sql:3:1"
     assert problem.hint.endswith(SQL_DIRECTIVE.format(folder=folder))
-    write(folder, {"0002_b.sql": f"{ALONE}SELECT 1"})
+    write(folder, {"0002_b.sql": f"{NON_TRANSACTIONAL}SELECT 1"})
     undone = library.rollback(database_url=database.url, migrations=folder, steps=1)
     assert undone == ("0002_b",)
 
 
 @pytest.mark.any_version
-def test_all_in_one_transaction_names_the_directive_and_then_the_flag(
+def test_transaction_all_suggests_the_directive_first_and_then_transaction_each(
     database: Database, folder: Path
 ) -> None:
     write(folder, PROCEDURE | {"0002_b.sql": "VACUUM t"})
@@ -276,7 +284,7 @@ def test_all_in_one_transaction_names_the_directive_and_then_the_flag(
     with pytest.raises(MigrationFailed) as caught:
         library.migrate(**settings)
     assert caught.value.problems[0].hint.endswith(SQL_DIRECTIVE.format(folder=folder))
-    write(folder, {"0002_b.sql": f"{ALONE}VACUUM t"})
+    write(folder, {"0002_b.sql": f"{NON_TRANSACTIONAL}VACUUM t"})
     with pytest.raises(library.InitmigError, match="0002_b") as refused:
         library.migrate(**settings)
     assert refused.value.id == "not-transactional"
@@ -285,7 +293,7 @@ def test_all_in_one_transaction_names_the_directive_and_then_the_flag(
 
 
 @pytest.mark.any_version
-def test_a_replication_slot_after_a_write_needs_the_same_directive(
+def test_replication_slot_after_a_write_needs_the_same_directive(
     make_server: MakeServer, folder: Path
 ) -> None:
     database = create_database(make_server(wal_level="logical"))
@@ -294,28 +302,28 @@ def test_a_replication_slot_after_a_write_needs_the_same_directive(
     with pytest.raises(MigrationFailed) as caught:
         library.migrate(database_url=database.url, migrations=folder)
     assert caught.value.problems[0].hint.endswith(SQL_DIRECTIVE.format(folder=folder))
-    write(folder, {"0002_b.sql": ALONE + make_slot})
+    write(folder, {"0002_b.sql": NON_TRANSACTIONAL + make_slot})
     assert library.migrate(database_url=database.url, migrations=folder) == ("0002_b",)
 
 
-# --- what is said before anything runs ---
+# --- plan and doctor ---
 
 BEFORE = {
     "0001_t.sql": "CREATE TABLE t (id int);",
     "0002_i.sql": "SELECT 1;\n  CREATE INDEX CONCURRENTLY\n  ON t (id);",
     "0002_i.rollback.sql": "\nDROP INDEX CONCURRENTLY t_id_idx;",
     "0003_v.py": f"{STEP}step('SELECT 1')\nstep('VACUUM t', 'VACUUM FULL t')\n",
-    "0004_right.sql": f"{ALONE}VACUUM t;",
+    "0004_correct.sql": f"{NON_TRANSACTIONAL}VACUUM t;",
 }
-MENDED = {
-    "0002_i.sql": f"{ALONE}CREATE INDEX CONCURRENTLY ON t (id);",
+FIXED = {
+    "0002_i.sql": f"{NON_TRANSACTIONAL}CREATE INDEX CONCURRENTLY ON t (id);",
     "0003_v.py": f"{STEP}__transactional__ = False\nstep('VACUUM t', 'VACUUM FULL t')\n",
-    "post-apply.sql": f"{ALONE}VACUUM;",
+    "post-apply.sql": f"{NON_TRANSACTIONAL}VACUUM;",
 }
 
 
 @pytest.mark.any_version
-def test_plan_shows_what_will_be_refused_and_exits_0(
+def test_plan_lists_statements_that_will_be_refused_and_exits_0(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, BEFORE)
@@ -328,7 +336,7 @@ def test_plan_shows_what_will_be_refused_and_exits_0(
     ) in shown.out
     result = initmig("plan", "--json", url=database.url, folder=folder)
     refused = {each["id"]: each["refused"] for each in json.loads(result.out)["migrations"]}
-    assert {id: [short(each) for each in found] for id, found in refused.items()} == {
+    assert {id: [summary_of(each) for each in found] for id, found in refused.items()} == {
         "0001_t": [],
         "0002_i": [
             ("apply", f"{folder}/0002_i.sql", 2, 3),
@@ -338,19 +346,19 @@ def test_plan_shows_what_will_be_refused_and_exits_0(
             ("apply", f"{folder}/0003_v.py", 3, 0),
             ("rollback", f"{folder}/0003_v.py", 3, 0),
         ],
-        "0004_right": [],
+        "0004_correct": [],
     }
-    write(folder, MENDED)
+    write(folder, FIXED)
     result = initmig("plan", "--json", url=database.url, folder=folder)
     assert not any(each["refused"] for each in json.loads(result.out)["migrations"])
 
 
-def short(refused: Mapping[str, Any]) -> tuple[Any, ...]:
+def summary_of(refused: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(refused[key] for key in ("direction", "path", "line", "column"))
 
 
 @pytest.mark.any_version
-def test_doctor_fails_over_what_will_be_refused_and_warns_of_rollbacks(
+def test_doctor_fails_for_migrations_and_warns_for_rollbacks_that_will_be_refused(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, BEFORE | {"post-apply.sql": "VACUUM;"})
@@ -371,7 +379,7 @@ def test_doctor_fails_over_what_will_be_refused_and_warns_of_rollbacks(
         ("warning", f"{folder}/0003_v.py:3", python),
         ("failure", f"{folder}/post-apply.sql:1:1", f"{sql}post-apply.sql"),
     ]
-    write(folder, MENDED)
-    mended = initmig("doctor", url=database.url, folder=folder)
-    assert mended.code == 0, mended.out
+    write(folder, FIXED)
+    result = initmig("doctor", url=database.url, folder=folder)
+    assert result.code == 0, result.out
     assert initmig("migrate", url=database.url, folder=folder).code == 0

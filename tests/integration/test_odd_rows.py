@@ -1,4 +1,4 @@
-"""History rows that initmig did not write: by hand, by another version or tool, twice, or odd."""
+"""History rows that initmig did not write: by hand, by another tool, duplicate or unusual."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ IN_PARTS = {
     "INSERT INTO c SELECT 1 / count(*) FROM gate;\nCREATE INDEX CONCURRENTLY c_n ON c (n);\n"
 }
 ALL_READ = ("status", "status --check", "plan", "wait", "doctor", "rehearse")
-"""The commands that read, each of which prints JSON if it can."""
+"""The commands that only read."""
 
 
 class Odd(NamedTuple):
-    """What somebody does to the history where `0001_a` and `0002_b` are applied."""
+    """A change to a history where `0001_a` and `0002_b` are applied."""
 
     script: str
     applied: tuple[str, ...] = ("0001_a", "0002_b")
-    """Those of the folder that are applied now."""
+    """The migrations of the folder that count as applied after the change."""
     unknown: tuple[str, ...] = ()
-    """What `status` shows besides the migrations of the folder."""
+    """The unknown migrations that `status` shows in addition to those of the folder."""
     refused: tuple[str, ...] = ()
-    """The ids of the errors with which a command may exit instead of working as usual."""
+    """The ids of errors that a command may exit with instead of working as usual."""
     states: tuple[str, ...] = ("applied",)
-    """What `status` may say of `0001_a`."""
-    owed: bool = False
-    """Whether it looks like the rest of a rollback, which is `migrate`'s to clear up."""
+    """The states that `status` may show for `0001_a`."""
+    needs_cleanup: bool = False
+    """Whether the row looks like an unfinished rollback, which `migrate` cleans up."""
 
 
 def row(
@@ -139,7 +139,7 @@ ODD_TIMES = {
     "the epoch": "'1970-01-01'",
 }
 ODD = {
-    # --- one id and more rows than one, or another hash ---
+    # --- an id with several rows, or with another hash ---
     "an id twice": Odd(row("0001_a")),
     "an id twice, the other one older": Odd(row("0001_a", at="'2000-01-01'")),
     "an id twice at the same time": Odd(
@@ -152,21 +152,21 @@ ODD = {
         " FROM _yoyo_migration"
     ),
     "another hash": Odd("UPDATE _yoyo_migration SET migration_hash = migration_id"),
-    "the hash of another one": Odd(
+    "the hash of another migration": Odd(
         "UPDATE _yoyo_migration a SET migration_hash = 'x' WHERE migration_id = '0001_a';"
         "UPDATE _yoyo_migration SET migration_hash = encode(sha256('0001_a'), 'hex')"
         " WHERE migration_id = '0002_b'"
     ),
-    "an unknown one with the hash of a pending one": Odd(
+    "an unknown migration with the hash of a pending one": Odd(
         row("0009_unknown").replace("'odd'", "encode(sha256('0003_c'), 'hex')"),
         unknown=("0009_unknown",),
-        refused=("migration-failed", "statement-refused"),  # says which key there is already
+        refused=("migration-failed", "statement-refused"),  # the message names the existing key
     ),
-    "a pending one by hand": Odd(MADE_C + row("0003_c"), applied=ALL),
-    "a pending one by hand, twice": Odd(
+    "a pending migration by hand": Odd(MADE_C + row("0003_c"), applied=ALL),
+    "a pending migration by hand, twice": Odd(
         MADE_C + row("0003_c") + row("0003_c", hash="x", at="NULL"), applied=ALL
     ),
-    "a pending one by hand, right hash": Odd(
+    "a pending migration by hand, correct hash": Odd(
         MADE_C + row("0003_c").replace("'odd'", "encode(sha256('0003_c'), 'hex')"), applied=ALL
     ),
     "no row": Odd(
@@ -181,29 +181,31 @@ ODD = {
     "an unknown id twice": Odd(
         row("0009_unknown") + row("0009_unknown", hash="x"), unknown=("0009_unknown",)
     ),
-    # --- what looks like a debt ---
-    "a hook that nobody has": Odd(row("post-apply-nobody")),
-    "a hook alone": Odd(row("post-apply")),
+    # --- rows that look like unfinished work ---
+    "a hook without a file": Odd(row("post-apply-unknown")),
+    "a hook": Odd(row("post-apply")),
     "a hook twice": Odd(row("post-apply") + row("post-apply", hash="x")),
-    "a rollback that nobody has begun": Odd(row("rolling back 0001_a"), owed=True),
-    "a rollback that nobody has begun, twice": Odd(
-        row("rolling back 0001_a") + row("rolling back 0001_a", hash="x"), owed=True
+    "a rollback that was never started": Odd(row("rolling back 0001_a"), needs_cleanup=True),
+    "a rollback that was never started, twice": Odd(
+        row("rolling back 0001_a") + row("rolling back 0001_a", hash="x"), needs_cleanup=True
     ),
-    "a rollback of a pending one": Odd(row("rolling back 0003_c"), owed=True),
-    "a rollback of an unknown one": Odd(row("rolling back 0009_unknown"), owed=True),
-    "a rollback of nothing": Odd(row("rolling back "), owed=True),
+    "a rollback of a pending one": Odd(row("rolling back 0003_c"), needs_cleanup=True),
+    "a rollback of an unknown one": Odd(row("rolling back 0009_unknown"), needs_cleanup=True),
+    "a rollback of nothing": Odd(row("rolling back "), needs_cleanup=True),
     "a rollback of a quote": Odd(row("rolling back it's / \n")),
     # --- odd times ---
-    **{f"{name}, of an applied one": Odd(dated(at)) for name, at in ODD_TIMES.items()},
+    **{f"{name}, of an applied migration": Odd(dated(at)) for name, at in ODD_TIMES.items()},
     **{
-        f"{name}, of an unknown one": Odd(row("0009_unknown", at=at), unknown=("0009_unknown",))
+        f"{name}, of an unknown migration": Odd(
+            row("0009_unknown", at=at), unknown=("0009_unknown",)
+        )
         for name, at in ODD_TIMES.items()
     },
     "no time anywhere": Odd("UPDATE _yoyo_migration SET applied_at_utc = NULL"),
     "one time for all": Odd("UPDATE _yoyo_migration SET applied_at_utc = '2020-01-01'"),
     # --- initmig's own rows ---
-    "our row alone": Odd(own("0003_c")),
-    "our row alone, with a time": Odd(own("0003_c", finished_at="now()")),
+    "only our row": Odd(own("0003_c")),
+    "only our row, with a time": Odd(own("0003_c", finished_at="now()")),
     "our row of an unknown one": Odd(own("0009_unknown")),
     "our row, half-applied, of one transaction": Odd(
         own("0003_c", state="'applying'"), refused=HALF_APPLIED
@@ -221,7 +223,7 @@ ODD = {
         refused=HALF_APPLIED,
         states=("applied", "rolling back"),
     ),
-    "our row, in a state that nobody knows": Odd(
+    "our row, in an unknown state": Odd(
         "ALTER TABLE _initmig_migration DROP CONSTRAINT _initmig_migration_state_check;"
         "UPDATE _initmig_migration SET state = 'odd' WHERE migration_id = '0001_a'",
         refused=HALF_APPLIED,
@@ -247,11 +249,11 @@ ODD = {
     "none of our rows": Odd("DELETE FROM _initmig_migration"),
     "no table of ours": Odd("DROP TABLE _initmig_migration"),
     # --- the log ---
-    "a log of nobody": Odd(logged("username = NULL, hostname = NULL, comment = NULL")),
-    "a log of nothing": Odd(
+    "a log without a user": Odd(logged("username = NULL, hostname = NULL, comment = NULL")),
+    "a log without an operation": Odd(
         logged("operation = NULL, created_at_utc = NULL, migration_hash = NULL")
     ),
-    "a log of no id": Odd(logged("migration_id = NULL")),
+    "a log without an id": Odd(logged("migration_id = NULL")),
     "a log of another operation": Odd(logged("operation = 'odd'")),
     "a log of infinity": Odd(logged("created_at_utc = 'infinity'")),
     "a log of odd names": Odd(logged("username = E'\\n''\"%', hostname = '🦆'")),
@@ -259,9 +261,7 @@ ODD = {
     # --- the version of yoyo's tables ---
     "no version": Odd("DELETE FROM _yoyo_version"),
     "two versions": Odd("INSERT INTO _yoyo_version VALUES (1, now())"),
-    "a version to come": Odd(
-        "INSERT INTO _yoyo_version VALUES (3, now())", refused=("newer-yoyo",)
-    ),
+    "a future version": Odd("INSERT INTO _yoyo_version VALUES (3, now())", refused=("newer-yoyo",)),
     "NULL as its version": Odd(
         "ALTER TABLE _yoyo_version DROP CONSTRAINT _yoyo_version_pkey;"
         "ALTER TABLE _yoyo_version ALTER version DROP NOT NULL;"
@@ -269,19 +269,17 @@ ODD = {
     ),
     "a version without time": Odd("UPDATE _yoyo_version SET installed_at_utc = NULL"),
     # --- yoyo's lock ---
-    "a lock of nobody": Odd(locked("0"), refused=("queue-timeout",)),
-    "a lock of a yoyo": Odd(locked("4711"), refused=("queue-timeout",)),
-    "a lock of a yoyo without time": Odd(locked("4711", at="NULL"), refused=("queue-timeout",)),
-    "a lock of a yoyo, of infinity": Odd(
-        locked("4711", at="'infinity'"), refused=("queue-timeout",)
-    ),
-    "a lock of an initmig that lives": Odd(
+    "a lock with process id 0": Odd(locked("0"), refused=("queue-timeout",)),
+    "a lock of yoyo": Odd(locked("4711"), refused=("queue-timeout",)),
+    "a lock of yoyo without time": Odd(locked("4711", at="NULL"), refused=("queue-timeout",)),
+    "a lock of yoyo, of infinity": Odd(locked("4711", at="'infinity'"), refused=("queue-timeout",)),
+    "a lock of a running initmig": Odd(
         "INSERT INTO yoyo_lock SELECT 1, NULL, -min(pid) FROM pg_stat_activity"
     ),
     "a lock of a dead initmig": Odd(locked("-2147483647")),
     "the lowest process id": Odd(locked("-2147483648")),
     "two locks": Odd(locked("-4711") + locked("-4712", number=2)),
-    "a second lock alone": Odd(locked("4711", number=2)),
+    "only a second lock": Odd(locked("4711", number=2)),
     # --- tables of another shape ---
     "more columns": Odd(
         "ALTER TABLE _yoyo_migration ADD note text, ADD id text DEFAULT 'x', ADD ctime int;"
@@ -301,7 +299,7 @@ ODD = {
 
 
 class Scene:
-    """A history with an odd row, and the command."""
+    """A history with an odd row, and methods that run commands on it."""
 
     def __init__(self, odd: Odd, forking: Forking, database: Database, folder: Path) -> None:
         self.odd = odd
@@ -310,7 +308,7 @@ class Scene:
             folder, FILES | {path.name: path.read_text() for path in folder.glob("*")}
         )
         self._forking = forking
-        self.does("migrate", "--to=0002_b")
+        self.succeeds("migrate", "--to=0002_b")
         database.execute(odd.script)
 
     @property
@@ -318,12 +316,12 @@ class Scene:
         return [id for id in IDS if id not in self.odd.applied]
 
     def run(self, *arguments: str) -> Result:
-        """What holds of every run: never a traceback, and JSON is JSON."""
+        """Run a command, and assert that it shows no traceback and that its log is valid JSON."""
         result = self._forking.run(
             *arguments,
             "--log-format=json",
             "--wait-timeout=0",
-            # PostgreSQL's own limits are not the subject
+            # keeps the wait for a lock row short
             *(["--queue-timeout=1ms"] if "yoyo_lock" in self.odd.script else []),
             url=self.database.url,
             folder=self.folder,
@@ -336,14 +334,14 @@ class Scene:
         assert all(event["event"] for event in result.events)
         return result
 
-    def does(self, *arguments: str, code: int = 0) -> Result:
-        """A run that ends with *code*, as it would without the odd row."""
+    def succeeds(self, *arguments: str, code: int = 0) -> Result:
+        """A run that exits with *code*, as it would without the odd row."""
         result = self.run(*arguments)
         assert result.code == code, result.err
         return result
 
     def may_refuse(self, *arguments: str, code: int = 0) -> bool:
-        """Whether a run ends with *code*; where it does not, it has said why, by its id."""
+        """Whether a run exits with *code*. If not, asserts that its errors are expected ones."""
         result = self.run(*arguments)
         if result.code == code:
             return True
@@ -360,7 +358,7 @@ class Scene:
 
     def json(self, *arguments: str, codes: tuple[int, ...] = (0,)) -> Any:
         def refuse(constant: str) -> None:
-            raise AssertionError(f"{constant} is no JSON")
+            raise AssertionError(f"{constant} is not valid JSON")
 
         result = self.run(*arguments)
         assert result.code in codes, result.err
@@ -373,7 +371,7 @@ class Scene:
         ]
 
     def rows_of(self, *ids: str) -> list[tuple[Any, ...]]:
-        """What both tables have of *ids*."""
+        """The rows for *ids* in both tables."""
         found = self.database.query(
             "SELECT migration_id FROM _yoyo_migration WHERE migration_id = ANY (%s)", [list(ids)]
         )
@@ -382,7 +380,7 @@ class Scene:
         )
 
     def forget_unknown(self) -> None:
-        """What nobody can roll back, because no file has it, stands in the way of `--all`."""
+        """Delete the unknown migrations, because `rollback --all` refuses ids without a file."""
         with self.database.connect() as connection:
             connection.execute(
                 "DELETE FROM _yoyo_migration WHERE migration_id = ANY (%s)",
@@ -390,7 +388,7 @@ class Scene:
             )
 
     @property
-    def made(self) -> set[str]:
+    def created(self) -> set[str]:
         return {table for table in self.database.tables() if len(table) == 1}
 
 
@@ -405,7 +403,7 @@ every_odd_row = pytest.mark.parametrize("scene", ODD.values(), ids=ODD, indirect
 
 
 def check_reading(scene: Scene) -> None:
-    """Each command that reads shows the row, judges as without it, and changes nothing."""
+    """Assert that the reading commands show the row, decide correctly and change nothing."""
     odd, pending = scene.odd, scene.pending
     before = scene.history()
     states = scene.statuses()
@@ -415,10 +413,10 @@ def check_reading(scene: Scene) -> None:
         assert [id for id, state in states.items() if state == "pending"] == [
             id for id in pending if id != "0001_a"
         ]
-    scene.does("status")
+    scene.succeeds("status")
     left = 7 if pending else 0
     scene.may_refuse("status", "--check", code=left)
-    scene.may_refuse("wait", code=7 if pending or odd.owed else 0)
+    scene.may_refuse("wait", code=7 if pending or odd.needs_cleanup else 0)
     if scene.may_refuse("plan", "--json"):
         assert [each["id"] for each in scene.json("plan", "--json")["migrations"]] == pending
     scene.json("doctor", "--json", codes=(0, 6) if odd.refused else (0,))
@@ -427,95 +425,95 @@ def check_reading(scene: Scene) -> None:
         assert [each["id"] for each in rehearsed] == pending
     config = parse_config(["serve"], {"DATABASE_URL": scene.database.url})
     runner.look(config, list_files((str(scene.folder),)), lambda _: None)
-    scene.does("unlock")
+    scene.succeeds("unlock")
     assert scene.history() == before
 
 
 @every_odd_row
 @pytest.mark.any_version
-def test_an_odd_row_is_shown_and_what_is_pending_beside_it_is_applied_once(scene: Scene) -> None:
+def test_odd_row_is_shown_and_pending_migrations_are_applied_once(scene: Scene) -> None:
     check_reading(scene)
     if not scene.may_refuse("migrate"):
-        assert scene.made == {id[-1] for id in scene.odd.applied}
+        assert scene.created == {id[-1] for id in scene.odd.applied}
         assert scene.may_refuse("migrate") is False
         return
-    assert scene.made == {"a", "b", "c"}
+    assert scene.created == {"a", "b", "c"}
     states = scene.statuses()
     assert all(states[id] in ("applied", *scene.odd.states) for id in IDS)
     assert [id for id in states if id not in IDS] == [*scene.odd.unknown]
-    scene.does("wait")
-    scene.does("status", "--check")
+    scene.succeeds("wait")
+    scene.succeeds("status", "--check")
     before = scene.history()
-    scene.does("migrate")
+    scene.succeeds("migrate")
     assert scene.history() == before
 
 
 @every_odd_row
 @pytest.mark.any_version
-def test_whatever_row_a_migration_has_it_is_rolled_back_and_none_stays(scene: Scene) -> None:
+def test_migration_with_an_odd_row_is_rolled_back_and_leaves_no_row(scene: Scene) -> None:
     adopt_c(scene)
     done = [*IDS] if scene.statuses()["0003_c"] == "applied" else [*scene.odd.applied]
     if scene.odd.unknown:
-        result = scene.does("rollback", "--all", code=6)
+        result = scene.succeeds("rollback", "--all", code=6)
         errors = {event["error"] for event in result.events if event["event"] == "failed"}
         assert errors == {"unknown-migration"}
-        assert scene.made == {id[-1] for id in done}
+        assert scene.created == {id[-1] for id in done}
         scene.forget_unknown()
     if done and scene.may_refuse("rollback", "--steps=1"):
-        left = [id for id in done if id[-1] in scene.made]
+        left = [id for id in done if id[-1] in scene.created]
         assert len(left) == len(done) - 1
         assert scene.rows_of(*({*done} - {*left})) == []
     if not scene.may_refuse("rollback", "--all"):
         return
-    assert scene.made == set()
+    assert scene.created == set()
     assert scene.rows_of(*done) == []
     assert not {"applied", "changed", "unknown"} & {*scene.statuses().values()}
     if scene.may_refuse("migrate"):
-        assert scene.made == {"a", "b", "c"}
+        assert scene.created == {"a", "b", "c"}
         assert scene.statuses() == dict.fromkeys(IDS, "applied")
 
 
 def adopt_c(scene: Scene) -> None:
-    """Make by hand what is pending, and record it with `baseline`."""
+    """Create the pending tables by hand, and record the migrations with `baseline`."""
     pending = scene.pending
     if not scene.may_refuse("baseline", "--to=0003_c"):
         return
     for id in pending:
         scene.database.execute(f"CREATE TABLE {id[-1]} ()")
     assert all(scene.statuses()[id] in ("applied", *scene.odd.states) for id in IDS)
-    scene.does("wait", code=7 if scene.odd.owed else 0)
+    scene.succeeds("wait", code=7 if scene.odd.needs_cleanup else 0)
 
 
 TWINS = {
     "newer": row("0002_b"),
     "older": row("0002_b", at="'2000-01-01'"),
     "without a time": row("0002_b", at="NULL"),
-    "as old": "INSERT INTO _yoyo_migration SELECT 'odd', migration_id, applied_at_utc"
+    "with the same time": "INSERT INTO _yoyo_migration SELECT 'odd', migration_id, applied_at_utc"
     " FROM _yoyo_migration WHERE migration_id = '0002_b'",
 }
 
 
 @pytest.mark.parametrize("twin", TWINS.values(), ids=TWINS)
-def test_what_is_known_of_a_migration_stays_known_beside_a_second_row(
+def test_second_row_does_not_hide_that_a_migration_changed_or_is_breaking(
     twin: str, forking: Forking, database: Database, folder: Path
 ) -> None:
     write(folder, {"0002_b.sql": "-- breaking: true\nCREATE TABLE b ();"})
     scene = Scene(Odd(twin), forking, database, folder)
-    scene.does("status")
+    scene.succeeds("status")
     (folder / "0002_b.sql").write_text("-- breaking: true\nCREATE TABLE b (n int);")
     assert scene.statuses()["0002_b"] == "changed"
     for path in folder.glob("0002_b*"):
         path.unlink()
     for command in ("migrate", "wait", "plan", "status --check", "rehearse"):
-        result = scene.does(*command.split(), code=6)
+        result = scene.succeeds(*command.split(), code=6)
         assert "image-too-old" in [event.get("error") for event in result.events]
-    assert scene.made == {"a", "b"}
+    assert scene.created == {"a", "b"}
 
 
-# --- how far a migration has come that is not one transaction ---
+# --- the progress of a non-transactional migration ---
 
 ODD_JOURNALS = {
-    "as it is": "",
+    "unchanged": "",
     "fewer parts than none": "statements_done = -1",
     "far fewer parts than none": "statements_done = -2147483648",
     "one part more than there are": "statements_done = 4",
@@ -524,21 +522,21 @@ ODD_JOURNALS = {
     "another checksum": "checksum = '%'",
     "in doubt, of nothing": "before = ''",
     "in doubt, of something odd": "before = E'it''s / \\n % 9'",
-    "begun at no time": "started_at = '-infinity'",
-    "begun at the end of time": "started_at = 'infinity'",
+    "started before all times": "started_at = '-infinity'",
+    "started after all times": "started_at = 'infinity'",
     "finished": "finished_at = now()",
-    "going back": "state = 'rolling back'",
+    "rolling back": "state = 'rolling back'",
     "done": "state = 'applied', finished_at = now()",
 }
 
 
 @pytest.mark.parametrize("change", ODD_JOURNALS.values(), ids=ODD_JOURNALS)
-def test_a_journal_with_odd_values_never_leaves_a_part_out(
+def test_odd_journal_values_never_skip_a_part(
     change: str, forking: Forking, database: Database, folder: Path
 ) -> None:
     scene = Scene(Odd("CREATE TABLE gate ()"), forking, database, folder)
     write(folder, IN_PARTS)
-    scene.does("migrate", code=1)
+    scene.succeeds("migrate", code=1)
     if change:
         database.execute(f"UPDATE _initmig_migration SET {change} WHERE migration_id = '0003_c'")
     database.execute("ALTER TABLE gate ADD n int; INSERT INTO gate VALUES (1)")
@@ -554,7 +552,7 @@ def test_a_journal_with_odd_values_never_leaves_a_part_out(
         return
     [error] = [event for event in result.events if event["event"] == "failed"]
     assert (result.code, error["error"]) in [
-        (1, "migration-failed"),  # it runs from its start, over what is there
+        (1, "migration-failed"),  # it runs from the start, and its table exists
         (6, "changed-half-applied"),
         (6, "half-applied"),
     ]

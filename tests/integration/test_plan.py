@@ -1,4 +1,4 @@
-"""What `plan` shows: as text and as JSON, of files in SQL and in Python, and with squawk."""
+"""The output of `plan` as text and JSON, for SQL and Python files, with and without squawk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BARE = {"PATH": "/usr/bin:/bin"}
 WITH_SQUAWK = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
 
 
-def asked(
+def planned(
     command: str,
     initmig: Initmig,
     database: Database,
@@ -37,7 +37,7 @@ def asked(
     return statements
 
 
-def test_the_plan_shows_them_above_the_sql(
+def test_locks_and_advice_are_shown_above_the_sql(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute(USERS)
@@ -61,12 +61,12 @@ def test_the_plan_shows_them_above_the_sql(
         ),
         "CREATE TABLE a (id int);",
     ]
-    # a table of the plan's own is in nobody's way
+    # no other session uses a table that the plan creates
     assert f"-- 0002_b ({folder}/0002_b.sql; depends on 0001_a)\n-- depends" in result.out
 
 
 @pytest.mark.any_version
-def test_what_the_parser_does_not_read_is_marked(
+def test_statement_that_the_parser_cannot_read_is_marked(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute(USERS)
@@ -82,19 +82,19 @@ def test_what_the_parser_does_not_read_is_marked(
     ]
 
 
-def test_the_findings_of_squawk_are_merged_in(
+def test_findings_of_squawk_are_merged_in(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute(USERS)
     write(folder, {"0001_a.sql": "-- why\nSELECT 1;\nALTER TABLE users ADD m int NOT NULL;"})
-    [one, two] = asked("plan", initmig, database, folder, WITH_SQUAWK)
+    [one, two] = planned("plan", initmig, database, folder, WITH_SQUAWK)
     assert one["advice"] == []
     assert any("(squawk: adding-required-field)" in advice for advice in two["advice"])
-    # what initmig does anyway, and what its own rules say, is not said again
+    # findings that initmig takes care of, or reports itself, are left out
     assert not any("lock-timeout" in advice or "robust" in advice for advice in two["advice"])
 
 
-def test_without_squawk_there_are_the_rules_of_initmig(
+def test_rules_of_initmig_apply_without_squawk(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute(USERS)
@@ -104,7 +104,7 @@ def test_without_squawk_there_are_the_rules_of_initmig(
     assert result.out.count("\n--   ") == 1
 
 
-def test_a_squawk_that_fails_is_told_and_the_plan_shown(
+def test_failure_of_squawk_is_a_warning_and_the_plan_is_shown(
     database: Database, initmig: Initmig, folder: Path, tmp_path: Path
 ) -> None:
     program = tmp_path / "squawk"
@@ -143,7 +143,7 @@ step("DO $$ BEGIN END $$")
 
 
 @pytest.mark.any_version
-def test_the_sql_of_steps_in_python_is_looked_at_and_their_functions_are_marked(
+def test_sql_of_python_steps_is_analysed_and_their_functions_are_marked(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute(USERS)
@@ -155,7 +155,7 @@ def test_the_sql_of_steps_in_python_is_looked_at_and_their_functions_are_marked(
             *(f"{lock['lock']} on {lock['table']}" for lock in each["locks"]),
             *each["not_analysed"],
         )
-        for each in asked("plan", initmig, database, folder)
+        for each in planned("plan", initmig, database, folder)
     ]
     assert found == [
         (8, 7, "ACCESS EXCLUSIVE on users"),
@@ -171,7 +171,7 @@ def test_the_sql_of_steps_in_python_is_looked_at_and_their_functions_are_marked(
 
 
 @pytest.mark.any_version
-def test_a_role_that_may_only_read_the_history_sees_the_same(
+def test_role_that_can_only_read_gets_the_same_plan(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": f"{USERS}; CREATE SCHEMA hidden; CREATE TABLE hidden.t (id int)"})
@@ -180,24 +180,24 @@ def test_a_role_that_may_only_read_the_history_sees_the_same(
     reader = database.login_role(
         "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
     )
-    expected = asked("plan", initmig, database, folder)
+    expected = planned("plan", initmig, database, folder)
     assert [[lock["table"] for lock in each["locks"]] for each in expected] == [
         ["users"],
         ["hidden.t"],
         [],
     ]
-    assert asked("plan", initmig, Database(reader), folder) == expected
+    assert planned("plan", initmig, Database(reader), folder) == expected
 
 
 @pytest.mark.any_version
-def test_a_table_that_others_have_locked_does_not_hold_it_up(
+def test_table_locked_by_another_session_does_not_block_the_plan(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute(f"{USERS}; CREATE VIEW names AS SELECT name FROM users")
     write(folder, {"0001_a.sql": "DELETE FROM names; DROP TABLE users CASCADE"})
     with database.connect(autocommit=False) as connection:
         connection.execute("LOCK TABLE names, users")
-        found = asked("plan", initmig, database, folder)
+        found = planned("plan", initmig, database, folder)
     assert [[lock["table"] for lock in each["locks"]] for each in found] == [
         ["names", "users"],
         ["users", "names"],
@@ -205,7 +205,7 @@ def test_a_table_that_others_have_locked_does_not_hold_it_up(
 
 
 @pytest.mark.any_version
-def test_names_mean_what_the_search_path_of_the_settings_says(
+def test_names_are_resolved_in_the_schema_of_the_settings(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute(f"{USERS}; CREATE SCHEMA app; CREATE TABLE app.orders (id int)")
@@ -218,7 +218,7 @@ def test_names_mean_what_the_search_path_of_the_settings_says(
 
 
 @pytest.mark.any_version
-def test_a_standby_says_the_same(
+def test_plan_on_a_standby_is_the_same(
     make_server: MakeServer, make_standby: MakeStandby, initmig: Initmig, folder: Path
 ) -> None:
     primary = make_server()
@@ -227,6 +227,6 @@ def test_a_standby_says_the_same(
     write(folder, {"0001_a.sql": "ALTER TABLE users ADD m int; DROP TABLE IF EXISTS missing"})
     copy = Database(make_standby(primary).url(database.name))
     wait_until(lambda: "users" in copy.tables())
-    expected = asked("plan", initmig, database, folder)
+    expected = planned("plan", initmig, database, folder)
     assert [len(each["locks"]) for each in expected] == [1, 0]
-    assert asked("plan", initmig, copy, folder) == expected
+    assert planned("plan", initmig, copy, folder) == expected

@@ -1,4 +1,4 @@
-"""What is out of order, changed or unknown is refused, told or passed over, as the settings say."""
+"""Out of order, changed and unknown migrations are refused, logged or allowed, as configured."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from tests.support.yoyo import Yoyo
 
 
-def named(result: Result, kind: str) -> list[str]:
-    """The ids that events of this *kind* name."""
+def ids_of(result: Result, kind: str) -> list[str]:
+    """The migration ids in events of this *kind*."""
     return [event["id"] for event in result.events if event["event"] == kind]
 
 
 class Image:
-    """initmig with a folder of migrations, for one database."""
+    """initmig with a folder of migrations and one database."""
 
     def __init__(self, initmig: Initmig, database: Database, folder: Path) -> None:
         self._initmig = initmig
@@ -86,19 +86,19 @@ def test_out_of_order_is_refused_before_anything_is_applied(out_of_order: Image)
     assert out_of_order.applied == ["0002", "0004"]
 
 
-def test_out_of_order_is_told_and_applied_by_default(out_of_order: Image) -> None:
+def test_out_of_order_is_applied_with_a_warning_by_default(out_of_order: Image) -> None:
     result = succeeded(out_of_order())
-    assert named(result, "out_of_order") == ["0001", "0003"]
+    assert ids_of(result, "out_of_order") == ["0001", "0003"]
     assert out_of_order.applied == ["0002", "0004", "0001", "0003", "0005"]
 
 
-def test_out_of_order_can_be_allowed_without_a_word(out_of_order: Image) -> None:
+def test_out_of_order_can_be_allowed_without_a_warning(out_of_order: Image) -> None:
     result = succeeded(out_of_order("--out-of-order", "allow"))
-    assert named(result, "out_of_order") == []
+    assert ids_of(result, "out_of_order") == []
     assert out_of_order.applied == ["0002", "0004", "0001", "0003", "0005"]
 
 
-def test_out_of_order_is_a_matter_of_one_folder(
+def test_order_is_checked_within_each_folder(
     initmig: Initmig, database: Database, tmp_path: Path
 ) -> None:
     app = write(tmp_path / "app", {"0009_app.sql": "SELECT 1"})
@@ -111,7 +111,7 @@ def test_out_of_order_is_a_matter_of_one_folder(
     assert recorded == [("0009_app",), ("0001_base",)]
 
 
-def test_what_depends_on_an_applied_migration_is_not_out_of_order(image: Image) -> None:
+def test_migration_that_depends_on_an_applied_one_is_not_out_of_order(image: Image) -> None:
     write(
         image.folder,
         {
@@ -126,7 +126,7 @@ def test_what_depends_on_an_applied_migration_is_not_out_of_order(image: Image) 
     assert image.applied == ["0003", "0002", "0001"]
 
 
-def test_a_rerun_after_a_failure_is_not_out_of_order(image: Image) -> None:
+def test_rerun_after_a_failure_is_not_out_of_order(image: Image) -> None:
     write(image.folder, {"0001.sql": "-- depends: 0002\nSELECT 1/0", "0002.sql": "SELECT 1"})
     assert image("--out-of-order", "fail").code == 1
     assert image.applied == ["0002"]
@@ -140,7 +140,7 @@ def test_a_rerun_after_a_failure_is_not_out_of_order(image: Image) -> None:
 
 @pytest.fixture
 def changed(image: Image) -> Image:
-    """0001 and 0002 are applied, and 0001 was written anew since; 0003 is pending."""
+    """0001 and 0002 are applied, 0001 has changed since then, and 0003 is pending."""
     image.add("0001", "0002")
     succeeded(image())
     write(image.folder, {"0001.sql": "SELECT 2", "0003.sql": "SELECT 3"})
@@ -163,39 +163,41 @@ def test_changed_is_refused_even_when_nothing_is_pending(changed: Image) -> None
     assert succeeded(changed()).code == 0
 
 
-def test_changed_is_told_by_default(changed: Image) -> None:
+def test_changed_is_a_warning_by_default(changed: Image) -> None:
     result = succeeded(changed())
-    assert named(result, "changed") == ["0001"]
+    assert ids_of(result, "changed") == ["0001"]
     assert changed.applied == ["0001", "0002", "0003"]
     assert changed.states() == {"0001": "changed", "0002": "applied", "0003": "applied"}
 
 
-def test_changed_can_be_allowed_without_a_word(changed: Image) -> None:
-    assert named(succeeded(changed("--changed", "allow")), "changed") == []
+def test_changed_can_be_allowed_without_a_warning(changed: Image) -> None:
+    assert ids_of(succeeded(changed("--changed", "allow")), "changed") == []
     assert changed.applied == ["0001", "0002", "0003"]
 
 
-def test_restored_file_is_not_changed_any_more(changed: Image) -> None:
+def test_restored_file_no_longer_counts_as_changed(changed: Image) -> None:
     changed.add("0001")
     assert changed.states()["0001"] == "applied"
     succeeded(changed("--changed", "fail"))
 
 
-def test_a_changed_rollback_file_changes_nothing(image: Image) -> None:
+def test_changed_rollback_file_does_not_count_as_changed(image: Image) -> None:
     image.add("0001")
     succeeded(image())
     write(image.folder, {"0001.rollback.sql": "SELECT 1"})
     assert image.states() == {"0001": "applied"}
 
 
-def test_what_stock_yoyo_applied_has_nothing_to_compare(image: Image, yoyo: Yoyo) -> None:
+def test_migration_applied_by_stock_yoyo_does_not_count_as_changed(
+    image: Image, yoyo: Yoyo
+) -> None:
     image.add("0001", "0002")
     succeeded(yoyo("apply", database=image.database, folder=image.folder))
     write(image.folder, {"0001.sql": "SELECT 2", "0003.sql": "SELECT 3"})
-    assert named(succeeded(image("--changed", "fail")), "changed") == []
+    assert ids_of(succeeded(image("--changed", "fail")), "changed") == []
 
 
-def test_all_that_is_to_be_refused_is_named_together(changed: Image) -> None:
+def test_all_refused_migrations_are_named_together(changed: Image) -> None:
     write(changed.folder, {"0002.sql": "SELECT 22"})
     result = changed("--changed", "fail")
     failed = [event for event in result.events if event["event"] == "failed"]
@@ -204,9 +206,9 @@ def test_all_that_is_to_be_refused_is_named_together(changed: Image) -> None:
     assert [event["message"].split()[0] for event in failed[1:]] == ["0001", "0002"]
 
 
-def test_what_migrate_refuses_is_refused_by_all_who_ask(out_of_order: Image) -> None:
+def test_wait_and_status_check_refuse_the_same_migrations_as_migrate(out_of_order: Image) -> None:
     (out_of_order.folder / "0004.sql").write_text("SELECT 2")
-    said = {
+    expected = {
         "--out-of-order=fail": [
             "0001 would be applied after 0004, which is already applied",
             "0003 would be applied after 0004, which is already applied",
@@ -215,7 +217,7 @@ def test_what_migrate_refuses_is_refused_by_all_who_ask(out_of_order: Image) -> 
             f"0004 is applied, but {out_of_order.folder}/0004.sql has changed since"
         ],
     }
-    for flag, messages in said.items():
+    for flag, messages in expected.items():
         for command in (("migrate",), ("wait",), ("status", "--check")):
             result = out_of_order(*command, flag)
             assert result.code == 6, (command, flag)
@@ -227,7 +229,7 @@ def test_what_migrate_refuses_is_refused_by_all_who_ask(out_of_order: Image) -> 
         assert out_of_order("status", "--check", *flags).code == 7
 
 
-def test_status_shows_what_is_out_of_order(out_of_order: Image) -> None:
+def test_status_marks_migrations_that_are_out_of_order(out_of_order: Image) -> None:
     table = succeeded(out_of_order("status")).out
     assert [line for line in table.splitlines() if "out of order" in line] == [
         "0001       pending, out of order (sorts before 0004)",
@@ -240,7 +242,7 @@ def test_status_shows_what_is_out_of_order(out_of_order: Image) -> None:
     }
 
 
-def test_what_follows_by_intention_is_refused_by_nobody(image: Image) -> None:
+def test_migration_with_a_dependency_on_a_later_id_is_not_out_of_order(image: Image) -> None:
     image.add("0002")
     succeeded(image())
     write(image.folder, {"0001.sql": "-- depends: 0002\nSELECT 1"})
@@ -259,14 +261,14 @@ def test_status_shows_out_of_order_files_that_cannot_be_read(out_of_order: Image
 # --- an old image ---
 
 
-def test_an_older_image_runs_on_a_newer_database_and_says_so(image: Image) -> None:
+def test_older_image_runs_on_a_newer_database_with_a_warning(image: Image) -> None:
     image.add("0001", "0002", "0003")
     succeeded(image())
     image.remove("0002", "0003")
     for command in ("migrate", "wait"):
         result = succeeded(image(command))
-        [told] = [event for event in result.events if event["event"] == "unknown_migrations"]
-        assert (told["ids"], told["level"]) == (["0002", "0003"], "warning")
+        [warning] = [event for event in result.events if event["event"] == "unknown_migrations"]
+        assert (warning["ids"], warning["level"]) == (["0002", "0003"], "warning")
     assert image.states() == {"0001": "applied", "0002": "unknown", "0003": "unknown"}
 
 
@@ -279,7 +281,7 @@ def test_an_older_image_runs_on_a_newer_database_and_says_so(image: Image) -> No
     ],
     ids=["sql", "python", "not transactional"],
 )
-def test_an_image_without_an_applied_breaking_migration_is_refused(
+def test_image_without_an_applied_breaking_migration_is_refused(
     image: Image, name: str, text: str
 ) -> None:
     image.add("0001", "0003")
@@ -299,7 +301,7 @@ def test_an_image_without_an_applied_breaking_migration_is_refused(
     assert image.applied == ["0001", "0002", "0003"]
 
 
-def test_a_breaking_migration_that_was_rolled_back_breaks_nothing(image: Image) -> None:
+def test_rolled_back_breaking_migration_does_not_stop_an_older_image(image: Image) -> None:
     image.add("0001")
     write(
         image.folder, {"0002.sql": "-- breaking: true\nSELECT 1", "0002.rollback.sql": "SELECT 1"}
@@ -311,13 +313,15 @@ def test_a_breaking_migration_that_was_rolled_back_breaks_nothing(image: Image) 
     assert [event["event"] for event in succeeded(image()).events] == ["nothing_pending"]
 
 
-def test_a_breaking_migration_of_this_image_is_no_matter(image: Image) -> None:
+def test_breaking_migration_of_this_image_causes_no_refusal(image: Image) -> None:
     write(image.folder, {"0001.sql": "-- breaking: true\nSELECT 1"})
     succeeded(image())
     assert [event["event"] for event in succeeded(image()).events] == ["nothing_pending"]
 
 
-def test_an_older_image_that_stock_yoyo_was_ahead_of_runs(image: Image, yoyo: Yoyo) -> None:
+def test_older_image_runs_if_stock_yoyo_applied_the_breaking_migration(
+    image: Image, yoyo: Yoyo
+) -> None:
     image.add("0001")
     write(image.folder, {"0002.sql": "-- breaking: true\nSELECT 1"})
     succeeded(yoyo("apply", database=image.database, folder=image.folder))
@@ -338,11 +342,11 @@ RUNNING = {
 READING = {"wait": ("wait", "--wait-timeout=0"), "status --check": ("status", "--check")}
 COMMANDS = RUNNING | READING
 ORDERING = ("migrate", "plan", "rehearse")
-"""What minds the order: a baseline and a rollback apply nothing."""
+"""The commands that check the order. A baseline and a rollback apply nothing."""
 
 
 def code_of(command: str) -> int:
-    """The exit code where no policy refuses, and migrations are pending."""
+    """The exit code if no policy refuses and migrations are pending."""
     return 7 if command in READING else 0
 
 
@@ -352,7 +356,7 @@ def errors_of(result: Result) -> list[str]:
 
 @pytest.fixture
 def everything(image: Image) -> Image:
-    """0001, which was written anew since, 0002 and 0004 are applied; 0003 and 0005 are pending."""
+    """0001 (changed since then), 0002 and 0004 are applied; 0003 and 0005 are pending."""
     image.add("0001", "0002", "0004")
     write(image.folder, {f"000{n}.rollback.sql": "SELECT 1" for n in (1, 2, 4)})
     succeeded(image())
@@ -361,19 +365,19 @@ def everything(image: Image) -> Image:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_changed_file_is_a_matter_of_each_command(everything: Image, command: str) -> None:
+def test_every_command_checks_for_changed_files(everything: Image, command: str) -> None:
     refused = everything(*COMMANDS[command], "--changed=fail")
     assert (refused.code, errors_of(refused)) == (6, ["changed"])
     assert everything.applied == ["0001", "0002", "0004"]
-    told = everything(*COMMANDS[command], "--changed=warn")
-    assert told.code == code_of(command)
-    assert named(told, "changed") == (["0001"] if command in RUNNING else [])
+    warned = everything(*COMMANDS[command], "--changed=warn")
+    assert warned.code == code_of(command)
+    assert ids_of(warned, "changed") == (["0001"] if command in RUNNING else [])
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_changed_file_can_be_allowed_in_each_command(everything: Image, command: str) -> None:
+def test_changed_file_can_be_allowed_in_each_command(everything: Image, command: str) -> None:
     result = everything(*COMMANDS[command], "--changed=allow")
-    assert (result.code, named(result, "changed")) == (code_of(command), [])
+    assert (result.code, ids_of(result, "changed")) == (code_of(command), [])
 
 
 @pytest.mark.parametrize(
@@ -385,7 +389,7 @@ def test_a_changed_file_can_be_allowed_in_each_command(everything: Image, comman
     ],
     ids=" ".join,
 )
-def test_a_changed_file_is_refused_where_there_is_nothing_to_do(
+def test_changed_file_is_refused_if_there_is_nothing_to_do(
     changed: Image, command: tuple[str, ...]
 ) -> None:
     changed.remove("0003")
@@ -393,11 +397,11 @@ def test_a_changed_file_is_refused_where_there_is_nothing_to_do(
     assert (refused.code, errors_of(refused)) == (6, ["changed"])
     for policy in ("warn", "allow"):
         result = succeeded(changed(*command, f"--changed={policy}"))
-        assert named(result, "changed") == []
+        assert ids_of(result, "changed") == []
 
 
 @pytest.mark.parametrize("command", RUNNING)
-def test_the_history_of_another_application_is_a_matter_of_each_command(
+def test_every_command_refuses_the_history_of_another_application(
     everything: Image, command: str
 ) -> None:
     write(everything.folder, {"0002.sql": "SELECT 22", "0004.sql": "SELECT 44"})
@@ -408,18 +412,18 @@ def test_the_history_of_another_application_is_a_matter_of_each_command(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_order_is_a_matter_of_what_applies(everything: Image, command: str) -> None:
+def test_order_is_checked_by_commands_that_apply_or_wait(everything: Image, command: str) -> None:
     result = everything(*COMMANDS[command], "--out-of-order=fail")
     if command in ORDERING or command in READING:
         assert (result.code, errors_of(result)) == (6, ["out-of-order"])
-        told = everything(*COMMANDS[command], "--out-of-order=warn")
-        assert named(told, "out_of_order") == (["0003"] if command in ORDERING else [])
+        warned = everything(*COMMANDS[command], "--out-of-order=warn")
+        assert ids_of(warned, "out_of_order") == (["0003"] if command in ORDERING else [])
     else:
-        assert (result.code, named(result, "out_of_order")) == (0, [])
+        assert (result.code, ids_of(result, "out_of_order")) == (0, [])
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_an_image_that_is_too_old_runs_no_command(everything: Image, command: str) -> None:
+def test_every_command_refuses_an_image_that_is_too_old(everything: Image, command: str) -> None:
     everything.database.execute(
         "UPDATE _initmig_migration SET breaking = true WHERE migration_id = '0002'"
     )
@@ -431,11 +435,11 @@ def test_an_image_that_is_too_old_runs_no_command(everything: Image, command: st
     everything.database.execute("UPDATE _initmig_migration SET breaking = false")
     result = everything(*COMMANDS[command])
     assert result.code == code_of(command)
-    told = [event["ids"] for event in result.events if event["event"] == "unknown_migrations"]
-    assert told == ([["0002"]] if command in RUNNING else [])
+    unknown = [event["ids"] for event in result.events if event["event"] == "unknown_migrations"]
+    assert unknown == ([["0002"]] if command in RUNNING else [])
 
 
-def test_a_breaking_migration_that_only_a_newer_image_can_undo_is_told_as_that(
+def test_rollback_of_a_breaking_migration_needs_the_image_that_has_it(
     image: Image,
 ) -> None:
     image.add("0001")
@@ -450,7 +454,7 @@ def test_a_breaking_migration_that_only_a_newer_image_can_undo_is_told_as_that(
 
 
 @pytest.mark.parametrize("policy", ["fail", "warn", "allow"])
-def test_a_rollback_minds_changes_as_migrate_does(image: Image, policy: str) -> None:
+def test_rollback_follows_the_changed_policy(image: Image, policy: str) -> None:
     write(
         image.folder,
         {
@@ -468,7 +472,7 @@ def test_a_rollback_minds_changes_as_migrate_does(image: Image, policy: str) -> 
         assert image.applied == ["0001_a", "0002_b"]
     else:
         succeeded(result)
-        assert named(result, "changed") == (["0002_b"] if policy == "warn" else [])
+        assert ids_of(result, "changed") == (["0002_b"] if policy == "warn" else [])
         assert image.database.tables() & {"a", "b"} == set()
 
 
@@ -484,7 +488,7 @@ GOOSE = "-- +goose Up\nSELECT 1;\n-- +goose Down\nDROP TABLE a;\n"
     ],
     ids=["one", "two", "as applied"],
 )
-def test_a_rollback_file_of_another_tool_is_refused(
+def test_rollback_file_of_another_tool_is_refused(
     image: Image, files: dict[str, str], allowed: bool
 ) -> None:
     write(
@@ -509,7 +513,7 @@ def test_a_rollback_file_of_another_tool_is_refused(
     assert image.applied == []
 
 
-def test_a_rollback_names_what_lies_unused_beside_the_files(image: Image) -> None:
+def test_rollback_warns_of_ignored_files(image: Image) -> None:
     image.add("0001", "0002")
     write(image.folder, {"0002.rollback.sql": "SELECT 1", "0001.rollback.SQL": "SELECT 1"})
     succeeded(image())

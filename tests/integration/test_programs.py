@@ -1,4 +1,4 @@
-"""What `ps` shows of the programs that initmig starts."""
+"""`ps` shows no secrets of the programs that initmig starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.support.command import Initmig
     from tests.support.databases import Database
 
-# Stands for psql: keeps what others may see of it, and then becomes the real one.
+# A replacement for psql. It saves its arguments and environment, and then executes the real psql.
 SPY = """#!{python}
 import os, sys
 seen = [open(f"/proc/self/{{each}}", "rb").read() for each in ("cmdline", "environ")]
@@ -41,7 +41,9 @@ PARAMETERS = {
 
 @pytest.mark.any_version
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_no_parameter_that_may_be_secret_is_in_the_string(name: str) -> None:
+def test_secret_parameters_are_in_the_service_file_and_not_in_the_connection_string(
+    name: str,
+) -> None:
     with for_programs(Settings(f"host=h user=u {PARAMETERS[name]}")) as (conninfo, env):
         file = Path(env["PGSERVICEFILE"])
         assert CANARY not in conninfo
@@ -53,14 +55,14 @@ def test_no_parameter_that_may_be_secret_is_in_the_string(name: str) -> None:
 
 @pytest.mark.any_version
 @pytest.mark.parametrize("password", [f"{CANARY} ", f" {CANARY}", CANARY * 100, f"{CANARY}\t"])
-def test_a_password_that_no_service_file_can_have_is_passed_on(password: str) -> None:
+def test_password_that_a_service_file_cannot_contain_is_in_the_environment(password: str) -> None:
     with for_programs(Settings("host=h", password=password)) as (conninfo, env):
         assert CANARY not in conninfo
         assert env["PGPASSWORD"] == password
 
 
 @pytest.mark.any_version
-def test_a_service_of_the_users_own_keeps_its_parameters(
+def test_service_file_of_the_user_keeps_its_parameters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "service"
@@ -78,7 +80,7 @@ def test_a_service_of_the_users_own_keeps_its_parameters(
 
 
 @pytest.mark.any_version
-def test_nothing_secret_is_in_the_arguments_and_environment_of_psql(
+def test_arguments_and_environment_of_psql_contain_no_secrets(
     initmig: Initmig, database: Database, tmp_path: Path
 ) -> None:
     programs = find_programs()
@@ -91,7 +93,7 @@ def test_nothing_secret_is_in_the_arguments_and_environment_of_psql(
         )
     )
     spy.chmod(0o755)
-    # without the wheel, psql is looked up on PATH
+    # without the wheel, initmig finds psql on PATH
     hiding = tmp_path / "hiding"
     (hiding / "initmig_without").mkdir(parents=True)
     (hiding / "sitecustomize.py").write_text(

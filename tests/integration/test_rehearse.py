@@ -1,4 +1,4 @@
-"""`rehearse` does what is pending, tells what that did, and takes it all back."""
+"""`rehearse` runs the pending migrations, reports their effects, and rolls everything back."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ALTER TABLE users ADD CONSTRAINT positive CHECK (n > 0) NOT VALID;
 """
 
 
-# The catalog as far as migrations change it, and what nobody may have left behind.
+# The parts of the catalog that migrations change, and the locks of other sessions.
 CATALOG = """
 SELECT 'relation', c.relname::text,
     concat_ws(' ', c.relkind, c.relfilenode, c.relnatts, c.reloptions)
@@ -55,7 +55,7 @@ ORDER BY 1, 2, 3"""
 
 
 def everything(database: Database) -> list[tuple[Any, ...]]:
-    """What is there: catalog, data, history, locks."""
+    """The state of the database: catalog, data, history and locks."""
     rows = [
         (name, str(row))
         for name in sorted(database.tables())
@@ -65,27 +65,27 @@ def everything(database: Database) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture
-def begun(database: Database, initmig: Initmig, folder: Path) -> Database:
-    """A database that has tables with rows; what is written to *folder* now is pending."""
+def migrated(database: Database, initmig: Initmig, folder: Path) -> Database:
+    """A database with tables and rows. Files that a test adds to *folder* are pending."""
     write(folder, {"0001_tables.sql": TABLES})
     assert initmig(url=database.url, folder=folder).code == 0
     return database
 
 
 def rehearsed(result: Result) -> dict[str, dict[str, Any]]:
-    """The migrations of `--json`, by their ids."""
+    """The migrations in the output of `--json`, by id."""
     return {each["id"]: each for each in json.loads(result.out)["migrations"]}
 
 
 @pytest.fixture
-def furnished(database: Database) -> Database:
-    """A database that has the same tables, and no history."""
+def populated(database: Database) -> Database:
+    """A database with the same tables, without a history."""
     database.execute(TABLES)
     return database
 
 
 def impacts(initmig: Initmig, database: Database, folder: Path, sql: str) -> list[dict[str, Any]]:
-    """What each statement of *sql* did to the tables, by their names."""
+    """The impact of each statement of *sql*, by table. Asserts that nothing else changes."""
     before = everything(database)
     write(folder, {"0002_next.sql": sql})
     result = initmig("rehearse", "--json", url=database.url, folder=folder)
@@ -165,14 +165,14 @@ AE, SRE, SUE = "ACCESS EXCLUSIVE", "SHARE ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIV
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_a_statement_does_to_a_table(
-    furnished: Database,
+def test_lock_rewrite_scan_and_rows_of_each_statement_are_reported(
+    populated: Database,
     initmig: Initmig,
     folder: Path,
     sql: str,
     expected: Sequence[tuple[str | int, ...]],
 ) -> None:
-    [found] = impacts(initmig, furnished, folder, sql)
+    [found] = impacts(initmig, populated, folder, sql)
     assert set(found) == {name for name, *_ in expected}
     for name, lock, *facts in expected:
         impact = found[str(name)]
@@ -184,53 +184,52 @@ def test_what_a_statement_does_to_a_table(
             assert impact["blocks"] == blocks
 
 
-def test_a_foreign_key_holds_up_the_writers_of_both_tables(
-    furnished: Database, initmig: Initmig, folder: Path
+def test_foreign_key_blocks_writes_to_both_tables(
+    populated: Database, initmig: Initmig, folder: Path
 ) -> None:
     sql = "ALTER TABLE orders ADD FOREIGN KEY (user_id) REFERENCES users"
-    [found] = impacts(initmig, furnished, folder, sql)
+    [found] = impacts(initmig, populated, folder, sql)
     assert {name: each["lock"] for name, each in found.items()} == {"orders": SRE, "users": SRE}
+    assert {each["blocks"] for each in found.values()} == {"writes"}
     assert found["orders"]["scanned"]
 
 
-def test_the_rows_of_a_scan_are_counted(
-    furnished: Database, initmig: Initmig, folder: Path
-) -> None:
-    [found] = impacts(initmig, furnished, folder, "ALTER TABLE users VALIDATE CONSTRAINT positive")
+def test_rows_of_a_scan_are_counted(populated: Database, initmig: Initmig, folder: Path) -> None:
+    [found] = impacts(initmig, populated, folder, "ALTER TABLE users VALIDATE CONSTRAINT positive")
     assert found["users"]["rows_read"] == 100
 
 
-def test_a_lock_is_told_where_it_is_taken_and_where_a_stronger_one_is(
-    furnished: Database, initmig: Initmig, folder: Path
+def test_lock_is_reported_when_it_is_taken_or_strengthened(
+    populated: Database, initmig: Initmig, folder: Path
 ) -> None:
     sql = (
         "SELECT count(*) FROM users; CREATE INDEX ON users (name); SELECT count(*) FROM users;"
         "ALTER TABLE users ADD a int; UPDATE users SET n = 1 WHERE id = 1"
     )
-    locks = [found["users"]["lock"] for found in impacts(initmig, furnished, folder, sql)]
+    locks = [found["users"]["lock"] for found in impacts(initmig, populated, folder, sql)]
     assert locks == ["ACCESS SHARE", "SHARE", None, AE, None]
 
 
-def test_what_earlier_migrations_keep_locked_is_told(
-    begun: Database, initmig: Initmig, folder: Path
+def test_tables_locked_by_earlier_migrations_are_reported(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     files = {
         "0002_a.sql": "ALTER TABLE users ADD a int",
         "0003_b.sql": "UPDATE users SET a = 1; ALTER TABLE users ADD b int",
     }
     write(folder, files)
-    found = rehearsed(initmig("rehearse", "--json", url=begun.url, folder=folder))
+    found = rehearsed(initmig("rehearse", "--json", url=migrated.url, folder=folder))
     assert found["0002_a"]["locked_before"] == []
     assert {"table": "users", "lock": AE} in found["0003_b"]["locked_before"]
-    # of its own migration the strongest so far, whatever another one has
+    # each statement shows the strongest lock of its migration, without earlier migrations
     [first, second] = found["0003_b"]["statements"]
     assert first["tables"][0]["lock"] == "ROW EXCLUSIVE"
     assert second["tables"] == []
-    shown = initmig("rehearse", url=begun.url, folder=folder).out
+    shown = initmig("rehearse", url=migrated.url, folder=folder).out
     assert "0003_b: earlier migrations have locked users (ACCESS EXCLUSIVE)," in shown
 
 
-def test_it_leaves_nothing_in_a_new_database(
+def test_rehearsal_leaves_nothing_in_an_empty_database(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     before = everything(database)
@@ -250,7 +249,7 @@ def test_it_leaves_nothing_in_a_new_database(
     assert everything(database) == before == []
 
 
-def test_a_role_that_is_no_superuser_rehearses_what_it_may_migrate(
+def test_role_without_superuser_can_rehearse_its_migrations(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     url = database.login_role("GRANT ALL ON SCHEMA public TO {role}")
@@ -263,7 +262,7 @@ def test_a_role_that_is_no_superuser_rehearses_what_it_may_migrate(
     assert (impact["lock"], impact["rewritten"], impact["scanned"]) == (AE, True, True)
 
 
-def test_a_role_that_may_not_create_tables_is_refused_as_by_migrate(
+def test_role_without_create_privilege_is_refused(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
@@ -274,27 +273,25 @@ def test_a_role_that_may_not_create_tables_is_refused_as_by_migrate(
     assert "permission denied for schema public (42501)" in result.err
 
 
-def test_nothing_pending_is_said(begun: Database, initmig: Initmig, folder: Path) -> None:
-    before = everything(begun)
+def test_nothing_pending_is_reported(migrated: Database, initmig: Initmig, folder: Path) -> None:
+    before = everything(migrated)
     for flag in ((), ("--markdown",)):
-        result = initmig("rehearse", *flag, url=begun.url, folder=folder)
+        result = initmig("rehearse", *flag, url=migrated.url, folder=folder)
         assert (result.code, result.out) == (0, "nothing is pending\n")
         assert "nothing to do: 1 migration, all applied" in result.err
-    result = initmig("rehearse", "--json", url=begun.url, folder=folder)
+    result = initmig("rehearse", "--json", url=migrated.url, folder=folder)
     assert (result.code, json.loads(result.out)["migrations"]) == (0, [])
-    assert everything(begun) == before
+    assert everything(migrated) == before
 
 
-def test_to_rehearses_no_more_than_it_asks_for(
-    begun: Database, initmig: Initmig, folder: Path
-) -> None:
+def test_to_flag_limits_the_rehearsal(migrated: Database, initmig: Initmig, folder: Path) -> None:
     write(folder, {"0002_a.sql": "SELECT 1", "0003_b.sql": "SELECT 1"})
-    result = initmig("rehearse", "--json", "--to=0002", url=begun.url, folder=folder)
+    result = initmig("rehearse", "--json", "--to=0002", url=migrated.url, folder=folder)
     assert list(rehearsed(result)) == ["0002_a"]
 
 
-def test_the_table_has_a_line_for_each_statement_and_table_and_a_summary(
-    begun: Database, initmig: Initmig, folder: Path
+def test_text_has_a_line_for_each_statement_and_table_and_a_summary(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(
         folder,
@@ -305,9 +302,9 @@ def test_the_table_has_a_line_for_each_statement_and_table_and_a_summary(
             "0003_b.py": "from yoyo import step\nstep('UPDATE orders SET user_id = 1')\n",
         },
     )
-    result = initmig("rehearse", url=begun.url, folder=folder)
+    result = initmig("rehearse", url=migrated.url, folder=folder)
     assert result.code == 0, result.err
-    head, first, second, third, empty, *said = result.out.splitlines()
+    head, first, second, third, empty, *summary = result.out.splitlines()
     assert re.sub(" +", " ", head) == (
         "statement took table lock blocks rewritten scanned written SQL"
     )
@@ -319,21 +316,21 @@ def test_the_table_has_a_line_for_each_statement_and_table_and_a_summary(
     assert third.startswith("0003_b ")
     assert third.endswith("10 rows   10 rows  (Python)")
     assert empty == ""
-    assert said[0] == "rehearsed 2 of 2 migrations in one transaction, which was rolled back"
-    assert said[1].startswith("blocks reads and writes: 0002_a:2 (users) for ")
-    assert said[2].startswith("blocks writes: 0002_a:3 (orders) for ")
-    assert said[3] == "rewrites a table: 0002_a:2 (users)"
-    assert said[4].startswith("longest statement: 000")
-    assert len(said) == 6, "and of 0003_b, that orders is locked already"
+    assert summary[0] == "rehearsed 2 of 2 migrations in one transaction, which was rolled back"
+    assert summary[1].startswith("blocks reads and writes: 0002_a:2 (users) for ")
+    assert summary[2].startswith("blocks writes: 0002_a:3 (orders) for ")
+    assert summary[3] == "rewrites a table: 0002_a:2 (users)"
+    assert summary[4].startswith("longest statement: 000")
+    assert len(summary) == 6, "the last line reports that orders is locked before 0003_b"
 
 
 def test_markdown_has_the_summary_on_top_and_is_escaped(
-    begun: Database, initmig: Initmig, folder: Path
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     sql = "COMMENT ON TABLE users IS 'a | b `c`'; CREATE TABLE \"a|b*\" (); SELECT 1"
-    begun.execute('CREATE TABLE "<x|y>" ()')
+    migrated.execute('CREATE TABLE "<x|y>" ()')
     write(folder, {"0002_a.sql": f'{sql}; ALTER TABLE "<x|y>" ADD a int'})
-    result = initmig("rehearse", "--markdown", url=begun.url, folder=folder)
+    result = initmig("rehearse", "--markdown", url=migrated.url, folder=folder)
     assert result.code == 0, result.err
     lines = result.out.splitlines()
     assert lines[0] == "### Rehearsal of the pending migrations"
@@ -346,21 +343,21 @@ def test_markdown_has_the_summary_on_top_and_is_escaped(
     assert r"`COMMENT ON TABLE users IS 'a \| b 'c''`" in result.out
 
 
-def test_the_forms_exclude_each_other(initmig: Initmig, folder: Path) -> None:
+def test_json_and_markdown_exclude_each_other(initmig: Initmig, folder: Path) -> None:
     result = initmig("rehearse", "--json", "--markdown", folder=folder)
     assert result.code == 2
     assert "[conflicting-flags]" in result.err
 
 
-def test_no_secret_is_shown(begun: Database, initmig: Initmig, folder: Path) -> None:
-    begun.execute("DROP ROLE IF EXISTS rehearsed")
+def test_output_masks_secrets(migrated: Database, initmig: Initmig, folder: Path) -> None:
+    migrated.execute("DROP ROLE IF EXISTS rehearsed")
     write(folder, {"0002_a.sql": "CREATE ROLE rehearsed PASSWORD 'hunter2'"})
     for flag in ((), ("--json",), ("--markdown",)):
-        result = initmig("rehearse", *flag, url=begun.url, folder=folder)
+        result = initmig("rehearse", *flag, url=migrated.url, folder=folder)
         assert result.code == 0, result.err
         assert "CREATE ROLE rehearsed PASSWORD ***" in result.out.replace("\\", "")
         assert "hunter2" not in result.out + result.err
-    assert begun.query("SELECT FROM pg_roles WHERE rolname = 'rehearsed'") == []
+    assert migrated.query("SELECT FROM pg_roles WHERE rolname = 'rehearsed'") == []
 
 
 @pytest.mark.parametrize(
@@ -395,13 +392,13 @@ def test_no_secret_is_shown(begun: Database, initmig: Initmig, folder: Path) -> 
     ],
     ids=["position", "statement", "concurrently", "syntax", "exception", "step"],
 )
-def test_a_failure_has_the_place_that_migrate_gives_it_and_nothing_is_kept(
-    begun: Database, initmig: Initmig, folder: Path, failing: tuple[dict[str, str], str, str]
+def test_failure_names_the_same_place_as_migrate_and_rolls_back(
+    migrated: Database, initmig: Initmig, folder: Path, failing: tuple[dict[str, str], str, str]
 ) -> None:
     files, place, words = failing
     write(folder, {"0002_a.sql": "ALTER TABLE users ADD a int", **files, "0004_c.sql": "SELECT 1"})
-    before = everything(begun)
-    result = initmig("rehearse", "--json", url=begun.url, folder=folder)
+    before = everything(migrated)
+    result = initmig("rehearse", "--json", url=migrated.url, folder=folder)
     assert result.code == 1
     assert f"{folder}/{place}: 0003_b" in result.err
     assert words in result.err
@@ -410,35 +407,37 @@ def test_a_failure_has_the_place_that_migrate_gives_it_and_nothing_is_kept(
     found = {id: each["state"] for id, each in rehearsed(result).items()}
     assert found == {"0002_a": "rehearsed", "0003_b": "failed"}
     assert json.loads(result.out)["error"].startswith("0003_b")
-    assert everything(begun) == before
+    assert everything(migrated) == before
     write(folder, {"0004_c.sql": "SELECT 1"})
-    shown = initmig("rehearse", url=begun.url, folder=folder)
+    shown = initmig("rehearse", url=migrated.url, folder=folder)
     assert "0002_a:1" in shown.out
     assert "rehearsed 1 of 3 migrations" in shown.out
     assert "failed: 0003_b" in shown.out
-    real = initmig("migrate", "--to=0003", url=begun.url, folder=folder)
+    real = initmig("migrate", "--to=0003", url=migrated.url, folder=folder)
     assert f"{folder}/{place}: 0003_b" in real.err
 
 
-def test_a_lock_timeout_is_told_with_who_blocks_and_not_tried_again(
-    begun: Database, initmig: Initmig, folder: Path
+def test_lock_timeout_names_the_blocker_and_is_not_retried(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {"0002_a.sql": "CREATE TABLE a ();\nALTER TABLE users ADD a int"})
-    with psycopg.connect(begun.url, application_name="the app") as other:
+    with psycopg.connect(migrated.url, application_name="the app") as other:
         other.execute("SELECT FROM users")
-        result = initmig("rehearse", "--lock-timeout=500ms", url=begun.url, folder=folder)
+        result = initmig("rehearse", "--lock-timeout=500ms", url=migrated.url, folder=folder)
         pid = other.info.backend_pid
     assert result.code == 1
     assert f"{folder}/0002_a.sql:2:1: 0002_a failed: canceling statement due to" in result.err
     assert f"blocked by pid {pid} (the app, user postgres" in result.err
     assert "next: rolled back; rehearse again when the database is less busy" in result.err
     assert "retry" not in result.err
-    assert "a" not in begun.tables()
+    assert "a" not in migrated.tables()
 
 
-def test_a_statement_timeout_is_told(begun: Database, initmig: Initmig, folder: Path) -> None:
+def test_statement_timeout_fails_the_rehearsal(
+    migrated: Database, initmig: Initmig, folder: Path
+) -> None:
     write(folder, {"0002_a.sql": "SELECT pg_sleep(60)"})
-    result = initmig("rehearse", "--statement-timeout=100ms", url=begun.url, folder=folder)
+    result = initmig("rehearse", "--statement-timeout=100ms", url=migrated.url, folder=folder)
     assert result.code == 1
     assert "statement timeout (57014)" in result.err
     assert "next: rolled back; raise --statement-timeout" in result.err
@@ -447,8 +446,8 @@ def test_a_statement_timeout_is_told(begun: Database, initmig: Initmig, folder: 
 NOT_TRANSACTIONAL = "-- transactional: false\nCREATE INDEX CONCURRENTLY c ON users (name);"
 
 
-def test_what_cannot_be_rehearsed_is_listed_with_what_depends_on_it(
-    begun: Database, initmig: Initmig, folder: Path
+def test_migrations_that_cannot_be_rehearsed_are_listed_with_their_dependents(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(
         folder,
@@ -456,11 +455,11 @@ def test_what_cannot_be_rehearsed_is_listed_with_what_depends_on_it(
             "0002_index.sql": NOT_TRANSACTIONAL,
             "0003_after.sql": "-- depends: 0002_index\nSELECT 1",
             "0004_after.sql": "-- depends: 0003_after\nSELECT 1",
-            "0005_else.sql": "ALTER TABLE orders ADD a int",
+            "0005_independent.sql": "ALTER TABLE orders ADD a int",
             "0006_vacuum.py": "from yoyo import step\n__transactional__ = False\nstep('VACUUM')\n",
         },
     )
-    result = initmig("rehearse", "--json", url=begun.url, folder=folder)
+    result = initmig("rehearse", "--json", url=migrated.url, folder=folder)
     assert result.code == 0, result.err
     found = {id: each["why_not"] for id, each in rehearsed(result).items()}
     reasons = [each["reason"] for each in rehearsed(result).values()]
@@ -470,16 +469,16 @@ def test_what_cannot_be_rehearsed_is_listed_with_what_depends_on_it(
         "0002_index": "not transactional",
         "0003_after": "depends on 0002_index, which was not rehearsed",
         "0004_after": "depends on 0003_after, which was not rehearsed",
-        "0005_else": None,
+        "0005_independent": None,
         "0006_vacuum": "not transactional",
     }
     assert "not rehearsed: 0002_index: not transactional" in (
-        initmig("rehearse", url=begun.url, folder=folder).out
+        initmig("rehearse", url=migrated.url, folder=folder).out
     )
 
 
-def test_a_failure_behind_one_that_was_not_rehearsed_may_be_for_want_of_it(
-    begun: Database, initmig: Initmig, folder: Path
+def test_failure_after_a_migration_that_was_not_rehearsed_is_not_conclusive(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(
         folder,
@@ -490,7 +489,7 @@ def test_a_failure_behind_one_that_was_not_rehearsed_may_be_for_want_of_it(
             "0005_data.py": "from yoyo import step\ndef f(c):\n    1 / 0\nstep(f)\n",
         },
     )
-    result = initmig("rehearse", "--json", url=begun.url, folder=folder)
+    result = initmig("rehearse", "--json", url=migrated.url, folder=folder)
     assert result.code == 0, result.err
     found = rehearsed(result)
     states = [each["state"] for each in found.values()]
@@ -508,34 +507,34 @@ def test_a_failure_behind_one_that_was_not_rehearsed_may_be_for_want_of_it(
     [("SELECT (1", "syntax error"), ("SELECT pg_sleep(60)", "statement timeout")],
     ids=["syntax", "timeout"],
 )
-def test_a_failure_that_is_of_nothing_missing_is_one_behind_others_too(
-    begun: Database, initmig: Initmig, folder: Path, sql: str, words: str
+def test_failure_that_no_missing_object_explains_fails_the_rehearsal(
+    migrated: Database, initmig: Initmig, folder: Path, sql: str, words: str
 ) -> None:
     write(folder, {"0002_index.sql": NOT_TRANSACTIONAL, "0003_fails.sql": sql})
-    result = initmig("rehearse", "--statement-timeout=200ms", url=begun.url, folder=folder)
+    result = initmig("rehearse", "--statement-timeout=200ms", url=migrated.url, folder=folder)
     assert result.code == 1
     assert words in result.err
 
 
-def test_what_sets_its_isolation_level_is_not_rehearsed(
-    begun: Database, initmig: Initmig, folder: Path
+def test_migration_that_sets_its_isolation_level_is_not_rehearsed(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     level = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SELECT 1"
     write(folder, {"0002_level.sql": level, "0003_after.sql": "SELECT 1"})
-    result = initmig("rehearse", "--json", url=begun.url, folder=folder)
+    result = initmig("rehearse", "--json", url=migrated.url, folder=folder)
     assert result.code == 0, result.err
     found = rehearsed(result)
     assert found["0002_level"]["reason"] == "own-transaction"
     assert found["0002_level"]["why_not"].startswith("must run first in a transaction: ")
     assert found["0003_after"]["state"] == "rehearsed"
-    assert initmig(url=begun.url, folder=folder).code == 0
+    assert initmig(url=migrated.url, folder=folder).code == 0
 
 
 @pytest.mark.parametrize("pooled", [False, True], ids=["direct", "pooled"])
-def test_what_a_file_sets_does_not_reach_the_next_one(
-    server: DatabaseServer, begun: Database, initmig: Initmig, folder: Path, pooled: bool
+def test_settings_of_a_file_do_not_affect_the_next_file(
+    server: DatabaseServer, migrated: Database, initmig: Initmig, folder: Path, pooled: bool
 ) -> None:
-    begun.execute("CREATE SCHEMA elsewhere")
+    migrated.execute("CREATE SCHEMA elsewhere")
     sets = (
         "SET search_path = elsewhere; SET lock_timeout = '7s'; SET ROLE pg_monitor;"
         "SET client_encoding = 'LATIN1';\nSELECT 'ä'"
@@ -557,26 +556,26 @@ def test_what_a_file_sets_does_not_reach_the_next_one(
     if pooled:
         with running_pgbouncer(server) as pooler:
             result = initmig(
-                "rehearse", "--lock-timeout=3s", url=pooler.url(begun.name), folder=folder
+                "rehearse", "--lock-timeout=3s", url=pooler.url(migrated.name), folder=folder
             )
     else:
-        result = initmig("rehearse", "--lock-timeout=3s", url=begun.url, folder=folder)
+        result = initmig("rehearse", "--lock-timeout=3s", url=migrated.url, folder=folder)
     assert result.code == 0, result.err
     assert "rehearsed 4 of 4" in result.out
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
-def test_behind_a_pooler_it_needs_one_connection_and_leaves_nothing(
-    server: DatabaseServer, begun: Database, initmig: Initmig, folder: Path, mode: str
+def test_rehearsal_through_a_pooler_needs_one_connection_and_leaves_nothing(
+    server: DatabaseServer, migrated: Database, initmig: Initmig, folder: Path, mode: str
 ) -> None:
     write(folder, {"0002_a.sql": "ALTER TABLE users ADD token float DEFAULT random()"})
-    before = everything(begun)
+    before = everything(migrated)
     with running_pgbouncer(server, pool_mode=mode, default_pool_size=1) as pooler:
-        result = initmig("rehearse", "--json", url=pooler.url(begun.name), folder=folder)
+        result = initmig("rehearse", "--json", url=pooler.url(migrated.name), folder=folder)
         assert result.code == 0, result.err
         [statement] = rehearsed(result)["0002_a"]["statements"]
         assert statement["tables"][0]["rewritten"]
-    wait_until(lambda: everything(begun) == before)
+    wait_until(lambda: everything(migrated) == before)
 
 
 DEFERRED = """
@@ -586,125 +585,131 @@ CREATE TABLE deferred (id int PRIMARY KEY,
 """
 
 
-def test_what_a_commit_would_refuse_fails(begun: Database, initmig: Initmig, folder: Path) -> None:
+def test_violation_that_a_commit_would_report_fails_the_rehearsal(
+    migrated: Database, initmig: Initmig, folder: Path
+) -> None:
     write(
         folder,
         {"0002_a.sql": DEFERRED, "0003_b.sql": "INSERT INTO deferred VALUES (1, 999, 1)"},
     )
-    result = initmig("rehearse", url=begun.url, folder=folder)
+    result = initmig("rehearse", url=migrated.url, folder=folder)
     assert result.code == 1
     assert "0003_b.sql: 0003_b failed: insert or update on table" in result.err
     assert "violates foreign key constraint" in result.err
 
 
-def test_constraints_wait_in_each_migration_as_they_would_in_its_own_transaction(
-    begun: Database, initmig: Initmig, folder: Path
+def test_deferred_constraints_are_checked_at_the_end_of_each_migration(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(
         folder,
         {
             "0002_a.sql": f"{DEFERRED} INSERT INTO deferred VALUES (1, 1, 1)",
-            # refused while a check of an insert is pending
+            # PostgreSQL refuses this while a deferred check is pending
             "0003_b.sql": "ALTER TABLE deferred ADD b int",
             "0004_c.sql": "INSERT INTO deferred VALUES (2, 999, 1);"
             "INSERT INTO users VALUES (999, '', 1)",
             "0005_d.sql": "INSERT INTO deferred VALUES (3, 1, 1); ALTER TABLE users ADD d int",
         },
     )
-    # the last one fails, as in a transaction of its own: the check waits for the COMMIT
-    result = initmig("rehearse", "--to=0004", url=begun.url, folder=folder)
+    # the last one would fail in its own transaction, too, because its check is deferred
+    result = initmig("rehearse", "--to=0004", url=migrated.url, folder=folder)
     assert result.code == 0, result.err
     write(folder, {"0005_d.sql": "INSERT INTO deferred VALUES (3, 1, 999)"})
-    result = initmig("rehearse", url=begun.url, folder=folder)
+    result = initmig("rehearse", url=migrated.url, folder=folder)
     assert f"{folder}/0005_d.sql:1:1: 0005_d failed" in result.err, "not only at the COMMIT"
 
 
-@pytest.mark.parametrize("before", [{}, {"0002_index.sql": NOT_TRANSACTIONAL}], ids=["", "behind"])
-def test_a_step_that_commits_is_told_and_nothing_is_run_behind_it(
-    begun: Database, initmig: Initmig, folder: Path, before: dict[str, str]
+@pytest.mark.parametrize(
+    "before",
+    [{}, {"0002_index.sql": NOT_TRANSACTIONAL}],
+    ids=["", "after one that is not rehearsed"],
+)
+def test_step_that_commits_fails_the_rehearsal_and_nothing_runs_after_it(
+    migrated: Database, initmig: Initmig, folder: Path, before: dict[str, str]
 ) -> None:
     commits = "from yoyo import step\ndef f(c):\n    c.pgconn.exec_(b'COMMIT')\nstep(f)\n"
     write(folder, {**before, "0003_commits.py": commits, "0004_a.sql": "CREATE TABLE a ()"})
-    result = initmig("rehearse", url=begun.url, folder=folder)
+    result = initmig("rehearse", url=migrated.url, folder=folder)
     assert result.code == 1
     assert "0003_commits ended the transaction that initmig opened for it" in result.err
-    assert "a" not in begun.tables()
+    assert "a" not in migrated.tables()
 
 
-def test_one_migrator_or_rehearsal_at_a_time(
-    begun: Database, initmig: Initmig, folder: Path
+def test_rehearsals_and_migrators_wait_for_each_other(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
-    begun.execute("CREATE TABLE gate ()")
+    migrated.execute("CREATE TABLE gate ()")
     write(folder, {"0002_a.sql": f"{WAIT_FOR_GATE} CREATE TABLE a ()"})
-    first = initmig.start("rehearse", url=begun.url, folder=folder)
-    wait_until(lambda: begun.value(ASLEEP) == 1)
-    second = initmig("rehearse", "--queue-timeout=1s", url=begun.url, folder=folder)
+    first = initmig.start("rehearse", url=migrated.url, folder=folder)
+    wait_until(lambda: migrated.value(ASLEEP) == 1)
+    second = initmig("rehearse", "--queue-timeout=1s", url=migrated.url, folder=folder)
     assert second.code == 5
     assert "waiting for another migrator: pid" in second.err
     with pytest.raises(psycopg.errors.LockNotAvailable):
-        begun.execute("SET lock_timeout = '200ms'; INSERT INTO yoyo_lock VALUES (1, now(), 1)")
-    migrating = initmig.start(url=begun.url, folder=folder)
+        migrated.execute("SET lock_timeout = '200ms'; INSERT INTO yoyo_lock VALUES (1, now(), 1)")
+    migrating = initmig.start(url=migrated.url, folder=folder)
     migrating.wait_for_line("waiting for another migrator")
-    begun.execute("DROP TABLE gate")
+    migrated.execute("DROP TABLE gate")
     assert first.result().code == 0
     assert migrating.result().code == 0
-    assert "a" in begun.tables()
+    assert "a" in migrated.tables()
 
 
-def test_it_waits_for_a_migrator_and_finds_nothing_left(
-    begun: Database, initmig: Initmig, folder: Path
+def test_rehearsal_waits_for_a_migrator_and_has_nothing_left_to_do(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
-    begun.execute("CREATE TABLE gate ()")
+    migrated.execute("CREATE TABLE gate ()")
     write(folder, {"0002_a.sql": f"{WAIT_FOR_GATE} CREATE TABLE a ()"})
-    migrating = initmig.start(url=begun.url, folder=folder)
-    wait_until(lambda: begun.value(ASLEEP) == 1)
-    rehearsing = initmig.start("rehearse", url=begun.url, folder=folder)
+    migrating = initmig.start(url=migrated.url, folder=folder)
+    wait_until(lambda: migrated.value(ASLEEP) == 1)
+    rehearsing = initmig.start("rehearse", url=migrated.url, folder=folder)
     rehearsing.wait_for_line("waiting for another migrator")
-    begun.execute("DROP TABLE gate")
+    migrated.execute("DROP TABLE gate")
     assert migrating.result().code == 0
     result = rehearsing.result()
     assert (result.code, result.out) == (0, "nothing is pending\n")
 
 
-def test_a_stock_yoyos_row_is_respected_and_a_dead_initmigs_stays_as_it_is(
-    begun: Database, initmig: Initmig, folder: Path
+def test_lock_row_of_yoyo_blocks_and_that_of_a_dead_initmig_is_left_unchanged(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {"0002_a.sql": "CREATE TABLE a ()"})
-    begun.execute("INSERT INTO yoyo_lock VALUES (1, now(), 42)")
-    before = everything(begun)
-    result = initmig("rehearse", "--queue-timeout=500ms", url=begun.url, folder=folder)
+    migrated.execute("INSERT INTO yoyo_lock VALUES (1, now(), 42)")
+    before = everything(migrated)
+    result = initmig("rehearse", "--queue-timeout=500ms", url=migrated.url, folder=folder)
     assert result.code == 5
     assert "process 42 has held the lock" in result.err
-    assert everything(begun) == before
-    begun.execute("UPDATE yoyo_lock SET pid = -42")
-    before = everything(begun)
-    result = initmig("rehearse", url=begun.url, folder=folder)
+    assert everything(migrated) == before
+    migrated.execute("UPDATE yoyo_lock SET pid = -42")
+    before = everything(migrated)
+    result = initmig("rehearse", url=migrated.url, folder=folder)
     assert result.code == 0, result.err
-    assert everything(begun) == before
+    assert everything(migrated) == before
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
-def test_ended_in_the_middle_it_leaves_nothing_that_stops_migrate(
-    begun: Database, initmig: Initmig, folder: Path, how: str
+def test_interrupted_rehearsal_leaves_nothing_that_blocks_migrate(
+    migrated: Database, initmig: Initmig, folder: Path, how: str
 ) -> None:
-    begun.execute("CREATE TABLE gate ()")
+    migrated.execute("CREATE TABLE gate ()")
     write(folder, {"0002_a.sql": f"CREATE TABLE a (); {WAIT_FOR_GATE}"})
-    before = everything(begun)
-    running = initmig.start("rehearse", url=begun.url, folder=folder)
-    wait_until(lambda: begun.value(ASLEEP) == 1)
+    before = everything(migrated)
+    running = initmig.start("rehearse", url=migrated.url, folder=folder)
+    wait_until(lambda: migrated.value(ASLEEP) == 1)
     if how == "killed":
         running.kill()
     else:
         running.terminate()
         assert running.result().code == 143
-    wait_until(lambda: everything(begun) == before)
-    begun.execute("DROP TABLE gate")
-    result = initmig("migrate", "--queue-timeout=10s", url=begun.url, folder=folder)
+    wait_until(lambda: everything(migrated) == before)
+    migrated.execute("DROP TABLE gate")
+    result = initmig("migrate", "--queue-timeout=10s", url=migrated.url, folder=folder)
     assert result.code == 0, result.err
-    assert "a" in begun.tables()
+    assert "a" in migrated.tables()
 
 
-def test_schema_and_role_hold_as_in_migrate(
+def test_rehearsal_uses_the_schema_and_role(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute('CREATE SCHEMA "an App"')
@@ -720,58 +725,58 @@ def test_schema_and_role_hold_as_in_migrate(
     assert statement["tables"][0]["table"] == "b"
 
 
-def test_a_connection_that_is_cut_lets_it_begin_again(
-    begun: Database, initmig: Initmig, folder: Path
+def test_rehearsal_starts_again_after_a_lost_connection(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
-    begun.execute("CREATE TABLE gate ()")
+    migrated.execute("CREATE TABLE gate ()")
     write(folder, {"0002_a.sql": f"CREATE TABLE a (); {WAIT_FOR_GATE}"})
-    running = initmig.start("rehearse", url=begun.url, folder=folder)
-    wait_until(lambda: begun.value(ASLEEP) == 1)
-    begun.execute(
+    running = initmig.start("rehearse", url=migrated.url, folder=folder)
+    wait_until(lambda: migrated.value(ASLEEP) == 1)
+    migrated.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
         " AND datname = current_database()"
     )
     running.wait_for_line("the connection was lost")
-    begun.execute("DROP TABLE gate")
+    migrated.execute("DROP TABLE gate")
     result = running.result()
     assert result.code == 0, result.err
     assert "rehearsed 1 of 1" in result.out
 
 
-def test_a_stock_yoyo_waits_for_its_end(
-    begun: Database, initmig: Initmig, yoyo: Yoyo, folder: Path
+def test_stock_yoyo_waits_for_a_rehearsal(
+    migrated: Database, initmig: Initmig, yoyo: Yoyo, folder: Path
 ) -> None:
-    begun.execute("CREATE TABLE gate ()")
+    migrated.execute("CREATE TABLE gate ()")
     write(folder, {"0002_a.sql": f"{WAIT_FOR_GATE} CREATE TABLE a ()"})
-    rehearsing = initmig.start("rehearse", url=begun.url, folder=folder)
-    wait_until(lambda: begun.value(ASLEEP) == 1)
-    applying = yoyo.start("apply", database=begun, folder=folder)
+    rehearsing = initmig.start("rehearse", url=migrated.url, folder=folder)
+    wait_until(lambda: migrated.value(ASLEEP) == 1)
+    applying = yoyo.start("apply", database=migrated, folder=folder)
     waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
-    wait_until(lambda: begun.value(waits) == 1)
-    begun.execute("DROP TABLE gate")
+    wait_until(lambda: migrated.value(waits) == 1)
+    migrated.execute("DROP TABLE gate")
     assert rehearsing.result().code == 0
     result = applying.result()
     assert result.code == 0, result.err
-    assert "a" in begun.tables()
+    assert "a" in migrated.tables()
 
 
-def test_statements_on_one_line_are_told_apart(
-    begun: Database, initmig: Initmig, folder: Path
+def test_statements_on_one_line_are_shown_with_their_column(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {"0002_a.sql": "SELECT 1; SELECT 2;\n  SELECT 3;"})
-    lines = initmig("rehearse", url=begun.url, folder=folder).out.splitlines()
+    lines = initmig("rehearse", url=migrated.url, folder=folder).out.splitlines()
     names = [line.split()[0] for line in lines[1:4]]
     assert names == ["0002_a:1", "0002_a:1:11", "0002_a:2:3"]
 
 
-def test_it_refuses_to_begin_where_migrate_does(
-    begun: Database, initmig: Initmig, folder: Path
+def test_rehearsal_is_refused_for_the_same_reasons_as_migrate(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {"0000_early.sql": "SELECT 1", "0001_tables.sql": f"{TABLES} -- changed"})
     for flag in ("--out-of-order=fail", "--changed=fail"):
-        result = initmig("rehearse", flag, url=begun.url, folder=folder)
+        result = initmig("rehearse", flag, url=migrated.url, folder=folder)
         assert (result.code, result.out) == (6, "")
     write(folder, {"0002_index.sql": NOT_TRANSACTIONAL})
-    result = initmig("rehearse", "--transaction=all", url=begun.url, folder=folder)
+    result = initmig("rehearse", "--transaction=all", url=migrated.url, folder=folder)
     assert result.code == 6
     assert "0002_index [not-transactional]" in result.err

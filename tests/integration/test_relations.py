@@ -1,4 +1,4 @@
-"""What the pending statements make, rename and drop is what PostgreSQL makes, renames and drops."""
+"""The model of pending statements creates, renames and drops the same objects as PostgreSQL."""
 
 from __future__ import annotations
 
@@ -133,12 +133,12 @@ CASES = [
 
 
 NOTE_PATH = "SELECT set_config('initmig.search_path', current_setting('search_path'), true)"
-"""As a session does before its queries."""
+"""Sets the path as a session does before its queries."""
 
 
 @pytest.fixture(scope="module")
 def connection(server: DatabaseServer) -> Iterator[Connection]:
-    """To a database with the tables of `BEFORE`; each test takes back what it does."""
+    """A connection to a database with the tables of `BEFORE`. Each test rolls back."""
     database = create_database(server)
     database.execute(BEFORE)
     with database.connect(autocommit=False) as connection:
@@ -146,13 +146,13 @@ def connection(server: DatabaseServer) -> Iterator[Connection]:
     database.drop(server)
 
 
-def taken(connection: Connection) -> Inventory:
+def inventory_of(connection: Connection) -> Inventory:
     connection.execute(NOTE_PATH)
     return take_inventory(lambda sql: connection.execute(sql.encode()).fetchall())
 
 
-def known(found: Relations, names: set[tuple[str, str]]) -> set[tuple[object, ...]]:
-    """All that *found* says of the relations of these schemas and names."""
+def facts_of(found: Relations, names: set[tuple[str, str]]) -> set[tuple[object, ...]]:
+    """All facts in *found* about the relations with these schemas and names."""
     facts: set[tuple[object, ...]] = set()
     for schema, name in names:
         relation = found.find(schema, name)
@@ -166,14 +166,14 @@ def known(found: Relations, names: set[tuple[str, str]]) -> set[tuple[object, ..
         facts.update((name, *each[1:]) for each in found.programs_of(relation))
         for key in found.foreign_keys_of(relation):
             ends = [each.name for each in found.ends_of(key)]
-            # those of partitions have the name of the whole's, or one of their own
+            # keys of partitions have the name of the partitioned table's key, or another name
             named = "" if key.parent else key.name
             facts.add((named, *ends, key.columns, key.on_delete, key.on_update))
     return facts
 
 
 def checks_of(found: Relations) -> set[tuple[object, ...]]:
-    """Table, name, column and validity of each check that a column is not null."""
+    """The table, name, column and validity of each check that a column is not null."""
     return {
         (table.schema, table.name, *check[1:])
         for table in found.all()
@@ -189,20 +189,20 @@ def names_of(inventory: Inventory) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("sql", CASES, ids=lambda sql: sql[:60])
-def test_the_model_follows_the_statements_as_the_server_runs_them(
+def test_model_agrees_with_the_server_after_each_statement(
     connection: Connection, sql: str
 ) -> None:
-    before = taken(connection)
+    before = inventory_of(connection)
     relations = Relations(before)
     read_each(sql.encode(), relations.follow)
     try:
         connection.execute(sql.encode())
-        after = taken(connection)
+        after = inventory_of(connection)
     finally:
         connection.rollback()
     names = names_of(before) | names_of(after)
     names |= {(each.schema, each.name) for each in relations.all()}
-    assert known(relations, names) == known(Relations(after), names)
+    assert facts_of(relations, names) == facts_of(Relations(after), names)
     assert relations.functions == after.functions
     assert checks_of(relations) == checks_of(Relations(after))
     assert {name for name in after.schemas if relations.has_schema(name)} == set(after.schemas)

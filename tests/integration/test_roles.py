@@ -1,4 +1,4 @@
-"""What k8s/roles.sql gives to the owner and to the app, and what it takes from everybody else."""
+"""k8s/roles.sql grants privileges to the owner and the app, and revokes those of other roles."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ CREATED = {
     "a sequence": "CREATE SEQUENCE {schema}.planted",
     "an aggregate": "CREATE AGGREGATE {schema}.count(text) (SFUNC = textcat, STYPE = text)",
     "a schema": "CREATE SCHEMA planted",
-    "a schema of its own name": "CREATE SCHEMA AUTHORIZATION CURRENT_USER",
+    "a schema named after the role": "CREATE SCHEMA AUTHORIZATION CURRENT_USER",
     "a temporary table": "CREATE TEMPORARY TABLE planted ()",
 }
 
 
 class Roles(NamedTuple):
-    """What was made, as URLs of the same database."""
+    """The created roles, as URLs of the same database."""
 
     schema: str
     owner: str
     app: str
     stranger: str
-    """A role that the script does not know."""
+    """A role that the script does not mention."""
 
 
 @pytest.fixture(params=["public", "shop"])
 def roles(request: pytest.FixtureRequest, database: Database) -> Iterator[Roles]:
-    """The script, run; with its default schema, and with one of the app's own."""
+    """The roles after a run of the script, with its default schema and with a separate schema."""
     schema: str = request.param
     suffix = secrets.token_hex(4)
     owner, app = f"owner_{suffix}", f"app_{suffix}"
-    # as PostgreSQL 14 begins, and as databases are that were upgraded from it
+    # the default of PostgreSQL 14, and of databases upgraded from it
     database.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
     variables = {
         "database": database.name,
@@ -96,7 +96,7 @@ def as_role(database: Database, name: str, password: str) -> str:
 
 
 @pytest.mark.parametrize("statement", CREATED.values(), ids=CREATED)
-def test_the_app_can_create_nothing(statement: str, roles: Roles) -> None:
+def test_app_cannot_create_any_object(statement: str, roles: Roles) -> None:
     for schema in {roles.schema, "public"}:
         with (
             psycopg.connect(roles.app) as connection,
@@ -110,7 +110,7 @@ def test_other_roles_cannot_connect(roles: Roles) -> None:
         psycopg.connect(roles.stranger)
 
 
-def test_the_owner_migrates_and_the_app_reads_and_waits(
+def test_owner_can_migrate_and_app_can_read_and_wait(
     roles: Roles, initmig: Initmig, folder: Path, database: Database
 ) -> None:
     write(folder, {"0001_users.sql": "CREATE TABLE users (name text)"})
@@ -125,7 +125,7 @@ def test_the_owner_migrates_and_the_app_reads_and_waits(
             connection.execute("INSERT INTO users VALUES ('x')")
 
 
-def test_a_second_run_changes_nothing(roles: Roles, database: Database) -> None:
+def test_second_run_fails_and_changes_nothing(roles: Roles, database: Database) -> None:
     owner, app = (urlsplit(url).username or "" for url in (roles.owner, roles.app))
     variables = {"owner": owner, "app": app, "owner_password": "x", "app_password": "x"}
     with pytest.raises(AssertionError, match="already exists"):

@@ -1,4 +1,4 @@
-"""`initmig rollback` undoes what was applied, newest first, and nothing that it cannot undo."""
+"""`initmig rollback` rolls back applied migrations, newest first, or refuses before it starts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def tables(*names: str) -> dict[str, str | bytes]:
-    """For each name, like 0001_one, a migration that makes a table of that name, and undoes it."""
+    """For each name, such as 0001_one, a migration that creates a table, and its rollback."""
     files: dict[str, str | bytes] = {}
     for name in names:
         files[f"{name}.sql"] = f'CREATE TABLE "{name}" ();'
@@ -37,7 +37,7 @@ def applied(database: Database) -> list[str]:
 
 
 def rolled_back(result: Result) -> list[str]:
-    """The ids that the run says it rolled back, in its order."""
+    """The ids that the run reports as rolled back, in order."""
     return [event["id"] for event in result.events if event["event"] == "migration_rolled_back"]
 
 
@@ -54,7 +54,7 @@ def rolled_back(result: Result) -> list[str]:
     ],
     ids=["one", "two", "more", "to", "to prefix", "to last", "all"],
 )
-def test_undoes_what_was_asked_for_and_no_more(
+def test_rolls_back_the_requested_migrations(
     initmig: Initmig, database: Database, folder: Path, arguments: list[str], undone: int
 ) -> None:
     write(folder, tables(*THREE))
@@ -69,7 +69,7 @@ def test_undoes_what_was_asked_for_and_no_more(
     ]
 
 
-def test_goes_back_in_the_order_applied_and_not_by_name(
+def test_rolls_back_in_reverse_order_of_application_and_not_by_name(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, tables("0002_two", "0003_three"))
@@ -83,7 +83,7 @@ def test_goes_back_in_the_order_applied_and_not_by_name(
     assert applied(database) == ["0002_two"]
 
 
-def test_goes_back_behind_what_depends_on_it(
+def test_dependent_migration_is_rolled_back_first(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(
@@ -100,7 +100,7 @@ def test_goes_back_behind_what_depends_on_it(
     assert rolled_back(result) == ["0001_view", "0002_table"]
 
 
-def test_what_was_rolled_back_is_pending_and_applied_again(
+def test_rolled_back_migration_is_pending_and_can_be_applied_again(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, tables(*THREE))
@@ -113,12 +113,12 @@ def test_what_was_rolled_back_is_pending_and_applied_again(
     operations = database.query(
         "SELECT operation, migration_id FROM _yoyo_log ORDER BY created_at_utc"
     )
-    up = [("apply", id) for id in THREE]
-    down = [("rollback", id) for id in reversed(THREE[1:])]
-    assert operations == [*up, *down, *up[1:], *down]
+    applies = [("apply", id) for id in THREE]
+    rollbacks = [("rollback", id) for id in reversed(THREE[1:])]
+    assert operations == [*applies, *rollbacks, *applies[1:], *rollbacks]
 
 
-def test_refuses_what_has_no_rollback_before_touching_anything(
+def test_migration_without_a_rollback_is_refused_before_any_change(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, tables(*THREE))
@@ -132,7 +132,7 @@ def test_refuses_what_has_no_rollback_before_touching_anything(
     assert set(THREE) <= database.tables()
 
 
-def test_names_everything_that_cannot_be_rolled_back(
+def test_every_migration_that_cannot_be_rolled_back_is_named(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, tables(*THREE))
@@ -153,7 +153,7 @@ def test_names_everything_that_cannot_be_rolled_back(
     assert applied(database) == [*THREE, "0004_four"]
 
 
-def test_what_stays_applied_needs_no_rollback(
+def test_migrations_that_stay_applied_need_no_rollback(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, tables(*THREE))
@@ -167,25 +167,25 @@ def test_what_stays_applied_needs_no_rollback(
 
 
 @pytest.mark.parametrize(
-    ("to", "said"),
+    ("to", "expected"),
     [
         ("0009", "no migration has the id '0009'"),
         ("0001_oen", "did you mean 0001_one?"),
         ("000", "[ambiguous-id]"),
     ],
 )
-def test_refuses_an_id_that_names_no_applied_migration(
-    initmig: Initmig, database: Database, folder: Path, to: str, said: str
+def test_unknown_or_ambiguous_id_is_refused(
+    initmig: Initmig, database: Database, folder: Path, to: str, expected: str
 ) -> None:
     write(folder, tables(*THREE))
     succeeded(initmig("migrate", url=database.url, folder=folder))
     result = initmig("rollback", "--to", to, url=database.url, folder=folder)
     assert result.code == 6
-    assert said in result.err
+    assert expected in result.err
     assert applied(database) == list(THREE)
 
 
-def test_refuses_to_go_back_to_what_is_pending(
+def test_rollback_to_a_pending_migration_is_refused(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, tables(*THREE))
@@ -195,7 +195,7 @@ def test_refuses_to_go_back_to_what_is_pending(
     assert applied(database) == ["0001_one", "0002_two"]
 
 
-def test_a_failure_keeps_what_was_rolled_back_before_it(
+def test_failure_keeps_the_migrations_rolled_back_before_it(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, tables(*THREE))
@@ -213,31 +213,31 @@ def test_a_failure_keeps_what_was_rolled_back_before_it(
     assert applied(database) == []
 
 
-def test_python_goes_back_step_by_step_in_reverse(
+def test_python_steps_are_rolled_back_in_reverse_order(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
-    database.execute("CREATE TABLE told (word text, id serial)")
+    database.execute("CREATE TABLE events (word text, id serial)")
     write(
         folder,
         {
             "0001_words.py": (
                 "from yoyo import group, step\n"
-                "def tell(word):\n"
+                "def log(word):\n"
                 "    return lambda connection: connection.execute(\n"
-                "        'INSERT INTO told (word) VALUES (%s)', [word])\n"
-                "step(tell('a'), tell('undo a'))\n"
-                "group([step(tell('b'), tell('undo b')), step(tell('c'), tell('undo c'))])\n"
-                "step(tell('d'), tell('undo d'))\n"
+                "        'INSERT INTO events (word) VALUES (%s)', [word])\n"
+                "step(log('a'), log('undo a'))\n"
+                "group([step(log('b'), log('undo b')), step(log('c'), log('undo c'))])\n"
+                "step(log('d'), log('undo d'))\n"
             )
         },
     )
     succeeded(initmig("migrate", url=database.url, folder=folder))
     succeeded(initmig("rollback", "--all", url=database.url, folder=folder))
-    words = database.value("SELECT string_agg(word, ', ' ORDER BY id) FROM told")
+    words = database.value("SELECT string_agg(word, ', ' ORDER BY id) FROM events")
     assert words == "a, b, c, d, undo d, undo c, undo b, undo a"
 
 
-def test_a_python_failure_undoes_nothing_of_that_migration(
+def test_failed_python_rollback_leaves_the_migration_applied(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(
@@ -260,7 +260,7 @@ def test_a_python_failure_undoes_nothing_of_that_migration(
     assert applied(database) == ["0001_a"]
 
 
-def test_not_transactional_goes_back_statement_by_statement(
+def test_non_transactional_rollback_runs_statement_by_statement(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(
@@ -277,7 +277,7 @@ def test_not_transactional_goes_back_statement_by_statement(
     assert database.value("SELECT to_regclass('i')") is None
 
 
-def test_one_rollback_is_one_transaction(
+def test_each_rollback_is_one_transaction(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, tables(*THREE))
@@ -297,7 +297,7 @@ def test_one_rollback_is_one_transaction(
     assert database.value("SELECT count(DISTINCT id) FROM seen") == 3
 
 
-def test_nothing_applied_is_nothing_to_roll_back(
+def test_rollback_without_applied_migrations_has_nothing_to_do(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, tables(*THREE))
@@ -306,7 +306,7 @@ def test_nothing_applied_is_nothing_to_roll_back(
     assert database.tables() == set()
 
 
-def test_to_the_last_migration_keeps_it_and_names_it(
+def test_rollback_to_the_last_migration_keeps_it_and_names_it(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, tables(*THREE))
@@ -320,7 +320,7 @@ def test_to_the_last_migration_keeps_it_and_names_it(
     assert applied(database) == list(THREE)
 
 
-def test_every_unknown_migration_is_named_in_the_warning(
+def test_warning_names_every_unknown_migration(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, tables(*THREE))

@@ -1,4 +1,4 @@
-"""Row level security on the history: never switched off, and named where it may hide something."""
+"""Row level security on the history is never switched off, and named if it might hide rows."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def events(result: Result, kind: str) -> list[dict[str, Any]]:
     return [event for event in result.events if event["event"] == kind]
 
 
-def test_who_row_security_does_not_apply_to_hears_nothing_of_it(case: Case) -> None:
+def test_no_warning_for_roles_that_row_security_does_not_apply_to(case: Case) -> None:
     case.database.execute(ENABLE)
     owner = case.database.login_role(*OWN)
     case.write(PENDING)
@@ -82,7 +82,7 @@ WAIT = ("wait", "--wait-timeout=1s")
 
 
 @pytest.mark.parametrize("command", [WAIT, ("status",), ("status", "--check")])
-def test_who_may_see_no_row_is_told_so_and_not_that_all_is_pending(
+def test_hidden_history_is_an_error_instead_of_all_pending(
     case: Case, command: tuple[str, ...]
 ) -> None:
     case.database.execute(ENABLE)
@@ -97,7 +97,7 @@ def test_who_may_see_no_row_is_told_so_and_not_that_all_is_pending(
 @pytest.mark.parametrize(
     "command", ["migrate", "rehearse", "plan", "baseline --to=0001_a", "rollback --all"]
 )
-def test_nothing_runs_where_all_rows_are_hidden_from_the_owner(case: Case, command: str) -> None:
+def test_nothing_runs_if_all_rows_are_hidden_from_the_owner(case: Case, command: str) -> None:
     case.database.execute(f"{ENABLE}; {FORCE}")
     owner = case.database.login_role(*OWN)
     case.write(PENDING)
@@ -107,7 +107,7 @@ def test_nothing_runs_where_all_rows_are_hidden_from_the_owner(case: Case, comma
     assert "b" not in case.database.tables()
 
 
-def test_a_policy_that_shows_all_rows_is_named_once_while_something_is_pending(case: Case) -> None:
+def test_policy_that_shows_all_rows_is_named_once_if_something_is_pending(case: Case) -> None:
     case.database.execute(f"{ENABLE}; {SEE_ALL}")
     reader = case.database.login_role(*READ)
     result = case.run(*WAIT, url=reader)
@@ -120,7 +120,7 @@ def test_a_policy_that_shows_all_rows_is_named_once_while_something_is_pending(c
     assert len(events(case.run(*WAIT, url=reader), "row_security_active")) == 1
 
 
-def test_a_policy_for_others_shows_nothing(case: Case) -> None:
+def test_policy_for_another_role_shows_no_rows(case: Case) -> None:
     other = Database(case.database.login_role()).value("SELECT current_user")
     policy = f"CREATE POLICY theirs ON _yoyo_migration FOR SELECT TO {other} USING (true)"
     case.database.execute(f"{ENABLE}; {policy}")
@@ -129,7 +129,7 @@ def test_a_policy_for_others_shows_nothing(case: Case) -> None:
     assert (result.code, error["error"]) == (6, "history-hidden")
 
 
-def test_who_writes_trusts_no_policy_and_who_reads_none_that_calls_a_function(case: Case) -> None:
+def test_writers_trust_no_policy_and_readers_none_that_calls_a_function(case: Case) -> None:
     case.database.execute(f"{ENABLE}; {SEE_ALL}")
     owner = case.database.login_role(*OWN)
     result = case.run("migrate", url=owner)

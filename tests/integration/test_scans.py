@@ -1,4 +1,4 @@
-"""`migrate` tokenizes each SQL file once, and no part of it twice."""
+"""`migrate` tokenizes each SQL file only once, and no part of it twice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from initmig.sql.scanner import CopyData
     from tests.support.databases import Database
 
-# The client is tested, which is the same for each version.
+# The tests check the client, which does not depend on the server's version.
 pytestmark = pytest.mark.any_version
 
 TABLE = "CREATE TABLE a (id text);\n"
@@ -36,22 +36,22 @@ FILES = {
     "BEGIN and COMMIT around it": f"BEGIN;\n{TABLE}SELECT 1;\nCOMMIT;\n",
     "a function with a body": f"{TABLE}CREATE FUNCTION f() RETURNS int BEGIN /* ; */ ATOMIC"
     " SELECT 1; SELECT 2; END;\nSELECT 1;",
-    "words that need all of it": f"{TABLE}SELECT 'commit;\nend', '\\', 'stdin', 'discard';\nSELECT",
+    "words that need a scan": f"{TABLE}SELECT 'commit;\nend', '\\', 'stdin', 'discard';\nSELECT",
     "markers of another tool": f"/*\n-- +goose Up\n*/\n{TABLE}SELECT '\n-- migrate:down\n';",
     "pg_dump's commands": f"\\restrict a\n{TABLE}{COPY}\\unrestrict a\n",
     "a byte order mark": f"\ufeff-- depends:\n{TABLE}SELECT '\\';",
-    "a long one": f"{TABLE}{COPY}" + "SELECT 'stdin', '\\';\n" * 1000,
+    "a long file": f"{TABLE}{COPY}" + "SELECT 'stdin', '\\';\n" * 1000,
 }
 ROLLBACK = "DROP TABLE IF EXISTS a; -- \\ stdin\nSELECT 1;"
 
 
 class Scans:
-    """Records the texts that are scanned, and which parts of them."""
+    """Records the scanned texts and their scanned parts."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.texts: list[str] = []
         self.parts: list[tuple[int, int, int]] = []
-        """The number of the text, and the start and end of a statement, a comment or data."""
+        """The number of the text, and the start and end of a statement, a comment or COPY data."""
         scans = self
 
         class Recorded(scanner.Scanner):
@@ -83,7 +83,7 @@ class Scans:
         monkeypatch.setattr(masking, "tokens", self._tokens)
 
     def _tokens(self, text: str, start: int, end: int) -> Iterator[scanner.Token]:
-        pytest.fail(f"the tokens of {text[start:end]} are read a second time")
+        pytest.fail(f"{text[start:end]} is tokenized a second time")
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_each_file_is_scanned_once(
         assert number < following or end <= after, "read twice"
 
 
-def test_a_file_whose_words_do_not_matter_is_not_scanned_to_its_end(
+def test_file_without_relevant_words_is_only_scanned_until_its_first_statement(
     database: Database, folder: Path, scans: Scans
 ) -> None:
     folder.mkdir(exist_ok=True)
@@ -123,7 +123,7 @@ def test_a_file_whose_words_do_not_matter_is_not_scanned_to_its_end(
     assert max(end for _, _, end in scans.parts) == len("-- c\n")
 
 
-def test_a_warning_about_a_directive_scans_the_header_again_to_mask_it(
+def test_warning_about_a_directive_scans_the_header_again_to_mask_it(
     database: Database, folder: Path, scans: Scans
 ) -> None:
     folder.mkdir(exist_ok=True)

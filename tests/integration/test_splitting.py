@@ -1,4 +1,4 @@
-"""A file that is not one transaction runs statement by statement, parted as the server would."""
+"""A non-transactional file runs statement by statement, split as the server splits it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.support.processes import Result
 
 DIRECTIVE = "-- transactional: false\n"
-# A statement that is refused in a transaction, so that each script is known to run without one.
+# This statement fails in a transaction, so each script proves that it runs without one.
 LAST = "\nVACUUM;\n"
 
 SCRIPTS: dict[str, tuple[str, str, list[tuple[object, ...]]]] = {
@@ -92,7 +92,7 @@ CREATE TABLE t AS SELECT E'\';' AS a, E'a'
         "SELECT * FROM t",
         [("';", "a';", "\\", "a;", "b;'")],
     ),
-    "transactions of its own": (
+    "transactions in the file": (
         """
 BEGIN; CREATE TABLE t (a int); INSERT INTO t VALUES (1); COMMIT;
 INSERT INTO t VALUES (2);
@@ -129,7 +129,7 @@ INSERT INTO t VALUES (1);
 
 
 class Script:
-    """Applies a file that is not one transaction."""
+    """Applies a non-transactional file."""
 
     def __init__(self, initmig: Initmig, database: Database, folder: Path) -> None:
         self._initmig = initmig
@@ -154,7 +154,7 @@ def script(initmig: Initmig, database: Database, folder: Path) -> Script:
 
 @pytest.mark.parametrize(("text", "query", "expected"), SCRIPTS.values(), ids=SCRIPTS)
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"], ids=["lf", "crlf"])
-def test_a_script_that_psql_runs_runs(
+def test_script_for_psql_has_the_same_result(
     script: Script, text: str, query: str, expected: list[tuple[object, ...]], line_end: str
 ) -> None:
     script.apply((DIRECTIVE + text + LAST).replace("\n", line_end))
@@ -164,15 +164,15 @@ def test_a_script_that_psql_runs_runs(
 @pytest.mark.parametrize(
     "header",
     [
-        "-- of the team; it's ours\n" + DIRECTIVE,
-        "\n--\n -- /* of the team\n" + DIRECTIVE,
+        "-- owned by the team; it's internal\n" + DIRECTIVE,
+        "\n--\n -- /* owned by the team\n" + DIRECTIVE,
         "\ufeff" + DIRECTIVE,
         "\ufeff-- c\r\n\r\n-- depends:\r\n" + DIRECTIVE,
         "-- transactional: false\r",
     ],
     ids=["comment", "comments", "byte order mark", "all", "return"],
 )
-def test_the_directive_is_found_behind_what_may_stand_before_it(
+def test_directive_is_found_after_comments_and_a_byte_order_mark(
     script: Script, header: str
 ) -> None:
     script.apply(f"{header}VACUUM;\nCREATE TABLE t ();\nVACUUM t;")
@@ -180,12 +180,12 @@ def test_the_directive_is_found_behind_what_may_stand_before_it(
 
 
 @pytest.mark.parametrize("text", ["'a\r\nb\rc\n'", "E'a\r\nb\rc\n'", "$$a\r\nb\rc\n$$"])
-def test_line_ends_in_a_string_stay_as_they_are(script: Script, text: str) -> None:
+def test_line_endings_in_a_string_are_kept(script: Script, text: str) -> None:
     script.apply(f"{DIRECTIVE}VACUUM;\r\nCREATE TABLE t AS\r\nSELECT {text} AS a;\r\n")
     assert script.database.value("SELECT a FROM t") == "a\r\nb\rc\n"
 
 
-def test_what_is_newer_than_the_parser_is_said_and_left_to_the_server(script: Script) -> None:
+def test_syntax_unknown_to_the_parser_is_logged_and_sent_to_the_server(script: Script) -> None:
     result = script.run(
         f"{DIRECTIVE}CREATE TABLE t (a int, b int GENERATED ALWAYS AS (a + 1) VIRTUAL);\n"
         "INSERT INTO t VALUES (1);\nCREATE INDEX CONCURRENTLY i ON t (a);\n"
@@ -201,7 +201,7 @@ def test_what_is_newer_than_the_parser_is_said_and_left_to_the_server(script: Sc
         assert script.database.query("SELECT b FROM t") == [(2,), (3,)]
 
 
-def test_a_mistake_is_told_by_the_server_with_its_place(script: Script) -> None:
+def test_syntax_error_is_reported_with_its_line(script: Script) -> None:
     result = script.run(
         f"{DIRECTIVE}CREATE TABLE t ();\nVACUUM t;\n\nSELEKT 'é';\nCREATE TABLE u ();"
     )

@@ -1,4 +1,4 @@
-"""The tests' own tools keep their promises."""
+"""The test support code works as documented."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def is_alive(pid: int) -> bool:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
-    # A container's process 1 may never collect the orphans that have ended.
+    # Process 1 of a container might never reap orphans.
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 # --- servers ---
 
 
-def test_server_keeps_what_was_committed_over_an_immediate_restart(
+def test_server_keeps_committed_rows_after_an_immediate_restart(
     make_server: MakeServer,
 ) -> None:
     server = make_server()
@@ -73,7 +73,7 @@ def test_stopped_server_refuses_connections(make_server: MakeServer) -> None:
         psycopg.connect(server.url())
 
 
-def test_server_takes_settings(make_server: MakeServer) -> None:
+def test_server_accepts_settings(make_server: MakeServer) -> None:
     server = make_server(max_connections=7, log_line_prefix="it's %m ")
     assert Database(server.url()).value("SHOW max_connections") == "7"
     assert Database(server.url()).value("SHOW log_line_prefix") == "it's %m "
@@ -84,13 +84,13 @@ def test_server_checks_passwords(make_server: MakeServer) -> None:
         psycopg.connect(make_server().url(password="wrong"))
 
 
-def test_socket_of_a_server_lets_in_without_password(make_server: MakeServer) -> None:
+def test_socket_of_a_server_needs_no_password(make_server: MakeServer) -> None:
     server = make_server()
     url = server.url(host=str(server.socket_dir), password="wrong")
     assert Database(url).value("SELECT 1") == 1
 
 
-def test_log_lines_above_log_are_the_errors_alone(make_server: MakeServer) -> None:
+def test_log_lines_above_log_are_only_the_errors(make_server: MakeServer) -> None:
     server = make_server(log_statement="all")
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute("SELECT 'ERROR:  not one'")
@@ -117,7 +117,7 @@ def test_standby_streams_refuses_writes_and_is_promoted(
     assert "streamed" not in copy.tables()
 
 
-def test_server_ends_with_a_killed_test_run(processes: Processes, cluster: Path) -> None:
+def test_server_stops_if_the_test_run_is_killed(processes: Processes, cluster: Path) -> None:
     code = """
 import pathlib, sys, time
 from tests.support.servers import running_server
@@ -137,7 +137,9 @@ with running_server(pathlib.Path(sys.argv[1])) as server:
         psycopg.connect(server.url())
 
 
-def test_server_with_a_long_path_has_its_socket_elsewhere(cluster: Path, tmp_path: Path) -> None:
+def test_server_with_a_long_path_has_its_socket_in_another_directory(
+    cluster: Path, tmp_path: Path
+) -> None:
     if unprivileged_account() is not None:
         tmp_path = Path("/tmp") / f"initmig-{os.getpid()}"
         tmp_path.mkdir()
@@ -153,7 +155,7 @@ def test_server_with_a_long_path_has_its_socket_elsewhere(cluster: Path, tmp_pat
         shutil.rmtree(tmp_path)
 
 
-def test_programs_out_of_reach_are_copied(tmp_path: Path) -> None:
+def test_inaccessible_programs_are_copied(tmp_path: Path) -> None:
     if unprivileged_account() is None:
         pytest.skip("needs root")
     package = programs_of("18").parent.parent
@@ -174,13 +176,13 @@ def test_programs_out_of_reach_are_copied(tmp_path: Path) -> None:
 # --- databases ---
 
 
-def test_database_is_empty_and_ones_own(database: Database) -> None:
+def test_database_is_empty_and_has_its_name(database: Database) -> None:
     assert database.tables() == set()
     assert database.value("SELECT current_database()") == database.name
     assert database.query("SELECT %s::int, 'two'", [1]) == [(1, "two")]
 
 
-def test_login_role_has_just_what_it_is_given(database: Database) -> None:
+def test_login_role_has_only_the_given_privileges(database: Database) -> None:
     database.execute("CREATE TABLE seen (); CREATE TABLE hidden ()")
     reader = Database(database.login_role("GRANT SELECT ON seen TO {role}"))
     assert reader.query("SELECT * FROM seen") == []
@@ -212,7 +214,7 @@ def test_process_has_a_clean_environment(
     assert json.loads(result.out) == ["GIVEN", "HOME", "LANG", "PATH"]
 
 
-def test_process_is_signalled_and_says_how_it_ended(processes: Processes) -> None:
+def test_process_receives_signals_and_returns_its_exit_code(processes: Processes) -> None:
     sleeper = "import sys, time; print('ready', file=sys.stderr, flush=True); time.sleep(60)"
     running = processes.start([sys.executable, "-c", sleeper])
     assert running.wait_for_line("ready") == "ready"
@@ -220,7 +222,9 @@ def test_process_is_signalled_and_says_how_it_ended(processes: Processes) -> Non
     assert running.result().code == -signal.SIGTERM
 
 
-def test_process_that_takes_too_long_is_killed_with_its_output(processes: Processes) -> None:
+def test_process_that_takes_too_long_is_killed_and_its_output_is_shown(
+    processes: Processes,
+) -> None:
     running = processes.start(["/bin/sh", "-c", "echo so far; sleep 60"])
     with pytest.raises(AssertionError, match="so far"):
         running.result(timeout=0.3)
@@ -245,10 +249,10 @@ def test_nameless_user_has_no_passwd_entry(processes: Processes, nameless_user: 
     assert "KeyError" in result.err
 
 
-def test_initmig_is_run_with_its_settings_alone(
+def test_initmig_runs_with_only_the_given_settings(
     initmig: Initmig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("INITMIG_SCHEMA", "of the caller")
+    monkeypatch.setenv("INITMIG_SCHEMA", "from the caller")
     code = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))"
     show = [sys.executable, "-c", code]
     result = initmig("status", "--json", url="u", folder=folder, env={"X": ""}, prefix=show)
@@ -258,10 +262,10 @@ def test_initmig_is_run_with_its_settings_alone(
     assert environ["INITMIG_MIGRATIONS"] == str(folder)
 
 
-# --- the stock yoyo ---
+# --- stock yoyo ---
 
 
-def test_yoyo_applies(yoyo: Yoyo, database: Database, folder: Path) -> None:
+def test_yoyo_applies_and_rolls_back(yoyo: Yoyo, database: Database, folder: Path) -> None:
     write(folder, {"0001_a.sql": "CREATE TABLE a ()", "0001_a.rollback.sql": b"DROP TABLE a"})
     assert yoyo("apply", database=database, folder=folder).code == 0
     assert "a" in database.tables()
@@ -323,7 +327,7 @@ def test_client_killed_before_a_message_reaches_the_server_did_nothing(
     assert database.tables() == set()
 
 
-def test_client_killed_after_a_message_was_answered_has_done_it_and_does_not_know(
+def test_client_killed_after_an_answer_did_the_work_without_seeing_the_answer(
     database: Database, server: DatabaseServer, make_proxy: MakeProxy, processes: Processes
 ) -> None:
     proxy = make_proxy(server)
@@ -348,7 +352,7 @@ def test_proxy_cuts_a_connection(server: DatabaseServer, make_proxy: MakeProxy) 
             connection.execute("SELECT 1")
 
 
-def test_stopped_proxy_refuses_and_takes_connections_again(
+def test_stopped_proxy_refuses_connections_until_it_is_started(
     server: DatabaseServer, make_proxy: MakeProxy
 ) -> None:
     proxy = make_proxy(server)
@@ -362,7 +366,7 @@ def test_stopped_proxy_refuses_and_takes_connections_again(
     assert proxy.connections == 2
 
 
-def test_deaf_proxy_is_silent(server: DatabaseServer, make_proxy: MakeProxy) -> None:
+def test_deaf_proxy_does_not_answer(server: DatabaseServer, make_proxy: MakeProxy) -> None:
     proxy = make_proxy(server)
     proxy.deaf()
     with pytest.raises(psycopg.errors.ConnectionTimeout):
@@ -371,7 +375,7 @@ def test_deaf_proxy_is_silent(server: DatabaseServer, make_proxy: MakeProxy) -> 
     psycopg.connect(proxy.url()).close()
 
 
-def test_paused_proxy_holds_back_until_resumed(
+def test_paused_proxy_forwards_nothing_until_resumed(
     database: Database, server: DatabaseServer, make_proxy: MakeProxy, processes: Processes
 ) -> None:
     proxy = make_proxy(server)
@@ -388,7 +392,7 @@ def test_paused_proxy_holds_back_until_resumed(
     assert running.result().code == 0
 
 
-def test_proxy_delays(server: DatabaseServer, make_proxy: MakeProxy) -> None:
+def test_proxy_delays_messages(server: DatabaseServer, make_proxy: MakeProxy) -> None:
     proxy = make_proxy(server)
     with psycopg.connect(proxy.url(), autocommit=True) as connection:
         proxy.delay(frontend=0.1, backend=0.2)
@@ -398,7 +402,7 @@ def test_proxy_delays(server: DatabaseServer, make_proxy: MakeProxy) -> None:
         proxy.delay()
 
 
-def test_proxy_carries_more_than_a_buffer_holds(
+def test_proxy_forwards_more_than_a_buffer_holds(
     server: DatabaseServer, make_proxy: MakeProxy
 ) -> None:
     text = "x" * 5_000_000

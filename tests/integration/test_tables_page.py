@@ -1,4 +1,4 @@
-"""docs/reference/tables.md has each table of the history, and each of its columns."""
+"""docs/reference/tables.md lists each table of the history with its columns."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def documented() -> list[tuple[str, str, str]]:
     found = []
     for section in PAGE.read_text().split("\n## `")[1:]:
         table = section.partition("`")[0]
-        for name, what in re.findall(r"^\| `(\w+)` \| ([^|]+) \|", section, re.MULTILINE):
-            found.append((table, name, what.replace("`", "").strip()))
+        for name, type in re.findall(r"^\| `(\w+)` \| ([^|]+) \|", section, re.MULTILINE):
+            found.append((table, name, type.replace("`", "").strip()))
     return sorted(found)
 
 
@@ -46,7 +46,7 @@ def shortened(type: str) -> str:
     return type
 
 
-def test_page_has_each_column_with_its_type(
+def test_page_lists_each_column_with_its_type(
     initmig: Initmig, database: Database, tmp_path: Path
 ) -> None:
     folder = write(tmp_path / "migrations", {"0001_a.sql": "SELECT 1"})

@@ -1,4 +1,4 @@
-"""On a real terminal: output that fits and has colours, and a line that shows what is going on."""
+"""On a real terminal, the output fits, has colours, and shows the progress in a line."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Runs:
 
     def on(self, terminal: Terminal, *arguments: str, **env: str) -> Result:
         result = self.start(terminal, *arguments, **env).result()
-        time.sleep(0.1)  # what was written last is read
+        time.sleep(0.1)  # time to read the last output
         return result
 
 
@@ -69,8 +69,8 @@ def runs(processes: Processes, database: Database, folder: Path) -> Runs:
 
 
 @pytest.fixture
-def half(runs: Runs, folder: Path) -> Runs:
-    """One migration is applied, another one pending."""
+def half_applied(runs: Runs, folder: Path) -> Runs:
+    """One migration is applied and another one is pending."""
     write(folder, FILES)
     with terminal_of(80) as terminal:
         assert runs.on(terminal).code == 0
@@ -102,15 +102,15 @@ SHOWN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 @pytest.mark.parametrize("columns", WIDTHS)
 @pytest.mark.parametrize("name", SHOWN)
 def test_no_line_is_wider_than_the_terminal(
-    half: Runs, database: Database, folder: Path, name: str, columns: int
+    half_applied: Runs, database: Database, folder: Path, name: str, columns: int
 ) -> None:
     arguments, shown = SHOWN[name]
     database.execute("CREATE SCHEMA tenant_1; CREATE SCHEMA tenant_2")
-    if name == "plan":  # of which the SQL stays as it is in the file
+    if name == "plan":  # its SQL is shown unchanged
         text = "ALTER TABLE users\n  ADD a int;"
         write(folder, {f"{ROLES}.sql": text})
     with terminal_of(columns) as terminal:
-        half.on(terminal, *arguments)
+        half_applied.on(terminal, *arguments)
         assert_fits(terminal)
         text = " ".join(" ".join(terminal.lines).split())
         for each in shown:
@@ -118,7 +118,7 @@ def test_no_line_is_wider_than_the_terminal(
 
 
 @pytest.mark.parametrize("columns", WIDTHS)
-def test_an_error_fits_and_its_caret_stands_under_the_place(
+def test_error_fits_and_its_caret_is_below_the_position(
     runs: Runs, folder: Path, columns: int
 ) -> None:
     write(folder, {"20261201095000_漢字.sql": f"SELECT '漢字';\n{FAILING}"})
@@ -132,26 +132,26 @@ def test_an_error_fits_and_its_caret_stands_under_the_place(
         assert raw[at - 1][caret:].startswith("missing")
 
 
-def test_the_sql_of_a_plan_stays_as_it_is(runs: Runs, folder: Path) -> None:
+def test_sql_of_a_plan_is_not_shortened(runs: Runs, folder: Path) -> None:
     write(folder, {f"{PHONE}.sql": FAILING})
     with terminal_of(40) as terminal:
         runs.on(terminal, "plan")
         assert FAILING in unstyled(terminal.raw)
 
 
-def test_columns_says_how_wide_it_is(half: Runs) -> None:
+def test_columns_variable_sets_the_width(half_applied: Runs) -> None:
     with terminal_of(200) as terminal:
-        half.on(terminal, "status", COLUMNS="40")
+        half_applied.on(terminal, "status", COLUMNS="40")
         assert_fits_in(terminal, 40)
 
 
-def test_a_terminal_without_a_width_gets_whole_lines_and_no_progress(
-    half: Runs, folder: Path
+def test_terminal_without_a_width_gets_whole_lines_and_no_progress(
+    half_applied: Runs, folder: Path
 ) -> None:
     write(folder, {"20261201095500_sleeps.sql": "SELECT pg_sleep(3)"})
     with terminal_of(0) as terminal:
-        half.on(terminal, "status")
-        assert half.on(terminal).code == 0
+        half_applied.on(terminal, "status")
+        assert half_applied.on(terminal).code == 0
         lines = unstyled(terminal.raw).split("\r\n")
         assert "\x1b" not in "".join(lines)
         assert "\r" not in "".join(lines)
@@ -173,20 +173,22 @@ COLOURS: dict[str, tuple[tuple[str, ...], dict[str, str], bool]] = {
 
 
 @pytest.mark.parametrize("name", COLOURS)
-def test_colours_are_there_where_they_are_wanted(half: Runs, name: str) -> None:
-    flags, env, are_there = COLOURS[name]
+def test_colours_follow_the_flags_and_variables(half_applied: Runs, name: str) -> None:
+    flags, env, has_colours = COLOURS[name]
     with terminal_of(80) as terminal:
-        assert half.on(terminal, "status", "--check", *flags, **env).code == 7
-        assert bool(SGR.search(terminal.raw)) == are_there
-        assert ("\x1b" in terminal.raw) == are_there
+        assert half_applied.on(terminal, "status", "--check", *flags, **env).code == 7
+        assert bool(SGR.search(terminal.raw)) == has_colours
+        assert ("\x1b" in terminal.raw) == has_colours
         assert "pending" in terminal.raw
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.parametrize(("flag", "in_pipe"), [("auto", False), ("always", True)])
-def test_each_stream_is_judged_by_itself(half: Runs, stream: str, flag: str, in_pipe: bool) -> None:
+def test_each_stream_has_colours_if_it_is_a_terminal(
+    half_applied: Runs, stream: str, flag: str, in_pipe: bool
+) -> None:
     with terminal_of(80, streams=[stream]) as terminal:
-        result = half.on(terminal, "status", "--check", f"--color={flag}")
+        result = half_applied.on(terminal, "status", "--check", f"--color={flag}")
         other = result.err if stream == "stdout" else result.out
         assert SGR.search(terminal.raw)
         assert bool(SGR.search(other)) == in_pipe
@@ -195,7 +197,7 @@ def test_each_stream_is_judged_by_itself(half: Runs, stream: str, flag: str, in_
             assert max(map(cells, unstyled(other).splitlines())) > 80
 
 
-def test_a_usage_error_has_colours_too(runs: Runs) -> None:
+def test_usage_error_has_colours(runs: Runs) -> None:
     with terminal_of(80) as terminal:
         assert runs.on(terminal, "--lock-timeout=soon").code == 2
         assert "\x1b[31merror" in terminal.raw
@@ -204,15 +206,15 @@ def test_a_usage_error_has_colours_too(runs: Runs) -> None:
         assert "\x1b" not in terminal.raw
 
 
-def test_files_get_no_colours(half: Runs, tmp_path: Path) -> None:
+def test_termination_log_has_no_colours(half_applied: Runs, tmp_path: Path) -> None:
     outcome = tmp_path / "outcome"
     with terminal_of(80) as terminal:
-        assert half.on(terminal, "--color=always", f"--termination-log={outcome}").code == 0
+        assert half_applied.on(terminal, "--color=always", f"--termination-log={outcome}").code == 0
     assert "applied 1 migration" in outcome.read_text()
     assert "\x1b" not in outcome.read_text()
 
 
-def test_escapes_of_others_reach_no_terminal(runs: Runs, folder: Path) -> None:
+def test_escape_sequences_in_messages_do_not_reach_the_terminal(runs: Runs, folder: Path) -> None:
     hostile = "DO $$ BEGIN RAISE WARNING E'\\x1b[2J\\x1b[31mred\\ninfo: forged'; END $$"
     write(folder, {f"{PHONE}.sql": f"-- \x1b[2J\n{hostile}"})
     with terminal_of(80) as terminal:
@@ -231,12 +233,12 @@ SLEEPY = "-- transactional: false\nSELECT 1;\n\nSELECT pg_sleep(6);\n"
 
 
 def assert_only_whole_lines(terminal: Terminal) -> None:
-    """The log and nothing else: no character is left of what showed the progress."""
+    """Assert that the terminal shows only the log, without a remainder of the progress line."""
     stamped = re.compile(r"\d{4}-\d\d-\d\dT\S+Z (debug|info|warning|error) |    |  next: |\^C")
     assert [line for line in terminal.lines if not stamped.match(line)] == []
 
 
-def test_progress_names_migration_statement_time_and_wait(runs: Runs, folder: Path) -> None:
+def test_progress_names_the_statement_the_time_and_the_wait_event(runs: Runs, folder: Path) -> None:
     write(folder, {"0001_a.sql": "SELECT 1", "0002_sleeps.sql": SLEEPY})
     with terminal_of(100) as terminal:
         running = runs.start(terminal)
@@ -257,7 +259,7 @@ def test_progress_names_the_step_of_a_python_migration(runs: Runs, folder: Path)
         assert running.result().code == 0
 
 
-def test_of_several_statements_in_one_message_only_the_file_is_named(
+def test_progress_of_several_statements_in_one_message_names_only_the_file(
     runs: Runs, folder: Path
 ) -> None:
     write(folder, {"0001_several.sql": "SELECT 1;\nSELECT pg_sleep(4)"})
@@ -267,7 +269,7 @@ def test_of_several_statements_in_one_message_only_the_file_is_named(
         assert running.result().code == 0
 
 
-def test_progress_names_who_blocks(runs: Runs, database: Database, folder: Path) -> None:
+def test_progress_names_the_blocker(runs: Runs, database: Database, folder: Path) -> None:
     database.execute("CREATE TABLE busy ()")
     write(folder, {"0001_busy.sql": "ALTER TABLE busy ADD x int"})
     with terminal_of(120) as terminal, database.connect() as app:
@@ -290,7 +292,7 @@ def test_many_migrations_leave_whole_lines(runs: Runs, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
-def test_a_signal_in_the_middle_leaves_whole_lines(runs: Runs, folder: Path, how: str) -> None:
+def test_signal_leaves_whole_lines(runs: Runs, folder: Path, how: str) -> None:
     write(folder, {"0001_sleeps.sql": "SELECT pg_sleep(60)"})
     with terminal_of(80) as terminal:
         running = runs.start(terminal)
@@ -306,7 +308,7 @@ def test_a_signal_in_the_middle_leaves_whole_lines(runs: Runs, folder: Path, how
         assert "SIGINT" in terminal.raw or "SIGTERM" in terminal.raw
 
 
-def test_a_signal_ends_a_run_whose_terminal_is_stopped(runs: Runs, folder: Path) -> None:
+def test_signal_stops_a_run_whose_terminal_is_not_read(runs: Runs, folder: Path) -> None:
     write(
         folder, {"0001_sleeps.sql": "SELECT pg_sleep(3)", "0002_sleeps.sql": "SELECT pg_sleep(9)"}
     )
@@ -314,12 +316,12 @@ def test_a_signal_ends_a_run_whose_terminal_is_stopped(runs: Runs, folder: Path)
         running = runs.start(terminal)
         terminal.wait_for("PgSleep")
         terminal.stop_reading()
-        time.sleep(3)  # the first one has ended, and cannot be logged
+        time.sleep(3)  # the first statement has ended, but the log line blocks
         running.send(signal.SIGTERM)
         assert running.result(timeout=6).code == 143
 
 
-def test_what_a_forked_process_prints_stands_in_a_line_of_its_own(runs: Runs, folder: Path) -> None:
+def test_output_of_a_forked_process_is_on_a_separate_line(runs: Runs, folder: Path) -> None:
     steps = (
         "import os, time\nfrom yoyo import step\n"
         "def work(c):\n"
@@ -339,7 +341,7 @@ def test_what_a_forked_process_prints_stands_in_a_line_of_its_own(runs: Runs, fo
         assert_only_whole_lines(terminal)
 
 
-def test_rehearse_shows_its_table_without_progress_in_it(runs: Runs, folder: Path) -> None:
+def test_table_of_rehearse_contains_no_progress(runs: Runs, folder: Path) -> None:
     write(folder, {"0001_sleeps.sql": "SELECT 1;\nSELECT pg_sleep(4)"})
     with terminal_of(100) as terminal:
         running = runs.start(terminal, "rehearse")
@@ -349,7 +351,7 @@ def test_rehearse_shows_its_table_without_progress_in_it(runs: Runs, folder: Pat
         assert terminal.lines[0].startswith("statement")
 
 
-def test_waiting_for_the_database_is_shown(runs: Runs, folder: Path) -> None:
+def test_progress_shows_the_wait_for_the_database(runs: Runs, folder: Path) -> None:
     write(folder, FILES)
     with terminal_of(80) as terminal:
         url = "postgresql://u@127.0.0.1:1/d"
@@ -360,7 +362,7 @@ def test_waiting_for_the_database_is_shown(runs: Runs, folder: Path) -> None:
         assert_only_whole_lines(terminal)
 
 
-def test_a_terminal_that_is_resized_stopped_and_closed_harms_no_run(
+def test_run_succeeds_if_the_terminal_is_resized_not_read_and_closed(
     runs: Runs, database: Database, folder: Path
 ) -> None:
     write(folder, {"0001_sleeps.sql": "SELECT pg_sleep(8); CREATE TABLE done ()"})
@@ -377,7 +379,7 @@ def test_a_terminal_that_is_resized_stopped_and_closed_harms_no_run(
 
 
 @pytest.mark.parametrize("flags", [("--log-format=json",), ("--log-level=warning",)], ids=str)
-def test_no_progress_is_drawn_where_the_log_is_for_others(
+def test_no_progress_with_json_or_warnings_only(
     runs: Runs, folder: Path, flags: tuple[str, ...]
 ) -> None:
     write(folder, {"0001_sleeps.sql": "SELECT pg_sleep(2.5)"})
@@ -387,7 +389,7 @@ def test_no_progress_is_drawn_where_the_log_is_for_others(
         assert "0001_sleeps.sql" not in terminal.raw
 
 
-def test_a_dumb_terminal_gets_lines_as_a_pipe_does(runs: Runs, folder: Path) -> None:
+def test_dumb_terminal_gets_log_lines_for_the_progress(runs: Runs, folder: Path) -> None:
     write(folder, {"0001_sleeps.sql": "SELECT pg_sleep(11)"})
     with terminal_of(80) as terminal:
         assert runs.on(terminal, TERM="dumb").code == 0

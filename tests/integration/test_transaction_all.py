@@ -1,4 +1,4 @@
-"""--transaction=all: everything pending, or nothing."""
+"""--transaction=all applies all pending migrations or none."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_all_are_applied_in_one_transaction(
 
 
 @pytest.mark.parametrize("broken", ["0002_b.py", "0003_c.sql"])
-def test_nothing_is_kept_when_one_fails(
+def test_failure_of_one_migration_rolls_back_all(
     database: Database, initmig: Initmig, folder: Path, broken: str
 ) -> None:
     failing = {
@@ -69,7 +69,7 @@ def test_nothing_is_kept_when_one_fails(
     assert recorded(database) == ["0001_a", "0002_b", "0003_c"]
 
 
-def test_nothing_is_kept_when_the_commit_fails(
+def test_failure_of_the_commit_rolls_back_all(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     deferred = (
@@ -86,7 +86,7 @@ def test_nothing_is_kept_when_the_commit_fails(
     assert {"a", "p", "q", "c"} & database.tables() == set()
 
 
-def test_what_was_applied_before_is_kept(
+def test_migrations_applied_by_an_earlier_run_are_kept(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": FILES["0001_a.sql"]})
@@ -97,7 +97,7 @@ def test_what_was_applied_before_is_kept(
     assert "b" not in database.tables()
 
 
-def test_non_transactional_ones_are_named_before_anything_runs(
+def test_non_transactional_migrations_are_refused_before_anything_runs(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(
@@ -115,7 +115,7 @@ def test_non_transactional_ones_are_named_before_anything_runs(
     assert recorded(database) == []
 
 
-def test_non_transactional_ones_beyond_the_target_are_no_obstacle(
+def test_non_transactional_migrations_after_the_target_are_ignored(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {**FILES, "0004_d.sql": "-- transactional: false\nVACUUM;"})
@@ -124,7 +124,7 @@ def test_non_transactional_ones_beyond_the_target_are_no_obstacle(
     assert recorded(database) == ["0001_a", "0002_b", "0003_c"]
 
 
-def test_ignored_error_of_a_step_does_not_end_the_transaction(
+def test_ignored_error_of_a_step_does_not_abort_the_transaction(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     ignoring = (
@@ -138,7 +138,7 @@ def test_ignored_error_of_a_step_does_not_end_the_transaction(
     assert {"a", "b", "c"} < database.tables()
 
 
-def test_hundreds_of_migrations_fit_into_one_transaction(
+def test_hundreds_of_migrations_fit_in_one_transaction(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {f"{n:04}_x.sql": "SELECT 1" for n in range(300)})

@@ -1,4 +1,4 @@
-"""What ends a transaction block without carrying it out never counts as applied."""
+"""A migration whose transaction block ends without a commit never counts as applied."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def two_phase_server(cluster: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def database(two_phase_server: Server) -> Iterator[Database]:
-    """An empty database; whatever is left prepared in it goes in the end."""
+    """An empty database. Prepared transactions are rolled back after the test."""
     empty = create_database(two_phase_server)
     yield empty
     for gid in prepared(empty):
@@ -54,7 +54,7 @@ def prepared(database: Database) -> list[str]:
 
 
 def migrate(image: Image, *arguments: str) -> tuple[Result, dict[str, Any]]:
-    """Its result, and the event that it ended with."""
+    """The result of `migrate` and its last event."""
     result = image.run("migrate", "--log-format=json", *arguments)
     return result, result.events[-1]
 
@@ -65,11 +65,11 @@ def is_recorded(image: Image, id: str = "a") -> bool:
 
 
 def steps(*statements: str) -> str:
-    """A file with each of *statements* as a step of its own."""
+    """A file with each of *statements* as a separate step."""
     return STEPS + "".join(f"step({statement!r})\n" for statement in statements)
 
 
-# --- refused when the file is read ---
+# --- refused before anything runs ---
 
 
 class Refused(NamedTuple):
@@ -77,13 +77,13 @@ class Refused(NamedTuple):
     place: str
     error: str
     fix: tuple[str, str]
-    """What is replaced, by what."""
+    """The replaced text, and its replacement."""
 
 
 PREPARE = "PREPARE TRANSACTION 'x'"
 COMMITS = (PREPARE, "COMMIT")
 BLOCK = f"BEGIN;\nCREATE TABLE t ();\n{PREPARE};\n"
-DELETED = (f"{PREPARE};", "")
+DELETE = (f"{PREPARE};", "")
 FINE = {"a.sql": "SELECT 1;"}
 
 REFUSED = {
@@ -98,7 +98,7 @@ REFUSED = {
         {"a.sql": f"{ALONE}CREATE TABLE t ();\n{PREPARE};"},
         "a.sql:3:1",
         "prepare-transaction",
-        DELETED,
+        DELETE,
     ),
     "rollback file": Refused(
         {"a.sql": f"{ALONE}CREATE TABLE t ();", "a.rollback.sql": f"BEGIN; SELECT 1;\n{PREPARE};"},
@@ -140,19 +140,19 @@ REFUSED = {
         COMMITS,
     ),
     "transactional file": Refused(
-        {"a.sql": f"CREATE TABLE t ();\n{PREPARE};"}, "a.sql:2:1", "transaction-command", DELETED
+        {"a.sql": f"CREATE TABLE t ();\n{PREPARE};"}, "a.sql:2:1", "transaction-command", DELETE
     ),
     "transactional rollback file": Refused(
         {"a.sql": "SELECT 1;", "a.rollback.sql": f"SELECT 1;\n{PREPARE};"},
         "a.rollback.sql:2:1",
         "transaction-command",
-        DELETED,
+        DELETE,
     ),
     "transactional hook": Refused(
         {**FINE, "post-apply.sql": f"CREATE TABLE t ();\n{PREPARE};"},
         "post-apply.sql:2:1",
         "transaction-command",
-        DELETED,
+        DELETE,
     ),
     "transactional step": Refused(
         {"a.py": f'from yoyo import step\nstep("SELECT 1")\nstep("{PREPARE};")\n'},
@@ -160,19 +160,19 @@ REFUSED = {
         "transaction-command",
         (PREPARE, "SELECT 2"),
     ),
-    "block without an end": Refused(
+    "block without a COMMIT": Refused(
         {"a.sql": f"{ALONE}SELECT 1;\nBEGIN; SELECT 2;"},
         "a.sql:3:1",
         "transaction-not-committed",
         ("SELECT 2;", "COMMIT;"),
     ),
-    "block of steps without an end": Refused(
+    "block of steps without a COMMIT": Refused(
         {"a.py": steps("BEGIN", "SELECT 1")},
         "a.py:3:7",
         "transaction-not-committed",
         ("SELECT 1", "COMMIT"),
     ),
-    "block of one step without an end": Refused(
+    "block of one step without a COMMIT": Refused(
         {"a.py": steps("BEGIN; SELECT 1", "COMMIT")},
         "a.py:3",
         "transaction-not-committed",
@@ -206,7 +206,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_file_that_would_not_carry_out_its_block_is_refused_before_anything_runs(
+def test_file_that_would_not_commit_its_block_is_refused_before_anything_runs(
     image: Image, name: str
 ) -> None:
     case = REFUSED[name]
@@ -224,7 +224,7 @@ def test_file_that_would_not_carry_out_its_block_is_refused_before_anything_runs
     assert prepared(image.database) == []
 
 
-# --- accepted, with what yoyo makes of it ---
+# --- accepted, with the same result as yoyo ---
 
 ONE, TWO = "INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (2)"
 
@@ -235,14 +235,20 @@ ACCEPTED: dict[str, tuple[Sequence[str], list[int]]] = {
     "rollback": (["BEGIN", ONE, "ROLLBACK", TWO], [2]),
     "rollback transaction": (["BEGIN", ONE, "ROLLBACK TRANSACTION"], []),
     "abort work": (["BEGIN", ONE, "ABORT WORK", TWO], [2]),
-    "a block that begins again": (["BEGIN", ONE, "BEGIN", TWO, "COMMIT"], [1, 2]),
+    "a second BEGIN in a block": (["BEGIN", ONE, "BEGIN", TWO, "COMMIT"], [1, 2]),
     "start in a block that is rolled back": (["BEGIN", ONE, "START TRANSACTION", "ROLLBACK"], []),
     "commit without a block": ([ONE, "COMMIT", TWO], [1, 2]),
     "rollback without a block": ([ONE, "ROLLBACK", TWO], [1, 2]),
     "commit twice": (["BEGIN", ONE, "COMMIT", "END"], [1]),
     "savepoint": (["BEGIN", "SAVEPOINT s", ONE, "ROLLBACK TO s", TWO, "COMMIT"], [2]),
-    "what another session has prepared, committed": (["COMMIT PREPARED 'other'", TWO], [2, 9]),
-    "what another session has prepared, rolled back": (["ROLLBACK PREPARED 'other'", TWO], [2]),
+    "commit of a transaction prepared by another session": (
+        ["COMMIT PREPARED 'other'", TWO],
+        [2, 9],
+    ),
+    "rollback of a transaction prepared by another session": (
+        ["ROLLBACK PREPARED 'other'", TWO],
+        [2],
+    ),
 }
 
 
@@ -257,7 +263,9 @@ def rows(database: Database) -> list[int]:
 
 @pytest.mark.parametrize("name", ACCEPTED)
 @pytest.mark.parametrize("kind", ["file", "rollback", "hook", "steps"])
-def test_what_a_file_says_of_its_blocks_is_done(image: Image, kind: str, name: str) -> None:
+def test_blocks_in_a_file_are_committed_and_rolled_back_as_written(
+    image: Image, kind: str, name: str
+) -> None:
     statements, expected = ACCEPTED[name]
     text = ALONE + ";\n".join(statements)
     files = {
@@ -279,12 +287,12 @@ def test_what_a_file_says_of_its_blocks_is_done(image: Image, kind: str, name: s
 
 @pytest.mark.parametrize("name", ACCEPTED)
 @pytest.mark.parametrize("together", [False, True], ids=["each a step", "all one step"])
-def test_steps_end_their_blocks_as_in_yoyo(
+def test_blocks_in_steps_have_the_same_result_as_in_yoyo(
     image: Image, yoyo: Yoyo, two_phase_server: Server, name: str, *, together: bool
 ) -> None:
     statements, _ = ACCEPTED[name]
     if together and "PREPARED" in statements[0]:
-        statements = statements[:1]  # it has to be alone in its message
+        statements = statements[:1]  # it must be the only statement in its message
     write(image.folder, {"a.py": steps("; ".join(statements)) if together else steps(*statements)})
     prepare_elsewhere(image.database)
     image.apply()
@@ -300,7 +308,7 @@ def test_steps_end_their_blocks_as_in_yoyo(
         stock.execute("ROLLBACK PREPARED 'other'")
 
 
-def test_block_of_steps_that_fails_is_rolled_back_and_the_fixed_one_runs_once(
+def test_failed_block_of_steps_is_rolled_back_and_runs_once_after_a_fix(
     image: Image,
 ) -> None:
     broken = steps("CREATE TABLE t (a int)", "BEGIN", ONE, "SELECT 1 / 0", TWO, "COMMIT")
@@ -331,7 +339,9 @@ def test_block_of_rollback_steps_is_one_transaction(image: Image) -> None:
     assert rows(image.database) == [1]
 
 
-def test_error_that_a_step_of_a_block_ignores_undoes_the_block(image: Image) -> None:
+def test_ignored_error_in_a_block_fails_the_migration_and_rolls_back_the_block(
+    image: Image,
+) -> None:
     ignored = 'step("SELECT 1 / 0", ignore_errors="all")\n'
     text = steps("CREATE TABLE t (a int)", "BEGIN", ONE) + ignored + 'step("COMMIT")\n'
     write(image.folder, {"a.py": text})
@@ -345,9 +355,9 @@ def test_error_that_a_step_of_a_block_ignores_undoes_the_block(image: Image) -> 
     assert rows(image.database) == [1]
 
 
-# --- found when it has happened ---
+# --- detected after the statement ran ---
 
-# what a cursor sends is refused before: tests/integration/test_python_steps.py
+# tests/integration/test_python_steps.py tests commands that a cursor refuses before sending them
 FUNCTION = """
 def f(connection):
     connection.execute("CREATE TABLE t ()")
@@ -361,7 +371,7 @@ ENDED = {
     "COMMIT AND CHAIN": True,
     "ABORT AND CHAIN": False,
 }
-"""Whether the table is there."""
+"""Whether the table exists afterwards."""
 
 
 def python(command: str, *calls: str, transactional: bool = True) -> str:
@@ -380,7 +390,7 @@ def python(command: str, *calls: str, transactional: bool = True) -> str:
         ("step(f)", "step(lambda connection: None)"),
     ],
 )
-def test_function_that_ends_the_transaction_of_its_migration_is_not_recorded(
+def test_migration_whose_function_ends_the_transaction_is_not_recorded(
     image: Image, command: str, transaction: str, calls: tuple[str, ...]
 ) -> None:
     write(image.folder, {"a.py": python(command, *calls)})
@@ -397,14 +407,14 @@ def test_function_that_ends_the_transaction_of_its_migration_is_not_recorded(
     assert "t" in image.database.tables()
 
 
-def test_the_function_that_ends_the_transaction_is_named(image: Image) -> None:
+def test_function_that_ends_the_transaction_is_named(image: Image) -> None:
     write(image.folder, {"a.py": python("COMMIT", "step('SELECT 1')", "step(f)")})
     assert migrate(image)[1]["line"] == 4
 
 
 @pytest.mark.parametrize("after", ["", "; BEGIN", "; BEGIN; SELECT 1"])
 @pytest.mark.parametrize("transaction", ["each", "all"])
-def test_transaction_that_a_function_prepares_is_reported_as_dangling(
+def test_transaction_that_a_function_prepares_is_reported(
     image: Image, transaction: str, after: str
 ) -> None:
     write(image.folder, {"a.py": python("PREPARE TRANSACTION 'it''s'" + after, "step(f)")})
@@ -420,7 +430,7 @@ def test_transaction_that_a_function_prepares_is_reported_as_dangling(
     assert "t" in image.database.tables()
 
 
-def test_hook_whose_function_prepares_its_transaction_is_owed(image: Image) -> None:
+def test_hook_whose_function_prepares_its_transaction_runs_again(image: Image) -> None:
     write(image.folder, {**FINE, "post-apply.py": python(PREPARE, "step(f)")})
     result, last = migrate(image)
     assert (result.code, last["error"]) == (1, "transaction-left-prepared"), result.err
@@ -438,7 +448,7 @@ WHOLE = "BEGIN; CREATE TABLE b (); PREPARE TRANSACTION 'x'"
     "calls",
     [("step(f)",), ("group(step(f), ignore_errors='all')",), ("step('SELECT 1')", "step(f)")],
 )
-def test_transaction_that_a_function_of_its_own_leaves_prepared_is_reported(
+def test_prepared_transaction_of_a_non_transactional_function_is_reported(
     image: Image, calls: tuple[str, ...]
 ) -> None:
     text = python(WHOLE, *calls, transactional=False).replace("import", "import group,")
@@ -458,7 +468,7 @@ def test_transaction_that_a_function_of_its_own_leaves_prepared_is_reported(
     assert is_recorded(image)
 
 
-def test_rollback_function_that_leaves_a_transaction_prepared_is_reported(image: Image) -> None:
+def test_prepared_transaction_of_a_rollback_function_is_reported(image: Image) -> None:
     text = python(WHOLE, "step('SELECT 1', f)", transactional=False)
     write(image.folder, {"a.py": text})
     image.apply()
@@ -468,7 +478,7 @@ def test_rollback_function_that_leaves_a_transaction_prepared_is_reported(image:
     assert image.status("a")["state"] == "rolling back"
 
 
-def test_prepared_transactions_of_an_application_are_none_of_a_function_s(
+def test_prepared_transactions_of_an_application_are_not_reported(
     image: Image, database: Database
 ) -> None:
     prepare_elsewhere(database)
@@ -515,7 +525,7 @@ def test_function_that_ends_the_block_of_other_steps_is_reported(
 
 
 @pytest.mark.parametrize(
-    ("body", "wanted"),
+    ("body", "message"),
     [
         ("BEGIN EXECUTE 'PREPARE TRANSACTION ''x'''; END", "not implemented"),
         ("BEGIN EXECUTE 'COMMIT PREPARED ''x'''; END", "not implemented"),
@@ -525,8 +535,8 @@ def test_function_that_ends_the_block_of_other_steps_is_reported(
     ],
 )
 @pytest.mark.parametrize("form", ["transactional", "block", "alone", "procedure"])
-def test_do_block_ends_only_a_transaction_of_its_own(
-    image: Image, form: str, body: str, wanted: str
+def test_do_block_can_only_end_its_own_transaction(
+    image: Image, form: str, body: str, message: str
 ) -> None:
     do = f"DO $$ {body} $$"
     call = f"CREATE PROCEDURE p() LANGUAGE plpgsql AS $$ {body} $$; CALL p()"
@@ -538,12 +548,12 @@ def test_do_block_ends_only_a_transaction_of_its_own(
     }[form]
     write(image.folder, {"a.sql": f"{text};"})
     result, last = migrate(image)
-    if form in ("alone", "procedure") and "termination" in wanted:
+    if form in ("alone", "procedure") and "termination" in message:
         assert result.code == 0, result.err
         assert is_recorded(image)
         return
     assert result.code == 1
-    assert wanted in last["message"]
+    assert message in last["message"]
     assert not is_recorded(image)
     assert prepared(image.database) == []
 
@@ -558,7 +568,7 @@ def test_do_block_ends_only_a_transaction_of_its_own(
     ],
     ids=["file", "step", "block"],
 )
-def test_prepared_transaction_is_not_ended_inside_of_another_one(
+def test_prepared_transaction_cannot_be_ended_inside_another_transaction(
     image: Image, files: dict[str, str], command: str
 ) -> None:
     image.database.execute("BEGIN; CREATE TABLE u (); PREPARE TRANSACTION 'x'")
@@ -571,7 +581,7 @@ def test_prepared_transaction_is_not_ended_inside_of_another_one(
     assert "t" not in image.database.tables()
 
 
-def test_server_that_reads_backslashes_otherwise_prepares_what_looks_like_a_string(
+def test_prepared_transaction_with_standard_conforming_strings_off_is_reported(
     image: Image,
 ) -> None:
     name = image.database.name
@@ -583,7 +593,7 @@ def test_server_that_reads_backslashes_otherwise_prepares_what_looks_like_a_stri
     assert not is_recorded(image)
 
 
-def test_plan_refuses_what_migrate_refuses(image: Image) -> None:
+def test_plan_refuses_the_same_files_as_migrate(image: Image) -> None:
     write(image.folder, {"a.sql": ALONE + BLOCK})
     result = image.run("plan", "--json")
     assert result.code == 2

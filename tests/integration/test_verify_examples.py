@@ -1,4 +1,4 @@
-"""What examples/ci offers does what it says, as far as that can be seen without its platforms."""
+"""The examples in examples/ci work, to the extent that this is testable without their platforms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 if TYPE_CHECKING:
     from tests.support.command import Initmig
 
-# `verify` brings along the PostgreSQL that it works on.
+# `verify` uses an embedded PostgreSQL.
 pytestmark = pytest.mark.any_version
 
 PROJECT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ def parsed(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
 
 
-def test_the_command_of_the_workflow_runs_on_the_projects_migrations(initmig: Initmig) -> None:
+def test_command_of_the_workflow_succeeds_on_the_example_migrations(initmig: Initmig) -> None:
     workflow = parsed(EXAMPLES / ".github" / "workflows" / "migrations.yaml")
     steps = workflow["jobs"]["verify"]["steps"]
     assert [step["uses"].partition("@")[0] for step in steps[:2]] == [
@@ -43,7 +43,7 @@ def test_the_command_of_the_workflow_runs_on_the_projects_migrations(initmig: In
     assert result.code == 0, result.err
 
 
-def test_the_hook_of_the_example_exists_and_its_command_runs(initmig: Initmig) -> None:
+def test_hook_of_the_example_exists_and_its_command_succeeds(initmig: Initmig) -> None:
     [hook] = parsed(PROJECT / ".pre-commit-hooks.yaml")
     [repository] = parsed(EXAMPLES / ".pre-commit-config.yaml")["repos"]
     assert [each["id"] for each in repository["hooks"]] == [hook["id"]]

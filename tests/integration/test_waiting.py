@@ -1,4 +1,4 @@
-"""A database that cannot be used yet is waited for; one that says no is not, or not for long."""
+"""initmig waits for a database that is not ready, and fails if the database refuses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def folder(folder: Path) -> Path:
-    """One migration."""
+    """A folder with one migration."""
     return write(folder, {"0001_a.sql": "CREATE TABLE a ()"})
 
 
@@ -42,13 +42,13 @@ def with_port(url: str, port: int) -> str:
 
 
 def waits_for(result: Result) -> list[str]:
-    """Each reason that it said for waiting, in order."""
+    """The logged reasons for waiting, in order."""
     kinds = ("waiting_for_database", "waiting_for_migrations")
     return [event["reason"] for event in result.events if event["event"] in kinds]
 
 
 def refusal(url: str) -> str:
-    """What the server says to a new client; empty if it lets it in."""
+    """The server's error for a new client. Empty if the client can connect."""
     try:
         psycopg.connect(url).close()
     except psycopg.OperationalError as error:
@@ -61,10 +61,12 @@ def failure(result: Result) -> str:
     return str(event["message"])
 
 
-# --- nobody answers ---
+# --- no answer ---
 
 
-def test_closed_port_is_waited_for_and_ends_with_the_reason(initmig: Initmig, folder: Path) -> None:
+def test_closed_port_exits_3_with_the_reason_after_the_timeout(
+    initmig: Initmig, folder: Path
+) -> None:
     url = f"postgresql://u:p@127.0.0.1:{closed_port()}/x"
     result = initmig("--wait-timeout", "1s", url=url, folder=folder, env=JSON)
     assert result.code == 3
@@ -74,7 +76,9 @@ def test_closed_port_is_waited_for_and_ends_with_the_reason(initmig: Initmig, fo
     assert re.fullmatch(rf"{re.escape(reason)} \(waited 1(\.\d)? s\)", failure(result))
 
 
-def test_deaf_port_is_waited_for_no_longer_than_the_timeout(initmig: Initmig, folder: Path) -> None:
+def test_port_that_does_not_answer_exits_3_after_the_timeout(
+    initmig: Initmig, folder: Path
+) -> None:
     with deaf_port() as port:
         url = f"postgresql://u:p@127.0.0.1:{port}/x"
         result = initmig("--wait-timeout", "2s", url=url, folder=folder, env=JSON)
@@ -83,7 +87,7 @@ def test_deaf_port_is_waited_for_no_longer_than_the_timeout(initmig: Initmig, fo
     assert 2 <= result.seconds < 40
 
 
-def test_unresolvable_name_is_waited_for(initmig: Initmig, folder: Path) -> None:
+def test_unresolvable_host_name_exits_3_after_the_timeout(initmig: Initmig, folder: Path) -> None:
     url = "postgresql://u:p@authentication-db.invalid/x"
     result = initmig("--wait-timeout", "1s", url=url, folder=folder, env=JSON)
     assert result.code == 3
@@ -91,14 +95,14 @@ def test_unresolvable_name_is_waited_for(initmig: Initmig, folder: Path) -> None
     assert "authentication-db.invalid" in failure(result)
 
 
-def test_timeout_of_zero_tries_once(initmig: Initmig, folder: Path) -> None:
+def test_timeout_of_zero_makes_one_attempt(initmig: Initmig, folder: Path) -> None:
     url = f"postgresql://u:p@127.0.0.1:{closed_port()}/x"
     result = initmig(url=url, folder=folder, env=JSON | AT_ONCE)
     assert result.code == 3
     assert [event["event"] for event in result.events] == ["failed"]
 
 
-def test_several_hosts_name_each_reason(
+def test_refusal_by_the_second_host_is_reported(
     initmig: Initmig, server: DatabaseServer, folder: Path
 ) -> None:
     address = urlsplit(server.url()).netloc.rpartition("@")[2]
@@ -108,7 +112,7 @@ def test_several_hosts_name_each_reason(
     assert "password authentication failed" in failure(result)
 
 
-def test_the_first_host_that_answers_is_used(
+def test_first_host_that_answers_is_used(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     parts = urlsplit(database.url)
@@ -121,10 +125,10 @@ def test_the_first_host_that_answers_is_used(
     assert "a" in database.tables()
 
 
-# --- not now ---
+# --- not ready ---
 
 
-def test_server_that_starts_late_is_waited_for(
+def test_initmig_waits_for_a_server_that_starts_late(
     initmig: Initmig, make_server: MakeServer, folder: Path
 ) -> None:
     server = make_server()
@@ -138,7 +142,7 @@ def test_server_that_starts_late_is_waited_for(
     assert result.err.count("Connection refused") == 1
 
 
-def test_server_that_shuts_down_is_waited_for_until_it_is_back(
+def test_initmig_waits_for_a_server_that_restarts(
     initmig: Initmig, make_server: MakeServer, folder: Path
 ) -> None:
     server = make_server()
@@ -156,7 +160,7 @@ def test_server_that_shuts_down_is_waited_for_until_it_is_back(
     assert result.err.count("is shutting down") == 1
 
 
-def test_server_without_a_free_slot_is_waited_for(
+def test_initmig_waits_for_a_free_connection_of_the_server(
     initmig: Initmig, make_server: MakeServer, folder: Path
 ) -> None:
     server = make_server(max_connections=3, superuser_reserved_connections=0)
@@ -171,7 +175,7 @@ def test_server_without_a_free_slot_is_waited_for(
     assert result.err.count("too many clients") == 1
 
 
-def test_role_without_a_free_slot_is_waited_for(
+def test_initmig_waits_for_a_free_connection_of_the_role(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     url = database.login_role(
@@ -183,7 +187,7 @@ def test_role_without_a_free_slot_is_waited_for(
     succeeded(running.result())
 
 
-def test_standby_is_waited_for_until_it_is_promoted(
+def test_initmig_waits_for_the_promotion_of_a_standby(
     initmig: Initmig, make_server: MakeServer, make_standby: MakeStandby, folder: Path
 ) -> None:
     standby = make_standby(make_server())
@@ -198,7 +202,7 @@ def test_standby_is_waited_for_until_it_is_promoted(
     assert "a" in database.tables()
 
 
-def test_standby_that_stays_one_ends_with_the_reason(
+def test_standby_exits_3_with_the_reason_after_the_timeout(
     initmig: Initmig, make_server: MakeServer, make_standby: MakeStandby, folder: Path
 ) -> None:
     standby = make_standby(make_server())
@@ -209,7 +213,7 @@ def test_standby_that_stays_one_ends_with_the_reason(
     assert failure(result).startswith(f"{reason} (waited")
 
 
-def test_read_only_database_is_waited_for(
+def test_initmig_waits_for_a_read_only_database(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     option = f"ALTER DATABASE {database.name} SET default_transaction_read_only"
@@ -223,11 +227,11 @@ def test_read_only_database_is_waited_for(
     assert result.err.count("read-only") == 1
 
 
-# --- no ---
+# --- refused ---
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "expected"),
     [
         ("postgres:wrong@{address}/postgres", 'password authentication failed for user "postgres"'),
         ("nobody:wrong@{address}/postgres", 'password authentication failed for user "nobody"'),
@@ -235,21 +239,21 @@ def test_read_only_database_is_waited_for(
     ],
     ids=["password", "user", "database"],
 )
-def test_refusal_ends_it_with_its_reason_said_once(
-    initmig: Initmig, server: DatabaseServer, folder: Path, url: str, said: str
+def test_refusal_exits_4_and_logs_its_reason_once(
+    initmig: Initmig, server: DatabaseServer, folder: Path, url: str, expected: str
 ) -> None:
     account, _, address = urlsplit(server.url()).netloc.rpartition("@")
     url = f"postgresql://{url.format(account=account, address=address)}"
     result = initmig("--wait-timeout", "1s", url=url, folder=folder, env=JSON)
     assert result.code == 4
     [reason] = waits_for(result)
-    assert said in reason
+    assert expected in reason
     assert failure(result) == reason
     assert "wrong" not in result.err
     assert 1 <= result.seconds < 40
 
 
-def test_database_that_is_made_in_a_moment_is_waited_for(
+def test_initmig_waits_for_a_database_that_is_created_late(
     initmig: Initmig, server: DatabaseServer, folder: Path
 ) -> None:
     name = f"late_{time.monotonic_ns()}"
@@ -262,9 +266,7 @@ def test_database_that_is_made_in_a_moment_is_waited_for(
         database.drop(server)
 
 
-def test_login_right_that_is_missing_is_a_refusal(
-    initmig: Initmig, database: Database, folder: Path
-) -> None:
+def test_role_without_login_exits_4(initmig: Initmig, database: Database, folder: Path) -> None:
     url = database.login_role("ALTER ROLE {role} NOLOGIN")
     result = initmig(url=url, folder=folder, env=JSON | AT_ONCE)
     assert result.code == 4
@@ -310,7 +312,7 @@ def test_url_file_is_read_again_at_each_attempt(
         "postgresql://u:secret@127.0.0.1:5432/x?no_such_option=1",
     ],
 )
-def test_malformed_connection_string_is_not_waited_for(
+def test_malformed_connection_string_exits_2_without_waiting(
     initmig: Initmig, folder: Path, url: str
 ) -> None:
     result = initmig(url=url, folder=folder, env=JSON)
@@ -328,7 +330,7 @@ def test_wait_for_database_needs_no_migration(initmig: Initmig, database: Databa
     assert database.tables() == set()
 
 
-def test_wait_ends_as_soon_as_somebody_has_applied_everything(
+def test_wait_exits_once_another_process_has_applied_everything(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     running = initmig.start("wait", url=database.url, folder=folder)
@@ -338,7 +340,7 @@ def test_wait_ends_as_soon_as_somebody_has_applied_everything(
     assert result.err.count("pending") == 1
 
 
-def test_wait_says_what_is_pending_when_its_time_is_over(
+def test_wait_names_the_pending_migrations_after_the_timeout(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     result = initmig("wait", "--wait-timeout", "1s", url=database.url, folder=folder, env=JSON)
@@ -348,7 +350,7 @@ def test_wait_says_what_is_pending_when_its_time_is_over(
     assert 1 <= result.seconds < 40
 
 
-def test_a_server_that_takes_too_long_over_an_answer_is_as_good_as_away(
+def test_answer_after_the_timeout_counts_as_unavailable(
     database: Database,
 ) -> None:
     session = connect(Settings(database.url))

@@ -1,4 +1,4 @@
-"""Stock yoyo and initmig use the same folder and the same tables, in turn."""
+"""Stock yoyo and initmig take turns on the same folder and the same tables."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ WHERE conrelid::regclass::text = ANY (%s) ORDER BY 1, 2"""
 
 INDEXES = "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = ANY (%s) ORDER BY 1"
 
-# Three of them, so that each tool can do one and still leave one to the other.
+# Three migrations, so that each tool can apply one and leave one for the other.
 THREE = {
     "0001_one.sql": "CREATE TABLE one ();",
     "0001_one.rollback.sql": "DROP TABLE one;",
@@ -64,19 +64,19 @@ THREE_IDS = ["0001_one", "0002_two", "0003_three"]
 
 
 def describe(database: Database) -> list[list[tuple[object, ...]]]:
-    """What a dump of yoyo's tables would say of their shape."""
+    """The columns, constraints and indexes of yoyo's tables."""
     names = [list(YOYO_TABLES)]
     return [database.query(sql, names) for sql in (COLUMNS, CONSTRAINTS, INDEXES)]
 
 
 def yoyo_list(yoyo: Yoyo, database: Database, folder: Path) -> dict[str, bool]:
-    """Each id, and whether yoyo says that it is applied."""
+    """Each id, and whether yoyo lists it as applied."""
     lines = succeeded(yoyo("list", database=database, folder=folder)).out.splitlines()[2:]
     return {id: state == "A" for state, id, *_ in map(str.split, lines)}
 
 
 def states(initmig: Initmig, database: Database, folder: Path | str) -> dict[str, str]:
-    """Each id, and the state that initmig gives it."""
+    """Each id, and its state in `initmig status`."""
     result = succeeded(initmig("status", "--json", url=database.url, folder=folder))
     return {row["id"]: row["state"] for row in json.loads(result.out)["migrations"]}
 
@@ -94,23 +94,23 @@ def logged(database: Database) -> list[tuple[str, str]]:
 # --- one history ---
 
 
-def test_makes_the_tables_that_yoyo_makes(
+def test_creates_the_same_tables_as_yoyo(
     initmig: Initmig, yoyo: Yoyo, database: Database, folder: Path
 ) -> None:
     write(
         folder, {"0001_one.sql": "CREATE TABLE one ()", "0001_one.rollback.sql": "DROP TABLE one"}
     )
     succeeded(initmig("migrate", url=database.url, folder=folder))
-    made_by_initmig = describe(database)
+    of_initmig = describe(database)
     database.execute(
         "DROP TABLE one, _initmig_migration, _yoyo_log, _yoyo_migration, _yoyo_version, yoyo_lock"
     )
     succeeded(yoyo("apply", database=database, folder=folder))
-    assert {row[0] for row in made_by_initmig[0]} == set(YOYO_TABLES)
-    assert made_by_initmig == describe(database)
+    assert {row[0] for row in of_initmig[0]} == set(YOYO_TABLES)
+    assert of_initmig == describe(database)
 
 
-def test_writes_the_rows_that_yoyo_writes(
+def test_writes_the_same_rows_as_yoyo(
     initmig: Initmig, yoyo: Yoyo, database: Database, folder: Path
 ) -> None:
     rows = {}
@@ -134,7 +134,7 @@ def test_writes_the_rows_that_yoyo_writes(
     assert rows["initmig"][0] == [(hashlib.sha256(id.encode()).hexdigest(), id) for id in THREE_IDS]
 
 
-def test_times_are_utc_whatever_the_time_zone_of_the_server(
+def test_times_are_utc_in_any_time_zone_of_the_server(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     database.execute(f"ALTER DATABASE {database.name} SET timezone = 'Asia/Kathmandu'")
@@ -146,7 +146,7 @@ def test_times_are_utc_whatever_the_time_zone_of_the_server(
     assert states(initmig, database, folder) == {"0001_one": "applied"}
 
 
-def test_go_on_with_each_other_forth_and_back(
+def test_each_tool_continues_the_history_of_the_other(
     initmig: Initmig, yoyo: Yoyo, database: Database, folder: Path
 ) -> None:
     write(folder, THREE)
@@ -178,7 +178,7 @@ def test_go_on_with_each_other_forth_and_back(
     assert "nothing to do" in initmig("migrate", url=database.url, folder=folder).err
 
 
-def test_reapplied_by_stock_yoyo_is_not_called_changed(
+def test_migration_reapplied_by_yoyo_does_not_count_as_changed(
     initmig: Initmig, yoyo: Yoyo, database: Database, folder: Path
 ) -> None:
     write(folder, THREE)
@@ -191,7 +191,7 @@ def test_reapplied_by_stock_yoyo_is_not_called_changed(
     assert succeeded(result).err.count("changed") == 0
 
 
-def test_marked_by_yoyo_is_applied_and_unmarked_is_pending(
+def test_migration_marked_by_yoyo_is_applied_and_unmarked_is_pending(
     initmig: Initmig, yoyo: Yoyo, database: Database, folder: Path
 ) -> None:
     write(folder, THREE)
@@ -204,7 +204,7 @@ def test_marked_by_yoyo_is_applied_and_unmarked_is_pending(
     assert "one" in database.tables()
 
 
-def test_unmarked_and_marked_again_by_yoyo_shows_who_marked_it(
+def test_status_shows_the_user_who_marked_a_migration_with_yoyo(
     initmig: Initmig, yoyo: Yoyo, database: Database, folder: Path
 ) -> None:
     write(folder, {"0001_one.sql": "CREATE TABLE one ()"})
@@ -223,7 +223,7 @@ INSERT INTO _yoyo_migration VALUES ('0002_two', '2015-01-02'), ('0001_one', '201
 CREATE TABLE one (); CREATE TABLE two (id int)"""
 
 
-def test_upgrades_the_table_of_a_yoyo_before_version_6(
+def test_table_of_yoyo_before_version_6_is_upgraded(
     initmig: Initmig, yoyo: Yoyo, database: Database, folder: Path
 ) -> None:
     database.execute(V1)
@@ -238,7 +238,7 @@ def test_upgrades_the_table_of_a_yoyo_before_version_6(
     assert upgraded == describe(database)
 
 
-def test_reads_the_table_of_a_yoyo_before_version_6_without_changing_it(
+def test_table_of_yoyo_before_version_6_is_read_without_changes(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     database.execute(V1)
@@ -256,7 +256,7 @@ def test_reads_the_table_of_a_yoyo_before_version_6_without_changing_it(
     assert database.tables() == {"_yoyo_migration", "one", "two"}
 
 
-def test_rolls_back_what_a_yoyo_before_version_6_applied(
+def test_migrations_applied_by_yoyo_before_version_6_can_be_rolled_back(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     database.execute(V1)
@@ -265,10 +265,10 @@ def test_rolls_back_what_a_yoyo_before_version_6_applied(
     assert database.tables() == {*YOYO_TABLES, "_initmig_migration"}
 
 
-# --- what files mean ---
+# --- files ---
 
 
-def test_directives_mean_what_they_mean_to_yoyo(
+def test_directives_have_the_same_meaning_as_in_yoyo(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(
@@ -290,7 +290,7 @@ def test_directives_mean_what_they_mean_to_yoyo(
     assert database.value("SELECT indisvalid FROM pg_index WHERE indexrelid = 'by_id'::regclass")
 
 
-def test_python_names_mean_what_they_mean_to_yoyo(
+def test_python_attributes_have_the_same_meaning_as_in_yoyo(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(
@@ -310,30 +310,30 @@ def test_python_names_mean_what_they_mean_to_yoyo(
     assert applied_order(database) == ["0003_base", "0002_table", "0001_vacuum"]
 
 
-def test_steps_and_groups_run_in_order_and_back_in_reverse(
+def test_steps_and_groups_are_applied_in_order_and_rolled_back_in_reverse(
     initmig: Initmig, yoyo: Yoyo, database: Database, folder: Path
 ) -> None:
     steps = "".join(
-        f"{name} = step(\"INSERT INTO told VALUES ('{name}')\","
-        f" \"INSERT INTO told VALUES ('undo {name}')\")\n"
+        f"{name} = step(\"INSERT INTO events VALUES ('{name}')\","
+        f" \"INSERT INTO events VALUES ('undo {name}')\")\n"
         for name in "abcde"
     )
     write(
         folder,
         {
-            "0001_told.sql": "CREATE TABLE told (word text, id serial)",
+            "0001_events.sql": "CREATE TABLE events (word text, id serial)",
             "0002_words.py": f"from yoyo import group, step, transaction\n{steps}"
             "group(b, c)\ntransaction([d])\n",
         },
     )
 
     def words() -> list[str]:
-        return [word for (word,) in database.query("SELECT word FROM told ORDER BY id")]
+        return [word for (word,) in database.query("SELECT word FROM events ORDER BY id")]
 
     succeeded(initmig("migrate", url=database.url, folder=folder))
     succeeded(initmig("rollback", "--steps", "1", url=database.url, folder=folder))
     by_initmig = words()
-    database.execute("TRUNCATE told")
+    database.execute("TRUNCATE events")
     succeeded(yoyo("apply", database=database, folder=folder))
     succeeded(yoyo("rollback", database=database, folder=folder))
     assert by_initmig == words()
@@ -341,7 +341,7 @@ def test_steps_and_groups_run_in_order_and_back_in_reverse(
 
 
 @pytest.mark.parametrize("ignored", ["apply", "rollback", "all", None])
-def test_ignores_the_errors_of_a_step_as_it_says(
+def test_ignore_errors_of_a_step_applies_to_the_given_direction(
     initmig: Initmig, database: Database, folder: Path, ignored: str | None
 ) -> None:
     write(
@@ -355,22 +355,22 @@ def test_ignores_the_errors_of_a_step_as_it_says(
             )
         },
     )
-    up = initmig("migrate", url=database.url, folder=folder)
+    applied = initmig("migrate", url=database.url, folder=folder)
     if ignored not in ("apply", "all"):
-        assert (up.code, "before" in database.tables()) == (1, False)
+        assert (applied.code, "before" in database.tables()) == (1, False)
         write(folder, {"0001_a.py": (folder / "0001_a.py").read_text().replace("1/0", "1/1")})
         succeeded(initmig("migrate", url=database.url, folder=folder))
     else:
-        assert up.code == 0
-        assert "division by zero" in up.err
+        assert applied.code == 0
+        assert "division by zero" in applied.err
     assert {"before", "after"} <= database.tables()
-    down = initmig("rollback", "--all", url=database.url, folder=folder)
+    rolled_back = initmig("rollback", "--all", url=database.url, folder=folder)
     undone = ignored in ("rollback", "all")
-    assert down.code == (0 if undone else 1)
+    assert rolled_back.code == (0 if undone else 1)
     assert {"before", "after"}.isdisjoint(database.tables()) == undone
 
 
-def test_ignored_errors_of_a_group_undo_the_whole_group(
+def test_ignored_error_in_a_group_rolls_back_the_whole_group(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(
@@ -387,7 +387,7 @@ def test_ignored_errors_of_a_group_undo_the_whole_group(
     assert database.tables() & {"lost", "kept"} == {"kept"}
 
 
-def test_ignored_errors_do_not_stop_what_is_not_transactional(
+def test_ignored_error_does_not_stop_a_non_transactional_migration(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(
@@ -404,7 +404,7 @@ def test_ignored_errors_do_not_stop_what_is_not_transactional(
     assert "kept" in database.tables()
 
 
-def test_what_a_python_migration_prints_is_logged_and_stays_off_stdout(
+def test_output_of_a_python_migration_is_logged_and_not_on_stdout(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(
@@ -430,7 +430,7 @@ def test_what_a_python_migration_prints_is_logged_and_stays_off_stdout(
     }
 
 
-def test_a_python_migration_may_open_a_transaction_inside(
+def test_python_migration_can_open_a_nested_transaction(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(
@@ -458,31 +458,31 @@ def test_a_python_migration_may_open_a_transaction_inside(
 # --- hooks ---
 
 
-def test_hooks_run_after_every_run_that_applied_something(
+def test_hooks_run_after_every_run_that_applies_something(
     initmig: Initmig, yoyo: Yoyo, database: Database, folder: Path
 ) -> None:
-    database.execute("CREATE TABLE told (word text, id serial)")
+    database.execute("CREATE TABLE events (word text, id serial)")
     write(
         folder,
         {
-            "0001_a.sql": "INSERT INTO told VALUES ('a')",
-            "post-apply.py": "step(\"INSERT INTO told VALUES ('hook')\")",
-            "post-apply-more.sql": "INSERT INTO told VALUES ('more')",
+            "0001_a.sql": "INSERT INTO events VALUES ('a')",
+            "post-apply.py": "step(\"INSERT INTO events VALUES ('hook')\")",
+            "post-apply-more.sql": "INSERT INTO events VALUES ('more')",
         },
     )
 
     def words() -> list[str]:
-        return [word for (word,) in database.query("SELECT word FROM told ORDER BY id")]
+        return [word for (word,) in database.query("SELECT word FROM events ORDER BY id")]
 
     succeeded(initmig("migrate", url=database.url, folder=folder))
     hooks = words()[1:]
     assert sorted(hooks) == ["hook", "more"]
     succeeded(initmig("migrate", url=database.url, folder=folder))
     assert words() == ["a", *hooks]
-    write(folder, {"0002_b.sql": "INSERT INTO told VALUES ('b')"})
+    write(folder, {"0002_b.sql": "INSERT INTO events VALUES ('b')"})
     succeeded(initmig("migrate", url=database.url, folder=folder))
     assert words() == ["a", *hooks, "b", *hooks]
-    write(folder, {"0003_c.sql": "INSERT INTO told VALUES ('c')"})
+    write(folder, {"0003_c.sql": "INSERT INTO events VALUES ('c')"})
     succeeded(yoyo("apply", database=database, folder=folder))
     assert words() == ["a", *hooks, "b", *hooks, "c", *hooks]
     assert applied_order(database) == ["0001_a", "0002_b", "0003_c"]
@@ -490,7 +490,7 @@ def test_hooks_run_after_every_run_that_applied_something(
     assert set(states(initmig, database, folder)) == {"0001_a", "0002_b", "0003_c"}
 
 
-def test_a_failing_hook_keeps_what_was_applied(
+def test_failed_hook_keeps_the_applied_migrations(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(
@@ -507,45 +507,45 @@ def test_a_failing_hook_keeps_what_was_applied(
     assert states(initmig, database, folder) == {"0001_a": "applied", "post-apply": "pending"}
 
 
-def test_a_hook_that_failed_runs_in_the_next_run_though_nothing_is_pending(
+def test_failed_hook_runs_again_in_the_next_run(
     initmig: Initmig, yoyo: Yoyo, database: Database, folder: Path
 ) -> None:
-    write(folder, {"0001_a.sql": "CREATE TABLE told (word text)", "post-apply.sql": "SELECT 1/0"})
+    write(folder, {"0001_a.sql": "CREATE TABLE events (word text)", "post-apply.sql": "SELECT 1/0"})
     assert initmig("migrate", url=database.url, folder=folder).code == 1
-    # what is owed is in the way of no stock yoyo
+    # the pending hook does not block stock yoyo
     assert yoyo("list", database=database, folder=folder).code == 0
     waiting = initmig("wait", "--wait-timeout=0", url=database.url, folder=folder)
     assert waiting.code == 7
     assert "1 pending: post-apply" in waiting.err
     assert initmig("status", "--check", url=database.url, folder=folder).code == 7
-    write(folder, {"post-apply.sql": "INSERT INTO told VALUES ('hook')"})
+    write(folder, {"post-apply.sql": "INSERT INTO events VALUES ('hook')"})
     assert "ran post-apply" in succeeded(initmig("migrate", url=database.url, folder=folder)).err
     assert "nothing to do" in succeeded(initmig("migrate", url=database.url, folder=folder)).err
-    assert database.query("SELECT word FROM told") == [("hook",)]
+    assert database.query("SELECT word FROM events") == [("hook",)]
     assert applied_order(database) == ["0001_a"]
 
 
 # --- several folders ---
 
 
-def test_several_folders_are_one_history(
+def test_several_folders_share_one_history(
     initmig: Initmig, database: Database, tmp_path: Path
 ) -> None:
-    made = "INSERT INTO told VALUES"
+    insert = "INSERT INTO events VALUES"
     app = write(
         tmp_path / "app",
         {
-            "0001_app.sql": f"-- depends: 0005_base\n{made} ('app')",
-            "0002_more.sql": f"{made} ('more')",
-            "post-apply-app.sql": f"{made} ('app hook')",
+            "0001_app.sql": f"-- depends: 0005_base\n{insert} ('app')",
+            "0002_more.sql": f"{insert} ('more')",
+            "post-apply-app.sql": f"{insert} ('app hook')",
         },
     )
     base = write(
         tmp_path / "base",
-        {"0005_base.sql": f"{made} ('base')", "post-apply.sql": f"{made} ('base hook')"},
+        {"0005_base.sql": f"{insert} ('base')", "post-apply.sql": f"{insert} ('base hook')"},
     )
-    database.execute("CREATE TABLE told (word text, id serial)")
-    in_order = "SELECT string_agg(word, ', ' ORDER BY id) FROM told"
+    database.execute("CREATE TABLE events (word text, id serial)")
+    in_order = "SELECT string_agg(word, ', ' ORDER BY id) FROM events"
     succeeded(initmig("migrate", url=database.url, folder=f"{app},{base}"))
     by_initmig = database.value(in_order)
     assert states(initmig, database, f"{app},{base}").keys() == {
@@ -553,7 +553,7 @@ def test_several_folders_are_one_history(
         "0002_more",
         "0005_base",
     }
-    database.execute("TRUNCATE told; TRUNCATE _yoyo_migration")
+    database.execute("TRUNCATE events; TRUNCATE _yoyo_migration")
     with get_backend(yoyo_url(database.url)) as backend:
         backend.apply_migrations(backend.to_apply(read_migrations(str(app), str(base))))
     assert by_initmig == database.value(in_order)
@@ -565,13 +565,13 @@ def test_several_folders_are_one_history(
 
 @st.composite
 def graphs(draw: st.DrawFn) -> dict[str, set[str]]:
-    """Ids with what they depend on: any ids but themselves, so that circles occur."""
+    """Ids with their dependencies: any ids except themselves, so that cycles occur."""
     ids = draw(st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=8, unique=True))
     return {id: draw(st.sets(st.sampled_from(ids), max_size=3)) - {id} for id in sorted(ids)}
 
 
 def documented_order(graph: Mapping[str, set[str]]) -> list[str] | None:
-    """The ids in the order that yoyo documents; None if they depend on each other."""
+    """The ids in the order that yoyo documents. None if the dependencies form a cycle."""
     try:
         return in_order_of_yoyo(graph)
     except ValueError:
@@ -579,7 +579,7 @@ def documented_order(graph: Mapping[str, set[str]]) -> list[str] | None:
 
 
 def order_of_yoyo(folders: list[str]) -> list[str] | None:
-    """The ids in yoyo's order; None if it refuses."""
+    """The ids in yoyo's order. None if yoyo refuses."""
     try:
         return [migration.id for migration in topological_sort(read_migrations(*folders))]
     except CycleError:
@@ -604,7 +604,7 @@ def text_of(depends: set[str], suffix: str) -> str:
 
 @given(graph=graphs(), data=st.data())
 @settings(max_examples=60)
-def test_order_is_the_one_of_yoyo(graph: Mapping[str, set[str]], data: st.DataObject) -> None:
+def test_order_is_the_same_as_in_yoyo(graph: Mapping[str, set[str]], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as root:
         folders = [str(write(Path(root) / name, {})) for name in ("one", "two")]
         homes = {id: data.draw(st.sampled_from(folders)) for id in graph}

@@ -1,4 +1,4 @@
-"""Long statements are never silent, and what others spoil is tried again."""
+"""Long statements report their progress and blockers; failures caused by others are retried."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'busy'::regclass"
 
 @contextmanager
 def holding_busy(database: Database, *, url: str = "") -> Iterator[int]:
-    """A transaction of an application that keeps the table `busy` to itself; its pid."""
+    """A transaction of an application that locks the table `busy`. Yields its pid."""
     with Database(url or database.url).connect() as other:
         other.execute("SET application_name = 'the app'; BEGIN; LOCK TABLE busy")
         yield other.info.backend_pid
 
 
-class Told:
-    """What a watch tells of statements that run beside the test."""
+class Monitored:
+    """Runs statements in a thread, and collects the events of a `StatementMonitor`."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -54,11 +54,11 @@ class Told:
         self.events.append(cast("StatementRunning", event))
 
     @property
-    def doings(self) -> list[str]:
+    def activities(self) -> list[str]:
         return [event.doing for event in self.events]
 
     def start(self, *statements: str) -> None:
-        """Run each as a message of its own, watched, until the last has ended."""
+        """Run each statement as a separate message, monitored until the last one ends."""
 
         def work() -> None:
             for statement in statements:
@@ -76,25 +76,25 @@ class Told:
 
 
 @contextmanager
-def watching(url: str, tell_every: float, *, pid: int = 0) -> Iterator[Told]:
-    """A watch that tells that often, in seconds; it ends after the work that it watches."""
+def monitoring(url: str, report_interval: float, *, pid: int = 0) -> Iterator[Monitored]:
+    """Monitor a session and report each *report_interval* seconds, until its statements end."""
     session = connect(Settings(url))
-    told = Told(session)
-    told.monitor = StatementMonitor(
+    monitored = Monitored(session)
+    monitored.monitor = StatementMonitor(
         session,
         pid=pid or session.startup_pid,
         look_every=float("inf"),
-        emit=told.emit,
-        schedule=lambda: ReportSchedule(tell_every, grows=False),
+        emit=monitored.emit,
+        schedule=lambda: ReportSchedule(report_interval, grows=False),
     )
-    with told.monitor:
+    with monitored.monitor:
         try:
-            yield told
+            yield monitored
         except BaseException:
             session.sibling().query(f"SELECT pg_cancel_backend({session.startup_pid})")
             raise
         finally:
-            told.finish()
+            monitored.finish()
     session.close()
 
 
@@ -123,7 +123,7 @@ def test_lock_timeout_is_retried_and_names_the_blocker(
     assert database.value("SELECT count(*) FROM _yoyo_log") == 1
 
 
-def test_blocker_is_named_though_the_lock_is_asked_for_late(
+def test_blocker_is_named_if_the_lock_is_requested_late(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute("CREATE TABLE busy ()")
@@ -135,7 +135,7 @@ def test_blocker_is_named_though_the_lock_is_asked_for_late(
     assert running.result().code == 0
 
 
-def test_blocker_with_more_rights_is_named_without_its_query(
+def test_blocker_with_more_privileges_is_named_without_its_query(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     plain = database.login_role("GRANT ALL ON SCHEMA public TO {role}")
@@ -149,11 +149,11 @@ def test_blocker_with_more_rights_is_named_without_its_query(
     assert running.result().code == 0
 
 
-def test_pauses_between_tries_grow_and_then_it_fails_with_the_next_step(
+def test_pauses_between_attempts_grow_until_the_last_attempt_fails(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute("CREATE TABLE busy ()")
-    write(folder, {"0001_busy.sql": "CREATE TABLE half_done (); ALTER TABLE busy ADD x int"})
+    write(folder, {"0001_busy.sql": "CREATE TABLE rolled_back (); ALTER TABLE busy ADD x int"})
     flags = ("--lock-timeout=50ms", "--lock-retries=2", "--log-format=json")
     with holding_busy(database):
         result = initmig(*flags, url=database.url, folder=folder)
@@ -165,10 +165,12 @@ def test_pauses_between_tries_grow_and_then_it_fails_with_the_next_step(
     [failed] = [event for event in result.events if event["event"] == "failed"]
     assert failed["sqlstate"] == "55P03"
     assert "raise --lock-timeout" in failed["next"]
-    assert "half_done" not in database.tables()
+    assert "rolled_back" not in database.tables()
 
 
-def test_zero_lock_retries_try_once(database: Database, initmig: Initmig, folder: Path) -> None:
+def test_lock_retries_of_zero_make_one_attempt(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
     database.execute("CREATE TABLE busy ()")
     flags = ("--lock-timeout=50ms", "--lock-retries=0", "--log-format=json")
     with holding_busy(database):
@@ -182,7 +184,7 @@ def test_deadlock_is_retried(database: Database, initmig: Initmig, folder: Path)
     write(folder, {"0001_both.sql": "ALTER TABLE other ADD x int;\nALTER TABLE busy ADD x int;"})
     flags = ("--lock-timeout=0", "--log-format=json")
     with database.connect() as app:
-        # So that it is the migration that PostgreSQL ends.
+        # so that PostgreSQL cancels the migration and not this session
         app.execute("SET deadlock_timeout = '60s'; BEGIN; LOCK TABLE busy")
         running = initmig.start(*flags, url=database.url, folder=folder)
         wait_until(lambda: database.value(WAITS_FOR_LOCK) == 1)
@@ -199,7 +201,7 @@ def test_serialization_failure_is_retried(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute("CREATE TABLE busy (n int); INSERT INTO busy VALUES (1)")
-    # What it reads first fixes its snapshot; the application's change then comes in between.
+    # The first SELECT takes the snapshot, and the application changes the row after it.
     script = (
         "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;"
         "SELECT * FROM busy; LOCK TABLE gate; UPDATE busy SET n = n + 10"
@@ -220,7 +222,7 @@ def test_serialization_failure_is_retried(
     assert database.value("SELECT n FROM busy") == 12
 
 
-def test_lock_timeout_in_python_is_retried_and_its_step_runs_again(
+def test_lock_timeout_in_python_retries_the_whole_migration(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute("CREATE TABLE busy ()")
@@ -237,7 +239,9 @@ def test_lock_timeout_in_python_is_retried_and_its_step_runs_again(
     assert "first" in database.tables()
 
 
-def test_other_errors_are_not_retried(database: Database, initmig: Initmig, folder: Path) -> None:
+def test_statement_timeout_is_not_retried(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
     write(folder, {"0001_slow.sql": "SELECT pg_sleep(60)"})
     flags = ("--statement-timeout=50ms", "--log-format=json")
     result = initmig(*flags, url=database.url, folder=folder)
@@ -246,7 +250,7 @@ def test_other_errors_are_not_retried(database: Database, initmig: Initmig, fold
     assert result.events[-1]["sqlstate"] == "57014"
 
 
-def test_all_in_one_transaction_is_retried_as_a_whole(
+def test_lock_timeout_with_transaction_all_retries_all_migrations(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute("CREATE TABLE busy ()")
@@ -262,14 +266,14 @@ def test_all_in_one_transaction_is_retried_as_a_whole(
     assert database.query(logged) == [("0000_first",), ("0001_busy",)]
 
 
-def test_long_statement_tells_every_interval_what_it_waits_for_and_who_blocks_it(
+def test_long_statement_reports_its_wait_and_blockers_at_each_interval(
     database: Database,
 ) -> None:
     database.execute("CREATE TABLE busy ()")
-    with watching(database.url, 0.3) as told, holding_busy(database) as pid:
-        told.start("ALTER TABLE busy ADD x int")
-        wait_until(lambda: len(told.events) >= 3)
-    first, second, third = told.events[:3]
+    with monitoring(database.url, 0.3) as monitored, holding_busy(database) as pid:
+        monitored.start("ALTER TABLE busy ADD x int")
+        wait_until(lambda: len(monitored.events) >= 3)
+    first, second, third = monitored.events[:3]
     assert first.id == "0001_work"
     assert 0.3 <= first.elapsed_seconds < second.elapsed_seconds < third.elapsed_seconds
     assert second.elapsed_seconds - first.elapsed_seconds >= 0.15
@@ -278,23 +282,21 @@ def test_long_statement_tells_every_interval_what_it_waits_for_and_who_blocks_it
     assert blocker.startswith(f"pid {pid} (the app, user postgres, idle in transaction, ")
 
 
-def test_statement_of_eleven_seconds_is_told_of_after_ten(
+def test_statement_is_reported_after_ten_seconds(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {"0001_slow.sql": "SELECT pg_sleep(11)"})
     result = initmig("--log-format=json", url=database.url, folder=folder)
     assert result.code == 0
-    [told] = [event for event in result.events if event["event"] == "statement_running"]
-    assert told["id"] == "0001_slow"
-    assert 10 <= told["elapsed_seconds"] < 30
-    assert told["doing"] == "running, waiting for Timeout: PgSleep"
-    assert told["blockers"] == []
-    assert (told["path"], told["line"]) == (str(folder / "0001_slow.sql"), 1)
+    [event] = [event for event in result.events if event["event"] == "statement_running"]
+    assert event["id"] == "0001_slow"
+    assert 10 <= event["elapsed_seconds"] < 30
+    assert event["doing"] == "running, waiting for Timeout: PgSleep"
+    assert event["blockers"] == []
+    assert (event["path"], event["line"]) == (str(folder / "0001_slow.sql"), 1)
 
 
-def test_watching_leaves_no_connection_behind(
-    database: Database, initmig: Initmig, folder: Path
-) -> None:
+def test_monitor_closes_its_connection(database: Database, initmig: Initmig, folder: Path) -> None:
     write(folder, {"0001_slow.sql": "SELECT pg_sleep(1.5)"})
     running = initmig.start("--lock-timeout=1s", url=database.url, folder=folder)
     count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
@@ -303,25 +305,25 @@ def test_watching_leaves_no_connection_behind(
 
 
 def fill(database: Database, *, rows: int) -> None:
-    """A table `big` of so many rows, of which a page holds fifty."""
+    """Create a table `big` with *rows* rows. A page holds about fifty."""
     database.execute(
         f"CREATE TABLE big AS SELECT n, md5(n::text) AS t FROM generate_series(1, {rows}) AS n"
     )
 
 
-def test_long_index_build_is_told_with_phase_and_percent(database: Database) -> None:
+def test_long_index_build_reports_its_phase_and_percentage(database: Database) -> None:
     fill(database, rows=400_000)
-    with watching(database.url, 0.05) as told:
-        told.start(
+    with monitoring(database.url, 0.05) as monitored:
+        monitored.start(
             "SET maintenance_work_mem = '1MB'; SET max_parallel_maintenance_workers = 0",
             "CREATE INDEX ON big (t)",
         )
-        told.finish()
-    phases = [doing.split(", ")[0] for doing in told.doings]
+        monitored.finish()
+    phases = [doing.split(", ")[0] for doing in monitored.activities]
     assert "CREATE INDEX: building index: scanning table" in phases
     scanning = [
         int(doing.split(", ")[1].removesuffix(" %"))
-        for doing in told.doings
+        for doing in monitored.activities
         if doing.startswith("CREATE INDEX: building index: scanning table, ")
     ]
     assert len(set(scanning)) > 1
@@ -329,7 +331,7 @@ def test_long_index_build_is_told_with_phase_and_percent(database: Database) -> 
     assert 0 <= scanning[0] < scanning[-1] <= 100
 
 
-def test_index_built_concurrently_tells_for_whose_transaction_it_waits(
+def test_concurrent_index_build_names_the_transaction_it_waits_for(
     database: Database,
 ) -> None:
     fill(database, rows=10)
@@ -338,12 +340,12 @@ def test_index_built_concurrently_tells_for_whose_transaction_it_waits(
         old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         old.execute("SELECT FROM pg_class LIMIT 1")
         pid = old.info.backend_pid
-        with watching(database.url, 0.1) as told:
-            told.start("CREATE INDEX CONCURRENTLY ON big (t)")
-            wait_until(lambda: any("old snapshots" in doing for doing in told.doings))
+        with monitoring(database.url, 0.1) as monitored:
+            monitored.start("CREATE INDEX CONCURRENTLY ON big (t)")
+            wait_until(lambda: any("old snapshots" in doing for doing in monitored.activities))
             old.execute("COMMIT")
-            told.finish()
-    [waiting, *_] = [event for event in told.events if "old snapshots" in event.doing]
+            monitored.finish()
+    [waiting, *_] = [event for event in monitored.events if "old snapshots" in event.doing]
     assert waiting.doing == (
         "CREATE INDEX CONCURRENTLY: waiting for old snapshots, 0 of 1 done,"
         " waiting for Lock: virtualxid"
@@ -359,35 +361,35 @@ def test_index_built_concurrently_tells_for_whose_transaction_it_waits(
         ("ANALYZE big", "ANALYZE: acquiring sample rows, "),
     ],
 )
-def test_long_vacuum_and_analyze_are_told_with_phase_and_percent(
+def test_long_vacuum_and_analyze_report_their_phase_and_percentage(
     database: Database, statement: str, doing: str
 ) -> None:
     fill(database, rows=20_000)
-    with watching(database.url, 0.05) as told:
-        told.start("SET vacuum_cost_delay = 10; SET vacuum_cost_limit = 5", statement)
-        told.finish()
-    percents = [text for text in told.doings if text.startswith(doing) and " %" in text]
-    assert len(set(percents)) > 1, told.doings
+    with monitoring(database.url, 0.05) as monitored:
+        monitored.start("SET vacuum_cost_delay = 10; SET vacuum_cost_limit = 5", statement)
+        monitored.finish()
+    percents = [text for text in monitored.activities if text.startswith(doing) and " %" in text]
+    assert len(set(percents)) > 1, monitored.activities
 
 
-def test_long_rewrite_of_a_table_is_told_with_phase_and_percent(database: Database) -> None:
+def test_long_table_rewrite_reports_its_phase_and_percentage(database: Database) -> None:
     fill(database, rows=400_000)
-    with watching(database.url, 0.02) as told:
-        told.start("VACUUM FULL big")
-        told.finish()
+    with monitoring(database.url, 0.02) as monitored:
+        monitored.start("VACUUM FULL big")
+        monitored.finish()
     begin = "VACUUM FULL: seq scanning heap, "
-    assert [text for text in told.doings if text.startswith(begin) and " %" in text] != []
+    assert [text for text in monitored.activities if text.startswith(begin) and " %" in text] != []
 
 
-def test_long_copy_is_told_with_its_rows(database: Database) -> None:
-    with watching(database.url, 0.2) as told:
-        told.start("COPY (SELECT pg_sleep(0.05) FROM generate_series(1, 20)) TO '/dev/null'")
-        told.finish()
-    assert [text for text in told.doings if text.startswith("COPY TO: ")] != []
-    assert all(" rows" in text for text in told.doings if text.startswith("COPY TO"))
+def test_long_copy_reports_its_rows(database: Database) -> None:
+    with monitoring(database.url, 0.2) as monitored:
+        monitored.start("COPY (SELECT pg_sleep(0.05) FROM generate_series(1, 20)) TO '/dev/null'")
+        monitored.finish()
+    assert [text for text in monitored.activities if text.startswith("COPY TO: ")] != []
+    assert all(" rows" in text for text in monitored.activities if text.startswith("COPY TO"))
 
 
-def test_who_blocks_the_blocker_is_told_too(database: Database) -> None:
+def test_blocker_of_the_blocker_is_named(database: Database) -> None:
     database.execute("CREATE TABLE busy (); CREATE TABLE first ()")
     with ExitStack() as stack:
         root = stack.enter_context(database.connect())
@@ -398,89 +400,91 @@ def test_who_blocks_the_blocker_is_told_too(database: Database) -> None:
         reader.execute("BEGIN; LOCK TABLE busy IN ACCESS SHARE MODE")
         waits = threading.Thread(target=middle.execute, args=["LOCK TABLE first"])
         waits.start()
-        with watching(database.url, 0.2) as told:
-            told.start("ALTER TABLE busy ADD x int")
-            wait_until(lambda: any(len(event.blockers) == 3 for event in told.events))
+        with monitoring(database.url, 0.2) as monitored:
+            monitored.start("ALTER TABLE busy ADD x int")
+            wait_until(lambda: any(len(event.blockers) == 3 for event in monitored.events))
             root_pid, middle_pid = root.info.backend_pid, middle.info.backend_pid
             root.execute("COMMIT")
             waits.join()
             middle.execute("COMMIT")
             reader.execute("COMMIT")
-            told.finish()
-    [blockers, *_] = [event.blockers for event in told.events if len(event.blockers) == 3]
+            monitored.finish()
+    [blockers, *_] = [event.blockers for event in monitored.events if len(event.blockers) == 3]
     assert any(text.startswith(f"pid {root_pid} (") for text in blockers)
     [between] = [text for text in blockers if text.startswith(f"pid {middle_pid} (")]
     assert f", itself blocked by pid {root_pid}): LOCK TABLE first" in between
 
 
-def test_of_many_blockers_the_five_oldest_are_told(database: Database) -> None:
+def test_five_oldest_of_many_blockers_are_named(database: Database) -> None:
     database.execute("CREATE TABLE busy ()")
     with ExitStack() as stack:
         readers = [stack.enter_context(database.connect()) for _ in range(7)]
         for reader in readers:
             reader.execute("BEGIN; LOCK TABLE busy IN ACCESS SHARE MODE")
-        with watching(database.url, 0.2) as told:
-            told.start("ALTER TABLE busy ADD x int")
-            wait_until(lambda: len(told.events) > 0)
+        with monitoring(database.url, 0.2) as monitored:
+            monitored.start("ALTER TABLE busy ADD x int")
+            wait_until(lambda: len(monitored.events) > 0)
             pids = [reader.info.backend_pid for reader in readers]
             for reader in readers:
                 reader.execute("COMMIT")
-            told.finish()
-    *named, rest = told.events[0].blockers
+            monitored.finish()
+    *named, rest = monitored.events[0].blockers
     assert [text.split(" (")[0] for text in named] == [f"pid {pid}" for pid in pids[:5]]
     assert rest == "and 2 more"
 
 
-def test_work_behind_a_pooler_is_found_by_its_mark(database: Database) -> None:
+def test_statement_through_a_pooler_is_found_by_its_mark(database: Database) -> None:
     database.execute("CREATE TABLE busy ()")
-    with watching(database.url, 0.2, pid=1) as told, holding_busy(database) as pid:
-        told.start(f"BEGIN; {told.monitor.mark}; ALTER TABLE busy ADD x int; COMMIT")
-        wait_until(lambda: len(told.events) > 0)
-    assert told.events[0].doing == "running, waiting for Lock: relation"
-    [blocker] = told.events[0].blockers
+    with monitoring(database.url, 0.2, pid=1) as monitored, holding_busy(database) as pid:
+        monitored.start(f"BEGIN; {monitored.monitor.mark}; ALTER TABLE busy ADD x int; COMMIT")
+        wait_until(lambda: len(monitored.events) > 0)
+    assert monitored.events[0].doing == "running, waiting for Lock: relation"
+    [blocker] = monitored.events[0].blockers
     assert blocker.startswith(f"pid {pid} (the app, ")
 
 
-def test_mark_lets_the_isolation_level_be_set(database: Database) -> None:
-    with watching(database.url, 10, pid=1) as told:
+def test_isolation_level_can_be_set_after_the_mark(database: Database) -> None:
+    with monitoring(database.url, 10, pid=1) as monitored:
         isolation = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SHOW transaction_isolation"
-        assert told.session.run(f"BEGIN; {told.monitor.mark}; {isolation}") == [("serializable",)]
+        assert monitored.session.run(f"BEGIN; {monitored.monitor.mark}; {isolation}") == [
+            ("serializable",)
+        ]
 
 
-def test_watch_without_a_free_connection_is_silent_until_there_is_one(
+def test_monitor_without_a_free_connection_reports_once_there_is_one(
     make_server: MakeServer,
 ) -> None:
     server = make_server(max_connections=8, superuser_reserved_connections=1, max_wal_senders=0)
     database = create_database(server)
-    with watching(database.url, 0.5) as told, ExitStack() as stack:
-        with suppress(psycopg.OperationalError):  # there is no other one
+    with monitoring(database.url, 0.5) as monitored, ExitStack() as stack:
+        with suppress(psycopg.OperationalError):  # no connection is left
             while True:
                 stack.enter_context(database.connect())
         before = server.log_size()
         started = time.monotonic()
-        told.start("SELECT pg_sleep(4)")
+        monitored.start("SELECT pg_sleep(4)")
         wait_until(lambda: len(server.log_lines_above_log(since=before)) >= 3)
         refused = server.log_lines_above_log(since=before)
         assert all("too many clients" in line for line in refused)
         most = (time.monotonic() - started) / 0.5 + 2
-        assert len(refused) <= most, "more attempts than there was something to tell"
-        assert told.events == []
+        assert len(refused) <= most, "more attempts than reports"
+        assert monitored.events == []
         stack.close()
-        wait_until(lambda: "running, waiting for Timeout: PgSleep" in told.doings)
+        wait_until(lambda: "running, waiting for Timeout: PgSleep" in monitored.activities)
 
 
-def test_watch_whose_connection_hangs_holds_up_nothing(
+def test_monitor_with_a_hanging_connection_does_not_block(
     server: DatabaseServer, database: Database, make_proxy: MakeProxy
 ) -> None:
     proxy = make_proxy(server)
-    with watching(proxy.url(database.name), 0.1) as told:
+    with monitoring(proxy.url(database.name), 0.1) as monitored:
         proxy.deaf()
-        told.start("SELECT pg_sleep(0.3)")
-        told.finish()
+        monitored.start("SELECT pg_sleep(0.3)")
+        monitored.finish()
         assert proxy.connections == 2
         started = time.monotonic()
     assert time.monotonic() - started < 20
-    assert told.events == []
+    assert monitored.events == []
 
 
 CIRCLE = (
@@ -494,16 +498,16 @@ IN_GERMAN = (
 
 
 @pytest.mark.parametrize("lines", [CIRCLE, IN_GERMAN], ids=["English", "German"])
-def test_deadlock_tells_its_other_process_in_any_language(lines: tuple[str, ...]) -> None:
+def test_other_process_of_a_deadlock_is_found_in_any_language(lines: tuple[str, ...]) -> None:
     assert deadlocked_with("\n".join(lines)) == [34]
 
 
 @pytest.mark.parametrize("detail", ["", "Reason code: pivot 3.", "no\nnumber", CIRCLE[0]])
-def test_what_is_no_circle_of_processes_names_nobody(detail: str) -> None:
+def test_text_without_a_deadlock_names_no_process(detail: str) -> None:
     assert deadlocked_with(detail) == []
 
 
-def test_autovacuum_is_named_as_such_with_its_table() -> None:
+def test_autovacuum_is_named_with_its_table() -> None:
     query = "autovacuum: VACUUM public.busy (to prevent wraparound)"
     worker = _Blocker(
         pid=12,
@@ -520,7 +524,7 @@ def test_autovacuum_is_named_as_such_with_its_table() -> None:
     assert _describe_blocker(worker) == f"pid 12 ({facts}): {query}"
 
 
-def test_blocker_that_is_gone_is_named_by_its_number() -> None:
+def test_blocker_that_has_ended_is_named_by_its_pid() -> None:
     assert (
         _describe_blocker(_Blocker(12, False, "", "", "", "", None, "", []))
         == "pid 12 (already ended)"

@@ -1,4 +1,4 @@
-"""`rehearse` runs in one transaction what `migrate` runs in many, and comes to the same end."""
+"""`rehearse` runs all migrations in one transaction, with the same result as `migrate`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PYTHON = "from yoyo import step\ndef run(c):\n"
 NAME = "to_char(now(), 'YYYYMMDDHH24MISSUS')"
 
 
-def made_by_name(statement: str) -> str:
+def named_by_time(statement: str) -> str:
     return f"DO $$ BEGIN EXECUTE format('{statement}', 'log_' || {NAME}); END $$"
 
 
@@ -42,9 +42,9 @@ def asserting(condition: str) -> str:
 REHEARSED = "rehearsed"
 EARLIER = "rehearsed, with an earlier time for earlier migrations"
 
-# The migrations of each case, and what becomes of the last one. No two share a table.
+# The migrations of each case, and the result of the last one. No two cases share a table.
 MIGRATES: dict[str, tuple[tuple[str, ...], str]] = {
-    # what the end of a transaction removes
+    # objects and settings that end with a transaction
     "temporary table": (("CREATE TEMP TABLE t ()",) * 2, REHEARSED),
     "on commit drop": (("CREATE TEMP TABLE t () ON COMMIT DROP",) * 2, REHEARSED),
     "on commit delete rows": (
@@ -106,7 +106,7 @@ MIGRATES: dict[str, tuple[tuple[str, ...], str]] = {
         REHEARSED,
     ),
     "savepoint left open": (("SAVEPOINT a; CREATE TABLE saved ()", "SAVEPOINT a"), REHEARSED),
-    # what waits for the COMMIT
+    # checks that are deferred to the COMMIT
     "pending trigger events": (
         (
             (
@@ -151,7 +151,7 @@ MIGRATES: dict[str, tuple[tuple[str, ...], str]] = {
         ),
         REHEARSED,
     ),
-    # what earlier migrations have done by then
+    # effects of earlier migrations
     "record of an earlier migration": (
         (
             "CREATE TABLE recorded ()",
@@ -240,7 +240,7 @@ MIGRATES: dict[str, tuple[tuple[str, ...], str]] = {
         ),
         EARLIER,
     ),
-    "later than a time that is stored": (
+    "later than a stored time": (
         (
             (
                 "CREATE TABLE stored (a timestamptz DEFAULT now(), b timestamptz, CHECK (b > a));"
@@ -250,7 +250,7 @@ MIGRATES: dict[str, tuple[tuple[str, ...], str]] = {
         ),
         EARLIER,
     ),
-    "trigger that wants a later time": (
+    "trigger that requires a later time": (
         (
             (
                 "CREATE TABLE raised (at timestamptz DEFAULT now());"
@@ -347,13 +347,13 @@ MIGRATES: dict[str, tuple[tuple[str, ...], str]] = {
         ),
         "transaction-time",
     ),
-    "table named after the time": ((made_by_name("CREATE TABLE %I ()"),) * 2, "transaction-time"),
-    "schema named after the time": ((made_by_name("CREATE SCHEMA %I"),) * 2, "transaction-time"),
+    "table named after the time": ((named_by_time("CREATE TABLE %I ()"),) * 2, "transaction-time"),
+    "schema named after the time": ((named_by_time("CREATE SCHEMA %I"),) * 2, "transaction-time"),
     "constraint named after the time": (
-        (made_by_name("ALTER TABLE base ADD CONSTRAINT %I CHECK (id > 0)"),) * 2,
+        (named_by_time("ALTER TABLE base ADD CONSTRAINT %I CHECK (id > 0)"),) * 2,
         "transaction-time",
     ),
-    # what PostgreSQL allows only after a COMMIT, or at the beginning
+    # statements that PostgreSQL allows only after a COMMIT or at the start of a transaction
     "enum value that is inserted": (
         (
             "ALTER TYPE mood ADD VALUE 'b'",
@@ -382,14 +382,14 @@ MIGRATES: dict[str, tuple[tuple[str, ...], str]] = {
         "own-transaction",
     ),
     "exported snapshot": (("SELECT pg_export_snapshot()",), "own-transaction"),
-    # and those behind them
-    "needs none of them": (("CREATE TABLE free ()",), REHEARSED),
-    "needs one of them": (("INSERT INTO moods VALUES ('a')",), "after-not-rehearsed"),
+    # migrations after those
+    "needs no earlier migration": (("CREATE TABLE free ()",), REHEARSED),
+    "needs an earlier migration": (("INSERT INTO moods VALUES ('a')",), "after-not-rehearsed"),
 }
 
 
 REFUSED = ("temporary table", "on commit delete rows")
-"""Behind a pooler, as they would stay in the session."""
+"""Refused through a pooler, because they would stay in the session."""
 
 
 def slug(name: str) -> str:
@@ -415,7 +415,7 @@ def files_of(cases: dict[str, tuple[tuple[str, ...], str]]) -> dict[str, str]:
         pytest.param(True, id="pooled", marks=pytest.mark.any_version),
     ],
 )
-def test_what_migrate_applies_is_rehearsed_or_listed_with_the_reason(
+def test_migrations_that_migrate_applies_are_rehearsed_or_listed_with_a_reason(
     server: DatabaseServer, database: Database, initmig: Initmig, folder: Path, pooled: bool
 ) -> None:
     cases = {name: case for name, case in MIGRATES.items() if not (pooled and name in REFUSED)}
@@ -442,7 +442,7 @@ def test_what_migrate_applies_is_rehearsed_or_listed_with_the_reason(
 
 TIMES = "CREATE TABLE times (at timestamptz DEFAULT now() PRIMARY KEY, a int);"
 
-# The last migration of each case fails, in a transaction of its own, too.
+# The last migration of each case also fails in its own transaction.
 FAILS: dict[str, tuple[str, ...]] = {
     "one time twice in one migration": (
         f"{TIMES} INSERT INTO times (a) VALUES (1)",
@@ -475,21 +475,21 @@ FAILS: dict[str, tuple[str, ...]] = {
         "CREATE TABLE xids (xid bigint PRIMARY KEY)",
         "INSERT INTO xids VALUES (txid_current()), (txid_current())",
     ),
-    "a key that is no time": (
+    "a key that is not a time": (
         (
             "CREATE TABLE keys (id int PRIMARY KEY, at timestamptz DEFAULT now());"
             "INSERT INTO keys VALUES (7)"
         ),
         "INSERT INTO keys VALUES (7)",
     ),
-    "an exclusion of no time": (
+    "an exclusion without a time": (
         (
             "CREATE TABLE keys (id int, at timestamptz DEFAULT now(), EXCLUDE (id WITH =));"
             "INSERT INTO keys VALUES (7)"
         ),
         "INSERT INTO keys VALUES (7)",
     ),
-    "a check of no time": (
+    "a check without a time": (
         f"{TIMES} INSERT INTO times DEFAULT VALUES",
         "ALTER TABLE times ADD CHECK (a > 0); INSERT INTO times VALUES ('2020-01-01', 0)",
     ),
@@ -499,10 +499,10 @@ FAILS: dict[str, tuple[str, ...]] = {
     ),
     "one name of the time twice in one migration": (
         "CREATE TABLE log_20200101000000123456 ()",
-        f"SELECT 1; {made_by_name('CREATE TABLE %I ()')}; {made_by_name('CREATE TABLE %I ()')}",
+        f"SELECT 1; {named_by_time('CREATE TABLE %I ()')}; {named_by_time('CREATE TABLE %I ()')}",
     ),
-    "a table that is there": ("CREATE TABLE there ()", "CREATE TABLE there ()"),
-    "an enum value of its own": (
+    "a table that exists": ("CREATE TABLE existing ()", "CREATE TABLE existing ()"),
+    "an enum value that the migration adds": (
         "ALTER TYPE mood ADD VALUE 'b'",
         "ALTER TYPE moody ADD VALUE 'b'; SELECT 'b'::moody",
     ),
@@ -514,7 +514,7 @@ FAILS: dict[str, tuple[str, ...]] = {
         "CREATE TABLE early ()",
         "SELECT set_config('transaction_isolation', 'serializable', true)",
     ),
-    "a statement that no transaction may have": (
+    "a statement that cannot be in a transaction": (
         "CREATE TABLE early (a int)",
         "CREATE INDEX CONCURRENTLY ON early (a)",
     ),
@@ -530,12 +530,12 @@ FAILS: dict[str, tuple[str, ...]] = {
         "CREATE TABLE early (a int)",
         f"{PYTHON}    c.execute('CREATE INDEX CONCURRENTLY ON early (a)')\nstep(run)\n",
     ),
-    "the same behind what is not rehearsed": (
+    "the same after a migration that is not rehearsed": (
         "-- transactional: false\nCREATE TABLE early (a int)",
         "CREATE INDEX CONCURRENTLY ON early (a)",
     ),
     "a transaction that is read-only": ("SELECT 1", "SET TRANSACTION READ ONLY"),
-    "a table that another migration made, to be frozen": (
+    "COPY FREEZE into a table of an earlier migration": (
         "CREATE TABLE frozen (a int)",
         "COPY frozen FROM STDIN (FREEZE);\n1\n\\.\n",
     ),
@@ -547,7 +547,7 @@ FAILS: dict[str, tuple[str, ...]] = {
 
 
 def failure_in(err: str) -> tuple[str, ...]:
-    """Place and SQLSTATE of the failure that *err* tells."""
+    """The place and SQLSTATE of the failure in the log *err*."""
     found = re.search(r" (\S+\.(?:sql|py)[\d:]*): \w+ failed: .*\((\w{5})\)", err)
     assert found, err
     return found.groups()
@@ -555,7 +555,7 @@ def failure_in(err: str) -> tuple[str, ...]:
 
 @pytest.mark.any_version
 @pytest.mark.parametrize("migrations", FAILS.values(), ids=FAILS)
-def test_what_migrate_refuses_fails_at_the_same_place(
+def test_migrations_that_migrate_refuses_fail_at_the_same_place(
     database: Database, initmig: Initmig, folder: Path, migrations: tuple[str, ...]
 ) -> None:
     database.execute(BASE)
@@ -572,7 +572,7 @@ def test_what_migrate_refuses_fails_at_the_same_place(
 @pytest.mark.parametrize(
     "name", ["enum value that is inserted", "time in a text", "default now() as a key"]
 )
-def test_one_transaction_for_all_fails_as_it_would(
+def test_rehearsal_with_transaction_all_fails_like_migrate(
     database: Database, initmig: Initmig, folder: Path, name: str
 ) -> None:
     database.execute(BASE)
@@ -585,7 +585,7 @@ def test_one_transaction_for_all_fails_as_it_would(
 
 
 @pytest.mark.any_version
-def test_one_transaction_for_all_checks_constraints_once(
+def test_rehearsal_with_transaction_all_checks_deferred_constraints_at_the_end(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute(BASE)
@@ -608,11 +608,11 @@ def test_one_transaction_for_all_checks_constraints_once(
 
 
 @pytest.mark.any_version
-def test_the_reason_is_shown_with_the_place_and_the_error(
+def test_reason_is_shown_with_the_place_and_the_error(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute(BASE)
-    cases = ("default now() as a key", "enum value that is inserted", "needs one of them")
+    cases = ("default now() as a key", "enum value that is inserted", "needs an earlier migration")
     write(folder, files_of({name: MIGRATES[name] for name in cases}))
     for flag in ((), ("--markdown",)):
         shown = initmig("rehearse", *flag, url=database.url, folder=folder)
@@ -623,15 +623,18 @@ def test_the_reason_is_shown_with_the_place_and_the_error(
         enum, place = "101_enum_value_that_is_inserted_1", ".sql:1:56"
         assert f"not rehearsed: {enum}: uses an enum value that an earlier" in out
         assert f'/{enum}{place}: {enum} failed: unsafe use of new value "b" of enum' in out
-        assert f"not rehearsed: 102_needs_one_of_them_0: may need {enum}, which was not" in out
+        assert (
+            f"not rehearsed: 102_needs_an_earlier_migration_0: may need {enum}, which was not"
+            in out
+        )
 
 
 @pytest.mark.any_version
-def test_a_role_that_cannot_switch_triggers_off_rehearses_with_them(
+def test_role_that_cannot_disable_triggers_rehearses_with_them(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     url = database.login_role("GRANT ALL ON SCHEMA public TO {role}")
-    cases = ("default now() as a key", "trigger that wants a later time")
+    cases = ("default now() as a key", "trigger that requires a later time")
     write(folder, files_of({name: MIGRATES[name] for name in cases}))
     result = initmig("rehearse", "--json", url=url, folder=folder)
     assert result.code == 1
@@ -643,7 +646,7 @@ def test_a_role_that_cannot_switch_triggers_off_rehearses_with_them(
 
 
 @pytest.mark.any_version
-def test_a_replication_slot_needs_a_transaction_that_wrote_nothing(
+def test_replication_slot_needs_a_transaction_without_writes(
     make_server: MakeServer, initmig: Initmig, folder: Path
 ) -> None:
     database = create_database(make_server(wal_level="logical"))
@@ -662,7 +665,7 @@ def test_a_replication_slot_needs_a_transaction_that_wrote_nothing(
 
 
 @pytest.mark.any_version
-def test_locks_of_all_migrations_together_may_be_too_many(
+def test_full_lock_table_ends_the_rehearsal_with_a_reason(
     make_server: MakeServer, initmig: Initmig, folder: Path
 ) -> None:
     server = make_server(max_locks_per_transaction=10, max_connections=10, max_wal_senders=0)

@@ -1,4 +1,4 @@
-"""Input that was not meant to run is refused by every command, before anything is touched."""
+"""Every command refuses input that is probably a mistake, before it changes anything."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.support.processes import Result
     from tests.support.yoyo import Yoyo
 
-# What is refused here is refused before the server matters.
+# Commands refuse these inputs before the server's version matters.
 pytestmark = pytest.mark.any_version
 
 FLYWAY = {"V2__users.sql": "CREATE TABLE users ()", "V1__a.sql": "CREATE TABLE a ()"}
@@ -74,7 +74,7 @@ def test_pending_files_of_another_tool_are_refused(
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 @pytest.mark.parametrize("tool", WITHOUT_MIGRATIONS)
-def test_folder_of_a_tool_whose_files_are_not_even_listed_is_refused(
+def test_folder_of_a_tool_with_other_file_names_is_refused(
     image: Image, tool: str, command: tuple[str, ...]
 ) -> None:
     image.write(WITHOUT_MIGRATIONS[tool])
@@ -96,13 +96,13 @@ def test_many_files_of_another_tool_are_one_error(image: Image) -> None:
     assert "95 more" in error["message"]
 
 
-def test_foreign_files_are_run_as_they_are_when_that_is_allowed(image: Image) -> None:
+def test_foreign_files_run_unchanged_with_foreign_allow(image: Image) -> None:
     image.write(FLYWAY)
     assert image("--foreign=allow").code == 0
     assert {"a", "users"} <= image.database.tables()
 
 
-def test_foreign_files_are_run_when_the_variable_allows_it(image: Image) -> None:
+def test_foreign_files_run_if_the_variable_allows_them(image: Image) -> None:
     image.write(FLYWAY)
     assert image(INITMIG_FOREIGN="allow").code == 0
     assert image.database.tables() >= {"a", "users"}
@@ -124,7 +124,7 @@ def test_foreign_files_are_run_when_the_variable_allows_it(image: Image) -> None
     ],
     ids=["up.sql", "V1__", "marker", "atlas.sum"],
 )
-def test_shape_that_yoyo_has_applied_before_is_accepted(
+def test_format_that_yoyo_has_applied_before_is_accepted(
     image: Image, yoyo: Yoyo, before: dict[str, str], after: dict[str, str]
 ) -> None:
     image.write(before)
@@ -134,7 +134,7 @@ def test_shape_that_yoyo_has_applied_before_is_accepted(
     assert image.database.tables() >= {"a", "b"}
 
 
-def test_another_tools_shape_is_refused_though_one_shape_was_applied(image: Image) -> None:
+def test_format_of_a_second_tool_is_refused_after_one_was_allowed(image: Image) -> None:
     image.write(FLYWAY)
     assert image("--foreign=allow").code == 0
     image.write({"0003_c.sql": "-- migrate:up\nSELECT 1;\n-- migrate:down\n"})
@@ -143,7 +143,7 @@ def test_another_tools_shape_is_refused_though_one_shape_was_applied(image: Imag
     assert "dbmate" in error["message"]
 
 
-def test_applied_files_of_another_shape_are_never_looked_at(image: Image) -> None:
+def test_applied_files_of_another_tool_are_not_checked(image: Image) -> None:
     image.write(FLYWAY)
     assert image("--foreign=allow").code == 0
     assert image().code == 0
@@ -155,9 +155,7 @@ def test_applied_files_of_another_shape_are_never_looked_at(image: Image) -> Non
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 @pytest.mark.parametrize("kind", EMPTY)
-def test_pending_file_that_nobody_has_written_is_refused(
-    image: Image, kind: str, command: tuple[str, ...]
-) -> None:
+def test_empty_pending_file_is_refused(image: Image, kind: str, command: tuple[str, ...]) -> None:
     image.write(A | EMPTY[kind])
     [error] = image.errors(*command, code=2)
     assert error["error"] == "empty-migration"
@@ -171,7 +169,7 @@ def test_template_of_a_python_migration_is_refused(image: Image) -> None:
     assert error["error"] == "empty-migration"
 
 
-def test_file_with_comments_alone_is_applied_with_a_warning(image: Image) -> None:
+def test_file_with_only_comments_is_applied_with_a_warning(image: Image) -> None:
     image.write(A | {"0002_merge.sql": "-- depends: 0001_a\n"})
     result = image()
     assert result.code == 0, result.err
@@ -180,7 +178,7 @@ def test_file_with_comments_alone_is_applied_with_a_warning(image: Image) -> Non
     assert not [event for event in image().events if event["event"] == "no_statements"]
 
 
-def test_applied_file_that_was_emptied_since_is_only_a_changed_one(image: Image) -> None:
+def test_applied_file_that_is_now_empty_only_counts_as_changed(image: Image) -> None:
     image.write(A)
     assert image().code == 0
     image.write({"0001_a.sql": ""})
@@ -192,7 +190,9 @@ def test_applied_file_that_was_emptied_since_is_only_a_changed_one(image: Image)
 @pytest.mark.parametrize(
     "rollback", ["", "-- The rows stay.\n", "  \n;;", "/* nothing */ ;;\n", "\ufeff\r\n"]
 )
-def test_rollback_without_statements_has_nothing_to_undo(image: Image, rollback: str) -> None:
+def test_rollback_file_without_statements_only_removes_the_record(
+    image: Image, rollback: str
+) -> None:
     image.write({"0001_a.sql": "CREATE TABLE a ()", "0001_a.rollback.sql": rollback})
     assert image().code == 0
     result = image("rollback", "--all")
@@ -204,14 +204,12 @@ def test_rollback_without_statements_has_nothing_to_undo(image: Image, rollback:
 @pytest.mark.parametrize(
     "rollback",
     [
-        None,  # what `new` writes
+        None,  # the template by `new`
         "-- Undo it: initmig refuses to roll back while this file has no statement.\n\n",
     ],
-    ids=["new", "of 0.1.0"],
+    ids=["new", "from 0.1.0"],
 )
-def test_template_of_a_rollback_undoes_nothing_and_is_refused(
-    image: Image, rollback: str | None
-) -> None:
+def test_template_of_a_rollback_file_is_refused(image: Image, rollback: str | None) -> None:
     assert image("new", "a").code == 0
     [path] = [path for path in image.folder.iterdir() if ".rollback." not in path.name]
     path.write_text("CREATE TABLE a ()")
@@ -236,7 +234,7 @@ NEED_MIGRATIONS = COMMANDS | {
 @pytest.mark.parametrize(
     "files",
     [{}, {"README.md": "x"}, {"0001_a.SQL": "SELECT 1"}, {"post-apply.sql": "SELECT 1"}],
-    ids=["empty", "other files", "SQL in capitals", "a hook alone"],
+    ids=["empty", "other files", "SQL in capitals", "only a hook"],
 )
 def test_folder_without_migrations_is_refused(
     image: Image, files: dict[str, str], command: tuple[str, ...]
@@ -254,28 +252,28 @@ def test_folder_without_migrations_is_refused(
 @pytest.mark.parametrize(
     "command", [("--allow-empty",), ("wait", "--allow-empty"), ("status", "--allow-empty=yes")]
 )
-def test_folder_may_be_empty_where_that_is_allowed(image: Image, command: tuple[str, ...]) -> None:
+def test_empty_folder_is_allowed_by_the_flag(image: Image, command: tuple[str, ...]) -> None:
     image.write({})
     result = image(*command)
     assert result.code == 0, result.err
     assert result.events[0]["event"] == "no_migrations_found"
 
 
-def test_folder_may_be_empty_where_the_variable_allows_it(image: Image) -> None:
+def test_empty_folder_is_allowed_by_the_variable(image: Image) -> None:
     image.write({})
     assert image(INITMIG_ALLOW_EMPTY="yes").code == 0
     assert image(INITMIG_ALLOW_EMPTY="no").code == 2
 
 
 @pytest.mark.parametrize("command", [("wait", "--for=database"), ("unlock",)])
-def test_commands_about_the_database_alone_need_no_migrations(
+def test_commands_for_the_database_only_need_no_migrations(
     image: Image, command: tuple[str, ...]
 ) -> None:
     image.write({})
     assert image(*command).code == 0
 
 
-# --- files that are left out ---
+# --- ignored files ---
 
 
 def test_files_that_look_like_migrations_are_named_in_one_warning(image: Image) -> None:
@@ -299,7 +297,7 @@ def test_files_that_look_like_migrations_are_named_in_one_warning(image: Image) 
     assert image.database.query("SELECT migration_id FROM _yoyo_migration") == [("0001_a",)]
 
 
-def test_files_left_out_are_not_mentioned_when_nothing_is_pending(image: Image) -> None:
+def test_ignored_files_cause_no_warning_if_nothing_is_pending(image: Image) -> None:
     image.write(A | {"0002_b.SQL": "SELECT 1"})
     assert image().code == 0
     assert not [event for event in image().events if event["event"] == "files_ignored"]
@@ -315,11 +313,11 @@ NEED_A_DATABASE = {
 
 
 @pytest.mark.parametrize("command", NEED_A_DATABASE.values(), ids=NEED_A_DATABASE)
-def test_no_named_database_is_an_error_at_once(
+def test_missing_database_url_is_an_error_without_waiting(
     initmig: Initmig, folder: Path, command: tuple[str, ...]
 ) -> None:
     write(folder, A)
-    # a port on which no local server has its socket
+    # no local server has its socket on this port
     env = {"INITMIG_LOG_FORMAT": "json", "INITMIG_WAIT_TIMEOUT": "30s", "PGPORT": "1"}
     result = initmig(*command, folder=folder, env=env, timeout=20)
     assert result.code == 2, result.err
@@ -336,17 +334,17 @@ def test_no_named_database_is_an_error_at_once(
         {"PGHOST": "/nowhere"},
         {"DATABASE_URL": "postgresql://127.0.0.1/x"},
         {"DATABASE_URL": "host=/nowhere"},
-        {"DATABASE_URL": "service=there"},
-        {"PGSERVICE": "there"},
+        {"DATABASE_URL": "service=other"},
+        {"PGSERVICE": "other"},
     ],
     ids=lambda env: " ".join(f"{name}={value}" for name, value in env.items()),
 )
 @pytest.mark.parametrize("python", [False, True], ids=["SQL", "Python"])
-def test_host_from_any_source_is_waited_for(
+def test_initmig_waits_for_a_host_from_any_source(
     initmig: Initmig, folder: Path, env: dict[str, str], python: bool
 ) -> None:
     step = {"0002_b.py": "from yoyo import step\nstep('SELECT 1', 'SELECT 1')"} if python else {}
-    write(folder, A | step | {"../pg_service.conf": "[there]\nhost=127.0.0.1\n"})
+    write(folder, A | step | {"../pg_service.conf": "[other]\nhost=127.0.0.1\n"})
     env = {
         "PGPORT": "1",
         "INITMIG_WAIT_TIMEOUT": "100ms",
@@ -360,7 +358,7 @@ def test_host_from_any_source_is_waited_for(
 
 
 class Secret:
-    """A secret file, beside variables that lead to a database that works: it must not be used."""
+    """A secret file. The other variables lead to a working database, which must not be used."""
 
     def __init__(self, image: Image, path: Path, variable: str) -> None:
         self.path = path
@@ -393,7 +391,7 @@ def refused_over_an_empty_secret(result: Result) -> bool:
 
 
 @pytest.mark.parametrize("command", NEED_A_DATABASE.values(), ids=NEED_A_DATABASE)
-def test_empty_secret_is_waited_for_and_then_refused(
+def test_empty_secret_is_refused_after_a_wait(
     image: Image, initmig: Initmig, secret: Secret, command: tuple[str, ...]
 ) -> None:
     secret.path.write_text("")
@@ -402,7 +400,7 @@ def test_empty_secret_is_waited_for_and_then_refused(
 
 
 @pytest.mark.parametrize("content", ["\n", " \r\n", "\ufeff"], ids=ascii)
-def test_blank_secret_is_an_empty_one(
+def test_blank_secret_counts_as_empty(
     image: Image, initmig: Initmig, secret: Secret, content: str
 ) -> None:
     secret.path.write_text(content, newline="")
@@ -411,7 +409,7 @@ def test_blank_secret_is_an_empty_one(
 
 
 @pytest.mark.parametrize("variable", ["DATABASE_URL_FILE", "PGPASSWORD_FILE"])
-def test_secret_that_is_filled_meanwhile_is_used(
+def test_secret_that_is_written_during_the_wait_is_used(
     image: Image, initmig: Initmig, tmp_path: Path, variable: str
 ) -> None:
     image.write(A)
@@ -429,13 +427,13 @@ def test_secret_that_is_filled_meanwhile_is_used(
     assert "a" in image.database.tables()
 
 
-def test_secret_that_a_pipe_gives_only_once_is_kept(
+def test_secret_from_a_pipe_is_read_once_and_kept(
     image: Image, initmig: Initmig, tmp_path: Path
 ) -> None:
     image.write(A | {"0002_b.py": "from yoyo import step\nstep('SELECT 1', 'SELECT 1')"})
     pipe = tmp_path / "secret"
     os.mkfifo(pipe)
-    # one writer, once; a run that has something in Python to apply connects twice
+    # the pipe has one writer, and a run with a Python migration connects twice
     writer = threading.Thread(target=pipe.write_text, args=(f"{image.database.url}\n",))
     writer.start()
     result = initmig(folder=image.folder, env={"DATABASE_URL_FILE": str(pipe)}, timeout=30)
@@ -448,11 +446,11 @@ def test_secret_that_a_pipe_gives_only_once_is_kept(
 
 NFC, NFD = "0002_caf\u00e9", "0002_cafe\u0301"
 HANGUL = ("0002_\uac00", "0002_\u1100\u1161")
-KELVIN = ("0002_\u212a", "0002_K")  # of which Unicode says that they are one letter
+KELVIN = ("0002_\u212a", "0002_K")  # the same letter according to Unicode
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_two_files_whose_names_differ_in_spelling_alone_are_refused(
+def test_two_files_whose_names_differ_only_in_normalization_are_refused(
     image: Image, command: tuple[str, ...]
 ) -> None:
     image.write(A | {f"{NFC}.sql": "SELECT 1", f"{NFD}.sql": "SELECT 1"})
@@ -466,13 +464,13 @@ def test_two_files_whose_names_differ_in_spelling_alone_are_refused(
 @pytest.mark.parametrize(
     ("applied", "pending", "command"),
     [
-        *((NFC, NFD, name) for name in COMMANDS if name != "verify"),  # which has its own database
+        *((NFC, NFD, name) for name in COMMANDS if name != "verify"),  # verify has its own database
         (NFD, NFC, "migrate"),
         (*HANGUL, "migrate"),
     ],
     ids=ascii,
 )
-def test_a_file_whose_name_is_applied_in_another_spelling_is_refused(
+def test_file_whose_name_is_applied_in_another_normalization_is_refused(
     image: Image, applied: str, pending: str, command: str
 ) -> None:
     image.write(A | {f"{applied}.sql": "CREATE TABLE b ()"})
@@ -498,7 +496,9 @@ def test_a_file_whose_name_is_applied_in_another_spelling_is_refused(
     ],
     ids=["folders", "kinds", "one is ASCII", "hooks"],
 )
-def test_no_two_files_that_are_read_have_one_name(image: Image, files: tuple[str, ...]) -> None:
+def test_equal_names_in_folders_kinds_and_hooks_are_refused(
+    image: Image, files: tuple[str, ...]
+) -> None:
     image.write(A)
     (image.folder / "other").mkdir()
     image.write(dict.fromkeys(files, "step('SELECT 1')"))
@@ -508,7 +508,7 @@ def test_no_two_files_that_are_read_have_one_name(image: Image, files: tuple[str
     assert [event["error"] for event in result.events] == ["other-spelling"]
 
 
-def test_what_is_applied_in_two_spellings_stays(image: Image, yoyo: Yoyo) -> None:
+def test_migrations_applied_in_two_normalizations_are_accepted(image: Image, yoyo: Yoyo) -> None:
     image.write(A | {f"{NFC}.sql": "SELECT 1", f"{NFD}.sql": "SELECT 1"})
     assert yoyo("apply", database=image.database, folder=image.folder).code == 0
     assert image().code == image("wait").code == image("status", "--check").code == 0
@@ -517,7 +517,7 @@ def test_what_is_applied_in_two_spellings_stays(image: Image, yoyo: Yoyo) -> Non
 
 
 @pytest.mark.parametrize("other", ["0002_\u00c9", "0002_e", "0002_\u0435"])
-def test_other_letters_are_other_names(image: Image, other: str) -> None:
+def test_names_with_similar_letters_are_different_migrations(image: Image, other: str) -> None:
     image.write({"0002_\u00e9.sql": "SELECT 1", f"{other}.sql": "SELECT 1"})
     assert image().code == 0
     recorded = image.database.query("SELECT migration_id FROM _yoyo_migration")
@@ -526,15 +526,15 @@ def test_other_letters_are_other_names(image: Image, other: str) -> None:
 
 # --- names that are too long ---
 
-ALONE = "__transactional__ = False\nstep('SELECT 1', 'SELECT 1')"
+NON_TRANSACTIONAL = "__transactional__ = False\nstep('SELECT 1', 'SELECT 1')"
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_a_name_that_a_rollback_could_not_record_is_refused(
+def test_name_too_long_for_the_record_of_a_rollback_is_refused(
     image: Image, command: tuple[str, ...]
 ) -> None:
     long = "0002_".ljust(243, "x")
-    image.write(A | {f"{long}.py": ALONE})
+    image.write(A | {f"{long}.py": NON_TRANSACTIONAL})
     words = [long if word == "0001_a" else word for word in command]
     [error] = image.errors(*words, code=2)
     assert error["error"] == "id-too-long"
@@ -546,15 +546,15 @@ def test_a_name_that_a_rollback_could_not_record_is_refused(
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("0002_".ljust(242, "x") + ".py", ALONE),
+        ("0002_".ljust(242, "x") + ".py", NON_TRANSACTIONAL),
         ("0002_".ljust(242, "x") + ".sql", "-- transactional: false\nSELECT 1; SELECT 2"),
         ("0002_".ljust(252, "x") + ".py", "step('SELECT 1', 'SELECT 1')"),
-        ("0002_" + "é" * 123 + ".py", ALONE),
-        ("post-apply".ljust(252, "x") + ".py", ALONE),
+        ("0002_" + "é" * 123 + ".py", NON_TRANSACTIONAL),
+        ("post-apply".ljust(252, "x") + ".py", NON_TRANSACTIONAL),
     ],
     ids=["python", "sql", "transactional", "bytes", "hook"],
 )
-def test_a_name_that_fits_is_applied_and_rolled_back(image: Image, name: str, text: str) -> None:
+def test_longest_valid_name_is_applied_and_rolled_back(image: Image, name: str, text: str) -> None:
     image.write(A | {name: text})
     if name.endswith(".sql"):
         image.write({name.replace(".sql", ".rollback.sql"): "SELECT 1; SELECT 2"})
@@ -568,11 +568,11 @@ def test_a_name_that_fits_is_applied_and_rolled_back(image: Image, name: str, te
         assert recorded == {id for id in expected if not id.startswith("post-apply")}
 
 
-def test_a_name_too_long_to_be_rolled_back_is_refused_before_another_is(
+def test_applied_name_too_long_for_a_rollback_is_refused_before_any_rollback(
     image: Image, yoyo: Yoyo
 ) -> None:
     long = "0000_".ljust(243, "x")
-    image.write(A | {f"{long}.py": ALONE})
+    image.write(A | {f"{long}.py": NON_TRANSACTIONAL})
     assert yoyo("apply", database=image.database, folder=image.folder).code == 0
     [error] = image.errors("rollback", "--all", code=2)
     assert error["error"] == "id-too-long"

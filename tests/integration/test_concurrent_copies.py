@@ -1,4 +1,4 @@
-"""Any number of copies at once: each migration is applied once, and every copy exits 0."""
+"""Any number of copies run at the same time: each migration is applied once, every copy exits 0."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.support.proxy import MakeProxy, Message, Verdict
     from tests.support.yoyo import Yoyo
 
-# None of them can be applied twice.
+# Applying one of these a second time fails.
 TRANSACTIONAL = {
     "0001_a.sql": "CREATE TABLE a (id int); INSERT INTO a SELECT generate_series(1, 1000)",
     "0002_b.py": "from yoyo import step\nstep('CREATE TABLE b ()')\n",
@@ -51,7 +51,7 @@ def ids(files: dict[str, str]) -> list[str]:
     return [name.rpartition(".")[0] for name in files]
 
 
-def test_sixteen_copies_on_an_empty_database_apply_each_migration_once(
+def test_sixteen_copies_apply_each_migration_once_on_an_empty_database(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, FILES)
@@ -64,7 +64,7 @@ def test_sixteen_copies_on_an_empty_database_apply_each_migration_once(
     assert_applied_once(database, ids(FILES))
 
 
-def test_copy_has_one_connection_at_a_time(
+def test_copy_opens_one_connection_at_a_time(
     database: Database,
     server: DatabaseServer,
     make_proxy: MakeProxy,
@@ -77,7 +77,7 @@ def test_copy_has_one_connection_at_a_time(
 
     def before(message: Message) -> Verdict:
         if message.type == "startup":
-            time.sleep(0.5)  # what it said before it comes again has arrived by then
+            time.sleep(0.5)  # time for the messages of the previous connection to arrive
             left.append(proxy.count("X"))
         return "forward"
 
@@ -86,7 +86,7 @@ def test_copy_has_one_connection_at_a_time(
     assert left == [0, 1]
 
 
-def test_sixteen_copies_apply_all_in_one_transaction_once(
+def test_sixteen_copies_with_transaction_all_apply_each_migration_once(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, TRANSACTIONAL)
@@ -117,7 +117,7 @@ def test_eight_copies_behind_a_transaction_pooler_apply_each_migration_once(
     assert_applied_once(database, ids(FILES))
 
 
-def test_waiter_behind_a_transaction_pooler_queues_behind_a_direct_one(
+def test_copy_behind_a_transaction_pooler_waits_for_a_direct_copy(
     database: Database, server: DatabaseServer, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": "SELECT pg_sleep(60)"})
@@ -138,7 +138,7 @@ def test_stock_yoyo_and_initmig_started_together_apply_each_migration_once(
     database: Database, initmig: Initmig, yoyo: Yoyo, folder: Path, stock: int
 ) -> None:
     write(folder, TRANSACTIONAL)
-    # On an empty database two stock yoyos can trip over each other when they make their tables.
+    # On an empty database, two copies of stock yoyo can fail when both create their tables.
     assert yoyo("list", database=database, folder=folder).code == 0
     copies = [initmig.start(url=database.url, folder=folder) for _ in range(4)]
     copies += [yoyo.start("apply", database=database, folder=folder) for _ in range(stock)]

@@ -1,4 +1,4 @@
-"""`doctor` names the roles that could plant objects, change the history or hold the lock's key."""
+"""`doctor` names roles that could plant objects, change the history or hold the migration lock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Roles(NamedTuple):
-    """Names of roles that may log in."""
+    """The names of roles with LOGIN."""
 
     migrator: str
     mallory: str
@@ -31,25 +31,25 @@ class Roles(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """A database, and the roles that have something to do with it."""
+    """A database and its roles."""
 
     database: Database
     roles: Roles
     url: str
-    """The migrator's."""
+    """The migrator's connection URL."""
 
     def run(self, script: str, **names: str) -> None:
-        """Run *script* as a superuser, with the names of the roles in it."""
-        self.database.execute(self.worded(script, **names))
+        """Run *script* as a superuser, after filling in the names of the roles."""
+        self.database.execute(self.filled(script, **names))
 
-    def worded(self, text: str, **names: str) -> str:
-        """*text* with the names of the roles and the database in it."""
+    def filled(self, text: str, **names: str) -> str:
+        """*text* with the names of the roles and the database filled in."""
         return text.format(**self.roles._asdict(), db=self.database.name, **names)
 
 
 @pytest.fixture
 def setting(database: Database) -> Setting:
-    """A migrator who may create in `public`, where nobody else may, and roles that may nothing."""
+    """A migrator that can create objects in `public`, and roles without privileges."""
     migrator = database.login_role()
     urls = [migrator, *(database.login_role() for _ in range(3))]
     roles = Roles(*(str(urlsplit(url).username) for url in urls))
@@ -63,24 +63,24 @@ def setting(database: Database) -> Setting:
 
 
 @pytest.fixture
-def one(folder: Path) -> Path:
-    """A folder with one migration."""
+def one_migration(folder: Path) -> Path:
+    """A folder with a single migration."""
     return write(folder, {"0001_t.sql": "CREATE TABLE t (a int)"})
 
 
 def checks(initmig: Initmig, setting: Setting, folder: Path, *options: str) -> list[dict[str, str]]:
-    """Those about other roles."""
+    """The checks of other roles."""
     result = initmig("doctor", "--json", *options, url=setting.url, folder=folder)
     assert result.code == 0, result.err
     return [each for each in json.loads(result.out)["checks"] if each["subject"] in SUBJECTS]
 
 
-def warned(found: list[dict[str, str]]) -> list[dict[str, str]]:
+def warnings(found: list[dict[str, str]]) -> list[dict[str, str]]:
     return [each for each in found if each["level"] != "ok"]
 
 
 class Case(NamedTuple):
-    """What somebody has set up, and what `doctor` has to say of it."""
+    """A setup where other roles have privileges, and the warning of `doctor`."""
 
     setup: str
     subject: str
@@ -88,7 +88,7 @@ class Case(NamedTuple):
     statement: str
     options: tuple[str, ...] = ()
     by: str = ""
-    """Whom the statement is run as; a superuser by default."""
+    """The role that runs the statement. The default is a superuser."""
 
 
 CREATORS = {
@@ -112,14 +112,14 @@ CREATORS = {
         "REVOKE CREATE ON SCHEMA public FROM {eve};",
         by="{migrator}",
     ),
-    "members of a group of the migrator's": Case(
+    "members of a group that the migrator belongs to": Case(
         "GRANT {group} TO {migrator}, {mallory}; GRANT CREATE ON SCHEMA public TO {group}",
         "search-path",
         "{mallory} can create objects in public, which migrations can then run as {migrator},"
         " as a member of {group}",
         "REVOKE {group} FROM {mallory};",
     ),
-    "a schema further back": Case(
+    "a later schema of the search path": Case(
         'CREATE SCHEMA "My Ext"; GRANT USAGE ON SCHEMA "My Ext" TO {migrator};'
         'GRANT CREATE ON SCHEMA "My Ext" TO {eve}',
         "search-path",
@@ -178,7 +178,7 @@ CREATORS = {
     ),
 }
 
-MIGRATED = "the history is there"
+MIGRATED = "the history exists"
 
 WRITERS = {
     "default privileges, as on Supabase": Case(
@@ -201,13 +201,13 @@ WRITERS = {
         )
         for privilege in ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER", "REFERENCES")
     },
-    "one column": Case(
+    "a single column": Case(
         f"{MIGRATED}; GRANT UPDATE (checksum) ON _initmig_migration TO {{eve}}",
         "history-privileges",
         "{eve} can change public._initmig_migration (UPDATE)",
         "REVOKE UPDATE ON public._initmig_migration FROM {eve};",
     ),
-    "everybody": Case(
+    "PUBLIC": Case(
         f"{MIGRATED}; GRANT INSERT, SELECT ON yoyo_lock TO PUBLIC",
         "history-privileges",
         "PUBLIC can change public.yoyo_lock (INSERT)",
@@ -230,39 +230,39 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("case", [*CREATORS.values(), *WRITERS.values()], ids=[*CREATORS, *WRITERS])
-def test_what_others_may_do_is_named_and_the_statement_ends_it(
-    initmig: Initmig, setting: Setting, one: Path, case: Case
+def test_privilege_of_another_role_is_reported_and_the_printed_statement_revokes_it(
+    initmig: Initmig, setting: Setting, one_migration: Path, case: Case
 ) -> None:
-    options = [setting.worded(option) for option in case.options]
+    options = [setting.filled(option) for option in case.options]
     both = ", ".join(sorted(setting.roles[1:3]))
     setup = case.setup.removeprefix(f"{MIGRATED}; ")
     if setup == case.setup:
         setting.run(setup)
     if case.subject == "history-privileges":
-        assert initmig(url=setting.url, folder=one).code == 0
+        assert initmig(url=setting.url, folder=one_migration).code == 0
     if setup != case.setup:
         setting.run(setup)
-    [warning] = warned(checks(initmig, setting, one, *options))
+    [warning] = warnings(checks(initmig, setting, one_migration, *options))
     assert warning["subject"] == case.subject
-    assert setting.worded(case.found) in warning["found"]
-    assert warning["statement"] == setting.worded(case.statement, both=both)
+    assert setting.filled(case.found) in warning["found"]
+    assert warning["statement"] == setting.filled(case.statement, both=both)
     assert "\n" not in warning["statement"]
-    by = setting.worded(case.by)
+    by = setting.filled(case.by)
     assert by == warning["by"] if by else "superuser" in warning["by"]
     with setting.database.connect() as connection:
         if by:
             connection.execute(f"SET ROLE {by}".encode())
         connection.execute(warning["statement"].encode())
-    assert warned(checks(initmig, setting, one, *options)) == []
+    assert warnings(checks(initmig, setting, one_migration, *options)) == []
 
 
 TRUSTED = {
-    "nobody else": "SELECT",
+    "no other role": "SELECT",
     "the role of the run": "GRANT ALL ON SCHEMA public TO {migrator}",
     "a role granted to it": "GRANT {group} TO {migrator}; GRANT ALL ON SCHEMA public TO {group}",
-    "a role granted to one granted to it": "GRANT {group} TO {eve}; GRANT {eve} TO {migrator};"
+    "a role granted to it indirectly": "GRANT {group} TO {eve}; GRANT {eve} TO {migrator};"
     "GRANT ALL ON SCHEMA public TO {group}",
-    "who can become the role of the run": "GRANT {migrator} TO {eve};"
+    "a member of the role of the run": "GRANT {migrator} TO {eve};"
     "GRANT ALL ON SCHEMA public TO {eve}",
     "the owner of the database": "ALTER DATABASE {db} OWNER TO {eve};"
     "GRANT ALL ON SCHEMA public TO {eve}",
@@ -271,49 +271,49 @@ TRUSTED = {
     "the owner of the schema": "ALTER SCHEMA public OWNER TO {eve};"
     "GRANT USAGE, CREATE ON SCHEMA public TO {migrator}",
     "a superuser": "ALTER ROLE {eve} SUPERUSER; GRANT ALL ON SCHEMA public TO {eve}",
-    "USAGE alone": "GRANT USAGE ON SCHEMA public TO PUBLIC",
+    "USAGE only": "GRANT USAGE ON SCHEMA public TO PUBLIC",
     "another schema": "CREATE SCHEMA a; GRANT CREATE ON SCHEMA a TO PUBLIC",
-    "$user of one's own": "CREATE SCHEMA {migrator} AUTHORIZATION {migrator};"
+    "$user owned by the role of the run": "CREATE SCHEMA {migrator} AUTHORIZATION {migrator};"
     "GRANT CREATE ON DATABASE {db} TO {eve}",
 }
 
 
 @pytest.mark.any_version
 @pytest.mark.parametrize("setup", TRUSTED.values(), ids=TRUSTED)
-def test_whom_initmig_trusts_is_no_warning(
-    initmig: Initmig, setting: Setting, one: Path, setup: str
+def test_trusted_roles_cause_no_warning(
+    initmig: Initmig, setting: Setting, one_migration: Path, setup: str
 ) -> None:
     setting.run(setup)
-    assert warned(checks(initmig, setting, one)) == []
-    assert initmig(url=setting.url, folder=one).code == 0
-    found = checks(initmig, setting, one)
+    assert warnings(checks(initmig, setting, one_migration)) == []
+    assert initmig(url=setting.url, folder=one_migration).code == 0
+    found = checks(initmig, setting, one_migration)
     assert [each["level"] for each in found] == ["ok"] * 3
 
 
 @pytest.mark.any_version
-def test_who_runs_as_a_superuser_does_not_trust_every_role(
-    initmig: Initmig, setting: Setting, one: Path
+def test_run_as_a_superuser_does_not_trust_every_role(
+    initmig: Initmig, setting: Setting, one_migration: Path
 ) -> None:
     setting.run("GRANT CREATE ON SCHEMA public TO {eve}")
     as_superuser = setting._replace(url=setting.database.url)
-    [warning] = warned(checks(initmig, as_superuser, one))
+    [warning] = warnings(checks(initmig, as_superuser, one_migration))
     roles = ", ".join(sorted([setting.roles.migrator, setting.roles.eve]))
     assert warning["statement"] == f"REVOKE CREATE ON SCHEMA public FROM {roles};"
 
 
-def test_a_new_database_lets_everybody_create_in_public_before_postgresql_15(
-    initmig: Initmig, database: Database, one: Path
+def test_new_database_before_postgresql_15_warns_that_public_can_create_objects(
+    initmig: Initmig, database: Database, one_migration: Path
 ) -> None:
     names = Roles("", "", "", "")
-    found = warned(checks(initmig, Setting(database, names, database.url), one))
+    found = warnings(checks(initmig, Setting(database, names, database.url), one_migration))
     statements = [each["statement"] for each in found if each["subject"] == "search-path"]
     old = database.value("SELECT current_setting('server_version_num')::int < 150000")
     assert statements == (["REVOKE CREATE ON SCHEMA public FROM PUBLIC;"] if old else [])
 
 
 @pytest.mark.any_version
-def test_what_others_planted_does_not_answer_for_them(
-    initmig: Initmig, setting: Setting, one: Path
+def test_planted_function_does_not_hide_a_privilege(
+    initmig: Initmig, setting: Setting, one_migration: Path
 ) -> None:
     setting.run(
         "GRANT CREATE ON SCHEMA public TO {eve};"
@@ -322,36 +322,38 @@ def test_what_others_planted_does_not_answer_for_them(
         " AS 'SELECT NULL::oid, NULL::oid, NULL, NULL::bool WHERE false';"
         "ALTER ROLE {migrator} SET search_path = public, pg_catalog"
     )
-    [warning] = warned(checks(initmig, setting, one))
-    assert warning["statement"] == setting.worded("REVOKE CREATE ON SCHEMA public FROM {eve};")
+    [warning] = warnings(checks(initmig, setting, one_migration))
+    assert warning["statement"] == setting.filled("REVOKE CREATE ON SCHEMA public FROM {eve};")
 
 
-def connecting(initmig: Initmig, setting: Setting, folder: Path) -> Mapping[str, str]:
+def lock_key_check(initmig: Initmig, setting: Setting, folder: Path) -> Mapping[str, str]:
     found = checks(initmig, setting, folder)
     [check] = [each for each in found if each["subject"] == "lock-key"]
     return check
 
 
 @pytest.fixture
-def own(make_server: MakeServer) -> Database:
-    """A database on a server where no other test has roles."""
+def separate_database(make_server: MakeServer) -> Database:
+    """A database on a server without the roles of other tests."""
     return Database(make_server().url())
 
 
 @pytest.mark.any_version
-def test_who_may_connect_could_hold_the_key(initmig: Initmig, own: Database, one: Path) -> None:
-    login = own.login_role("GRANT ALL ON SCHEMA public TO {role}")
+def test_roles_that_can_connect_could_hold_the_migration_lock(
+    initmig: Initmig, separate_database: Database, one_migration: Path
+) -> None:
+    login = separate_database.login_role("GRANT ALL ON SCHEMA public TO {role}")
     migrator = str(urlsplit(login).username)
-    mine = Setting(own, Roles(migrator, "mallory", "eve", "devs"), login)
+    mine = Setting(separate_database, Roles(migrator, "mallory", "eve", "devs"), login)
     mine.run("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-    check = connecting(initmig, mine, one)
+    check = lock_key_check(initmig, mine, one_migration)
     assert check["level"] == "ok"
     assert check["found"] == "no other role can connect, so none can hold the migration lock"
 
     mine.run(
         "CREATE ROLE mallory LOGIN PASSWORD 'mallory'; CREATE ROLE eve LOGIN; CREATE ROLE devs"
     )
-    check = connecting(initmig, mine, one)
+    check = lock_key_check(initmig, mine, one_migration)
     assert check["level"] == "warning"
     assert check["found"].endswith("hold the migration lock: eve, mallory")
     assert check["hint"] == "GRANT CONNECT to your application's roles first"
@@ -362,8 +364,8 @@ def test_who_may_connect_could_hold_the_key(initmig: Initmig, own: Database, one
 
     mine.run("GRANT devs TO eve; GRANT CONNECT ON DATABASE postgres TO devs")
     mine.run(check["statement"])
-    check = connecting(initmig, mine, one)
+    check = lock_key_check(initmig, mine, one_migration)
     assert check["level"] == "ok"
     assert check["found"].endswith("could hold the migration lock: eve")
     with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
-        psycopg.connect(own.url, user="mallory", password="mallory")
+        psycopg.connect(separate_database.url, user="mallory", password="mallory")

@@ -1,4 +1,4 @@
-"""Many databases or schemas in one run."""
+"""Migrating many databases or schemas in one run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EACH = ("--each-schema", r"tenant\_%")
 
 @pytest.fixture
 def tenants(database: Database, folder: Path) -> Database:
-    """Six schemas, and one that only looks like theirs; two migrations."""
+    """Six schemas that match the pattern, another one with a similar name, and two migrations."""
     write(folder, FILES)
     for name in (*TENANTS, "tenants"):
         database.execute(f"CREATE SCHEMA {name}")
@@ -41,12 +41,12 @@ def rows_of(database: Database, schema: str) -> list[Any]:
 
 
 def outcomes(result: Result) -> dict[str, dict[str, Any]]:
-    """By target, what --json tells."""
+    """The --json records by target."""
     records = [json.loads(line) for line in result.out.splitlines()]
     return {record["target"]: record for record in records}
 
 
-def test_each_schema_is_migrated_by_itself(
+def test_each_matching_schema_is_migrated_with_its_own_history(
     tenants: Database, initmig: Initmig, folder: Path
 ) -> None:
     first = initmig("migrate", *EACH, url=tenants.url, folder=folder)
@@ -63,17 +63,17 @@ def test_each_schema_is_migrated_by_itself(
     assert not any(each["applied"] for each in outcomes(second).values())
 
 
-def test_a_failure_stops_no_other_one_and_its_exit_code_is_the_runs(
+def test_failure_of_a_target_does_not_stop_the_others_and_sets_the_exit_code(
     tenants: Database, initmig: Initmig, folder: Path
 ) -> None:
     tenants.execute("CREATE TABLE tenant_3.a ()")
     env = {"INITMIG_LOG_FORMAT": "json"}
     result = initmig("migrate", *EACH, "--json", url=tenants.url, folder=folder, env=env)
     assert result.code == 1
-    told = outcomes(result)
-    assert told["tenant_3"]["exit_code"] == 1
-    assert 'relation "a" already exists' in told["tenant_3"]["message"]
-    assert [name for name in TENANTS if not told[name]["exit_code"]] == [
+    records = outcomes(result)
+    assert records["tenant_3"]["exit_code"] == 1
+    assert 'relation "a" already exists' in records["tenant_3"]["message"]
+    assert [name for name in TENANTS if not records[name]["exit_code"]] == [
         name for name in TENANTS if name != "tenant_3"
     ]
     failed = [event for event in result.events if event["event"] == "failed"]
@@ -86,7 +86,7 @@ def test_a_failure_stops_no_other_one_and_its_exit_code_is_the_runs(
     assert outcomes(again)["tenant_3"]["applied"] == ["0001_a", "0002_b"]
 
 
-def test_with_fail_fast_none_is_begun_after_a_failure(
+def test_fail_fast_starts_no_target_after_a_failure(
     tenants: Database, initmig: Initmig, folder: Path
 ) -> None:
     tenants.execute("CREATE TABLE tenant_2.a ()")
@@ -100,25 +100,23 @@ def test_with_fail_fast_none_is_begun_after_a_failure(
     assert tenants.query("SELECT FROM pg_tables WHERE schemaname = 'tenant_3'") == []
 
 
-def test_as_many_of_them_are_at_work_as_asked_for_and_no_more(
+def test_parallel_limits_the_number_of_concurrent_targets(
     tenants: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {"0003_c.sql": "SELECT pg_advisory_xact_lock_shared(4711)"})
     at_the_gate = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-    begun = "SELECT count(*) FROM pg_tables WHERE tablename = '_yoyo_migration'"
+    started = "SELECT count(*) FROM pg_tables WHERE tablename = '_yoyo_migration'"
     flags = (*EACH, "--parallel=3", "--lock-timeout=0")
     with tenants.connect() as gate:
         gate.execute("SELECT pg_advisory_lock(4711)")
         running = initmig.start("migrate", *flags, url=tenants.url, folder=folder)
         wait_until(lambda: tenants.value(at_the_gate) == 3)
-        assert tenants.value(begun) == 3
+        assert tenants.value(started) == 3
     assert running.result().code == 0
-    assert tenants.value(begun) == len(TENANTS)
+    assert tenants.value(started) == len(TENANTS)
 
 
-def test_shards_share_all_of_them_and_nobody_does_one_twice(
-    tenants: Database, initmig: Initmig, folder: Path
-) -> None:
+def test_shards_migrate_each_target_once(tenants: Database, initmig: Initmig, folder: Path) -> None:
     seen: list[str] = []
     for index in range(3):
         flags = (*EACH, f"--shard={index}/3", "--json")
@@ -131,7 +129,7 @@ def test_shards_share_all_of_them_and_nobody_does_one_twice(
     assert list(outcomes(result)) == ["tenant_1"]
 
 
-def test_a_shard_without_targets_says_that_others_have_them(
+def test_shard_without_targets_reports_the_total_number(
     tenants: Database, initmig: Initmig, folder: Path
 ) -> None:
     each = r"--each-schema=tenant\_1"
@@ -145,7 +143,7 @@ def test_a_shard_without_targets_says_that_others_have_them(
     )
 
 
-def test_where_all_targets_failed_no_others_are_mentioned(
+def test_next_step_mentions_no_other_targets_if_all_failed(
     tenants: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {"0009_broken.sql": "SELECT oops"})
@@ -155,15 +153,15 @@ def test_where_all_targets_failed_no_others_are_mentioned(
     assert "other" not in result.events[-1]["next"]
 
 
-def test_a_pattern_that_nothing_is_like_is_told(
+def test_pattern_without_matches_is_a_warning(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
-    result = initmig("migrate", "--each-schema=nobody%", url=database.url, folder=folder)
+    result = initmig("migrate", "--each-schema=no_match%", url=database.url, folder=folder)
     assert result.code == 0
-    assert "warning found no targets in schemas LIKE 'nobody%'" in result.err
+    assert "warning found no targets in schemas LIKE 'no_match%'" in result.err
 
 
-def test_sigterm_stops_all_of_them_in_order(
+def test_sigterm_stops_all_targets_and_rolls_them_back(
     tenants: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {"0003_c.sql": "CREATE TABLE c (); SELECT pg_sleep(60)"})
@@ -175,7 +173,7 @@ def test_sigterm_stops_all_of_them_in_order(
     running.terminate()
     result = running.result()
     assert result.code == 143
-    assert result.err.count("stopped by SIGTERM") == 4  # three of them, and the one that deals
+    assert result.err.count("stopped by SIGTERM") == 4  # three targets and the parent process
     wait_until(lambda: tenants.value(asleep) == 0)
     assert tenants.query("SELECT FROM pg_tables WHERE tablename = 'c'") == []
     write(folder, {"0003_c.sql": "CREATE TABLE c ()"})
@@ -183,9 +181,7 @@ def test_sigterm_stops_all_of_them_in_order(
     assert tenants.value("SELECT count(*) FROM pg_tables WHERE tablename = 'c'") == len(TENANTS)
 
 
-def test_a_process_that_is_killed_fails_its_target_alone(
-    tenants: Database, initmig: Initmig, folder: Path
-) -> None:
+def test_killed_process_fails_its_target(tenants: Database, initmig: Initmig, folder: Path) -> None:
     write(
         folder,
         {
@@ -205,7 +201,7 @@ def test_a_process_that_is_killed_fails_its_target_alone(
     assert again.code == 0, again.err
 
 
-def test_a_file_lists_targets_with_what_is_theirs(
+def test_targets_file_sets_url_schema_and_migrations_of_each_target(
     database: Database, initmig: Initmig, folder: Path, tmp_path: Path
 ) -> None:
     write(folder, FILES)
@@ -233,13 +229,13 @@ def test_a_file_lists_targets_with_what_is_theirs(
     }
 
 
-def test_the_worst_exit_code_is_one_that_a_retry_does_not_help(
+def test_exit_code_is_that_of_the_failure_that_a_retry_does_not_fix(
     database: Database, initmig: Initmig, folder: Path, tmp_path: Path
 ) -> None:
     write(folder, FILES)
     targets = tmp_path / "targets.toml"
     targets.write_text(
-        '[[target]]\nname = "away"\nurl = "postgresql://somebody:hidden@127.0.0.1:1/x"\n'
+        '[[target]]\nname = "away"\nurl = "postgresql://app:hidden@127.0.0.1:1/x"\n'
         '[[target]]\nname = "nowhere"\nschema = "nowhere"\n[[target]]\nname = "fine"\n'
     )
     flags = ("migrate", "--targets", str(targets), "--wait-timeout=0")
@@ -254,7 +250,7 @@ def test_the_worst_exit_code_is_one_that_a_retry_does_not_help(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("[[target]", "[targets-file-unreadable]"),
         ("", "[targets-file-unreadable]"),
@@ -279,20 +275,20 @@ def test_the_worst_exit_code_is_one_that_a_retry_does_not_help(
         ('[[target]]\nname = "a"\nhistory_table = "_yoyo_log"', "--history-table: '_yoyo_log' is"),
     ],
 )
-def test_a_file_that_cannot_be_meant_is_refused_before_anything_is_done(
-    database: Database, initmig: Initmig, folder: Path, text: str, said: str
+def test_invalid_targets_file_is_refused_before_any_change(
+    database: Database, initmig: Initmig, folder: Path, text: str, expected: str
 ) -> None:
     write(folder, FILES)
     targets = folder.parent / "targets.toml"
     targets.write_text('[[target]]\nname = "good"\n' + text if text.startswith("[[") else text)
     result = initmig("migrate", "--targets", str(targets), url=database.url, folder=folder)
     assert result.code == 2
-    assert said in result.err
+    assert expected in result.err
     assert database.tables() == set()
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "expected"),
     [
         (("--targets=x", "--each-schema=y"), "[conflicting-flags]"),
         (("--targets=missing.toml",), "cannot read the targets file missing.toml"),
@@ -304,12 +300,12 @@ def test_a_file_that_cannot_be_meant_is_refused_before_anything_is_done(
         (("--each-schema=x", "--shard=-1/4"), "--shard: '-1/4' is not a shard"),
     ],
 )
-def test_flags_that_cannot_be_meant_are_refused(
-    database: Database, initmig: Initmig, folder: Path, flags: tuple[str, ...], said: str
+def test_invalid_flags_are_refused(
+    database: Database, initmig: Initmig, folder: Path, flags: tuple[str, ...], expected: str
 ) -> None:
     result = initmig("migrate", *flags, url=database.url, folder=folder)
     assert result.code == 2
-    assert said in result.err
+    assert expected in result.err
 
 
 # --- names ---
@@ -351,12 +347,12 @@ def create_schemas(database: Database, names: list[str]) -> None:
 
 
 def schemas_of(database: Database, table: str) -> list[str]:
-    """Those that have the *table*, one for each row in it."""
+    """The schemas that have the *table*."""
     found = "SELECT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
     return [name for (name,) in database.query(f"{found} WHERE relname = %s", [table])]
 
 
-def test_a_tenants_name_is_taken_as_it_is(
+def test_unusual_schema_names_are_used_unchanged(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, FILES | {"0003_name.sql": "CREATE TABLE name AS SELECT current_schema() AS me"})
@@ -367,8 +363,8 @@ def test_a_tenants_name_is_taken_as_it_is(
     result = initmig(*flags, url=database.url, folder=folder, env=env)
     assert result.code == 0, result.err
     assert sorted(outcomes(result)) == sorted(ODD)
-    told = [event["target"] for event in result.events if event["event"] == "migration_applied"]
-    assert sorted(told) == sorted(ODD * 3)
+    applied = [event["target"] for event in result.events if event["event"] == "migration_applied"]
+    assert sorted(applied) == sorted(ODD * 3)
     assert all(len(each["applied"]) == 3 for each in outcomes(result).values())
     assert sorted(schemas_of(database, "name")) == sorted(ODD)
     assert sorted(schemas_of(database, "_yoyo_migration")) == sorted(ODD)
@@ -384,7 +380,7 @@ def test_a_tenants_name_is_taken_as_it_is(
     assert "[o\\ndd] nothing to do" in lines.err
 
 
-def test_a_tenant_that_no_search_path_can_name_fails_alone(
+def test_schema_that_a_search_path_cannot_name_fails_and_the_others_are_migrated(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, FILES)
@@ -417,7 +413,7 @@ def test_a_tenant_that_no_search_path_can_name_fails_alone(
         ('schema = ["one ", "two"]', "one "),
     ],
 )
-def test_a_target_names_its_schemas_as_the_flag_does_or_one_by_one(
+def test_schema_of_a_target_is_a_string_as_in_the_flag_or_a_list(
     database: Database, initmig: Initmig, folder: Path, lines: str, schema: str
 ) -> None:
     write(folder, FILES)
@@ -429,7 +425,7 @@ def test_a_target_names_its_schemas_as_the_flag_does_or_one_by_one(
     assert schemas_of(database, "a") == [schema]
 
 
-def test_a_target_has_its_history_where_it_says(
+def test_target_uses_its_own_history_schema_and_table(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, FILES)
@@ -452,7 +448,9 @@ def test_a_target_has_its_history_where_it_says(
         assert schemas_of(database, table) == ["Records, all"]
 
 
-def test_tenants_cannot_share_a_history(database: Database, initmig: Initmig, folder: Path) -> None:
+def test_each_schema_with_a_shared_history_schema_is_refused(
+    database: Database, initmig: Initmig, folder: Path
+) -> None:
     for flags, env in [
         (("--each-schema=x", "--history-schema=y"), {}),
         (("--each-schema=x",), {"INITMIG_HISTORY_SCHEMA": "y"}),
