@@ -149,7 +149,8 @@ def test_skipping_leaves_the_same_state_as_stock_yoyo(
         irreversible="skip",
         on_event=events.append,
     )
-    succeeded(yoyo("rollback", "--all", database=other, folder=folder))
+    stock = yoyo("rollback", "--all", database=other, folder=folder)
+    assert stock.code == 0, stock.err  # yoyo logs a traceback for each ignored error
     by_initmig, by_yoyo = State(database, tmp_path), State(other, tmp_path)
     other.drop(server)
     assert by_initmig.schema == by_yoyo.schema
