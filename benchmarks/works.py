@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # What a run that writes imports, and the same with the driver that it does without.
 ENGINE: Final = {
-    "engine": "import initmig.commands.writer",
-    "engine and psycopg": "import psycopg, initmig.commands.writer",
+    "engine": "import initmig.commands.applying",
+    "engine and psycopg": "import psycopg, initmig.commands.applying",
 }
 LIBPQ: Final = Path(__file__).with_name("floor") / "libpq.py"
 # Who has a part in the works that are not for all: initmig, its floors, and those to tell it from.

@@ -1,15 +1,20 @@
 """Apply PostgreSQL migrations before the application starts."""
 
-__all__ = ["InitmigError", "migrate", "rollback", "status", "verify"]
+__all__ = ["InitmigError", "__version__", "migrate", "rollback", "status", "verify"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from initmig.api import migrate, rollback, status, verify
     from initmig.core.errors import InitmigError
+    from initmig.version import __version__
 
 
 def __getattr__(name: str) -> object:
-    # only where it is asked for: the command starts with every pod, and needs nothing of it
+    # imported on demand, because the command starts with every pod and needs none of it
+    if name == "__version__":
+        from initmig.version import __version__
+
+        return __version__
     if name == "InitmigError":
         from initmig.core import errors
 

@@ -1,18 +1,18 @@
-"""The commands as functions, for tests and tools: the same settings, behaviour and errors."""
+"""The commands as functions, for tests and tools: the same settings, behavior and errors."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from initmig.commands import runner
+from initmig.commands.migrate import migrate as _migrate
 from initmig.config.config import parse_config
-from initmig.core.events import MigrationApplied, MigrationRolledBack
 from initmig.core.quoting import join_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
+    from initmig.commands.result import Result
     from initmig.commands.verify.comparison import Verdict
     from initmig.config.config import Config
     from initmig.core.events import Emit, Event
@@ -46,18 +46,18 @@ class Settings(TypedDict, total=False):
     allow_empty: bool
 
 
-def _nobody(_: Event) -> None:
+def _ignore(_: Event) -> None:
     pass
 
 
-def migrate(
-    *, to: str = "", on_event: Emit = _nobody, **settings: Unpack[Settings]
-) -> tuple[str, ...]:
-    """Apply what is pending, up to and with *to*; the ids that this call has applied, in order.
+def migrate(*, to: str = "", on_event: Emit = _ignore, **settings: Unpack[Settings]) -> Result:
+    """Apply what is pending, up to and including *to* if that is given.
 
-    :raises InitmigError: as `initmig migrate`; what was applied before stays
+    Iterating over the result gives the ids that this call applied, in order.
+
+    :raises InitmigError: as `initmig migrate`; its ``committed`` ids stay applied
     """
-    return _ids(MigrationApplied, runner.migrate, _config("migrate", settings, to=to), on_event)
+    return _migrate(_config("migrate", settings, to=to), on_event)
 
 
 def rollback(
@@ -66,39 +66,44 @@ def rollback(
     steps: int = 0,
     all: bool = False,
     irreversible: str = "",
-    on_event: Emit = _nobody,
+    on_event: Emit = _ignore,
     **settings: Unpack[Settings],
-) -> tuple[str, ...]:
-    """Undo what was applied after *to*, the last *steps*, or *all*; the ids undone, in order.
+) -> Result:
+    """Roll back what was applied after *to*, the last *steps*, or *all*.
 
-    *irreversible* is "fail" or "skip", as `initmig rollback --irreversible`.
+    Iterating over the result gives the ids that this call rolled back, in order. *irreversible* is
+    "fail" or "skip", as in `initmig rollback --irreversible`.
 
-    :raises InitmigError: as `initmig rollback`; what was undone before stays so
+    :raises InitmigError: as `initmig rollback`; its ``committed`` ids stay rolled back
     """
+    from initmig.commands.rollback import rollback as roll_back
+
     config = _config("rollback", settings, to=to, steps=steps, all=all, irreversible=irreversible)
-    return _ids(MigrationRolledBack, runner.rollback, config, on_event)
+    return roll_back(config, on_event)
 
 
 def status(
-    *, on_event: Emit = _nobody, **settings: Unpack[Settings]
+    *, on_event: Emit = _ignore, **settings: Unpack[Settings]
 ) -> tuple[MigrationStatus, ...]:
-    """Every migration and what is known of it, as `initmig status` shows it.
+    """Every migration and its state, as `initmig status` shows it.
 
     :raises InitmigError: as `initmig status`
     """
-    return runner.status(_config("status", settings), on_event)
+    from initmig.commands.status import status as read_status
+
+    return read_status(_config("status", settings), on_event).migrations
 
 
 def verify(
     *,
     require_rollback: bool = False,
     from_baseline: str = "",
-    on_event: Emit = _nobody,
+    on_event: Emit = _ignore,
     **settings: Unpack[Settings],
 ) -> tuple[Verdict, ...]:
-    """On a scratch database, what became of each migration there and back.
+    """A verdict on each migration, applied and rolled back on a scratch database.
 
-    One that is not accepted has ``problems``; `initmig verify` fails with all of them.
+    A migration that is not accepted has ``problems``; `initmig verify` fails with all of them.
 
     :raises InitmigError: there is no scratch database, or a file cannot be read
     """
@@ -107,7 +112,7 @@ def verify(
     config = _config(
         "verify", settings, require_rollback=require_rollback, from_baseline=from_baseline
     )
-    return verify_all(config, on_event)
+    return verify_all(config, on_event).verdicts
 
 
 def _config(command: str, settings: Settings, **options: str | int) -> Config:
@@ -128,21 +133,3 @@ def _flag(name: str, value: object) -> str:
     assert isinstance(value, (list, tuple))  # noqa: S101
     join = join_names if name == "schema" else ",".join
     return f"{flag}={join(map(str, value))}"
-
-
-def _ids(
-    kind: type[MigrationApplied | MigrationRolledBack],
-    use_case: Callable[[Config, Emit], None],
-    config: Config,
-    on_event: Emit,
-) -> tuple[str, ...]:
-    """The ids that *use_case* tells of by events of this *kind*."""
-    ids: list[str] = []
-
-    def emit(event: Event) -> None:
-        if isinstance(event, kind):
-            ids.append(event.id)
-        on_event(event)
-
-    use_case(config, emit)
-    return tuple(ids)

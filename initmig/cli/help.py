@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from textwrap import fill, wrap
 
 from initmig.config.options import COMMANDS, SETTINGS, Option
+from initmig.version import __version__
 
 WIDTH = 80
 
@@ -81,6 +82,11 @@ def help_text(topic: str = "") -> str:
     if topic == "exit-codes":
         return _exit_codes_help()
     return _command_help(topic) if topic else _general_help()
+
+
+def version_text(_: str) -> str:
+    """The name and version of the program."""
+    return f"initmig {__version__}"
 
 
 def usage_line(name: str) -> str:

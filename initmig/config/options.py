@@ -96,13 +96,29 @@ class Option(Record):
 
 
 class Command(Record):
-    """What can be asked for; *operands* is how its positional arguments are shown in the help."""
+    """A command: its help, its options, and what runs it, each as ``module:function`` of initmig.
+
+    They are names, because only the module of the command that runs is imported.
+    """
 
     summary: str
     options: tuple[Option, ...] = ()
     operands: str = ""
+    """How the help shows its positional arguments."""
     settings: tuple[str, ...] = ()
     """The flags of those SETTINGS that matter to it. It accepts the others as well."""
+    run: str = ""
+    """Does the work: ``(config, emit) -> result``."""
+    run_many: str = ""
+    """The same where ``--targets`` or ``--each-schema`` selects many databases or schemas."""
+    show: str = ""
+    """The result as text for stdout: ``(result, config, screen) -> str``."""
+    is_for_stdout: bool = True
+    """Whether a result that stdout does not take is an error; otherwise it is a warning."""
+    then: str = ""
+    """Runs last, after the outcome is reported: ``(config, environ)``."""
+    text: str = ""
+    """What a command about initmig itself prints: ``(operand) -> str``. It reads no setting."""
 
 
 def _choice(*allowed: str) -> Callable[[str], str]:
@@ -444,11 +460,15 @@ COMMANDS = {
         "apply all pending migrations (the default command)",
         (_TO, *_MANY),
         settings=_MIGRATING,
+        run="commands.migrate:migrate",
+        run_many="cli.many:migrate_many",
     ),
     "exec": Command(
         "migrate, then run CMD in place of initmig",
         operands="-- CMD [ARG ...]",
         settings=_MIGRATING,
+        run="commands.exec:migrate_first",
+        then="commands.exec:become",
     ),
     "serve": Command(
         "migrate, then answer /healthz, /readyz and /metrics",
@@ -464,6 +484,7 @@ COMMANDS = {
             ),
         ),
         settings=_MIGRATING,
+        run="commands.serve.serve:serve",
     ),
     "wait": Command(
         "wait until all migrations of this image are applied",
@@ -478,6 +499,7 @@ COMMANDS = {
             ),
         ),
         settings=(*_READING, *_POLICED),
+        run="commands.wait:wait",
     ),
     "status": Command(
         "show every migration and its state",
@@ -486,11 +508,15 @@ COMMANDS = {
             Option("--check", "check", "exit 7 if any is pending, 6 if `migrate` would refuse"),
         ),
         settings=(*_READING, *_POLICED),
+        run="commands.status:status",
+        show="commands.status:show",
     ),
     "plan": Command(
         "show what `migrate` would run, with its SQL and locks",
         (_TO, _JSON),
         settings=(*_READING, *_POLICED, "--transaction"),
+        run="commands.plan:plan",
+        show="commands.plan:show",
     ),
     "doctor": Command(
         "check privileges and server settings; changes nothing",
@@ -507,6 +533,8 @@ COMMANDS = {
             _JSON,
         ),
         settings=(*_READING, *_POLICED, "--transaction"),
+        run="commands.doctor.doctor:doctor",
+        show="commands.doctor.report:show",
     ),
     "rehearse": Command(
         "run pending migrations, roll them back, and show times and locks",
@@ -516,6 +544,8 @@ COMMANDS = {
             Option("--markdown", "markdown", "print Markdown, for a pull request"),
         ),
         settings=tuple(flag for flag in _MIGRATING if flag != "--lock-retries"),
+        run="commands.rehearse.rehearse:rehearse",
+        show="commands.rehearse.report:show",
     ),
     "new": Command(
         "write a new migration",
@@ -525,6 +555,9 @@ COMMANDS = {
         ),
         operands="NAME",
         settings=("--migrations", *_LOGGING),
+        run="commands.new:new",
+        show="commands.new:show",
+        is_for_stdout=False,
     ),
     "verify": Command(
         "check on a scratch database that rollbacks restore the schema",
@@ -543,6 +576,8 @@ COMMANDS = {
             _JSON,
         ),
         settings=_RUNNING,
+        run="commands.verify.verify:verify",
+        show="commands.verify.report:show",
     ),
     "rollback": Command(
         "roll back migrations, newest first",
@@ -561,6 +596,7 @@ COMMANDS = {
             ),
         ),
         settings=(*_RUNNING, "--changed", "--queue-timeout"),
+        run="commands.rollback:rollback",
     ),
     "baseline": Command(
         "record migrations as applied without running them",
@@ -573,18 +609,31 @@ COMMANDS = {
             ),
         ),
         settings=(*_READING, "--changed", "--queue-timeout", "--lock-timeout"),
+        run="commands.baseline:baseline",
     ),
     "unlock": Command(
         "remove a lock row that stock yoyo left behind",
         settings=(*_CONNECTING, "--lock-timeout"),
+        run="commands.unlock:unlock",
     ),
-    "completion": Command("print a completion script for your shell", operands="bash|zsh|fish"),
-    "help": Command("show help for a command, settings or exit-codes", operands="[TOPIC]"),
-    "version": Command("show the version"),
+    "completion": Command(
+        "print a completion script for your shell",
+        operands="bash|zsh|fish",
+        text="cli.completion:script",
+    ),
+    "help": Command(
+        "show help for a command, settings or exit-codes",
+        operands="[TOPIC]",
+        text="cli.help:help_text",
+    ),
+    "version": Command(
+        "show the version",
+        text="cli.help:version_text",
+    ),
 }
 DEFAULT_COMMAND = "migrate"
-ABOUT_ITSELF = ("completion", "help", "version")
-"""The commands that read no setting, and no variable: what they print is always the same."""
+ABOUT_ITSELF = tuple(name for name, command in COMMANDS.items() if command.text)
+"""The commands that read no setting and no variable: their output is always the same."""
 TOPICS = ("settings", "exit-codes")
 """What `help` knows beside the commands."""
 SHELLS = ("bash", "zsh", "fish")

@@ -6,6 +6,7 @@ from initmig.core.records import TYPE_CHECKING, Record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
 
 class Place(Record):
@@ -61,6 +62,8 @@ class InitmigError(Exception):
 
     exit_code: int
     problems: tuple[Problem, ...]
+    committed: tuple[str, ...] = ()
+    """The ids that the run applied, rolled back or recorded before this error, in that order."""
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class InitmigError(Exception):
         self.problems = (Problem(id, message, hint, place, server or ServerMessage()),)
 
     @classmethod
-    def of(cls, problems: tuple[Problem, ...]) -> InitmigError:
+    def of(cls, problems: tuple[Problem, ...]) -> Self:
         """Combine *problems*, at least one, into one error."""
         error = cls(problems[0].id, "; ".join(problem.message for problem in problems))
         error.problems = problems
@@ -85,6 +88,12 @@ class InitmigError(Exception):
     def id(self) -> str:
         """The id of the first problem, for programs."""
         return self.problems[0].id
+
+
+def committed_before(error: BaseException) -> tuple[str, ...]:
+    """The ids that a run had committed before it ended with *error*, in that order."""
+    ids: tuple[str, ...] = getattr(error, "committed", ())
+    return ids
 
 
 class MigrationFailed(InitmigError):

@@ -181,8 +181,8 @@ class MigrationStatus(Record):
     """For a pending migration that is out of order: the applied id that sorts after it."""
 
 
-class Outcome(Record):
-    """The result for one of many targets."""
+class TargetResult(Record):
+    """What `migrate` did to one of many targets."""
 
     target: str
     exit_code: int

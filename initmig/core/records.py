@@ -54,14 +54,14 @@ else:
         _make = classmethod(tuple.__new__)
 
         def __getnewargs__(self):
-            return tuple(self)
+            return tuple(tuple.__iter__(self))
 
         def __repr__(self) -> str:
             fields = (f"{name}={value!r}" for name, value in self._asdict().items())
             return f"{type(self).__name__}({', '.join(fields)})"
 
         def _asdict(self):
-            return dict(zip(self._fields, self, strict=True))
+            return dict(zip(self._fields, tuple.__iter__(self), strict=True))
 
         def _replace(self, **named):
             return type(self)(**(self._asdict() | named))

@@ -1,9 +1,10 @@
-"""One migration, one transaction: runs what the plan says, tries again what others spoiled."""
+"""Runs a plan, one transaction per migration, and retries failures that other sessions caused."""
 
 from __future__ import annotations
 
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from initmig.core.causes import cause_of, is_cancellation, is_contention
@@ -54,11 +55,11 @@ _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 _LIVE_SECONDS = 2.0
 _LOOK_UP_SECONDS = 1.0
-"""A signal has to end a run in less than five."""
+"""A signal has to end a run within five seconds."""
 
 
 class Limits(Record):
-    """How long to wait and to run (seconds, 0 for no limit), and how often to try again."""
+    """How long to wait and to run (seconds, 0 for no limit), and how often to retry."""
 
     queue_timeout: float
     lock_timeout: float
@@ -69,7 +70,11 @@ class Limits(Record):
 
 
 class Executor:
-    """Applies and rolls back on one session; the caller holds the migration lock."""
+    """Applies and rolls back migrations in one session; the caller holds the migration lock.
+
+    Each method yields the id of a migration right after its commit, and then emits its event.
+    The caller must read to the end.
+    """
 
     def __init__(
         self,
@@ -93,33 +98,38 @@ class Executor:
         *,
         due_hooks: Sequence[str] = (),
         next_step: NextStep | None = None,
-    ) -> None:
-        """Each of *migrations* in a transaction of its own, with its record.
+    ) -> Iterator[str]:
+        """Apply each of *migrations* in its own transaction, with its record.
 
-        The hooks *due_hooks*, by their ids, have to run once something was applied.
+        The hooks *due_hooks*, by id, become due once something is applied.
 
-        :raises MigrationFailed: those before it are kept
+        :raises MigrationFailed: one failed; those before it are kept
         """
         self._backend.due_hooks = due_hooks
         for position, migration in enumerate(migrations, 1):
             self._start(migration, position, len(migrations))
-            with self._told_if_committed([migration], MigrationApplied):
-                seconds = self._run(migration, self._backend.apply_one, next_step=next_step)
-            self._emit(MigrationApplied(migration.id, seconds))
+            apply = partial(self._run, migration, self._backend.apply_one, next_step=next_step)
+            yield from self._committing([migration], apply, MigrationApplied)
 
-    def apply_all(self, migrations: Sequence[Migration], *, due_hooks: Sequence[str] = ()) -> None:
-        """*migrations*, at least one, with their records in one transaction; *due_hooks* as above.
+    def apply_all(
+        self, migrations: Sequence[Migration], *, due_hooks: Sequence[str] = ()
+    ) -> Iterator[str]:
+        """Apply *migrations*, at least one, with their records in one transaction.
 
-        :raises MigrationFailed: nothing is kept
+        The hooks *due_hooks*, by id, become due.
+
+        :raises MigrationFailed: one failed; nothing is kept
         """
         self._backend.due_hooks = due_hooks
-        with self._told_if_committed(migrations, MigrationApplied):
-            applied = self._retrying(migrations[0], lambda: self._apply_in_one(migrations))
-        for event in applied:
-            self._emit(event)
+        yield from self._committing(
+            migrations,
+            lambda: self._retrying(migrations[0], lambda: self._apply_in_one(migrations)),
+            MigrationApplied,
+        )
 
-    def _apply_in_one(self, migrations: Sequence[Migration]) -> list[MigrationApplied]:
-        applied = []
+    def _apply_in_one(self, migrations: Sequence[Migration]) -> list[float]:
+        """The seconds that each of *migrations* took."""
+        seconds = []
         with self._backend.transaction_for(*(migration.handle for migration in migrations)):
             for position, migration in enumerate(migrations, 1):
                 self._start(migration, position, len(migrations))
@@ -127,78 +137,88 @@ class Executor:
                 started = time.monotonic()
                 with named(migration, _next_step):
                     self._backend.apply_one(migration.handle)
-                applied.append(MigrationApplied(migration.id, time.monotonic() - started))
-        return applied
+                seconds.append(time.monotonic() - started)
+        return seconds
 
     def roll_back(
         self, migrations: Sequence[Migration], *, next_step: NextStep | None = None
-    ) -> None:
-        """Each of *migrations*, in this order, in a transaction of its own.
+    ) -> Iterator[str]:
+        """Roll back each of *migrations*, in this order, in its own transaction.
 
-        :raises MigrationFailed: those before it stay rolled back
+        :raises MigrationFailed: one failed; those before it stay rolled back
         """
         for position, migration in enumerate(migrations, 1):
             self._start(migration, position, len(migrations))
-            with self._told_if_committed([migration], MigrationRolledBack):
-                seconds = self._run(
-                    migration,
-                    self._backend.rollback_one,
-                    next_step=next_step or _next_step_back,
-                )
-            self._emit(MigrationRolledBack(migration.id, seconds))
+            undo = partial(
+                self._run,
+                migration,
+                self._backend.rollback_one,
+                next_step=next_step or _next_step_back,
+            )
+            yield from self._committing([migration], undo, MigrationRolledBack)
 
-    def record(self, migrations: Sequence[Migration]) -> None:
-        """*migrations*, in this order, as applied in one transaction; nothing of them runs.
+    def record(self, migrations: Sequence[Migration]) -> Iterator[str]:
+        """Record *migrations* as applied, in this order and in one transaction; run nothing.
 
-        :raises DatabaseRefused: the server refused the records; none of them is kept
+        :raises DatabaseRefused: the server refused the records; no record is kept
         """
         handles = [migration.handle for migration in migrations]
-        with self._told_if_committed(migrations, lambda each, _: MigrationRecorded(each)):
+
+        def record() -> list[float]:
             self._session.with_retries(lambda: self._backend.mark_migrations(handles))
-        for migration in migrations:
-            self._emit(MigrationRecorded(migration.id))
+            return [0.0] * len(migrations)
 
-    def run_hooks(self, hooks: Sequence[Migration], *, next_step: NextStep | None = None) -> None:
-        """The post-apply *hooks*, logged and not marked, as in yoyo.
+        yield from self._committing(migrations, record, lambda each, _: MigrationRecorded(each))
 
-        :raises MigrationFailed: one failed, and is owed still; what was applied before is kept
+    def run_hooks(
+        self, hooks: Sequence[Migration], *, next_step: NextStep | None = None
+    ) -> Iterator[str]:
+        """Run the post-apply *hooks*; as in yoyo, they are logged and not marked as applied.
+
+        :raises MigrationFailed: one failed and stays due; what was applied before is kept
         """
         for hook in hooks:
-            with self._told_if_committed([hook], HookRan):
-                seconds = self._run(
-                    hook,
-                    lambda handle: self._backend.apply_one(handle, mark=False),
-                    next_step=next_step,
-                )
-            self._emit(HookRan(hook.id, seconds))
+            run = partial(
+                self._run,
+                hook,
+                lambda handle: self._backend.apply_one(handle, mark=False),
+                next_step=next_step,
+            )
+            yield from self._committing([hook], run, HookRan)
 
-    @contextmanager
-    def _told_if_committed(
-        self, migrations: Sequence[Migration], event: Callable[[str, float], Event]
-    ) -> Iterator[None]:
-        """If a signal arrives while a COMMIT waits for a standby, report what was committed.
+    def _committing(
+        self,
+        migrations: Sequence[Migration],
+        act: Callable[[], list[float]],
+        event: Callable[[str, float], Event],
+    ) -> Iterator[str]:
+        """Yield the ids of *migrations* once *act* has committed them; emit an *event* for each.
 
-        The server then commits, and says so only in a warning. Each of *migrations* that is done is
-        reported as an *event*.
+        *act* returns the seconds that each took. If a signal arrives while a COMMIT waits for a
+        standby, the server commits and reports that only in a warning, so the history is read.
         """
         started = time.monotonic()
         try:
-            yield
+            seconds = act()
         except KeyboardInterrupt:
             with suppress(InitmigError):
                 for id in self._committed(migrations, undone=event is MigrationRolledBack):
+                    yield id
                     self._emit(event(id, time.monotonic() - started))
             raise
+        yield from (migration.id for migration in migrations)
+        for migration, took in zip(migrations, seconds, strict=True):
+            self._emit(event(migration.id, took))
 
     def _committed(self, migrations: Sequence[Migration], *, undone: bool) -> Iterator[str]:
-        """The ids of those of *migrations* that the history shows as done, or *undone*."""
+        """The ids of the *migrations* that are applied, or rolled back if *undone*."""
         if not self._session.usable:
             return
         self._session.answer_timeout = _LOOK_UP_SECONDS
-        there = store.applied_ids(self._session)
+        applied = store.applied_ids(self._session)
         for migration in migrations:
-            # of a hook, what stands there is that it is owed
-            if (migration.id in there) != (undone or migration.id.startswith(HOOK)):
+            # the history contains a hook only until the hook has run
+            if (migration.id in applied) != (undone or migration.id.startswith(HOOK)):
                 yield migration.id
 
     def _start(self, migration: Migration, position: int, total: int) -> None:
@@ -210,19 +230,19 @@ class Executor:
         unit: Callable[[Any], None],
         *,
         next_step: NextStep | None = None,
-    ) -> float:
-        """Seconds that the successful attempt took; *next_step* is for `named`."""
+    ) -> list[float]:
+        """The seconds of the successful attempt, as one item; *next_step* is for `named`."""
 
-        def attempt() -> float:
+        def attempt() -> list[float]:
             started = time.monotonic()
             with named(migration, next_step or _next_step):
                 unit(migration.handle)
-            return time.monotonic() - started
+            return [time.monotonic() - started]
 
         return self._retrying(migration, attempt)
 
     def _retrying(self, migration: Migration, attempt: Callable[[], _T]) -> _T:
-        """As *attempt*; again after a pause where others made it fail."""
+        """Run *attempt*, and retry it after a pause if another session caused the failure."""
         try:
             return self._watched(migration, attempt)
         except MigrationFailed as error:
@@ -231,17 +251,17 @@ class Executor:
             return self._again(migration, attempt, error)
 
     def _judge(self, error: MigrationFailed) -> None:
-        """Let *error* name the setting that it is about.
+        """Add the setting that caused *error* to its message.
 
-        :raises DatabaseUnavailable: it is none of the migration's: the server takes no writes now
+        :raises DatabaseUnavailable: the server is read-only, so the migration is not the cause
         """
         if error.problems[0].server.sqlstate == READ_ONLY and self._session.usable:
             check_writable(self._session)
         self._session.add_setting_source(error)
 
     def _again(self, migration: Migration, attempt: Callable[[], _T], met: MigrationFailed) -> _T:
-        """As *attempt*, which has just *met* an error, with pauses that grow."""
-        # an import that takes longer than most runs, and that hardly any of them needs
+        """Retry *attempt*, which has just failed with the error *met*, after growing pauses."""
+        # imported here, because the import takes longer than most runs, and few runs need it
         from tenacity import Retrying, retry_if_exception, stop_after_attempt
         from tenacity.wait import wait_exponential_jitter
 
@@ -293,7 +313,7 @@ def _is_retryable(error: BaseException) -> bool:
 
 @contextmanager
 def naming_blockers(monitor: StatementMonitor) -> Iterator[None]:
-    """A failure because of others says who they are, as far as *monitor* has seen them."""
+    """Add the blocking sessions that *monitor* has seen to a failure that they caused."""
     try:
         yield
     except MigrationFailed as error:
@@ -307,14 +327,14 @@ def naming_blockers(monitor: StatementMonitor) -> Iterator[None]:
 
 @contextmanager
 def named(migration: Migration, next_step: NextStep) -> Iterator[None]:
-    """What the server refused, or the client could not do, inside is a failure of *migration*.
+    """Translate an error of the server or the client in the body to a failure of *migration*.
 
-    *next_step* gives it its hint, by the migration and the SQLSTATE.
+    *next_step* returns the hint for the migration and the SQLSTATE.
     """
     try:
         yield
     except StatementFailed as error:
-        from initmig.sql.masking import masked_problem  # which no run needs that succeeds
+        from initmig.sql.masking import masked_problem  # only a failed run needs it
 
         error.masked_by(masked_problem)
         raise MigrationFailed(
@@ -325,7 +345,7 @@ def named(migration: Migration, next_step: NextStep) -> Iterator[None]:
             server=error.server,
         ) from error
     except ClientFailed as error:
-        # the same error, which whatever is sent on its connection afterwards raises again
+        # change this instance, because each later call on its connection raises it again
         error.problems = (_of_client(migration, error.problems[0]),)
         raise
     except MemoryError as error:
@@ -334,8 +354,8 @@ def named(migration: Migration, next_step: NextStep) -> Iterator[None]:
 
 
 def _advised(migration: Migration, error: StatementFailed, hint: str) -> str:
-    """*hint*, and what to change where the *error* says it, or is about a transaction."""
-    from initmig.sql.not_in_transaction import advice_after  # which no run needs that succeeds
+    """*hint*, and the change that *error* recommends, or that its use of transactions requires."""
+    from initmig.sql.not_in_transaction import advice_after  # only a failed run needs it
 
     server = error.server
     change = error.problems[0].hint or advice_after(
@@ -345,7 +365,7 @@ def _advised(migration: Migration, error: StatementFailed, hint: str) -> str:
 
 
 def _of_client(migration: Migration, problem: Problem) -> Problem:
-    """*problem* of libpq or Python as one of *migration*, which is not recorded."""
+    """The *problem* of libpq or Python as a problem of *migration*, which is not recorded."""
     kept = "rolled back" if migration.transactional else "the parts before this one are kept"
     return problem._replace(
         message=f"{migration.id} failed: {problem.message}",
@@ -361,7 +381,7 @@ def _next_step(migration: Migration, sqlstate: str) -> str:
 
 
 def _next_step_back(migration: Migration, sqlstate: str) -> str:
-    """As `_next_step`, where it was the rollback that failed: the migration is still applied."""
+    """`_next_step` after a failed rollback: the migration is still applied."""
     if not migration.transactional:
         return _RESUME
     next_step = advice(sqlstate, otherwise="fix the rollback and run again")
@@ -392,7 +412,7 @@ def locked_executor(
     emit: Emit,
     is_needed: Callable[[], bool],
 ) -> Iterator[Executor | None]:
-    """An executor that holds the migration lock, or None once *is_needed* says no.
+    """An executor that holds the migration lock, or None once *is_needed* returns False.
 
     :raises InitmigError: as `migration_lock`
     """
@@ -412,7 +432,7 @@ def locked_executor(
 def monitored_backend(
     session: Session, held: HeldLock, *, limits: Limits, emit: Emit
 ) -> Iterator[tuple[Backend, StatementMonitor]]:
-    """A backend that keeps to the *limits* while the lock is *held*, and a look at its work."""
+    """A backend that respects *limits* while the lock is *held*, and a monitor of its work."""
     look_every = limits.lock_timeout / 2 or float("inf")
     schedule = _live if limits.live else ReportSchedule
     with StatementMonitor(
@@ -434,10 +454,10 @@ def _live() -> ReportSchedule:
 
 
 def _settings(session: Session, limits: Limits) -> str:
-    """What each transaction has to set; behind a pooler nothing lasts longer than that."""
+    """The settings for each transaction. Behind a pooler, settings last only for a transaction."""
     if not session.is_dedicated:
         return session.timeouts(limits.lock_timeout, limits.statement_timeout, local=True)
-    if limits.statement_timeout:  # the rest was set as the session was settled
+    if limits.statement_timeout:  # the session already has the other settings
         session.add_session_settings(
             session.timeouts(limits.lock_timeout, limits.statement_timeout)
         )

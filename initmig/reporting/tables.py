@@ -14,7 +14,7 @@ from initmig.sql.not_in_transaction import refused_in_transaction
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from initmig.core.model import Migration, MigrationStatus, Outcome
+    from initmig.core.model import Migration, MigrationStatus, TargetResult
     from initmig.reporting.terminal.screen import Line, Screen
     from initmig.sql.lock_forecast import Forecast
     from initmig.sql.not_in_transaction import Refused
@@ -114,7 +114,7 @@ def _record(row: MigrationStatus) -> dict[str, object]:
     return record
 
 
-def outcomes_table(outcomes: Iterable[Outcome], screen: Screen = PLAIN) -> str:
+def targets_table(outcomes: Iterable[TargetResult], screen: Screen = PLAIN) -> str:
     """One line for each target, under headings, by name; several if *screen* is too narrow."""
     rows = [
         (each.target, _outcome(each), format_duration(each.duration_seconds))
@@ -123,7 +123,7 @@ def outcomes_table(outcomes: Iterable[Outcome], screen: Screen = PLAIN) -> str:
     return screen.text(table([("target", "outcome", "took"), *rows], screen, _OUTCOME_KINDS))
 
 
-def _outcome(outcome: Outcome) -> str:
+def _outcome(outcome: TargetResult) -> str:
     if outcome.exit_code:
         words = f"exit {outcome.exit_code}: {outcome.message.splitlines()[0]}"
         return Styled(words, "red")
@@ -131,7 +131,7 @@ def _outcome(outcome: Outcome) -> str:
     return Styled(f"applied {number}", "green") if number else "nothing to do"
 
 
-def outcome_json(outcome: Outcome) -> str:
+def target_json(outcome: TargetResult) -> str:
     """One line of JSON."""
     return to_json({**outcome._asdict(), "message": outcome.message or None})
 

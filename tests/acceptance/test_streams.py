@@ -215,7 +215,7 @@ def test_new_writes_its_files_despite_a_full_stdout(
     result = started(streams, initmig, "new", "add_x", database=database, folder=folder)
     assert result.code == 0, result.err
     assert len(list(folder.iterdir())) == 2
-    assert events_of(result, streams) == ["output_lost", "files_created"]
+    assert events_of(result, streams) == ["files_created", "output_lost"]
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from initmig.commands import runner
+from initmig.commands.serve.serve import look, reading_run
 from initmig.config.config import parse_config
+from initmig.core.clock import SYSTEM_CLOCK
 from initmig.core.errors import DatabaseUnavailable, InitmigError
 from initmig.migrations.files import list_files
 from initmig.postgres import Settings
@@ -380,7 +381,7 @@ def test_look_of_serve_reports_whatever_comes(tmp_path: Path, folder: Path, name
     with FakeServer(tmp_path, at_query=QUERY[name]) as fake:
         config = parse_config(["serve"], {"DATABASE_URL": fake.url()})
         with pytest.raises(InitmigError):
-            runner.look(config, list_files((str(folder),)), lambda _: None)
+            look(reading_run(config, list_files((str(folder),)), lambda _: None, SYSTEM_CLOCK))
 
 
 def test_look_of_serve_at_a_silent_server_ends(tmp_path: Path, folder: Path) -> None:
@@ -388,5 +389,5 @@ def test_look_of_serve_at_a_silent_server_ends(tmp_path: Path, folder: Path) -> 
     with FakeServer(tmp_path, at_query=QUERY["silent"]) as fake:
         config = parse_config(["serve"], {"DATABASE_URL": fake.url()})
         with pytest.raises(DatabaseUnavailable) as failed:
-            runner.look(config, list_files((str(folder),)), lambda _: None)
+            look(reading_run(config, list_files((str(folder),)), lambda _: None, SYSTEM_CLOCK))
         assert failed.value.id == "no-answer"

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from initmig.api import migrate
-from initmig.commands.doctor.doctor import doctor, raise_if_failed
+from initmig.commands.doctor.doctor import examine, failure_of
 from initmig.config.config import parse_config
 from initmig.core.errors import DatabaseRefused
 from tests.support.databases import Database
@@ -335,7 +335,7 @@ class Setup:
             ["doctor", role, *flags],
             {"DATABASE_URL": self.mig, "INITMIG_MIGRATIONS": str(self.folder)},
         )
-        return [each for each in doctor(config, lambda _: None) if each.subject in APPLICATION]
+        return [each for each in examine(config, lambda _: None) if each.subject in APPLICATION]
 
     def found(self, *flags: str) -> Sequence[Check]:
         """The checks that are not ok. Asserts that checking changes nothing."""
@@ -419,9 +419,9 @@ def test_missing_privilege_is_reported_and_the_printed_statements_fix_it(
     setup.allow_set_role()
     assert setup.found() == found
     if case.level == "failure":
-        with pytest.raises(DatabaseRefused) as refused:
-            raise_if_failed(found)
-        assert refused.value.exit_code == 4
+        failure = failure_of(found)
+        assert isinstance(failure, DatabaseRefused)
+        assert failure.exit_code == 4
         Database(setup.mig).execute(ADDED)
         with pytest.raises(psycopg.Error):
             use(setup.app, in_public((*case.uses, "added")), case.reads)
@@ -645,7 +645,7 @@ def test_standby_is_checked_without_creating_a_table(
     standby = make_standby(primary)
     environ = {"DATABASE_URL": standby.url(), "INITMIG_MIGRATIONS": str(write(folder, MIGRATIONS))}
     wait_until(lambda: "t" in Database(standby.url()).tables())
-    checks = doctor(parse_config(["doctor", "--app-role=app"], environ), lambda _: None)
+    checks = examine(parse_config(["doctor", "--app-role=app"], environ), lambda _: None)
     assert [each.statement for each in checks if each.subject == "app-tables"] == [
         "GRANT USAGE ON SEQUENCE public.t_id_seq TO app;",
         "GRANT INSERT, UPDATE, DELETE ON public.t TO app;",

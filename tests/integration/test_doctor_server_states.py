@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from initmig.commands.doctor import other_roles
-from initmig.commands.doctor.doctor import doctor
+from initmig.commands.doctor.doctor import examine
 from initmig.config.config import parse_config
 from tests.support.databases import Database
 from tests.support.migrations import write
@@ -204,7 +204,7 @@ def test_clock_difference_is_a_warning(
 ) -> None:
     environ = {"DATABASE_URL": database.url, "INITMIG_MIGRATIONS": str(one_migration)}
     config = parse_config(["doctor"], environ)
-    checks = doctor(config, lambda _: None, wall=lambda: time.time() + difference)
+    checks = examine(config, lambda _: None, wall=lambda: time.time() + difference)
     [check] = [
         check
         for check in checks

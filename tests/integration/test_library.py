@@ -35,14 +35,19 @@ def settings(database: Database, folder: Path) -> dict[str, Any]:
 def test_migrate_status_and_rollback_work_as_functions(
     settings: dict[str, Any], database: Database
 ) -> None:
-    assert initmig.migrate(**settings, to="0001") == ("0001_a",)
+    assert initmig.migrate(**settings, to="0001").ids == ("0001_a",)
     states = {row.id: row.state for row in initmig.status(**settings)}
     assert states == {"0001_a": "applied", "0002_b": "pending"}
-    assert initmig.migrate(**settings) == ("0002_b",)
-    assert initmig.migrate(**settings) == ()
+    second = initmig.migrate(**settings)
+    assert ([*second], len(second), "0002_b" in second) == (["0002_b"], 1, True)
+    assert (second.outcome, second.ids) == ("applied", ("0002_b",))
+    assert second.seconds > 0
+    nothing = initmig.migrate(**settings)
+    assert (nothing.outcome, bool(nothing)) == ("nothing pending", False)
+    assert initmig.migrate(**settings).ids == ()
     assert database.tables() >= {"a", "b"}
-    assert initmig.rollback(**settings, steps=1) == ("0002_b",)
-    assert initmig.rollback(**settings, all=True) == ("0001_a",)
+    assert initmig.rollback(**settings, steps=1).ids == ("0002_b",)
+    assert initmig.rollback(**settings, all=True).ids == ("0001_a",)
     assert database.tables() & {"a", "b"} == set()
 
 
@@ -84,7 +89,7 @@ def test_missing_arguments_come_from_the_environment(
 def test_migrations_accepts_several_folders(settings: dict[str, Any], tmp_path: Path) -> None:
     more = write(tmp_path / "more", {"0001_more.sql": "SELECT 1"})
     folders = [settings["migrations"], more]
-    assert initmig.migrate(database_url=settings["database_url"], migrations=folders) == (
+    assert initmig.migrate(database_url=settings["database_url"], migrations=folders).ids == (
         "0001_a",
         "0002_b",
         "0001_more",

@@ -272,7 +272,7 @@ def test_error_of_a_rollback_names_the_file_that_needs_the_directive(
     assert problem.hint.endswith(SQL_DIRECTIVE.format(folder=folder))
     write(folder, {"0002_b.sql": f"{NON_TRANSACTIONAL}SELECT 1"})
     undone = library.rollback(database_url=database.url, migrations=folder, steps=1)
-    assert undone == ("0002_b",)
+    assert undone.ids == ("0002_b",)
 
 
 @pytest.mark.any_version
@@ -289,7 +289,7 @@ def test_transaction_all_suggests_the_directive_first_and_then_transaction_each(
         library.migrate(**settings)
     assert refused.value.id == "not-transactional"
     assert "--transaction=each" in refused.value.problems[0].hint
-    assert library.migrate(**settings | {"transaction": "each"}) == ("0001_a", "0002_b")
+    assert library.migrate(**settings | {"transaction": "each"}).ids == ("0001_a", "0002_b")
 
 
 @pytest.mark.any_version
@@ -303,7 +303,7 @@ def test_replication_slot_after_a_write_needs_the_same_directive(
         library.migrate(database_url=database.url, migrations=folder)
     assert caught.value.problems[0].hint.endswith(SQL_DIRECTIVE.format(folder=folder))
     write(folder, {"0002_b.sql": NON_TRANSACTIONAL + make_slot})
-    assert library.migrate(database_url=database.url, migrations=folder) == ("0002_b",)
+    assert library.migrate(database_url=database.url, migrations=folder).ids == ("0002_b",)
 
 
 # --- plan and doctor ---

@@ -30,8 +30,8 @@ from importlib import import_module
 from select import select
 around = import_module(sys.argv[2]).around if sys.argv[2:] else nullcontext
 import initmig.cli.main, initmig.engine.python_migration, initmig.engine.sql_parts
-import initmig.history.intake, initmig.postgres.connect_errors, initmig.locking.queue
-import initmig.commands.runner, initmig.commands.writer
+import initmig.migrations.unintended, initmig.postgres.connect_errors, initmig.locking.queue
+import initmig.commands.applying, initmig.commands.rollback
 import difflib, pgparse, psycopg, tenacity
 gc.freeze()
 

@@ -5,17 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initmig.core.errors import PlanError, Problem
-from initmig.core.events import Changed, OutOfOrder, RollbackSkipped
+from initmig.core.errors import PlanError
 from initmig.core.model import (
     AppliedMigration,
     Listing,
     Migration,
     MigrationFile,
     Step,
-    Unfinished,
 )
 from initmig.migrations import planning
+from initmig.migrations.statuses import statuses
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 NAMES = st.lists(st.text("abc0_", min_size=1, max_size=4), unique=True, max_size=8)
@@ -80,7 +79,7 @@ def test_status_lists_every_file_and_every_record_once(
 ) -> None:
     done = data.draw(st.lists(st.sampled_from([*names, "x1", "x2"]), unique=True))
     other = data.draw(st.sets(st.sampled_from([*names, "x1"])))
-    rows = planning.statuses(listing(*names), applied(*done), other)
+    rows = statuses(listing(*names), applied(*done), other)
     assert [row.id for row in rows] == [*names, *(id for id in done if id not in names)]
     for row in rows:
         assert (row.state == "pending") == (row.id not in done) == (row.applied is None)
@@ -140,20 +139,6 @@ def test_up_to_an_applied_migration_includes_those_listed_before_it() -> None:
     assert planning.up_to("a", [b, d], everything) == ()
 
 
-def test_pending_id_before_an_applied_id_in_its_folder_is_out_of_order() -> None:
-    everything = Listing((file("a"), file("b"), file("c"), file("d"), file("a2", "n")))
-    found = planning.out_of_order(everything.migrations, ["b", "c"], everything)
-    assert [finding.event for finding in found] == [
-        OutOfOrder("a", "c"),
-        OutOfOrder("b", "c"),
-    ]
-    assert found[0].error == Problem(
-        "out-of-order",
-        "a would be applied after c, which is already applied",
-        hint="rename it to sort last, or pass --out-of-order=allow",
-    )
-
-
 @given(names=NAMES, data=st.data())
 def test_nothing_is_out_of_order_if_files_were_applied_in_order(
     names: list[str], data: st.DataObject
@@ -161,51 +146,7 @@ def test_nothing_is_out_of_order_if_files_were_applied_in_order(
     everything = listing(*sorted(names))
     count = data.draw(st.integers(0, len(names)))
     done, pending = everything.migrations[:count], everything.migrations[count:]
-    assert planning.out_of_order(pending, ids_of(done), everything) == ()
-
-
-def test_file_that_differs_from_the_half_applied_one_is_changed() -> None:
-    begun = migration("b", transactional=False)._replace(checksum="2")
-    for checksum, events in (("1", [Changed("b", "m/b.sql")]), ("2", [])):
-        stopped = Unfinished("b", "apply", checksum, 0, None)
-        found = planning.changed_half_way([stopped], {"b": begun})
-        assert [finding.event for finding in found] == events
-
-
-def test_file_that_differs_from_the_applied_one_is_changed() -> None:
-    everything = listing("a", "b", "c", "d")
-    records = (*applied("a", "b", checksum="1"), *applied("c"), *applied("x", checksum="1"))
-    found = planning.changed(everything, records, {"a": "1", "b": "2", "c": "3", "d": "4"})
-    assert [finding.event for finding in found] == [Changed("b", "m/b.sql")]
-    assert found[0].error == Problem(
-        "changed",
-        "b is applied, but m/b.sql has changed since",
-        hint="restore the file and put the change in a new migration, or pass --changed=allow",
-    )
-
-
-def test_all_findings_of_a_strict_policy_are_reported() -> None:
-    everything = listing("a", "b", "c")
-    found = planning.out_of_order(everything.migrations[:2], ["c"], everything)
-    with pytest.raises(PlanError) as caught:
-        planning.refuse(found)
-    assert len(caught.value.problems) == 2
-    planning.refuse(())
-
-
-def test_image_that_lacks_a_breaking_migration_is_too_old() -> None:
-    planning.refuse_old_image(applied("x"))
-    with pytest.raises(PlanError, match="y, z") as caught:
-        planning.refuse_old_image([*applied("x"), *applied("y", "z", breaking=True)])
-    assert caught.value.id == "image-too-old"
-    assert caught.value.problems[0].hint
-
-
-def test_single_transaction_is_refused_with_non_transactional_migrations() -> None:
-    planning.refuse_transaction_of_all([migration("a")])
-    others = [migration("b", transactional=False), migration("c", transactional=False)]
-    with pytest.raises(PlanError, match="b, c"):
-        planning.refuse_transaction_of_all([migration("a"), *others])
+    assert planning.behind(pending, ids_of(done), everything) == {}
 
 
 def test_rollback_is_in_reverse_order_of_application() -> None:
@@ -230,68 +171,3 @@ def test_each_applied_migration_is_either_kept_or_rolled_back(
     undone = ids_of(planning.to_roll_back(applied(*names)[::-1], to=to))
     stays = names[: names.index(to) + 1]
     assert [*stays, *reversed(undone)] == names
-
-
-IRREVERSIBLE = {
-    "sql": migration("sql", ""),
-    "python": migration("python", "DROP", "", "", suffix="py"),
-    "good": migration("good", "DROP"),
-}
-OR_SKIP = "or pass --irreversible=skip to roll back the rest and remove the record"
-
-
-def test_all_migrations_without_a_rollback_are_reported_together() -> None:
-    chosen = applied("good", "gone", "sql", "python")
-    with pytest.raises(PlanError) as caught:
-        planning.skipped_in_rollback(chosen, IRREVERSIBLE, (), skip=False)
-    assert [(str(each.place), each.message, each.hint) for each in caught.value.problems] == [
-        (
-            "None",
-            "gone is applied, but its file is not among these migrations",
-            "roll back with the image or folder that contains it",
-        ),
-        (
-            "m/sql.sql",
-            "sql has no rollback",
-            f"write the rollback in m/sql.rollback.sql, {OR_SKIP}",
-        ),
-        (
-            "m/python.py:2",
-            "python has no rollback in steps 2, 3 of 3, at lines 2, 3",
-            (
-                "add a rollback to the step (`lambda connection: None` if there is nothing"
-                f" to undo), {OR_SKIP}"
-            ),
-        ),
-    ]
-
-
-def test_skipping_reports_skipped_migrations_and_refuses_unknown_ones() -> None:
-    known, unknown = applied("good", "sql", "python"), applied("gone")
-    assert planning.skipped_in_rollback(known, IRREVERSIBLE, (), skip=True) == (
-        RollbackSkipped("sql", "sql has no rollback", ("m/sql.rollback.sql",)),
-        RollbackSkipped(
-            "python",
-            "python has no rollback in steps 2, 3 of 3",
-            ("m/python.py:2", "m/python.py:3"),
-        ),
-    )
-    with pytest.raises(PlanError) as caught:
-        planning.skipped_in_rollback((*unknown, *known), IRREVERSIBLE, (), skip=True)
-    assert caught.value.id == "unknown-migration"
-    assert "gone" in str(caught.value)
-    assert planning.skipped_in_rollback(applied("good"), IRREVERSIBLE, (), skip=False) == ()
-
-
-def test_interrupted_rollback_is_finished_without_the_skip_option() -> None:
-    migrations = {"sql": IRREVERSIBLE["sql"]._replace(rollback_checksum="as begun")}
-    begun = Unfinished("sql", "rollback", "as begun", 0, None)
-    [skipped] = planning.skipped_in_rollback(applied("sql"), migrations, (begun,), skip=False)
-    assert skipped.id == "sql"
-    for other in (
-        begun._replace(checksum="of another file"),
-        begun._replace(direction="apply"),
-        begun._replace(id="good"),
-    ):
-        with pytest.raises(PlanError, match="sql has no rollback"):
-            planning.skipped_in_rollback(applied("sql"), migrations, (other,), skip=False)

@@ -4,16 +4,14 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from initmig.commands.serve.serve import State, after, answer, exposition, obstacles
+from initmig.commands.result import Result
+from initmig.commands.serve.serve import State, after, answer, ended, exposition, obstacles
 from initmig.core.events import (
-    AppliedElsewhere,
     Connected,
-    Finished,
     HistoryRead,
     LockAcquired,
     MigrationApplied,
     MigrationStarted,
-    NothingPending,
     StatementRunning,
     WaitingForDatabase,
     WaitingForYoyo,
@@ -29,11 +27,11 @@ TWO_PENDING = HistoryRead(applied=1, pending=("0002_b", "0003_c"), unknown=0)
 NONE_PENDING = HistoryRead(applied=3, pending=(), unknown=0)
 
 
-def state_after(*events: Event, ended: float | None = None) -> State:
+def state_after(*events: Event, until: float | None = None) -> State:
     state = BEGUN
     for event in events:
         state = after(state, event)
-    return state._replace(ended=ended)
+    return state._replace(ended=until)
 
 
 def values(state: State, now: float = 100.0) -> dict[str, float]:
@@ -72,18 +70,18 @@ def test_not_ready_until_the_run_has_ended() -> None:
 
 
 def test_not_ready_after_a_migration_is_rolled_back_elsewhere() -> None:
-    assert obstacles(state_after(NONE_PENDING, TWO_PENDING, ended=101.0)) == (
+    assert obstacles(state_after(NONE_PENDING, TWO_PENDING, until=101.0)) == (
         "2 pending: 0002_b, 0003_c",
     )
 
 
 def test_unknown_migrations_do_not_affect_readiness() -> None:
     ahead = HistoryRead(applied=3, pending=(), unknown=2)
-    assert obstacles(state_after(ahead, ended=101.0)) == ()
+    assert obstacles(state_after(ahead, until=101.0)) == ()
 
 
 def test_ready_again_after_the_database_returns() -> None:
-    away = state_after(NONE_PENDING, WaitingForDatabase("Connection refused", 60), ended=101.0)
+    away = state_after(NONE_PENDING, WaitingForDatabase("Connection refused", 60), until=101.0)
     assert obstacles(away) == ("waiting up to 1 m for the database: Connection refused",)
     assert obstacles(after(away, Connected(3.0))) == ()
     assert obstacles(after(away, NONE_PENDING)) == ()
@@ -136,13 +134,13 @@ def test_run_duration_grows_until_the_run_ends() -> None:
 
 
 def test_outcome_is_running_until_the_run_ends() -> None:
-    for event, outcome in (
-        (NothingPending(3), "nothing_pending"),
-        (AppliedElsewhere(1.0), "applied_elsewhere"),
-        (Finished("applied", ("0002_b",), 1.0), "applied"),
+    assert outcome_of(BEGUN) == ["running"]
+    for result, outcome in (
+        (Result("nothing pending"), "nothing_pending"),
+        (Result("applied elsewhere"), "applied_elsewhere"),
+        (Result("applied", ("0002_b",), 1.0), "applied"),
     ):
-        assert outcome_of(state_after(event)) == ["running"]
-        assert outcome_of(state_after(event, ended=101.0)) == [outcome]
+        assert outcome_of(ended(BEGUN, result, 101.0)) == [outcome]
 
 
 def outcome_of(state: State) -> list[str]:
@@ -165,6 +163,7 @@ def test_waits_for_the_database_and_for_migrators_are_separate() -> None:
 
 
 def test_wait_that_ends_with_everything_applied_elsewhere_counts_once() -> None:
-    waited = values(state_after(Connected(3.0), AppliedElsewhere(5.0)))
+    result = Result("applied elsewhere", seconds=5.0)
+    waited = values(ended(state_after(Connected(3.0)), result, 101.0))
     assert waited["initmig_waited_seconds/database"] == 3.0
     assert waited["initmig_waited_seconds/migrator"] == 2.0

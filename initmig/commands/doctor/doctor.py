@@ -29,6 +29,7 @@ from initmig.core.clock import SYSTEM_CLOCK
 from initmig.core.errors import DatabaseRefused, DatabaseUnavailable, PlanError
 from initmig.core.events import WaitingForYoyo
 from initmig.core.home import LOCK
+from initmig.core.records import Record
 from initmig.history import trust
 from initmig.history.location import columns_of, home_of
 from initmig.locking.lock import open_transaction, yoyo_holder
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
     from initmig.commands.doctor.facts import MigrationRole, RelationAccess, Server
     from initmig.config.config import Config
     from initmig.core.clock import Clock
-    from initmig.core.events import Emit
+    from initmig.core.errors import InitmigError
+    from initmig.core.events import Emit, Event
     from initmig.postgres import Session
 
 # `doctor` must not wait for a lock, and each of its statements does little work.
@@ -74,18 +76,41 @@ UPDATE {0.own} SET state = state WHERE false;
 DELETE FROM {0.own} WHERE false"""
 
 
-def doctor(
+class Diagnosis(Record):
+    """What `doctor` found."""
+
+    outcome: str
+    ids: tuple[str, ...]
+    seconds: float
+    checks: tuple[Check, ...]
+    summary: Event | None = None
+    failure: InitmigError | None = None
+    """The error if a check failed."""
+
+
+def doctor(config: Config, emit: Emit) -> Diagnosis:
+    """Run every check.
+
+    :raises ConfigError: the configuration or a migration file is wrong
+    :raises DatabaseUnavailable: the database did not answer in time
+    """
+    started = time.monotonic()
+    checks = examine(config, emit)
+    seconds = time.monotonic() - started
+    return Diagnosis("examined", (), seconds, checks, failure=failure_of(checks))
+
+
+def examine(
     config: Config,
     emit: Emit,
     clock: Clock = SYSTEM_CLOCK,
     wall: Callable[[], float] = time.time,
 ) -> tuple[Check, ...]:
-    """Run every check, and return the results in order.
+    """The results of every check, in order.
 
     *wall* returns this machine's time, in seconds since the epoch.
 
-    :raises ConfigError: the configuration or a migration file is wrong
-    :raises DatabaseUnavailable: the database did not answer in time
+    :raises InitmigError: as `doctor`
     """
     # `_switch_role` tries the role and the search path: until then, the session has neither
     bare = begin(config._replace(schema=(), role=""), emit, clock)
@@ -98,19 +123,16 @@ def doctor(
         return tuple(refused_check("login", problem) for problem in error.problems)
 
 
-def raise_if_failed(checks: Sequence[Check]) -> None:
-    """Turn failed *checks* into an error.
-
-    :raises PlanError: all failed checks concern the plan or the history
-    :raises DatabaseRefused: another check failed
-    """
+def failure_of(checks: Sequence[Check]) -> InitmigError | None:
+    """The error if a check failed: PlanError if all of them concern the plan or the history."""
     failed = [check for check in checks if check.level == "failure"]
-    if failed:
-        message = f"{len(failed)} of {len(checks)} checks failed"
-        hint = "follow the next step below each failed check, then run doctor again"
-        plan_alone = all(check.exit_code == PlanError.exit_code for check in failed)
-        kind = PlanError if plan_alone else DatabaseRefused
-        raise kind("checks-failed", message, hint=hint)
+    if not failed:
+        return None
+    message = f"{len(failed)} of {len(checks)} checks failed"
+    hint = "follow the next step below each failed check, then run doctor again"
+    only_plan = all(check.exit_code == PlanError.exit_code for check in failed)
+    kind = PlanError if only_plan else DatabaseRefused
+    return kind("checks-failed", message, hint=hint)
 
 
 def _without_duplicates(checks: Iterable[Check]) -> tuple[Check, ...]:

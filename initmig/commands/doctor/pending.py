@@ -5,29 +5,25 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from initmig import engine
-from initmig.commands.context import (
-    load_pending,
-    planned,
-    polled_summary,
-    refuse_as_migrate_would,
-)
+from initmig.commands.checks import confirm_pending
 from initmig.commands.doctor import privileges, queries, server_checks
 from initmig.commands.doctor.checks import Check, refused_check
 from initmig.commands.doctor.savepoint import rolled_back_savepoint
 from initmig.commands.inventory import take_inventory
+from initmig.commands.reading import compared, load_hooks, load_pending, with_modules
 from initmig.core.errors import DatabaseRefused, PlanError
-from initmig.core.events import UnknownMigrations
 from initmig.history import store
 from initmig.history.location import home_of
-from initmig.migrations import planning
+from initmig.migrations import unintended
+from initmig.migrations.decision import History, decide
+from initmig.migrations.planning import pending_files
 from initmig.reporting.logs import event_words
 from initmig.sql.missing import find_missing
 from initmig.sql.not_in_transaction import refused_in_transaction
 from initmig.sql.requirements import outstanding, read_requirements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from initmig.commands.context import Run
     from initmig.commands.doctor.facts import (
@@ -37,9 +33,9 @@ if TYPE_CHECKING:
         Schema,
         Server,
     )
-    from initmig.core.errors import Problem
     from initmig.core.events import Event
     from initmig.core.model import Migration
+    from initmig.migrations.decision import Decision
     from initmig.postgres import Session
     from initmig.sql.requirements import Requirement, StatedRequirement
 
@@ -54,8 +50,8 @@ def check_pending(
     """Check what `migrate` would run now, hooks included, without running it."""
     try:
         with rolled_back_savepoint(session):
-            applied = store.applied_migrations(session)
-            found = polled_summary(session, run)
+            records = store.applied_migrations(session)
+            ids = store.polled_summary(session).ids
             unfinished = store.unfinished_migrations(session)
     except DatabaseRefused as error:
         refused = refused_check("plan", error.problems[0])
@@ -63,20 +59,11 @@ def check_pending(
             level="warning", hint="fix the privileges on the history tables first"
         )
         return
-    ids = found.ids
-    left = planning.left_to_do(run.listing, ids)
-    pending = load_pending(run, left.pending, ids)
-    hooks = engine.load(run.listing.hooks, known=run.known, emit=run.emit)
-    events: list[Event] = [UnknownMigrations(left.unknown)] if left.unknown else []
-    quiet = run._replace(emit=events.append)
-    decisions: tuple[Callable[[], object], ...] = (
-        lambda: refuse_as_migrate_would(session, quiet, left, found),
-        lambda: planned(quiet, pending, applied, unfinished),
-    )
-    checks = [
-        *(server_checks.refused_plan(each) for decide in decisions for each in _refusals(decide)),
-        *(Check("plan", "warning", event_words(event)) for event in events),
-    ]
+    history = compared(run, History(ids, records, unfinished=unfinished))
+    files = pending_files(run.listing, ids)
+    pending, hooks = load_pending(run, files, ids), load_hooks(run)
+    decision = decide(run.listing, with_modules(run, history, files), run.policy, pending)
+    checks = [*_check_decision(session, run, history, decision)]
     total = len(run.listing.migrations)
     yield from checks or [server_checks.pending_migrations(total, [each.id for each in pending])]
     migrations = (*pending, *hooks)
@@ -92,13 +79,22 @@ def check_pending(
     yield from checks or [privileges.no_missing_privileges(python)]
 
 
-def _refusals(decide: Callable[[], object]) -> Sequence[Problem]:
-    """The problems with which *decide* refuses the plan."""
-    try:
-        decide()
-    except PlanError as error:
-        return error.problems
-    return ()
+def _check_decision(
+    session: Session, run: Run, history: History, decision: Decision
+) -> Iterator[Check]:
+    """Why `migrate` would refuse to start, and what it would warn of."""
+    events: list[Event] = []
+    refused = decision.refused
+    if decision.left.pending:
+        try:
+            confirm_pending(session, run._replace(emit_once=events.append), history)
+        except PlanError as error:
+            refused += error.problems
+    if decision.plan:
+        events.extend(unintended.warnings(decision.plan, run.config))
+    yield from map(server_checks.refused_plan, refused)
+    for event in (*events, *decision.warnings):
+        yield Check("plan", "warning", event_words(event))
 
 
 def _check_tables(session: Session, migrations: Sequence[Migration]) -> Iterator[Check]:

@@ -14,11 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from initmig.commands.doctor.checks import Check
+    from initmig.commands.doctor.doctor import Diagnosis
+    from initmig.config.config import Config
     from initmig.reporting.terminal.screen import Line, Screen
 
 _KINDS = (FIXED, WORDS, PROSE)
 _STYLES = {"ok": "green", "warning": "yellow", "failure": "red"}
 _LABEL = "  next: "
+
+
+def show(diagnosis: Diagnosis, config: Config, screen: Screen) -> str:
+    """*diagnosis* as text, or as JSON."""
+    return checks_json(diagnosis.checks) if config.json else checks_text(diagnosis.checks, screen)
 
 
 def checks_text(checks: Sequence[Check], screen: Screen = PLAIN) -> str:

@@ -15,22 +15,21 @@ from json import dumps, loads
 from selectors import EVENT_READ, PollSelector
 from typing import TYPE_CHECKING
 
-from initmig.commands import runner
-from initmig.commands.context import with_session, without_files
+from initmig.commands.context import finished, with_session, without_files
+from initmig.commands.migrate import migrate
 from initmig.config.dsn import mask_secrets
 from initmig.config.targets import Target, of_shard, read_targets
 from initmig.core.clock import SYSTEM_CLOCK
-from initmig.core.errors import ConfigError, InitmigError, TargetsFailed
+from initmig.core.errors import ConfigError, InitmigError, TargetsFailed, committed_before
 from initmig.core.events import (
     Failed,
     FewerProcesses,
-    MigrationApplied,
     NoTargets,
     StoppedBySignal,
     TargetsFinished,
 )
 from initmig.core.forks import close_in_children
-from initmig.core.model import Outcome
+from initmig.core.model import TargetResult
 from initmig.core.quoting import USER_SCHEMA
 from initmig.core.records import Record
 from initmig.core.signals import Stopped, stoppable
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from initmig.config.config import Config
-    from initmig.core.events import Emit, Event
+    from initmig.core.events import Emit
     from initmig.postgres import Session
 
 _WORST_FIRST = (143, 130, 1, 6, 4, 2, 5, 3)
@@ -54,20 +53,48 @@ WHERE nspname LIKE {pattern} AND nspname !~ '^pg_' AND nspname <> 'information_s
 ORDER BY nspname"""
 
 
-def migrate(
+class Migrated(Record):
+    """What `migrate` did to many targets."""
+
+    outcome: str
+    ids: tuple[str, ...]
+    """The names of the targets to which something was applied."""
+    seconds: float
+    targets: tuple[TargetResult, ...]
+    """As they ended; those that were not started are missing."""
+    summary: TargetsFinished
+    failure: TargetsFailed | None = None
+    """If not all were migrated; its exit code is the worst of theirs."""
+
+
+def migrate_many(
     config: Config,
     emit: Emit,
     *,
     emit_for: Callable[[str], Emit],
-    tell: Callable[[Outcome], None],
-) -> None:
+    report: Callable[[TargetResult], None],
+) -> Migrated:
     """Migrate every target in one of ``config.parallel`` processes.
 
-    Its events go to what *emit_for* gives for its name, there; *tell* gets each outcome, here.
+    The events of a target go to what *emit_for* returns for its name, in that process. *report*
+    gets each result as it comes, in this one.
 
-    :raises TargetsFailed: not all were migrated; its exit code is the worst of theirs
-    :raises InitmigError: they cannot be listed
+    :raises InitmigError: the targets cannot be listed
     """
+    run = without_files(config, emit, SYSTEM_CLOCK)
+
+    def work_off() -> Migrated:
+        targets = _targets(config, emit)
+        results = []
+        for result in _work_off(targets, config, emit, emit_for):
+            report(result)
+            results.append(result)
+        return _migrated(targets, results, run.seconds())
+
+    return finished(run, work_off)
+
+
+def _targets(config: Config, emit: Emit) -> tuple[Target, ...]:
     listed = _listed(config, emit)
     targets = of_shard(listed, config.shard)
     if not targets:
@@ -75,19 +102,24 @@ def migrate(
         if listed and (shard := config.shard):
             source = f"shard {shard.number}/{shard.parts} of the {len(listed)} in {source}"
         emit(NoTargets(source))
-    outcomes = []
-    for outcome in _work_off(targets, config, emit, emit_for):
-        tell(outcome)
-        outcomes.append(outcome)
-    failed = [outcome for outcome in outcomes if outcome.exit_code]
-    applied = sum(bool(outcome.applied) for outcome in outcomes)
-    names = tuple(outcome.target for outcome in failed)
-    not_begun = len(targets) - len(outcomes)
-    emit(TargetsFinished(len(targets), applied, names, not_begun))
+    return targets
+
+
+def _migrated(
+    targets: Sequence[Target], results: Sequence[TargetResult], seconds: float
+) -> Migrated:
+    failed = [result for result in results if result.exit_code]
+    applied = tuple(result.target for result in results if result.applied)
+    names = tuple(result.target for result in failed)
+    not_begun = len(targets) - len(results)
+    failure = None
     if failed:
-        codes = {outcome.exit_code for outcome in failed}
+        codes = {result.exit_code for result in failed}
         worst = next((code for code in _WORST_FIRST if code in codes), 1)
-        raise TargetsFailed(names, of=len(targets), not_begun=not_begun, exit_code=worst)
+        failure = TargetsFailed(names, of=len(targets), not_begun=not_begun, exit_code=worst)
+    summary = TargetsFinished(len(targets), len(applied), names, not_begun)
+    outcome = "applied" if applied else "nothing pending"
+    return Migrated(outcome, applied, seconds, tuple(results), summary, failure)
 
 
 def _listed(config: Config, emit: Emit) -> tuple[Target, ...]:
@@ -129,16 +161,16 @@ class _Worker(Record):
     def give(self, number: int) -> None:
         self.channel.sendall(number.to_bytes(4, "big"))
 
-    def take(self) -> Outcome | None:
+    def take(self) -> TargetResult | None:
         """The outcome of what it was given; None if it has ended without one."""
         with self.channel.makefile("rb") as lines:
             line = lines.readline()
-        return Outcome(*loads(line)) if line else None
+        return TargetResult(*loads(line)) if line else None
 
 
 def _work_off(
     targets: Sequence[Target], config: Config, emit: Emit, emit_for: Callable[[str], Emit]
-) -> Iterator[Outcome]:
+) -> Iterator[TargetResult]:
     """The outcomes as they come; those not begun are left out where one failed and that is asked.
 
     Whoever has finished one gets the next: some take longer than others.
@@ -165,7 +197,7 @@ def _work_off(
                     waiting.clear()
                 if outcome:
                     deal(worker)
-                yield outcome or Outcome(name, 1, message="its process was killed")
+                yield outcome or TargetResult(name, 1, message="its process was killed")
 
 
 @contextmanager
@@ -253,17 +285,11 @@ def _serve(
         channel.sendall(dumps(outcome).encode() + b"\n")
 
 
-def _attempt(target: Target, emit: Emit) -> Outcome:
+def _attempt(target: Target, emit: Emit) -> TargetResult:
     begun = SYSTEM_CLOCK.now()
-    applied: list[str] = []
 
-    def listen(event: Event) -> None:
-        if isinstance(event, MigrationApplied):
-            applied.append(event.id)
-        emit(event)
-
-    def outcome(exit_code: int, message: str = "") -> Outcome:
-        return Outcome(target.name, exit_code, applied, message, SYSTEM_CLOCK.now() - begun)
+    def ended(exit_code: int, applied: Sequence[str], message: str = "") -> TargetResult:
+        return TargetResult(target.name, exit_code, applied, message, SYSTEM_CLOCK.now() - begun)
 
     def say(stopped: Stopped) -> None:
         emit(StoppedBySignal(str(stopped), stopped.exit_code))
@@ -272,13 +298,13 @@ def _attempt(target: Target, emit: Emit) -> Outcome:
         with stoppable(say):
             if target.config.each_schema:
                 _refuse_user(target.name)
-            runner.migrate(target.config, listen)
+            result = migrate(target.config, emit)
     except Stopped as stopped:
         say(stopped)
-        return outcome(stopped.exit_code, f"stopped by {stopped}")
-    except Exception as error:  # noqa: BLE001 - the other targets are none the worse for it
+        return ended(stopped.exit_code, committed_before(stopped), f"stopped by {stopped}")
+    except Exception as error:  # noqa: BLE001 - the other targets must not suffer from it
         failure = error if isinstance(error, InitmigError) else internal_error(error)
         for problem in failure.problems:
             emit(Failed(problem, failure.exit_code))
-        return outcome(failure.exit_code, mask_secrets(str(failure)))
-    return outcome(0)
+        return ended(failure.exit_code, committed_before(error), mask_secrets(str(failure)))
+    return ended(0, result.ids)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from initmig.core.errors import MigrationFailed, Place
+    from initmig.core.events import Event
 
 
 class Relation(Record):
@@ -88,10 +89,15 @@ class RehearsedMigration(Record):
 class Rehearsal(Record):
     """The results in order, up to and including the migration that failed."""
 
-    migrations: tuple[RehearsedMigration, ...]
+    outcome: str
+    ids: tuple[str, ...]
+    """The migrations that were rehearsed."""
+    seconds: float
+    migrations: tuple[RehearsedMigration, ...] = ()
     failure: MigrationFailed | None = None
     planned: int = 0
-    """The number of migrations in the plan, including any after the failed one."""
+    """The number of migrations in the plan, including those after the one that failed."""
+    summary: Event | None = None
 
 
 def impacts(

@@ -6,7 +6,9 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from initmig.commands.context import history_summary, is_pending, left_to_apply
+from initmig.commands.applying import Loaded, decide_now, get_ready, load, refuse_leftovers
+from initmig.commands.checks import decide_first, is_still_needed
+from initmig.commands.context import begin, finished, with_session
 from initmig.commands.rehearse.backdating import Backdating
 from initmig.commands.rehearse.impact import (
     NotRehearsed,
@@ -16,17 +18,17 @@ from initmig.commands.rehearse.impact import (
 )
 from initmig.commands.rehearse.observation import Observer
 from initmig.commands.rehearse.shared_transaction import Failure, find_reason
-from initmig.commands.writer import get_ready, load, read_and_plan, refuse_leftovers
 from initmig.core.causes import is_cancellation, is_contention
+from initmig.core.clock import SYSTEM_CLOCK
 from initmig.core.errors import DatabaseRefused, MigrationFailed
-from initmig.core.events import AppliedElsewhere
+from initmig.core.events import AppliedElsewhere, NothingPending
 from initmig.core.model import HOOK
 from initmig.core.records import Record
 from initmig.engine.backend import create_lock_table
 from initmig.engine.executor import monitored_backend, named, naming_blockers
 from initmig.locking.lock import lock_for_rehearsal
 from initmig.locking.queue import Queue
-from initmig.migrations import planning
+from initmig.migrations.refusals import with_baseline
 from initmig.postgres import NoAnswer, StatementFailed
 from initmig.sql.not_in_transaction import PREVENTING
 
@@ -35,8 +37,10 @@ if TYPE_CHECKING:
 
     from initmig.commands.context import Run
     from initmig.commands.rehearse.backdating import Query
-    from initmig.commands.writer import Loaded
+    from initmig.config.config import Config
+    from initmig.core.clock import Clock
     from initmig.core.errors import Problem
+    from initmig.core.events import Emit
     from initmig.core.model import Migration
     from initmig.engine import Backend
     from initmig.engine.non_transactional import Part
@@ -64,22 +68,28 @@ class _Attempt(Record):
     failure: MigrationFailed | None = None
 
 
-def rehearse(session: Session, run: Run) -> Rehearsal:
+def rehearse(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> Rehearsal:
     """Do what `migrate` would do now, and roll back.
 
     :raises InitmigError: `migrate` would refuse to start, or timed out waiting for another migrator
     """
-    found = history_summary(session, run)
-    left = left_to_apply(session, run, found)
-    if left is None:
-        return Rehearsal(())
-    loaded = load(run, left.pending, found.ids)
+    run = begin(config, emit, clock)
+    return finished(run, lambda: with_session(run, lambda session: _rehearse(session, run)))
+
+
+def _rehearse(session: Session, run: Run) -> Rehearsal:
+    decision = decide_first(session, run)
+    if not decision.is_work:
+        nothing = NothingPending(len(run.listing.migrations), len(decision.left.pending))
+        return Rehearsal("nothing pending", (), run.seconds(), summary=nothing)
+    loaded = load(run, decision)
     limits = get_ready(session, run)
-    queue = Queue(limits.queue_timeout, run.clock, run.emit, lambda: is_pending(session, run))
+    queue = Queue(limits.queue_timeout, run.clock, run.emit, lambda: is_still_needed(session, run))
     with lock_for_rehearsal(session, queue, create_lock_table) as held:
         if held is None:
-            run.emit(AppliedElsewhere(run.seconds()))
-            return Rehearsal(())
+            seconds = run.seconds()
+            elsewhere = AppliedElsewhere(seconds)
+            return Rehearsal("applied elsewhere", (), seconds, summary=elsewhere)
         with (
             monitored_backend(session, held, limits=limits, emit=run.emit) as (backend, monitor),
             backend.rehearsal_transaction(),
@@ -90,11 +100,11 @@ def rehearse(session: Session, run: Run) -> Rehearsal:
             refuse_leftovers(session, plan)
             in_one_transaction = run.config.transaction == "all"
             rehearser = _Rehearser(backend, monitor, in_one_transaction=in_one_transaction)
-            rehearsal = rehearser.run(plan)
-            if rehearsal.failure and loaded.nothing_applied:
-                problems = rehearsal.failure.problems
-                rehearsal.failure.problems = tuple(map(planning.with_baseline, problems))
-            return rehearsal
+            done, failure = rehearser.run(plan)
+            if failure and loaded.nothing_applied:
+                failure.problems = tuple(map(with_baseline, failure.problems))
+            ids = tuple(each.id for each in done if not each.not_rehearsed)
+            return Rehearsal("rehearsed", ids, run.seconds(), done, failure, len(plan))
 
 
 @contextmanager
@@ -121,8 +131,8 @@ def _interruption_as_no_answer() -> Iterator[None]:
 
 def _planned(session: Session, run: Run, loaded: Loaded) -> tuple[Migration, ...]:
     """The migrations that `migrate` would run, followed by the hooks."""
-    plan, owed = read_and_plan(session, run, loaded.pending)
-    return (*plan, *(hook for hook in loaded.hooks if plan or hook.file in owed))
+    decision = decide_now(session, run, loaded.pending)
+    return (*decision.plan, *loaded.due(decision))
 
 
 class _Rehearser:
@@ -151,8 +161,10 @@ class _Rehearser:
         self._commits = True
         """Whether `migrate` would commit after the current migration."""
 
-    def run(self, plan: Sequence[Migration]) -> Rehearsal:
-        """Rehearse *plan*, up to the first migration that fails."""
+    def run(
+        self, plan: Sequence[Migration]
+    ) -> tuple[tuple[RehearsedMigration, ...], MigrationFailed | None]:
+        """Rehearse *plan* up to the first migration that fails; the results, and its failure."""
         done: list[RehearsedMigration] = []
         for number, migration in enumerate(plan):
             self._is_first = number == 0
@@ -163,8 +175,8 @@ class _Rehearser:
             if rehearsed.not_rehearsed:
                 self._skipped.append(migration.id)
             if failure:
-                return Rehearsal(tuple(done), failure, len(plan))
-        return Rehearsal(tuple(done), planned=len(plan))
+                return tuple(done), failure
+        return tuple(done), None
 
     def _rehearse(self, migration: Migration) -> tuple[RehearsedMigration, MigrationFailed | None]:
         rehearsed = RehearsedMigration(migration.id, migration.file.path)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from initmig.commands.rehearse.impact import Rehearsal, RehearsedMigration, StatementImpact
+    from initmig.config.config import Config
     from initmig.core.errors import Place
     from initmig.reporting.terminal.screen import Line, Screen
 
@@ -40,6 +41,13 @@ class _Line(Record):
     statement: StatementImpact
     lasts_seconds: float
     """From its start to the end of the migration, which releases its locks."""
+
+
+def show(rehearsal: Rehearsal, config: Config, screen: Screen) -> str:
+    """*rehearsal* as a table, as JSON, or as Markdown."""
+    if config.json:
+        return rehearsal_json(rehearsal)
+    return rehearsal_markdown(rehearsal) if config.markdown else rehearsal_table(rehearsal, screen)
 
 
 def rehearsal_table(rehearsal: Rehearsal, screen: Screen = PLAIN) -> str:

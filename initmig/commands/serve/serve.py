@@ -14,20 +14,22 @@ from typing import TYPE_CHECKING, NoReturn
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily
 
-from initmig.commands import runner
+from initmig import postgres
+from initmig.commands.checks import as_migrate_would
+from initmig.commands.context import set_retry_handler, without_files
+from initmig.commands.migrate import migrate
+from initmig.commands.reading import read_history
+from initmig.commands.result import Result
 from initmig.commands.serve.listener import Answer, listening, plain
 from initmig.config.dsn import mask_secrets
 from initmig.core.clock import SYSTEM_CLOCK
 from initmig.core.errors import InitmigError, PlanError
 from initmig.core.events import (
-    AppliedElsewhere,
     Connected,
-    Finished,
     HistoryRead,
     LockAcquired,
     MigrationApplied,
     MigrationStarted,
-    NothingPending,
     NotReady,
     Ready,
     ServingEnded,
@@ -44,15 +46,16 @@ from initmig.reporting.logs import event_words
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from initmig.commands.context import Run
     from initmig.config.config import Config
     from initmig.core.clock import Clock
-    from initmig.core.events import (
-        Emit,
-        Event,
-    )
+    from initmig.core.events import Emit, Event
     from initmig.core.model import Listing
 
 LOOK_EVERY_SECONDS = 30.0
+
+_LOOK_SECONDS = 10.0
+"""The limit for one look: a server that takes longer cannot be used anyway."""
 
 _NAP_SECONDS = 0.1
 """Python sees a signal that comes just before it falls asleep only when it wakes up."""
@@ -87,22 +90,24 @@ def serve(
     clock: Clock = SYSTEM_CLOCK,
     *,
     interval: float = LOOK_EVERY_SECONDS,
-) -> None:
+) -> Result:
     """Migrate, then look every *interval* seconds until a signal; answer all the while.
 
     :raises ConfigError: it cannot listen; nothing was applied
-    :raises InitmigError: every one that migrating can meet
+    :raises InitmigError: any that `migrate` raises
     """
     listing = list_files(config.migrations)
     board = _Board(emit, clock)
     with listening(config.listen, board.answer, emit):
-        runner.migrate(config, board, clock)
+        result = migrate(config, board, clock)
+        run = reading_run(config, listing, board, clock)
         try:
-            board.end_run()
-            _keep_looking(lambda: _look(config, listing, board), clock, interval)
+            board.end_run(result)
+            _keep_looking(lambda: _look_and_report(run, board), clock, interval)
         except Stopped as stopped:
-            signal = str(stopped)
-    emit(ServingEnded(signal))
+            summary = ServingEnded(str(stopped))
+    emit(summary)
+    return Result("stopped serving", result.ids, run.seconds(), summary)
 
 
 def _keep_looking(look: Callable[[], None], clock: Clock, interval: float) -> NoReturn:
@@ -139,34 +144,59 @@ def _in_thread(work: Callable[[], None]) -> None:
     done.result()
 
 
-def _look(config: Config, listing: Listing, board: _Board) -> None:
+def reading_run(config: Config, listing: Listing, emit: Emit, clock: Clock) -> Run:
+    """A run for `look`, which writes nothing."""
+    return without_files(config, emit, clock)._replace(listing=listing, reads=True)
+
+
+def _look_and_report(run: Run, board: _Board) -> None:
     refusal = ""
     try:
-        runner.look(config, listing, board)
+        look(run)
+        board.see()
     except PlanError as error:
+        board.see()
         refusal = mask_secrets(str(error))
     except InitmigError as error:
         board.lose_sight(mask_secrets(str(error)))
     board.refuse(refusal)
-    board.tell()
+    board.report()
+
+
+def look(run: Run) -> None:
+    """Read what is applied, in one attempt, usually one query, without waiting.
+
+    :raises PlanError: `migrate` would refuse to start
+    :raises InitmigError: the database does not answer, or refuses
+    """
+    session = postgres.connect(run.settings)
+    set_retry_handler(session, run, limit=_LOOK_SECONDS)
+    try:
+        with postgres.checking_answers():
+            as_migrate_would(session, run, read_history(session, run, if_pending=True))
+    finally:
+        session.close()
 
 
 class _Board:
-    """Passes events on, and keeps what they say for the answers."""
+    """Passes events on, and keeps what requests are answered from."""
 
     def __init__(self, emit: Emit, clock: Clock) -> None:
         self._emit = emit
         self._clock = clock
         self._state = State(clock.now())
-        self._told: tuple[str, ...] | None = None
+        self._reported: tuple[str, ...] | None = None
 
     def __call__(self, event: Event) -> None:
         self._state = after(self._state, event)
         self._emit(event)
 
-    def end_run(self) -> None:
-        self._state = self._state._replace(ended=self._clock.now(), doing="")
-        self.tell()
+    def end_run(self, result: Result) -> None:
+        self._state = ended(self._state, result, self._clock.now())
+        self.report()
+
+    def see(self) -> None:
+        self._state = self._state._replace(trouble="")
 
     def lose_sight(self, reason: str) -> None:
         self._state = self._state._replace(trouble=reason)
@@ -174,11 +204,11 @@ class _Board:
     def refuse(self, reason: str) -> None:
         self._state = self._state._replace(refusal=reason)
 
-    def tell(self) -> None:
-        """Emit whether it is ready, if that is news."""
+    def report(self) -> None:
+        """Emit whether it is ready, if that has changed."""
         reasons = obstacles(self._state)
-        if reasons != self._told:
-            self._told = reasons
+        if reasons != self._reported:
+            self._reported = reasons
             history = self._state.history
             applied = history.applied if history else 0
             self._emit(NotReady(reasons) if reasons else Ready(applied))
@@ -187,9 +217,18 @@ class _Board:
         return answer(path, self._state, self._clock.now())
 
 
+def ended(state: State, result: Result, now: float) -> State:
+    """*state* once the run has ended with *result*; *now* in seconds of the state's clock."""
+    state = state._replace(ended=now, doing="", outcome=result.outcome.replace(" ", "_"))
+    if result.outcome != "applied elsewhere":
+        return state
+    # the result counts from the beginning of the run
+    return state._replace(waited_for_migrator=result.seconds - state.waited_for_database)
+
+
 def after(state: State, event: Event) -> State:
     """*state* once *event* has happened."""
-    for part in (_history_after, _wait_after, _outcome_after):
+    for part in (_history_after, _wait_after):
         state = part(state, event)
     return state
 
@@ -216,19 +255,6 @@ def _wait_after(state: State, event: Event) -> State:
             return state._replace(doing=event_words(event), waited_for_migrator=waited)
         case LockAcquired():
             return state._replace(trouble="", doing="", waited_for_migrator=event.waited_seconds)
-    return state
-
-
-def _outcome_after(state: State, event: Event) -> State:
-    match event:
-        case Finished():
-            return state._replace(outcome="applied")
-        case NothingPending():
-            return state._replace(outcome="nothing_pending")
-        case AppliedElsewhere():
-            # it counts from the beginning of the run
-            waited = event.waited_seconds - state.waited_for_database
-            return state._replace(outcome="applied_elsewhere", waited_for_migrator=waited)
     return state
 
 

@@ -13,11 +13,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from initmig.commands.verify.comparison import Verdict
+    from initmig.commands.verify.verify import Verification
+    from initmig.config.config import Config
     from initmig.reporting.terminal.screen import Line, Screen
 
 _KINDS = (ID, WORDS)
 _STYLES = {"ok": "green", "irreversible": "yellow", "not reached": "yellow"}
 _DIFFERENCE_STYLES = {"-": "red", "+": "green"}
+
+
+def show(verification: Verification, config: Config, screen: Screen) -> str:
+    """*verification* as text, or as JSON."""
+    if config.json:
+        return verdicts_json(verification.verdicts)
+    return verdicts_text(verification.verdicts, screen, baseline=config.from_baseline)
 
 
 def verdicts_text(

@@ -6,11 +6,10 @@ new database, so that one wrong rollback does not affect the verdicts about othe
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
-from initmig.commands import writer
-from initmig.commands.context import begin
+from initmig.commands.applying import load, locked
+from initmig.commands.context import begin, finished
 from initmig.commands.verify.comparison import Verdict, compare
 from initmig.commands.verify.scratch import check_baseline, scratch_database
 from initmig.commands.verify.snapshot import take_snapshot
@@ -26,12 +25,14 @@ from initmig.core.events import (
     MigrationVerified,
 )
 from initmig.core.model import MigrationFile
+from initmig.core.records import Record
 from initmig.engine.executor import advice
 from initmig.history import store
-from initmig.migrations import planning
+from initmig.migrations.decision import History, Policy, decide
+from initmig.migrations.refusals import without_rollback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from initmig.commands.context import Run
     from initmig.commands.verify.comparison import Snapshot
@@ -50,27 +51,50 @@ _NO_FILE = MigrationFile("", "")
 _REPORTED_AS_VERIFIED = (MigrationStarted, MigrationApplied, MigrationRolledBack)
 
 
-def verify(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> tuple[Verdict, ...]:
-    """Verify each migration, then all of them together, then each hook.
+class Verification(Record):
+    """What `verify` found."""
 
-    Verdicts about migrations are in the order of the plan.
+    outcome: str
+    ids: tuple[str, ...]
+    """The migrations whose rollback restores the schema."""
+    seconds: float
+    verdicts: tuple[Verdict, ...]
+    """About each migration in the order of the plan, all of them together, and each hook."""
+    summary: Finished
+    failure: MigrationFailed | None = None
+    """With every problem of the verdicts."""
+
+
+def verify(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> Verification:
+    """Verify each migration, then all of them together, then each hook.
 
     :raises InitmigError: there is no scratch database, or a file cannot be read
     """
     run = begin(config, _without_steps(emit), clock)
     if config.from_baseline:
         check_baseline(config.from_baseline)
+    return finished(run, lambda: _verification(run, tuple(_verdicts(run))))
+
+
+def _verdicts(run: Run) -> list[Verdict]:
     verdicts: list[Verdict] = []
     is_complete = False
     while not is_complete:
         found = _verify_from(run, len(verdicts))
         verdicts += found
         is_complete = not (found and _is_wrong_rollback(found[-1]))
+    return verdicts
+
+
+def _verification(run: Run, verdicts: tuple[Verdict, ...]) -> Verification:
     judged = [verdict for verdict in verdicts if verdict.path]
     ids = tuple(verdict.id for verdict in judged if verdict.state == "ok")
-    summary = "verified" if ids else "nothing verified"
-    emit(Finished(summary, ids, run.seconds(), total=len(judged)))
-    return tuple(verdicts)
+    outcome = "verified" if ids else "nothing verified"
+    seconds = run.seconds()
+    summary = Finished(outcome, ids, seconds, total=len(judged))
+    problems = tuple(problem for verdict in verdicts for problem in verdict.problems)
+    failure = MigrationFailed.of(problems) if problems else None
+    return Verification(outcome, ids, seconds, verdicts, summary, failure)
 
 
 def _without_steps(emit: Emit) -> Emit:
@@ -89,10 +113,9 @@ def _verify_from(run: Run, start: int) -> list[Verdict]:
     They end after the first rollback that does not restore the schema.
     """
     with scratch_database(run) as session:
-        applied = store.applied_ids(session)
-        pending = planning.pending_files(run.listing, applied)
-        loaded = writer.load(run, pending, applied)
-        with writer.locked(session, run, lambda: True) as executor:
+        decision = decide(run.listing, History(store.applied_ids(session)), Policy())
+        loaded = load(run, decision)
+        with locked(session, run, lambda: True) as executor:
             assert executor is not None  # noqa: S101 - `lambda: True` always needs one
             verifier = _Verifier(session, executor, run)
             return list(verifier.verify(loaded.pending, loaded.hooks, start))
@@ -140,7 +163,7 @@ class _Verifier:
         id, path = migration.id, migration.file.path
         if problems := self._apply([migration]):
             return Verdict(id, "failed", path, problems=problems)
-        if missing := planning.without_rollback(migration):
+        if missing := without_rollback(migration):
             self._reversible.clear()
             refused = (missing,) if self._run.config.require_rollback else ()
             self._run.emit(Irreversible(id, refused=bool(refused)))
@@ -158,8 +181,7 @@ class _Verifier:
         """Roll back *migrations*, which are the last applied ones, and apply them again."""
         last_first = [*reversed(migrations)]
         problems = _problems(
-            lambda: self._executor.roll_back(last_first, next_step=_fix("rollback")),
-            "during rollback, ",
+            self._executor.roll_back(last_first, next_step=_fix("rollback")), "during rollback, "
         )
         if problems:
             return Verdict(id, "not restored", file.path, problems=problems)
@@ -184,22 +206,24 @@ class _Verifier:
             if verdict.problems:
                 return
         for hook in hooks:
-            problems = _problems(
-                partial(self._executor.run_hooks, [hook], next_step=_fix("migration"))
-            )
+            problems = _problems(self._executor.run_hooks([hook], next_step=_fix("migration")))
             yield Verdict(hook.id, "failed" if problems else "ok", hook.file.path, (), problems)
 
     def _apply(
         self, migrations: Sequence[Migration], when: str = "", next_step: NextStep | None = None
     ) -> tuple[Problem, ...]:
         next_step = next_step or _fix("migration")
-        return _problems(lambda: self._executor.apply_each(migrations, next_step=next_step), when)
+        return _problems(self._executor.apply_each(migrations, next_step=next_step), when)
 
 
-def _problems(act: Callable[[], None], when: str = "") -> tuple[Problem, ...]:
-    """The problems of a migration that fails in *act*, with *when* before each message."""
+def _problems(committed: Iterable[str], when: str = "") -> tuple[Problem, ...]:
+    """The problems of a migration that fails, with *when* before each message.
+
+    *committed* is what the executor yields while it works.
+    """
     try:
-        act()
+        for _ in committed:
+            pass
     except MigrationFailed as error:
         return tuple(
             problem._replace(message=f"{when}{problem.message}") for problem in error.problems

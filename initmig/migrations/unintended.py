@@ -1,11 +1,11 @@
-"""What is refused because nobody meant to run it; docs/reference/errors.md has each case.
+"""Refuses files that were not meant for initmig; docs/reference/errors.md lists the cases.
 
-A start with nothing to do comes here only if it has no migrations at all.
+The no-op imports this module only if the folders contain no migrations.
 """
 
 from __future__ import annotations
 
-from initmig.core.errors import ConfigError, Place, PlanError, Problem
+from initmig.core.errors import ConfigError, Place, Problem
 from initmig.core.events import DirectiveIgnored, FilesIgnored, NoStatements
 from initmig.core.records import TYPE_CHECKING
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from initmig.config.config import Config
-    from initmig.core.events import Emit
+    from initmig.core.events import Event
     from initmig.core.model import Listing, Migration, MigrationFile
     from initmig.migrations.files import Contents
     from initmig.migrations.foreign import Marker
-    from initmig.postgres import Session
 
-_SHOWN = 5
-"""So many names are enough to recognize a folder."""
+_SHOWN_NAMES = 5
+"""Enough to recognize a folder."""
 
-_SHORT = 4096
+_LONGEST_BLANK = 4096
+"""Bytes: a longer file has text in it."""
 
 
 def refuse_empty(config: Config) -> None:
-    """For folders without any migration.
+    """Refuse folders without any migration.
 
-    :raises ConfigError: they are another tool's, or nobody has allowed them to be empty
+    :raises ConfigError: they belong to another tool, or ``--allow-empty`` is missing
     """
     from initmig.migrations.files import look_beside
     from initmig.migrations.foreign import tool_of_folder
@@ -48,79 +48,12 @@ def refuse_empty(config: Config) -> None:
         )
 
 
-def refuse_other_histories(
-    session: Session, config: Config, applied: Collection[str], known: Collection[str]
-) -> None:
-    """For a database with pending migrations; asks only if nothing is *applied*.
-
-    :raises PlanError: the history of this image's migrations, by their *known* ids, is in another
-        schema or table, or the schema holds the history of another tool
-    """
-    refuse_other_place(session, config, applied, known)
-    if not applied and config.foreign != "allow":
-        _refuse_other_tool(session)
-
-
-def refuse_other_place(
-    session: Session, config: Config, applied: Collection[str], known: Collection[str]
-) -> None:
-    """The first half of `refuse_other_histories`, which holds where another tool's is adopted.
-
-    :raises PlanError: the history of this image's migrations is in another schema or table
-    """
-    if applied:
-        return
-    from initmig.core.home import LOG
-    from initmig.history import location
-
-    home = location.home_of(session)
-    there = location.columns_of(session, home, (home.table, LOG))
-    if home.table in there:
-        return
-    if LOG in there and not config.history_table:
-        names = location.history_tables(session, home)
-        found = f"its history is in {', '.join(names)}" if names else "it has no other history"
-        raise PlanError(
-            "other-history-table",
-            f"the schema {home.schema} contains yoyo's {LOG} but no {home.table}: {found}",
-            hint="name the history table that yoyo used: --history-table=NAME. To begin a new"
-            f" history in this schema, pass --history-table={home.table}",
-        )
-    if config.schema or config.history_schema or location.search_path_is_from_client(session):
-        return
-    if schemas := location.schemas_with_history(session, home, known):
-        raise PlanError(
-            "history-elsewhere",
-            f"these migrations already have a history in the schema {', '.join(schemas)}, but the"
-            f" search path leads to {home.schema or 'no schema'}, where this run would begin a new"
-            " one",
-            hint=f"pass --schema={schemas[0]} to continue that history, or"
-            f" --schema={home.schema or 'NAME'} to begin a new one. With --history-schema"
-            " instead, the search path does not change",
-        )
-
-
-def _refuse_other_tool(session: Session) -> None:
-    from initmig.history import location
-    from initmig.migrations.foreign import HISTORY_TABLES, guide, tool_of_table
-
-    home = location.home_of(session)
-    for name, columns in location.columns_of(session, home, HISTORY_TABLES).items():
-        if tool := tool_of_table(name, columns):
-            raise PlanError(
-                "foreign-history",
-                f"the table {name} is the history of {tool}, and there is no history of initmig",
-                hint="record what the database already has with `initmig baseline --to ID`, as"
-                f" {guide(tool)} explains. To apply all migrations anyway, pass --foreign=allow",
-            )
-
-
 def refuse_unintended(
     pending: Iterable[MigrationFile], applied: Iterable[str], listing: Listing, config: Config
 ) -> None:
-    """For those who read only; who loads the files takes `objections` to what was loaded.
+    """Refuse *pending* files without loading them, for commands that only read.
 
-    :raises ConfigError: there are objections to *pending* files, or one cannot be read
+    :raises ConfigError: there are `objections` to the files, or one cannot be read
     """
     from initmig.migrations.files import read_all
 
@@ -132,9 +65,9 @@ def refuse_unintended(
 def objections(
     pending: Sequence[Contents], applied: Iterable[str], listing: Listing, config: Config
 ) -> tuple[Problem, ...]:
-    """Why *pending* files must not run: another tool's, not written yet, or there under two names.
+    """Why *pending* files must not run: another tool's, still empty, or the same name twice.
 
-    :raises ConfigError: an applied file, which one is compared with, cannot be read
+    :raises ConfigError: an applied file, to compare with, cannot be read
     """
     done = frozenset(applied)
     return (
@@ -147,9 +80,9 @@ def objections(
 def objections_to_undo(
     chosen: Iterable[Contents], applied: Iterable[str], listing: Listing, config: Config
 ) -> tuple[Problem, ...]:
-    """Why what rolls back *chosen* migrations must not run: it is another tool's.
+    """Why the rollback files of the *chosen* migrations must not run: they are another tool's.
 
-    :raises ConfigError: an applied file, which it is compared with, cannot be read
+    :raises ConfigError: an applied file, to compare with, cannot be read
     """
     rollbacks = [
         each._replace(
@@ -161,31 +94,31 @@ def objections_to_undo(
     return tuple(_foreign_files(rollbacks, frozenset(applied), listing, config))
 
 
-def warn(plan: Iterable[Migration], config: Config, emit: Emit) -> None:
-    """Emit what is unusual about the files of a *plan*, and what lies unused beside them."""
-    warn_of_ignored(config, emit)
+def warnings(plan: Iterable[Migration], config: Config) -> Iterator[Event]:
+    """What is unusual about the files of a *plan*, and which files in the folders are ignored."""
+    yield from ignored(config)
     for migration in plan:
         for place in migration.ignored:
-            emit(DirectiveIgnored(str(place), place.source.strip()))
-        # a step in Python cannot be looked into, so it counts as work
+            yield DirectiveIgnored(str(place), place.source.strip())
+        # initmig cannot see what a Python step does, so it counts as a statement
         if not (migration.steps and migration.has_statements):
-            emit(NoStatements(migration.id, migration.file.path))
+            yield NoStatements(migration.id, migration.file.path)
 
 
-def warn_of_ignored(config: Config, emit: Emit) -> None:
-    """Emit what lies unused in the folders."""
+def ignored(config: Config) -> Iterator[Event]:
+    """Which files in the folders look like migrations but are not used."""
     from initmig.migrations.files import look_beside
 
-    if ignored := look_beside(config.migrations).ignored:
-        emit(FilesIgnored(ignored))
+    if paths := look_beside(config.migrations).ignored:
+        yield FilesIgnored(paths)
 
 
 def _spelled_otherwise(
     pending: Iterable[MigrationFile], applied: Collection[str], listing: Listing
 ) -> Iterator[Problem]:
-    """A problem for each name that stands there, or is applied, in another Unicode spelling.
+    """A problem for each name that also exists, or is applied, in another Unicode spelling.
 
-    https://unicode.org/reports/tr15/ has what is one text in several spellings.
+    https://unicode.org/reports/tr15/ defines which spellings are the same text.
     """
     files = [file for file in (*pending, *listing.hooks) if not file.id.isascii()]
     if not files:
@@ -196,11 +129,11 @@ def _spelled_otherwise(
     spellings: dict[str, list[str]] = {}
     for id in {**paths, **dict.fromkeys(applied)}:
         spellings.setdefault(normalize("NFC", id), []).append(id)
-    told: set[str] = set()
+    reported: set[str] = set()
     for file in files:
         others = [id for id in spellings[normalize("NFC", file.id)] if id != file.id]
-        if others and file.id not in told:
-            told.update(others)
+        if others and file.id not in reported:
+            reported.update(others)
             yield _other_spelling(file, others[0], paths.get(others[0], ""))
 
 
@@ -228,7 +161,7 @@ def _code_points(id: str) -> str:
 def _foreign_files(
     pending: Sequence[Contents], applied: Collection[str], listing: Listing, config: Config
 ) -> Iterator[Problem]:
-    """A problem for each other tool, unless files of the same shape are applied already."""
+    """A problem for each other tool, unless files of the same form are applied already."""
     if config.foreign == "allow":
         return
     from initmig.migrations.files import look_beside, read
@@ -251,7 +184,7 @@ def _foreign_files(
 
 
 def _grouped(found: Iterable[tuple[str, Contents]]) -> dict[str, list[Contents]]:
-    """The files by their tool, without those that have none."""
+    """The files by their tool; those without a tool are left out."""
     groups: dict[str, list[Contents]] = {}
     for tool, each in found:
         if tool:
@@ -286,7 +219,7 @@ def _marker_in(contents: Contents) -> Marker | None:
 
 
 def _unwritten(contents: Contents) -> Problem | None:
-    """Why the file cannot be meant to run; None if it can."""
+    """Why the file is not finished; None if it is."""
     from initmig.migrations.scaffold import is_template
 
     file = contents.file
@@ -309,8 +242,7 @@ def _is_blank(data: bytes) -> bool:
     from initmig.sql.source import without_mark
 
     left = without_mark(data).strip()
-    # a file of exotic blanks alone is short
-    return len(left) < _SHORT and not left.decode(errors="replace").strip()
+    return len(left) < _LONGEST_BLANK and not left.decode(errors="replace").strip()
 
 
 def _foreign(tool: str, paths: Sequence[str], place: Place | None = None) -> Problem:
@@ -328,6 +260,6 @@ def _foreign(tool: str, paths: Sequence[str], place: Place | None = None) -> Pro
 
 
 def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    left = len(names) - _SHOWN
+    shown = ", ".join(names[:_SHOWN_NAMES])
+    left = len(names) - _SHOWN_NAMES
     return f"{shown} and {left} more" if left > 0 else shown

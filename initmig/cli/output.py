@@ -1,0 +1,52 @@
+"""Where output goes: the log on stderr, the result on stdout."""
+
+from __future__ import annotations
+
+import sys
+
+from initmig.core.errors import ConfigError
+from initmig.core.records import TYPE_CHECKING
+from initmig.core.visible import with_line_breaks
+from initmig.reporting.logs import Log, discard
+
+if TYPE_CHECKING:
+    from initmig.config.config import Config
+    from initmig.reporting.terminal.screen import Screen
+
+
+def log_for(config: Config, *, target: str = "", follows: bool = False) -> Log:
+    """A log on stderr. On a terminal it has colors and fits, and can show progress (*follows*)."""
+    level, form = config.log_level, config.log_format
+    stream = sys.stderr
+    is_terminal = stream is not None and stream.isatty()
+    if form != "text" or not (is_terminal or config.color == "always"):
+        return Log(level, form, target=target)
+    from initmig.reporting.terminal.display import display_of
+
+    # several processes would draw over each other
+    follows = follows and not (config.targets or config.each_schema) and level in ("debug", "info")
+    return Log(level, form, target=target, display=display_of(stream, config, follows=follows))
+
+
+def screen_for(config: Config) -> Screen:
+    """What stdout can show."""
+    from initmig.reporting.terminal.screen import screen_of
+
+    return screen_of(sys.stdout, config)
+
+
+def write(text: str) -> ConfigError | None:
+    """Write *text* and a line end to stdout, with invisible characters escaped; why that failed."""
+    try:
+        sys.stdout.write(with_line_breaks(text) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard(sys.stdout)  # the reader has what it wanted
+    except OSError as error:
+        discard(sys.stdout)
+        return ConfigError(
+            "output-failed",
+            f"cannot write to stdout: {error.strerror}",
+            hint="check the file or pipe that stdout is redirected to",
+        )
+    return None
