@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.command import Initmig
+    from tests.support.processes import Processes
 
 # All of these values are invalid, and the help ignores them.
 WRONG = {
@@ -47,6 +49,11 @@ def test_help_goes_to_stdout_despite_invalid_settings(
     result = initmig(*argv, env=WRONG)
     assert (result.code, result.err) == (0, "")
     assert result.out == help_text(topic) + "\n"
+
+
+def test_python_runs_the_package_as_the_command(processes: Processes) -> None:
+    result = processes.start([sys.executable, "-m", "initmig", "--version"]).result()
+    assert (result.code, result.out) == (0, f"initmig {__version__}\n")
 
 
 @pytest.mark.parametrize("argv", [["version"], ["--version"], ["status", "--version"]], ids=str)

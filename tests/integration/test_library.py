@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import initmig
-from initmig.core.errors import ConfigError, MigrationFailed, PlanError
+from initmig.core.errors import ConfigError, DatabaseUnavailable, MigrationFailed, PlanError
 from initmig.core.events import Finished, HistoryRead, MigrationApplied
 from tests.support.migrations import write
 
@@ -94,6 +94,40 @@ def test_migrations_accepts_several_folders(settings: dict[str, Any], tmp_path: 
         "0002_b",
         "0001_more",
     )
+
+
+def test_error_has_the_ids_that_were_committed_before_it(
+    settings: dict[str, Any], folder: Path
+) -> None:
+    write(folder, {"0003_c.sql": "SELECT 1/0"})
+    with pytest.raises(MigrationFailed) as failed:
+        initmig.migrate(**settings)
+    assert failed.value.committed == ("0001_a", "0002_b")
+    with pytest.raises(MigrationFailed) as failed:
+        initmig.migrate(**settings)
+    assert failed.value.committed == ()
+    write(folder, {"0001_a.rollback.sql": "SELECT 1/0"})
+    with pytest.raises(MigrationFailed) as failed:
+        initmig.rollback(**settings, all=True)
+    assert failed.value.committed == ("0002_b",)
+
+
+def test_error_has_what_was_committed_before_a_lost_connection(
+    settings: dict[str, Any], folder: Path
+) -> None:
+    write(folder, {"0003_c.sql": "SELECT pg_terminate_backend(pg_backend_pid())"})
+    with pytest.raises(DatabaseUnavailable) as failed:
+        initmig.migrate(**settings, wait_timeout=1)
+    assert failed.value.committed == ("0001_a", "0002_b")
+
+
+def test_failure_in_one_transaction_has_committed_nothing(
+    settings: dict[str, Any], folder: Path
+) -> None:
+    write(folder, {"0003_c.sql": "SELECT 1/0"})
+    with pytest.raises(MigrationFailed) as failed:
+        initmig.migrate(**settings, transaction="all")
+    assert failed.value.committed == ()
 
 
 def test_functions_raise_the_errors_of_the_commands(settings: dict[str, Any], folder: Path) -> None:
