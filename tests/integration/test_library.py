@@ -96,9 +96,7 @@ def test_migrations_accepts_several_folders(settings: dict[str, Any], tmp_path: 
     )
 
 
-def test_error_has_the_ids_that_were_committed_before_it(
-    settings: dict[str, Any], folder: Path
-) -> None:
+def test_error_has_the_ids_committed_before_it(settings: dict[str, Any], folder: Path) -> None:
     write(folder, {"0003_c.sql": "SELECT 1/0"})
     with pytest.raises(MigrationFailed) as failed:
         initmig.migrate(**settings)
@@ -112,7 +110,7 @@ def test_error_has_the_ids_that_were_committed_before_it(
     assert failed.value.committed == ("0002_b",)
 
 
-def test_error_has_what_was_committed_before_a_lost_connection(
+def test_error_after_a_lost_connection_has_the_committed_ids(
     settings: dict[str, Any], folder: Path
 ) -> None:
     write(folder, {"0003_c.sql": "SELECT pg_terminate_backend(pg_backend_pid())"})

@@ -1,4 +1,4 @@
-"""What a run applies or rolls back, and what it refuses, decided without a database."""
+"""The decision of a run: its plan, its refusals and its warnings, without a database."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def code(*ids: str) -> list[Migration]:
     return [migration(id) for id in ids]
 
 
-# --- what to apply ---
+# --- the plan ---
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_loaded_files_give_the_same_plan_as_their_names(done: set[str], to: str)
     assert [*by_name.files] == [*by_content.files] == [each.file for each in by_content.plan]
 
 
-def test_a_migration_whose_dependency_stays_pending_is_not_applied() -> None:
+def test_migration_whose_dependency_stays_pending_is_not_applied() -> None:
     pending = [migration("a"), migration("b", depends=["d"]), *code("c", "d")]
     decision = decide(A_TO_D, History(()), Policy(to="c"), pending)
     assert [each.id for each in decision.plan] == ["a", "c"]
@@ -111,12 +111,12 @@ def test_due_hooks_and_interrupted_rollbacks_are_work(
 
 
 @pytest.mark.parametrize(("to", "id"), [("x", "unknown-id"), ("", None)])
-def test_an_unknown_target_is_refused(to: str, id: str | None) -> None:
+def test_unknown_target_is_refused(to: str, id: str | None) -> None:
     refused = decide(A_TO_D, History(()), Policy(to=to)).refused
     assert [problem.id for problem in refused] == ([id] if id else [])
 
 
-# --- what a policy refuses, warns of, or allows ---
+# --- policies: fail, warn, allow ---
 
 CHANGED_B = History(
     ("a", "b"),
@@ -135,7 +135,7 @@ LATE_B = History(("a", "c"), applied("a", "c"))
     ],
 )
 @pytest.mark.parametrize("reaction", ["fail", "warn", "allow"])
-def test_a_policy_refuses_warns_or_allows(
+def test_policy_refuses_warns_or_allows(
     history: History, setting: str, problem: str, event: object, reaction: str
 ) -> None:
     settings: dict[str, Any] = {setting: reaction}
@@ -151,12 +151,12 @@ def test_order_is_not_judged_before_the_files_are_loaded() -> None:
     assert (decision.refused, decision.warnings) == ((), ())
 
 
-def test_an_applied_module_without_steps_makes_nothing_late() -> None:
+def test_applied_module_without_steps_is_ignored_in_the_order() -> None:
     history = History(("a", "c"), applied("a", "c"), modules=frozenset("c"))
     assert decide(A_TO_D, history, Policy(out_of_order="fail"), code("b", "d")).refused == ()
 
 
-def test_a_migration_that_depends_on_a_later_one_is_not_out_of_order() -> None:
+def test_migration_that_depends_on_a_later_one_is_not_out_of_order() -> None:
     pending = [migration("d"), migration("b", depends=["d"])]
     history = History(("a", "c"), applied("a", "c"))
     assert decide(A_TO_D, history, Policy(out_of_order="fail"), pending).refused == ()
@@ -176,13 +176,13 @@ def test_unknown_migrations_are_a_warning_and_breaking_ones_are_refused() -> Non
 @pytest.mark.parametrize(
     ("changed", "edited", "unknown", "is_shared"),
     [
-        ("ab", "ab", (), True),  # all that can be compared differ
+        ("ab", "ab", (), True),  # every recorded file differs
         ("b", "b", (), False),  # one of two was edited
         ("ab", "b", (), False),  # one of two differs only in its line ends
         ("ab", "ab", ("x",), True),
     ],
 )
-def test_a_history_whose_files_all_differ_is_another_application(
+def test_history_whose_files_all_differ_belongs_to_another_application(
     changed: str, edited: str, unknown: tuple[str, ...], is_shared: bool
 ) -> None:
     ids = ("a", "b", *unknown)
@@ -197,13 +197,13 @@ def test_a_history_whose_files_all_differ_is_another_application(
     assert problems["allow"] == ()
 
 
-def test_a_single_changed_file_is_another_application_only_with_unknown_migrations() -> None:
+def test_single_changed_file_with_unknown_migrations_belongs_to_another_application() -> None:
     for ids, expected in ((("a",), []), (("a", "x"), ["id-used-twice"])):
         history = History(ids, applied(*ids), changed=frozenset("a"), edited=frozenset("a"))
         assert [each.id for each in decide(A_TO_D, history, Policy()).refused] == expected
 
 
-def test_one_transaction_for_all_refuses_what_is_not_transactional() -> None:
+def test_single_transaction_is_refused_with_non_transactional_migrations() -> None:
     pending = [migration("a"), migration("b", transactional=False)]
     [problem] = decide(A_TO_D, History(()), Policy(transaction="all"), pending).refused
     assert problem.id == "not-transactional"
@@ -247,7 +247,7 @@ def in_parts(checksum: str = "1", parts: int = 2) -> list[Migration]:
         (Policy(), B_IN_PARTS._replace(id="post-apply"), in_parts(), []),
     ],
 )
-def test_a_half_applied_migration_is_resumed_or_refused(
+def test_half_applied_migration_is_resumed_or_refused(
     policy: Policy, unfinished: Unfinished, pending: list[Migration], problems: list[str]
 ) -> None:
     history = History((), unfinished=(unfinished,))
@@ -255,19 +255,19 @@ def test_a_half_applied_migration_is_resumed_or_refused(
     assert [each.id for each in refused] == problems
 
 
-def test_a_half_applied_migration_whose_file_has_changed_names_the_next_part() -> None:
+def test_changed_half_applied_migration_names_the_next_part() -> None:
     history = History((), unfinished=(B_IN_PARTS,))
     [problem] = decide(A_TO_D, history, Policy(), in_parts(checksum="2")).refused
     assert str(problem.place) == "m/b.sql:2"
     assert "1 part done, 1 part left" in problem.message
 
 
-def test_an_interrupted_apply_is_not_judged_where_nothing_is_to_be_applied() -> None:
+def test_interrupted_migration_is_ignored_if_nothing_is_pending() -> None:
     history = History(("a", "b", "c", "d"), unfinished=(B_IN_PARTS,))
     assert decide(A_TO_D, history, Policy(), []).refused == ()
 
 
-# --- what to roll back ---
+# --- rollback ---
 
 IRREVERSIBLE = {
     "sql": migration("sql", ""),
@@ -308,7 +308,7 @@ def test_every_migration_that_cannot_be_rolled_back_is_refused_together() -> Non
     ]
 
 
-def test_skipping_names_what_is_skipped_and_still_refuses_what_has_no_file() -> None:
+def test_skipped_migrations_are_named_and_missing_files_are_still_refused() -> None:
     decision = undoing("good", "sql", "python", skip=True)
     assert decision.refused == ()
     assert decision.skipped == (
@@ -324,7 +324,7 @@ def test_skipping_names_what_is_skipped_and_still_refuses_what_has_no_file() -> 
     assert undoing("good").skipped == ()
 
 
-def test_a_rollback_that_has_begun_is_finished_without_skipping() -> None:
+def test_rollback_that_has_begun_is_finished_without_the_skip_option() -> None:
     begun = Unfinished("sql", "rollback", "", 0, None)
     assert [each.id for each in undoing("sql", unfinished=(begun,)).skipped] == ["sql"]
     for other in (begun._replace(checksum="of another file"), begun._replace(id="good")):
@@ -346,7 +346,7 @@ def test_the_newest_migrations_are_rolled_back_first(policy: Policy, ids: list[s
     assert [each.id for each in choose_to_undo(A_TO_D, history, policy, {}, None)] == ids
 
 
-def test_what_was_chosen_before_a_lost_connection_stays_the_choice() -> None:
+def test_choice_made_before_a_lost_connection_stays() -> None:
     before = applied("c", "b")
     history = History(("a", "b"), applied("a", "b"))
     chosen = choose_to_undo(A_TO_D, history, Policy(steps=2), {}, before)
@@ -360,7 +360,7 @@ def test_rolling_back_to_an_unknown_migration_is_refused() -> None:
     assert caught.value.id == "unknown-id"
 
 
-def test_a_breaking_migration_that_stays_and_is_unknown_refuses_the_rollback() -> None:
+def test_unknown_breaking_migration_that_stays_refuses_the_rollback() -> None:
     records = applied("a") + applied("x", breaking=True)
     history = History(("a", "x"), records)
     loaded = {"a": migration("a", "DROP")}
@@ -373,7 +373,7 @@ def test_a_breaking_migration_that_stays_and_is_unknown_refuses_the_rollback() -
 # --- sentences ---
 
 
-def test_a_late_migration_is_explained() -> None:
+def test_out_of_order_message() -> None:
     everything = Listing((*A_TO_D.migrations, MigrationFile("a2", "n/a2.sql", "", "n")))
     found = refusals.out_of_order(everything.migrations, ["b", "c"], everything)
     assert [finding.event for finding in found] == [OutOfOrder("a", "c"), OutOfOrder("b", "c")]
@@ -384,7 +384,7 @@ def test_a_late_migration_is_explained() -> None:
     )
 
 
-def test_a_changed_file_is_explained() -> None:
+def test_changed_file_message() -> None:
     [found] = refusals.changed(A_TO_D, {"b", "x"})
     assert found.event == Changed("b", "m/b.sql")
     assert found.problem == Problem(
