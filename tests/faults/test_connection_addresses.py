@@ -169,7 +169,7 @@ def test_error_names_each_address(python: bool) -> None:
     ports = [closed_port(), closed_port()]
     got = attempt(f"host=127.0.0.1,127.0.0.1 port={ports[0]},{ports[1]} user=me", python=python)
     assert (got.id, got.exit_code) == ("database-unavailable", 3)
-    assert all(f"port {port} failed: Connection refused" in got.said for port in ports)
+    assert all(f"port {port} failed: Connection refused" in got.message for port in ports)
 
 
 @KINDS

@@ -151,7 +151,7 @@ def test_file_that_cannot_be_used_ends_it_at_once(
 ) -> None:
     got = attempt(secure.pairs(**parameters), python=python)
     assert (got.id, got.exit_code) == ("tls-file", 2), got
-    assert "s3cret" not in got.said
+    assert "s3cret" not in got.message
     assert got.hint
 
 
@@ -173,7 +173,7 @@ def test_expired_certificate_ends_it_at_once(
         speak_tls(server, *own.issue("db.example", expired=True))
         got = attempt(secure._replace(server=server, folder=tmp_path).pairs(**ROOT), python=python)
     assert (got.id, got.exit_code) == ("security-mismatch", 4), got
-    assert "certificate verify failed" in got.said
+    assert "certificate verify failed" in got.message
 
 
 @KINDS
@@ -302,12 +302,12 @@ def test_warning_is_one_event_however_often_it_is_tried(
     result = initmig("wait", "--for=database", "--wait-timeout=2s", url=pairs, env=env)
     assert result.code == 4
     lines = result.err.splitlines()
-    said = [line for line in lines if str(file) in line]
-    assert len(said) == 1, result.err
+    message = [line for line in lines if str(file) in line]
+    assert len(message) == 1, result.err
     assert not any(line.startswith("WARNING") for line in lines)
     if log_format == "json":
         [event] = [each for each in map(json.loads, lines) if each["event"] == "parameter_ignored"]
         assert event["parameter"] == "passfile"
         assert "password file" in event["reason"]
     else:
-        assert "warning ignored the connection parameter passfile: " in said[0]
+        assert "warning ignored the connection parameter passfile: " in message[0]

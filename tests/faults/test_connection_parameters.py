@@ -138,7 +138,7 @@ def test_port_that_is_none_is_refused_at_once(port: str, *, python: bool) -> Non
         if port != ",":
             assert (got.id, got.exit_code) == ("malformed-url", 2), got
         assert got.id
-        assert "s3cret" not in got.said
+        assert "s3cret" not in got.message
 
 
 @pytest.mark.parametrize("value", ["-1", "abc", "10s", "99999999999", "0x10"])
@@ -161,7 +161,7 @@ def test_command_ends_at_once_or_connects(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (None, "service file"),
         ("[other]\nhost=x\n", 'definition of service "shop" not found'),
@@ -176,7 +176,7 @@ def test_service_file_that_cannot_be_used_ends_it_at_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     text: str | None,
-    said: str,
+    message: str,
     *,
     python: bool,
 ) -> None:
@@ -189,8 +189,8 @@ def test_service_file_that_cannot_be_used_ends_it_at_once(
         monkeypatch.setenv("PGSERVICE", service or "shop")
         got = attempt(conninfo, python=python)
         assert (got.id, got.exit_code) == ("service-file", 2), got
-        assert said in got.said
-        assert "s3cret" not in got.said
+        assert message in got.message
+        assert "s3cret" not in got.message
 
 
 def test_service_of_the_system_folder_is_used(
@@ -231,7 +231,7 @@ def test_socket_that_is_missing_is_waited_for(tmp_path: Path, *, python: bool) -
 
 @KINDS
 @pytest.mark.parametrize(
-    ("conninfo", "said"),
+    ("conninfo", "message"),
     [
         ("host=h connect_timeouts=5", "connect_timeouts: did you mean connect_"),
         ("postgresql://me:s3cret@h/d?ssl_mode_x=1", "ssl_mode_x: did you mean "),
@@ -243,9 +243,9 @@ def test_socket_that_is_missing_is_waited_for(tmp_path: Path, *, python: bool) -
     ],
 )
 def test_unknown_parameter_is_named_unless_it_may_be_of_a_password(
-    conninfo: str, said: str, *, python: bool
+    conninfo: str, message: str, *, python: bool
 ) -> None:
     got = attempt(conninfo, python=python)
     assert (got.id, got.exit_code) == ("malformed-url", 2)
-    assert said in got.said
-    assert "cret" not in got.said
+    assert message in got.message
+    assert "cret" not in got.message

@@ -1,4 +1,4 @@
-"""Connection strings that nobody meant to write: refused or tried, and no password in what is said.
+"""Connection strings that nobody meant to write: refused or tried, and no password in what is message.
 
 What libpq's own parser (PQconninfoParse) accepts is accepted, unless docs/reference/connecting.md
 says why it is not.
@@ -131,8 +131,8 @@ def parsed(text: str) -> tuple[Dsn | None, str]:
         return None, str(error)
 
 
-def assert_no_secret(said: str) -> None:
-    assert not [half for half in SECRETS if half in said], said
+def assert_no_secret(message: str) -> None:
+    assert not [half for half in SECRETS if half in message], message
 
 
 @settings(max_examples=1000)
@@ -166,7 +166,7 @@ def test_parsing_agrees_with_libpq_but_for_what_is_documented(text: str) -> None
 def test_attempt_ends_in_an_error_of_its_own_without_the_password(text: str, python: bool) -> None:
     got = attempt(text, python=python, limit=2)
     assert got.exit_code in (2, 3, 4), got
-    assert_no_secret(got.said + got.hint)
+    assert_no_secret(got.message + got.hint)
 
 
 @settings(max_examples=30)

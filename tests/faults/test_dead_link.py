@@ -270,7 +270,7 @@ def test_dead_link_before_the_connect_is_waited_for_and_ends_with_3(far: Far, fo
     assert result.code == 3
     assert "timeout expired" in result.err
     assert result.seconds < WAITED_SECONDS + BUSY_SECONDS
-    far.link.mend()
+    far.link.restore()
     assert far.run().code == 0
     assert far.applied() == FIRST_ONCE
 
@@ -283,7 +283,7 @@ def test_link_that_comes_back_before_the_connect_is_all_that_was_missing(
     far.link.cut()
     running = far.start()
     running.wait_for_line("timeout expired")
-    far.link.mend()
+    far.link.restore()
     result = running.result()
     assert result.code == 0, result.err
     assert far.applied() == FIRST_ONCE
@@ -304,7 +304,7 @@ def test_dead_link_is_noticed_on_both_sides_and_a_rerun_converges(
     assert all(words in result.err for words in scene.says), result.err
     assert outage.seconds() < noticed + WAITED_SECONDS + BUSY_SECONDS
     assert scene.far.applied() == scene.applied_meanwhile
-    scene.far.link.mend()
+    scene.far.link.restore()
     scene.go_on()
     again = scene.far.run()
     assert again.code == 0, again.err
@@ -316,7 +316,7 @@ def test_run_goes_on_by_itself_once_the_dead_link_works_again(scene: Scene) -> N
     running = scene.reach()
     outage = scene.cut()
     outage.seconds_until_client_notices(running)
-    scene.far.link.mend()
+    scene.far.link.restore()
     scene.go_on()
     result = running.result()
     assert result.code == 0, result.err
@@ -347,7 +347,7 @@ def test_link_that_is_dead_for_a_moment_costs_no_statement(
     [pid] = far.server_processes(SLEEPS)
     far.link.cut()
     time.sleep(3)
-    far.link.mend()
+    far.link.restore()
     assert far.server_processes(SLEEPS) == {pid}
     scene.go_on()
     result = running.result()

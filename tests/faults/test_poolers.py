@@ -506,7 +506,7 @@ def test_reload_pause_and_resume_of_the_pooler_hold_a_run_up_and_no_more(
     write(folder, alone(3, 0.5))
     running = initmig.start(url=pooler.url(database.name), folder=folder)
     wait_until(lambda: database.value(ASLEEP) == 1)
-    pooler.tell("RELOAD")
+    pooler.admin("RELOAD")
     with closing(psycopg.connect(pooler.url("pgbouncer"), autocommit=True)) as admin:
         # Not waited for: it is answered once every transaction has ended, also that of the lock.
         admin.pgconn.send_query(b"PAUSE")
@@ -514,7 +514,7 @@ def test_reload_pause_and_resume_of_the_pooler_hold_a_run_up_and_no_more(
         time.sleep(1)
         assert database.value(LOGGED) == 1
         assert running.is_running()
-        pooler.tell("RESUME")
+        pooler.admin("RESUME")
         result = running.result()
     assert result.code == 0, result.err
     assert_applied_once(database, 3)

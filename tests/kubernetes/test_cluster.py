@@ -27,7 +27,7 @@ NOTHING_TO_DO = "nothing to do: 1 migration, all applied"
 
 
 def test_of_three_replicas_that_start_at_once_one_applies_and_all_become_ready(app: App) -> None:
-    with app.holding_up("users"):
+    with app.delaying("users"):
         app.apply("base", replicas=3)
         wait_until(lambda: app.migrating_pods() == 3, 60)
         app.wait_until_blocked()
@@ -45,7 +45,7 @@ def test_the_old_pods_serve_while_a_rolling_update_migrates(app: App, processes:
     old = app.ready_pods()
     count = "-o=jsonpath={.status.availableReplicas}{'\\n'}"
     available = app.follow(processes, "get", "deployment/app", "--watch", count)
-    with app.holding_up("orders"):
+    with app.delaying("orders"):
         app.apply("base", tag="v2")
         app.wait_until_blocked()
         assert app.ready_pods() == old
@@ -102,7 +102,7 @@ def test_ten_more_pods_are_ten_no_ops_that_write_nothing(app: App) -> None:
 def test_a_pod_deleted_in_mid_migration_leaves_a_database_that_the_next_completes(
     app: App, processes: Processes
 ) -> None:
-    with app.holding_up("orders"):
+    with app.delaying("orders"):
         app.apply("base", tag="v2", replicas=1)
         app.wait_until_blocked()
         [pod] = app.pod_names()
@@ -131,7 +131,7 @@ def test_a_file_more_in_the_config_map_is_a_rollout_that_applies_it(app: App) ->
 
 
 def test_pods_wait_for_the_job_with_a_role_that_may_only_read(app: App) -> None:
-    with app.holding_up("users"):
+    with app.delaying("users"):
         app.apply("job", replicas=3)
         app.wait_until_blocked()
         wait_until(lambda: len(app.pods()) == 3)

@@ -1,4 +1,4 @@
-"""Debian's Chromium without a window, by the DevTools protocol over two pipes."""
+"""Headless Chromium of Debian, driven by the DevTools protocol over two pipes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHROMIUM = shutil.which("chromium")
 
 
 class Browser:
-    """One tab, which sees local files and no network."""
+    """One tab. It can open local files, and has no network."""
 
     def __init__(self, profile: Path) -> None:
         assert CHROMIUM
@@ -54,7 +54,7 @@ class Browser:
         os.close(self._write)
 
     def resize(self, width: int, height: int) -> None:
-        """As a phone of that width shows pages, or a window."""
+        """Show pages as a window, or the screen of a phone, of this size."""
         self._send(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -64,13 +64,13 @@ class Browser:
         )
 
     def open(self, url: str) -> None:
-        """Show *url*, and return once it is loaded with all that it asks for."""
+        """Open *url*, and return once the page and all its resources have loaded."""
         self._send("Page.navigate", url=url)
         while self._receive().get("method") != "Page.loadEventFired":
             pass
 
     def evaluate(self, expression: str) -> Any:
-        """The value of *expression* of JavaScript; of a promise what it comes to."""
+        """The value of the JavaScript *expression*, or the value that its promise resolves to."""
         result = self._send(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
@@ -78,7 +78,7 @@ class Browser:
         return result["result"].get("value")
 
     def screenshot(self) -> str:
-        """What is shown, as PNG in base64."""
+        """A PNG of the visible part of the page, in base64."""
         data = self._send("Page.captureScreenshot")["data"]
         assert isinstance(data, str)
         return data

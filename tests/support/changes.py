@@ -15,7 +15,7 @@ class Change(NamedTuple):
     """The columns that show the change, separated by spaces."""
     do: str
     undo: str = ""
-    """Empty where only ROLLBACK undoes the change."""
+    """Empty if only ROLLBACK can undo the change."""
     since: int = 14
     """The first version of PostgreSQL that has the statement."""
 
@@ -936,7 +936,7 @@ CHANGES = (
         "pg_language.lanplcallfoid",
         "UPDATE pg_language SET lanplcallfoid = 'one'::regproc WHERE lanname = 'my_pl'",
     ),
-    # Operators and what is for indexes and types
+    # Operators, and objects for indexes and types
     Change(
         "pg_operator.oprrest",
         "ALTER OPERATOR === (text, text) SET (restrict = NONE)",
@@ -1136,7 +1136,7 @@ CHANGES = (
         "COMMENT ON CONSTRAINT later ON referring IS 'x'",
         "COMMENT ON CONSTRAINT later ON referring IS NULL",
     ),
-    # There is no provider of labels here.
+    # No provider of security labels is available here.
     Change(
         "pg_seclabel.label pg_seclabel.provider pg_seclabel.objoid pg_seclabel.classoid"
         " pg_seclabel.objsubid",
@@ -1154,7 +1154,7 @@ CHANGES = (
 
 
 class Row(NamedTuple):
-    """A row of a catalog, to change columns that no statement changes alone."""
+    """A row of a catalog, to change columns that no statement changes separately."""
 
     object: str
     """The name of the object in a snapshot."""

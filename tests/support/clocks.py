@@ -1,4 +1,4 @@
-"""Clocks of a process's own, that a test can step: libfaketime, loaded before everything else."""
+"""A time of day that a test can step for the processes it starts, by preloading libfaketime."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# Debian's folders of libraries have the machine in their names, others' its width.
+# Debian puts libraries below the architecture's name, other distributions below the word size.
 _LIBRARIES = ("lib/*/faketime/libfaketimeMT.so.1", "lib*/faketime/libfaketimeMT.so.1")
 
 
 class SteppedClock:
-    """The time of day of every process that is started with its *environment*."""
+    """The time of day of every process that is started with *environment*."""
 
     def __init__(self, library: Path, folder: Path) -> None:
         self._file = folder / "offset"
         self.offset = 0.0
-        """Seconds that it is ahead of the machine's; negative where it is behind."""
+        """Seconds ahead of the machine's clock; negative if this one is slow."""
         self.environment: Mapping[str, str] = {
             "LD_PRELOAD": str(library),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            # looked at each time, so that a step is seen at once
+            # read at each call, so that a step takes effect immediately
             "FAKETIME_NO_CACHE": "1",
-            # only the time of day: timeouts go on, and files are as old as they are
+            # only the time of day changes: timeouts continue, and files keep their age
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "NO_FAKE_STAT": "1",
         }
         self.set_to(0)
 
     def step(self, seconds: float) -> None:
-        """Set it forward, or back where *seconds* are negative."""
+        """Step the clock by *seconds*; a negative number sets it back."""
         self.set_to(self.offset + seconds)
 
     def set_to(self, offset: float) -> None:
-        """Set it so many seconds ahead of the machine's."""
+        """Set the clock to *offset* seconds ahead of the machine's clock."""
         self.offset = offset
-        # in one piece: whoever reads half a number has another time
+        # replaced atomically: a process that read half a number would see another time
         new = self._file.with_name("new")
         new.write_text(f"{self.offset:+f}")
         new.chmod(0o644)
@@ -52,7 +52,7 @@ class SteppedClock:
 def stepped_clock() -> Iterator[SteppedClock]:
     """A clock that shows the machine's time until it is stepped.
 
-    Skips the test where there is no libfaketime.
+    Skips the test if libfaketime is not installed.
     """
     found = [library for pattern in _LIBRARIES for library in Path("/usr").glob(pattern)]
     if not found:

@@ -1,4 +1,4 @@
-"""A Compose project of compose.yaml, of its own name, that is gone with all it made in the end."""
+"""A Compose project of compose.yaml under a unique name, removed with everything it created."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def compose_command() -> list[str]:
-    """How Compose is called here; empty if it is not there."""
+    """The command that runs Compose; empty if Compose is not installed."""
     if docker("compose", "version").code == 0:
         return ["docker", "compose"]
     own = Path(sys.executable).with_name("docker-compose")
@@ -32,13 +32,13 @@ class Project:
     """Runs Compose, e.g. `project("up", "--detach")`."""
 
     def __init__(self, command: Sequence[str], override: Path) -> None:
-        """Let *override* change what compose.yaml says."""
+        """The file *override* is merged over compose.yaml."""
         self.name = unique("compose")
         files = [f"--file={REPOSITORY / 'compose.yaml'}", f"--file={override}"]
         self._command = [*command, f"--project-name={self.name}", "--progress=plain", *files]
 
     def __call__(self, *arguments: str, timeout: float = 90) -> Result:
-        """Run to the end. Raises subprocess.TimeoutExpired after *timeout* seconds."""
+        """Run until it exits. Raises subprocess.TimeoutExpired after *timeout* seconds."""
         started = time.monotonic()
         done = subprocess.run(
             [*self._command, *arguments],
@@ -52,11 +52,11 @@ class Project:
         return Result(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
 
     def logs(self, service: str) -> str:
-        """What the containers of *service* have written so far."""
+        """The output so far of the containers of *service*."""
         return self("logs", "--no-log-prefix", service).out
 
     def inspect(self, service: str) -> dict[str, Any]:
-        """What Docker knows of the one container of *service*."""
+        """The output of `docker inspect` for the one container of *service*."""
         container = self("ps", "--all", "--quiet", service).out.strip()
         found: dict[str, Any] = json.loads(docker_out("inspect", container))[0]
         return found

@@ -1,4 +1,4 @@
-"""Connections as initmig makes them, of either kind, and as libpq makes them by itself."""
+"""Connections of initmig, of both kinds, and connections of libpq alone."""
 
 from __future__ import annotations
 
@@ -23,41 +23,41 @@ class Attempt(NamedTuple):
     """How an attempt to connect ended."""
 
     id: str
-    """Of the error; empty where there is a connection."""
+    """The error's id; empty if the connection was made."""
     exit_code: int
-    said: str
+    message: str
     hint: str
     warnings: tuple[str, ...]
     """The parameters that were ignored."""
     is_final: bool
-    """Whether it is not tried again."""
+    """Whether initmig would not try again."""
 
 
 def attempt(conninfo: str, *, python: bool, limit: float = 10, password: str = "") -> Attempt:
-    """What initmig makes of *conninfo*."""
+    """The outcome of initmig's attempt to connect with *conninfo*."""
     ignored: list[ParameterIgnored] = []
     settings = Settings(conninfo, password)
     try:
         connection = open_connection(settings, limit, python=python, warn=ignored.append)
     except InitmigError as error:
         is_final = error.exit_code != 3 and not isinstance(error, LoginRefused)
-        said = (error.id, error.exit_code, str(error), error.problems[0].hint)
+        message = (error.id, error.exit_code, str(error), error.problems[0].hint)
     else:
         connection.close()
-        is_final, said = True, ("", 0, "", "")
-    return Attempt(*said, tuple(each.parameter for each in ignored), is_final)
+        is_final, message = True, ("", 0, "", "")
+    return Attempt(*message, tuple(each.parameter for each in ignored), is_final)
 
 
 def libpqs_refusal(conninfo: str) -> str:
-    """What libpq itself says against *conninfo*, as PQconnectdb does; empty if it connects."""
+    """The error message of PQconnectdb for *conninfo*; empty if it connects."""
     pgconn = pq.PGconn.connect(conninfo.encode())
-    said = "" if pgconn.status == pq.ConnStatus.OK else pgconn.get_error_message()
+    message = "" if pgconn.status == pq.ConnStatus.OK else pgconn.get_error_message()
     pgconn.finish()
-    return said
+    return message
 
 
 def as_pairs(url: str, **parameters: str) -> str:
-    """*url* as libpq's pairs, with these *parameters* on top."""
+    """*url* as libpq's `key=value` pairs, with *parameters* added or replaced."""
     merged = {**conninfo_to_dict(url), **parameters}
     escaped = {
         name: str(value).replace("\\", "\\\\").replace("'", "\\'") for name, value in merged.items()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ASLEEP = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event = 'PgSleep'"""
-"""How many sessions of the database are in pg_sleep."""
+"""The number of sessions of the database that are in pg_sleep."""
 
 
 WAIT_FOR_GATE = """
@@ -28,14 +28,14 @@ DO $$ BEGIN
     END LOOP;
 END $$;
 """
-"""SQL that goes on once the test has dropped the table `gate`."""
+"""SQL that waits until the test has dropped the table `gate`."""
 
 
 _ATTEMPTS = 100
 
 
 class DatabaseServer(Protocol):
-    """A server to make databases on."""
+    """A server on which a test can create databases."""
 
     def url(self, database: str = "postgres") -> str:
         """The superuser's URL of *database*."""
@@ -43,7 +43,7 @@ class DatabaseServer(Protocol):
 
 
 class ExternalServer:
-    """A server that runs anyway: the one of INITMIG_TEST_DATABASE_URL."""
+    """A server that is already running: the one of INITMIG_TEST_DATABASE_URL."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -53,7 +53,7 @@ class ExternalServer:
 
 
 class Database:
-    """A database, reached with the superuser's *url*."""
+    """A database, reached with *url* as superuser."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -61,12 +61,12 @@ class Database:
         self._roles: list[str] = []
 
     def connect(self, *, autocommit: bool = True) -> psycopg.Connection:
-        """A connection to close, or to use in `with`."""
+        """Open a connection; the caller closes it, or uses it in `with`."""
         for _ in range(_ATTEMPTS):
             try:
                 return psycopg.connect(self.url, autocommit=autocommit)
             except psycopg.OperationalError as error:
-                # the server processes of connections that were closed need a moment to end
+                # the server processes of closed connections take a moment to exit
                 if "too many clients" not in str(error):
                     raise
                 time.sleep(0.05)
@@ -75,7 +75,7 @@ class Database:
     def query(
         self, statement: str, parameters: Sequence[Any] | None = None
     ) -> list[tuple[Any, ...]]:
-        """The rows of *statement*, run on a connection of its own."""
+        """The rows of *statement*, run on a new connection."""
         with self.connect() as connection:
             return connection.execute(statement.encode(), parameters).fetchall()
 
@@ -85,7 +85,7 @@ class Database:
         return value
 
     def execute(self, script: str) -> None:
-        """Run *script*, of any number of statements, on a connection of its own."""
+        """Run *script*, of any number of statements, on a new connection."""
         with self.connect() as connection:
             connection.execute(script.encode())
 
@@ -95,7 +95,9 @@ class Database:
         return {name for (name,) in self.query(names, [schema])}
 
     def login_role(self, *statements: str, options: str = "") -> str:
-        """The URL of a new role, after *statements*, in which `{role}` is its name.
+        """Create a role, run *statements*, and return the role's URL.
+
+        In *statements*, `{role}` is the name of the role.
 
         >>> reader = database.login_role("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
         """
@@ -109,7 +111,7 @@ class Database:
         return urlunsplit(parts._replace(netloc=f"{name}:{name}@{address}"))
 
     def drop(self, server: DatabaseServer) -> None:
-        """Drop it and its roles, whoever is connected."""
+        """Drop the database and its roles, and disconnect all clients."""
         with psycopg.connect(server.url(), autocommit=True) as connection:
             identifier = sql.Identifier(self.name)
             connection.execute(
@@ -122,9 +124,9 @@ class Database:
 def create_database(
     server: DatabaseServer, *, name: str | None = None, options: LiteralString = ""
 ) -> Database:
-    """An empty database on *server*, that goes with the server unless it is dropped."""
+    """Create an empty database on *server*. It lasts as long as the server unless dropped."""
     name = name or f"test_{secrets.token_hex(6)}"
-    # template0 is as empty as a database can be, and nobody's connection to it is in the way.
+    # template0 is as empty as a database can be, and no session can be connected to it
     create = sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))
     with psycopg.connect(server.url(), autocommit=True) as connection:
         # By default, 15 and newer write each page to the WAL, which takes twice as long.

@@ -1,4 +1,4 @@
-"""A disk that can be full: a tmpfs of a few megabytes, that is gone in the end."""
+"""A disk that can be full: a tmpfs of a few megabytes, unmounted at the end."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class SmallDisk:
         self.path = path
 
     def resize(self, megabytes: int) -> None:
-        """Make room, or less of it."""
+        """Change the size of the disk."""
         _run("mount", "-o", f"remount,size={megabytes}m", str(self.path))
 
 
 @contextmanager
 def small_disk(megabytes: int) -> Iterator[SmallDisk]:
-    """A disk of so many *megabytes*. Skips the test where none can be mounted."""
+    """Mount a disk of *megabytes*. Skips the test if it cannot be mounted."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a tmpfs")
     if shutil.which("mount") is None or shutil.which("umount") is None:
@@ -43,7 +43,7 @@ def small_disk(megabytes: int) -> Iterator[SmallDisk]:
         try:
             yield SmallDisk(path)
         finally:
-            # Lazily: whoever still has a file open keeps it, and the mount is gone all the same.
+            # Lazily: a process with an open file keeps the file, and the mount is still removed.
             _run("umount", "--lazy", str(path))
     finally:
         path.rmdir()

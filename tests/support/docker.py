@@ -1,4 +1,4 @@
-"""Docker, through its command line; whatever is started here is removed by the one who made it."""
+"""Docker, through its command line. Everything started here is removed at the end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE = "initmig:test"
 POSTGRES_IMAGE = "postgres:17"
 BASE_IMAGE = os.environ.get("BASE_IMAGE", "debian:trixie-slim")
-"""By its tag: a base image that was made on this machine does not have the Dockerfile's digest."""
+"""By tag: a base image that was built on this machine does not have the Dockerfile's digest."""
 
 
 def docker(
@@ -30,7 +30,7 @@ def docker(
     env: Mapping[str, str] | None = None,
     cwd: Path = REPOSITORY,
 ) -> Result:
-    """Run `docker`, whatever it ends with; *env* replaces this process's environment.
+    """Run `docker`, and return its result also if it fails. *env* replaces the environment.
 
     Raises subprocess.TimeoutExpired after *timeout* seconds.
     """
@@ -49,25 +49,25 @@ def docker(
 
 
 def docker_out(*arguments: str | Path, timeout: float = 120) -> str:
-    """What `docker` prints, stripped. Raises AssertionError with its stderr when it fails."""
+    """The output of `docker`, stripped. Raises AssertionError with its stderr when it fails."""
     done = docker(*arguments, timeout=timeout)
     assert done.code == 0, f"docker {' '.join(map(str, arguments))}\n{done.out}{done.err}"
     return done.out.strip()
 
 
 def build_repository(name: str, *options: str) -> None:
-    """Build the image, or a stage of it, as *name*. Raises AssertionError with what it said."""
+    """Build the image, or one of its stages, as *name*. Raises AssertionError with the output."""
     docker_out("build", *build_arguments(name, *options), timeout=600)
 
 
 def build_arguments(name: str, *options: str) -> list[str]:
-    """What follows `docker build`."""
+    """The arguments of `docker build`."""
     base = f"--build-arg=BASE_IMAGE={BASE_IMAGE}"
     return ["--pull=false", base, f"--tag={name}", *options, str(REPOSITORY)]
 
 
 def why_no_docker() -> str:
-    """Why no Docker engine can be used here; "" if one answers."""
+    """The reason why no Docker engine can be used here; "" if one answers."""
     try:
         done = docker("info", "--format", "{{.ServerVersion}}", timeout=20)
     except FileNotFoundError:
@@ -80,13 +80,13 @@ def why_no_docker() -> str:
 
 
 def unique(kind: str) -> str:
-    """A name for a container, network or volume that no other test has."""
+    """A unique name for a container, network or volume."""
     return f"initmig-test-{kind}-{secrets.token_hex(6)}"
 
 
 @contextmanager
 def running_network(*options: str) -> Iterator[str]:
-    """The name of a network of one's own; *options* are those of `docker network create`."""
+    """Create a network, and yield its name; *options* are those of `docker network create`."""
     name = unique("net")
     docker_out("network", "create", *options, name)
     try:
@@ -97,7 +97,7 @@ def running_network(*options: str) -> Iterator[str]:
 
 @dataclass
 class Containers:
-    """Starts containers under names of their own, and removes all of them in the end."""
+    """Starts containers under unique names, and removes all of them at the end."""
 
     names: list[str] = field(default_factory=list)
 
@@ -109,7 +109,7 @@ class Containers:
         options: Sequence[str] = (),
         timeout: float = 60,
     ) -> Result:
-        """Run to the end; the code is the container's. *options* are those of `docker run`."""
+        """Run until it exits; the code is the container's. *options* are those of `docker run`."""
         arguments = self._arguments(image, command, env, options)
         return docker("run", *arguments, timeout=timeout)
 
@@ -120,7 +120,7 @@ class Containers:
         env: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
     ) -> str:
-        """Start it in the background; gives its name. It stays after its end, for its logs."""
+        """Start it in the background, and return its name; it is kept after its exit, for its logs."""
         docker_out("run", "--detach", *self._arguments(image, command, env, options))
         return self.names[-1]
 
@@ -142,7 +142,7 @@ class Containers:
 
 
 def logs(name: str) -> Result:
-    """What a container has written to stdout and stderr so far."""
+    """The output of a container so far."""
     return docker("logs", name)
 
 
@@ -155,13 +155,13 @@ def wait_for_log(name: str, text: str, timeout: float = 30) -> None:
 
 
 def exit_code(name: str, timeout: float = 60) -> int:
-    """Wait for a container's end; what it ended with."""
+    """The exit code of a container, once it has exited."""
     return int(docker_out("wait", name, timeout=timeout))
 
 
 @dataclass(frozen=True)
 class Postgres:
-    """A PostgreSQL in a container, that is called *name* on its network."""
+    """PostgreSQL in a container that is called *name* on its network."""
 
     name: str
     user: str = "app"
@@ -170,21 +170,21 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """Its URL for the containers of its network."""
+        """The URL for containers on its network."""
         return f"postgresql://{self.user}:{self.password}@{self.name}:5432/{self.database}"
 
     def query(self, script: str) -> list[str]:
-        """The rows that *script* gives, columns separated by `|`."""
+        """The rows that *script* returns, with columns separated by `|`."""
         psql = ("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", self.user, "-d", self.database)
         return docker_out("exec", self.name, *psql, "-c", script).splitlines()
 
     def value(self, script: str) -> str:
-        """The only row that *script* gives."""
+        """The only row that *script* returns."""
         [row] = self.query(script)
         return row
 
     def applied(self) -> list[str]:
-        """The ids of the applied migrations, in the order applied; none where yoyo never was."""
+        """The ids of the applied migrations, in the order applied; empty without a history."""
         if self.value("SELECT to_regclass('_yoyo_migration') IS NULL") == "t":
             return []
         return self.query(
@@ -192,7 +192,7 @@ class Postgres:
         )
 
     def is_ready(self) -> bool:
-        # over TCP, for the server of the first initialisation listens on its socket alone
+        # over TCP, because the temporary server of the initialization listens on its socket only
         return docker("exec", self.name, "pg_isready", "-q", "-h", "127.0.0.1").code == 0
 
 
@@ -200,7 +200,7 @@ class Postgres:
 def running_postgres(
     network: str, *, options: Sequence[str] = (), settings: Mapping[str, str] | None = None
 ) -> Iterator[Postgres]:
-    """A PostgreSQL on *network* that answers; *settings* are the server's."""
+    """PostgreSQL on *network* that accepts connections; *settings* are the server's."""
     containers = Containers()
     postgres = Postgres(unique("db"))
     containers.names.append(postgres.name)

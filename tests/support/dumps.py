@@ -1,4 +1,4 @@
-"""pg_dump, as docs/how-to/adopt-a-database.md says to use it."""
+"""pg_dump, used as docs/how-to/adopt-a-database.md describes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def pg_dump_for(server: Installation, folder: Path) -> Path:
-    """The pg_dump that came with the *server*; else a newer one, less the line that is too new.
+    """Find the pg_dump of the *server*, or a newer one.
 
-    What has to be made for that is made in *folder*.
+    A newer one is wrapped by a script in *folder*, which removes the line that is too new.
     """
     program = clients_of(server).programs / "pg_dump"
     if program.parent == server.programs:

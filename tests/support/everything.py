@@ -1,4 +1,4 @@
-"""A schema with all kinds of objects that PostgreSQL has, except for those of extensions."""
+"""A schema with every kind of object that PostgreSQL has, except those of extensions."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ DROP_SUBSCRIPTIONS = (
     "DROP SUBSCRIPTION follows",
     "DROP SUBSCRIPTION follows_too",
 )
-"""PostgreSQL drops no database that has a subscription."""
+"""PostgreSQL does not drop a database that has a subscription."""
 
 
 def everything(version: int) -> str:

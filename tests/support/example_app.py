@@ -1,4 +1,4 @@
-"""The example app of k8s/ on a cluster, with a database of its own."""
+"""The example app of k8s/ on a cluster, with a separate database."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class App:
-    """What k8s/ deploys, in a *namespace* of its own and with an own *database*."""
+    """The app that k8s/ deploys, in its own *namespace* and with its own *database*."""
 
     namespace: str
     database: Database
@@ -47,12 +47,12 @@ class App:
         return kubectl_out(f"-n={self.namespace}", *arguments, timeout=timeout)
 
     def url(self, role: str) -> str:
-        """The URL for the pods; *role* is `app` or `owner`."""
+        """The URL for pods; *role* is `app` or `owner`."""
         name = self.database.name
         return self.server.url({"app": name, "owner": f"{name}_owner"}[role], name)
 
     def follow(self, processes: Processes, *arguments: str) -> Running:
-        """Start a `kubectl` that goes on for as long as the test."""
+        """Start a `kubectl` that runs until the test ends."""
         command = ["kubectl", f"-n={self.namespace}", *arguments]
         return processes.start(command, env={"KUBECONFIG": os.environ["KUBECONFIG"]})
 
@@ -72,7 +72,7 @@ class App:
     ) -> None:
         """Apply the folder *name* of k8s/, with the migrations of image *tag*.
 
-        *files* are put into its ConfigMap of migrations.
+        *files* are added to its ConfigMap of migrations.
         """
         self._overlays += 1
         folder = self.folder / f"overlay-{self._overlays}"
@@ -97,34 +97,34 @@ class App:
         self.kubectl_out("apply", "-k", str(folder))
 
     def wait_for_rollout(self, timeout: float = 90) -> None:
-        """Return once every pod is new and ready. Raises AssertionError after *timeout* seconds."""
+        """Return once all pods are new and ready. Raises AssertionError after *timeout* seconds."""
         done = self.kubectl("rollout", "status", "deployment/app", f"--timeout={timeout}s")
         assert done.code == 0, done.out + done.err + self.kubectl("describe", "pods").out
 
     def pods(self) -> list[Json]:
-        """The app's pods, but for those that are being deleted."""
+        """The app's pods, except pods that are being deleted."""
         pods = json.loads(
             self.kubectl_out("get", "pods", "-l=app.kubernetes.io/name=app", "-o=json")
         )
         return [pod for pod in pods["items"] if "deletionTimestamp" not in pod["metadata"]]
 
     def ready_pods(self) -> set[str]:
-        """The names of those that are ready."""
+        """The names of the pods that are ready."""
         return {name_of(pod) for pod in self.pods() if is_ready(pod)}
 
     def pod_names(self) -> list[str]:
         return [name_of(pod) for pod in self.pods()]
 
     def init_log(self, pod: str, container: str = "initmig") -> str:
-        """What an init container has written so far, "" before it has started."""
+        """The output of an init container so far; "" before it has started."""
         return self.kubectl("logs", pod, f"--container={container}").out
 
     def all_say(self, text: str, container: str) -> bool:
-        """Whether *text* is in the log of that init container of each pod."""
+        """Whether the log of the init container *container* has *text* in every pod."""
         return all(text in self.init_log(pod, container) for pod in self.pod_names())
 
     def times_served(self, pod: str) -> int:
-        """How often the app in *pod* has read the table."""
+        """How many times the app in *pod* has read the table."""
         return self.kubectl_out("logs", pod, "--container=app").count("serving")
 
     def outcomes(self) -> list[str]:
@@ -139,12 +139,12 @@ class App:
         return sorted(status["state"]["terminated"].get("message", "") for status in statuses)
 
     def applied(self) -> list[str]:
-        """The ids of yoyo's log of what was applied, each as often as it was."""
+        """The id of each "apply" in yoyo's log, in order."""
         log = "SELECT migration_id FROM _yoyo_log WHERE operation = 'apply' ORDER BY created_at_utc"
         return [id for (id,) in self.database.query(log)]
 
     def migrating_pods(self) -> int:
-        """How many pods have an initmig that is connected."""
+        """The number of pods with a connected initmig."""
         return int(
             self.database.value(
                 "SELECT count(DISTINCT client_addr) FROM pg_stat_activity"
@@ -153,7 +153,7 @@ class App:
         )
 
     def wait_until_blocked(self) -> None:
-        """Return once an initmig waits for a lock that somebody else holds."""
+        """Return once an initmig waits for a lock that another session holds."""
         waiting = (
             "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database()"
             " AND application_name LIKE 'initmig%' AND wait_event_type = 'Lock'"
@@ -161,10 +161,10 @@ class App:
         wait_until(lambda: bool(self.database.value(waiting)), 60)
 
     @contextmanager
-    def holding_up(self, table: str) -> Iterator[None]:
-        """Let whoever creates *table* wait."""
+    def delaying(self, table: str) -> Iterator[None]:
+        """Make every other session that creates *table* wait."""
         with self.database.connect(autocommit=False) as connection:
-            # Not committed: the same name has to wait until this one is, or is not to be.
+            # Not committed: another CREATE of the same name waits until this one ends.
             connection.execute(f"CREATE TABLE {table} ()".encode())
             yield
             connection.rollback()
@@ -182,7 +182,7 @@ def patch(
     replace: Mapping[str, Any] | None = None,
     remove: Sequence[str] = (),
 ) -> Json:
-    """A patch for a kustomization: for all of a *kind*, or the one with that *name*."""
+    """A patch for a kustomization, for every object of *kind*, or the one called *name*."""
     operations: list[Json] = [{"op": "remove", "path": path} for path in remove]
     for operation, values in (("add", add or {}), ("replace", replace or {})):
         operations += [{"op": operation, "path": p, "value": v} for p, v in values.items()]
@@ -191,7 +191,7 @@ def patch(
 
 
 def local_image(image: str, name: str) -> Json:
-    """*image* of the Docker engine, as a kustomization puts it in the place of *name*."""
+    """The entry of a kustomization that replaces the image *name* with the local *image*."""
     new_name, tag = image.split(":")
     return {"name": name, "newName": f"{REGISTRY}/{new_name}", "newTag": tag}
 
@@ -200,7 +200,7 @@ _SPEC = "/spec/template/spec"
 _NEVER = {f"{_SPEC}/containers/0/imagePullPolicy": "Never"}
 _LOCAL = [
     patch("Deployment", add={**_NEVER, f"{_SPEC}/initContainers/0/imagePullPolicy": "Never"}),
-    # A field that the cluster may be too old for.
+    # An old cluster does not always know this field.
     patch("Job", add=_NEVER, remove=["/spec/podFailurePolicy"]),
 ]
 
@@ -215,7 +215,7 @@ def is_ready(pod: Json) -> bool:
 
 
 def init_status(pod: Json) -> Json:
-    """The status of the pod's first init container; it waits while its node says nothing of it."""
+    """The status of the pod's first init container; "waiting" if its node has not reported it."""
     unheard: list[Json] = [{"state": {"waiting": {}}}]
     status: Json = pod["status"].get("initContainerStatuses", unheard)[0]
     return status

@@ -1,7 +1,7 @@
-"""libpq, one call of which fails as its manual says; `python -m` runs initmig with it.
+"""libpq with one failing call, as its manual describes; `python -m` runs initmig with it.
 
-Both kinds of connection get it: initmig's own through ctypes, and psycopg's in its Python
-implementation, which calls the same library in the same way as its binary one.
+Both kinds of connection use it: initmig's through ctypes, and psycopg's Python implementation,
+which calls the same library in the same way as the binary one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _find_library = ctypes.util.find_library
 ctypes.util.find_library = lambda name: str(_LIBPQ) if name == "pq" else _find_library(name)
 os.environ["PSYCOPG_IMPL"] = "python"
 
-from psycopg.pq import _pq_ctypes as _of_psycopg  # noqa: E402 - that makes it find its libpq
+from psycopg.pq import _pq_ctypes as _of_psycopg  # noqa: E402 - the lines above choose its libpq
 
 from initmig.postgres import libpq as _of_initmig  # noqa: E402
 
@@ -41,16 +41,16 @@ class _Faults:
         self.struck = False
         self._fault = fault
 
-    def is_due(self, owner: str, function: str) -> bool:
+    def must_fail(self, owner: str, function: str) -> bool:
         self.calls[f"{owner} {function}"] += 1
         fault = self._fault
-        due = bool(
+        fails = bool(
             fault
             and (fault.owner, fault.function) == (owner, function)
             and fault.number == self.calls[f"{owner} {function}"]
         )
-        self.struck = self.struck or due
-        return due
+        self.struck = self.struck or fails
+        return fails
 
     @property
     def failure(self) -> int | None:
@@ -59,7 +59,7 @@ class _Faults:
 
 
 class _Function:
-    """A function of libpq, used as ctypes' own object is."""
+    """A function of libpq, with the attributes of ctypes' own object."""
 
     def __init__(self, library: Any, name: str, owner: str, faults: _Faults) -> None:
         self._library = library
@@ -78,8 +78,8 @@ class _Function:
         self._real.restype = type
 
     def __call__(self, *arguments: Any) -> Any:
-        due = self._faults.is_due(self._owner, self._name)
-        result = self._failed(arguments) if due else self._real(*arguments)
+        fails = self._faults.must_fail(self._owner, self._name)
+        result = self._failed(arguments) if fails else self._real(*arguments)
         return self.errcheck(result, self, arguments) if self.errcheck else result
 
     def _failed(self, arguments: Sequence[Any]) -> Any:
@@ -88,7 +88,7 @@ class _Function:
             return None if self.restype is ctypes.c_void_p else self.restype()
         if self._name != "PQgetResult":
             return failure
-        # as where libpq has no memory for a result: that is gone, and an error takes its place
+        # as if libpq has no memory for a result: the result is lost, and an error replaces it
         result = self._real(*arguments)
         if not result:
             return result
@@ -99,7 +99,7 @@ class _Function:
 
 
 class _Library:
-    """initmig's handle of libpq."""
+    """initmig's handle to libpq."""
 
     def __init__(self, path: str, faults: _Faults) -> None:
         self._real = CDLL(path)
@@ -115,7 +115,7 @@ class _Library:
 
 @contextmanager
 def around(env: MutableMapping[str, str]) -> Iterator[None]:
-    """Inside, libpq fails as the variables in *env* say, which are taken out of it."""
+    """Inside, libpq fails as the variables in *env* specify; the variables are removed."""
     fault, report = env.pop(FAIL, ""), env.pop(REPORT, "")
     faults = _Faults(Fault(*json.loads(fault)) if fault else None)
     setattr(_of_initmig, "CDLL", lambda path: _Library(path, faults))  # noqa: B010 - it is imported there

@@ -1,4 +1,4 @@
-"""A migration in parts that stops at its third one where the table `needed` is missing."""
+"""A migration in parts that stops at its third part if the table `needed` is missing."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ PARTS = {
 
 
 def provide(database: Database) -> None:
-    """Make what the migration needs to come to its end."""
+    """Create the table that the migration needs to finish."""
     database.execute("CREATE TABLE needed AS SELECT 1")
 
 
 @contextmanager
 def missing(database: Database) -> Iterator[None]:
-    """Inside, the migration stops half way."""
+    """Inside, the migration fails at its third part."""
     database.execute("DROP TABLE IF EXISTS needed")
     yield
     provide(database)
 
 
 def take_done(database: Database) -> list[int]:
-    """What the parts have written since this was asked for last, in the order written."""
+    """The values that the parts have written since the last call, in the order written."""
     rows = database.query("SELECT n FROM done ORDER BY ctid")
     database.execute("TRUNCATE done")
     return [n for (n,) in rows]

@@ -1,4 +1,4 @@
-"""Addresses where nobody answers."""
+"""Ports that do not answer."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def closed_port() -> int:
 
 @contextmanager
 def deaf_port() -> Iterator[int]:
-    """A port of 127.0.0.1 that takes connections and never answers."""
-    # The kernel completes the handshake for a listening socket, without anybody calling accept.
+    """A port of 127.0.0.1 that accepts connections and never answers."""
+    # The kernel completes the handshake for a listening socket, even if accept is never called.
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         port: int = listener.getsockname()[1]
         yield port

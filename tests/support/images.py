@@ -1,4 +1,4 @@
-"""Images that are there for as long as somebody needs them."""
+"""Docker images that are built for a test and removed after it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXAMPLE_APP = REPOSITORY / "examples" / "app"
 
 @contextmanager
 def built_image(folder: Path) -> Iterator[str]:
-    """The name of the image that *folder* with its Dockerfile gives."""
+    """Build *folder* with its Dockerfile, and yield the name of the image."""
     name = unique("image")
     docker_out("build", "--quiet", "--pull=false", f"--tag={name}", folder)
     try:
@@ -27,17 +27,17 @@ def built_image(folder: Path) -> Iterator[str]:
 
 
 def app_folder(folder: Path, *, base: str, query: str) -> Path:
-    """An example app of *base* that asks for *query*, ready to be built."""
+    """An example app based on *base* that runs *query*, ready to be built."""
     return write(folder, {"Dockerfile": f'FROM {base}\nENV QUERY="{query}"\n'})
 
 
 def migrations_folder(folder: Path, *, base: str, files: Mapping[str, str]) -> Path:
-    """The two lines of a user's own image, and the migrations for it, ready to be built."""
+    """A user's image of two lines, and its migrations, ready to be built."""
     write(folder, {"Dockerfile": f"FROM {base}\nCOPY migrations /migrations\n"})
     write(folder / "migrations", files)
     return folder
 
 
 def image_id(name: str) -> str:
-    """What names an image without a registry being asked for it."""
+    """The id, which names an image without a query to a registry."""
     return docker_out("image", "inspect", "--format={{.Id}}", name)

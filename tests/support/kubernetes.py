@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MANIFESTS = REPOSITORY / "k8s"
 REGISTRY = "docker.io/library"
-"""What a cluster calls the images that a Docker engine knows by their short names."""
+"""The prefix that a cluster adds to the short names of a Docker engine's images."""
 MIGRATIONS_IMAGE = "initmig-kubernetes"
 PASSWORD = "secret"
 
@@ -41,7 +41,7 @@ Json = dict[str, Any]
 
 
 def kubectl(*arguments: str, stdin: str | None = None, timeout: float = 120) -> Result:
-    """Run `kubectl`, whatever it ends with."""
+    """Run `kubectl`, and return its result also if it fails."""
     started = time.monotonic()
     done = subprocess.run(
         ["kubectl", *arguments],
@@ -56,26 +56,26 @@ def kubectl(*arguments: str, stdin: str | None = None, timeout: float = 120) -> 
 
 
 def kubectl_out(*arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
-    """What `kubectl` prints, stripped. Raises AssertionError with its stderr when it fails."""
+    """The output of `kubectl`, stripped. Raises AssertionError with its stderr when it fails."""
     done = kubectl(*arguments, stdin=stdin, timeout=timeout)
     assert done.code == 0, f"kubectl {' '.join(arguments)}\n{done.out}{done.err}"
     return done.out.strip()
 
 
 def write_kustomization(folder: Path, **fields: Any) -> Path:
-    """Write a kustomization of *fields* into *folder*; gives *folder*."""
+    """Write a kustomization of *fields* into *folder*; return *folder*."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "kustomization.yaml").write_text(json.dumps(fields, indent=2))
     return folder
 
 
 def manifests_from(folder: Path, name: str) -> str:
-    """The folder *name* of k8s/ as a kustomization in *folder* has to call it."""
+    """The relative path from a kustomization in *folder* to the folder *name* of k8s/."""
     return os.path.relpath(MANIFESTS / name, folder.resolve())
 
 
 def why_no_cluster() -> str:
-    """Why no cluster can be used here; "" if one answers, to which images can be brought."""
+    """The reason why no cluster can be used here; "" if one answers and can load images."""
     if shutil.which("kubectl") is None:
         return "there is no kubectl command"
     for variable, meaning in (
@@ -97,7 +97,7 @@ def why_no_cluster() -> str:
 def cluster_script(*arguments: str) -> None:
     """Run the script that INITMIG_TEST_CLUSTER names. Raises AssertionError with its output."""
     command = [os.environ["INITMIG_TEST_CLUSTER"], *arguments]
-    # To a file and not to a pipe, which what it leaves in the background would keep open.
+    # To a file and not to a pipe, which background processes of the script would keep open.
     with tempfile.TemporaryFile("w+") as output:
         done = subprocess.run(
             command,
@@ -112,7 +112,7 @@ def cluster_script(*arguments: str) -> None:
 
 
 def load_image(name: str, files: Mapping[str, str], context: Path) -> None:
-    """Bring an image to the cluster that is initmig's with *files* as its migrations."""
+    """Load an image into the cluster: initmig's, with *files* as its migrations."""
     write(context / "migrations", files)
     (context / "Dockerfile").write_text(f"FROM {IMAGE}\nCOPY migrations /migrations\n")
     docker_out("build", "--pull=false", f"--tag={name}", context, timeout=300)
@@ -123,27 +123,27 @@ def load_image(name: str, files: Mapping[str, str], context: Path) -> None:
 
 
 class Namespaces:
-    """Makes namespaces, and deletes all of them in the end."""
+    """Creates namespaces, and deletes all of them at the end."""
 
     def __init__(self) -> None:
         self._names: list[str] = []
 
     def create(self) -> str:
-        """The name of a new namespace."""
+        """Create a namespace, and return its name."""
         name = f"initmig-test-{secrets.token_hex(4)}"
         self._names.append(name)
         kubectl_out("create", "namespace", name)
         return name
 
     def begin_to_delete(self, name: str) -> None:
-        """Delete a namespace without waiting for its end, which takes seconds."""
+        """Start to delete a namespace. It takes seconds; this does not wait."""
         kubectl_out("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
     def clean_up(self) -> None:
-        """Return once all of them are gone."""
+        """Return once all namespaces are deleted."""
         for name in self._names:
             self.begin_to_delete(name)
-            # An old kubelet takes up to a minute to say that a container is gone.
+            # An old kubelet takes up to a minute to report that a container has ended.
             kubectl("delete", "pods", f"-n={name}", "--all", "--force", "--grace-period=0")
         options = ("--ignore-not-found", "--timeout=120s")
         kubectl_out("delete", "namespace", *self._names, *options, timeout=150)
@@ -174,14 +174,14 @@ spec:
 
 @dataclass(frozen=True)
 class DatabasePod:
-    """A PostgreSQL in the cluster: a pod and a Service, both called `db`."""
+    """PostgreSQL in the cluster: a pod and a Service, both called `db`."""
 
     namespace: str
     server: ExternalServer
-    """The way to it from here."""
+    """The same server, reached from this machine."""
 
     def create_database(self, app: str) -> Database:
-        """A new database called *app*, with the roles of k8s/roles.sql: *app* and *app*_owner."""
+        """Create the database *app*, with the roles of k8s/roles.sql: *app* and *app*_owner."""
         database = create_database(self.server, name=app)
         names = {"database": app, "owner": f"{app}_owner", "app": app}
         names |= {"owner_password": PASSWORD, "app_password": PASSWORD}
@@ -192,14 +192,14 @@ class DatabasePod:
         return database
 
     def url(self, role: str, database: str) -> str:
-        """The URL for the pods of the cluster."""
+        """The URL for pods of the cluster."""
         return (
             f"postgresql://{role}:{PASSWORD}@db.{self.namespace}.svc.cluster.local:5432/{database}"
         )
 
 
 def start_database(namespace: str, processes: Processes) -> DatabasePod:
-    """A PostgreSQL in *namespace* that answers; one of *processes* is the way to it."""
+    """Start PostgreSQL in *namespace*; one of *processes* forwards a local port to it."""
     values = {"image": f"{REGISTRY}/{POSTGRES_IMAGE}", "password": PASSWORD}
     kubectl_out("apply", f"-n={namespace}", "-f", "-", stdin=DATABASE_MANIFEST % values)
     kubectl_out("wait", f"-n={namespace}", "--for=condition=Ready", "pod/db", "--timeout=60s")

@@ -1,4 +1,4 @@
-"""How each function of libpq fails, as its manual says, and which call of it is to fail."""
+"""How each function of libpq fails, as its manual says, and which call must fail."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 FAIL = "FAILING_LIBPQ"
 """The variable with the `Fault`, as JSON; without it nothing fails."""
 REPORT = "FAILING_LIBPQ_REPORT"
-"""The variable with the path of the `Report`, written at the end."""
+"""The variable with the path of the `Report`, written when the process ends."""
 
 FAILURES: dict[str, tuple[int | None, ...]] = {
     "PQconnectStartParams": (None,),
@@ -26,7 +26,7 @@ FAILURES: dict[str, tuple[int | None, ...]] = {
     "PQcancelStart": (0,),
     "PQcancelSocket": (-1,),
 }
-"""By function what it returns when it fails; None is NULL, 7 a result of PGRES_FATAL_ERROR."""
+"""The results of each function when it fails; None is NULL, 7 a result of PGRES_FATAL_ERROR."""
 
 
 class Fault(NamedTuple):
@@ -39,9 +39,9 @@ class Fault(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What happened."""
+    """The calls of a run."""
 
     calls: dict[str, int]
-    """How often a function was called, by `owner function`."""
+    """How many times each function was called, by `owner function`."""
     struck: bool
-    """Whether the call that was to fail was made."""
+    """Whether the failing call was made."""

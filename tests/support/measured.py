@@ -1,4 +1,4 @@
-"""Tells at the end of a run in a fork (tests/support/forking.py) how much memory it took."""
+"""Writes the peak memory of a forked run (tests/support/forking.py) when it ends."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def around(_: Mapping[str, str]) -> Iterator[None]:
-    """The last line of stderr is `peak`, and the KiB."""
+    """Write `peak` and the KiB as the last line of stderr."""
     try:
         yield
     finally:
-        # the peak is the process's own, and not, as in its ru_maxrss, that of who started it
+        # ru_maxrss would be the maximum of this process and of the process that started it
         memory = Path("/proc/self/status").read_text(encoding="ascii").split()
         sys.stderr.write(f"peak {memory[memory.index('VmHWM:') + 1]}\n")

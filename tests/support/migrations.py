@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def write(folder: Path, files: Mapping[str, str | bytes]) -> Path:
-    """Write *files* (name to content) into *folder*, made if it is not there; gives *folder*."""
+    """Write *files* (name to content) into *folder*, created if needed; return *folder*."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         path = folder / name

@@ -1,4 +1,4 @@
-"""Commands in namespaces of their own: as process 1, or with another name server."""
+"""Commands in their own namespaces: as process 1, or with another name server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def as_process_1() -> list[str]:
-    """The command to put before another, so that it runs as process 1 of a new namespace."""
+    """The command to put before another command, so that it runs as process 1 of a namespace."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("needs root, and unshare of util-linux")
     prefix = ["unshare", "--fork", "--pid", "--kill-child"]
@@ -29,7 +29,7 @@ def as_process_1() -> list[str]:
 
 @contextmanager
 def silent_name_server(folder: Path) -> Iterator[list[str]]:
-    """The command to put before another, whose only name server never answers."""
+    """The command to put before another command, so that its only name server never answers."""
     conf = folder / "resolv.conf"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind((f"127.99.{os.getpid() % 250}.1", 53))
@@ -38,7 +38,7 @@ def silent_name_server(folder: Path) -> Iterator[list[str]]:
 
 
 def in_place_of(path: str, file: Path) -> list[str]:
-    """The command to put before another, for which *file* is in place of *path*."""
+    """The command to put before another command, so that it sees *file* instead of *path*."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("needs root, and unshare of util-linux")
     prefix = ["unshare", "--mount", "sh", "-c", f'mount --bind "$0" {path} && exec "$@"', str(file)]

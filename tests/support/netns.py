@@ -1,4 +1,4 @@
-"""A host of its own, behind a link that can die without a word: network namespaces."""
+"""A remote host in a network namespace, over a link that can fail silently."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from dev.postgres import Server
 
-# Eight addresses for each, out of those for the tests of networks (RFC 2544): nobody's real
-# network is hidden.
+# Eight addresses for each link, of the networks for benchmarks (RFC 2544): no real network is
+# hidden.
 _NETWORKS: Final = ("198.18", "198.19")
 _NUMBERS: Final = range(len(_NETWORKS) * 256 * 256 // 8)
 
-# Whatever ends this process closes the pipe, and then the link goes. The interface by its name,
-# because a namespace lives on in the processes that are still in it.
+# The pipe is closed however this process ends, and then the link is removed. The interface is
+# deleted by its name, because a namespace lives as long as a process in it.
 _KEEPER = """
 read -r _
 ip link delete "$1"
@@ -32,7 +32,7 @@ ip netns delete "$3"
 
 
 class _Names(NamedTuple):
-    """What is visible outside of the namespaces."""
+    """The names that are visible outside of the namespaces."""
 
     interface: str
     router: str
@@ -40,9 +40,9 @@ class _Names(NamedTuple):
 
 
 class Link:
-    """Leads from this machine over a router to a far host, the latter two in namespaces.
+    """A link from this machine over a router to a far host, the latter two in namespaces.
 
-    It is cut on the router: what a host drops by itself is an error that its sender hears of.
+    It is cut on the router: a host that drops a packet itself reports an error to the sender.
     """
 
     def __init__(self, names: _Names, addresses: list[str]) -> None:
@@ -51,7 +51,7 @@ class Link:
         self.far_address = far
         self._router = names.router
         self.prefix = ["ip", "netns", "exec", names.far]
-        """The command to put before another, so that it runs on the far host."""
+        """The command to put before another command, so that it runs on the far host."""
         _ip("netns", "add", names.far)
         peer = ("type", "veth", "peer", "name")
         _ip("link", "add", names.interface, *peer, "near", "netns", names.router)
@@ -69,21 +69,21 @@ class Link:
         return server.url(database, host=self.near_address)
 
     def let_in(self, server: Server) -> None:
-        """Restart *server*, now with a rule that lets the far host in."""
+        """Restart *server* with a rule that accepts the far host."""
         with (server.data / "pg_hba.conf").open("a") as rules:
             rules.write(f"host all all {self.far_address}/32 scram-sha-256\n")
         server.restart()
 
     def cut(self) -> None:
-        """Drop every packet, in both directions; nobody is told."""
+        """Drop every packet, in both directions, without an error to the sender."""
         self._on_router("iptables", "--policy", "FORWARD", "DROP")
 
-    def mend(self) -> None:
-        """Let packets pass again."""
+    def restore(self) -> None:
+        """Forward packets again."""
         self._on_router("iptables", "--policy", "FORWARD", "ACCEPT")
 
     def swallow(self, address: str) -> None:
-        """Let every packet of the far host to *address* disappear; nobody is told."""
+        """Drop every packet from the far host to *address*, without an error to the sender."""
         _ip("-n", self._router, "route", "add", "blackhole", f"{address}/32")
 
     def _on_router(self, *command: str) -> None:
@@ -92,7 +92,7 @@ class Link:
 
 @contextmanager
 def working_link() -> Iterator[Link]:
-    """A link that is gone in the end; skips the test where none can be made."""
+    """Create a link, and remove it at the end; skips the test if that is impossible."""
     if os.geteuid() != 0:
         pytest.skip("only root can make network namespaces")
     for program, package in (("ip", "iproute2"), ("iptables", "iptables")):
@@ -105,7 +105,7 @@ def working_link() -> Iterator[Link]:
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        # So that Ctrl-C does not end it before its time.
+        # so that Ctrl-C does not stop the keeper too early
         start_new_session=True,
     )
     try:
@@ -115,7 +115,7 @@ def working_link() -> Iterator[Link]:
 
 
 def _claim_number() -> int:
-    """A number that is nobody else's, now that its router exists."""
+    """An unused number, claimed by creating its router."""
     while True:
         number = random.choice(_NUMBERS)
         try:
@@ -128,7 +128,7 @@ def _claim_number() -> int:
 
 
 class LinkError(Exception):
-    """`ip` failed, or what it ran."""
+    """`ip`, or a command that it runs, failed."""
 
 
 def _ip(*arguments: str) -> None:
@@ -147,7 +147,7 @@ def _names(number: int) -> _Names:
 
 
 def _addresses(number: int) -> list[str]:
-    """Of this machine, the router towards it, the far host, the router towards it, its network."""
+    """Addresses: this machine, its router, the far host, its router, and the far network."""
     high, low = divmod(number * 8, 256)
     network = f"{_NETWORKS[high // 256]}.{high % 256}"
     return [

@@ -1,4 +1,4 @@
-"""A PgBouncer before a server, as in many a cluster: no session of one's own behind it."""
+"""A PgBouncer in front of a server: its clients have no database session to themselves."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DEFAULTS = {
 
 
 class PgBouncer:
-    """A PgBouncer that can be killed, restarted and told what to do."""
+    """A PgBouncer that can be killed, restarted and controlled."""
 
     def __init__(self, program: str, folder: Path, port: int, account: str) -> None:
         """Run *program* with the configuration in *folder*; *account* is the superuser's."""
@@ -47,15 +47,15 @@ class PgBouncer:
         address = f"{self._account}@127.0.0.1:{self._port}"
         return f"postgresql://{address}/{database}?sslmode=disable{more}"
 
-    def tell(self, command: str) -> list[tuple[Any, ...]]:
-        """The rows that the admin console answers *command* with."""
-        # It knows the simple protocol alone, and no transactions.
+    def admin(self, command: str) -> list[tuple[Any, ...]]:
+        """The rows that the admin console returns for *command*."""
+        # The console supports only the simple protocol, and no transactions.
         with closing(psycopg.connect(self.url("pgbouncer"), autocommit=True)) as connection:
             cursor = psycopg.ClientCursor(connection).execute(command.encode())
             return cursor.fetchall() if cursor.description else []
 
     def start(self) -> None:
-        """Start it, and return once it answers."""
+        """Start it, and return once it accepts connections."""
         installation = find_installation()
         installation.take(self._configuration.parent)
         # Like PostgreSQL, it refuses to run as root.
@@ -74,7 +74,7 @@ class PgBouncer:
             time.sleep(0.02)
 
     def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
-        """End it with the signal *how*, and with it every connection through it."""
+        """Stop it with the signal *how*; every connection through it is lost."""
         if self._process:
             self._process.send_signal(how)
             self._process.wait()
@@ -89,7 +89,7 @@ class PgBouncer:
 
 @contextmanager
 def running_pgbouncer(server: DatabaseServer, **settings: str | int) -> Iterator[PgBouncer]:
-    """A PgBouncer before *server*, of transaction mode unless *settings* say otherwise.
+    """A PgBouncer in front of *server*, in transaction mode unless *settings* change that.
 
     Skips the test if there is no such program.
     """

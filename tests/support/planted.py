@@ -1,6 +1,6 @@
-"""What a role may put into a schema in which it may create: its own code, under PostgreSQL's names.
+"""Code that a role with CREATE on a schema can put there, under the names of PostgreSQL's objects.
 
-Each object says in the server's log that it ran, and then does what PostgreSQL's own does.
+Each object logs that it ran, and then does the same as PostgreSQL's object.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 MARK: Final = "PLANTED"
 
-# `strike` gives true, so that it can stand in any condition.
+# `strike` returns true, so that it can be part of any condition.
 _STRIKE = f"""
 CREATE FUNCTION {{schema}}.strike(what pg_catalog.text) RETURNS pg_catalog.bool
 LANGUAGE plpgsql AS $$ BEGIN RAISE LOG '{MARK} % ran as %', what, current_user; RETURN true; END $$
 """
 
-# What the values are of in initmig's statements, in the tables that they read and in literals.
+# The types of the values in initmig's statements, in the tables that they read and in literals.
 _TYPES: Final = [
     "text",
     "varchar",
@@ -78,7 +78,7 @@ _ARRAYS: Final = {"anyarray", "anycompatiblearray"}
 _OPERATORS: Final = "= <> < > <= >= + - * / % | & || << >> <<= ~ ~* !~ !~* ~~ !~~ ~~* @> <@ && ^"
 
 _MOST_OVERLOADS = 24
-"""Of one function or operator of PostgreSQL's; those that differ least from it come first."""
+"""The most overloads of one function or operator; those closest to the original come first."""
 
 _FUNCTIONS = r"""
 SELECT proname, prokind, proretset, r.typname,
@@ -92,7 +92,7 @@ SELECT proname, prokind, proretset, r.typname,
 FROM pg_proc p JOIN pg_type r ON r.oid = prorettype LEFT JOIN pg_aggregate ON aggfnoid = p.oid
 WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY (%s)
     AND pronargs <= 4 AND prokind <> 'p' AND coalesce(aggkind, 'n') = 'n'
-    -- which no function in PL/pgSQL can have
+    -- types that a function in PL/pgSQL cannot have
     AND NOT (prorettype::regtype::text || proargtypes::regtype[]::text) ~
         '"?(internal|cstring|record|anyenum|anyrange|anymultirange|trigger|\w+_handler)\M'
 ORDER BY p.oid"""
@@ -117,16 +117,16 @@ WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind IN ('r', 'v') AND re
 
 
 def plants_for(connection: psycopg.Connection, schema: str) -> str:
-    """The SQL that plants all that can be planted in *schema*, for a role that may create there.
+    """SQL that creates every hostile object that a role with CREATE on *schema* can create.
 
-    For every name that initmig, or yoyo, writes anywhere, on the server of *connection*.
+    It has an object for every name that initmig or yoyo uses, on the server of *connection*.
     """
     statements = _statements(connection, *_names_written())
     return ";\n".join(statements).replace("{schema}", schema)
 
 
 def struck(log: str) -> set[str]:
-    """What of the planted has run for initmig, by the server's *log*."""
+    """The hostile objects that have run for initmig, according to the server's *log*."""
     return {
         entry.text
         for entry in entries(log)
@@ -135,7 +135,7 @@ def struck(log: str) -> set[str]:
 
 
 def _names_written() -> tuple[list[str], list[str]]:
-    """What is written as a call in the source code, and every word in it."""
+    """The names that the source code calls, and every word in it."""
     modules = [initmig, yoyo]
     files = [path for each in modules for path in Path(str(each.__file__)).parent.rglob("*.py")]
     text = "\n".join(path.read_text() for path in files)
@@ -166,7 +166,7 @@ def _statements(
 
 
 class _Casts:
-    """Which types can stand where another one is wanted."""
+    """The implicit casts: which types PostgreSQL accepts in place of another one."""
 
     def __init__(self, connection: psycopg.Connection) -> None:
         found = connection.execute(_CASTS).fetchall()
@@ -176,7 +176,7 @@ class _Casts:
                 self._into.setdefault(target, []).append(source)
 
     def into(self, wanted: str) -> list[str]:
-        """The types that PostgreSQL takes for *wanted*, itself first."""
+        """The types that PostgreSQL accepts for *wanted*, starting with itself."""
         return [wanted, *self._into.get(wanted, [])]
 
 
@@ -198,7 +198,7 @@ def _type(name: str) -> str:
 def _signatures(
     takes: Sequence[str], casts: _Casts
 ) -> Iterator[tuple[tuple[str, ...], Mapping[str, str]]]:
-    """The types to plant for, and what stands for the types that are not definite."""
+    """The signatures to create, each with the types that replace its pseudo-types."""
     vague = _ELEMENTS | _ARRAYS | {"any"}
     if not vague.intersection(takes):
         choices = product(*(casts.into(each) for each in takes))
@@ -208,9 +208,9 @@ def _signatures(
         yield from ((each, {}) for each in islice(closest, _MOST_OVERLOADS))
         return
     for element in _FOR_ANY:
-        stands = dict.fromkeys(_ELEMENTS | {"any"}, element)
-        stands |= dict.fromkeys(_ARRAYS, f"_{element}")
-        yield tuple(stands.get(each, each) for each in takes), stands
+        replaced = dict.fromkeys(_ELEMENTS | {"any"}, element)
+        replaced |= dict.fromkeys(_ARRAYS, f"_{element}")
+        yield tuple(replaced.get(each, each) for each in takes), replaced
 
 
 def _overloads(function: _Function, casts: _Casts, seen: set[tuple[str, ...]]) -> Iterator[str]:
@@ -222,16 +222,16 @@ def _overloads(function: _Function, casts: _Casts, seen: set[tuple[str, ...]]) -
     else:
         forms = [takes]
     for form in forms:
-        for types, stands in _signatures(form, casts):
+        for types, replaced in _signatures(form, casts):
             if (function.name, *types) not in seen:
                 seen.add((function.name, *types))
-                yield from _function(function, form, types, stands)
+                yield from _function(function, form, types, replaced)
 
 
 def _function(
-    function: _Function, form: Sequence[str], types: Sequence[str], stands: Mapping[str, str]
+    function: _Function, form: Sequence[str], types: Sequence[str], replaced: Mapping[str, str]
 ) -> Iterator[str]:
-    returns = stands.get(function.returns, function.returns)
+    returns = replaced.get(function.returns, function.returns)
     listed = ", ".join(map(_type, types))
     named = f'{{schema}}."{function.name}"'
     what = f"{function.name}({', '.join(types)})"
@@ -239,7 +239,7 @@ def _function(
         yield from _aggregate(named, what, returns, listed)
         return
     given = ", ".join(
-        f"${number}" if wanted in stands else f"${number}::{_type(wanted)}"
+        f"${number}" if wanted in replaced else f"${number}::{_type(wanted)}"
         for number, wanted in enumerate(form, 1)
     )
     original = f'pg_catalog."{function.name}"({given})'
@@ -281,20 +281,20 @@ def _operators(
 ) -> Iterator[str]:
     name, left, right, returns = row
     wanted = [each for each in (left, right) if each]
-    for index, (types, stands) in enumerate(_signatures(wanted, casts)):
+    for index, (types, replaced) in enumerate(_signatures(wanted, casts)):
         key = (name, *types, *([""] if not left else []))
         if key in seen:
             continue
         seen.add(key)
         function = f"{{schema}}.operator_{number}_{index}"
         given = [
-            f"${i}" if each in stands else f"${i}::{_type(each)}"
+            f"${i}" if each in replaced else f"${i}::{_type(each)}"
             for i, each in enumerate(wanted, 1)
         ]
         operation = f" OPERATOR(pg_catalog.{name}) ".join(["", *given] if not left else given)
         listed = ", ".join(map(_type, types))
         yield (
-            f"CREATE FUNCTION {function}({listed}) RETURNS {_type(stands.get(returns, returns))}"
+            f"CREATE FUNCTION {function}({listed}) RETURNS {_type(replaced.get(returns, returns))}"
             f" LANGUAGE plpgsql AS $$ BEGIN PERFORM"
             f" {{schema}}.strike('operator {name} ({', '.join(types)})');"
             f" RETURN {operation}; END $$"

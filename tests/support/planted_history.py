@@ -1,8 +1,8 @@
-"""What can stand where a table of the history should be: other roles' doing, and what is harmless.
+"""Replacements of a history table: by other roles, hostile or harmless.
 
-Scripts are of two roles: what a superuser has to do first, and what the role `attacker` does, who
-may create objects in the schema. ``{t}`` is the table, ``{columns}`` its columns with their types,
-``{first}`` the first one's name, ``{others}`` the rest. ``truth`` has the true tables.
+A superuser prepares the schema, and then the role `attacker`, which has CREATE on it, runs the
+script. ``{t}`` is the table, ``{columns}`` its columns with their types, ``{first}`` the first one's
+name. The schema ``truth`` has the real tables.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ IN_ITS_PLACE: Final = {
     "sequence": "CREATE SEQUENCE public.{t}",
     "type": "CREATE TYPE public.{t} AS ({columns})",
 }
-"""What is no plain table. Whoever only reads refuses it too."""
+"""Relations that are not plain tables. A role that only reads refuses them too."""
 
 WITH_CODE: Final = {
     "plain": _COPY,
@@ -88,10 +88,10 @@ WITH_CODE: Final = {
     "exclusion": _COPY + "ALTER TABLE public.{t} ADD EXCLUDE (public.calmly('exclusion', {first})"
     " WITH =) WHERE (false)",
 }
-"""What is a plain table, and runs code of the role that made it."""
+"""Plain tables that run code of the role that created them."""
 
 ON_TRUE_TABLE: Final = {
-    # what cascades into the attacker's table fires that one's triggers, deferred ones at COMMIT
+    # a cascade into the attacker's table fires its triggers, deferred ones at COMMIT
     "cascade": "CREATE TABLE public.mine (r {first_type} REFERENCES public.{t} ON DELETE CASCADE);"
     "INSERT INTO public.mine SELECT {first} FROM public.{t};"
     "CREATE CONSTRAINT TRIGGER pulled AFTER DELETE ON public.mine"
@@ -103,7 +103,7 @@ ON_TRUE_TABLE: Final = {
     "deferred-trigger": "CREATE CONSTRAINT TRIGGER pulled AFTER INSERT OR UPDATE OR DELETE"
     " ON public.{t} INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.pull()",
 }
-"""What a role can do that was granted ALL on the table, as many an application's role."""
+"""Changes by a role that has ALL on the table, as many application roles have."""
 
 HARMLESS: Final = {
     "nothing": "SELECT",
@@ -133,11 +133,11 @@ HARMLESS: Final = {
     "CREATE TRIGGER pulled BEFORE INSERT ON public.other EXECUTE FUNCTION"
     " suppress_redundant_updates_trigger()",
 }
-"""What others do to such tables without any ill will, as superuser."""
+"""Harmless changes that a superuser makes to such tables."""
 
 
 class Columns(NamedTuple):
-    """What a script says of a table's columns."""
+    """The columns of a table, as values for a script."""
 
     columns: str
     first: str
@@ -145,7 +145,7 @@ class Columns(NamedTuple):
 
 
 def columns_of(database: Database, table: str) -> Columns:
-    """Those of the *table* in public; of a table without a key, the first one."""
+    """The columns of *table* in public. Without a primary key, *first* is the first column."""
     rows = database.query(
         "SELECT quote_ident(attname), format_type(atttypid, atttypmod) FROM pg_attribute"
         " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
@@ -163,7 +163,7 @@ def columns_of(database: Database, table: str) -> Columns:
 
 
 def replace(database: Database, table: str, script: str) -> None:
-    """Let `attacker` put what *script* makes in the place of the *table* in public."""
+    """Replace *table* in public with the result of *script*, which `attacker` runs."""
     filled = _filled(database, table, script)
     database.execute(
         "CREATE SCHEMA truth; GRANT USAGE ON SCHEMA truth TO PUBLIC;"
@@ -176,7 +176,7 @@ def replace(database: Database, table: str, script: str) -> None:
 
 
 def add(database: Database, table: str, script: str) -> None:
-    """Let `attacker`, who has all privileges on the *table* in public, add what *script* makes."""
+    """Run *script* as `attacker`, who has all privileges on *table* in public."""
     filled = _filled(database, table, script)
     database.execute(
         f"GRANT ALL ON public.{table} TO attacker; GRANT CREATE ON SCHEMA public TO attacker;"
@@ -185,7 +185,7 @@ def add(database: Database, table: str, script: str) -> None:
 
 
 def change(database: Database, table: str, script: str) -> None:
-    """Do *script* to the *table* in public, as superuser."""
+    """Run *script* on *table* in public as superuser."""
     for statement in _filled(database, table, script).split(";"):
         database.execute(statement)
 

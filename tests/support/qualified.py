@@ -1,7 +1,7 @@
-"""Whether every name in a statement says which schema it is of.
+"""Finds names in a statement that do not specify a schema.
 
-A name that does not is looked up along the search path, where anybody may have put an object who
-may create some. That goes for operators too, also for those that SQL has words for.
+PostgreSQL looks such a name up along the search path, where any role with CREATE can put an object.
+That applies to operators too, including those with SQL keywords.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Loose(NamedTuple):
-    """A name without a schema: what it is the name of, and the name."""
+    """A name without a schema, and the kind of object that it names."""
 
     what: str
     name: str
@@ -28,7 +28,7 @@ class Loose(NamedTuple):
 
 
 def loose_names(tree: Node) -> set[Loose]:
-    """The names without a schema in the statement *tree*, also in SQL that it has as text."""
+    """The names without a schema in the statement *tree*, and in SQL that it contains as text."""
     common = {node["ctename"] for name, node in nodes(tree) if name == "CommonTableExpr"}
     found: set[Loose] = set()
     for name, node in nodes(tree):
@@ -63,12 +63,12 @@ def _call(node: Node) -> Iterator[Loose]:
             yield from _sql_in_text(text)
 
 
-# The text that they are given is looked up along the search path.
+# Functions that look up the given text along the search path.
 _READS_NAMES = frozenset(
     f"to_reg{kind}"
     for kind in ("class", "type", "proc", "procedure", "oper", "operator", "collation")
 )
-# They run the text that they are given.
+# Functions that run the given text.
 _RUNS_TEXT = frozenset(
     ("ts_stat", "ts_rewrite", "query_to_xml", "query_to_xmlschema", "query_to_xml_and_xmlschema")
 )
@@ -147,7 +147,7 @@ def _sample(node: Node) -> Iterator[Loose]:
     yield from _of("function", node["method"])
 
 
-# Of these the names stand as lists; schemas, databases and such have none to say.
+# The names of these objects are lists. Schemas, databases and similar objects have no schema.
 _IN_SCHEMAS = re.compile(
     r"OBJECT_(?:TABLE|VIEW|MATVIEW|INDEX|SEQUENCE|TYPE|DOMAIN|FUNCTION|COLLATION)$"
 )
@@ -171,7 +171,7 @@ def _do(node: Node) -> Iterator[Loose]:
             yield from _plpgsql(argument["arg"]["String"]["sval"])
 
 
-# As much of PL/pgSQL as initmig speaks, with what has to be read as SQL; all else is reported.
+# The subset of PL/pgSQL that initmig uses, with the parts that are SQL; the rest is reported.
 _PLPGSQL = (
     r"(?:BEGIN|ELSE|END IF|END)\b",
     r"PERFORM (?P<sql>[^;]+)",
@@ -210,7 +210,7 @@ def _all_of(*looks: Callable[[Node], Iterator[Loose]]) -> Callable[[Node], Itera
 
 _LOOKS: dict[str, Callable[[Node], Iterator[Loose]]] = {
     "RangeVar": _relation,
-    # where the grammar allows nothing else, the parser leaves its name out
+    # the parser omits the node's name if the grammar allows only one kind
     "relation": _relation,
     "typeName": _type,
     "TypeName": _type,

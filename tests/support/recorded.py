@@ -1,4 +1,4 @@
-"""What a real server says to a command, recorded, and played back with mistakes in it."""
+"""The recorded answers of a real server, played back with mistakes in them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from random import Random
 
 Pieces = list[bytes]
-"""Messages, or what became of them."""
+"""Messages, possibly corrupted."""
 Answers = list[Pieces]
-"""Of one connection: the login, and then the answer to each query."""
+"""The answers of one connection: to the login, and then to each query."""
 
 ENDS_OF_QUESTIONS = (b"Q", b"S")
-"""A query, and the Sync behind psycopg's messages."""
+"""A query, and the Sync that follows psycopg's messages."""
 ASKS_FOR_MORE = (10, 11)
-"""The authentications that the client has to go on with."""
+"""The authentication requests that the client must answer."""
 
 
 # --- recording ---
 
 
 class Recorder:
-    """A mode at the login that passes on what comes to a real server, and records what that says.
+    """A mode for the login: it forwards messages to a real server, and records the answers.
 
-    The login is recorded as that of a server that asks for no password: an answer to this client's
-    nonce is right for no other.
+    The login is recorded as if the server asked for no password, because an answer to one client's
+    nonce is wrong for every other client.
     """
 
     def __init__(self, url: str) -> None:
@@ -42,10 +42,10 @@ class Recorder:
         self._address = (parts.hostname or "127.0.0.1", parts.port or 5432)
         self.connections: list[Answers] = []
         self.passwords: Pieces = []
-        """What was said about the password."""
+        """The messages about the password."""
 
     def __call__(self, link: Link) -> None:
-        """The server's half of one connection."""
+        """Serve one connection."""
         answers: Answers = []
         self.connections.append(answers)
         with closing(socket.create_connection(self._address)) as connected:
@@ -66,23 +66,23 @@ class Recorder:
                     answers.append(self._pass_on(server, link))
 
     def _pass_on(self, server: Link, client: Link) -> Pieces:
-        said: Pieces = []
+        sent: Pieces = []
         while True:
             kind, body = server.read_message()
-            said.append(message(kind, body))
-            client.send(said[-1])
+            sent.append(message(kind, body))
+            client.send(sent[-1])
             asks = kind == b"R" and struct.unpack("!I", body[:4])[0] in ASKS_FOR_MORE
             if kind == b"Z" or asks:
-                return said
+                return sent
 
 
 # --- playing ---
 
 
 class Player:
-    """A mode at the login that says what was recorded, connection by connection, and again.
+    """A mode for the login: it plays the recorded connections, one after the other, repeatedly.
 
-    What goes beyond that is answered with an error.
+    It answers every further query with an error.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Player:
         patience: float | None = None,
         closes_after: bytes | None = None,
     ) -> None:
-        """The connection is closed after so many seconds of silence, or after one answer."""
+        """Close a connection after *patience* seconds of silence, or after one certain answer."""
         self._connections = connections
         self._patience = patience
         self._closes_after = closes_after
@@ -100,21 +100,21 @@ class Player:
         self._numbers = itertools.cycle(range(len(connections)))
 
     def __call__(self, link: Link) -> None:
-        """The server's half of one connection."""
+        """Serve one connection."""
         link.read_startup()
         if self._patience:
             link.limit(self._patience)
         with self._lock:
             answers = iter([b"".join(pieces) for pieces in self._connections[next(self._numbers)]])
-        said = next(answers)
-        link.send(said)
-        while said != self._closes_after:
+        sent = next(answers)
+        link.send(sent)
+        while sent != self._closes_after:
             kind, _ = link.read_message()
             if kind == b"X":
                 return
             if kind in ENDS_OF_QUESTIONS:
-                said = next(answers, error(b"that was all", code=b"0A000") + READY)
-                link.send(said)
+                sent = next(answers, error(b"that was all", code=b"0A000") + READY)
+                link.send(sent)
 
 
 # --- mistakes ---
@@ -124,7 +124,7 @@ NUMBERS = (0, 1, 2, 255, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFF
 TYPES = b"RSKZTDCENAIGHWdcvstn123V?\0\xff"
 TIMES = (2, 50, 2000, 20000)
 MOST_BYTES = 8 << 20
-"""Of an answer that is repeated."""
+"""The most bytes of a repeated answer."""
 
 
 def _flip_bits(random: Random, pieces: Pieces, _: Pieces) -> None:
@@ -137,8 +137,8 @@ def _flip_bits(random: Random, pieces: Pieces, _: Pieces) -> None:
 
 def _change_length(random: Random, pieces: Pieces, _: Pieces) -> None:
     at = random.randrange(len(pieces))
-    said = random.choice((len(pieces[at]) - 1 + random.randint(-6, 6), random.choice(LENGTHS)))
-    pieces[at] = pieces[at][:1] + struct.pack("!I", said % (1 << 32)) + pieces[at][5:]
+    sent = random.choice((len(pieces[at]) - 1 + random.randint(-6, 6), random.choice(LENGTHS)))
+    pieces[at] = pieces[at][:1] + struct.pack("!I", sent % (1 << 32)) + pieces[at][5:]
 
 
 def _change_number(random: Random, pieces: Pieces, _: Pieces) -> None:
@@ -150,7 +150,7 @@ def _change_number(random: Random, pieces: Pieces, _: Pieces) -> None:
 
 
 def _change_text(random: Random, pieces: Pieces, _: Pieces) -> None:
-    """The length of the message stays right: what is in it does not."""
+    """The length of the message stays correct; its content does not."""
     at = random.randrange(len(pieces))
     begin = random.randrange(5, max(6, len(pieces[at])))
     put = random.choice((b"\0", b"\xff\xfe", b"'\";", b"\x1b[2J\n", b"99999999999999999999"))
@@ -216,7 +216,7 @@ class Mistaken(NamedTuple):
 
     player: Player
     story: str
-    """Which mistakes, and where."""
+    """Which mistakes were made, and where."""
 
 
 def mistaken(
@@ -225,9 +225,9 @@ def mistaken(
     random: Random,
     patience: float | None = None,
 ) -> Mistaken:
-    """Some mistakes in an answer of one of *connections*, in the login or behind it.
+    """Some mistakes in one answer of one of *connections*: to the login, or to a query.
 
-    *others* are more messages that may get in between; *patience* is a `Player`'s.
+    *others* are further messages that may be inserted; *patience* is a `Player`'s.
     """
     number = random.randrange(len(connections))
     queries = range(1, len(connections[number]))

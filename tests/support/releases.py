@@ -1,4 +1,4 @@
-"""initmig as it was released, from the repository's history."""
+"""A released version of initmig, from the repository's history."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 FIRST: Final = "b446c56"
 """The commit of 0.1.0."""
 
-# In the folder only: neither the code under test, as it is installed, nor the current folder.
+# Only from the folder: neither the installed code under test, nor the current folder.
 _RUN = """
 import sys
 sys.path.insert(0, {folder!r})
@@ -27,7 +27,7 @@ initmig.cli.run()
 
 
 def has_commit(commit: str) -> bool:
-    """Whether the repository has *commit*: an export and a shallow clone have no history."""
+    """Whether the repository has *commit*; an export and a shallow clone do not."""
     if shutil.which("git") is None:
         return False
     look = ["git", "cat-file", "-e", f"{commit}:initmig/cli.py"]
@@ -35,7 +35,7 @@ def has_commit(commit: str) -> bool:
 
 
 def lay_out(commit: str, folder: Path) -> Path:
-    """The package initmig as of *commit*, put into *folder*; gives *folder*."""
+    """Put the package initmig of *commit* into *folder*; return *folder*."""
     archive = ["git", "archive", commit, "initmig"]
     packed = subprocess.run(archive, cwd=REPOSITORY, capture_output=True, check=True).stdout
     subprocess.run(["tar", "-x", "-C", folder], input=packed, check=True)
@@ -43,5 +43,5 @@ def lay_out(commit: str, folder: Path) -> Path:
 
 
 def command_in(folder: Path) -> list[str]:
-    """What runs the release that is laid out in *folder*, beside what else is installed."""
+    """The command that runs the release in *folder*, without the installed version."""
     return [sys.executable, "-P", "-c", _RUN.format(folder=str(folder))]

@@ -1,7 +1,7 @@
-"""SQL that holds a secret, in every form that somebody might write, and SQL that holds none.
+"""SQL that contains a secret, in every form that people write, and SQL without secrets.
 
-In each form `CANARY` stands for the secret. All of them can be sent: what the server makes of them
-is for the test to say.
+In each form `CANARY` is the secret. A server can receive all forms; each test states the expected
+result.
 """
 
 from __future__ import annotations
@@ -189,9 +189,9 @@ READABLE = {
 
 
 def secret_sql(*, quotes: bool) -> SearchStrategy[tuple[str, str]]:
-    """A statement with the canary in it, and as it is to be shown; also with *quotes* in comments.
+    """A statement with the canary, and the same statement masked; *quotes* adds odd comments.
 
-    Of these comments only some are shown, so that then the second is no use.
+    Only some of the odd comments are shown: do not compare the masked statement with *quotes*.
     """
     plain = (" ", "\n", "\t", "\r\n", "/* a */", "/* b /* c */ ; */", "-- d\n")
     odd = ("/* don't */", "/* \" /* it's */ $$ */", "-- isn't\n")

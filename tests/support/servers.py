@@ -30,7 +30,7 @@ from initmig.commands.verify.embedded import PostgresError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# Whatever ends this process closes the pipe, and then the server and its folder go.
+# The pipe is closed however this process ends; then the server and its folder are removed.
 _KEEPER = """
 read -r _
 "$1" -D "$2/data" -m immediate stop
@@ -39,18 +39,18 @@ rm -rf "$2" "$3"
 
 
 def is_version_chosen() -> bool:
-    """Whether the run is for a version's sake, as `make test POSTGRES=14`."""
+    """Whether the run tests a certain version, as `make test POSTGRES=14`."""
     return "INITMIG_POSTGRES_BIN" in os.environ
 
 
 class MakeServer(Protocol):
-    """Gives a started server of one's own, e.g. `make_server(log_statement="all")`."""
+    """Starts a separate server, e.g. `make_server(log_statement="all")`."""
 
     def __call__(self, **settings: str | int) -> Server: ...
 
 
 class MakeStandby(Protocol):
-    """Gives a started streaming standby of *primary*."""
+    """Starts a streaming standby of *primary*."""
 
     def __call__(self, primary: Server) -> Server: ...
 
@@ -62,7 +62,7 @@ def running_server(
     settings: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """A started server that begins as a copy of *cluster*."""
+    """A started server whose data is a copy of *cluster*."""
     installation = find_installation()._replace(environment=environment or {})
     with _server_folder() as root:
         server = Server.create(
@@ -77,7 +77,7 @@ def running_server(
 def debian_server(
     *, language: str = "", settings: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """A started server of Debian's package, which has translations; skips where there is none."""
+    """A started server of Debian's package, which has translations; skips if not installed."""
     installation = find_debian_installation()
     if installation is None:
         pytest.skip("needs Debian's server: apt-get install postgresql")
@@ -91,7 +91,7 @@ def debian_server(
 
 @contextmanager
 def server_of(version: str) -> Iterator[Server]:
-    """A started server of the major *version*, whatever the run is for; skips if there is none."""
+    """A started server of the major *version*, independent of POSTGRES; skips if not installed."""
     try:
         installation = installation_for(programs_of(version))
     except PostgresError as error:
@@ -114,7 +114,7 @@ def running_standby(primary: Server) -> Iterator[Server]:
 
 
 def shared_cluster(folder: Path) -> Path:
-    """The data folder below *folder* to copy servers from, made by whichever process is first."""
+    """The data folder below *folder* to copy servers from, created by the first process."""
     cluster = folder / "cluster"
     with (folder / "cluster.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -125,7 +125,7 @@ def shared_cluster(folder: Path) -> Path:
 
 def _make_cluster(cluster: Path) -> None:
     unfinished = cluster.with_name("unfinished")
-    # pytest's folders are closed to the user that runs PostgreSQL.
+    # The user that runs PostgreSQL cannot read pytest's folders.
     with _server_folder() as root:
         server = Server.create(root)
         with _kept(server):
@@ -137,7 +137,7 @@ def _make_cluster(cluster: Path) -> None:
 
 
 def _make_login_cheap(server: Server) -> None:
-    """Let the superuser's password take one hash; the 4096 of the default are half of a login."""
+    """Hash the superuser's password once: the default 4096 rounds take half of a login."""
     salt = b"salt of the tests"
     salted = hashlib.pbkdf2_hmac("sha256", server.password.encode(), salt, 1)
     client, own = (
@@ -153,7 +153,7 @@ def _make_login_cheap(server: Server) -> None:
 
 @contextmanager
 def _server_folder() -> Iterator[Path]:
-    # Short, because of the socket, and open to the user that runs PostgreSQL.
+    # short, because of the socket's path, and readable by the user that runs PostgreSQL
     folder = Path(tempfile.mkdtemp(prefix="initmig-"))
     try:
         yield folder
@@ -172,7 +172,7 @@ def _kept(server: Server) -> Iterator[None]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
-        # So that Ctrl-C does not end it before its time.
+        # so that Ctrl-C does not stop the keeper too early
         start_new_session=True,
     )
     try:

@@ -1,4 +1,4 @@
-"""Real shells, asked on a terminal what they complete."""
+"""Completion in real shells on a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _DEADLINE_SECONDS = 30
 
-# In place of the real one: prints its words, which are then those of the completed line.
+# Replaces the real command: it prints its arguments, which are the words of the completed line.
 _ECHO = r"""initmig() { printf '\n@%s' "$@"; printf '\n@@\n'; }"""
 # Both bind a key to "insert every completion into the line".
 _SETUP = {
@@ -45,7 +45,7 @@ _COMMANDS = {
 
 
 def complete_in_fish(script: Path, line: str, *, cwd: Path) -> list[str]:
-    """The words that fish offers for the end of *line*."""
+    """The words that fish offers to complete *line*."""
     code = 'source $argv[1]; complete -C "$argv[2]"'
     result = subprocess.run(
         ["fish", "--no-config", "-c", code, str(script), line],
@@ -62,16 +62,18 @@ def complete_in_fish(script: Path, line: str, *, cwd: Path) -> list[str]:
 
 @contextmanager
 def completing_shell(name: str, script: Path, *, cwd: Path) -> Iterator[Callable[[str], list[str]]]:
-    """Asks an interactive bash or zsh: the words that it puts in place of the end of a line.
+    """Yield a function that completes a line in an interactive bash or zsh.
 
-    The words before the last one are left out.
+    It returns the words that the shell inserts in place of the last word.
+
+    The words before it are left out.
     """
     rc = cwd / f".{name}rc"
     rc.write_text(_SETUP[name])
     argv = [word.format(rc=rc) for word in _COMMANDS[name]]
     env = {"PATH": os.environ["PATH"], "HOME": str(cwd), "SCRIPT": str(script), "TERM": "vt100"}
     terminal, other_end = pty.openpty()
-    # no fork of this process, which has threads: setsid makes the terminal the shell's own
+    # no fork of this process, which has threads; setsid makes the terminal the shell's own
     shell = subprocess.Popen(
         ["setsid", "--ctty", *argv],
         cwd=cwd,
@@ -101,7 +103,7 @@ def completing_shell(name: str, script: Path, *, cwd: Path) -> Iterator[Callable
 
 
 def _read(terminal: int, *marks: str) -> str:
-    """What the shell shows until the *marks* have come, in this order."""
+    """The output of the shell until all *marks* have appeared, in this order."""
     text = ""
     position = 0
     deadline = time.monotonic() + _DEADLINE_SECONDS

@@ -1,4 +1,4 @@
-"""A SIGTERM at any line of initmig's, as the run comes to it."""
+"""Sends SIGTERM to a run when it reaches a given line of initmig's code."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
 AT = "SIGNAL_AT"
-"""The variable with the number of the line, counted from 1 as they are executed; 0 for none."""
+"""The variable with the number of the line, counted from 1 in order of execution; 0 for none."""
 REPORT = "SIGNAL_REPORT"
-"""The variable with the path of a file for the number of lines that were executed."""
+"""The variable with the path of a file for the number of executed lines."""
 
 _PACKAGE = str(Path(initmig.__file__).parent)
 
@@ -42,7 +42,7 @@ class _Counting:
 
 @contextmanager
 def around(env: MutableMapping[str, str]) -> Iterator[None]:
-    """Inside, the signal comes as the variables in *env* say, which are taken out of it."""
+    """Inside, the signal is sent as the variables in *env* specify; the variables are removed."""
     at, report = env.pop(AT, ""), env.pop(REPORT, "")
     if not at:
         yield

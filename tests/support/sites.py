@@ -1,4 +1,4 @@
-"""A `serve` that a test has started, and its clients."""
+"""A `serve` that a test has started, and HTTP clients for it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Reply(NamedTuple):
 
 
 class Site:
-    """A started `serve`, which has said where it listens."""
+    """A started `serve` that is listening."""
 
     def __init__(self, running: Running) -> None:
         self.running = running
@@ -42,7 +42,7 @@ class Site:
         source: str = "",
         body: bytes | None = None,
     ) -> Reply:
-        """The answer, asked for from the address *source*."""
+        """The answer to a request from the address *source*."""
         place = (source, 0) if source else None
         connection = HTTPConnection(host, self.port, timeout=20, source_address=place)
         try:
@@ -56,7 +56,7 @@ class Site:
         return self.ask("/readyz").status == 200
 
     def metrics(self) -> dict[str, float]:
-        """The samples by name, with the label's value where there is one."""
+        """The samples by name, followed by the values of their labels."""
         families = text_string_to_metric_families(self.ask("/metrics").body)
         return {
             "/".join([sample.name, *sample.labels.values()]): sample.value
@@ -64,19 +64,19 @@ class Site:
             for sample in family.samples
         }
 
-    def connect(self, said: bytes = b"", source: str = "127.0.0.1") -> socket.socket:
-        """A client that has said *said*, and no more yet."""
+    def connect(self, sent: bytes = b"", source: str = "127.0.0.1") -> socket.socket:
+        """Connect a client that has only sent *sent* so far."""
         place = ("127.0.0.1", self.port)
         client = socket.create_connection(place, timeout=20, source_address=(source, 0))
-        client.sendall(said)
+        client.sendall(sent)
         return client
 
     def half_a_request(self) -> socket.socket:
-        """A client that has not said all yet, and may never do."""
+        """Connect a client that has sent only a part of its request."""
         return self.connect(b"GET /readyz HT")
 
     def say(self, *parts: bytes, is_over: bool = False) -> bytes:
-        """All that comes back; with *is_over*, the client says that it sends no more."""
+        """The complete answer to *parts*; with *is_over*, the client closes its sending side."""
         with self.connect() as client:
             for part in parts:
                 client.sendall(part)
@@ -85,21 +85,21 @@ class Site:
             return client.makefile("rb").read()
 
     def descriptors(self) -> int:
-        """How many of them its process has open."""
+        """The number of open file descriptors of its process."""
         return len(list(Path(f"/proc/{self.running.pid}/fd").iterdir()))
 
     def cpu_seconds(self) -> float:
-        """What its process has used so far."""
+        """The CPU time that its process has used so far."""
         fields = Path(f"/proc/{self.running.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def most_memory(self) -> int:
-        """KiB that its process has had at most."""
+        """The peak memory of its process in KiB."""
         status = Path(f"/proc/{self.running.pid}/status").read_text()
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0])
 
     def stop(self) -> Result:
-        """Its result after SIGTERM, which has to be there within a second."""
+        """Send SIGTERM, and return the result. Raises AssertionError if that takes 5 seconds."""
         sent = time.monotonic()
         self.running.terminate()
         result = self.running.result()

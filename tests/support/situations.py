@@ -1,4 +1,4 @@
-"""Each command in each situation in which it sends statements of its own."""
+"""Each command in each scenario that makes it send different statements."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class Stage(NamedTuple):
-    """Where a situation takes place."""
+    """The environment of a scenario."""
 
     initmig: Initmig
     first_release: Initmig | None
@@ -44,28 +44,28 @@ class Stage(NamedTuple):
     database: Database
     folder: Path
     url: str
-    """The migrator's."""
+    """The URL of the migrator."""
     pooled_url: str
     env: Mapping[str, str]
-    """Settings of initmig's that hold throughout."""
+    """Settings of initmig for all its runs."""
     schema: str
-    """Where the history is."""
+    """The schema of the history."""
 
     def start(self, *arguments: str, url: str = "") -> Running:
-        """Start initmig, as the migrator does."""
+        """Start initmig as the migrator."""
         return self.initmig.start(*arguments, url=url or self.url, folder=self.folder, env=self.env)
 
     def run(self, *arguments: str, url: str = "") -> Result:
-        """Run it to the end."""
+        """Run it until it exits."""
         return self.start(*arguments, url=url).result()
 
     def succeed(self, *arguments: str) -> None:
-        """Run it, and see that it exits with 0."""
+        """Run it, and assert that it exits with 0."""
         result = self.run(*arguments)
         assert result.code == 0, result.err
 
     def write(self, files: Mapping[str, str]) -> None:
-        """Put *files* into the folder."""
+        """Write *files* into the folder."""
         write(self.folder, files)
 
     def execute(self, script: str) -> None:
@@ -73,40 +73,40 @@ class Stage(NamedTuple):
         self.database.execute(script.replace("{home}", self.schema))
 
     def execute_as_migrator(self, script: str) -> None:
-        """The same as the role that migrates."""
+        """Run *script* as the role that migrates."""
         role = self.env.get("INITMIG_ROLE")
         self.execute(f"SET ROLE {role}; {script}" if role else script)
 
 
 class Situation(NamedTuple):
-    """*prepare* is what has come before; *act* is what initmig does then."""
+    """*prepare* creates the initial state; *act* runs initmig."""
 
     name: str
     act: Callable[[Stage], list[Result]]
     prepare: Callable[[Stage], None]
     codes: tuple[int, ...] = (0,)
-    """What the runs of *act* exit with."""
+    """The exit codes of the runs of *act*."""
     pooled: bool = False
 
 
-def _theirs(sql: str) -> str:
-    """*sql* with the mark of a migration in each statement."""
+def _marked(sql: str) -> str:
+    """*sql* with the comment of a migration in each statement."""
     return sql.replace("!", THEIRS)
 
 
 FIRST = {
-    "0001_a.sql": _theirs("CREATE TABLE ! a ();"),
-    "0001_a.rollback.sql": _theirs("DROP TABLE ! a;"),
+    "0001_a.sql": _marked("CREATE TABLE ! a ();"),
+    "0001_a.rollback.sql": _marked("DROP TABLE ! a;"),
 }
-SECOND = {"0002_b.sql": _theirs("CREATE TABLE ! b ();\nCREATE TABLE ! b_2 ();")}
+SECOND = {"0002_b.sql": _marked("CREATE TABLE ! b ();\nCREATE TABLE ! b_2 ();")}
 ISOLATED = {
-    "0002_b.sql": _theirs(
+    "0002_b.sql": _marked(
         "SET ! TRANSACTION ISOLATION LEVEL SERIALIZABLE;\nCREATE TABLE ! b ();\n"
         "SET ! DateStyle = 'SQL'"
     )
 }
 PYTHON = {
-    "0002_b.py": _theirs(
+    "0002_b.py": _marked(
         "from yoyo import step\n"
         "def apply(connection):\n"
         "    connection.cursor().execute('CREATE TABLE ! c ()')\n"
@@ -115,46 +115,46 @@ PYTHON = {
     )
 }
 IN_PARTS = {
-    "0002_b.sql": _theirs(
+    "0002_b.sql": _marked(
         "-- transactional: false\nCREATE TABLE ! b (n int);\n"
         "CREATE INDEX CONCURRENTLY ! b_n ON b (n);\nVACUUM ! b;\n"
         "REINDEX TABLE ! CONCURRENTLY b;\nDROP INDEX CONCURRENTLY ! b_n;"
     ),
-    "0002_b.rollback.sql": _theirs("DROP TABLE ! b;"),
+    "0002_b.rollback.sql": _marked("DROP TABLE ! b;"),
 }
-COPY = {"0002_b.sql": _theirs("CREATE TABLE ! b (n int);\nCOPY ! b (n) FROM STDIN;\n1\n2\n\\.\n")}
-HOOK = {"post-apply.sql": _theirs("CREATE TABLE ! IF NOT EXISTS hooked ();")}
-HALF_WAY = {
-    "0002_b.sql": _theirs(
+COPY = {"0002_b.sql": _marked("CREATE TABLE ! b (n int);\nCOPY ! b (n) FROM STDIN;\n1\n2\n\\.\n")}
+HOOK = {"post-apply.sql": _marked("CREATE TABLE ! IF NOT EXISTS hooked ();")}
+HALF_APPLIED = {
+    "0002_b.sql": _marked(
         "-- transactional: false\nCREATE TABLE ! b (n int);\nINSERT INTO ! b VALUES (1), (1);\n"
         "CREATE UNIQUE INDEX CONCURRENTLY ! b_n ON b (n);"
     )
 }
-HALF_BACK = {
-    "0002_b.sql": _theirs("-- transactional: false\nCREATE TABLE ! b ();"),
-    "0002_b.rollback.sql": _theirs("DROP TABLE ! b;\nDROP TABLE ! missing;"),
+HALF_ROLLED_BACK = {
+    "0002_b.sql": _marked("-- transactional: false\nCREATE TABLE ! b ();"),
+    "0002_b.rollback.sql": _marked("DROP TABLE ! b;\nDROP TABLE ! missing;"),
 }
-BROKEN = {"0002_b.sql": _theirs("CREATE TABLE ! b ();\nDROP TABLE ! missing;")}
-BLOCKED = {"0002_b.sql": _theirs("DROP TABLE ! a;")}
+BROKEN = {"0002_b.sql": _marked("CREATE TABLE ! b ();\nDROP TABLE ! missing;")}
+BLOCKED = {"0002_b.sql": _marked("DROP TABLE ! a;")}
 PREPARED = {
-    "0002_b.sql": _theirs("-- transactional: false\nBEGIN !;\nCREATE TABLE ! b ();\nROLLBACK !;")
+    "0002_b.sql": _marked("-- transactional: false\nBEGIN !;\nCREATE TABLE ! b ();\nROLLBACK !;")
 }
-EXTENSION = {"0002_b.sql": _theirs("CREATE EXTENSION ! plpgsql;")}
+EXTENSION = {"0002_b.sql": _marked("CREATE EXTENSION ! plpgsql;")}
 CLOCK = {
-    "0002_b.sql": _theirs(
+    "0002_b.sql": _marked(
         "CREATE TABLE ! b (at timestamp with time zone PRIMARY KEY);\n"
         "INSERT INTO ! b VALUES (current_timestamp);"
     ),
-    "0003_c.sql": _theirs("INSERT INTO ! b VALUES (current_timestamp);"),
+    "0003_c.sql": _marked("INSERT INTO ! b VALUES (current_timestamp);"),
 }
 _NOW = "pg_catalog.to_char(pg_catalog.now(), 'YYYYMMDDHH24MISSUS')"
 KEY_OF_CLOCK = {
-    "0002_b.sql": _theirs(
+    "0002_b.sql": _marked(
         f"CREATE TABLE ! b (at varchar(99) PRIMARY KEY);\nINSERT INTO ! b VALUES ({_NOW});"
     ),
-    "0003_c.sql": _theirs(f"INSERT INTO ! b VALUES ({_NOW});"),
+    "0003_c.sql": _marked(f"INSERT INTO ! b VALUES ({_NOW});"),
 }
-_MAKE_BY_CLOCK = _theirs(
+_MAKE_BY_CLOCK = _marked(
     "from yoyo import step\n"
     "def apply(connection):\n"
     "    cursor = connection.cursor()\n"
@@ -165,19 +165,19 @@ _MAKE_BY_CLOCK = _theirs(
 NAME_OF_CLOCK = {"0002_b.py": _MAKE_BY_CLOCK, "0003_c.py": _MAKE_BY_CLOCK}
 MOOD = "CREATE TYPE {home}.mood AS ENUM ('a')"
 ENUM = {
-    "0002_b.sql": _theirs("ALTER TYPE ! mood ADD VALUE 'b';"),
-    "0003_c.sql": _theirs("CREATE TABLE ! c (m mood DEFAULT 'b');\nINSERT INTO ! c VALUES ('b');"),
+    "0002_b.sql": _marked("ALTER TYPE ! mood ADD VALUE 'b';"),
+    "0003_c.sql": _marked("CREATE TABLE ! c (m mood DEFAULT 'b');\nINSERT INTO ! c VALUES ('b');"),
 }
 TWICE = {
-    "0002_b.sql": _theirs("CREATE TABLE ! b ();"),
-    "0003_c.sql": _theirs("CREATE TABLE ! b ();"),
+    "0002_b.sql": _marked("CREATE TABLE ! b ();"),
+    "0003_c.sql": _marked("CREATE TABLE ! b ();"),
 }
-# For the session, behind a pooler.
+# Leaves something in the session, which a pooler shares.
 LEAVES = {
-    "0002_b.sql": _theirs(
+    "0002_b.sql": _marked(
         "SET LOCAL ! DateStyle = 'SQL';\nDECLARE ! c CURSOR FOR SELECT 1;\nCREATE TABLE ! b ();"
     ),
-    "0003_c.sql": _theirs("CREATE TABLE ! c ();"),
+    "0003_c.sql": _marked("CREATE TABLE ! c ();"),
 }
 BEFORE_6 = """
 CREATE TABLE {home}._yoyo_migration (
@@ -193,7 +193,7 @@ INSERT INTO {home}.yoyo_lock (ctime, pid) VALUES ('2020-01-01', 7);
 STALE_ROW = ROW_OF_YOYO.replace("7)", "-7)")
 OTHER_TOOL = "CREATE TABLE {home}.schema_migrations (version bigint PRIMARY KEY, dirty boolean)"
 NO_LOG = "DROP TABLE {home}._yoyo_log"
-# As somebody's scripts have left them.
+# As left by a user's scripts.
 ODD_ROWS = """
 UPDATE {home}._yoyo_migration SET migration_hash = 'odd';
 INSERT INTO {home}._yoyo_migration (migration_hash) VALUES ('none');
@@ -211,7 +211,7 @@ def _applied(stage: Stage) -> None:
 
 
 def _after(*parts: Mapping[str, str], script: str = "") -> Callable[[Stage], None]:
-    """The first migration is applied, then *script* is run, and more files are there."""
+    """Apply the first migration, run *script*, and add more files."""
 
     def prepare(stage: Stage) -> None:
         _applied(stage)
@@ -223,7 +223,7 @@ def _after(*parts: Mapping[str, str], script: str = "") -> Callable[[Stage], Non
 
 
 def _both(*parts: Mapping[str, str]) -> Callable[[Stage], None]:
-    """All of it is applied."""
+    """Apply the first migration, and then the files in *parts*."""
 
     def prepare(stage: Stage) -> None:
         _after(*parts)(stage)
@@ -233,7 +233,7 @@ def _both(*parts: Mapping[str, str]) -> Callable[[Stage], None]:
 
 
 def _run(*runs: str) -> Callable[[Stage], list[Result]]:
-    """Each of *runs* is a command line."""
+    """Run initmig with each of the command lines *runs*."""
     return lambda stage: [stage.run(*run.split()) for run in runs]
 
 
@@ -241,7 +241,7 @@ def _run_pooled(*runs: str) -> Callable[[Stage], list[Result]]:
     return lambda stage: [stage.run(*run.split(), url=stage.pooled_url) for run in runs]
 
 
-# --- what has come before ---
+# --- the states before the run ---
 
 
 def _first_is_written(stage: Stage) -> None:
@@ -282,7 +282,7 @@ def _stopped(*files: Mapping[str, str]) -> Callable[[Stage], None]:
 
 
 def _stopped_in_rollback(stage: Stage) -> None:
-    _both(HALF_BACK)(stage)
+    _both(HALF_ROLLED_BACK)(stage)
     assert stage.run("rollback", "--steps=1").code == 1
 
 
@@ -309,7 +309,7 @@ def _tenants(stage: Stage) -> None:
     )
 
 
-# --- what initmig does ---
+# --- the runs ---
 
 
 @contextmanager
@@ -323,28 +323,28 @@ _BLOCKED_SECONDS = 1.2
 
 
 def _blocked(table: str, *arguments: str, pooled: bool = False) -> Callable[[Stage], list[Result]]:
-    """*arguments* run while another session has locked *table*."""
+    """Run *arguments* while another session has locked *table*."""
 
     def act(stage: Stage) -> list[Result]:
         with _locked(stage, table):
             running = stage.start(*arguments, url=stage.pooled_url if pooled else "")
-            _wait_until_held_up(stage)
+            _wait_until_blocked(stage)
             time.sleep(_BLOCKED_SECONDS)
         return [running.result()]
 
     return act
 
 
-def _wait_until_held_up(stage: Stage) -> None:
-    held_up = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-    held_up += " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    wait_until(lambda: stage.database.value(held_up) > 0)
+def _wait_until_blocked(stage: Stage) -> None:
+    blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    blocked += " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    wait_until(lambda: stage.database.value(blocked) > 0)
 
 
 def _queue(stage: Stage) -> list[Result]:
     with _locked(stage, "a"):
         first = stage.start("migrate", "--lock-timeout=0")
-        _wait_until_held_up(stage)
+        _wait_until_blocked(stage)
         second = stage.start("migrate")
         second.wait_for_line("waiting for another migrator")
         time.sleep(_BLOCKED_SECONDS)
@@ -355,13 +355,13 @@ def _blocked_by_prepared(stage: Stage) -> list[Result]:
     gid = f"of_{stage.database.name}"
     stage.execute(f"BEGIN; LOCK TABLE {{home}}.a; PREPARE TRANSACTION '{gid}'")
     running = stage.start("migrate", "--lock-timeout=300ms")
-    _wait_until_held_up(stage)
+    _wait_until_blocked(stage)
     time.sleep(_BLOCKED_SECONDS)
     stage.execute(f"COMMIT PREPARED '{gid}'")
     return [running.result()]
 
 
-def _behind_yoyo(stage: Stage) -> list[Result]:
+def _waits_for_yoyo(stage: Stage) -> list[Result]:
     running = stage.start("migrate")
     running.wait_for_line("waiting for")
     stage.execute("DELETE FROM {home}.yoyo_lock")
@@ -383,7 +383,7 @@ def _app_role(stage: Stage) -> None:
         "CREATE VIEW {home}.seen AS SELECT * FROM {home}.a;"
         f"GRANT ALL ON ALL TABLES IN SCHEMA {{home}} TO app_of_{stage.database.name}"
     )
-    stage.write({"0003_c.sql": _theirs("CREATE TABLE ! c (id bigint);")})
+    stage.write({"0003_c.sql": _marked("CREATE TABLE ! c (id bigint);")})
 
 
 def _doctor_of_role(stage: Stage) -> list[Result]:
@@ -391,7 +391,7 @@ def _doctor_of_role(stage: Stage) -> list[Result]:
 
 
 def _look_in_catalog(stage: Stage) -> list[Result]:
-    """What is asked about statements that were interrupted, of each kind."""
+    """Run the queries about interrupted statements, for each kind of statement."""
     kinds: tuple[Kind, ...] = (
         CreateIndex("b_n", "b", concurrently=True),
         CreateIndex("", "b", concurrently=True),
@@ -446,9 +446,9 @@ _ALL = (
         _after(SECOND, script=NO_LOG),
         (0, 0),
     ),
-    Situation("half-way", _run("status", "migrate"), _stopped(HALF_WAY), (0, 1)),
+    Situation("half-applied", _run("status", "migrate"), _stopped(HALF_APPLIED), (0, 1)),
     Situation("stale-row", _run("migrate"), _after(SECOND, script=STALE_ROW)),
-    Situation("behind-yoyo", _behind_yoyo, _after(SECOND, script=ROW_OF_YOYO)),
+    Situation("yoyo-holds-lock", _waits_for_yoyo, _after(SECOND, script=ROW_OF_YOYO)),
     Situation("queue", _queue, _after(BLOCKED), (0, 0)),
     Situation("blocked-by-prepared", _blocked_by_prepared, _after(BLOCKED)),
     Situation(
@@ -459,7 +459,9 @@ _ALL = (
     ),
     Situation("blocked", _blocked("a", "migrate", "--lock-timeout=300ms"), _after(BLOCKED)),
     Situation(
-        "held-up", _blocked("_yoyo_migration", "migrate", "--lock-timeout=300ms"), _after(SECOND)
+        "history-locked",
+        _blocked("_yoyo_migration", "migrate", "--lock-timeout=300ms"),
+        _after(SECOND),
     ),
     Situation("foreign", _run("migrate", "plan", "doctor"), _other_tool, (6, 6, 6)),
     Situation("elsewhere", _run("migrate", "status"), _history_elsewhere, (6, 0)),
@@ -473,7 +475,7 @@ _ALL = (
     Situation("rollback", _run("rollback --steps=1"), _applied),
     Situation("rollback-python", _run("rollback --all"), _both(PYTHON)),
     Situation("rollback-in-parts", _run("rollback --all"), _both(IN_PARTS)),
-    Situation("rollback-half-way", _run("rollback --steps=1"), _stopped_in_rollback, (1,)),
+    Situation("half-rolled-back", _run("rollback --steps=1"), _stopped_in_rollback, (1,)),
     Situation("status", _run("status", "status --json"), _after(SECOND), (0, 0)),
     Situation("status-check", _run("status --check"), _after(SECOND), (7,)),
     Situation("status-empty", _run("status"), _first_is_written),
@@ -509,4 +511,4 @@ _ALL = (
 )
 
 SITUATIONS = tuple(each for each in _ALL if each.name != "0.1.0" or has_commit(FIRST_RELEASE))
-"""An export of the repository does not have 0.1.0."""
+"""An export of the repository does not have the code of 0.1.0."""

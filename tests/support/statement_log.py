@@ -1,4 +1,4 @@
-"""What initmig sends, as a server that logs every statement has seen it."""
+"""The statements that initmig sends, from the log of a server that logs every statement."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SETTINGS: Final = {
     "log_line_prefix": "%m [%p] %q%u|%a|",
     "max_prepared_transactions": "4",
 }
-"""For the server whose log is to be read."""
+"""Settings of a server whose log the test reads."""
 
 THEIRS: Final = "/* theirs */"
-"""The comment inside each statement of a migration, which is its author's and not initmig's."""
+"""A comment inside each statement of a migration: its author wrote it, not initmig."""
 
 PINNED: Final = ("pg_catalog", "pg_temp")
-"""The search path in which a name without a schema is PostgreSQL's own."""
+"""A search path on which a name without a schema is always PostgreSQL's."""
 
 _ENTRY = re.compile(
     r"^\d{4}-\d\d-\d\d \S+ \S+ \[(?P<pid>\d+)\] "
@@ -33,7 +33,7 @@ _MESSAGE = re.compile(r"(?:statement|execute [^:]*): (?P<sql>.*)", re.DOTALL)
 
 
 class Entry(NamedTuple):
-    """One entry of the log; *user* and *application* are empty for the server's own."""
+    """One entry of the log; *user* and *application* are empty in the server's own entries."""
 
     pid: int
     user: str
@@ -43,9 +43,9 @@ class Entry(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """A statement that initmig has sent; *tree* is None where the parser does not read it.
+    """A statement that initmig has sent; *tree* is empty (None) if the parser cannot read it.
 
-    *pinned*: the search path is `PINNED` for it, until the end of its transaction at the latest.
+    *pinned* is whether the search path is `PINNED`, until the end of the transaction at the latest.
     """
 
     text: str
@@ -54,7 +54,7 @@ class Sent(NamedTuple):
 
 
 def entries(log: str) -> Iterator[Entry]:
-    """The entries of the text *log*, in their order."""
+    """The entries of the text *log*, in order."""
     found: list[str] = []
     for line in log.splitlines():
         if _ENTRY.match(line):
@@ -77,7 +77,7 @@ def _entry(lines: list[str]) -> Iterator[Entry]:
 
 
 def sent_by_initmig(log: str) -> list[Sent]:
-    """initmig's own statements in *log*, without those of migrations, which have `THEIRS`."""
+    """initmig's statements in *log*, without those of migrations, which contain `THEIRS`."""
     transactions: dict[int, _Transaction] = {}
     sent: list[Sent] = []
     for entry in entries(log):
@@ -89,7 +89,7 @@ def sent_by_initmig(log: str) -> list[Sent]:
 
 
 class _Transaction:
-    """What is open in one session: a block, and the search path that holds until its end."""
+    """The open transaction block of one session, and whether its search path is pinned."""
 
     def __init__(self) -> None:
         self._in_block = False
@@ -102,7 +102,7 @@ class _Transaction:
             yield Sent(data[start:end].decode(), tree, self._pinned)
             if tree:
                 self._apply(tree)
-        # A message without a block is a transaction of its own.
+        # A message outside a block is a separate transaction.
         self._pinned = self._pinned and self._in_block
 
     def _apply(self, tree: Node) -> None:
@@ -132,6 +132,6 @@ def _texts(node: Node) -> Iterator[str]:
 
 
 def _strings(node: Node) -> Iterator[tuple[str, Node]]:
-    # `nodes` gives the last one of a list first
+    # `nodes` returns the last item of a list first
     found = [(name, each) for name, each in nodes(node) if name == "sval" and "sval" in each]
     return reversed(found)

@@ -1,4 +1,4 @@
-"""Steps of migrations as they are read."""
+"""Steps of migrations, as initmig reads them from files."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from initmig.sql.lines import Lines
 
 
 def step_of(path: str, data: bytes) -> Step:
-    """The whole of an SQL file."""
+    """One step with the whole of an SQL file."""
     return Step(data, b"", place_at=Lines(path, data).numbers)

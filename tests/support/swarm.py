@@ -1,4 +1,4 @@
-"""A real swarm of one node, and stacks on it that are gone with all they made in the end."""
+"""A real swarm of one node, and stacks on it that are removed with everything they created."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 DEPLOY = REPOSITORY / "swarm" / "deploy"
 
-# One engine has one swarm: whoever uses it says so here, whichever test run it belongs to.
+# One engine has one swarm: each user of it locks this file, across test runs.
 _USERS = Path(tempfile.gettempdir()) / "initmig-test-swarm"
 
 
 @contextmanager
 def shared_swarm() -> Iterator[None]:
-    """This node is a manager; the last one out leaves the swarm, if it was a test that began it."""
+    """Make this node a manager. The last user leaves the swarm, if a test created it."""
     with _USERS.with_suffix(".users").open("w") as users:
         with _alone():
             fcntl.flock(users, fcntl.LOCK_SH)
@@ -47,7 +47,7 @@ def shared_swarm() -> Iterator[None]:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Nobody else begins or leaves the swarm meanwhile."""
+    """Inside, no other process creates or leaves the swarm."""
     with _USERS.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -62,7 +62,7 @@ def _is_last(users: IO[str]) -> bool:
 
 
 def _leave() -> None:
-    # When it leaves, Docker forgets the names of all running containers, also of other networks.
+    # On leaving, Docker forgets the names of all running containers, also of other networks.
     wait_until(lambda: docker_out("ps", "--quiet", "--filter=name=initmig-test-") == "", 300)
     docker_out("swarm", "leave", "--force")
     docker("network", "rm", "docker_gwbridge")
@@ -75,7 +75,7 @@ def _is_active() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One container that Swarm started, or wants to start."""
+    """A container that Swarm has started, or will start."""
 
     id: str
     slot: int
@@ -84,14 +84,14 @@ class Task:
     image: str
     created: str
     ended: str
-    """When its state was reached, which for one that is over is its end."""
+    """The time when its state was reached; for a task that has ended, the time of its exit."""
 
 
 class Stack:
-    """Deploys stack files with swarm/deploy, under a name and a secret of its own."""
+    """Deploys stack files with swarm/deploy, under a unique name and with a separate secret."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
-        """Let every deploy have *variables* in its environment."""
+        """*variables* are in the environment of every deploy."""
         self.name = unique("stack")
         self.secret = f"{self.name}-password"
         self._variables = {
@@ -102,7 +102,7 @@ class Stack:
         }
 
     def deploy(self, *files: str | Path, **variables: str) -> Result:
-        """Run the program to its end."""
+        """Run the program until it exits."""
         started = time.monotonic()
         done = subprocess.run(
             self._command(files),
@@ -120,33 +120,33 @@ class Stack:
         return processes.start(self._command(files), env=self.environment(**variables))
 
     def environment(self, **variables: str) -> dict[str, str]:
-        """What the program is run with."""
+        """The environment of the program."""
         return {**os.environ, **self._variables, **variables}
 
     def _command(self, files: Sequence[str | Path]) -> list[str]:
         return [str(DEPLOY), self.name, *map(str, files)]
 
     def tasks(self, service: str) -> list[Task]:
-        """All tasks of *service* that Swarm remembers, the oldest first."""
+        """All tasks of *service* that Swarm remembers, oldest first."""
         name = f"{self.name}_{service}"
         if docker_out("service", "ls", "--quiet", f"--filter=name={name}") == "":
             return []
         while ids := docker_out("service", "ps", "--quiet", "--no-trunc", name).split():
             found = docker("inspect", "--type=task", *ids)
-            if found.code == 0:  # or Swarm has forgotten one in between
+            if found.code == 0:  # or Swarm has forgotten a task in between
                 return sorted(map(_task, json.loads(found.out)), key=lambda task: task.created)
         return []
 
     def running(self, service: str) -> list[Task]:
-        """The tasks of *service* that run and are meant to."""
+        """The tasks of *service* that run and should run."""
         return [task for task in self.tasks(service) if task.state == task.wanted == "running"]
 
     def replicas(self, service: str) -> int:
-        """How many of *service* run. Swarm may have two tasks for one of them."""
+        """The number of running replicas of *service*. Swarm may have two tasks for one of them."""
         return len({task.slot for task in self.running(service)})
 
     def logs(self, service: str) -> str:
-        """What all tasks of *service* have written so far."""
+        """The output so far of all tasks of *service*."""
         done = docker("service", "logs", "--raw", f"{self.name}_{service}")
         return done.out + done.err
 
@@ -155,7 +155,7 @@ class Stack:
         return self.query("SELECT migration_id FROM _yoyo_migration ORDER BY migration_id")
 
     def query(self, script: str) -> list[str]:
-        """The words that *script* gives in the database of swarm/db.yaml."""
+        """The words that *script* returns in the database of swarm/db.yaml."""
         [db] = docker_out(
             "ps", "--quiet", f"--filter=label=com.docker.swarm.service.name={self.name}_db"
         ).split()
@@ -163,14 +163,14 @@ class Stack:
         return docker_out("exec", db, *psql).split()
 
     def inspect(self, service: str) -> dict[str, Any]:
-        """What Docker knows of *service*."""
+        """The output of `docker service inspect` for *service*."""
         found: dict[str, Any] = json.loads(
             docker_out("service", "inspect", f"{self.name}_{service}")
         )[0]
         return found
 
     def container(self, service: str) -> dict[str, Any]:
-        """What the containers of *service* are made from."""
+        """The container specification of *service*."""
         made: dict[str, Any] = self.inspect(service)["Spec"]["TaskTemplate"]["ContainerSpec"]
         return made
 
@@ -200,9 +200,9 @@ def _remove(stack: Stack) -> None:
 
 
 def _is_removed(stack: Stack) -> bool:
-    """Whether its networks are gone; removes what holds them."""
+    """Whether its networks are removed; removes the containers that use them."""
     label = f"--filter=label=com.docker.stack.namespace={stack.name}"
-    # Swarm keeps the ended containers of a job that is no more, and a network that was in use.
+    # Swarm keeps the ended containers of a removed job, and a network that was in use.
     if containers := docker_out("ps", "--all", "--quiet", label).split():
         docker("rm", "--force", "--volumes", *containers)
     if networks := docker_out("network", "ls", "--quiet", label).split():

@@ -1,4 +1,4 @@
-"""A real pseudo-terminal to run commands in, and what a person would see on it."""
+"""A real pseudo-terminal to run commands in, and a model of its screen."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ESCAPE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
 
 
 class Terminal:
-    """A terminal of so many columns, of which a thread reads what is written to it."""
+    """A terminal of *columns* columns; a thread reads the output that is written to it."""
 
     def __init__(
         self,
@@ -37,9 +37,9 @@ class Terminal:
         streams: Sequence[str] = ("stdout", "stderr"),
         controls: bool = True,
     ) -> None:
-        """The *streams* of the commands lead to it; the others to files.
+        """The *streams* of the commands lead to the terminal; the others to files.
 
-        If it *controls* them, they get its Ctrl-C, and SIGHUP when it is closed.
+        If it *controls* the commands, they get its Ctrl-C, and SIGHUP when it is closed.
         """
         self._controls = controls
         self.columns = columns
@@ -52,7 +52,7 @@ class Terminal:
         self._thread.start()
 
     def resize(self, columns: int) -> None:
-        """Give it another width."""
+        """Change the width."""
         fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def _read(self) -> None:
@@ -62,10 +62,10 @@ class Terminal:
                     self._written += os.read(self._ours, 1 << 16)
 
     def stop_reading(self) -> None:
-        """Take nothing any more, as after Ctrl-S."""
+        """Stop taking output, as after Ctrl-S."""
         termios.tcflow(self.theirs, termios.TCOOFF)
 
-    def go_on_reading(self) -> None:
+    def resume_reading(self) -> None:
         termios.tcflow(self.theirs, termios.TCOON)
 
     def type(self, text: str) -> None:
@@ -73,7 +73,7 @@ class Terminal:
         os.write(self._ours, text.encode())
 
     def close(self) -> None:
-        """Close its window."""
+        """Close the window."""
         if self._is_closing:
             return
         self._is_closing = True
@@ -84,7 +84,7 @@ class Terminal:
     def start(
         self, processes: Processes, *arguments: str, env: Mapping[str, str], cwd: Path | None = None
     ) -> Running:
-        """Start initmig in it."""
+        """Start initmig in the terminal."""
         env = {"TERM": "xterm-256color", **env}
         return processes.start([str(COMMAND), *arguments], env=env, cwd=cwd, start=self._start)
 
@@ -97,7 +97,7 @@ class Terminal:
         env: Mapping[str, str],
         cwd: Path,
     ) -> subprocess.Popen[bytes]:
-        # no fork of this process, which has threads: setsid makes the terminal the command's own
+        # no fork of this process, which has threads; setsid makes the terminal the command's own
         prefix = ["setsid", "--ctty"] if self._controls else []
         return subprocess.Popen(
             [*prefix, *argv],
@@ -111,16 +111,16 @@ class Terminal:
 
     @property
     def raw(self) -> str:
-        """All that was written to it."""
+        """All output that was written to the terminal."""
         return self._written.decode(errors="replace")
 
     @property
     def lines(self) -> list[str]:
-        """What stands on it, from the first line to the last that is not empty."""
+        """The lines on the screen, up to the last line that is not empty."""
         return seen(self.raw, self.columns)
 
     def wait_for(self, text: str | re.Pattern[str], timeout: float = 20) -> None:
-        """Return once *text* stands on it."""
+        """Return once *text* is on the screen."""
         pattern = re.compile(re.escape(text)) if isinstance(text, str) else text
         deadline = time.monotonic() + timeout
         while not pattern.search("\n".join(self.lines)):
@@ -134,7 +134,7 @@ def unstyled(raw: str) -> str:
 
 
 def seen(raw: str, columns: int) -> list[str]:
-    """What a terminal shows of *raw*; a line that is too long goes on in the next one."""
+    """The lines that a terminal shows for *raw*; a line that is too long is wrapped."""
     rows: list[list[str]] = [[]]
     row = column = 0
     raw = unstyled(raw)

@@ -1,4 +1,4 @@
-"""Certificates made by openssl, and a server that uses them."""
+"""Certificates created by openssl, and a server that uses them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Authority:
-    """A certificate authority in *folder*, with the files that it has made there."""
+    """A certificate authority in *folder*, and the files that it has created there."""
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         if shutil.which("openssl") is None:
@@ -30,7 +30,7 @@ class Authority:
         )
 
     def issue(self, name: str, *, host: str = "", expired: bool = False) -> tuple[Path, Path]:
-        """The certificate and the key of *name*, which is also the user name."""
+        """Issue a certificate and a key for *name*, which is also the user name."""
         certificate, key = self._folder / f"{name}.crt", self._folder / f"{name}.key"
         request, extensions = self._folder / "request", self._folder / "extensions"
         self._openssl(
@@ -48,7 +48,7 @@ class Authority:
         return certificate, key
 
     def encrypted(self, key: Path, password: str) -> Path:
-        """A copy of *key* that needs *password*."""
+        """A copy of *key*, encrypted with *password*."""
         copy = key.with_suffix(".encrypted")
         self._openssl(
             *("pkcs8", "-topk8", "-in", str(key), "-out", str(copy)),
@@ -58,7 +58,7 @@ class Authority:
         return copy
 
     def revocations(self) -> Path:
-        """A list of revoked certificates with nothing in it."""
+        """An empty list of revoked certificates."""
         (self._folder / "index.txt").touch()
         config, crl = self._folder / "ca.cnf", self._folder / "revoked.crl"
         config.write_text(
@@ -77,9 +77,9 @@ class Authority:
 def speak_tls(
     server: Server, certificate: Path, key: Path, *, authority: Path | None = None, rules: str = ""
 ) -> None:
-    """Restart *server*, now with TLS; clients need a certificate by *authority* if *rules* say so.
+    """Restart *server* with TLS. *rules* can require a client certificate of *authority*.
 
-    *rules* come before the others of pg_hba.conf.
+    *rules* are put before the other rules of pg_hba.conf.
     """
     data = server.data
     shutil.copyfile(certificate, data / "server.crt")

@@ -1,4 +1,4 @@
-"""A tutorial as its reader does it: write each file, type each command, in one shell."""
+"""Follows a tutorial as its reader does: writes each file and runs each command, in one shell."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _FILE_OR_COMMANDS = re.compile(
     r"|^```console\n(?P<commands>.*?)^```",
     re.MULTILINE | re.DOTALL,
 )
-_SAID = re.compile(r"\b\d{4}_[a-z]+\b|\[[a-z]+(?:-[a-z]+)+\]")
-"""What a shown output has in common with a real one: ids of migrations and of errors."""
+_IDS = re.compile(r"\b\d{4}_[a-z]+\b|\[[a-z]+(?:-[a-z]+)+\]")
+"""The parts of a shown output that a real one must have: ids of migrations and of errors."""
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,18 @@ class Step:
 
     command: str
     exit_code: int
-    """As the comment behind it says, else 0."""
+    """From the comment after the command, otherwise 0."""
     shown: str
     """The output that the page shows."""
 
-    def said(self) -> set[str]:
-        """The ids in what the page shows."""
-        return set(_SAID.findall(self.shown))
+    def ids(self) -> set[str]:
+        """The ids in the output that the page shows."""
+        return set(_IDS.findall(self.shown))
 
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a step."""
+    """The result of a step."""
 
     step: Step
     exit_code: int
@@ -77,9 +77,9 @@ def follow(
     after: Mapping[str, str] | None = None,
     timeout: float = 300,
 ) -> list[Done]:
-    """Do all *steps* in one shell that begins in *folder*; it stops at the first surprise.
+    """Run all *steps* in one shell that starts in *folder*. It stops at the first difference.
 
-    *after* has shell commands to run behind a step whose command begins so.
+    *after* maps the beginning of a command to a shell command that runs after it.
     """
     logs = folder / "logs"
     logs.mkdir()
@@ -120,8 +120,8 @@ def _done(steps: list[Step | tuple[str, str]], logs: Path) -> Iterator[Done]:
 
 
 def assert_done(done: list[Done]) -> None:
-    """Every command ended as the page says, and said the ids that it shows."""
+    """Assert that every command exited as the page says, and printed the ids that it shows."""
     for each in done:
         assert each.exit_code == each.step.exit_code, f"{each.step.command}\n{each.output}"
-        missing = each.step.said() - set(_SAID.findall(each.output))
+        missing = each.step.ids() - set(_IDS.findall(each.output))
         assert not missing, f"{each.step.command}: no {missing} in\n{each.output}"

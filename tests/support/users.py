@@ -1,4 +1,4 @@
-"""Commands under another user id, as a container platform starts them."""
+"""Commands under another user id, as container platforms start them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def uid_without_passwd_entry() -> int:
 
 
 def as_uid(uid: int) -> list[str]:
-    """The command to put before another, so that it runs as *uid* and in no group.
+    """The command to put before another command, so that it runs as *uid* and in no group.
 
-    It may read every file, because this Python and pytest's folders can be closed to others.
-    Skips the test where that is impossible: this process is not root, or there is no setpriv.
+    It can read every file, even if this Python and pytest's folders are closed to other users.
+    Skips the test if this process is not root, or if setpriv is not installed.
     """
     if os.geteuid() != 0:
         pytest.skip("only root can run a command as another user")
     if shutil.which("setpriv") is None:
         pytest.skip("needs setpriv, of util-linux")
     prefix = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
-    # The second one is what a container has when it lacks the first.
-    for right in ("dac_read_search", "dac_override"):
-        attempt = [*prefix, f"--inh-caps=+{right}", f"--ambient-caps=+{right}"]
+    # A container has the second capability if it lacks the first.
+    for capability in ("dac_read_search", "dac_override"):
+        attempt = [*prefix, f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}"]
         if _finds_python(attempt):
             return attempt
     pytest.skip(f"uid {uid} cannot run this Python")

@@ -1,4 +1,4 @@
-"""Conditions to wait for, instead of sleeping."""
+"""Waits for conditions, instead of sleeping."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def wait_until(is_so: Callable[[], bool], timeout: float = 20) -> None:
-    """Return once *is_so* says so. Raises AssertionError after *timeout* seconds."""
+def wait_until(condition: Callable[[], bool], timeout: float = 20) -> None:
+    """Return once *condition* is true. Raises AssertionError after *timeout* seconds."""
     deadline = time.monotonic() + timeout
-    while not is_so():
-        assert time.monotonic() < deadline, f"not so in {timeout} s"
+    while not condition():
+        assert time.monotonic() < deadline, f"the condition is still false after {timeout} s"
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""The stock yoyo command, the reference for what files and tables mean."""
+"""The stock yoyo command, the reference for the meaning of files and tables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Yoyo:
         env: Mapping[str, str] | None = None,
         timeout: float = 60,
     ) -> Result:
-        """Run to the end. Raises AssertionError with the output after *timeout* seconds."""
+        """Run until it exits. Raises AssertionError with the output after *timeout* seconds."""
         return self.start(*arguments, database=database, folder=folder, env=env).result(timeout)
 
     def start(
@@ -37,7 +37,7 @@ class Yoyo:
         folder: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Running:
-        """Start it; *database* may be a URL of PostgreSQL's form."""
+        """Start it; *database* may be a URL in PostgreSQL's form."""
         url = database if isinstance(database, str) else database.url
         argv = [sys.executable, "-m", "yoyo", *arguments, "--no-config-file", "--batch"]
         argv += ["--database", yoyo_url(url)]

@@ -156,7 +156,7 @@ def test_terminal_that_does_not_read_delays_nothing() -> None:
         time.sleep(0.1)
         assert terminal.raw == ""
         assert time.monotonic() - started < 1
-        terminal.go_on_reading()
+        terminal.resume_reading()
         terminal.wait_for("blocked by pid 4711")
         log(APPLIED)
 
