@@ -1,4 +1,4 @@
-"""A lock on the tables of the history ends each command in time, which names who holds it."""
+"""A lock on the history tables makes each command time out, and name the session that holds it."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def test_history_that_another_session_locks_ends_each_command_in_time_and_names_
             problem = f"{command}: {ended.code}\n{ended.out}{ended.err}"
             assert "Traceback" not in ended.err, problem
             if command == ("doctor",):
-                # it looks at locks, and tries its own with a lock timeout
+                # doctor reads the locks, and takes its own with a lock timeout
                 assert ended.code in (0, 3, 4), problem
                 continue
             assert ended.code == 3, problem
             assert "no-answer" in ended.err, problem
             assert HOLDER in ended.err, problem
             assert f"LOCK TABLE {TABLES}"[:50] in ended.err, problem
-        # what was given up does not wait on in the server, and takes no slot
+        # an abandoned query does not keep waiting in the server, and uses no connection slot
         wait_until(lambda: begun.value(STILL_THERE) == 0)
 
 

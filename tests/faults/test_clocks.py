@@ -1,4 +1,4 @@
-"""What is the order, and what is half way, is not for a clock to say: any of them may be set."""
+"""Neither the order nor an interrupted migration depends on a clock: any clock can be set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from tests.support.command import Initmig
-from tests.support.half_way import PARTS, missing, provide, take_done
+from tests.support.half_applied import PARTS, missing, provide, take_done
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
 
@@ -30,7 +30,7 @@ STEPS = {
     "forward an hour": (3600,),
     "in turn": (-3600, 1, 7200, -1),
 }
-# Not as the names are sorted, which would be an order without any clock.
+# Not sorted by name: otherwise the order would be right without any record.
 IDS = ("0003_c", "0001_a", "0004_d", "0002_b")
 
 all_steps = pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS)
@@ -38,14 +38,14 @@ both_ways = pytest.mark.parametrize("ahead", [-3600, 3600], ids=["behind", "ahea
 
 
 class Image(NamedTuple):
-    """initmig and its files, on the database of a server whose clock can be stepped."""
+    """initmig and its files, on the database of a server whose clock a test can step."""
 
     initmig: Initmig
     database: Database
     folder: Path
 
     def write(self, id: str, depends: str = "") -> None:
-        """A migration that makes a table of its name, and on which others can depend."""
+        """Write a migration that creates a table with its name."""
         head = f"-- depends: {depends}\n" if depends else ""
         files = {
             f"{id}.sql": f'{head}CREATE TABLE "{id}" ();',
@@ -68,7 +68,7 @@ class Image(NamedTuple):
         return [event["id"] for event in events if event["event"] == "migration_rolled_back"]
 
     def states(self) -> dict[str, str]:
-        """Of each migration, in the order that `status` has them."""
+        """The state of each migration, in the order of `status`."""
         rows = json.loads(self.succeed("status", "--json").out)["migrations"]
         return {row["id"]: row["state"] for row in rows}
 
@@ -135,11 +135,11 @@ def test_clock_that_is_set_during_a_run_changes_nothing(
     assert image.roll_back("--all") == ["0003_c", "0002_b", "0001_a"]
 
 
-# --- several tools, each with a clock of its own ---
+# --- several tools, each with its own clock ---
 
 
 class Stock(NamedTuple):
-    """A stock yoyo with the files and the database of the image, and a clock of its own."""
+    """A stock yoyo with the files and the database of *image*, and its own clock."""
 
     yoyo: Yoyo
     image: Image
@@ -164,7 +164,7 @@ def old(image: Image, first_release: Initmig) -> Image:
 
 
 def record(image: Image, stock: Stock, tool: str, id: str) -> None:
-    """Let yoyo, `baseline` or `migrate` record *id*, which is all that is pending."""
+    """Record *id*, the only pending migration, with yoyo, `baseline` or `migrate`."""
     image.write(id)
     if tool == "y":
         stock("apply")
@@ -221,7 +221,7 @@ def test_what_yoyo_has_applied_again_is_the_last(stock: Stock, ahead: int) -> No
 
 # --- dependencies ---
 
-# Each depends on the one before it, the third on the first, too; by name, the first is the last.
+# Each depends on the previous one, the third also on the first; sorted by name, the first is last.
 CHAIN = {
     "0004_table": "",
     "0003_view": "0004_table",
@@ -284,122 +284,124 @@ def test_dependency_that_a_file_got_later_wins_over_the_order_applied(image: Ima
 # --- the journal ---
 
 APPLIED, UNDONE = [1, 2, 3], [-1, -2, -3]
-PASTS = {
-    "no past": [],
+EARLIER_RUNS = {
+    "no earlier": [],
     "rolled back before": ["migrate", "rollback --all"],
     "rolled back twice": ["migrate", "rollback --all"] * 2,
 }
 
-with_pasts = pytest.mark.parametrize("past", PASTS.values(), ids=PASTS)
+with_earlier_runs = pytest.mark.parametrize("earlier", EARLIER_RUNS.values(), ids=EARLIER_RUNS)
 
 
-class HalfWay(NamedTuple):
-    """A migration in parts that stops at its third one where the table `needed` is missing."""
+class HalfApplied(NamedTuple):
+    """A migration in parts that stops at its third part if the table `needed` is missing."""
 
     image: Image
     clock: SteppedClock
 
     def stop(self, command: str) -> None:
-        """Begin *command*, which fails half way."""
+        """Run *command*, which fails at the third part."""
         with missing(self.image.database):
             assert self.image.run(*command.split()).code == 1
 
     def done(self) -> list[int]:
-        """What the parts have written since this was asked for last, in the order written."""
+        """The values that the parts have written since the last call, in the order written."""
         return take_done(self.image.database)
 
 
 @pytest.fixture
-def half_way(image: Image, clock: SteppedClock) -> HalfWay:
+def half_applied(image: Image, clock: SteppedClock) -> HalfApplied:
     write(image.folder, PARTS)
     provide(image.database)
-    return HalfWay(image, clock)
+    return HalfApplied(image, clock)
 
 
 @all_steps
-@with_pasts
+@with_earlier_runs
 @pytest.mark.parametrize("command", ["migrate", "rollback --all"])
 def test_no_part_runs_twice(
-    half_way: HalfWay, steps: Sequence[int], past: list[str], command: str
+    half_applied: HalfApplied, steps: Sequence[int], earlier: list[str], command: str
 ) -> None:
-    image = half_way.image
-    for each in [*past, *(["migrate"] if command != "migrate" else [])]:
+    image = half_applied.image
+    for each in [*earlier, *(["migrate"] if command != "migrate" else [])]:
         image.succeed(*each.split())
     if image.database.tables() & {"done"}:
-        half_way.done()
+        half_applied.done()
     every = cycle(steps)
-    half_way.clock.step(next(every))
-    half_way.stop(command)
-    half_way.clock.step(next(every))
+    half_applied.clock.step(next(every))
+    half_applied.stop(command)
+    half_applied.clock.step(next(every))
     state = "applying" if command == "migrate" else "rolling back"
     assert image.states() == {"0001_a": state}
     image.succeed(*command.split())
-    assert half_way.done() == (APPLIED if command == "migrate" else UNDONE)
+    assert half_applied.done() == (APPLIED if command == "migrate" else UNDONE)
     assert image.states() == {"0001_a": "applied" if command == "migrate" else "pending"}
 
 
 @both_ways
-@with_pasts
+@with_earlier_runs
 def test_what_yoyo_has_applied_or_rolled_back_is_not_half_way(
-    half_way: HalfWay, stock: Stock, past: list[str], ahead: int
+    half_applied: HalfApplied, stock: Stock, earlier: list[str], ahead: int
 ) -> None:
-    image = half_way.image
+    image = half_applied.image
     stock.clock.set_to(ahead)
-    for command in past:
+    for command in earlier:
         image.succeed(*command.split())
-    half_way.stop("migrate")
+    half_applied.stop("migrate")
     stock("apply")
-    half_way.done()
+    half_applied.done()
     assert image.states() == {"0001_a": "applied"}
     image.succeed("migrate")
-    assert half_way.done() == []
-    half_way.stop("rollback --all")
-    assert half_way.done() == UNDONE[:1]
+    assert half_applied.done() == []
+    half_applied.stop("rollback --all")
+    assert half_applied.done() == UNDONE[:1]
     stock("rollback")
-    half_way.done()
+    half_applied.done()
     assert image.states() == {"0001_a": "pending"}
     image.succeed("migrate")
-    assert half_way.done() == APPLIED
+    assert half_applied.done() == APPLIED
 
 
 @both_ways
 def test_what_yoyo_has_applied_and_rolled_back_begins_anew(
-    half_way: HalfWay, stock: Stock, ahead: int
+    half_applied: HalfApplied, stock: Stock, ahead: int
 ) -> None:
-    image = half_way.image
+    image = half_applied.image
     stock.clock.set_to(ahead)
-    half_way.stop("migrate")
+    half_applied.stop("migrate")
     stock("apply")
     stock("rollback")
-    half_way.done()
+    half_applied.done()
     assert image.states() == {"0001_a": "pending"}
     image.succeed("migrate")
-    assert half_way.done() == APPLIED
+    assert half_applied.done() == APPLIED
 
 
 @pytest.mark.parametrize("command", ["migrate", "rollback --all"])
-def test_no_part_runs_twice_where_the_log_was_emptied(half_way: HalfWay, command: str) -> None:
-    image = half_way.image
+def test_no_part_runs_twice_where_the_log_was_emptied(
+    half_applied: HalfApplied, command: str
+) -> None:
+    image = half_applied.image
     for each in ["migrate", "rollback --all", *(["migrate"] if command != "migrate" else [])]:
         image.succeed(*each.split())
-    half_way.done()
-    half_way.stop(command)
+    half_applied.done()
+    half_applied.stop(command)
     image.database.execute("TRUNCATE _yoyo_log")
     image.succeed(*command.split())
-    assert half_way.done() == (APPLIED if command == "migrate" else UNDONE)
+    assert half_applied.done() == (APPLIED if command == "migrate" else UNDONE)
 
 
 @all_steps
-def test_no_part_of_a_hook_runs_twice(half_way: HalfWay, steps: Sequence[int]) -> None:
-    image = half_way.image
+def test_no_part_of_a_hook_runs_twice(half_applied: HalfApplied, steps: Sequence[int]) -> None:
+    image = half_applied.image
     hook = PARTS["0001_a.sql"]
     write(image.folder, {"0001_a.sql": "SELECT 1", "post-apply.sql": hook})
     image.succeed("migrate")
-    half_way.done()
+    half_applied.done()
     image.write("0002_b")
     every = cycle(steps)
-    half_way.clock.step(next(every))
-    half_way.stop("migrate")
-    half_way.clock.step(next(every))
+    half_applied.clock.step(next(every))
+    half_applied.stop("migrate")
+    half_applied.clock.step(next(every))
     image.succeed("migrate")
-    assert half_way.done() == APPLIED
+    assert half_applied.done() == APPLIED

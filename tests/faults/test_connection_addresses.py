@@ -1,6 +1,6 @@
-"""Several addresses, some of them silent, refusing or standbys: each gets its time, in turn.
+"""Several addresses, some of them silent, refusing or standbys: initmig tries each in turn.
 
-A silent address lets packets disappear: behind a router that has no way for them.
+A silent address drops packets without an error: it is behind a router without a route to it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.any_version
 
 SILENT = "203.0.113.7"
-"""Of a network for documentation (RFC 5737)."""
+"""An address of a network for documentation (RFC 5737)."""
 
-# Applied by psycopg's connection, once libpq's has read the history.
+# psycopg's connection applies it, after libpq's connection has read the history.
 PYTHON_STEP = """
 from yoyo import step
 step(lambda connection: connection.cursor().execute("CREATE TABLE b (id int)"))
@@ -42,7 +42,7 @@ FILES = {"0001_a.sql": "CREATE TABLE a (id int)", "0002_b.py": PYTHON_STEP}
 
 
 class Far(NamedTuple):
-    """initmig on a host for which `db.example` has two addresses: first a silent one."""
+    """initmig on a host for which `db.example` has two addresses, the first of them silent."""
 
     link: Link
     database: Database
@@ -68,7 +68,7 @@ def far(make_server: MakeServer, tmp_path: Path, initmig: Initmig) -> Iterator[F
     with working_link() as link:
         link.let_in(server)
         namespace = link.prefix[-1]
-        # `ip netns exec` puts it in the place of /etc/hosts
+        # `ip netns exec` mounts it over /etc/hosts
         etc = Path("/etc/netns") / namespace
         etc.mkdir(parents=True)
         try:
@@ -128,7 +128,7 @@ def test_connect_timeout_is_for_each_address_wherever_it_is_from(
     assert result.code == 3
     assert f'"silent" ({SILENT}), port {far.server.port} failed: timeout expired' in result.err
     waited = float(result.err.rpartition("(waited ")[2].partition(" s)")[0])
-    assert waited >= 7, "not the 5 s that initmig takes without it"
+    assert waited >= 7, "more than initmig's default of 5 s"
 
 
 def test_wait_timeout_limits_all_addresses_together(far: Far) -> None:

@@ -1,4 +1,4 @@
-"""Files that a connection needs, and security that only one side asks for: no waiting for them."""
+"""Files that a connection needs, and security that only one side requires: no retries for them."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ RULES = "hostssl all certified all cert\nhostnossl all tls_only all reject"
 
 
 class Secure(NamedTuple):
-    """A server with TLS, and what there is to connect to it."""
+    """A server with TLS, and a folder with the files to connect to it."""
 
     server: Server
     folder: Path
 
     def pairs(self, **parameters: str) -> str:
-        """What connects; in *parameters*, `{}` stands for the folder."""
+        """Parameters that connect, changed by *parameters*, where `{}` is the folder."""
         filled = {name: value.replace("{}", str(self.folder)) for name, value in parameters.items()}
         own = {"host": "db.example", "hostaddr": "127.0.0.1", "sslmode": "require"}
         return as_pairs(self.server.url(), **{**own, **filled})
@@ -63,7 +63,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
 CLIENT = {"sslcert": "{}/postgres.crt", "sslkey": "{}/postgres.key"}
 ROOT = {"sslmode": "verify-full", "sslrootcert": "{}/authority.crt"}
 CONNECTS = {
-    "as it is": {},
+    "without options": {},
     "verified": ROOT,
     "with a client certificate": CLIENT,
     "with a password for the key": {
@@ -71,9 +71,13 @@ CONNECTS = {
         "sslkey": "{}/postgres.encrypted",
         "sslpassword": "open sesame",
     },
-    "with a list of revoked ones": {**ROOT, "sslcrl": "{}/revoked.crl", "sslcrldir": "{}/folder"},
-    "bound": {"channel_binding": "require"},
-    "without TLS, whatever is named": {"sslmode": "disable", "sslrootcert": "/missing"},
+    "with a list of revoked certificates": {
+        **ROOT,
+        "sslcrl": "{}/revoked.crl",
+        "sslcrldir": "{}/folder",
+    },
+    "with channel binding": {"channel_binding": "require"},
+    "without TLS, other parameters ignored": {"sslmode": "disable", "sslrootcert": "/missing"},
 }
 FILES = {
     **{
@@ -88,7 +92,7 @@ FILES = {
         )
     },
     **{
-        f"{name} {what} where libpq would go without": {"sslmode": mode, name: f"{{}}/{file}"}
+        f"{name} {what} but optional for libpq": {"sslmode": mode, name: f"{{}}/{file}"}
         for name in ("sslrootcert", "sslcert", "sslcrl", "sslcrldir")
         for mode in ("prefer", "require")
         for what, file in (("missing", "missing"),)
@@ -117,7 +121,7 @@ MISMATCHES = {
     "another method": {"require_auth": "md5"},
     "no method": {"require_auth": "none"},
     "GSSAPI": {"gssencmode": "require"},
-    "a client certificate that nobody asks for": {"sslcertmode": "require"},
+    "a client certificate that the server does not request": {"sslcertmode": "require"},
 }
 VALUES = {
     "weak mode for the system's authorities": {"sslrootcert": "system", "sslmode": "require"},
@@ -150,7 +154,7 @@ def test_file_that_cannot_be_used_ends_it_at_once(
     secure: Secure, parameters: dict[str, str], *, python: bool
 ) -> None:
     got = attempt(secure.pairs(**parameters), python=python)
-    assert (got.id, got.exit_code) == ("tls-file", 2), got
+    assert (got.id, got.exit_code, got.is_final) == ("tls-file", 2, True), got
     assert "s3cret" not in got.message
     assert got.hint
 
@@ -172,7 +176,7 @@ def test_expired_certificate_ends_it_at_once(
     with debian_server() as server:
         speak_tls(server, *own.issue("db.example", expired=True))
         got = attempt(secure._replace(server=server, folder=tmp_path).pairs(**ROOT), python=python)
-    assert (got.id, got.exit_code) == ("security-mismatch", 4), got
+    assert (got.id, got.exit_code, got.is_final) == ("security-mismatch", 4, True), got
     assert "certificate verify failed" in got.message
 
 
@@ -182,7 +186,7 @@ def test_values_that_do_not_go_together_end_it_at_once(
     secure: Secure, parameters: dict[str, str], *, python: bool
 ) -> None:
     got = attempt(secure.pairs(**parameters), python=python)
-    assert (got.id, got.exit_code) == ("malformed-url", 2), got
+    assert (got.id, got.exit_code, got.is_final) == ("malformed-url", 2, True), got
 
 
 @KINDS
@@ -238,7 +242,7 @@ def test_key_without_its_password_is_not_asked_for(
     assert "pass phrase" not in result.out
 
 
-# --- what libpq itself would write to stderr ---
+# --- messages that libpq would write to stderr ---
 
 
 PASSWORD_FILES = {
@@ -248,7 +252,7 @@ PASSWORD_FILES = {
 
 
 def password_file(folder: Path, database: Database, mode: int) -> tuple[Path, str]:
-    """A file of passwords, and the pairs of *database* without its own."""
+    """A password file, and the parameters of *database* without the password."""
     file = folder / "passwords"
     file.write_text("*:*:*:*:postgres\n")
     file.chmod(mode)
@@ -302,12 +306,12 @@ def test_warning_is_one_event_however_often_it_is_tried(
     result = initmig("wait", "--for=database", "--wait-timeout=2s", url=pairs, env=env)
     assert result.code == 4
     lines = result.err.splitlines()
-    message = [line for line in lines if str(file) in line]
-    assert len(message) == 1, result.err
+    logged = [line for line in lines if str(file) in line]
+    assert len(logged) == 1, result.err
     assert not any(line.startswith("WARNING") for line in lines)
     if log_format == "json":
         [event] = [each for each in map(json.loads, lines) if each["event"] == "parameter_ignored"]
         assert event["parameter"] == "passfile"
         assert "password file" in event["reason"]
     else:
-        assert "warning ignored the connection parameter passfile: " in message[0]
+        assert "warning ignored the connection parameter passfile: " in logged[0]

@@ -1,6 +1,6 @@
-"""Values of libpq's parameters: refused at once where libpq refuses them, from wherever they come.
+"""Values of libpq's parameters, from every source: initmig refuses the values that libpq refuses.
 
-What libpq itself says (PQconnectdb) is the measure.
+The reference is the error message of libpq's PQconnectdb.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ VARIABLES = {
 }
 
 
-def check(conninfo: str, *, python: bool) -> None:
-    """That libpq and initmig agree on *conninfo*, and that a refusal of libpq's is not retried."""
+def check_as_libpq(conninfo: str, *, python: bool) -> None:
+    """Assert that libpq and initmig agree on *conninfo*, and that a refusal by libpq is final."""
     refusal = libpqs_refusal(conninfo)
     got = attempt(conninfo, python=python)
     assert bool(got.id) == bool(refusal), (refusal, got)
@@ -94,14 +94,14 @@ def check(conninfo: str, *, python: bool) -> None:
 def test_pair_is_taken_or_refused_as_by_libpq(
     server: DatabaseServer, name: str, value: str, *, python: bool
 ) -> None:
-    check(as_pairs(server.url(), **{name: value}), python=python)
+    check_as_libpq(as_pairs(server.url(), **{name: value}), python=python)
 
 
 @pytest.mark.parametrize(("name", "value"), CASES)
 def test_parameter_of_a_url_is_taken_or_refused_as_by_libpq(
     server: DatabaseServer, name: str, value: str
 ) -> None:
-    check(f"{server.url()}?{name}={quote(value, safe='')}", python=False)
+    check_as_libpq(f"{server.url()}?{name}={quote(value, safe='')}", python=False)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_variable_is_taken_or_refused_as_by_libpq(
     server: DatabaseServer, name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLES[name], value)
-    check(server.url(), python=False)
+    check_as_libpq(server.url(), python=False)
 
 
 @pytest.mark.parametrize(("name", "value"), [each for each in CASES if "\n" not in each[1]])
@@ -125,7 +125,7 @@ def test_value_of_a_service_file_is_taken_or_refused_as_by_libpq(
     file = tmp_path / "services"
     file.write_text(f"[shop]\n{name}={value}\n")
     monkeypatch.setenv("PGSERVICEFILE", str(file))
-    check(as_pairs(server.url(), service="shop"), python=False)
+    check_as_libpq(as_pairs(server.url(), service="shop"), python=False)
 
 
 @KINDS
@@ -188,7 +188,7 @@ def test_service_file_that_cannot_be_used_ends_it_at_once(
     for conninfo, service in (("service=shop password=s3cret", ""), ("password=s3cret", "shop")):
         monkeypatch.setenv("PGSERVICE", service or "shop")
         got = attempt(conninfo, python=python)
-        assert (got.id, got.exit_code) == ("service-file", 2), got
+        assert (got.id, got.exit_code, got.is_final) == ("service-file", 2, True), got
         assert message in got.message
         assert "s3cret" not in got.message
 
@@ -220,13 +220,13 @@ def test_socket_that_can_be_none_ends_it_at_once(
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / ".s.PGSQL.5432").touch()
     got = attempt(f"host='{SOCKETS[kind](tmp_path)}' user=me", python=python)
-    assert (got.id, got.exit_code) == ("malformed-url", 2), got
+    assert (got.id, got.exit_code, got.is_final) == ("malformed-url", 2, True), got
 
 
 @KINDS
 def test_socket_that_is_missing_is_waited_for(tmp_path: Path, *, python: bool) -> None:
     got = attempt(f"host='{tmp_path}' user=me", python=python)
-    assert (got.id, got.exit_code) == ("database-unavailable", 3), got
+    assert (got.id, got.exit_code, got.is_final) == ("database-unavailable", 3, False), got
 
 
 @KINDS

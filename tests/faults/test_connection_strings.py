@@ -1,7 +1,7 @@
-"""Connection strings that nobody meant to write: refused or tried, and no password in what is message.
+"""Mistyped connection strings are refused or tried, and no message contains the password.
 
-What libpq's own parser (PQconninfoParse) accepts is accepted, unless docs/reference/connecting.md
-says why it is not.
+initmig accepts each string that libpq's PQconninfoParse accepts, unless
+docs/reference/connecting.md gives a reason why it does not.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.long, pytest.mark.any_version]
 
 SECRETS = ("Zq7xKw", "Wv9pLm")
-"""The halves of every password."""
+"""The two halves of every password."""
 
 STRICTER = (
     "must be percent-encoded",
@@ -43,7 +43,7 @@ STRICTER = (
     "not UTF-8, or contains a NUL",
     "contains a =: write",
 )
-"""What initmig refuses beyond libpq, as documented."""
+"""Refusals of initmig where libpq would accept the string, as documented."""
 
 BETWEEN = st.text("@:/?#%&= '\"\\[],;.+-_<>{}$\n\té=1a", max_size=3)
 PASSWORDS = BETWEEN.map(lambda between: between.join(SECRETS))
@@ -112,7 +112,7 @@ def strings(draw: st.DrawFn) -> str:
 
 
 def libpq_accepts(text: str) -> bool:
-    """Whether PQconninfoParse does, with initmig's other schemes as its own."""
+    """Whether PQconninfoParse accepts *text*, with initmig's additional schemes."""
     scheme, separator, rest = text.strip().partition("://")
     if separator and scheme.lower() in SCHEMES:
         text = f"postgresql://{rest}"
@@ -124,7 +124,7 @@ def libpq_accepts(text: str) -> bool:
 
 
 def parsed(text: str) -> tuple[Dsn | None, str]:
-    """What initmig makes of *text*, or what it says against it."""
+    """The parsed *text*, or the message of the refusal."""
     try:
         return parse_dsn(text), ""
     except ValueError as error:
@@ -186,7 +186,7 @@ COMMAND: list[Initmig] = []
 
 @pytest.fixture(autouse=True)
 def command(initmig: Initmig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Hypothesis does not want a fixture as an argument."""
+    """Hypothesis does not accept a function-scoped fixture as an argument."""
     COMMAND[:] = [initmig]
-    # libpq writes files where some parameters say, such as sslkeylogfile
+    # libpq writes files to the current folder for some parameters, such as sslkeylogfile
     monkeypatch.chdir(tmp_path)

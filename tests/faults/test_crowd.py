@@ -1,4 +1,4 @@
-"""Killed in a crowd: the others go on, and each migration is applied once."""
+"""Many copies, some of them killed: the others continue, and each migration is applied once."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from tests.support.proxy import MakeProxy, Message
     from tests.support.servers import MakeServer
 
-# It is the client that is tested.
+# These tests are for the client, so one version of the server is enough.
 pytestmark = pytest.mark.any_version
 
 COPIES = 8
-# None of them can be applied twice.
+# None of these can be applied twice.
 MIXED = {
     "0001_t.sql": "CREATE TABLE t (a int); INSERT INTO t VALUES (1);",
     "0002_i.sql": "-- transactional: false\nINSERT INTO t VALUES (2);\n"
@@ -58,7 +58,7 @@ def test_more_copies_than_the_server_has_slots_all_end_well(
 
 
 class Waiter:
-    """A run in a process of its own, that waits for the leader."""
+    """A run in a separate process that waits for the leader."""
 
     def __init__(self, forking: Forking, *, url: str, folder: Path) -> None:
         self._forking = forking
@@ -71,9 +71,9 @@ class Waiter:
         self._result = None
         thread = self._thread = Thread(target=self._run)
         thread.start()
-        # where everything is applied already, there is no need to wait
+        # it does not wait if everything is applied already
         wait_until(
-            lambda: "waiting for another" in self._forking.said or not thread.is_alive(),
+            lambda: "waiting for another" in self._forking.err or not thread.is_alive(),
         )
 
     def _run(self) -> None:
@@ -83,7 +83,7 @@ class Waiter:
         assert self._thread
         self._thread.join(30)
         assert self._result, "it is waiting still"
-        return self._result
+        assert self._result, "it is still waiting"
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_two_waiters_in_the_queue_take_over_when_the_leader_is_killed(
 
 
 def holding_the_lock(messages: list[Message]) -> list[Message]:
-    """Those that the leader sends while others have to wait."""
+    """The messages that the leader sends while it holds the migration lock."""
     queries = [message.query if message.type == "Q" else "" for message in messages]
     taken = next(n for n, query in enumerate(queries) if calls(query, "pg_try_advisory_lock"))
     given = max(n for n, query in enumerate(queries) if calls(query, "pg_advisory_unlock_all"))
@@ -146,7 +146,7 @@ def test_a_crowd_of_which_one_is_killed_each_second_applies_each_migration_once(
 ) -> None:
     migrations = seconds * 3
     table = {"0000_t.sql": "CREATE TABLE t (a int)"}
-    # every third one cannot be one transaction; none of them can be applied twice
+    # every third migration is not transactional; none of them can be applied twice
     insert = "INSERT INTO t VALUES ({n}); SELECT pg_sleep(0.2);"
     write(
         folder,
@@ -171,7 +171,7 @@ def test_a_crowd_of_which_one_is_killed_each_second_applies_each_migration_once(
     while any(copy.is_running() for copy in copies):
         time.sleep(1)
         running = [copy for copy in copies if copy.is_running()]
-        # on a machine so slow that they hardly start in a second, let them come to an end
+        # on a machine so slow that copies hardly start within a second, let them finish
         if running and killed < 5 * seconds:
             victim = chance.choice(running)
             victim.kill()

@@ -1,6 +1,6 @@
-"""A link that dies without a word: noticed on both sides, nothing half done, nobody kept waiting.
+"""A link that fails silently: both sides notice it, and a rerun completes the migrations.
 
-The database is on this machine, initmig on a host behind the link.
+The database is on this machine, initmig on a host at the far end of the link.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     from tests.support.processes import Result, Running
     from tests.support.servers import MakeServer
 
-# It is the client that is tested.
+# These tests are for the client, so one version of the server is enough.
 pytestmark = pytest.mark.any_version
 
 NOTICED_SECONDS = 30
-"""What is promised, for either side."""
+"""The documented limit, for either side."""
 
 STOPPED_SECONDS = 5
-"""What is promised for SIGTERM."""
+"""The documented limit after SIGTERM."""
 
 WAIT = "--wait-timeout=5s"
 WAITED_SECONDS = 5 + 5
-"""What WAIT says, and an attempt to connect that is going on then."""
+"""The seconds of WAIT, and those of a connection attempt that is running when they end."""
 
 BUSY_SECONDS = 30
-"""How much later than promised a process may be on a machine that does much else."""
+"""The additional seconds that a process may take on a busy machine."""
 
 LOST = "the connection was lost"
 
@@ -49,7 +49,7 @@ FIRST = {"0001_first.sql": "CREATE TABLE first (id int PRIMARY KEY)"}
 
 GATED = f"CREATE TABLE second (id int PRIMARY KEY); {WAIT_FOR_GATE}"
 
-# Waits for the test as the last thing before initmig sends the COMMIT.
+# Waits for the test immediately before initmig sends the COMMIT.
 WAITS_BEFORE_COMMIT = """
 import pathlib, time
 from yoyo import step
@@ -64,7 +64,7 @@ def work(connection):
 step(work)
 """
 
-# The server takes some seconds for the COMMIT itself.
+# The COMMIT itself takes the server some seconds.
 SLOW_COMMIT = """
 CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN PERFORM pg_sleep(4); RETURN NULL; END $$;
@@ -82,7 +82,7 @@ EACH_ONCE = [*FIRST_ONCE, ("0002_second", 1)]
 
 
 class Far:
-    """Runs initmig on the host behind the link."""
+    """Runs initmig on the host at the far end of the link."""
 
     def __init__(self, link: Link, database: Database, initmig: Initmig, options: Options) -> None:
         self.link = link
@@ -97,7 +97,7 @@ class Far:
         return self.start(*argv).result()
 
     def server_processes(self, state: str = "true") -> set[int]:
-        """The server's for the far host; of these, those in *state*, a condition in SQL."""
+        """The server's processes for the far host; only those in *state*, an SQL condition."""
         query = f"SELECT pid FROM pg_stat_activity WHERE client_addr = %s AND {state}"
         return {pid for (pid,) in self.database.query(query, [self.link.far_address])}
 
@@ -105,17 +105,17 @@ class Far:
         wait_until(lambda: bool(self.server_processes(state)))
 
     def applied(self) -> list[tuple[str, int]]:
-        """What is applied, and how often it was."""
+        """The applied migrations, and how many times each was applied."""
         return [(id, count) for id, count in self.database.query(APPLIED)]
 
 
 class Outage:
-    """Cuts the link, and counts the seconds from then on."""
+    """Cuts the link, and counts the seconds since then."""
 
     def __init__(self, far: Far) -> None:
         self._far = far
-        self._there = far.server_processes()
-        assert self._there
+        self._server_processes = far.server_processes()
+        assert self._server_processes
         far.link.cut()
         self._since = time.monotonic()
 
@@ -123,31 +123,33 @@ class Outage:
         return time.monotonic() - self._since
 
     def seconds_until_client_notices(self, running: Running, words: str = LOST) -> float:
-        """Until it says *words*. Raises AssertionError if it takes longer than promised."""
+        """Seconds until it logs *words*. Raises AssertionError after the documented limit."""
         return self._seconds_until(lambda: words in running.err)
 
     def seconds_until_server_notices(self) -> float:
-        """Its processes are gone then, and with them every lock.
+        """Seconds until its processes have ended, which releases every lock.
 
-        Raises AssertionError if it takes longer than promised.
+        Raises AssertionError after the documented limit.
         """
-        return self._seconds_until(lambda: not self._there & self._far.server_processes())
+        return self._seconds_until(
+            lambda: not self._server_processes & self._far.server_processes()
+        )
 
-    def _seconds_until(self, is_so: Callable[[], bool]) -> float:
-        wait_until(is_so, NOTICED_SECONDS + BUSY_SECONDS - self.seconds())
+    def _seconds_until(self, condition: Callable[[], bool]) -> float:
+        wait_until(condition, NOTICED_SECONDS + BUSY_SECONDS - self.seconds())
         seconds = self.seconds()
         assert seconds < NOTICED_SECONDS + BUSY_SECONDS
         return seconds
 
 
 class Scene:
-    """A moment in the run of two migrations."""
+    """A moment during a run of two migrations."""
 
     second: ClassVar[dict[str, str]] = {"0002_second.sql": GATED}
-    applied_meanwhile: ClassVar = FIRST_ONCE
-    """What is applied once both sides have noticed."""
-    says: ClassVar = (LOST, "timeout expired (waited ", "is running and reachable")
-    """Words of the client, those first by which it shows that it has noticed."""
+    applied_during_outage: ClassVar = FIRST_ONCE
+    """The applied migrations once both sides have noticed."""
+    logs: ClassVar = (LOST, "timeout expired (waited ", "is running and reachable")
+    """Words that the client logs, starting with those that show that it has noticed."""
 
     def __init__(self, far: Far, folder: Path, initmig: Initmig) -> None:
         self.far = far
@@ -155,19 +157,19 @@ class Scene:
         self.initmig = initmig
 
     def reach(self, *argv: str) -> Running:
-        """Start initmig, and return when it is where the link is to be cut."""
+        """Start initmig, and return at the moment to cut the link."""
         raise NotImplementedError
 
     def cut(self) -> Outage:
-        """Cut the link, and return once has happened what is to happen behind the cut."""
+        """Cut the link, and return once the server has done its part after the cut."""
         return Outage(self.far)
 
-    def go_on(self) -> None:
-        """What has kept the migration from its end is no more."""
+    def release(self) -> None:
+        """Let the migration finish."""
 
 
 class Statement(Scene):
-    """The server works on a statement."""
+    """The server is executing a statement."""
 
     def reach(self, *argv: str) -> Running:
         self.far.database.execute("CREATE TABLE gate ()")
@@ -175,15 +177,15 @@ class Statement(Scene):
         self.far.wait_until_server_is(SLEEPS)
         return running
 
-    def go_on(self) -> None:
+    def release(self) -> None:
         self.far.database.execute("DROP TABLE gate")
 
 
 class Queue(Statement):
-    """A migrator on the near side of the link is at work, and that on the far side waits for it."""
+    """A migrator on the near side of the link is running; another on the far side waits for it."""
 
-    # it asks again and again, and that is limited by itself
-    says: ClassVar = (
+    # it polls, and each of these queries has its own limit
+    logs: ClassVar = (
         "no answer to one of initmig's own statements",
         "[no-answer]",
         "check the server",
@@ -197,8 +199,8 @@ class Queue(Statement):
         running.wait_for_line("waiting for another migrator")
         return running
 
-    def go_on(self) -> None:
-        super().go_on()
+    def release(self) -> None:
+        super().release()
         assert self._holder.result().code == 0
 
 
@@ -219,10 +221,10 @@ class CommitUnseen(Scene):
 
 
 class CommitUnanswered(Scene):
-    """The server has the COMMIT, and will answer while the link is dead."""
+    """The server has received the COMMIT, and will answer while the link is dead."""
 
     second: ClassVar = {"0002_second.sql": SLOW_COMMIT}
-    applied_meanwhile: ClassVar = EACH_ONCE
+    applied_during_outage: ClassVar = EACH_ONCE
 
     def reach(self, *argv: str) -> Running:
         running = self.far.start(*argv)
@@ -295,17 +297,17 @@ def test_dead_link_is_noticed_on_both_sides_and_a_rerun_converges(
 ) -> None:
     running = scene.reach(WAIT)
     outage = scene.cut()
-    noticed = outage.seconds_until_client_notices(running, scene.says[0])
+    noticed = outage.seconds_until_client_notices(running, scene.logs[0])
     record_property("client", noticed)
     record_property("server", outage.seconds_until_server_notices())
     result = running.result()
     record_property("exit", outage.seconds())
     assert result.code == 3
-    assert all(words in result.err for words in scene.says), result.err
+    assert all(words in result.err for words in scene.logs), result.err
     assert outage.seconds() < noticed + WAITED_SECONDS + BUSY_SECONDS
-    assert scene.far.applied() == scene.applied_meanwhile
+    assert scene.far.applied() == scene.applied_during_outage
     scene.far.link.restore()
-    scene.go_on()
+    scene.release()
     again = scene.far.run()
     assert again.code == 0, again.err
     assert scene.far.applied() == EACH_ONCE
@@ -317,7 +319,7 @@ def test_run_goes_on_by_itself_once_the_dead_link_works_again(scene: Scene) -> N
     outage = scene.cut()
     outage.seconds_until_client_notices(running)
     scene.far.link.restore()
-    scene.go_on()
+    scene.release()
     result = running.result()
     assert result.code == 0, result.err
     assert scene.far.applied() == EACH_ONCE
@@ -327,7 +329,7 @@ def test_run_goes_on_by_itself_once_the_dead_link_works_again(scene: Scene) -> N
 def test_answer_into_the_dead_link_does_not_keep_the_server_longer_than_promised(
     far: Far, folder: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    # Not long before the silence alone would have been noticed.
+    # Shortly before the silence alone would be noticed.
     seconds = 12
     write(folder, FIRST | {"0002_second.sql": f"SELECT pg_sleep({seconds})"})
     running = far.start(WAIT)
@@ -349,7 +351,7 @@ def test_link_that_is_dead_for_a_moment_costs_no_statement(
     time.sleep(3)
     far.link.restore()
     assert far.server_processes(SLEEPS) == {pid}
-    scene.go_on()
+    scene.release()
     result = running.result()
     assert result.code == 0
     assert LOST not in result.err
@@ -367,14 +369,14 @@ def test_link_that_is_dead_for_a_moment_costs_no_statement(
 def test_sigterm_ends_a_run_behind_a_dead_link_in_time(
     scene: Scene, record_property: Callable[[str, object], None]
 ) -> None:
-    # Looks at what the statement is doing every half a second, so one hangs in the dead link.
+    # Queries the state of the statement every half second, so a query hangs on the dead link.
     running = scene.reach("--lock-timeout=1s")
     outage = scene.cut()
     time.sleep(1)
-    asked = outage.seconds()
+    signalled = outage.seconds()
     running.terminate()
     result = running.result()
-    seconds = outage.seconds() - asked
+    seconds = outage.seconds() - signalled
     record_property("seconds", seconds)
     assert result.code == 143
     assert seconds < STOPPED_SECONDS + BUSY_SECONDS
@@ -387,20 +389,20 @@ def test_sigterm_ends_an_attempt_to_connect_into_a_dead_link_in_time(
     write(folder, FIRST)
     far.link.cut()
     running = far.start()
-    # The first attempt is over then, and another begins after a pause of less than a second.
+    # The first attempt has ended, and another begins after a pause of less than a second.
     running.wait_for_line("timeout expired")
     time.sleep(1)
-    asked = time.monotonic()
+    signalled = time.monotonic()
     running.terminate()
     assert running.result().code == 143
-    assert time.monotonic() - asked < STOPPED_SECONDS + BUSY_SECONDS
+    assert time.monotonic() - signalled < STOPPED_SECONDS + BUSY_SECONDS
 
 
 @pytest.mark.long
 def test_server_keeps_no_connection_of_a_run_that_was_killed_behind_a_dead_link(
     far: Far, folder: Path, initmig: Initmig, record_property: Callable[[str, object], None]
 ) -> None:
-    # Looks at what the statement is doing every half a second, on a connection that it keeps.
+    # Queries the state of the statement every half second, on a connection that it keeps open.
     running = Statement(far, folder, initmig).reach("--lock-timeout=1s")
     wait_until(lambda: len(far.server_processes()) == 2)
     outage = Outage(far)

@@ -1,4 +1,4 @@
-"""Whatever a server sends, or does not send: a command ends in time, says why, and stays small."""
+"""For any answer of a server, or none, a command ends in time, names the cause, and stays small."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
     from tests.support.databases import Database
     from tests.support.processes import Processes, Result, Running
 
-# It is the client that is tested.
+# These tests are for the client, so one version of the server is enough.
 pytestmark = pytest.mark.any_version
 
 MIB = 1 << 20
 MEMORY_LIMIT = 128 * MIB
-"""That of k8s/."""
+"""The memory limit in k8s/."""
 LOG_LIMIT = MIB // 4
 HANG_SECONDS = 90
-"""Far more than any of it takes on a busy machine."""
+"""Far more than any command takes on a busy machine."""
 
 LOGIN_SECONDS = 60
-"""For a login that is not what the test is about."""
+"""For a login that a test does not examine."""
 
 WAIT = "--wait-timeout=2s"
 COMMANDS = [
@@ -65,7 +65,7 @@ COMMANDS = [
     ("migrate", "--each-schema=s%"),
 ]
 SATISFIED_BY_ANY_ANSWER = (("wait", "--for=database"), ("migrate", "--each-schema=s%"))
-"""The second one finds no schema."""
+"""The second command finds no schema."""
 
 FILES = {"0001_a.sql": "CREATE TABLE a ();", "0001_a.rollback.sql": "DROP TABLE a;"}
 PENDING = {"0002_b.sql": "CREATE TABLE b ();", "0002_b.rollback.sql": "DROP TABLE b;"}
@@ -86,9 +86,9 @@ IDS = {
         "unexpected-answer",
     },
 }
-"""What a command that cannot work with a server may say, by its exit code."""
+"""The errors of a command that cannot work with a server, by exit code."""
 
-# The peak is the process's own, and not, as in its ru_maxrss, that of who started it.
+# ru_maxrss would be the maximum of this process and of the process that started it.
 MEASURED = """
 import os, re, sys
 from initmig.cli.main import main
@@ -98,26 +98,26 @@ sys.exit(code)
 """
 
 
-class Trial(NamedTuple):
-    """A command at work against a mode."""
+class CommandRun(NamedTuple):
+    """A command that runs against a mode."""
 
     name: str
     command: tuple[str, ...]
     running: Running
 
 
-class Trials:
-    """Commands that run at the same time, as most of them wait."""
+class CommandRuns:
+    """Commands that run at the same time, because most of them only wait."""
 
     def __init__(self, processes: Processes, folder: Path, home: Path) -> None:
         self._processes = processes
         self._folder = folder
         self._home = home
         self._servers = ExitStack()
-        self._trials: list[Trial] = []
+        self._runs: list[CommandRun] = []
 
     def serve(self, **options: object) -> FakeServer:
-        """A fake server of its own."""
+        """Start a separate fake server."""
         return self._servers.enter_context(FakeServer(self._home, **options))  # type: ignore[arg-type]
 
     def start(self, name: str, url: str, command: tuple[str, ...]) -> None:
@@ -127,42 +127,42 @@ class Trials:
             "INITMIG_QUEUE_TIMEOUT": "10s",
         }
         argv = [sys.executable, "-c", MEASURED, *command, WAIT]
-        self._trials.append(Trial(name, command, self._processes.start(argv, env=env)))
+        self._runs.append(CommandRun(name, command, self._processes.start(argv, env=env)))
 
-    def ended(self) -> Iterator[tuple[Trial, Result]]:
-        """Each with how it ended, and what it took is checked."""
-        for trial in self._trials:
-            ended = trial.running.result(HANG_SECONDS)
-            problem = f"{trial.name}, {' '.join(trial.command)}: {ended.code}\n{ended.err[-3000:]}"
+    def ended(self) -> Iterator[tuple[CommandRun, Result]]:
+        """Yield each run with its result, and check its log and its peak memory."""
+        for run in self._runs:
+            ended = run.running.result(HANG_SECONDS)
+            problem = f"{run.name}, {' '.join(run.command)}: {ended.code}\n{ended.err[-3000:]}"
             assert "Traceback" not in ended.err, problem
             assert "internal-error" not in ended.err, problem
             assert len(ended.err) < LOG_LIMIT, problem[:2000]
             peak = re.search(r"^peak (\d+)$", ended.err, re.MULTILINE)
             assert peak, problem
             assert int(peak[1]) << 10 < MEMORY_LIMIT, problem
-            yield trial, ended
+            yield run, ended
 
     def close(self) -> None:
         self._servers.close()
 
 
 @pytest.fixture
-def trials(processes: Processes, folder: Path, tmp_path: Path) -> Iterator[Trials]:
-    running = Trials(processes, write(folder, FILES), tmp_path)
+def runs(processes: Processes, folder: Path, tmp_path: Path) -> Iterator[CommandRuns]:
+    running = CommandRuns(processes, write(folder, FILES), tmp_path)
     yield running
     running.close()
 
 
-def assert_refused(trial: Trial, ended: Result) -> None:
-    problem = f"{trial.name}, {' '.join(trial.command)}: {ended.code}\n{ended.err[-3000:]}"
+def assert_refused(run: CommandRun, ended: Result) -> None:
+    problem = f"{run.name}, {' '.join(run.command)}: {ended.code}\n{ended.err[-3000:]}"
     assert ended.code in IDS, problem
     ids = re.findall(r"\[([a-z-]+)\]", ended.err + ended.out)
-    if trial.command[0] == "doctor" and not ids:
-        assert ended.code == 4, problem  # in its table
+    if run.command[0] == "doctor" and not ids:
+        assert ended.code == 4, problem  # the failed check is in its table
     else:
         assert ids, problem
         assert ids[-1] in IDS[ended.code], problem
-    if _only_waits(trial.name):
+    if _only_waits(run.name):
         assert ended.code == 3, problem
 
 
@@ -171,12 +171,12 @@ def _only_waits(name: str) -> bool:
 
 
 def parts(modes: Mapping[str, object], size: int = 12) -> list[list[str]]:
-    """The names of *modes*, so many in each part; those that keep a processor busy lie apart."""
+    """The names of *modes*, *size* in each part; similar modes are in different parts."""
     count = -(-len(modes) // size)
     return [list(modes)[number::count] for number in range(count)]
 
 
-# --- a server that is nothing else ---
+# --- a fake server ---
 
 
 def wrong_for_all(part: list[str]) -> str:
@@ -185,54 +185,56 @@ def wrong_for_all(part: list[str]) -> str:
 
 @pytest.mark.parametrize("part", parts(LOGIN), ids=wrong_for_all)
 def test_login_that_goes_wrong_ends_in_time_and_is_reported(
-    trials: Trials, part: list[str]
+    runs: CommandRuns, part: list[str]
 ) -> None:
     for name in part:
         turn = list(LOGIN).index(name)
-        fake = trials.serve(at_login=LOGIN[name])
-        trials.start(name, fake.url(unix=turn % 2 == 1), COMMANDS[turn % len(COMMANDS)])
-    for trial, ended in trials.ended():
-        assert_refused(trial, ended)
+        fake = runs.serve(at_login=LOGIN[name])
+        runs.start(name, fake.url(unix=turn % 2 == 1), COMMANDS[turn % len(COMMANDS)])
+    for run, ended in runs.ended():
+        assert_refused(run, ended)
 
 
 @pytest.mark.parametrize("part", parts(TLS), ids=wrong_for_all)
-def test_tls_that_goes_wrong_ends_in_time_and_is_reported(trials: Trials, part: list[str]) -> None:
+def test_tls_that_goes_wrong_ends_in_time_and_is_reported(
+    runs: CommandRuns, part: list[str]
+) -> None:
     for turn, name in enumerate(part):
-        fake = trials.serve(at_login=TLS[name])
-        trials.start(name, fake.url(sslmode="require"), COMMANDS[turn])
-    for trial, ended in trials.ended():
-        assert_refused(trial, ended)
+        fake = runs.serve(at_login=TLS[name])
+        runs.start(name, fake.url(sslmode="require"), COMMANDS[turn])
+    for run, ended in runs.ended():
+        assert_refused(run, ended)
 
 
 @pytest.mark.parametrize("part", parts(QUERY), ids=wrong_for_all)
 def test_answer_that_goes_wrong_ends_in_time_and_is_reported(
-    trials: Trials, part: list[str]
+    runs: CommandRuns, part: list[str]
 ) -> None:
     for name in part:
         turn = list(QUERY).index(name)
-        fake = trials.serve(at_query=QUERY[name])
-        trials.start(name, fake.url(unix=turn % 2 == 1), COMMANDS[turn % len(COMMANDS)])
-    for trial, ended in trials.ended():
-        if trial.command in SATISFIED_BY_ANY_ANSWER and ended.code == 0:
+        fake = runs.serve(at_query=QUERY[name])
+        runs.start(name, fake.url(unix=turn % 2 == 1), COMMANDS[turn % len(COMMANDS)])
+    for run, ended in runs.ended():
+        if run.command in SATISFIED_BY_ANY_ANSWER and ended.code == 0:
             continue
-        assert_refused(trial, ended)
+        assert_refused(run, ended)
 
 
 FOR_ALL = ["silent", "drips a row", "closed", "1 columns of 1 rows", "3 columns of NULL"]
 
 
 @pytest.mark.parametrize("name", FOR_ALL)
-def test_each_command_ends(trials: Trials, name: str) -> None:
-    fake = trials.serve(at_query=QUERY[name])
+def test_each_command_ends(runs: CommandRuns, name: str) -> None:
+    fake = runs.serve(at_query=QUERY[name])
     for command in COMMANDS:
-        trials.start(name, fake.url(), command)
-    for trial, ended in trials.ended():
-        if trial.command in SATISFIED_BY_ANY_ANSWER and ended.code == 0:
+        runs.start(name, fake.url(), command)
+    for run, ended in runs.ended():
+        if run.command in SATISFIED_BY_ANY_ANSWER and ended.code == 0:
             continue
-        assert_refused(trial, ended)
+        assert_refused(run, ended)
 
 
-# --- a real server, until it breaks ---
+# --- a real server, until a certain query ---
 
 POINTS = {
     ("status",): (1, 3),
@@ -245,7 +247,7 @@ POINTS = {
     ("unlock",): (3,),
     ("wait",): (2,),
 }
-"""By command, the numbers of queries from which on nothing is as it should be."""
+"""By command, the numbers of the queries at which the mode begins."""
 
 MIDWAY = ["silent", "endless notices", "no rows", "error without an SQLSTATE"]
 
@@ -262,15 +264,15 @@ def begun(database: Database, processes: Processes, folder: Path) -> Database:
 @pytest.mark.parametrize("files", [PENDING, PYTHON], ids=["libpq", "psycopg"])
 @pytest.mark.parametrize("name", MIDWAY)
 def test_server_that_goes_wrong_midway_holds_nobody_up(
-    begun: Database, trials: Trials, folder: Path, name: str, files: dict[str, str]
+    begun: Database, runs: CommandRuns, folder: Path, name: str, files: dict[str, str]
 ) -> None:
     write(folder, files)
     for command, points in POINTS.items():
         for since in points[::2] if name == "endless notices" else points:
-            fake = trials.serve(at_query=QUERY[name], upstream=begun.url, since=since)
-            trials.start(f"{name} since {since}", fake.through(begun.url), command)
-    codes = {ended.code for _, ended in trials.ended()}
-    # doctor reports, a migration may be what met it, and "no rows" can mean that another is at work
+            fake = runs.serve(at_query=QUERY[name], upstream=begun.url, since=since)
+            runs.start(f"{name} since {since}", fake.through(begun.url), command)
+    codes = {ended.code for _, ended in runs.ended()}
+    # doctor reports; a migration may get the error; "no rows" can look like another migrator
     assert codes <= {0, 1, 3, 4, 5, 7}
     assert codes & {1, 3, 4}
 
@@ -297,8 +299,8 @@ def test_exchange_keeps_to_its_time_whatever_comes(
 def test_login_by_psycopg_keeps_to_its_time(tmp_path: Path, part: list[str]) -> None:
     for name in part:
         if any(word in name for word in ("silent", "endless", "drip", "trickle", "ever", "huge")):
-            continue  # two seconds each: below
-        # anything but an error of initmig's fails
+            continue  # these take two seconds each; two of them are tested below
+        # any other exception than an InitmigError fails the test
         with FakeServer(tmp_path, at_login=LOGIN[name]) as fake, suppress(InitmigError):
             open_connection(Settings(fake.url()), 2, python=True).close()
 
@@ -311,7 +313,7 @@ def test_silent_login_by_psycopg_is_given_up(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
 def test_answer_that_trickles_past_the_deadline_is_no_answer(tmp_path: Path, python: bool) -> None:
-    """A deadline for each read would never come."""
+    """A separate deadline for each read would never expire."""
     with FakeServer(tmp_path, at_query=QUERY["notices that trickle"]) as fake:
         connection = open_connection(Settings(fake.url()), LOGIN_SECONDS, python=python)
         began = time.monotonic()
@@ -345,32 +347,32 @@ def test_200_000_ids_in_one_value_are_no_problem(database: Database, python: boo
 
 @pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
 def test_notices_beyond_a_limit_are_counted(tmp_path: Path, python: bool) -> None:
-    told: list[tuple[str, str]] = []
+    received: list[tuple[str, str]] = []
     many = notice(b"hm") * (MAX_NOTICES + 7) + notice(b"x" * 2 * MAX_LENGTH) + result([b"1"])
     with FakeServer(tmp_path, at_query=says(many)) as fake:
         connection = open_connection(Settings(fake.url()), LOGIN_SECONDS, python=python)
-        connection.set_notice_handler(lambda severity, text: told.append((severity, text)))
-        for _ in range(2):  # each message has its own thousand
+        connection.set_notice_handler(lambda severity, text: received.append((severity, text)))
+        for _ in range(2):  # the limit applies to each message separately
             connection.exchange(b"SELECT 1", 60, iter(()))
-            assert len(told) == MAX_NOTICES + 1
-            assert told[-1][0] == "NOTICE"
-            assert told[-1][1].startswith("8 more notices")
-            told.clear()
+            assert len(received) == MAX_NOTICES + 1
+            assert received[-1][0] == "NOTICE"
+            assert received[-1][1].startswith("8 more notices")
+            received.clear()
         connection.close()
 
 
 @pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
 def test_long_notice_is_cut(tmp_path: Path, python: bool) -> None:
-    told: list[str] = []
+    received: list[str] = []
     with FakeServer(tmp_path, at_query=says(notice(b"x" * 2 * MAX_LENGTH), result([b"1"]))) as fake:
         connection = open_connection(Settings(fake.url()), LOGIN_SECONDS, python=python)
-        connection.set_notice_handler(lambda _, text: told.append(text))
+        connection.set_notice_handler(lambda _, text: received.append(text))
         connection.exchange(b"SELECT 1", 60, iter(()))
         connection.close()
-    assert told == [f"{'x' * MAX_LENGTH}... ({MAX_LENGTH} more characters)"]
+    assert received == [f"{'x' * MAX_LENGTH}... ({MAX_LENGTH} more characters)"]
 
 
-# --- the look of serve ---
+# --- the check of serve ---
 
 LOOKS = ["closed", "no rows", "3 columns of NULL", "text for integer", "huge row", "65535 columns"]
 

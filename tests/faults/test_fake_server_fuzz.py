@@ -1,7 +1,7 @@
-"""A real server's answers, with random mistakes in them: a command ends, says why, stays small.
+"""A real server's answers with random mistakes: a command ends, names the cause, and stays small.
 
-Another seed each time. `INITMIG_TEST_FUZZ_SEED` and `INITMIG_TEST_FUZZ_EXAMPLES` set the first
-seed, and how many follow it; a failure says which one to give to see it again.
+The seed differs each time. `INITMIG_TEST_FUZZ_SEED` sets the first seed, and
+`INITMIG_TEST_FUZZ_EXAMPLES` the number of seeds. A failure names the seed that reproduces it.
 """
 
 from __future__ import annotations
@@ -28,55 +28,55 @@ if TYPE_CHECKING:
     from tests.support.databases import Database
     from tests.support.processes import Processes, Running
 
-# It is the client that is tested.
+# These tests are for the client, so one version of the server is enough.
 pytestmark = [pytest.mark.any_version, pytest.mark.long]
 
 EXAMPLES = int(os.environ.get("INITMIG_TEST_FUZZ_EXAMPLES", "50"))
-"""For each of the commands."""
-AT_ONCE = 12
-"""Most of those that take long only wait."""
+"""The number of seeds for each command."""
+PARALLEL = 12
+"""The number of commands that run at the same time: slow ones mostly wait."""
 HANG_SECONDS = 90
-"""Far more than any of it takes on a busy machine."""
+"""Far more than any command takes on a busy machine."""
 MIB = 1 << 20
 MEMORY_LIMIT = 128 * MIB
-"""That of k8s/."""
+"""The memory limit in k8s/."""
 LOG_LIMIT = MIB // 4
 SECRET = "Kanari3nVogel"
 
 SQL = {"0001_a.sql": "CREATE TABLE a ();"}
 
 IDS = {
-    # the first three are libpq's own words: a message may claim to be 2 GB
+    # the first three are errors of libpq: a message can claim to have 2 GB
     1: {"receive-failed", "send-failed", "out-of-memory", "migration-failed"},
     3: {"no-answer", "connection-lost", "database-unavailable", "standby"},
 }
-"""What a command may say by its exit code, where that leaves a question."""
+"""The errors that a command may report, for exit codes with several causes."""
 
 
-class Course(NamedTuple):
-    """A command, and what it finds pending."""
+class Case(NamedTuple):
+    """A command, and its pending migrations."""
 
     command: tuple[str, ...]
     files: dict[str, str] = SQL
-    patience: float | None = None
-    """After so many seconds without a word from the client, the server closes the connection.
+    idle_timeout: float | None = None
+    """The seconds of silence after which the server closes the connection.
 
-    None where initmig has to end by itself; a migration's own statement may take for ever.
+    None if initmig has to end by itself; a migration's statement has no limit.
     """
 
 
-COURSES = {
-    "status": Course(("status",)),
-    "nothing pending": Course(("migrate", "--queue-timeout=2s")),
-    "wait": Course(("wait", "--for=database")),
-    "plan": Course(("plan",)),
+CASES = {
+    "status": Case(("status",)),
+    "nothing pending": Case(("migrate", "--queue-timeout=2s")),
+    "wait": Case(("wait", "--for=database")),
+    "plan": Case(("plan",)),
 }
 
 
 class Example(NamedTuple):
-    """A command that is at work."""
+    """A running command."""
 
-    story: str
+    description: str
     running: Running
     server: ExitStack
 
@@ -87,18 +87,18 @@ def measured() -> Iterator[Fork]:
         yield fork
 
 
-@pytest.mark.parametrize("name", COURSES)
+@pytest.mark.parametrize("name", CASES)
 def test_mistakes_in_answers_end_in_time_and_are_reported(
     database: Database, processes: Processes, measured: Fork, folder: Path, name: str
 ) -> None:
-    course, home = COURSES[name], folder.parent
+    case, home = CASES[name], folder.parent
     initmig = Initmig(processes, measured)
 
     def start(url: str) -> Running:
-        return initmig.start(*course.command, "--wait-timeout=2s", url=url, folder=folder)
+        return initmig.start(*case.command, "--wait-timeout=2s", url=url, folder=folder)
 
     assert initmig(url=database.url, folder=write(folder, SQL)).code == 0
-    write(folder, course.files)
+    write(folder, case.files)
     recorder = Recorder(database.url)
     with FakeServer(home, at_login=recorder) as server:
         recorded = start(server.through(database.url)).result(HANG_SECONDS)
@@ -108,20 +108,20 @@ def test_mistakes_in_answers_end_in_time_and_are_reported(
     assert played.code == 0, played.err
 
     first = int(os.environ.get("INITMIG_TEST_FUZZ_SEED") or SystemRandom().randrange(1 << 40))
-    at_work: deque[Example] = deque()
+    running: deque[Example] = deque()
     with ExitStack() as servers:
         for seed in range(first, first + EXAMPLES):
             random = Random(seed)
             example = mistaken(
-                recorder.connections, recorder.passwords, random, patience=course.patience
+                recorder.connections, recorder.passwords, random, idle_timeout=case.idle_timeout
             )
             own = servers.enter_context(ExitStack())
             server = own.enter_context(FakeServer(home, at_login=example.player))
-            story = f"INITMIG_TEST_FUZZ_SEED={seed}, {example.story}"
-            at_work.append(Example(story, start(_secret(server)), own))
-            if len(at_work) == AT_ONCE:
-                check(at_work.popleft())
-        for each in at_work:
+            description = f"INITMIG_TEST_FUZZ_SEED={seed}, {example.description}"
+            running.append(Example(description, start(_secret(server)), own))
+            if len(running) == PARALLEL:
+                check(running.popleft())
+        for each in running:
             check(each)
 
 
@@ -130,14 +130,14 @@ def _secret(server: FakeServer) -> str:
 
 
 def check(example: Example) -> None:
-    """It has ended, as it may."""
+    """Assert that it has ended as it should."""
     try:
         ended = example.running.result(HANG_SECONDS)
     except AssertionError as hang:
-        raise AssertionError(f"{example.story}: {hang}") from None
+        raise AssertionError(f"{example.description}: {hang}") from None
     example.server.close()
     said = ended.err + ended.out
-    problem = f"{example.story}: {ended.code}\n{said[-3000:]}"
+    problem = f"{example.description}: {ended.code}\n{said[-3000:]}"
     assert "Traceback" not in said, problem
     assert "internal-error" not in said, problem
     assert SECRET not in said, problem
@@ -145,7 +145,7 @@ def check(example: Example) -> None:
     peak = re.search(r"^peak (\d+)$", ended.err, re.MULTILINE)
     assert peak, problem
     assert int(peak[1]) << 10 < MEMORY_LIMIT, problem
-    # not 2: nothing is wrong with the settings and the files
+    # not 2: the settings and the files are valid
     assert ended.code in {0, 1, 3, 4, 5, 6}, problem
     ids = re.findall(r"\[([a-z-]+)\]", said)
     assert ids or ended.code == 0, problem

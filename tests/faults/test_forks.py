@@ -1,4 +1,4 @@
-"""Processes that a migration in Python starts keep nothing of initmig's, and do nothing for it."""
+"""Processes that a Python migration starts keep nothing of initmig, and do none of its work."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ STARTS = {
     "a program by preexec_fn": "subprocess.Popen(sleeping, close_fds=False, preexec_fn=os.getpid)",
     "a program that is spawned": "os.posix_spawnp(sleeping[0], sleeping, os.environ)",
 }
-"""How a process can be started that outlives its parent."""
+"""The ways to start a process that outlives its parent."""
 
 STEP = """
 import multiprocessing, os, subprocess, sys, time
@@ -89,7 +89,7 @@ def migration(start: str, *, at_import: bool = False, header: str = "") -> str:
 
 @pytest.fixture
 def place(folder: Path) -> Iterator[Path]:
-    """Where the command runs; the children that are left there are killed in the end."""
+    """The current folder of the command; remaining children are killed at the end."""
     yield folder.parent
     for pid in children(folder.parent):
         with suppress(ProcessLookupError):
@@ -110,14 +110,14 @@ def is_alive(pid: int) -> bool:
 
 
 def others(database: Database) -> int:
-    """How many sessions the database has beside that which asks."""
+    """The number of sessions of the database, without the one that queries it."""
     backends = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
     count: int = database.value(f"{backends} AND pid <> pg_backend_pid()")
     return count
 
 
 def killed(running: Running, place: Path) -> None:
-    """SIGKILL it once its migration has children, and see that they are alive."""
+    """SIGKILL *running* once its migration has children, and assert that they are alive."""
     running.wait_for_line("started")
     running.kill()
     assert any(is_alive(pid) for pid in children(place))
@@ -128,7 +128,7 @@ def test_no_child_keeps_the_lock_of_a_killed_run(
     start: str, initmig: Initmig, database: Database, folder: Path, place: Path
 ) -> None:
     write(folder, {"0001_a.py": migration(start)})
-    # so short a timeout that the session that looks who blocks the migration is kept open
+    # with a timeout so short, the session that finds the blockers of the migration stays open
     argv = ("migrate", "--lock-timeout=100ms")
     env = {"FIRST": "1"}
     running = initmig.start(*argv, url=database.url, folder=folder, cwd=place, env=env)
@@ -171,10 +171,13 @@ WAYS = {
     "is terminated": ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)", -15),
     "uses the connection": ("connection.execute('SELECT 1')", 1),
     "closes the connection": ("connection.close()", 0),
-    "has one of its own": ("psycopg.connect(os.environ['DATABASE_URL']).execute('SELECT 1')", 0),
+    "opens another connection": (
+        "psycopg.connect(os.environ['DATABASE_URL']).execute('SELECT 1')",
+        0,
+    ),
     "has little room": ("resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); os.fork()", 0),
 }
-"""How a child can end, and what its parent is to find."""
+"""How a child ends, and the exit code that its parent must get."""
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -206,9 +209,9 @@ step("CREATE TABLE behind ()")
     )
     assert result.code == 0, result.err
     assert database.query("SELECT * FROM ends") == [(WAYS[way][1],)]
-    # a run may wait for the server to end the session that it had before it read the Python file
-    beside = ("printed", "waiting_in_queue")
-    events = [event["event"] for event in result.events if event["event"] not in beside]
+    # a run may wait until the server has ended the session used before it read the Python file
+    ignored = ("printed", "waiting_in_queue")
+    events = [event["event"] for event in result.events if event["event"] not in ignored]
     assert events == ["migration_applied", "finished"]
     assert outcome.read_text().startswith("applied 1 migration")
     if way == "fails":
@@ -238,8 +241,8 @@ def test_nor_does_one_behind_a_pooler(
     initmig: Initmig, server: DatabaseServer, database: Database, folder: Path, place: Path
 ) -> None:
     write(folder, {"0001_a.py": migration("fork")})
-    # two connections, one of which does nothing but hold the lock
-    at_work = (
+    # two connections, one of which only holds the lock
+    open_transactions = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND xact_start IS NOT NULL AND pid <> pg_backend_pid()"
     )
@@ -247,9 +250,9 @@ def test_nor_does_one_behind_a_pooler(
         url = pooler.url(database.name)
         running = initmig.start(url=url, folder=folder, cwd=place, env={"FIRST": "1"})
         running.wait_for_line("started")
-        assert database.value(at_work) == 2
+        assert database.value(open_transactions) == 2
         killed(running, place)
-        wait_until(lambda: database.value(at_work) == 0)
+        wait_until(lambda: database.value(open_transactions) == 0)
         result = initmig("migrate", "--queue-timeout=20s", url=url, folder=folder, cwd=place)
         assert result.code == 0, result.err
 
@@ -297,8 +300,8 @@ def test_a_killed_process_of_many_targets_is_noticed_though_it_has_a_child(
     os.kill(int(line.rpartition(" ")[2]), signal.SIGKILL)
     result = running.result()
     assert result.code == 1
-    [told] = [json.loads(line) for line in result.out.splitlines()]
-    assert told["message"] == "its process was killed"
+    [reported] = [json.loads(line) for line in result.out.splitlines()]
+    assert reported["message"] == "its process was killed"
     assert "[targets-failed]" in result.err
     again = initmig("migrate", *flags, url=database.url, folder=folder, cwd=place)
     assert again.code == 0, again.err

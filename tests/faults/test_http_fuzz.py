@@ -1,4 +1,4 @@
-"""`serve` lives through bytes of every kind, and answers the next probe."""
+"""`serve` survives arbitrary bytes from clients, and answers the next probe."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from tests.support.command import Initmig
 
-# It is the client that is tested.
+# These tests are for the client, so one version of the server is enough.
 pytestmark = pytest.mark.any_version
 
 MEMORY = 16 * 1024
-"""KiB that all of it may cost."""
+"""The KiB that all requests together may cost."""
 
 REQUESTS = (
     b"GET /healthz HTTP/1.1\r\nHost: 10.0.0.1:8080\r\nUser-Agent: kube-probe/1.36\r\n\r\n",
@@ -52,7 +52,7 @@ PIECES = st.sampled_from(
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """A request with parts of it left out, doubled, or replaced."""
+    """A request with some parts removed, doubled or replaced."""
     request = draw(st.sampled_from(REQUESTS))
     for _ in range(draw(st.integers(1, 6))):
         begin, end = sorted(
@@ -106,7 +106,7 @@ def test_whatever_clients_say_it_answers_the_next_probe(site: Site) -> None:
 
 
 def assert_is_http(answer: bytes) -> None:
-    """One response, or nothing for a client that said nothing but empty lines."""
+    """Assert that it is one response, or nothing, for a client that sent only empty lines."""
     if answer:
         head, _, body = answer.partition(b"\r\n\r\n")
         status, *headers = head.split(b"\r\n")

@@ -1,4 +1,4 @@
-"""A migration that is not one transaction, stopped half way: the next run goes on there."""
+"""A non-transactional migration that was interrupted: the next run resumes it at the same part."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.support.processes import Result, Running
     from tests.support.yoyo import Yoyo
 
-# It is the client that is tested.
+# These tests are for the client, so one version of the server is enough.
 pytestmark = pytest.mark.any_version
 
 ALONE = "-- transactional: false\n"
@@ -42,7 +42,7 @@ class Image:
         self.folder = folder
 
     def write(self, **files: str) -> None:
-        """Each as `ID_sql="..."`, `ID_rollback_sql="..."` or `ID_py="..."`."""
+        """Write files, each given as `ID_sql="..."`, `ID_rollback_sql="..."` or `ID_py="..."`."""
         names = {
             re.sub("_(rollback_)?(sql|py)$", _suffix, name): text for name, text in files.items()
         }
@@ -84,7 +84,7 @@ def image(initmig: Initmig, database: Database, folder: Path) -> Image:
 
 @pytest.fixture
 def old_transaction(database: Database) -> Iterator[psycopg.Connection]:
-    """For whose end everything that is done concurrently waits."""
+    """A transaction that every concurrent index statement waits for."""
     with database.connect(autocommit=False) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         connection.execute("SELECT txid_current()")
@@ -93,18 +93,18 @@ def old_transaction(database: Database) -> Iterator[psycopg.Connection]:
 
 
 def kill_waiting(image: Image, *arguments: str, query: str) -> None:
-    """A run that is killed while *query* waits for somebody else, and the end of its process."""
-    at_work = (
+    """Kill a run while *query* waits for another session, and wait until its process has ended."""
+    active = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         f" AND query LIKE '{query}' AND state = 'active' AND pid <> pg_backend_pid()"
     )
     running = image.start(*arguments)
-    wait_until(lambda: image.database.value(f"{at_work} AND wait_event_type = 'Lock'") == 1)
+    wait_until(lambda: image.database.value(f"{active} AND wait_event_type = 'Lock'") == 1)
     running.kill()
-    wait_until(lambda: image.database.value(at_work) == 0)
+    wait_until(lambda: image.database.value(active) == 0)
 
 
-# --- where it goes on ---
+# --- where a run resumes ---
 
 
 def test_what_stands_before_a_failure_is_kept_and_the_next_run_goes_on_there(image: Image) -> None:
@@ -194,10 +194,10 @@ def test_a_lock_timeout_in_mid_file_is_retried_where_it_struck(image: Image) -> 
     assert image.database.value("SELECT count(*) FROM t WHERE a = -1") == 1
 
 
-# --- what is half way is told, and nothing else is done ---
+# --- an interrupted migration is reported, and nothing else runs ---
 
 
-def half_way(image: Image) -> None:
+def interrupt_b(image: Image) -> None:
     image.write(
         a_sql="CREATE TABLE before ();",
         b_sql=f"{ALONE}CREATE TABLE t (a int);\nVACUUM t;\n  SELECT 1 / 0;\n"
@@ -209,7 +209,7 @@ def half_way(image: Image) -> None:
 
 
 def test_status_tells_what_is_half_way_and_at_which_statement(image: Image) -> None:
-    half_way(image)
+    interrupt_b(image)
     place = f"{image.folder}/b.sql:4:3"
     assert image.status("b") == {
         "id": "b",
@@ -226,7 +226,7 @@ def test_status_tells_what_is_half_way_and_at_which_statement(image: Image) -> N
 
 
 def test_a_file_that_changed_since_it_stopped_half_way_is_refused(image: Image) -> None:
-    half_way(image)
+    interrupt_b(image)
     whole = (image.folder / "b.sql").read_text()
     image.write(b_sql=whole.replace("1 / 0", "1 / 1"))
     refused = image.run("migrate")
@@ -243,7 +243,7 @@ def test_a_file_that_changed_since_it_stopped_half_way_is_refused(image: Image) 
 
 
 def test_what_is_half_way_is_finished_before_anything_is_rolled_back(image: Image) -> None:
-    half_way(image)
+    interrupt_b(image)
     refused = image.run("rollback", "--steps=1")
     assert refused.code == 6
     assert "b is half-applied: interrupted after 2 parts [half-applied]" in refused.err
@@ -303,7 +303,7 @@ def test_what_a_stock_yoyo_did_since_is_not_half_way(image: Image, yoyo: Yoyo) -
     assert image.status("a")["state"] == "applied"
     assert yoyo("rollback", "--all", database=image.database, folder=image.folder).code == 0
     assert image.status("a")["state"] == "pending"
-    image.apply()  # from its beginning
+    image.apply()  # from its first part
     assert "t" in image.database.tables()
 
 
@@ -318,7 +318,7 @@ def test_a_transaction_without_an_end_is_refused_before_anything_runs(
     assert image.database.tables() == set()
 
 
-# --- the catalog decides ---
+# --- the catalog shows whether a statement was done ---
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What files do to their session, and what a journal meets that another initmig has made."""
+"""Files that change their session, and journals that another version of initmig has written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.support.databases import Database
     from tests.support.yoyo import Yoyo
 
-# It is the client that is tested.
+# These tests are for the client, so one version of the server is enough.
 pytestmark = pytest.mark.any_version
 
 __all__ = ["old_transaction"]
@@ -33,7 +33,7 @@ def write_hook(image: Image, text: str) -> None:
     (image.folder / "post-apply.sql").write_text(text)
 
 
-# --- what a file sets for its session ---
+# --- settings that a file changes in its session ---
 
 
 def test_what_a_transactional_file_sets_reaches_neither_its_record_nor_the_next_file(
@@ -133,7 +133,7 @@ def test_a_function_that_releases_all_locks_may_be_defined(image: Image) -> None
     image.apply()
 
 
-# --- what another initmig has made ---
+# --- another version of initmig ---
 
 
 def test_a_table_of_the_first_initmig_is_read_and_then_upgraded(image: Image) -> None:

@@ -1,4 +1,4 @@
-"""A run killed at any message, and a plain re-run: nothing is half done."""
+"""Runs that are killed at any message: a rerun completes them, and nothing is half done."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from tests.support.proxy import Message, Proxy
     from tests.support.servers import MakeServer
 
-# It is the client that is tested.
+# These tests are for the client, so one version of the server is enough.
 pytestmark = pytest.mark.any_version
 
-# None of them can be applied twice.
+# None of these can be applied twice.
 TRANSACTIONAL = {
     "0001_users.sql": "CREATE TABLE users (id int PRIMARY KEY);\nINSERT INTO users VALUES (1);",
     "0001_users.rollback.sql": "DROP TABLE users;",
@@ -136,7 +136,7 @@ SETTINGS = TABLE | {
         SELECT 1;""",
     "0003_x.sql": "SELECT set_config('search_path', '', false); CREATE TABLE public.x ();",
 }
-# Too large for one message with its record: that follows once the server has confirmed the file.
+# Too large for one message with its record, which is sent once the server has confirmed the file.
 LARGE = TABLE | {
     "0002_l.sql": f"INSERT INTO t VALUES (-1, length('{'x' * (5 << 18)}'));\n"
     "CREATE TABLE large AS SELECT a FROM t;",
@@ -159,7 +159,7 @@ step("ROLLBACK")
 step("VACUUM t")
 """,
 }
-# What is dropped as it arrives, and a part that is sent without a copy of it.
+# Rows that are discarded on arrival, and a part that is sent without a copy of it.
 ROWS = TABLE | {
     "0002_r.sql": "INSERT INTO t VALUES (-1, 0); SELECT * FROM generate_series(1, 300);",
     "0003_r.sql": f"""-- transactional: false
@@ -205,7 +205,7 @@ MakeTrial = Callable[[Run], Trial]
 
 
 def shared_out(messages: list[Message], database: Database) -> list[Message]:
-    """Every message on the default version; every second one, by turns, on a version chosen."""
+    """All messages on the default version; every second one, alternating, on a chosen version."""
     if not is_version_chosen():
         return messages
     major = database.value("SELECT current_setting('server_version_num')::int / 10000")
@@ -240,7 +240,7 @@ def test_second_rerun_converges_after_the_first_was_killed_as_well(
         for number in range(4, len(trial.messages), 6):
             trial.kill(message, answered=True)
             if not trial.kill_rerun(number, answered=answered):
-                break  # it has come to its end before
+                break  # it has finished before that message
             trial.check_rerun(message)
 
 
@@ -249,7 +249,7 @@ def test_one_run_converges_by_itself_when_the_connection_is_cut_before_a_message
     make_trial: MakeTrial, run: Run
 ) -> None:
     trial = make_trial(run)
-    # Every fourth one: each costs a pause before the next attempt to connect.
+    # Every fourth message: each one costs a pause before the next attempt to connect.
     for message in [each for each in trial.blows(answered=False) if each.number > 3][::4]:
         trial.cut(message, answered=False)
         assert trial.picture() == trial.undisturbed, message

@@ -1,4 +1,4 @@
-"""Each call of libpq fails once, and memory runs out: what is reported is true."""
+"""A call of libpq fails, or memory runs out: the report is correct."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from tests.support.processes import Processes, Result
     from tests.support.proxy import Proxy
 
-# It is the client that fails, and its libpq is the same for each version.
+# These tests are for the client, whose libpq is the same for each version of the server.
 pytestmark = pytest.mark.any_version
 
 MODULE = "tests.support.failing_libpq"
 ROWS = "".join(f"{n}\t{'x' * 100}\n" for n in range(1500))
 SQL = {
     "0001_small.sql": "CREATE TABLE t (a int, b text);\nINSERT INTO t VALUES (-1, 'small');",
-    # more than goes in one message with its record
+    # too large for one message with its record
     "0002_large.sql": f"CREATE TABLE large AS SELECT length('{'x' * (5 << 18)}') AS length;",
     "0003_copy.sql": f"COPY t FROM stdin;\n{ROWS}\\.\nCOPY t TO STDOUT;\n"
     "INSERT INTO t VALUES (-3);",
@@ -49,7 +49,7 @@ FILES = {"ctypes": SQL, "psycopg": PYTHON}
 CANCEL = [name for name in FAILURES if name.startswith("PQcancel")]
 CALLED = {
     "ctypes": [name for name in FAILURES if name not in CANCEL],
-    # it connects in blocking mode, and reads the options of a connection nowhere
+    # psycopg connects in blocking mode, and never reads the options of a connection
     "psycopg": [
         *(
             "PQsendQuery",
@@ -65,7 +65,7 @@ CALLED = {
 
 
 class FailingTrial(Trial):
-    """Runs in which one call of libpq fails."""
+    """Runs initmig with one failing call of libpq."""
 
     def __init__(self, run: Run, **surroundings: object) -> None:
         super().__init__(run, **surroundings)  # type: ignore[arg-type]
@@ -76,7 +76,7 @@ class FailingTrial(Trial):
         self.calls = report.calls
 
     def fail(self, fault: Fault | None) -> tuple[Result, Report]:
-        """A run with *fault*."""
+        """Run with *fault*."""
         env = {REPORT: str(self.report_path)} | ({FAIL: json.dumps(fault)} if fault else {})
         argv = ("migrate", "--lock-timeout=1m", "--wait-timeout=20s", "--log-format=json")
         result = self._forking.run(*argv, url=self.database.url, folder=self.folder, env=env)
@@ -85,7 +85,7 @@ class FailingTrial(Trial):
         )
 
     def check(self, fault: Fault) -> bool:
-        """Whether *fault* struck; what was reported then is true, and a plain run converges."""
+        """Whether *fault* happened. Asserts a correct report, and that a rerun succeeds."""
         self.begin()
         result, report = self.fail(fault)
         check_report(self.database, result)
@@ -97,7 +97,7 @@ class FailingTrial(Trial):
 
 
 def check_report(database: Database, result: Result) -> None:
-    """*result* is a success, or one clear error that is true of the *database*."""
+    """Assert that *result* is a success, or one clear error that is true of *database*."""
     assert "Traceback" not in result.err
     events = result.events
     failures = [event for event in events if event["event"] == "failed"]
@@ -138,12 +138,12 @@ def trial(
 
 
 def faults(trial: FailingTrial, owner: str, *, most: int) -> Iterator[Fault]:
-    """For each way in which each function fails, at most so many calls of it, evenly spread."""
+    """The faults for each failure of each function: at most *most* calls of it, evenly spread."""
     for function in CALLED[owner]:
         number = trial.calls[f"{owner} {function}"]
         step = max(1, number // most)
         for failure in FAILURES[function]:
-            # from the last one on: there is the most to lose
+            # from the last call backwards, where the most can be lost
             for each in range(number, 0, -step)[:most]:
                 yield Fault(owner, function, failure, each)
 
@@ -273,7 +273,7 @@ LIMITED = {
     "COPY": "CREATE TABLE limited (a text);\nCOPY limited FROM stdin;\n{lines}\\.\n",
     "part": "-- transactional: false\nCREATE TABLE limited (length int);\n"
     "INSERT INTO limited SELECT length('{data}');\nVACUUM limited;",
-    # more than a libpq that keeps all rows has room for
+    # more than the memory of a libpq that keeps all rows
     "SELECT": "CREATE TABLE limited ();\n"
     "SELECT repeat('x', 1000) FROM generate_series(1, {size} / 250);",
 }
@@ -281,7 +281,7 @@ HANDLES: Mapping[str, Mapping[str, str]] = {
     "ctypes": {},
     "psycopg": {"0002_b.py": "from yoyo import step\nstep('CREATE TABLE b ()')\n"},
 }
-# At 225,000 it is PQsendQuery that finds no memory, at the lower ones Python.
+# At 225,000 PQsendQuery runs out of memory, at the lower limits Python does.
 LIMITS = [190_000, 225_000]
 MORE_LIMITS = [130_000, 160_000, 300_000]
 
@@ -293,7 +293,7 @@ def handle(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=LIMITED)
 def kind(request: pytest.FixtureRequest, folder: Path, handle: str) -> str:
-    """A kind of large migration, with its file in *folder*, and one for the *handle*."""
+    """A kind of large migration, whose file is in *folder*, and a second file for *handle*."""
     kind = str(request.param)
     line = "x" * 999 + "\n"
     data = {"data": "x" * SIZE, "lines": line * (SIZE // 1000), "size": SIZE}

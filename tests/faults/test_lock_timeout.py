@@ -1,4 +1,4 @@
-"""Others hold what a migration needs: they go first, it says who they are, and it tries again."""
+"""Other sessions hold the locks that a migration needs: initmig names them, and tries again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.support.processes import Result
     from tests.support.servers import MakeServer
 
-# What its first statement does would be seen if anything of a failed try were kept.
+# If a failed attempt were not rolled back, its first statement would leave a table.
 FILES = {"0001_busy.sql": "CREATE TABLE half_done (); ALTER TABLE busy ADD x int"}
 COLUMNS = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'busy'"
 WAITS_LONG = """
@@ -34,7 +34,7 @@ MARGIN_SECONDS = 20
 
 
 class Readers:
-    """Sessions that read the table `busy` all the time; to use in `with`."""
+    """Sessions that read the table `busy` continuously; to use in `with`."""
 
     def __init__(self, database: Database, *, count: int = 3) -> None:
         self._database = database
@@ -47,7 +47,7 @@ class Readers:
         return max(max(each) for each in self._seconds)
 
     def fewest_longer_than(self, seconds: float) -> int:
-        """How many reads took longer, for the reader that had the fewest of them."""
+        """The number of reads that took longer than *seconds*, of the reader with the fewest."""
         return min(sum(one > seconds for one in each) for each in self._seconds)
 
     def _read(self, seconds: list[float]) -> None:
@@ -72,7 +72,7 @@ class Readers:
 
 @contextmanager
 def transaction(database: Database, script: str) -> Iterator[int]:
-    """A transaction of an application that has run *script* and does no more; its pid."""
+    """An open transaction of an application that has run *script*; yields its process id."""
     with database.connect() as other:
         other.execute("SET application_name = 'the app'")
         other.execute("BEGIN")
@@ -98,7 +98,7 @@ def test_readers_wait_a_lock_timeout_at_most_and_a_long_transaction_is_named_eac
         result = initmig(*flags, url=database.url, folder=folder)
 
     assert result.code == 1
-    assert readers.fewest_longer_than(0.5) >= 3, "not in the queue behind each of the three tries"
+    assert readers.fewest_longer_than(0.5) >= 3, "each reader waits for each of the three attempts"
     assert readers.longest_seconds < 1 + MARGIN_SECONDS
     record_property("longest_read_seconds", readers.longest_seconds)
 
@@ -163,7 +163,7 @@ def test_blocker_is_named_though_the_lock_timeout_is_short(
         result = initmig(*flags, url=database.url, folder=folder)
     retries = events(result, "migration_retried")
     assert len(retries) == 2
-    # in 0.1 s the first try may be over before the second connection is made
+    # with 0.1 s the first attempt may end before the second connection is open
     for retry in retries if all_named else retries[1:]:
         [blocker] = retry["blockers"]
         assert blocker.startswith(f"pid {pid} (the app, ")
@@ -230,7 +230,7 @@ def test_password_in_the_statement_of_a_blocker_is_not_shown(
     with database.connect() as app:
         app.execute("BEGIN")
         app.execute("LOCK TABLE busy")
-        # so long that it is cut in the middle of the password
+        # so long that the shown statement is cut in the middle of the password
         name = "r" * 50
         app.execute(f"CREATE ROLE {name} PASSWORD 'geheim, geheim, geheim'".encode())
         running = initmig.start("--lock-timeout=600ms", url=database.url, folder=folder)
@@ -262,7 +262,7 @@ def test_victim_of_a_deadlock_names_the_other_and_tries_again_until_it_succeeds(
     write(folder, {"0001_both.sql": "ALTER TABLE other ADD x int;\nALTER TABLE busy ADD x int;"})
     waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'busy'::regclass"
     with database.connect() as app:
-        # Who has waited for a second ends the deadlock, and that is not the application.
+        # The session that has waited for a second ends the deadlock: initmig, not the application.
         app.execute("SET application_name = 'the app'; SET deadlock_timeout = '60s'")
         app.execute("BEGIN")
         app.execute("LOCK TABLE busy")

@@ -1,4 +1,4 @@
-"""SQL with secrets in whatever quotes, comments and line breaks: no output shows one."""
+"""SQL with secrets, in all quotes, comments and line breaks: no output contains a secret."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.support.databases import Database
     from tests.support.forking import Forking
 
-# It is the client that is tested.
+# These tests are for the client, so one version of the server is enough.
 pytestmark = pytest.mark.any_version
 
 
@@ -49,7 +49,7 @@ def test_no_run_shows_a_secret(
     @given(secret_sql(quotes=True))
     def check(sql: tuple[str, str]) -> None:
         folder = tmp_path_factory.mktemp("migrations")
-        # the last statement fails where the first does not
+        # the last statement fails if the statement with the secret succeeds
         write(folder, {"0001_a.sql": f"{sql[0]}; SELECT oops"})
         outcome = folder.with_suffix(".outcome")
         env = {"INITMIG_TERMINATION_LOG": str(outcome), "INITMIG_LOG_LEVEL": "debug"}

@@ -1,4 +1,4 @@
-"""File names and rows of the history at random: no traceback, and nothing that is not visible."""
+"""Random file names and rows of the history: no traceback, and no invisible characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What others do to initmig's own tables and statements holds a run up, and no more."""
+"""Locks, timeouts and cancellations delay initmig's statements, and never change the outcome."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ KINDS = ["sql", "parts", "python"]
 OWN = ("yoyo_lock", "_yoyo_migration", "_yoyo_log", "_yoyo_version", "_initmig_migration")
 QUICK = "--lock-timeout=100ms"
 
-HELD_UP = "SELECT pid FROM pg_locks WHERE NOT granted AND relation = to_regclass(%s)"
+BLOCKED = "SELECT pid FROM pg_locks WHERE NOT granted AND relation = to_regclass(%s)"
 WAITS_FOR_ROW = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
 
 
@@ -58,7 +58,7 @@ def begun(database: Database, initmig: Initmig, folder: Path) -> Database:
 
 @contextmanager
 def locked(database: Database, table: str, mode: str = "SHARE") -> Iterator[None]:
-    """A transaction of an application that holds a lock on *table*."""
+    """Inside, a transaction of an application holds a lock on *table*."""
     with database.connect() as other:
         other.execute("SET application_name = 'the app'")
         other.execute(f"BEGIN; LOCK TABLE {table} IN {mode} MODE".encode())
@@ -67,7 +67,7 @@ def locked(database: Database, table: str, mode: str = "SHARE") -> Iterator[None
 
 @contextmanager
 def gate(database: Database) -> Iterator[None]:
-    """Inside, a gated migration gets as far as to its gate, which is open from the end on."""
+    """Inside, a gated migration waits at its gate; the gate opens at the end."""
     database.execute("CREATE TABLE gate ()")
     yield
     database.execute("DROP TABLE gate")
@@ -78,14 +78,14 @@ def at_gate(database: Database) -> bool:
     return bool(database.value(f"{sleeping} AND wait_event = 'PgSleep'"))
 
 
-def held_up(database: Database, table: str) -> bool:
-    return bool(database.query(HELD_UP, [table]))
+def is_blocked(database: Database, table: str) -> bool:
+    return bool(database.query(BLOCKED, [table]))
 
 
 def wait_for_lock_timeout(database: Database, table: str) -> None:
-    """Return once what is held up by a lock on *table* has given up for the time being."""
-    for is_held_up in (True, False):
-        wait_until(lambda: held_up(database, table) is is_held_up)  # noqa: B023 - called at once
+    """Return once a session that waited for a lock on *table* has timed out."""
+    for expected in (True, False):
+        wait_until(lambda: is_blocked(database, table) is expected)  # noqa: B023 - called immediately
 
 
 def assert_applied(database: Database, *ids: str) -> None:
@@ -109,8 +109,8 @@ def test_lock_at_the_start_is_waited_for(
     with locked(begun, table, mode):
         running = initmig.start(QUICK, url=begun.url, folder=folder)
         if mode == "ACCESS EXCLUSIVE":
-            wait_until(lambda: held_up(begun, table))
-        elif table != "_yoyo_version":  # of which there are only readers
+            wait_until(lambda: is_blocked(begun, table))
+        elif table != "_yoyo_version":  # initmig only reads it
             wait_for_lock_timeout(begun, table)
     succeeded(running.result())
     assert_applied(begun, "0001_a", "0002_b")
@@ -137,7 +137,7 @@ def test_lock_in_mid_run_is_waited_for(
 def locked_at_gate(
     database: Database, initmig: Initmig, folder: Path, *arguments: str
 ) -> Iterator[Running]:
-    """A run that gets through the gate only once another session has `yoyo_lock` for itself."""
+    """A run that passes the gate once another session has locked `yoyo_lock`."""
     with database.connect() as other:
         with gate(database):
             running = initmig.start(*arguments, url=database.url, folder=folder)
@@ -177,7 +177,7 @@ def test_lock_at_the_end_leaves_the_outcome_as_it_is(
     assert_applied(begun, "0001_a", "0002_b")
     if "exec" in arguments:
         assert result.out == "the application\n"
-    # the row that stayed is in nobody's way
+    # the remaining row of yoyo_lock blocks no session
     write(folder, {"0003_c.sql": "CREATE TABLE c ()"})
     succeeded(initmig(url=begun.url, folder=folder))
     assert begun.query("SELECT * FROM yoyo_lock") == []
@@ -215,7 +215,7 @@ def test_lock_at_the_end_of_a_baseline_leaves_it_recorded(
     with begun.connect() as lock:
         with locked(begun, "_yoyo_log"):
             running = initmig.start("baseline", "--to=0002_b", url=begun.url, folder=folder)
-            wait_until(lambda: held_up(begun, "_yoyo_log"))
+            wait_until(lambda: is_blocked(begun, "_yoyo_log"))
             lock.execute("BEGIN; LOCK TABLE yoyo_lock IN SHARE MODE")
         result = succeeded(running.result())
     assert NOT_RELEASED in result.err
@@ -258,7 +258,7 @@ def test_each_command_waits_for_a_lock_on_what_it_reads(
     table = "yoyo_lock" if command == ("unlock",) else "_yoyo_migration"
     with locked(begun, table, "ACCESS EXCLUSIVE"):
         running = initmig.start(*command, url=begun.url, folder=folder)
-        wait_until(lambda: held_up(begun, table))
+        wait_until(lambda: is_blocked(begun, table))
     succeeded(running.result())
 
 
@@ -298,17 +298,17 @@ def test_lock_that_stays_ends_the_run_and_the_session_that_holds_it_is_named(
     with locked(begun, table, "ACCESS EXCLUSIVE" if reading else "SHARE"):
         result = initmig(*flags, url=begun.url, folder=folder)
     assert result.code == 3
-    told, failed = [e for e in result.events if e["event"] in ("failed", WAITS)]
-    assert told["event"] == WAITS
-    assert told["waited_seconds"] >= 10
-    for blocker in (*told["blockers"], failed["message"]):
+    reported, failed = [e for e in result.events if e["event"] in ("failed", WAITS)]
+    assert reported["event"] == WAITS
+    assert reported["waited_seconds"] >= 10
+    for blocker in (*reported["blockers"], failed["message"]):
         assert "(the app, user postgres, idle in transaction, transaction open for" in blocker
         assert f"LOCK TABLE {table}" in blocker
-    assert len(told["blockers"]) == 1
+    assert len(reported["blockers"]) == 1
     assert failed["error"] == "no-answer"
-    # what is left of the wait timeout once it is connected
-    said = r"no answer to one of initmig's own statements in 1[0-3](\.\d)? s: "
-    assert re.match(said, failed["message"])
+    # the rest of the wait timeout, once it is connected
+    expected = r"no answer to one of initmig's own statements in 1[0-3](\.\d)? s: "
+    assert re.match(expected, failed["message"])
     succeeded(initmig(url=begun.url, folder=folder))
 
 
@@ -326,7 +326,7 @@ def test_silence_is_noticed_on_either_kind_of_connection(database: Database, pyt
         assert not noticed
 
 
-# --- timeouts of the role, and what else cancels or spoils a statement ---
+# --- timeouts of the role, and other causes that cancel a statement ---
 
 
 @pytest.mark.parametrize("timeout", ["statement_timeout", "lock_timeout"])
@@ -337,9 +337,9 @@ def test_timeout_of_the_role_ends_no_statement_of_initmigs_own(
     begun.execute(f"ALTER DATABASE {begun.name} SET {timeout} = '50ms'")
     with locked(begun, "_yoyo_migration", "ACCESS EXCLUSIVE"):
         running = initmig.start(url=begun.url, folder=folder)
-        wait_until(lambda: held_up(begun, "_yoyo_migration"))
-        time.sleep(0.2)  # the timeout strikes
-        wait_until(lambda: held_up(begun, "_yoyo_migration"))
+        wait_until(lambda: is_blocked(begun, "_yoyo_migration"))
+        time.sleep(0.2)  # the timeout expires
+        wait_until(lambda: is_blocked(begun, "_yoyo_migration"))
     succeeded(running.result())
     assert_applied(begun, "0001_a", "0002_b")
 
@@ -351,11 +351,11 @@ def test_statement_of_initmigs_own_that_somebody_cancels_is_sent_again(
     write(folder, SECOND)
     with locked(begun, "_initmig_migration"):
         running = initmig.start(url=begun.url, folder=folder)
-        wait_until(lambda: held_up(begun, "_initmig_migration"))
-        [(pid,)] = begun.query(HELD_UP, ["_initmig_migration"])
+        wait_until(lambda: is_blocked(begun, "_initmig_migration"))
+        [(pid,)] = begun.query(BLOCKED, ["_initmig_migration"])
         assert begun.value("SELECT pg_cancel_backend(%s)", [pid])
-        wait_until(lambda: not held_up(begun, "_initmig_migration"))
-        wait_until(lambda: held_up(begun, "_initmig_migration"))
+        wait_until(lambda: not is_blocked(begun, "_initmig_migration"))
+        wait_until(lambda: is_blocked(begun, "_initmig_migration"))
     succeeded(running.result())
 
 
@@ -365,7 +365,7 @@ def test_serialization_failure_of_a_statement_of_initmigs_own_is_tried_again(
 ) -> None:
     level = "SET default_transaction_isolation = 'repeatable read'"
     begun.execute(f"ALTER DATABASE {begun.name} {level}")
-    # as a stock yoyo leaves it that rolls back: initmig removes the row
+    # like the rollback of a stock yoyo, after which initmig removes its row
     begun.execute("DELETE FROM _yoyo_migration; DROP TABLE a")
     with begun.connect() as other:
         other.execute("BEGIN; UPDATE _initmig_migration SET username = 'y'")
@@ -384,8 +384,10 @@ def test_deadlock_of_a_statement_of_initmigs_own_is_tried_again(
     with begun.connect() as other:
         other.execute("SET deadlock_timeout = '10s'; BEGIN; LOCK TABLE _yoyo_log IN SHARE MODE")
         running = initmig.start("baseline", "--to=0002_b", url=begun.url, folder=folder)
-        wait_until(lambda: held_up(begun, "_yoyo_log"))
-        other.execute("LOCK TABLE _yoyo_migration IN SHARE MODE")  # once initmig has given way
+        wait_until(lambda: is_blocked(begun, "_yoyo_log"))
+        other.execute(
+            "LOCK TABLE _yoyo_migration IN SHARE MODE"
+        )  # once initmig's attempt has failed
         deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
         wait_until(lambda: begun.value(deadlocks) == 1)
     result = succeeded(running.result())
@@ -400,12 +402,12 @@ def test_conflict_with_recovery_is_tried_again(
     standby.set("max_standby_streaming_delay", "0")
     conflicts = "SELECT confl_lock FROM pg_stat_database_conflicts"
     conflicts += " WHERE datname = current_database()"
-    # it reads more than one table, and waits for the second one's lock with that of the first
+    # status reads several tables, and holds one's lock while it waits for the next one's
     with locked(own.database, "_yoyo_log", "ACCESS EXCLUSIVE"):
         own.database.execute(SEND_WAL)
         wait_until(lambda: bool(standby.database.query(REPLAYED_LOCK)))
         running = initmig.start("status", url=standby.database.url, folder=folder)
-        wait_until(lambda: held_up(standby.database, "_yoyo_log"))
+        wait_until(lambda: is_blocked(standby.database, "_yoyo_log"))
         with locked(own.database, "_yoyo_migration", "ACCESS EXCLUSIVE"):
             own.database.execute(SEND_WAL)
             wait_until(lambda: standby.database.value(conflicts) == 1)
@@ -416,7 +418,7 @@ SEND_WAL = "SELECT pg_switch_wal()"
 REPLAYED_LOCK = "SELECT FROM pg_locks WHERE relation = '_yoyo_log'::regclass AND granted"
 
 
-# --- read-only in mid-run ---
+# --- read-only during a run ---
 
 
 class Own(NamedTuple):
@@ -426,7 +428,7 @@ class Own(NamedTuple):
     database: Database
 
     def set(self, name: str, value: str) -> None:
-        """Set it for everybody, also in the sessions that are there."""
+        """Change a setting for all sessions, including open ones."""
         with self.database.connect() as connection:
             connection.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
             connection.execute("SELECT pg_reload_conf()")
@@ -440,7 +442,7 @@ class Own(NamedTuple):
 
 @pytest.fixture
 def own(make_server: MakeServer, initmig: Initmig, folder: Path) -> Own:
-    """A server of one's own, with a database on which the first migration is applied."""
+    """A separate server, with a database on which the first migration is applied."""
     server = make_server()
     database = create_database(server)
     succeeded(initmig(url=database.url, folder=write(folder, FIRST)))
@@ -497,9 +499,9 @@ def test_migration_that_makes_its_own_transaction_read_only_fails(
     assert "0002_b.sql:2:1: 0002_b failed: cannot execute CREATE TABLE" in result.err
 
 
-# --- a synchronous standby that is missing ---
+# --- a missing synchronous standby ---
 
-# By name: autovacuum's commits wait for the standby too.
+# By name, because autovacuum's commits wait for the standby too.
 COMMITTING = (
     "SELECT count(*) FROM pg_stat_activity"
     " WHERE wait_event = 'SyncRep' AND application_name LIKE 'initmig%'"

@@ -1,4 +1,4 @@
-"""Whatever others have put into a schema of the search path, initmig's statements do not use it."""
+"""initmig's statements never use objects that other roles create on the search path."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _numbers = count()
 
 
 class Site:
-    """A server that logs each statement, and what is made there once and used by many tests."""
+    """A server that logs each statement, with objects that many tests share."""
 
     def __init__(self, server: Server, stack: ExitStack) -> None:
         self.server = server
@@ -51,7 +51,7 @@ class Site:
         return self._pooler.url(database)
 
     def template(self) -> str:
-        """The name of a database whose schema `planted` has all that a role could put into it."""
+        """The name of a database whose schema `planted` has all hostile objects."""
         if not self._template:
             database = create_database(self.server)
             with database.connect() as connection:
@@ -70,8 +70,8 @@ def site(cluster: Path) -> Iterator[Site]:
         yield Site(stack.enter_context(running_server(cluster, settings=SETTINGS)), stack)
 
 
-class Company(NamedTuple):
-    """What runs on a stage."""
+class Programs(NamedTuple):
+    """The programs that run on a stage."""
 
     initmig: Initmig
     first_release: Initmig | None
@@ -80,54 +80,54 @@ class Company(NamedTuple):
 
 
 @pytest.fixture
-def company(
+def programs(
     request: pytest.FixtureRequest, processes: Processes, fork: Fork, yoyo: Yoyo, folder: Path
-) -> Company:
+) -> Programs:
     folder.mkdir()
     old = request.getfixturevalue("first_release") if has_commit(FIRST) else None
-    return Company(Initmig(processes, fork), old, yoyo, folder)
+    return Programs(Initmig(processes, fork), old, yoyo, folder)
 
 
-class Lie(NamedTuple):
-    """How the schema `planted` gets into the search path, before and besides PostgreSQL's own."""
+class SearchPath(NamedTuple):
+    """A way to put the schema `planted` into the search path, before or after pg_catalog."""
 
     name: str
     script: str
-    """Run once the history is there."""
+    """Run after the scenario is prepared."""
     env: Mapping[str, str] = {}
     schema: str = "public"
     codes: Mapping[str, tuple[int, ...]] = {}
-    """What the runs exit with where the settings make a difference, by situation."""
+    """The exit codes that differ with these settings, by scenario."""
 
 
-NO_LIE = Lie("none", "SELECT")
+DEFAULT_PATH = SearchPath("none", "SELECT")
 
 
 def stage_on(
-    site: Site, company: Company, situation: Situation, database: Database, lie: Lie
+    site: Site, programs: Programs, scenario: Situation, database: Database, path: SearchPath
 ) -> Stage:
-    # for what the test itself asks
+    # the database for the test's queries
     pinned = Database(f"{database.url}?options=-csearch_path%3Dpg_catalog")
     return Stage(
-        **company._asdict(),
+        **programs._asdict(),
         database=pinned,
         url=database.url,
-        pooled_url=site.pooled_url(database.name) if situation.pooled else "",
-        env=lie.env,
-        schema=lie.schema,
+        pooled_url=site.pooled_url(database.name) if scenario.pooled else "",
+        env=path.env,
+        schema=path.schema,
     )
 
 
-# Names of tables and indexes that the search path is to give a meaning. None of them is code.
+# Tables and indexes that initmig leaves to the search path on purpose. None of them runs code.
 BY_PATH = {
-    # which history is meant where no schema is named; see test_planted_history.py
+    # the history that is found if no schema is named; see test_planted_history.py
     *TABLES,
-    # what a statement of a migration is about, which PostgreSQL looks up for that statement, too
+    # the objects of a migration's statement, which PostgreSQL looks up for that statement, too
     *("a", "b", "b_n", "b_1"),
 }
 
 
-def _not_meant(loose: set[Loose]) -> set[Loose]:
+def _unexpected(loose: set[Loose]) -> set[Loose]:
     return {
         each
         for each in loose
@@ -135,69 +135,71 @@ def _not_meant(loose: set[Loose]) -> set[Loose]:
     }
 
 
-@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda each: each.name)
+@pytest.mark.parametrize("scenario", SITUATIONS, ids=lambda each: each.name)
 def test_statements_leave_no_name_to_the_search_path(
-    site: Site, company: Company, situation: Situation
+    site: Site, programs: Programs, scenario: Situation
 ) -> None:
-    stage = stage_on(site, company, situation, create_database(site.server), NO_LIE)
-    situation.prepare(stage)
+    stage = stage_on(site, programs, scenario, create_database(site.server), DEFAULT_PATH)
+    scenario.prepare(stage)
     since = site.server.log_size()
-    results = situation.act(stage)
-    assert [result.code for result in results] == list(situation.codes), [r.err for r in results]
+    results = scenario.act(stage)
+    assert [result.code for result in results] == list(scenario.codes), [r.err for r in results]
     sent = sent_by_initmig(site.server.log_text(since=since))
     assert sent
     assert [each.text for each in sent if each.tree is None] == []
     loose = {
         each.text: sorted(map(str, found))
         for each in sent
-        if each.tree and not each.pinned and (found := _not_meant(loose_names(each.tree)))
+        if each.tree and not each.pinned and (found := _unexpected(loose_names(each.tree)))
     }
     assert loose == {}
 
 
-# A named schema is nobody else's, and a pooler gives no session that could keep the path.
+# A schema named in the settings is initmig's own; a pooler keeps no session with the path.
 _NAMED = {"elsewhere": (1, 0), "pooled-in-parts": (6,)}
 _FIRST = "ALTER DATABASE {database} SET search_path = public, planted, pg_catalog"
-LIES = (
-    Lie("before-pg_catalog", _FIRST),
-    Lie("behind-pg_catalog", "ALTER DATABASE {database} SET search_path = public, planted"),
-    # where the home is, as long as there is no history
-    Lie("of-the-user", "ALTER SCHEMA planted RENAME TO postgres", codes={"foreign": (0, 0, 0)}),
-    Lie(
+SEARCH_PATHS = (
+    SearchPath("before-pg_catalog", _FIRST),
+    SearchPath("behind-pg_catalog", "ALTER DATABASE {database} SET search_path = public, planted"),
+    # the home schema, as long as there is no history
+    SearchPath(
+        "of-the-user", "ALTER SCHEMA planted RENAME TO postgres", codes={"foreign": (0, 0, 0)}
+    ),
+    SearchPath(
         "schema-before-pg_catalog",
         "SELECT",
         {"INITMIG_SCHEMA": "app,planted,pg_catalog"},
         "app",
-        # 0.1.0 makes its table with the planted types
+        # 0.1.0 creates its table with the planted types
         {**_NAMED, "0.1.0": (6, 6)},
     ),
-    Lie("role", _FIRST, {"INITMIG_ROLE": "owner"}, codes={"pooled-in-parts": (6,)}),
+    SearchPath("role", _FIRST, {"INITMIG_ROLE": "owner"}, codes={"pooled-in-parts": (6,)}),
 )
 
 
-def cases() -> Iterator[Any]:
-    for lie in LIES:
-        for situation in SITUATIONS:
-            marks = [] if lie is LIES[0] else [pytest.mark.long]
-            yield pytest.param(lie, situation, id=f"{lie.name}-{situation.name}", marks=marks)
+def combinations() -> Iterator[Any]:
+    for path in SEARCH_PATHS:
+        for scenario in SITUATIONS:
+            marks = [] if path is SEARCH_PATHS[0] else [pytest.mark.long]
+            yield pytest.param(path, scenario, id=f"{path.name}-{scenario.name}", marks=marks)
 
 
-@pytest.mark.parametrize(("lie", "situation"), list(cases()))
+@pytest.mark.parametrize(("path", "scenario"), list(combinations()))
 def test_nothing_that_others_planted_runs(
-    site: Site, company: Company, lie: Lie, situation: Situation
+    site: Site, programs: Programs, path: SearchPath, scenario: Situation
 ) -> None:
     database = copy_of(site, site.template())
     database.execute(
         f"CREATE SCHEMA app; GRANT ALL ON SCHEMA app, public TO owner;"
         f"GRANT CREATE ON DATABASE {database.name} TO owner"
     )
-    stage = stage_on(site, company, situation, database, lie)
-    situation.prepare(stage)
-    stage.execute(lie.script.replace("{database}", database.name))
+    stage = stage_on(site, programs, scenario, database, path)
+    scenario.prepare(stage)
+    stage.execute(path.script.replace("{database}", database.name))
     since = site.server.log_size()
-    results = situation.act(stage)
+    results = scenario.act(stage)
     assert struck(site.server.log_text(since=since)) == set()
-    codes = lie.codes.get(situation.name, situation.codes)
+    codes = path.codes.get(scenario.name, scenario.codes)
     assert [result.code for result in results] == list(codes), [r.err for r in results]
 
 

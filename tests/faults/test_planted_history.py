@@ -1,4 +1,4 @@
-"""A history whose tables could run another role's code is refused, and any other is not."""
+"""A history is refused if its tables could run another role's code, and otherwise accepted."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Town:
         self.begin()
 
     def begin(self) -> None:
-        """What strikes from now on counts."""
+        """Count hostile code that runs from now on."""
         self._since = self._server.log_size()
 
     def struck(self) -> set[str]:
@@ -94,7 +94,7 @@ def town(logging: Server, processes: Processes, fork: Fork, folder: Path) -> Tow
 
 
 def _in_each_table(scripts: dict[str, str]) -> list[object]:
-    """Each of *scripts* in one table, and in the others in the long form."""
+    """Each of *scripts* for one table; in the long tests, also for the other tables."""
     return [
         pytest.param(
             table,
@@ -108,7 +108,7 @@ def _in_each_table(scripts: dict[str, str]) -> list[object]:
 
 
 def _refusals(town: Town, *commands: tuple[str, ...]) -> dict[str, tuple[int, str]]:
-    """What *commands* came to that did not refuse the history."""
+    """The exit codes and errors of the *commands* that did not refuse the history."""
     results = {" ".join(command): town.run(*command) for command in commands}
     return {
         command: (result.code, result.err)
@@ -148,7 +148,7 @@ def test_table_of_another_role_is_refused_by_all_that_write(
 def test_table_with_code_is_refused_whoever_owns_it(town: Town, table: str, script: str) -> None:
     town.plant(replace, table, script)
     town.database.execute(f"ALTER TABLE public.{table} OWNER TO postgres")
-    # with nothing to do, it only has to run nothing of it
+    # without pending migrations it may accept the table, but must not run its code
     for command in (("migrate",), *READING):
         town.run(*command)
     town.add_migration()
@@ -177,7 +177,7 @@ IN_OWN_SCHEMA = {
     " CREATE INDEX ON {t} (migration_id) WHERE calmly('index')",
     "view": "CREATE VIEW {t} AS SELECT * FROM {true} WHERE strike('view')",
 }
-"""What another role puts into a schema of its own, which the search path leads to first."""
+"""Objects that another role creates in its own schema, which is first in the search path."""
 
 
 @pytest.mark.parametrize("name", IN_OWN_SCHEMA)

@@ -1,4 +1,4 @@
-"""Behind PgBouncer: whatever it does to its connections, each migration is applied once."""
+"""Through PgBouncer, each migration is applied once, in every pool mode and after every failure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.support.processes import Running
     from tests.support.proxy import MakeProxy, Message, Verdict
 
-# Fails where another one is at work, also if that one is rolled back later.
+# Fails if another migration runs at the same time, even if that one is rolled back later.
 ALONE = """
 DO $$ BEGIN
     IF NOT pg_try_advisory_xact_lock(4711) THEN RAISE 'two at work'; END IF;
@@ -48,7 +48,7 @@ POOLED = ["transaction", "session"]
 
 
 class MakePooler(Protocol):
-    """Gives a PgBouncer before the server of `database`, with *settings* of its own."""
+    """Starts a PgBouncer in front of the server of `database`, with these *settings*."""
 
     def __call__(self, **settings: str | int) -> PgBouncer: ...
 
@@ -60,7 +60,7 @@ def make_pooler(server: DatabaseServer) -> Iterator[MakePooler]:
 
 
 def alone(count: int, seconds: float) -> dict[str, str]:
-    """Migrations of *seconds* each, that cannot be applied twice, nor two at once."""
+    """Migrations of *seconds* each. They cannot be applied twice, nor two at the same time."""
     return {
         f"{n:04}_t.sql": f"{ALONE} CREATE TABLE t{n} (); SELECT pg_sleep({seconds})"
         for n in range(1, count + 1)
@@ -103,7 +103,7 @@ def test_settings_hold_in_each_migration_and_leak_to_nobody(
 
 
 def seen_by_strangers(bouncer: PgBouncer, database: Database) -> list[tuple[str, ...]]:
-    """What holds for others on the two server connections of the pool."""
+    """The settings that other clients see on the two server connections of the pool."""
     url = bouncer.url(database.name)
     with psycopg.connect(url) as one, psycopg.connect(url) as other:
         pids = {each.execute("SELECT pg_backend_pid()").fetchone() for each in (one, other)}
@@ -136,7 +136,7 @@ def test_no_statement_is_prepared_behind_a_pooler(
     assert set(names) == {b""}
 
 
-# --- what a pooler refuses ---
+# --- configurations that are refused ---
 
 
 def test_statement_mode_is_refused_before_anything_is_written(
@@ -221,7 +221,7 @@ def test_pooler_that_ignores_no_startup_parameter_is_good_enough(
     assert_applied_once(database, 1)
 
 
-# --- what would stay in a session that others get next ---
+# --- leftovers in a session that another client gets next ---
 
 LEAVES = {
     "the temporary table t": "CREATE TEMP TABLE t (a int)",
@@ -241,7 +241,7 @@ SELECT (SELECT count(*) FROM pg_class WHERE relpersistence = 't' AND relkind = '
 
 
 def with_all(directive: str = "") -> dict[str, str]:
-    """A file for each of `LEAVES`, behind one that is good."""
+    """A file for each of `LEAVES`, after a file that leaves nothing."""
     files = {f"{n:04}_t.sql": f"{directive}\n{sql}" for n, sql in enumerate(LEAVES.values(), 2)}
     return {"0001_t.sql": "CREATE TABLE t1 ()", **files}
 
@@ -332,14 +332,14 @@ def test_file_that_leaves_nothing_runs_and_its_settings_are_reset(
             assert [each.execute(left).fetchone() for each in (one, other)] == [(0,), (0,)]
 
 
-# --- many at once ---
+# --- many copies at the same time ---
 
 
 @pytest.mark.parametrize(
     "limits",
     [
         {"pool_mode": "transaction"},
-        # fewer server connections than copies, each of which begins with one of its own
+        # fewer server connections than copies; each copy starts with one
         {"pool_mode": "session", "default_pool_size": 4},
         pytest.param({"pool_mode": "session"}, marks=pytest.mark.long),
         pytest.param({"pool_mode": "transaction", "default_pool_size": 2}, marks=pytest.mark.long),
@@ -384,7 +384,7 @@ def test_waiter_has_no_server_connection_between_its_attempts(
     assert direct.result().code == 143
 
 
-# --- the connection that holds the lock dies alone ---
+# --- only the connection that holds the lock is lost ---
 
 
 def terminate_keeper(database: Database) -> None:
@@ -410,15 +410,15 @@ def test_nobody_else_is_at_work_where_the_pooler_ends_idle_transactions(
     url = make_pooler(pool_mode=mode, idle_transaction_timeout=1).url(database.name)
     leader, waiter = leader_and_waiter(database, initmig, url, write(folder, GATED))
     pid = database.value(KEEPER)
-    gone = "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = %s"
-    wait_until(lambda: bool(database.value(gone, [pid])))
+    ended = "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = %s"
+    wait_until(lambda: bool(database.value(ended, [pid])))
     assert_both_converge(database, leader, waiter)
 
 
 def leader_and_waiter(
     database: Database, initmig: Initmig, url: str, folder: Path
 ) -> tuple[Running, Running]:
-    """One in the middle of a migration, until `gate` is dropped, and one that waits for it."""
+    """A run in the middle of a migration, until `gate` is dropped, and a run that waits for it."""
     database.execute("CREATE TABLE gate ()")
     leader = initmig.start(url=url, folder=folder)
     wait_until(lambda: database.value(ASLEEP) == 1)
@@ -508,7 +508,7 @@ def test_reload_pause_and_resume_of_the_pooler_hold_a_run_up_and_no_more(
     wait_until(lambda: database.value(ASLEEP) == 1)
     pooler.admin("RELOAD")
     with closing(psycopg.connect(pooler.url("pgbouncer"), autocommit=True)) as admin:
-        # Not waited for: it is answered once every transaction has ended, also that of the lock.
+        # Not read: the answer arrives once every transaction has ended, including that of the lock.
         admin.pgconn.send_query(b"PAUSE")
         wait_until(lambda: database.value(LOGGED) == 1)
         time.sleep(1)
@@ -581,11 +581,11 @@ def test_session_that_holds_up_a_statement_of_initmigs_own_is_named(
     with database.connect() as other:
         other.execute("BEGIN; LOCK TABLE yoyo_lock IN SHARE MODE")
         running = initmig.start(url=url, folder=folder)
-        told = running.wait_for_line(
+        line = running.wait_for_line(
             "one of initmig's own statements has been held up for 1", timeout=30
         )
         pid = other.info.backend_pid
-    assert f"; blocked by pid {pid} (no application name, user postgres, idle in tr" in told
+    assert f"; blocked by pid {pid} (no application name, user postgres, idle in tr" in line
     assert running.result().code == 0
 
 

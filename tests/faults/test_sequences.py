@@ -1,4 +1,4 @@
-"""Any sequence of runs, kills, edits, images, clock steps, and rows by hand, against a model."""
+"""Any sequence of runs, kills, edits, images, clock steps and manual rows, against a model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tests.support.proxy import Proxy
     from tests.support.yoyo import Yoyo
 
-# It is the client that is tested.
+# These tests are for the client, so one version of the server is enough.
 pytestmark = pytest.mark.any_version
 
 EMPTY = f"""
@@ -47,7 +47,7 @@ DROP SCHEMA public CASCADE; DROP SCHEMA IF EXISTS beside CASCADE;
 CREATE SCHEMA public; CREATE SCHEMA beside; CREATE TABLE {RAN} (n int);
 CREATE TABLE beside.gate (n int)"""
 
-# All that a clock that steps leaves behind: what was written is as much older, or newer, than now.
+# The effect of a stepped clock: the times of existing rows move by the same interval.
 STEP = """
 UPDATE _yoyo_migration SET applied_at_utc = applied_at_utc + {by};
 UPDATE _yoyo_log SET created_at_utc = created_at_utc + {by};
@@ -62,7 +62,7 @@ SELECT FROM _yoyo_migration y LEFT JOIN _initmig_migration i USING (migration_id
 WHERE (i.position IS NULL OR i.finished_at <> y.applied_at_utc AT TIME ZONE 'UTC'
     OR migration_hash <> {RIGHT_HASH})
     AND migration_id NOT LIKE 'post-apply%' AND migration_id NOT LIKE 'rolling back %'"""
-"""The rows that no run of initmig's that writes has seen yet."""
+"""The rows that no writing run of initmig has seen yet."""
 
 
 OTHER_APPLICATION = {
@@ -71,11 +71,11 @@ OTHER_APPLICATION = {
     "m_05.sql": "-- transactional: false\nCREATE TABLE beside.m_05 (n int);\n"
     "SELECT 1 / count(*) FROM beside.gate;\n",
 }
-"""Its ids are ours, too. While its gate is closed, the last one stops half way."""
+"""It has the same ids. While its gate is closed, its last migration is interrupted."""
 
 
 class Fault(NamedTuple):
-    """What happens to a run at one of its messages, if it sends as many."""
+    """What happens to a run at one of its messages, if it sends that many."""
 
     does: Literal["kill", "cut"]
     at: int
@@ -83,27 +83,27 @@ class Fault(NamedTuple):
 
 
 class New(NamedTuple):
-    """A migration that a newer image has."""
+    """A migration that a newer image adds."""
 
     kind: Kind
     pieces: tuple[Piece, ...]
     early: bool = False
-    """Whether it sorts before those that are there."""
+    """Whether its name sorts before the existing ones."""
     depends: int | None = None
-    """Which of the image's migrations it depends on, counted from the last."""
+    """The image's migration that it depends on, counted from the last."""
     breaking: bool = False
     reversible: bool = True
     fails: Failure | None = None
 
 
 class Ship(NamedTuple):
-    """A newer image, made from the one that is there."""
+    """A newer image, made from the current one."""
 
     new: tuple[New, ...]
 
 
 class Hook(NamedTuple):
-    """A newer image with a hook, or with another one."""
+    """A newer image with a hook, or with a different one."""
 
     kind: Literal["sql", "piecewise sql"]
     pieces: tuple[Piece, ...]
@@ -111,13 +111,13 @@ class Hook(NamedTuple):
 
 
 class GoBack(NamedTuple):
-    """The image of some time ago, counted from the last."""
+    """An earlier image, counted from the last."""
 
     to: int
 
 
 class Edit(NamedTuple):
-    """One of the image's files changed, counted from the last."""
+    """A change of one of the image's files, counted from the last."""
 
     which: int
     fails: Failure | None = None
@@ -125,18 +125,18 @@ class Edit(NamedTuple):
 
 
 class Up(NamedTuple):
-    """`migrate`; *to* is the migration's place, counted from the last that there ever was."""
+    """`migrate`; *to* is the migration's place, counted from the last of all images."""
 
     to: int | None = None
     changed: Policy = "warn"
     transaction: Literal["each", "all"] = "each"
     fault: Fault | None = None
     step: int = 0
-    """By how many seconds the server's clock steps before."""
+    """The seconds by which the server's clock is stepped before."""
 
 
 class Down(NamedTuple):
-    """`rollback`, as many steps, or to a migration as above, or all."""
+    """`rollback`: a number of steps, or to a migration as in `Up`, or everything."""
 
     steps: int = 0
     to: int | None = None
@@ -146,23 +146,23 @@ class Down(NamedTuple):
 
 
 class Yoyos(NamedTuple):
-    """A stock yoyo applies, or rolls back, everything."""
+    """A stock yoyo applies or rolls back everything."""
 
     direction: Literal["apply", "rollback"]
 
 
 class ByHands(NamedTuple):
-    """Somebody writes a row, or deletes one, and does what it says; of those that there are."""
+    """A person inserts or deletes a row of the history, and makes the same change by hand."""
 
     does: Literal["apply", "remove", "again"]
-    """`again`: one more row of an applied migration, with another hash."""
+    """`again`: a second row of an applied migration, with another hash."""
     which: int
 
 
 class Beside(NamedTuple):
-    """Another application with the same ids comes, or is there and migrates back and forth.
+    """Another application with the same ids starts; if it exists, it migrates and rolls back.
 
-    It has another schema, or another history table in ours.
+    It has its own schema, or its own history table in our schema.
     """
 
     where: Literal["schema", "table"]
@@ -237,7 +237,7 @@ yoyos = st.builds(Yoyos, st.sampled_from(["apply", "rollback"]))
 
 
 class World:
-    """A database with its images, and what the model says of it."""
+    """A database with its images, and the model of both."""
 
     def __init__(
         self,
@@ -266,7 +266,7 @@ class World:
         self._lay_out()
 
     def play(self, actions: Sequence[Action]) -> None:
-        """Do *actions* on an empty database, looking after each; and apply what is left."""
+        """Do *actions* on an empty database and check it after each; finally apply the rest."""
         self._begin()
         for number, action in enumerate((*actions, Up()), 1):
             try:
@@ -380,7 +380,7 @@ class World:
     ) -> None:
         course = model(self._state)
         if course.is_noop:
-            # the server would refuse even an empty transaction that writes
+            # a read-only session refuses even an empty transaction that writes
             assert self._call(argv, _read_only(self._database.url))[0] == course.code
         elif fault is None:
             code, said = self._call(argv, self._database.url)
@@ -394,9 +394,9 @@ class World:
         self._check()
 
     def _call(self, argv: Sequence[str], url: str) -> tuple[int, str]:
-        # the watch would else look on a slow machine, and its messages be counted
+        # on a slow machine, the blocker query would add messages to the count
         patient = ["--lock-timeout=1m", "--wait-timeout=20s", "--log-level=error"]
-        # the first image of all has no migrations
+        # the first image has no migrations
         patient.append("--allow-empty")
         done = self._forking.run(*argv, *patient, url=url, folder=self._folder)
         return done.code, done.err
@@ -413,7 +413,7 @@ class World:
             case "cut", True:
                 blow.cut_after()
         strike = self._proxy.before
-        # whoever says farewell waits for nobody, and may be gone already
+        # the client does not wait for a farewell, and may already have exited
         self._proxy.before = lambda message: "forward" if message.type == "X" else strike(message)
         code, said = self._call(argv, self._proxy.url(self._database.name))
         self._proxy.before, self._proxy.after = lambda _: "forward", lambda _: None
@@ -428,8 +428,8 @@ class World:
             for file in (*image.migrations, *image.hooks)
             if file.is_hook or state.has(file.id) == (direction == "rollback")
         ]
-        # a stock yoyo knows nothing of what is half way, and leaves what fails half done; and it
-        # goes by hashes
+        # a stock yoyo ignores half-applied migrations, leaves failed ones half done, and identifies
+        # migrations by their hashes
         if (
             state.half_way
             or self._has_odd_hashes()
@@ -444,7 +444,7 @@ class World:
             )
         ):
             return
-        # the lock row of a run that was killed is in the way of nobody but a stock yoyo
+        # the lock row of a killed run blocks only a stock yoyo
         assert self._call(["unlock"], self._database.url)[0] == 0
         argv = [direction] if direction == "apply" else [direction, "--all"]
         done = self._yoyo(*argv, database=self._database, folder=self._folder)
@@ -492,7 +492,7 @@ class World:
             self._state = ByHand(self._state, file, "rollback").now
 
     def _can_be_done_by_hand(self, does: Literal["apply", "remove", "again"], file: File) -> bool:
-        """Whether somebody would who knows what is half way, and what depends on what."""
+        """Whether a person who knows the state and the dependencies would do it."""
         applied = [record.id for record in self._state.applied]
         if file.id in self._state.half_way or (does == "apply") == (file.id in applied):
             return False
@@ -502,9 +502,9 @@ class World:
         return does == "again" or file.id not in [self._depends[id] for id in applied]
 
     def _step(self, seconds: int) -> None:
-        # what has no place yet goes by the clock, as with yoyo
+        # rows without a position are ordered by the clock, as with yoyo
         if seconds and self._has_history() and self._database.query(NOT_NUMBERED) == []:
-            # a clock that goes back makes what there is newer
+            # when the clock is set back, the existing rows get newer
             self._database.execute(STEP.format(by=f"interval '{-seconds} seconds'"))
 
     def _let_another_work(self, where: Literal["schema", "table"]) -> None:
@@ -536,7 +536,7 @@ class World:
             name: self._database.query(f"SELECT t::text FROM {name} t ORDER BY 1") for name in there
         }
 
-    # --- what must hold ---
+    # --- invariants ---
 
     def _check(self) -> None:
         found = observe(self._database)
@@ -576,7 +576,7 @@ WHERE migration_id LIKE 'rolling back %' ORDER BY 1"""
 
 
 def _read_only(url: str) -> str:
-    """*url*, over which the server refuses whatever writes."""
+    """*url* with the option that makes the server refuse writes."""
     return f"{url}{'&' if '?' in url else '?'}options=-c%20default_transaction_read_only%3Don"
 
 
@@ -591,7 +591,7 @@ def world(database: Database, proxy: Proxy, forking: Forking, yoyo: Yoyo, folder
 def test_any_sequence_of_runs_leaves_every_migration_whole_and_recorded_once(
     world: World, part: int
 ) -> None:
-    del part  # each draws its own
+    del part  # each part draws different examples
 
     @settings(settings.get_profile("faults"))
     @given(ships, st.lists(actions, min_size=6, max_size=12))
@@ -610,7 +610,7 @@ def test_so_does_one_with_a_stock_yoyo_in_between(world: World) -> None:
     play()
 
 
-# --- what was found ---
+# --- regressions ---
 
 THREE = Ship((New("sql", ("row",)),) * 3)
 

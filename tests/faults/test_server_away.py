@@ -1,4 +1,4 @@
-"""The server crashes, restarts, is full, throws initmig out, or is another one: it goes on."""
+"""The server crashes, restarts, is full, disconnects initmig or fails over: initmig resumes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tests.support.proxy import MakeProxy, Message, Proxy, Verdict
     from tests.support.servers import MakeServer, MakeStandby
 
-# None of them can be applied twice.
+# None of these can be applied twice.
 FILES = {
     "0001_a.sql": "CREATE TABLE a (n int PRIMARY KEY);\nINSERT INTO a VALUES (1);",
     "0002_b.sql": "CREATE TABLE b ();\nSELECT pg_sleep(3);\nINSERT INTO a VALUES (2);",
@@ -46,17 +46,17 @@ HOLDERS = """
 SELECT a.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND a.application_name = 'initmig'"""
 
-# The same as a step in Python: between its messages the connection is idle in the transaction.
+# The same as a Python step: between its messages the connection is idle in the transaction.
 IN_PYTHON = f'from yoyo import step\nstep("""{FILES["0002_b.sql"]}""")\n'
 
 
 def slower(seconds: float) -> str:
-    """0002_b, with a sleep of another length."""
+    """0002_b, with a sleep of *seconds*."""
     return FILES["0002_b.sql"].replace("pg_sleep(3)", f"pg_sleep({seconds})")
 
 
 def recorded(database: Database) -> list[str]:
-    """What yoyo's table and our own have; the same in both, or it fails."""
+    """The ids in yoyo's table. Raises AssertionError if initmig's table has other ids."""
     rows = database.query("SELECT migration_id FROM _yoyo_migration ORDER BY migration_id")
     own = database.query("SELECT migration_id FROM _initmig_migration ORDER BY migration_id")
     assert rows == own
@@ -64,7 +64,7 @@ def recorded(database: Database) -> list[str]:
 
 
 def assert_converged(database: Database) -> None:
-    """Each of FILES was applied and recorded once, and nothing else is there."""
+    """Assert that each of FILES was applied and recorded once, and that nothing else remains."""
     assert recorded(database) == IDS
     assert schema(database) == {"a": ["n", "c"], "b": []}
     assert database.query("SELECT n, c FROM a ORDER BY n") == [(1, None), (2, None), (3, 3)]
@@ -73,7 +73,7 @@ def assert_converged(database: Database) -> None:
 
 
 def assert_only_the_first(database: Database) -> None:
-    """0001_a was applied and recorded; nothing of what failed after it was kept."""
+    """Assert that only 0001_a was applied and recorded; the failed migration was rolled back."""
     assert recorded(database) == IDS[:1]
     assert schema(database) == {"a": ["n"]}
     assert database.query("SELECT n FROM a") == [(1,)]
@@ -81,7 +81,7 @@ def assert_only_the_first(database: Database) -> None:
 
 
 def schema(database: Database) -> dict[str, list[str]]:
-    """The columns of each table that is of the migrations."""
+    """The columns of each table that the migrations created."""
     return {
         table: [
             name
@@ -97,13 +97,13 @@ def schema(database: Database) -> dict[str, list[str]]:
 
 
 def applied_by(results: list[Result]) -> list[str]:
-    """The ids that the runs say that they applied, of all of them together."""
+    """The ids that all the runs together report as applied."""
     events = [event for result in results for event in result.events]
     return sorted(event["id"] for event in events if event["event"] == "migration_applied")
 
 
 class Stage(NamedTuple):
-    """A server that a test may stop, and what stands before it."""
+    """A server that a test may stop, and the proxy in front of it."""
 
     server: Server
     database: Database
@@ -111,7 +111,7 @@ class Stage(NamedTuple):
 
     @property
     def url(self) -> str:
-        """Of the database, through the proxy."""
+        """The URL of the database, through the proxy."""
         return self.proxy.url(self.database.name)
 
 
@@ -126,7 +126,7 @@ def folder(folder: Path) -> Path:
     return write(folder, FILES)
 
 
-# --- when to strike ---
+# --- when to interrupt a run ---
 
 IDLE: Final = "idle in the transaction"
 Moment = Literal["between two", "in mid-statement", "idle in the transaction", "at COMMIT"]
@@ -140,15 +140,15 @@ AFTER_COMMIT = "after COMMIT, unheard"
 
 
 def long(*values: object) -> ParameterSet:
-    """A case that is run in `make test-faults` alone."""
+    """A case that only `make test-faults` runs."""
     return pytest.param(*values, marks=pytest.mark.long)
 
 
 class Strike:
-    """Deals *blow* once, at a moment of the migration 0002_b that the proxy sees.
+    """Calls *action* once, at a moment of the migration 0002_b that the proxy sees.
 
-    The run is held up shortly before, until *prepare* returns. Where it is to be idle in the
-    transaction, 0002_b in *folder* becomes one in Python.
+    Before that, the run is delayed until *prepare* returns. For the moment "idle in the
+    transaction", 0002_b in *folder* is replaced by a Python migration.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class Strike:
             self._due = True
             self._prepare()
             self._deal()
-            self._proxy.cut()  # else the answer would still be heard
+            self._proxy.cut()  # otherwise the client would still receive the answer
 
     def _at_once(self) -> None:
         self._blow()
@@ -232,7 +232,7 @@ def _commits_b(query: str) -> bool:
 
 
 def stopped_for(seconds: float, server: Server, mode: StopMode) -> Callable[[], object]:
-    """Stops *server*, and lets it start again in so many *seconds*, behind the caller's back."""
+    """Stop *server*, and start it again after *seconds* in the background."""
 
     def blow() -> None:
         server.stop(mode)
@@ -309,7 +309,7 @@ def test_run_goes_on_after_many_seconds_without_the_server(
 def test_outages_count_together_against_the_wait_timeout(
     stage: Stage, initmig: Initmig, folder: Path
 ) -> None:
-    # A migration that makes the server crash each time does not keep a run for ever.
+    # A migration that crashes the server each time must not keep a run forever.
     server, database, proxy = stage
     outages: list[int] = []
 
@@ -395,11 +395,11 @@ def test_server_that_comes_back_read_only_is_waited_for_until_it_is_writable(
     assert_converged(database)
 
 
-# --- somebody throws it out ---
+# --- another session disconnects it ---
 
 
 def thrown_out(database: Database) -> Callable[[], object]:
-    """Ends the connection of whoever holds the migration lock, and sees it gone."""
+    """Terminate the connection that holds the migration lock, and wait until it has ended."""
 
     def blow() -> None:
         [(pid,)] = database.query(HOLDERS)
@@ -434,7 +434,7 @@ def test_copies_in_the_queue_that_are_thrown_out_stand_in_it_again(
     waiting: list[Running] = []
 
     def two_more_are_thrown_out() -> None:
-        # by a name of their own: the first one may have a second connection by now
+        # by a different name, because the first run may have a second connection
         url = f"{database.url}?application_name=waiting"
         waiting.extend(initmig.start(url=url, folder=folder, env=JSON) for _ in range(2))
         for copy in waiting:
@@ -484,7 +484,7 @@ def test_statement_timeout_is_told_apart_from_somebody_who_cancels(
     assert_converged(database)
 
 
-# --- no connection is left ---
+# --- no free connection slot ---
 
 CROWDED = {"superuser_reserved_connections": "0", "autovacuum": "off"}
 
@@ -513,7 +513,7 @@ def test_migration_goes_on_where_no_slot_is_left_to_watch_it(
     write(folder, {"0002_b.sql": slower(3)})
     with database.connect():
         before = server.log_size()
-        # With a lock timeout of 1 s it looks after half a second who stands in the way.
+        # With a lock timeout of 1 s, it looks for blockers after half a second.
         running = initmig.start("--lock-timeout=1s", url=database.url, folder=folder)
         result = succeeded(running.result())
     assert "too many clients already" in server.log_text(since=before)
@@ -534,12 +534,12 @@ def test_crowd_larger_than_the_servers_slots_all_exit_zero(
     assert_converged(database)
 
 
-# --- a server that speaks German ---
+# --- a server with German messages ---
 
 
 @pytest.fixture
 def german() -> Iterator[Server]:
-    """A server with three slots, all for superusers, whose messages are not in English."""
+    """A server with three slots, all for superusers, whose messages are in German."""
     settings = {"max_connections": "3", "lc_messages": "C.UTF-8", **CROWDED}
     with debian_server(language="de", settings=settings) as server:
         with pytest.raises(psycopg.OperationalError) as refused:
@@ -659,7 +659,7 @@ def test_migration_that_fills_the_disk_fails_and_a_rerun_with_more_space_converg
     assert result.code == 1, result.err
     failed = result.events[-1]
     assert "0002_b failed: could not extend file" in failed["message"]
-    # the server says it so where a part of the page still had room
+    # the server reports "wrote only" if a part of the page still had room
     assert "No space left on device" in failed["message"] or "wrote only" in failed["message"]
     assert (failed["sqlstate"], failed["path"]) == ("53100", str(folder / "0002_b.sql"))
     assert "Check free disk space" in failed["hint"]
@@ -715,7 +715,7 @@ def with_two_hosts(database: Database, first: int, second: int, *options: str) -
 
 
 class Pair(NamedTuple):
-    """A primary behind a proxy, and its standby."""
+    """A primary with a proxy in front of it, and its standby."""
 
     primary: Server
     standby: Server
@@ -723,7 +723,7 @@ class Pair(NamedTuple):
     proxy: Proxy
 
     def url(self, *options: str) -> str:
-        """Of the database on both, the primary first."""
+        """The URL of the database on both servers, the primary first."""
         parts = urlsplit(self.database.url)
         account = parts.netloc.rpartition("@")[0]
         query = "&".join(["sslmode=disable", "gssencmode=disable", *options])
@@ -736,7 +736,7 @@ class Pair(NamedTuple):
         return Database(self.standby.url(self.database.name))
 
     def make_synchronous(self) -> None:
-        """From now on, nothing is committed before the standby has it."""
+        """From now on, a commit waits until the standby has received it."""
         with self.database.connect() as connection:
             connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
             connection.execute("SELECT pg_reload_conf()")
@@ -744,7 +744,7 @@ class Pair(NamedTuple):
         wait_until(lambda: self.database.value(synchronous) == 1)
 
     def catch_up(self) -> None:
-        """Wait until the standby has replayed what is committed."""
+        """Wait until the standby has replayed all commits."""
         lsn = self.database.value("SELECT pg_current_wal_flush_lsn()::text")
         replayed = f"SELECT pg_last_wal_replay_lsn() >= '{lsn}'"
         wait_until(lambda: bool(self.heir.value(replayed)))
@@ -781,7 +781,7 @@ def test_run_goes_on_where_a_synchronous_standby_takes_over(
     strike = Strike(pair.proxy, take_over, moment, folder)
     result = succeeded(initmig(url=pair.url(option), folder=folder, env=JSON))
     assert strike.dealt.is_set()
-    # The one whose COMMIT was not heard of is not said to be applied, and not applied again.
+    # A migration whose COMMIT was not answered is not reported as applied, nor applied again.
     assert applied_by([result]) == [id for id in IDS if (moment, id) != (AFTER_COMMIT, "0002_b")]
     assert_converged(pair.heir)
 

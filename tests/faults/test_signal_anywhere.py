@@ -1,4 +1,4 @@
-"""SIGTERM at any line of initmig's: the run ends as it should, and a plain re-run converges."""
+"""SIGTERM at any line of initmig's code: the run stops in order, and a rerun completes it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ RUNS = {
 
 
 class SignalTrial(Trial):
-    """Runs that get a SIGTERM at a line."""
+    """Runs that receive a SIGTERM at a given line."""
 
     def __init__(self, run: Run, **surroundings: object) -> None:
         self.report: Path | None = None
@@ -51,7 +51,7 @@ class SignalTrial(Trial):
         self.lines: int = int(self.report.read_text())
 
     def stop_at(self, line: int) -> tuple[int, str]:
-        """The exit code of a run that gets the signal at *line*, and what it says."""
+        """The exit code of a run that gets the signal at *line*, and its errors."""
         self.report = self.folder.parent / "lines"
         env = {AT: str(line), REPORT: str(self.report)}
         argv = [*self._kind.argv, "--log-level=error", "--lock-timeout=1m", "--wait-timeout=20s"]
@@ -78,10 +78,10 @@ def test_rerun_converges_after_sigterm_at_a_line(trial: SignalTrial, signals: in
     for line in range(1, trial.lines, max(1, trial.lines // signals)):
         trial.begin()
         code, said = trial.stop_at(line)
-        if code == 0:  # it came in the last lines
+        if code == 0:  # the signal arrived in the last lines
             assert trial.picture() == trial.undisturbed, line
             continue
-        # by the signal itself before there is anything to end in order, and after that
+        # before there is anything to clean up, the signal itself kills it
         expected = STOPPED if code == 143 else ""
         assert (code in ENDS, said.partition("error   ")[2]) == (True, expected), (line, code, said)
         assert trial.run(trial.database.url) == (0, ""), line

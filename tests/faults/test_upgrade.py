@@ -1,4 +1,4 @@
-"""From 0.1.0 to this version: before, beside and after it, on one database."""
+"""Upgrades from 0.1.0: before, during and after it, both versions work on the same database."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from tests.support.processes import Result, Running
     from tests.support.yoyo import Yoyo
 
-# Not as the names are sorted.
+# Not sorted by name.
 IDS = ("0003_c", "0001_a", "0004_d", "0002_b")
 
 
 class Versions(NamedTuple):
-    """0.1.0 and this version, with the same files and on one database."""
+    """0.1.0 and this version, with the same files and on the same database."""
 
     old: Initmig
     new: Initmig
@@ -61,7 +61,7 @@ class Versions(NamedTuple):
         return {row["id"]: row["state"] for row in rows}
 
     def add(self, id: str) -> None:
-        """A migration that makes a table of its name."""
+        """Write a migration that creates a table with its name."""
         files = {
             f"{id}.sql": f'CREATE TABLE "{id}" ();',
             f"{id}.rollback.sql": f'DROP TABLE "{id}";',
@@ -112,7 +112,7 @@ def test_each_applies_again_what_the_other_has_rolled_back(versions: Versions) -
         assert len(versions.roll_back(other(version), "--all")) == len(IDS)
 
 
-# --- what the upgrade does to the tables ---
+# --- the changes of the upgrade to the tables ---
 
 COLUMNS = """
 SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.atthasdef
@@ -140,7 +140,7 @@ def rows(database: Database) -> list[list[tuple[object, ...]]]:
 
 
 def apply_all_but_the_last(versions: Versions, version: str) -> None:
-    """One after the other, so that their order is known; the last one is pending then."""
+    """Apply them one after the other, so that their order is known; leave the last one pending."""
     for id in IDS[:3]:
         versions.add(id)
         versions.succeed(version, "migrate")
@@ -256,7 +256,7 @@ def test_history_of_0_1_0_behind_the_first_of_several_schemas_is_named(versions:
     assert versions.database.tables("app") == set()
 
 
-# --- one at a time ---
+# --- mutual exclusion ---
 
 
 @pytest.mark.any_version
@@ -297,24 +297,24 @@ def test_one_waits_for_the_other(
     assert database.value(f"SELECT count(*) FROM {quoted}._yoyo_log") == 1 + there
 
 
-# --- a journal that one begins, and the other ends ---
+# --- a journal that one version starts and the other one finishes ---
 
 COURSE = ("migrate", "rollback --all", "migrate")
 DONE = ([1, 2, 3], [-1, -2, -3], [1, 2, 3])
 
 
 class HalfWay(NamedTuple):
-    """A migration in parts that stops at its third one where the table `needed` is missing."""
+    """A migration in parts that stops at its third part if the table `needed` is missing."""
 
     versions: Versions
 
     def stop(self, version: str, command: str) -> None:
-        """Let *version* begin *command*, which fails half way."""
+        """Run *command* with *version*; it fails at the third part."""
         with missing(self.versions.database):
             assert self.versions.run(version, *command.split()).code == 1
 
     def done(self) -> list[int]:
-        """What the parts have written since this was asked for last, in the order written."""
+        """The values that the parts have written since the last call, in the order written."""
         return take_done(self.versions.database)
 
 
@@ -360,18 +360,18 @@ def test_what_yoyo_has_ended_since_is_not_half_way(
     assert half_way.done() == [1, 2, 3]
 
 
-# --- a crowd of both ---
+# --- many copies of both versions ---
 
 COPIES = 3
-"""Of each version."""
+"""The copies of each version."""
 MIGRATIONS = 12
 KILLS = 8
 PAUSE_SECONDS = 0.3
-"""The longest before somebody is killed."""
+"""The longest time before a copy is killed."""
 
 
 def write_crowd_files(folder: Path, *, in_parts: bool) -> set[int]:
-    """Migrations that leave a row for each of their parts; gives what is to be there in the end."""
+    """Write migrations that insert a row for each part; return all these rows."""
     rows = set()
     for number in range(1, MIGRATIONS + 1):
         first, second = number * 10 + 1, number * 10 + 2
@@ -392,7 +392,7 @@ def write_crowd_files(folder: Path, *, in_parts: bool) -> set[int]:
 
 
 class Crowd:
-    """Copies of both versions that do the same *command*; those that are killed come again."""
+    """Copies of both versions that run the same *command*; killed copies are started again."""
 
     def __init__(
         self, versions: Versions, command: str, urls: Sequence[str], chance: random.Random
@@ -413,14 +413,16 @@ class Crowd:
         )
 
     def kill_one(self) -> bool:
-        """After a pause, kill a copy and start it again; false where all have ended."""
+        """After a pause, kill a copy and start it again; False if all copies have ended."""
         time.sleep(self._chance.uniform(0, PAUSE_SECONDS))
         alive = [place for place, (_, copy) in enumerate(self._running) if copy.is_running()]
         if not alive:
             return False
-        at_work = [place for place in alive if '"lock_acquired"' in self._running[place][1].err]
-        # half of the time the one that has something to lose
-        place = self._chance.choice(at_work if at_work and self._chance.random() < 0.5 else alive)
+        migrating = [place for place in alive if '"lock_acquired"' in self._running[place][1].err]
+        # half of the time, the copy that is migrating
+        place = self._chance.choice(
+            migrating if migrating and self._chance.random() < 0.5 else alive
+        )
         version, copy = self._running[place]
         copy.kill()
         if copy.result().code < 0:
@@ -428,7 +430,7 @@ class Crowd:
         return True
 
     def end(self) -> None:
-        """Wait until each has ended, which it must do well."""
+        """Wait until all copies have ended, and assert that they succeeded."""
         results = [copy.result() for _, copy in self._running]
         assert [result.code for result in results] == [0] * len(results), "\n".join(
             result.err for result in results if result.code
@@ -446,7 +448,7 @@ def let_a_crowd_do(
     urls: Sequence[str] = ("",),
     in_parts: bool = True,
 ) -> None:
-    """A crowd applies everything, and another one rolls it back; nothing is done twice."""
+    """Apply everything, then roll it back, with many copies; assert that nothing was done twice."""
     database = versions.database
     rows = write_crowd_files(versions.folder, in_parts=in_parts)
     database.execute("CREATE TABLE done (n int)")
@@ -454,7 +456,7 @@ def let_a_crowd_do(
         crowd = Crowd(versions, command, urls, chance)
         if first:
             crowd.add(first)
-            # until it is at work
+            # until it has applied something
             wait_until(lambda: database.value("SELECT count(*) FROM done") >= 2)
             crowd.add(other(first))
         else:
@@ -497,5 +499,5 @@ def assert_recorded_once(database: Database, command: str, *, in_parts: bool) ->
         assert [id for (id,) in rows] == (ids if operation == "apply" else [])
     indexes = database.query("SELECT indisvalid FROM pg_index WHERE indrelid = 'done'::regclass")
     assert indexes == ([(True,)] * (MIGRATIONS // 3) if in_parts and operation == "apply" else [])
-    # a dead initmig's row has a negative pid, and is in the way of no initmig
+    # the row of a dead initmig has a negative pid, and blocks no initmig
     assert database.query("SELECT pid FROM yoyo_lock WHERE pid > 0") == []

@@ -371,7 +371,7 @@ def test_deaf_proxy_does_not_answer(server: DatabaseServer, make_proxy: MakeProx
     proxy.deaf()
     with pytest.raises(psycopg.errors.ConnectionTimeout):
         psycopg.connect(proxy.url(), connect_timeout=2)
-    proxy.hear()
+    proxy.answer_again()
     psycopg.connect(proxy.url()).close()
 
 

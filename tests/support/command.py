@@ -1,4 +1,4 @@
-"""The installed command, run as its users run it."""
+"""The installed command, run as users run it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ AT_ONCE = {"INITMIG_WAIT_TIMEOUT": "0"}
 
 
 class Options(TypedDict, total=False):
-    """What surrounds the command: nothing else of this process's environment reaches it."""
+    """The environment of the command: it gets nothing else from this process's environment."""
 
     url: str
     """DATABASE_URL"""
     folder: Path | str
     """INITMIG_MIGRATIONS"""
     env: Mapping[str, str]
-    """More variables; they win over *url* and *folder*."""
+    """More variables; they override *url* and *folder*."""
     cwd: Path
     prefix: Sequence[str]
     """A command that runs the command, e.g. `nameless_user`."""
@@ -45,7 +45,7 @@ class Initmig:
         fork: Start | None = None,
         command: Sequence[str] = (str(COMMAND),),
     ) -> None:
-        """With *fork* (tests/support/forking.py) a run needs no program of its own."""
+        """*fork* (tests/support/forking.py) runs it in a fork instead of a new program."""
         self._processes = processes
         self._command = command
         self._fork = fork
@@ -56,11 +56,11 @@ class Initmig:
         timeout: float = 60,
         **options: Unpack[Options],
     ) -> Result:
-        """Run to the end. Raises AssertionError with the output after *timeout* seconds."""
+        """Run until it exits. Raises AssertionError with the output after *timeout* seconds."""
         return self.start(*arguments, **options).result(timeout)
 
     def start(self, *arguments: str, **options: Unpack[Options]) -> Running:
-        """Start it, for tests that signal it or look at it while it runs."""
+        """Start it, for tests that signal it or check it while it runs."""
         prefix = options.get("prefix", ())
         argv = [*prefix, *self._command, *arguments]
         env, cwd = _environment(options), options.get("cwd")

@@ -1,6 +1,6 @@
-"""What a run does, step by step: a model of initmig that has no database.
+"""A model of what a run of initmig does, step by step, without a database.
 
-Killed anywhere, a run must be found in one of the states of its course.
+If a run is killed, the database must be in one of the states of its model run.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class _Ends(Exception):
 
 
 class Course:
-    """The *states* that a run goes through, and the exit *code* that it ends with."""
+    """The *states* of a run, and its exit *code*."""
 
     def __init__(self, state: State) -> None:
         self.states = [state]
         self.code = 0
         self.is_noop = False
-        """Whether it must not write anything at all, not even a lock."""
+        """Whether it must not write anything, not even a lock."""
 
     @property
     def now(self) -> State:
@@ -60,7 +60,7 @@ class Course:
         self._go(state.logged("rollback", file.id).without(file.id))
 
     def _run(self, file: File, direction: Direction) -> State:
-        """The state in which only the record is missing."""
+        """The state that lacks only the record."""
         if file.is_piecewise:
             self._run_pieces(file, direction)
             return self.now
@@ -78,7 +78,7 @@ class Course:
             self._note(file, Half(direction, checksum))
             self.states[-1] = self.now.without_checksum(file)
         elif half.checksum != checksum:
-            # what was in doubt is nothing that this file knows of
+            # the changed file does not have the statement that was in doubt
             self._note(file, half._replace(checksum=checksum, doubt=""))
         parts = file.parts(direction)
         for part in parts[self.now.half_way[file.id].done :]:
@@ -118,7 +118,7 @@ class Course:
     def _note(self, file: File, half: Half) -> None:
         self._go(self.now.with_half(file, half))
 
-    # --- what is refused ---
+    # --- refusals ---
 
     def _refuse_if(self, condition: object) -> None:
         if condition:
@@ -151,7 +151,7 @@ class Migrate(Course):
         transaction: Literal["each", "all"] = "each",
         last_known: str = "",
     ) -> None:
-        """*last_known* is the checksum that initmig's table has of the image's last migration."""
+        """*last_known* is the checksum of the image's last migration in initmig's table."""
         super().__init__(state)
         self._image = image
         self._last_known = last_known
@@ -196,12 +196,12 @@ class Migrate(Course):
                 self._apply(file, owing)
         finally:
             if self._transaction == "all":
-                # all of them, or nothing
+                # either all of them, or nothing
                 whole = len(self.states) - begin == len(plan)
                 self.states[begin:] = self.states[-1:] if whole and plan else []
 
     def _last_differs(self) -> bool:
-        """The one file that a start looks at."""
+        """Whether the last file has changed, the only one that a no-op compares."""
         [*_, last] = [file.checksum() for file in self._image.migrations] or [""]
         return bool(self._last_known) and self._last_known != last
 
@@ -215,7 +215,7 @@ class Migrate(Course):
         return [file for file in pending if file.id < self._to]
 
     def _closed(self, plan: Sequence[File]) -> list[File]:
-        """Those whose dependencies are applied, or come before them."""
+        """The migrations in *plan* whose dependencies are applied, or come before them."""
         ids = {record.id for record in self.now.applied}
         kept = []
         for file in plan:
@@ -226,7 +226,7 @@ class Migrate(Course):
 
 
 class Rollback(Course):
-    """`rollback`; as many *steps*, or down to the migration *to*, or everything."""
+    """`rollback`: a number of *steps*, or to the migration *to*, or everything."""
 
     def __init__(
         self, state: State, image: Image, *, steps: int = 0, to: str = "", changed: Policy = "warn"
@@ -262,7 +262,7 @@ class Rollback(Course):
 
 
 class ByHand(Course):
-    """What somebody does who applies a migration, or undoes it, and writes no more than its row."""
+    """A person applies or undoes a migration by hand, and only writes its row."""
 
     def __init__(self, state: State, file: File, direction: Direction) -> None:
         super().__init__(state)
@@ -276,7 +276,7 @@ class ByHand(Course):
 
 
 class StockYoyo(Course):
-    """What a stock yoyo does, where nothing is half way and nothing fails."""
+    """A run of stock yoyo, without half-applied migrations and without failures."""
 
     def __init__(self, state: State, image: Image, direction: Direction) -> None:
         super().__init__(state)
@@ -317,7 +317,7 @@ def in_order(files: Sequence[File]) -> list[File]:
 
 
 def changed_ids(state: State, image: Image) -> list[str]:
-    """The applied migrations whose file in *image* is another one."""
+    """The applied migrations whose file in *image* is a different one."""
     return [
         record.id
         for record in state.applied
@@ -328,7 +328,7 @@ def changed_ids(state: State, image: Image) -> list[str]:
 
 
 def seems_shared(state: State, image: Image) -> bool:
-    """Whether not one of the files is the one applied, as if these were another application's."""
+    """Whether every file differs from the applied one, as in another application's history."""
     known = [record for record in state.applied if record.id in image.files]
     compared = [record for record in known if record.checksum]
     others = len(known) < len(state.applied)
@@ -337,7 +337,7 @@ def seems_shared(state: State, image: Image) -> bool:
 
 
 def statuses(state: State, image: Image) -> dict[str, tuple[str, int | None]]:
-    """What `status` has to say of each migration: its state, and how many parts are done."""
+    """The expected `status` of each migration: its state, and how many parts are done."""
     changed = changed_ids(state, image)
     said: dict[str, tuple[str, int | None]] = {}
     for file in (*image.migrations, *(hook for hook in image.hooks if hook.id in state.owed)):

@@ -120,7 +120,7 @@ class Containers:
         env: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
     ) -> str:
-        """Start it in the background, and return its name; it is kept after its exit, for its logs."""
+        """Start it in the background, and return its name. It remains after its exit."""
         docker_out("run", "--detach", *self._arguments(image, command, env, options))
         return self.names[-1]
 

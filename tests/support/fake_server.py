@@ -1,7 +1,8 @@
 """A server that speaks PostgreSQL's protocol, version 3, and breaks it on purpose.
 
-By itself it plays a mode at the login, or lets everybody in and plays it as the answer to each
-query. Before a real server it passes on what comes, and plays the mode from the n-th query on.
+Alone, it plays a mode at the login, or accepts every client and plays the mode as the answer to
+each query. In front of a real server it forwards messages, and plays the mode from the n-th query
+on.
 https://www.postgresql.org/docs/current/protocol-message-formats.html
 """
 
@@ -33,7 +34,7 @@ HUGE_BYTES = 600 * MIB
 
 
 def message(kind: bytes, body: bytes = b"", *, length: int | None = None) -> bytes:
-    """One message; *length* is what it says of itself, if that is not the truth."""
+    """One message; *length* overrides its correct length."""
     return (
         kind + struct.pack("!I", (len(body) + 4 if length is None else length) % (1 << 32)) + body
     )
@@ -88,7 +89,7 @@ def description(columns: Sequence[Column]) -> bytes:
 
 
 def row(values: Iterable[bytes | None], *, count: int | None = None) -> bytes:
-    """DataRow, which says that it has *count* values."""
+    """DataRow, which claims to have *count* values."""
     given = list(values)
     body = b"".join(
         struct.pack("!i", -1) if each is None else struct.pack("!I", len(each)) + each
@@ -103,7 +104,7 @@ def complete(tag: bytes = b"SELECT 1") -> bytes:
 
 
 def authentication(kind: int, more: bytes = b"") -> bytes:
-    """AuthenticationOk, and the others."""
+    """AuthenticationOk, and the other authentication requests."""
     return message(b"R", struct.pack("!I", kind) + more)
 
 
@@ -125,7 +126,7 @@ WELCOME = AUTHENTICATED + STATUSES + KEY + READY
 
 
 def result(*rows: Iterable[bytes | None], columns: Sequence[Column] = (Column(),)) -> bytes:
-    """All of the answer to a SELECT."""
+    """The complete answer to a SELECT."""
     return description(columns) + b"".join(map(row, rows)) + complete() + READY
 
 
@@ -139,16 +140,16 @@ class Link:
         self._client = client
         self.ended = threading.Event()
 
-    def send(self, *said: bytes) -> None:
-        """Send bytes; raises OSError where the client has gone."""
-        self._client.sendall(b"".join(said))
+    def send(self, *data: bytes) -> None:
+        """Send bytes; raises OSError if the client has disconnected."""
+        self._client.sendall(b"".join(data))
 
     def limit(self, seconds: float) -> None:
-        """Let a read raise OSError where the client says nothing for so long."""
+        """Make a read raise OSError after *seconds* without data from the client."""
         self._client.settimeout(seconds)
 
     def read(self, size: int) -> bytes:
-        """So many bytes; raises EOFError where the client has gone."""
+        """Read *size* bytes; raises EOFError if the client has disconnected."""
         got = b""
         while len(got) < size:
             more = self._client.recv(size - len(got))
@@ -158,7 +159,7 @@ class Link:
         return got
 
     def read_untyped(self) -> tuple[int, bytes]:
-        """The code of a packet without a type, and all of it."""
+        """The code of a packet without a type, and the whole packet."""
         head = self.read(4)
         body = self.read(struct.unpack("!I", head)[0] - 4)
         return struct.unpack("!I", body[:4])[0], head + body
@@ -169,7 +170,7 @@ class Link:
         return kind, self.read(struct.unpack("!I", self.read(4))[0] - 4)
 
     def read_startup(self) -> bytes:
-        """The startup packet; encryption is declined. Raises EOFError for a request to cancel."""
+        """The startup packet; encryption is declined. Raises EOFError for a cancel request."""
         while True:
             code, packet = self.read_untyped()
             if code == CANCEL_REQUEST:
@@ -179,29 +180,29 @@ class Link:
             self.send(b"N")
 
     def welcome(self) -> None:
-        """Let the client in."""
+        """Accept the client."""
         self.read_startup()
         self.send(WELCOME)
 
     def silence(self) -> None:
-        """Say nothing until the client goes."""
+        """Send nothing until the client disconnects."""
         with suppress(OSError):
             while self._client.recv(64 * KIB):
                 pass
 
-    def drip(self, said: bytes, pause: float = 0.1) -> None:
-        """Send one byte after the other, and then zeros for ever."""
-        for each in itertools.chain(said, itertools.repeat(0)):
+    def drip(self, data: bytes, pause: float = 0.1) -> None:
+        """Send one byte after the other, and then zeros forever."""
+        for each in itertools.chain(data, itertools.repeat(0)):
             self.send(bytes([each]))
             if self.ended.wait(pause):
                 return
 
-    def repeat(self, said: bytes | Iterator[bytes]) -> None:
-        """Send it for ever."""
+    def repeat(self, data: bytes | Iterator[bytes]) -> None:
+        """Send *data* forever."""
         block = (
-            itertools.repeat(said * (64 * KIB // len(said) + 1))
-            if isinstance(said, bytes)
-            else said
+            itertools.repeat(data * (64 * KIB // len(data) + 1))
+            if isinstance(data, bytes)
+            else data
         )
         for each in block:
             self.send(each)
@@ -215,9 +216,9 @@ class Link:
 class FakeServer:
     """Listens on TCP and on a Unix socket; to use in `with`.
 
-    *at_login* plays after a client has connected; what it returns is ignored, and the connection is
-    closed then. *at_query* plays as the answer to each query of a client that was let in, or before
-    a real server (*upstream*, its URL), from the query number *since* on, over all connections.
+    *at_login* plays after a client has connected; its result is ignored, and then the connection is
+    closed. *at_query* plays as the answer to each query of an accepted client. With *upstream*, the
+    URL of a real server, it plays from query number *since* on, counted over all connections.
     """
 
     def __init__(
@@ -238,7 +239,7 @@ class FakeServer:
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self.queries = 0
-        """How many came so far."""
+        """The number of queries so far."""
         self.connections = 0
         self._tcp = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self._tcp.getsockname()[1]
@@ -255,7 +256,7 @@ class FakeServer:
         return url if unix else f"{url}&gssencmode=disable"
 
     def through(self, url: str) -> str:
-        """A *url* of the real server, led through this one."""
+        """A *url* of the real server, changed to lead through this one."""
         parts = urlsplit(url)
         account = parts.netloc.rpartition("@")[0]
         return (
@@ -271,7 +272,7 @@ class FakeServer:
     def __exit__(self, *_: object) -> None:
         for each in (self._tcp, self._unix):
             shut(each)
-        os.unlink(self._path)  # the next one may get the same port
+        os.unlink(self._path)  # the next fake server may get the same port
         with self._lock:
             links, sockets = list(self._links), list(self._sockets)
         for link in links:
@@ -345,50 +346,50 @@ class FakeServer:
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:
     with suppress(OSError):
-        while said := source.recv(64 * KIB):
-            sink.sendall(said)
+        while data := source.recv(64 * KIB):
+            sink.sendall(data)
 
 
 # --- modes ---
 
 
-def says(*said: bytes) -> Callable[[Link], object]:
-    """Sends *said*, and then waits for what comes next."""
-    return lambda link: link.send(*said)
+def says(*data: bytes) -> Callable[[Link], object]:
+    """Send *data*, and then wait for the next query."""
+    return lambda link: link.send(*data)
 
 
-def says_and_closes(*said: bytes) -> Callable[[Link], object]:
-    """Sends *said*, and closes the connection."""
+def says_and_closes(*data: bytes) -> Callable[[Link], object]:
+    """Send *data*, and close the connection."""
 
     def play(link: Link) -> None:
-        link.send(*said)
+        link.send(*data)
         raise EOFError
 
     return play
 
 
-def drips(said: bytes) -> Callable[[Link], object]:
-    """Sends *said* one byte after the other, and goes on for ever."""
-    return lambda link: link.drip(said)
+def drips(data: bytes) -> Callable[[Link], object]:
+    """Send *data* one byte after the other, and zeros forever."""
+    return lambda link: link.drip(data)
 
 
-def floods(said: bytes, *, first: bytes = b"") -> Callable[[Link], object]:
-    """Sends *first*, and *said* for ever."""
-    return after(first, lambda link: link.repeat(said))
+def floods(data: bytes, *, first: bytes = b"") -> Callable[[Link], object]:
+    """Send *first*, and then *data* forever."""
+    return after(first, lambda link: link.repeat(data))
 
 
-def after(said: bytes, play: Callable[[Link], object]) -> Callable[[Link], object]:
-    """Sends *said* before *play*."""
+def after(data: bytes, play: Callable[[Link], object]) -> Callable[[Link], object]:
+    """Send *data* before *play*."""
 
     def both(link: Link) -> None:
-        link.send(said)
+        link.send(data)
         play(link)
 
     return both
 
 
 def floods_numbered(make: Callable[[bytes], bytes]) -> Callable[[Link], object]:
-    """Sends what *make* makes of each number, for ever."""
+    """Send the result of *make* for each number, forever."""
 
     def blocks() -> Iterator[bytes]:
         for first in itertools.count(step=1000):
@@ -397,24 +398,24 @@ def floods_numbered(make: Callable[[bytes], bytes]) -> Callable[[Link], object]:
     return lambda link: link.repeat(blocks())
 
 
-def trickles(said: bytes, pause: float = 0.05) -> Callable[[Link], object]:
-    """Sends *said* again and again, with a pause in between: it is never silent for long."""
+def trickles(data: bytes, pause: float = 0.05) -> Callable[[Link], object]:
+    """Send *data* again and again, with a pause in between: it is never silent for long."""
 
     def play(link: Link) -> None:
         while not link.ended.is_set():
-            link.send(said)
+            link.send(data)
             time.sleep(pause)
 
     return play
 
 
 def silent(link: Link) -> None:
-    """Says nothing."""
+    """Send nothing."""
     link.silence()
 
 
 def huge(kind: bytes, head: bytes) -> Callable[[Link], object]:
-    """Sends one message of *kind* and of `HUGE_BYTES`, that begins with *head*."""
+    """Send one message of *kind* with `HUGE_BYTES` that begins with *head*."""
 
     def play(link: Link) -> None:
         link.send(kind + struct.pack("!I", HUGE_BYTES + 4) + head)
@@ -445,7 +446,7 @@ ERRORS: dict[str, bytes] = {
     "fatal error": error(severity=b"FATAL", code=b"57P01"),
     "panic": error(severity=b"PANIC", code=b"XX001"),
 }
-"""What is behind each of them is up to the stage."""
+"""The stage decides what follows each error."""
 
 BROKEN: dict[str, bytes] = {
     "garbage": bytes(range(256)) * 4,
@@ -462,7 +463,7 @@ BROKEN: dict[str, bytes] = {
     "function result": message(b"V", struct.pack("!i", -1)),
     "portal suspended": message(b"s"),
 }
-"""What no server sends, in no state."""
+"""Data that no server sends, in any state."""
 
 _BEFORE_AUTHENTICATED: dict[str, bytes] = {
     "ready before authentication": READY,
@@ -518,11 +519,11 @@ _WELCOMES: dict[str, bytes] = {
     "rows before ready": AUTHENTICATED + STATUSES + KEY + result([b"1"]),
     "copy at the login": AUTHENTICATED + message(b"H", b"\0\0\1\0\0") + message(b"d", b"x") * 9,
 }
-"""Logins that a client may accept; every query is answered with an error then."""
+"""Logins that a client may accept; then every query is answered with an error."""
 
 
 def _started(play: Callable[[Link], object]) -> Callable[[Link], object]:
-    """*play* once the startup packet is there, and silence after it."""
+    """*play* after the startup packet has been read, and silence after it."""
 
     def then(link: Link) -> None:
         link.read_startup()
@@ -635,16 +636,16 @@ LOGIN: dict[str, Callable[[Link], object]] = {
     "password refused": _closing(
         error(b'password authentication failed for user "user"', severity=b"FATAL", code=b"28P01")
     ),
-    **{name: _closing(said) for name, said in ERRORS.items()},
-    **{f"{name} in the login": _started(says(said)) for name, said in BROKEN.items()},
+    **{name: _closing(data) for name, data in ERRORS.items()},
+    **{f"{name} in the login": _started(says(data)) for name, data in BROKEN.items()},
     **{
-        f"{name} after authentication": _started(says(AUTHENTICATED, said))
-        for name, said in BROKEN.items()
+        f"{name} after authentication": _started(says(AUTHENTICATED, data))
+        for name, data in BROKEN.items()
     },
-    **{name: _started(says(said)) for name, said in _BEFORE_AUTHENTICATED.items()},
-    **{name: _refusing(said) for name, said in _WELCOMES.items()},
+    **{name: _started(says(data)) for name, data in _BEFORE_AUTHENTICATED.items()},
+    **{name: _refusing(data) for name, data in _WELCOMES.items()},
 }
-"""What a server does when a client logs in, without TLS."""
+"""Modes for a login without TLS."""
 
 _WIDE = [Column(b"c%d" % number) for number in range(65535)]
 _TYPES = {
@@ -736,7 +737,7 @@ QUERY: dict[str, Callable[[Link], object]] = {
     },
     "number that is too long": says(result([b"9" * 10000], columns=[Column(oid=20)])),
     "values that are not UTF-8": says(result([b"\xff\xfe"] * 3, columns=[Column()] * 3)),
-    **{name: says(said, READY) for name, said in ERRORS.items()},
-    **{f"{name}, silent": says(said) for name, said in BROKEN.items()},
+    **{name: says(data, READY) for name, data in ERRORS.items()},
+    **{f"{name}, silent": says(data) for name, data in BROKEN.items()},
 }
-"""What a server does where an answer to a query is due."""
+"""Modes for the answer to a query."""

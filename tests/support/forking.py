@@ -1,4 +1,4 @@
-"""initmig in processes that skip its start, for tests that run it hundreds of times."""
+"""initmig in forks of a process that has imported it, for tests that run it hundreds of times."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.support.proxy import Message, Proxy, Verdict
 
 _ORDER_BYTES = 1 << 16
-# With each order come stdout, stderr, and a pipe for the process id and then the exit code.
+# Each order has stdout, stderr, and a pipe for the process id and then the exit code.
 _FORKING = f"""
 import gc, json, os, socket, sys, traceback
 from contextlib import nullcontext
@@ -117,11 +117,11 @@ class Forked:
 class Fork:
     """Runs the command in forks of a process that has imported it: a `processes.Start`.
 
-    Such a run gets signals and ends as any other process, and takes a third of the time.
+    Such a run gets signals and ends like any other process, and takes a third of the time.
     """
 
     def __init__(self, *around: str) -> None:
-        """Each run is inside of `around(environ)` of the module *around*, if that is given."""
+        """With the name of a module in *around*, each run is inside its `around(environ)`."""
         self._orders, orders = socket.socketpair(type=socket.SOCK_SEQPACKET)
         argv = [sys.executable, "-P", "-c", _FORKING, str(orders.fileno()), *around]
         self._process = subprocess.Popen(
@@ -140,19 +140,19 @@ class Fork:
     ) -> Forked:
         order = json.dumps({"argv": argv, "env": env, "cwd": str(cwd)}).encode()
         assert len(order) <= _ORDER_BYTES
-        end, told = os.pipe()
-        socket.send_fds(self._orders, [order], [stdout.fileno(), stderr.fileno(), told])
-        os.close(told)
+        end, reported = os.pipe()
+        socket.send_fds(self._orders, [order], [stdout.fileno(), stderr.fileno(), reported])
+        os.close(reported)
         return Forked(end)
 
     def close(self) -> None:
-        """End it; the runs go on."""
+        """Stop the process; its runs continue."""
         self._orders.close()
         self._process.wait()
 
 
 class Forking:
-    """Runs the command with *fork*, one run at a time, that may be killed out of another thread."""
+    """Runs the command with *fork*, one run at a time. Another thread may kill the run."""
 
     def __init__(self, processes: Processes, fork: Fork) -> None:
         self._initmig = Initmig(processes, fork)
@@ -160,7 +160,7 @@ class Forking:
         self._started = threading.Event()
 
     def run(self, *argv: str, url: str, folder: Path, env: Mapping[str, str] = {}) -> Result:
-        """Run to the end."""
+        """Run until it exits."""
         self._running = self._initmig.start(*argv, url=url, folder=folder, env=env)
         self._started.set()
         result = self._running.result(None)
@@ -168,23 +168,23 @@ class Forking:
         return result
 
     @property
-    def said(self) -> str:
-        """What the run that is going on has written to stderr so far."""
+    def err(self) -> str:
+        """The stderr of the current run so far."""
         return self._running.err if self._running and self._started.is_set() else ""
 
     def kill(self) -> None:
-        """SIGKILL the run that is going on."""
+        """SIGKILL the current run."""
         self._started.wait()
         assert self._running
         self._running.send(signal.SIGKILL)
 
 
 class Blow:
-    """Does something to a run when its message *number*, counted from here, passes the proxy.
+    """Interrupts a run when its message *number*, counted from here, passes the proxy.
 
-    A farewell does not count: nobody waits for it, so it may overtake, or be overtaken.
+    A farewell does not count: no side waits for it, so its order is not deterministic.
 
-    *first* is called when it is due, while the message is held back.
+    *first* is called just before, while the message is held back.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class Blow:
         self.struck = False
 
     def kill_before(self, run: Forking) -> None:
-        """SIGKILL it, and let the server never see the message."""
+        """SIGKILL the run, and keep the message from the server."""
 
         def before(message: Message) -> Verdict:
             if self._is_due(message):
@@ -207,7 +207,7 @@ class Blow:
         self._proxy.before = before
 
     def kill_after(self, run: Forking) -> None:
-        """SIGKILL it after the server has answered, before it can hear of that."""
+        """SIGKILL the run after the server has answered, before it receives the answer."""
 
         def after(message: Message) -> None:
             if self._is_due(message):
@@ -216,11 +216,11 @@ class Blow:
         self._proxy.after = after
 
     def cut_before(self) -> None:
-        """Close the connection, and let the server never see the message."""
+        """Close the connection, and keep the message from the server."""
         self._proxy.before = lambda message: "cut" if self._is_due(message) else "forward"
 
     def cut_after(self) -> None:
-        """Close the connection after the server has answered, before the client hears of that."""
+        """Close the connection after the server has answered, before the client gets the answer."""
 
         def after(message: Message) -> None:
             if self._is_due(message):

@@ -1,4 +1,4 @@
-"""initmig with a folder of migrations for one database, and the commands that work with them."""
+"""initmig with a folder of migrations for one database, and the commands that use them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Image:
         )
 
     def errors(self, *arguments: str, code: int) -> list[dict[str, Any]]:
-        """The errors of a run that ends with *code*."""
+        """The errors of a run that exits with *code*."""
         result = self(*arguments)
         assert result.code == code, result.err
         return [event for event in result.events if event["event"] == "failed"]

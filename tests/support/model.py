@@ -1,4 +1,4 @@
-"""Images whose migrations leave traces, and what can be seen of them in a database."""
+"""Images whose migrations leave traces, and the traces that a database has."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ Policy = Literal["warn", "allow", "fail"]
 
 HOOK = "post-apply"
 RAN = "ran"
-"""The table that hooks write to; it is the application's own."""
+"""The table that hooks write to; it belongs to the application."""
 
 _T = TypeVar("_T")
 
 _BOOKKEEPING = (
     *("_initmig_migration", "_yoyo_log", "_yoyo_migration", "_yoyo_version", "yoyo_lock"),
-    *("app_b", "app_b_initmig"),  # of the neighbour
+    *("app_b", "app_b_initmig"),  # of the other application
 )
 
 
 class Failure(NamedTuple):
-    """Which part of a file fails, counted from 1 in the direction that it goes."""
+    """The part of a file that fails, counted from 1 in the direction of the run."""
 
     direction: Direction
     part: int
 
 
 class Part(NamedTuple):
-    """One statement, or what is one to the journal, and what it leaves."""
+    """One statement, or several that the journal treats as one, and their traces."""
 
     sql: str
     alone: bool = False
     """Whether it is journalled before and after, because it cannot be in a transaction."""
     rows: tuple[int, ...] = ()
     once: bool = False
-    """Whether it adds its rows only where they are missing."""
+    """Whether it adds its rows only if they are missing."""
     on_index: str = ""
     does: Literal["", "make", "drop"] = ""
-    """Makes or drops the index, or else the table."""
+    """Whether it creates or drops the index *on_index*, or otherwise the table."""
     fails: bool = False
 
 
 class File(NamedTuple):
-    """A migration, or a hook, as an image has it; each of its parts leaves a trace.
+    """A migration or a hook of an image; each of its parts leaves a trace.
 
-    Nothing of it can be done twice without being seen: rows have no key, and are counted.
+    Doing a part twice always shows: rows have no key, and are counted.
     """
 
     id: str
@@ -63,9 +63,9 @@ class File(NamedTuple):
     reversible: bool = True
     fails: Failure | None = None
     revision: int = 0
-    """Says which file a row is of, where it was edited."""
+    """The number of the edit that made the file, which its rows contain."""
     unfit: bool = False
-    """Whether the file has a directive that nobody can read."""
+    """Whether the file has an invalid directive."""
 
     @property
     def is_hook(self) -> bool:
@@ -86,7 +86,7 @@ class File(NamedTuple):
     # --- its parts ---
 
     def parts(self, direction: Direction) -> tuple[Part, ...]:
-        """In the order run."""
+        """The parts in the order of execution."""
         kinds = (*(() if self.is_hook else ("table",)), *self.pieces)
         pairs = [self._pair(kind, place) for place, kind in enumerate(kinds, 1)]
         chosen = [apply for apply, _ in pairs]
@@ -98,7 +98,7 @@ class File(NamedTuple):
         return tuple(chosen)
 
     def _pair(self, kind: str, place: int) -> tuple[Part, Part]:
-        """A part and what undoes it."""
+        """A part, and the part that undoes it."""
         value = self.revision * 100 + place * 10
         index = f"{self.table}_{place}"
         if kind == "table":
@@ -148,7 +148,7 @@ class File(NamedTuple):
         return Part(sql, self.is_piecewise, rows=(value,), once=True)
 
     def _leftover(self, place: int) -> Part:
-        """Something in the session, which has the name of what another migration makes."""
+        """A leftover in the session, with the name of an object that another migration creates."""
         if place % 2:
             number = int(self.id.rpartition("_")[2])
             return Part(f"CREATE TEMP TABLE IF NOT EXISTS m_{number + 1:02} (n int)")
@@ -156,7 +156,7 @@ class File(NamedTuple):
 
     def _failing(self, part: Part) -> Part:
         if part.on_index and part.does == "make":
-            # two rows of the table are the same: built concurrently, it stays behind as invalid
+            # two rows of the table are equal: if it is built concurrently, an invalid index remains
             unique = part.sql.replace("INDEX", "UNIQUE INDEX", 1)
             return part._replace(sql=unique, fails=True)
         sql = f"INSERT INTO {self.table} SELECT 1 / 0"
@@ -168,7 +168,7 @@ class File(NamedTuple):
 
     @property
     def texts(self) -> dict[str, str]:
-        """The files by name."""
+        """The texts of the files by name."""
         if self.is_python:
             return {f"{self.id}.py": self._python()}
         directives = {
@@ -219,7 +219,7 @@ class Image(NamedTuple):
 
     @property
     def migrations(self) -> list[File]:
-        """Sorted by name."""
+        """The migrations, sorted by name."""
         return [file for id, file in sorted(self.files.items()) if not file.is_hook]
 
     @property
@@ -231,38 +231,38 @@ class Image(NamedTuple):
         return {name: text for file in self.files.values() for name, text in file.texts.items()}
 
     def having(self, file: File) -> Image:
-        """This image with *file*, which may take the place of another one."""
+        """This image with *file*, which may replace another one."""
         return Image({**self.files, file.id: file})
 
 
 class Record(NamedTuple):
-    """What is known of an applied migration."""
+    """A record of an applied migration."""
 
     id: str
     checksum: str
-    """Empty where stock yoyo applied it, or where it is half rolled back."""
+    """Empty if stock yoyo applied it, or if it is half rolled back."""
     breaking: bool
 
 
 class Half(NamedTuple):
-    """How far a migration is that is half way."""
+    """The progress of a half-applied migration."""
 
     direction: Direction
     checksum: str
     done: int = 0
     doubt: Literal["", "new", "there"] = ""
-    """Whether the next part is in doubt; `there` is an index that was there before, and is."""
+    """Whether the next part is in doubt; `there`: its index existed before, and is valid."""
 
 
 class State(NamedTuple):
-    """All that can be seen in a database."""
+    """Everything that tests observe in a database."""
 
     applied: tuple[Record, ...] = ()
     """In the order applied."""
     owed: frozenset[str] = frozenset()
     half_way: Mapping[str, Half] = {}
     log: tuple[tuple[str, str], ...] = ()
-    """Operations and ids, sorted: their times are of a clock that may step."""
+    """Operations and ids, sorted, because the clock of their times may step."""
     rows: Mapping[str, tuple[int, ...]] = {RAN: ()}
     """The sorted rows of each table."""
     indexes: Mapping[str, bool] = {}
@@ -275,7 +275,7 @@ class State(NamedTuple):
         return self._replace(log=tuple(sorted((*self.log, (operation, id)))))
 
     def without(self, id: str) -> State:
-        """With *id* not applied."""
+        """This state with *id* not applied."""
         return self._replace(applied=tuple(each for each in self.applied if each.id != id))
 
     def with_half(self, file: File, half: Half) -> State:
@@ -288,7 +288,7 @@ class State(NamedTuple):
         return self._replace(indexes=_without(self.indexes, name))
 
     def without_checksum(self, file: File) -> State:
-        """What is known of an application while *file* undoes it."""
+        """This state while *file* is rolled back: its record has no checksum."""
         return self._replace(
             applied=tuple(
                 Record(record.id, "", record.breaking or file.breaking)
@@ -299,7 +299,7 @@ class State(NamedTuple):
         )
 
     def after(self, part: Part, table: str) -> State:
-        """With what *part* leaves."""
+        """This state with the traces of *part*."""
         if part.on_index:
             indexes = _without(self.indexes, part.on_index)
             return self._replace(
@@ -318,8 +318,8 @@ def _without(mapping: Mapping[str, _T], key: str) -> dict[str, _T]:
     return {each: value for each, value in mapping.items() if each != key}
 
 
-# A record of initmig's own speaks of the application that yoyo's row tells of, or not at all.
-# What somebody has written twice is one; what has no position is the last.
+# initmig's record applies only to the application that yoyo's row records. Two rows of the same
+# migration count as one; rows without a position are last.
 _APPLIED = """
 SELECT y.migration_id, CASE i.state WHEN 'applied' THEN i.checksum ELSE '' END,
     coalesce(i.breaking, false)
@@ -353,7 +353,7 @@ WHERE c.relnamespace = 'public'::regnamespace
 
 
 def observe(database: Database) -> State:
-    """What is to be seen in *database* now."""
+    """The current state of *database*."""
     with database.connect() as connection:
 
         def query(sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:

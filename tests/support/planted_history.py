@@ -1,8 +1,8 @@
 """Replacements of a history table: by other roles, hostile or harmless.
 
 A superuser prepares the schema, and then the role `attacker`, which has CREATE on it, runs the
-script. ``{t}`` is the table, ``{columns}`` its columns with their types, ``{first}`` the first one's
-name. The schema ``truth`` has the real tables.
+script. ``{t}`` is the table, ``{columns}`` its columns with their types, ``{first}`` the name
+of the first one. The schema ``truth`` has the real tables.
 """
 
 from __future__ import annotations

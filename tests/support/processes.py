@@ -1,4 +1,4 @@
-"""Commands in processes of their own, that a test can signal and that never outlive it."""
+"""Commands in separate processes, which a test can signal and which never outlive it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POLL_SECONDS = 0.01
 
 
 class Process(Protocol):
-    """What the tests use of `subprocess.Popen`."""
+    """The part of `subprocess.Popen` that the tests use."""
 
     @property
     def pid(self) -> int: ...
@@ -30,7 +30,7 @@ class Process(Protocol):
 
 
 class Start(Protocol):
-    """Starts *argv* in a session of its own, so that its children can be killed with it."""
+    """Starts *argv* in a new session, so that its children can be killed with it."""
 
     def __call__(
         self,
@@ -51,7 +51,7 @@ def start_program(
     env: Mapping[str, str],
     cwd: Path,
 ) -> Process:
-    """A `Start` of the program that *argv* begins with."""
+    """A `Start` that runs the program *argv*."""
     return subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
@@ -86,7 +86,7 @@ def succeeded(result: Result) -> Result:
 
 
 class Running:
-    """A started process, whose output goes to files, so that it never blocks on a full pipe."""
+    """A started process. Its output goes to files, so that it never blocks on a full pipe."""
 
     def __init__(
         self,
@@ -110,12 +110,12 @@ class Running:
 
     @property
     def out(self) -> str:
-        """What it has written to stdout so far."""
+        """Its stdout so far."""
         return self._out.read_text(encoding="utf-8", errors="replace")
 
     @property
     def err(self) -> str:
-        """What it has written to stderr so far."""
+        """Its stderr so far."""
         return self._err.read_text(encoding="utf-8", errors="replace")
 
     def is_running(self) -> bool:
@@ -124,7 +124,7 @@ class Running:
     def wait_for_line(self, text: str, timeout: float = 20) -> str:
         """The first complete line of stderr that contains *text*.
 
-        Raises AssertionError with stderr when it ends, or *timeout* seconds pass, without one.
+        Raises AssertionError with stderr if it ends or *timeout* seconds pass before that.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -137,7 +137,7 @@ class Running:
             time.sleep(POLL_SECONDS)
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to it, and not to its children."""
+        """Send a signal to it, but not to its children."""
         self._process.send_signal(number)
 
     def terminate(self) -> None:
@@ -147,12 +147,12 @@ class Running:
         self.send(signal.SIGINT)
 
     def kill(self) -> None:
-        """SIGKILL it, and return once it is gone."""
+        """SIGKILL it, and return once it has ended."""
         self._process.kill()
         self._process.wait()
 
     def result(self, timeout: float | None = 60) -> Result:
-        """Wait for its end. Raises AssertionError with its output after *timeout* seconds."""
+        """Wait until it exits. Raises AssertionError with its output after *timeout* seconds."""
         try:
             code = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -164,17 +164,17 @@ class Running:
         return Result(code, self.out, self.err, self._ended - self._started)
 
     def clean_up(self) -> None:
-        """Kill what is left of it and of its children."""
+        """Kill it and its remaining children."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 
 
 class Processes:
-    """Starts processes, and ends all of them in the end."""
+    """Starts processes, and kills all of them at the end."""
 
     def __init__(self, folder: Path) -> None:
-        """Keep their output in *folder*, and let it be their home."""
+        """*folder* is for their output, and their home."""
         self.folder = folder
         self._all: list[Running] = []
 

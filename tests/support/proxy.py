@@ -1,4 +1,4 @@
-"""A TCP proxy before a PostgreSQL server, that reads along and breaks things on purpose."""
+"""A TCP proxy in front of a PostgreSQL server, which reads the messages and breaks connections."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _UNTYPED: Final = {
     _CANCEL_REQUEST: "cancel request",
 }
 _READY: Final = b"Z"
-# What a client waits for before it goes on: an authentication step, or the end of an answer.
+# The messages that a client waits for: an authentication request, or the end of an answer.
 _AWAITED: Final = (b"R", _READY)
 
 
@@ -39,7 +39,7 @@ class Message:
     """A message of PostgreSQL's protocol.
 
     *type* is its letter, or "startup", "cancel request", "ssl request" or "gss request".
-    *number* counts from 1, over all connections of the proxy, apart for each direction.
+    *number* counts from 1, over all connections of the proxy, separately for each direction.
     *connection* counts from 1, too.
     """
 
@@ -62,21 +62,21 @@ def _nothing(_: Message) -> None:
     pass
 
 
-def _as_it_is(query: str) -> str:
+def _unchanged(query: str) -> str:
     return query
 
 
 class Proxy:
-    """Stands between clients and a server; to use in `with`.
+    """A proxy between clients and a server; to use in `with`.
 
     `before` is called with each message of a client before it is forwarded, and decides: "drop"
     swallows the message, "cut" closes the connection. To kill a client before the server has seen
     a message, kill it in `before` and drop the message. `after` is called with each message once
-    the server is ready for the next, before the client hears of it. It is not called for a message
-    that the server answers by closing the connection. `passed` is called with each message of the
-    server once the client has got it, and may "cut". With `withholds` the client hears nothing of
-    an answer before it is complete, as a server sends a short one. `rewrite` gets the text of each
-    simple query, and the server gets what it returns.
+    the server is ready for the next, before the client gets the answer. It is not called for a
+    message that the server answers by closing the connection. `passed` is called with each message
+    of the server once the client has got it, and may "cut". With `withholds` the client gets an
+    answer only when it is complete, as a server sends a short one. `rewrite` gets the text of each
+    simple query, and returns the text for the server.
     """
 
     def __init__(self, server: DatabaseServer) -> None:
@@ -86,7 +86,7 @@ class Proxy:
         self.before: Callable[[Message], Verdict] = _forward
         self.after: Callable[[Message], None] = _nothing
         self.passed: Callable[[Message], Verdict] = _forward
-        self.rewrite: Callable[[str], str] = _as_it_is
+        self.rewrite: Callable[[str], str] = _unchanged
         self.withholds = False
         self.frontend: list[Message] = []
         self.backend: list[Message] = []
@@ -105,14 +105,14 @@ class Proxy:
         self.port = free_port()
         self.start()
 
-    # --- what a test asks ---
+    # --- what a test reads ---
 
     def url(self, database: str = "postgres") -> str:
         """The superuser's URL of *database* through this proxy."""
         return self.through(urlunsplit(urlsplit(self._server_url)._replace(path=f"/{database}")))
 
     def through(self, url: str) -> str:
-        """A *url* of the server, led through this proxy, without encryption."""
+        """A *url* of the server, changed to lead through this proxy without encryption."""
         parts = urlsplit(url)
         account = parts.netloc.rpartition("@")[0]
         options = dict(parse_qsl(parts.query)) | {"sslmode": "disable", "gssencmode": "disable"}
@@ -121,18 +121,18 @@ class Proxy:
 
     @property
     def messages(self) -> list[Message]:
-        """What the clients have sent so far."""
+        """The messages of the clients so far."""
         with self._lock:
             return list(self.frontend)
 
     @property
     def answers(self) -> list[Message]:
-        """What the server has sent so far."""
+        """The messages of the server so far."""
         with self._lock:
             return list(self.backend)
 
     def count(self, kind: str) -> int:
-        """How many messages of type *kind* the clients have sent."""
+        """The number of messages of type *kind* that clients have sent."""
         return sum(message.type == kind for message in self.messages)
 
     @property
@@ -142,11 +142,11 @@ class Proxy:
 
     @property
     def connections(self) -> int:
-        """How many connections clients have opened."""
+        """The number of connections that clients have opened."""
         return self._connections
 
     def wait_until_quiet(self, timeout: float = 20) -> None:
-        """Return once every connection has ended, so that nothing is missing in `messages`.
+        """Return once every connection has ended, so that `messages` is complete.
 
         Raises AssertionError if that takes more than *timeout* seconds.
         """
@@ -155,10 +155,10 @@ class Proxy:
             link.join(max(0, deadline - time.monotonic()))
             assert not link.is_alive(), "a connection is still open"
 
-    # --- what a test breaks ---
+    # --- what a test changes ---
 
     def delay(self, *, frontend: float = 0, backend: float = 0) -> None:
-        """Hold each message of the clients, and each answer, up for so many seconds."""
+        """Delay each message of the clients and each answer by these seconds."""
         self.frontend_delay_seconds = frontend
         self.backend_delay_seconds = backend
 
@@ -167,14 +167,14 @@ class Proxy:
         self._flowing.clear()
 
     def resume(self) -> None:
-        """Forward again, beginning with what was held back."""
+        """Forward again, starting with the messages that were held back."""
         self._flowing.set()
 
     def deaf(self) -> None:
-        """Take new connections, and never answer."""
+        """Accept new connections, and never answer."""
         self._deaf = True
 
-    def hear(self) -> None:
+    def answer_again(self) -> None:
         """Answer new connections again."""
         self._deaf = False
 
@@ -193,20 +193,20 @@ class Proxy:
         shut(listener)
 
     def start(self) -> None:
-        """Take connections, on the same port as before."""
+        """Accept connections, on the same port as before."""
         if self._listener is None:
             listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
-            # inherited by what it accepts; else TCP may hold back half an answer for 40 ms
+            # accepted sockets inherit it; without it TCP can delay half an answer for 40 ms
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._listener = listener
             self._run(self._accept, listener)
 
     def close(self) -> None:
-        """End everything."""
+        """Close all connections, and stop all threads."""
         self._closed = True
         self.stop()
         self.resume()
-        # A connection can be on its way in while the open ones are cut.
+        # A new connection can arrive while the open ones are cut.
         while any(thread.is_alive() for thread in self._threads):
             self.cut()
             for thread in list(self._threads):
@@ -254,7 +254,7 @@ class Proxy:
 
 
 class MakeProxy(Protocol):
-    """Gives a proxy before *server*."""
+    """Starts a proxy in front of *server*."""
 
     def __call__(self, server: DatabaseServer) -> Proxy: ...
 
@@ -270,7 +270,7 @@ class _Link:
         self._withheld = b""
 
     def serve(self) -> None:
-        """Carry what the client sends, until either side ends."""
+        """Forward the client's messages, until either side closes the connection."""
         client = self._client
         try:
             server = self._proxy._connect()
@@ -285,14 +285,14 @@ class _Link:
         except (OSError, EOFError):
             pass
         finally:
-            # No more than that: the server may have last words, and closes in its own time.
+            # Only this side: the server may send more, and closes the connection itself.
             _end_input(server)
 
     def _open(self, server: socket.socket) -> bool:
-        """Carry the packets without a type; False if the connection ends with them."""
+        """Forward the packets without a type; False if the connection ends with them."""
         kind, packet = self._read_untyped()
         while kind in ("ssl request", "gss request"):
-            # Declined here: the proxy could not read what is encrypted.
+            # Declined here, because the proxy cannot read encrypted messages.
             self._proxy._note(self._proxy.frontend, self._number, kind, packet[4:])
             self._client.sendall(b"N")
             kind, packet = self._read_untyped()
@@ -309,7 +309,7 @@ class _Link:
         return self._carry(server, kind.decode(), kind + head + payload, payload)
 
     def _carry(self, server: socket.socket, kind: str, packet: bytes, payload: bytes) -> bool:
-        """Forward a message of the client as the hook says; False if that ends the connection."""
+        """Forward a message of the client as `before` decides; False if it ends the connection."""
         proxy = self._proxy
         proxy._hold(proxy.frontend_delay_seconds)
         message = proxy._note(proxy.frontend, self._number, kind, payload)
@@ -329,7 +329,7 @@ class _Link:
         return b"Q" + struct.pack("!i", len(payload) + 4) + payload
 
     def _carry_answers(self, server: socket.socket) -> None:
-        """Carry what the server sends, until either side ends."""
+        """Forward the server's messages, until either side closes the connection."""
         try:
             while True:
                 self._carry_answer(server)
@@ -360,7 +360,7 @@ class _Link:
 
 
 def _read(source: socket.socket, size: int) -> bytes:
-    """Exactly *size* bytes. Raises EOFError if there are no more."""
+    """Read exactly *size* bytes. Raises EOFError if the connection ends before."""
     parts = bytearray()
     while len(parts) < size:
         part = source.recv(size - len(parts))

@@ -1,4 +1,4 @@
-"""One kind of run, done undisturbed, and then disturbed at each of its messages."""
+"""A run without a fault, and the same run killed or disconnected at each of its messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.support.databases import Database
     from tests.support.proxy import Message, Proxy
 
-# All that two runs must have in common: schema, data, and what is recorded how often.
+# Everything that must be equal after two runs: the schema, the data, and the number of records.
 _SCHEMA = (
     """SELECT table_name, column_name, data_type, is_nullable, column_default
     FROM information_schema.columns WHERE table_schema = 'public'
@@ -34,7 +34,7 @@ _RECORDED = (
     """SELECT migration_id, checksum, state, statements_done, before FROM _initmig_migration
     ORDER BY finished_at, migration_id""",
     "SELECT version FROM _yoyo_version ORDER BY version",
-    # a dead initmig's row has a negative one, and is in the way of nobody but a stock yoyo
+    # the row of a dead initmig has a negative pid, and blocks only a stock yoyo
     "SELECT pid FROM yoyo_lock WHERE pid > 0",
 )
 _OF_INITMIG = ("_initmig_migration", "_yoyo_log", "_yoyo_migration", "_yoyo_version", "yoyo_lock")
@@ -44,18 +44,18 @@ Picture = list[tuple[str, list[tuple[Any, ...]]]]
 
 
 class Run(NamedTuple):
-    """What to do to which files."""
+    """A command, and the files that it runs on."""
 
     argv: tuple[str, ...]
     files: Mapping[str, str]
     before: tuple[str, ...] = ()
-    """A run that has to come first, as an application before a rollback."""
+    """The command that has to run first, such as `migrate` before a rollback."""
     databases: tuple[str, ...] = ()
-    """What the names of databases end with that the files create, after that of the test's own."""
+    """The suffixes of the databases that the files create, added to the name of the test's one."""
 
 
 class Trial:
-    """*run* on an empty database, again and again."""
+    """Repeats *run* on an empty database."""
 
     def __init__(
         self, run: Run, *, database: Database, proxy: Proxy, forking: Forking, folder: Path
@@ -77,7 +77,7 @@ class Trial:
         self.undisturbed = self.picture()
 
     def begin(self) -> None:
-        """An empty database, or what the runs begin with."""
+        """Start from an empty database, or from the result of the command that runs first."""
         self._disturb_nothing()
         self.database.execute(_EMPTY)
         for suffix in self._kind.databases:
@@ -91,15 +91,15 @@ class Trial:
         self.proxy.after = lambda _: None
 
     def run(self, url: str) -> tuple[int, str]:
-        """The exit code, and what it says at level error."""
-        # the watch would else look on a slow machine, and its messages be counted
+        """Run; return the exit code, and the log at level error."""
+        # on a slow machine, the blocker query would add messages to the count
         patient = ["--lock-timeout=1m", "--wait-timeout=20s"]
         argv = [*self._kind.argv, "--log-level=error", *patient]
         done = self._forking.run(*argv, url=url, folder=self.folder)
         return done.code, done.err
 
     def picture(self) -> Picture:
-        """Everything that has to be as after an undisturbed run."""
+        """Everything that must be as after an undisturbed run."""
         tables = sorted(self.database.tables() - set(_OF_INITMIG))
         rows = [f'SELECT * FROM "{table}" AS t ORDER BY t::text' for table in tables]
         queries = [*_SCHEMA, *_RECORDED, *rows]
@@ -107,10 +107,10 @@ class Trial:
             return [(query, connection.execute(query.encode()).fetchall()) for query in queries]
 
     def blows(self, *, answered: bool) -> list[Message]:
-        """The messages to strike at: all but the farewells, which nobody waits for.
+        """The messages at which to interrupt: all except farewells, which no side waits for.
 
-        With *answered* those that the server answers by themselves, or as the last of several.
-        Where another kind of run begins in the same way, those of the beginning are left out.
+        With *answered*, only the messages that the server answers, alone or as the last of several.
+        A rollback begins with the same messages as a migration; these are left out.
         """
         begin = 0
         if self._kind.argv[0] != "migrate":
@@ -121,7 +121,7 @@ class Trial:
     def kill(
         self, message: Message, *, answered: bool, first: Callable[[], object] = lambda: None
     ) -> None:
-        """One run, killed with SIGKILL at *message*: before the server sees it, or *answered*.
+        """Run, and SIGKILL it at *message*: before the server sees it, or after it has *answered*.
 
         *first* is called just before that.
         """
@@ -131,7 +131,7 @@ class Trial:
         assert (blow.struck, code) == (True, -signal.SIGKILL), (message, said)
 
     def kill_rerun(self, number: int, *, answered: bool) -> bool:
-        """Whether the run after that was killed as well, at its message *number*."""
+        """Run again, and kill it at its message *number*; False if it finished before."""
         self._disturb_nothing()
         blow = Blow(self.proxy, number)
         code, said = self._kill(blow, answered=answered)
@@ -149,7 +149,7 @@ class Trial:
         return self.run(self.proxy.url(self.database.name))
 
     def cut(self, message: Message, *, answered: bool) -> None:
-        """One run to its end, whose connection is closed at *message*."""
+        """Run until it exits, and close its connection at *message*."""
         self.begin()
         blow = self._blow(message)
         if answered:
@@ -160,7 +160,7 @@ class Trial:
         assert (blow.struck, ended) == (True, (0, "")), message
 
     def check_rerun(self, message: Message) -> None:
-        """A plain run now ends well, and leaves what an undisturbed one leaves."""
+        """Assert that a rerun succeeds, and has the same result as an undisturbed run."""
         assert self.run(self.database.url) == (0, ""), message
         assert self.picture() == self.undisturbed, message
 
