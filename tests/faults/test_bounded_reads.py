@@ -40,28 +40,28 @@ COMMANDS = [
     ("migrate", "--each-schema=publi%"),
 ]
 HOLDER = "(the app, user postgres, idle in transaction, transaction open for"
-STILL_THERE = """
+INITMIG_SESSIONS = """
 SELECT count(*) FROM pg_stat_activity
 WHERE application_name LIKE 'initmig%' AND datname = current_database()"""
 
 
 @pytest.fixture
-def begun(database: Database, initmig: Initmig, folder: Path) -> Database:
+def migrated(database: Database, initmig: Initmig, folder: Path) -> Database:
     """A database on which the first migration in *folder* is applied."""
     assert initmig(url=database.url, folder=write(folder, FIRST)).code == 0
     return database
 
 
 @pytest.mark.parametrize("pending", [{}, SECOND], ids=["nothing-pending", "pending"])
-def test_history_that_another_session_locks_ends_each_command_in_time_and_names_that_session(
-    begun: Database, initmig: Initmig, folder: Path, pending: dict[str, str]
+def test_each_command_times_out_on_a_locked_history_and_names_the_holder(
+    migrated: Database, initmig: Initmig, folder: Path, pending: dict[str, str]
 ) -> None:
     write(folder, pending)
-    with begun.connect() as other:
+    with migrated.connect() as other:
         other.execute("SET application_name = 'the app'")
         other.execute(f"BEGIN; LOCK TABLE {TABLES} IN ACCESS EXCLUSIVE MODE".encode())
         started = [
-            initmig.start(*command, "--wait-timeout=2s", url=begun.url, folder=folder)
+            initmig.start(*command, "--wait-timeout=2s", url=migrated.url, folder=folder)
             for command in COMMANDS
         ]
         for command, running in zip(COMMANDS, started, strict=True):
@@ -77,24 +77,24 @@ def test_history_that_another_session_locks_ends_each_command_in_time_and_names_
             assert HOLDER in ended.err, problem
             assert f"LOCK TABLE {TABLES}"[:50] in ended.err, problem
         # an abandoned query does not keep waiting in the server, and uses no connection slot
-        wait_until(lambda: begun.value(STILL_THERE) == 0)
+        wait_until(lambda: migrated.value(INITMIG_SESSIONS) == 0)
 
 
-def test_wait_for_the_database_reads_no_history(
-    begun: Database, initmig: Initmig, folder: Path
+def test_wait_for_database_does_not_read_the_history(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
-    with begun.connect() as other:
+    with migrated.connect() as other:
         other.execute(f"BEGIN; LOCK TABLE {TABLES} IN ACCESS EXCLUSIVE MODE".encode())
-        result = initmig("wait", "--for=database", url=begun.url, folder=folder)
+        result = initmig("wait", "--for=database", url=migrated.url, folder=folder)
     assert result.code == 0, result.err
 
 
-def test_look_of_serve_names_the_session_that_locks_the_history(
-    begun: Database, folder: Path
+def test_serve_check_names_the_session_that_locks_the_history(
+    migrated: Database, folder: Path
 ) -> None:
-    config = parse_config(["serve"], {"DATABASE_URL": begun.url})
+    config = parse_config(["serve"], {"DATABASE_URL": migrated.url})
     listing = list_files((str(folder),))
-    with begun.connect() as other:
+    with migrated.connect() as other:
         other.execute("SET application_name = 'the app'")
         other.execute(f"BEGIN; LOCK TABLE {TABLES} IN ACCESS EXCLUSIVE MODE".encode())
         with pytest.raises(DatabaseUnavailable) as failed:

@@ -34,7 +34,7 @@ STEPS = {
 IDS = ("0003_c", "0001_a", "0004_d", "0002_b")
 
 all_steps = pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS)
-both_ways = pytest.mark.parametrize("ahead", [-3600, 3600], ids=["behind", "ahead"])
+both_directions = pytest.mark.parametrize("ahead", [-3600, 3600], ids=["behind", "ahead"])
 
 
 class Image(NamedTuple):
@@ -97,7 +97,7 @@ def apply_one_by_one(image: Image, clock: SteppedClock, steps: Sequence[int]) ->
     [(["--steps", "1"], 1), (["--steps", "2"], 2), (["--to", IDS[0]], 3), (["--all"], 4)],
     ids=["one", "two", "to", "all"],
 )
-def test_rollback_undoes_what_was_applied_last(
+def test_rollback_undoes_the_last_applied_migrations(
     image: Image, clock: SteppedClock, steps: Sequence[int], arguments: list[str], undone: int
 ) -> None:
     apply_one_by_one(image, clock, steps)
@@ -106,7 +106,7 @@ def test_rollback_undoes_what_was_applied_last(
 
 
 @all_steps
-def test_what_is_unknown_is_listed_as_it_was_applied(
+def test_unknown_migrations_are_listed_in_the_order_applied(
     image: Image, clock: SteppedClock, steps: Sequence[int], tmp_path: Path
 ) -> None:
     apply_one_by_one(image, clock, steps)
@@ -117,7 +117,7 @@ def test_what_is_unknown_is_listed_as_it_was_applied(
 
 @all_steps
 @pytest.mark.parametrize("transaction", ["each", "all"])
-def test_clock_that_is_set_during_a_run_changes_nothing(
+def test_setting_the_clock_during_a_run_does_not_change_the_order(
     image: Image, clock: SteppedClock, steps: Sequence[int], transaction: str
 ) -> None:
     for id in ("0001_a", "0002_b", "0003_c"):
@@ -175,11 +175,11 @@ def record(image: Image, stock: Stock, tool: str, id: str) -> None:
     assert id in image.applied()
 
 
-@both_ways
+@both_directions
 @pytest.mark.any_version
 @pytest.mark.parametrize("step", [-1, 1], ids=["back", "forward"])
 @pytest.mark.parametrize("tools", ["ymym", "mymy", "yymm", "mmyy", "bymb"])
-def test_yoyo_before_between_and_after_on_another_clock(
+def test_order_is_kept_when_yoyo_applies_some_on_another_clock(
     stock: Stock, clock: SteppedClock, tools: str, step: int, ahead: int
 ) -> None:
     image = stock.image
@@ -194,7 +194,7 @@ def test_yoyo_before_between_and_after_on_another_clock(
 @pytest.mark.any_version
 @pytest.mark.parametrize("step", [-1, 1], ids=["back", "forward"])
 @pytest.mark.parametrize("tools", ["omom", "momo", "omym", "ymom"])
-def test_0_1_0_before_between_and_after(
+def test_order_is_kept_when_0_1_0_applies_some(
     stock: Stock, old: Image, clock: SteppedClock, tools: str, step: int
 ) -> None:
     image = stock.image
@@ -206,8 +206,8 @@ def test_0_1_0_before_between_and_after(
     assert image.roll_back("--all") == [IDS[2], IDS[1], IDS[0]]
 
 
-@both_ways
-def test_what_yoyo_has_applied_again_is_the_last(stock: Stock, ahead: int) -> None:
+@both_directions
+def test_migration_that_yoyo_reapplied_is_rolled_back_first(stock: Stock, ahead: int) -> None:
     image = stock.image
     for id in IDS:
         image.write(id)
@@ -250,7 +250,7 @@ TIMES = {
 @pytest.mark.parametrize("by", ["yoyo", "initmig"])
 @pytest.mark.parametrize("times", TIMES.values(), ids=TIMES)
 @pytest.mark.parametrize("undone", [1, 2, 3, 4])
-def test_rollback_leaves_nothing_without_its_dependency(
+def test_rollback_never_leaves_a_migration_without_its_dependency(
     stock: Stock, by: str, times: str, undone: int
 ) -> None:
     image = stock.image
@@ -265,14 +265,14 @@ def test_rollback_leaves_nothing_without_its_dependency(
 
 
 @pytest.mark.parametrize("times", TIMES.values(), ids=TIMES)
-def test_rollback_to_a_migration_keeps_what_it_depends_on(stock: Stock, times: str) -> None:
+def test_rollback_to_a_migration_keeps_its_dependency(stock: Stock, times: str) -> None:
     write_chain(stock.image)
     stock("apply")
     stock.image.database.execute(f"UPDATE _yoyo_migration SET applied_at_utc = {times}")
     assert stock.image.roll_back("--to", "0003_view") == ["0002_python", "0001_both"]
 
 
-def test_dependency_that_a_file_got_later_wins_over_the_order_applied(image: Image) -> None:
+def test_dependency_added_later_takes_precedence_over_the_order_applied(image: Image) -> None:
     for id in IDS:
         image.write(id)
         image.succeed("migrate")
@@ -319,7 +319,7 @@ def half_applied(image: Image, clock: SteppedClock) -> HalfApplied:
 @all_steps
 @with_earlier_runs
 @pytest.mark.parametrize("command", ["migrate", "rollback --all"])
-def test_no_part_runs_twice(
+def test_no_part_runs_twice_after_the_clock_was_set(
     half_applied: HalfApplied, steps: Sequence[int], earlier: list[str], command: str
 ) -> None:
     image = half_applied.image
@@ -338,9 +338,9 @@ def test_no_part_runs_twice(
     assert image.states() == {"0001_a": "applied" if command == "migrate" else "pending"}
 
 
-@both_ways
+@both_directions
 @with_earlier_runs
-def test_what_yoyo_has_applied_or_rolled_back_is_not_half_way(
+def test_migration_that_yoyo_applied_or_rolled_back_is_not_half_applied(
     half_applied: HalfApplied, stock: Stock, earlier: list[str], ahead: int
 ) -> None:
     image = half_applied.image
@@ -362,8 +362,8 @@ def test_what_yoyo_has_applied_or_rolled_back_is_not_half_way(
     assert half_applied.done() == APPLIED
 
 
-@both_ways
-def test_what_yoyo_has_applied_and_rolled_back_begins_anew(
+@both_directions
+def test_migration_that_yoyo_applied_and_rolled_back_starts_again(
     half_applied: HalfApplied, stock: Stock, ahead: int
 ) -> None:
     image = half_applied.image
@@ -378,7 +378,7 @@ def test_what_yoyo_has_applied_and_rolled_back_begins_anew(
 
 
 @pytest.mark.parametrize("command", ["migrate", "rollback --all"])
-def test_no_part_runs_twice_where_the_log_was_emptied(
+def test_no_part_runs_twice_after_the_log_was_emptied(
     half_applied: HalfApplied, command: str
 ) -> None:
     image = half_applied.image
@@ -392,7 +392,9 @@ def test_no_part_runs_twice_where_the_log_was_emptied(
 
 
 @all_steps
-def test_no_part_of_a_hook_runs_twice(half_applied: HalfApplied, steps: Sequence[int]) -> None:
+def test_no_part_of_a_hook_runs_twice_after_the_clock_was_set(
+    half_applied: HalfApplied, steps: Sequence[int]
+) -> None:
     image = half_applied.image
     hook = PARTS["0001_a.sql"]
     write(image.folder, {"0001_a.sql": "SELECT 1", "post-apply.sql": hook})

@@ -15,7 +15,7 @@ import pytest
 from initmig.postgres.addresses import attempts
 from tests.support.connecting import KINDS, as_pairs, attempt
 from tests.support.databases import Database, create_database
-from tests.support.hosts import closed_port, deaf_port
+from tests.support.hosts import closed_port, silent_port
 from tests.support.migrations import write
 from tests.support.netns import working_link
 
@@ -110,9 +110,7 @@ def test_next_address_is_tried_after_a_silent_one(
 
 
 @pytest.mark.parametrize("where", ["string", "variable", "service"])
-def test_connect_timeout_is_for_each_address_wherever_it_is_from(
-    far: Far, tmp_path: Path, where: str
-) -> None:
+def test_connect_timeout_from_any_source_is_used(far: Far, tmp_path: Path, where: str) -> None:
     seconds = "7"
     file = tmp_path / "services"
     file.write_text(f"[shop]\nconnect_timeout={seconds}\n")
@@ -143,8 +141,10 @@ def test_wait_timeout_limits_all_addresses_together(far: Far) -> None:
 
 
 @KINDS
-def test_deaf_address_is_left_for_the_next(database: Database, *, python: bool) -> None:
-    with deaf_port() as port:
+def test_next_address_is_tried_after_one_that_never_answers(
+    database: Database, *, python: bool
+) -> None:
+    with silent_port() as port:
         own = database.url.rpartition(":")[2].partition("/")[0]
         hosts = {"host": "127.0.0.1,127.0.0.1", "port": f"{port},{own}"}
         got = attempt(as_pairs(database.url, **hosts, connect_timeout="1"), python=python)
@@ -152,7 +152,7 @@ def test_deaf_address_is_left_for_the_next(database: Database, *, python: bool) 
 
 
 @KINDS
-def test_refusing_address_is_left_for_the_next(database: Database, *, python: bool) -> None:
+def test_next_address_is_tried_after_one_that_refuses(database: Database, *, python: bool) -> None:
     own = database.url.rpartition(":")[2].partition("/")[0]
     for host, port in (
         ("127.0.0.1,127.0.0.1", f"{closed_port()},{own}"),
@@ -174,7 +174,7 @@ def test_error_names_each_address(python: bool) -> None:
 
 @KINDS
 @pytest.mark.parametrize("mode", ["primary", "read-write"])
-def test_primary_is_found_behind_a_standby(
+def test_primary_is_found_after_a_standby(
     make_server: MakeServer, make_standby: MakeStandby, mode: str, *, python: bool
 ) -> None:
     primary = make_server()
@@ -190,7 +190,7 @@ def test_primary_is_found_behind_a_standby(
     assert attempt(prefers, python=python).id == ""
 
 
-def test_next_step_on_a_standby_names_the_primary(
+def test_next_step_on_a_standby_is_to_connect_to_the_primary(
     make_server: MakeServer, make_standby: MakeStandby, initmig: Initmig, tmp_path: Path
 ) -> None:
     write(tmp_path, {"0001_a.sql": "CREATE TABLE a (id int)"})
@@ -232,7 +232,7 @@ def test_next_step_on_a_standby_names_the_primary(
         ({"host": "no.such.invalid"}, "1", [{"host": "no.such.invalid", "port": "1"}]),
     ],
 )
-def test_attempts(
+def test_attempts_lists_the_parameters_of_each_address(
     given: dict[str, str], ports: str, expected: list[dict[str, str] | tuple[str, str]]
 ) -> None:
     wanted = [

@@ -137,20 +137,22 @@ LOGINS = {
 }
 
 
-def table(cases: dict[str, dict[str, str]]) -> pytest.MarkDecorator:
+def parametrized(cases: dict[str, dict[str, str]]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("parameters", cases.values(), ids=cases)
 
 
 @KINDS
-@table(CONNECTS)
-def test_what_fits_connects(secure: Secure, parameters: dict[str, str], *, python: bool) -> None:
+@parametrized(CONNECTS)
+def test_consistent_security_settings_connect(
+    secure: Secure, parameters: dict[str, str], *, python: bool
+) -> None:
     got = attempt(secure.pairs(**parameters), python=python)
     assert got.id == "", got
 
 
 @KINDS
-@table(FILES)
-def test_file_that_cannot_be_used_ends_it_at_once(
+@parametrized(FILES)
+def test_unusable_tls_file_is_not_retried(
     secure: Secure, parameters: dict[str, str], *, python: bool
 ) -> None:
     got = attempt(secure.pairs(**parameters), python=python)
@@ -160,8 +162,8 @@ def test_file_that_cannot_be_used_ends_it_at_once(
 
 
 @KINDS
-@table(MISMATCHES)
-def test_security_that_one_side_lacks_ends_it_at_once(
+@parametrized(MISMATCHES)
+def test_security_mismatch_is_not_retried(
     secure: Secure, parameters: dict[str, str], *, python: bool
 ) -> None:
     got = attempt(secure.pairs(**parameters), python=python)
@@ -169,7 +171,7 @@ def test_security_that_one_side_lacks_ends_it_at_once(
 
 
 @KINDS
-def test_expired_certificate_ends_it_at_once(
+def test_expired_certificate_is_not_retried(
     secure: Secure, tmp_path: Path, *, python: bool
 ) -> None:
     own = Authority(tmp_path)
@@ -181,8 +183,8 @@ def test_expired_certificate_ends_it_at_once(
 
 
 @KINDS
-@table(VALUES)
-def test_values_that_do_not_go_together_end_it_at_once(
+@parametrized(VALUES)
+def test_conflicting_values_are_not_retried(
     secure: Secure, parameters: dict[str, str], *, python: bool
 ) -> None:
     got = attempt(secure.pairs(**parameters), python=python)
@@ -190,8 +192,8 @@ def test_values_that_do_not_go_together_end_it_at_once(
 
 
 @KINDS
-@table(LOGINS)
-def test_refusal_of_the_server_is_a_refused_login(
+@parametrized(LOGINS)
+def test_refusal_by_the_server_is_reported_as_a_refused_login(
     secure: Secure, parameters: dict[str, str], *, python: bool
 ) -> None:
     got = attempt(secure.pairs(**parameters), python=python)
@@ -200,7 +202,7 @@ def test_refusal_of_the_server_is_a_refused_login(
 
 @KINDS
 @pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
-def test_server_without_tls_ends_it_at_once(
+def test_server_without_tls_is_not_retried(
     server: DatabaseServer, secure: Secure, mode: str, *, python: bool
 ) -> None:
     root = str(secure.folder / "authority.crt")
@@ -218,7 +220,7 @@ def test_server_without_tls_ends_it_at_once(
         ("require_auth=md5", 4, "security-mismatch"),
     ],
 )
-def test_command_does_not_wait(
+def test_command_exits_without_waiting_after_a_final_error(
     initmig: Initmig, database: Database, parameters: str, code: int, id: str
 ) -> None:
     url = f"{database.url}?{parameters}"
@@ -228,7 +230,7 @@ def test_command_does_not_wait(
     assert [event.get("error") for event in events] == [id]
 
 
-def test_key_without_its_password_is_not_asked_for(
+def test_encrypted_key_without_a_password_does_not_prompt(
     initmig: Initmig, secure: Secure, tmp_path: Path
 ) -> None:
     if shutil.which("script") is None:
@@ -268,7 +270,7 @@ def test_password_file_is_used(database: Database, tmp_path: Path, *, python: bo
 
 @KINDS
 @pytest.mark.parametrize("what", [*PASSWORD_FILES, "missing", "a folder"])
-def test_password_file_that_is_ignored_is_reported(
+def test_ignored_password_file_is_reported(
     database: Database,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
@@ -298,7 +300,7 @@ def test_other_warnings_of_libpq_are_reported(
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_warning_is_one_event_however_often_it_is_tried(
+def test_warning_is_logged_once_for_all_attempts(
     initmig: Initmig, database: Database, tmp_path: Path, log_format: str
 ) -> None:
     file, pairs = password_file(tmp_path, database, 0o644)

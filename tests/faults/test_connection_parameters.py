@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.support.connecting import KINDS, as_pairs, attempt, libpqs_refusal
+from tests.support.connecting import KINDS, as_pairs, attempt, refusal_by_libpq
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +82,7 @@ VARIABLES = {
 
 def check_as_libpq(conninfo: str, *, python: bool) -> None:
     """Assert that libpq and initmig agree on *conninfo*, and that a refusal by libpq is final."""
-    refusal = libpqs_refusal(conninfo)
+    refusal = refusal_by_libpq(conninfo)
     got = attempt(conninfo, python=python)
     assert bool(got.id) == bool(refusal), (refusal, got)
     if not any(each in refusal for each in ("FATAL", "server is", "session is")):
@@ -91,14 +91,14 @@ def check_as_libpq(conninfo: str, *, python: bool) -> None:
 
 @KINDS
 @pytest.mark.parametrize(("name", "value"), CASES)
-def test_pair_is_taken_or_refused_as_by_libpq(
+def test_pair_is_accepted_or_refused_as_libpq_does(
     server: DatabaseServer, name: str, value: str, *, python: bool
 ) -> None:
     check_as_libpq(as_pairs(server.url(), **{name: value}), python=python)
 
 
 @pytest.mark.parametrize(("name", "value"), CASES)
-def test_parameter_of_a_url_is_taken_or_refused_as_by_libpq(
+def test_url_parameter_is_accepted_or_refused_as_libpq_does(
     server: DatabaseServer, name: str, value: str
 ) -> None:
     check_as_libpq(f"{server.url()}?{name}={quote(value, safe='')}", python=False)
@@ -107,7 +107,7 @@ def test_parameter_of_a_url_is_taken_or_refused_as_by_libpq(
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, value in CASES if name in VARIABLES]
 )
-def test_variable_is_taken_or_refused_as_by_libpq(
+def test_variable_is_accepted_or_refused_as_libpq_does(
     server: DatabaseServer, name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLES[name], value)
@@ -115,7 +115,7 @@ def test_variable_is_taken_or_refused_as_by_libpq(
 
 
 @pytest.mark.parametrize(("name", "value"), [each for each in CASES if "\n" not in each[1]])
-def test_value_of_a_service_file_is_taken_or_refused_as_by_libpq(
+def test_service_file_value_is_accepted_or_refused_as_libpq_does(
     server: DatabaseServer,
     name: str,
     value: str,
@@ -130,9 +130,9 @@ def test_value_of_a_service_file_is_taken_or_refused_as_by_libpq(
 
 @KINDS
 @pytest.mark.parametrize("port", PORTS)
-def test_port_that_is_none_is_refused_at_once(port: str, *, python: bool) -> None:
+def test_invalid_port_is_refused(port: str, *, python: bool) -> None:
     pairs = f"host=127.0.0.1 user=me password=s3cret port={port}"
-    assert libpqs_refusal(pairs)
+    assert refusal_by_libpq(pairs)
     for each in (pairs, f"postgresql://me:s3cret@127.0.0.1/d?port={quote(port)}"):
         got = attempt(each, python=python)
         if port != ",":
@@ -142,7 +142,7 @@ def test_port_that_is_none_is_refused_at_once(port: str, *, python: bool) -> Non
 
 
 @pytest.mark.parametrize("value", ["-1", "abc", "10s", "99999999999", "0x10"])
-def test_command_ends_at_once_or_connects(
+def test_command_refuses_an_invalid_connect_timeout_without_waiting(
     initmig: Initmig, database: Database, tmp_path: Path, value: str
 ) -> None:
     file = tmp_path / "services"
@@ -172,7 +172,7 @@ def test_command_ends_at_once_or_connects(
     ],
 )
 @KINDS
-def test_service_file_that_cannot_be_used_ends_it_at_once(
+def test_unusable_service_file_is_not_retried(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     text: str | None,
@@ -193,7 +193,7 @@ def test_service_file_that_cannot_be_used_ends_it_at_once(
         assert "s3cret" not in got.message
 
 
-def test_service_of_the_system_folder_is_used(
+def test_service_file_of_the_system_folder_is_used(
     server: DatabaseServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = as_pairs(server.url()).replace("'", "").replace(" ", "\n")
@@ -212,9 +212,7 @@ SOCKETS: dict[str, Callable[[Path], str]] = {
 
 @KINDS
 @pytest.mark.parametrize("kind", SOCKETS)
-def test_socket_that_can_be_none_ends_it_at_once(
-    tmp_path: Path, kind: str, *, python: bool
-) -> None:
+def test_impossible_socket_is_not_retried(tmp_path: Path, kind: str, *, python: bool) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder" / ".s.PGSQL.5432").mkdir(parents=True)
     (tmp_path / "plain").mkdir()
@@ -224,7 +222,7 @@ def test_socket_that_can_be_none_ends_it_at_once(
 
 
 @KINDS
-def test_socket_that_is_missing_is_waited_for(tmp_path: Path, *, python: bool) -> None:
+def test_missing_socket_is_retried(tmp_path: Path, *, python: bool) -> None:
     got = attempt(f"host='{tmp_path}' user=me", python=python)
     assert (got.id, got.exit_code, got.is_final) == ("database-unavailable", 3, False), got
 
@@ -242,7 +240,7 @@ def test_socket_that_is_missing_is_waited_for(tmp_path: Path, *, python: bool) -
         ("postgresql://h/d?password=ab&cret=1", '"***"'),
     ],
 )
-def test_unknown_parameter_is_named_unless_it_may_be_of_a_password(
+def test_unknown_parameter_is_named_unless_it_can_be_part_of_a_password(
     conninfo: str, message: str, *, python: bool
 ) -> None:
     got = attempt(conninfo, python=python)

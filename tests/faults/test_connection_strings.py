@@ -139,7 +139,7 @@ def assert_no_secret(message: str) -> None:
 @given(strings())
 @example(f"postgres://127.0.0.1/d?password={'&'.join(SECRETS)}=1")
 @example(f"host=127.0.0.1 password={' '.join(SECRETS)}=1")
-def test_parsing_agrees_with_libpq_but_for_what_is_documented(text: str) -> None:
+def test_parsing_agrees_with_libpq_except_as_documented(text: str) -> None:
     accepts = libpq_accepts(text)
     dsn, refusal = parsed(text)
     if dsn is None:
@@ -163,7 +163,7 @@ def test_parsing_agrees_with_libpq_but_for_what_is_documented(text: str) -> None
 @example(text=f"service= password='{SECRETS[0]}'")
 @example(text=f"host= password='{SECRETS[0]}'")
 @example(text=f"hostaddr= password='{SECRETS[0]}'")
-def test_attempt_ends_in_an_error_of_its_own_without_the_password(text: str, python: bool) -> None:
+def test_attempt_fails_with_an_initmig_error_without_the_password(text: str, python: bool) -> None:
     got = attempt(text, python=python, limit=2)
     assert got.exit_code in (2, 3, 4), got
     assert_no_secret(got.message + got.hint)
@@ -171,7 +171,7 @@ def test_attempt_ends_in_an_error_of_its_own_without_the_password(text: str, pyt
 
 @settings(max_examples=30)
 @given(strings().filter(lambda text: not re.search("[\0\udc80]", text)))
-def test_command_ends_with_its_exit_code_and_without_the_password(text: str) -> None:
+def test_command_exits_as_documented_and_never_prints_the_password(text: str) -> None:
     result = COMMAND[0](
         "wait", "--for=database", "--wait-timeout=0", url=text, env={"INITMIG_LOG_LEVEL": "debug"}
     )

@@ -41,7 +41,7 @@ MIXED = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("copies", [64, 256])
-def test_more_copies_than_the_server_has_slots_all_end_well(
+def test_more_copies_than_connection_slots_all_succeed(
     make_server: MakeServer, initmig: Initmig, folder: Path, copies: int
 ) -> None:
     server = make_server()
@@ -117,7 +117,7 @@ def trial(
         pytest.param(True, 1, id="every one after", marks=pytest.mark.long),
     ],
 )
-def test_two_waiters_in_the_queue_take_over_when_the_leader_is_killed(
+def test_waiting_copies_take_over_when_the_leader_is_killed(
     trial: Trial, waiters: list[Waiter], answered: bool, step: int
 ) -> None:
     def wait() -> None:
@@ -141,7 +141,7 @@ def holding_the_lock(messages: list[Message]) -> list[Message]:
 @pytest.mark.parametrize(
     "seconds", [6, pytest.param(30, marks=pytest.mark.long)], ids="{} s".format
 )
-def test_a_crowd_of_which_one_is_killed_each_second_applies_each_migration_once(
+def test_each_migration_is_applied_once_while_a_copy_is_killed_every_second(
     database: Database, initmig: Initmig, folder: Path, seconds: int
 ) -> None:
     migrations = seconds * 3

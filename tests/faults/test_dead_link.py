@@ -265,7 +265,7 @@ def scene(request: pytest.FixtureRequest, far: Far, folder: Path, initmig: Initm
     return SCENES[request.param](far, folder, initmig)
 
 
-def test_dead_link_before_the_connect_is_waited_for_and_ends_with_3(far: Far, folder: Path) -> None:
+def test_dead_link_before_connecting_times_out_with_exit_code_3(far: Far, folder: Path) -> None:
     write(folder, FIRST)
     far.link.cut()
     result = far.run(WAIT)
@@ -278,7 +278,7 @@ def test_dead_link_before_the_connect_is_waited_for_and_ends_with_3(far: Far, fo
 
 
 @pytest.mark.long
-def test_link_that_comes_back_before_the_connect_is_all_that_was_missing(
+def test_run_succeeds_once_a_link_that_was_dead_at_the_start_is_restored(
     far: Far, folder: Path
 ) -> None:
     write(folder, FIRST)
@@ -292,7 +292,7 @@ def test_link_that_comes_back_before_the_connect_is_all_that_was_missing(
 
 
 @pytest.mark.long
-def test_dead_link_is_noticed_on_both_sides_and_a_rerun_converges(
+def test_dead_link_is_noticed_on_both_sides_and_a_rerun_succeeds(
     scene: Scene, record_property: Callable[[str, object], None]
 ) -> None:
     running = scene.reach(WAIT)
@@ -314,7 +314,7 @@ def test_dead_link_is_noticed_on_both_sides_and_a_rerun_converges(
 
 
 @pytest.mark.long
-def test_run_goes_on_by_itself_once_the_dead_link_works_again(scene: Scene) -> None:
+def test_run_resumes_once_the_dead_link_is_restored(scene: Scene) -> None:
     running = scene.reach()
     outage = scene.cut()
     outage.seconds_until_client_notices(running)
@@ -326,7 +326,7 @@ def test_run_goes_on_by_itself_once_the_dead_link_works_again(scene: Scene) -> N
 
 
 @pytest.mark.long
-def test_answer_into_the_dead_link_does_not_keep_the_server_longer_than_promised(
+def test_server_notices_in_time_that_its_answer_is_lost_on_a_dead_link(
     far: Far, folder: Path, record_property: Callable[[str, object], None]
 ) -> None:
     # Shortly before the silence alone would be noticed.
@@ -341,7 +341,7 @@ def test_answer_into_the_dead_link_does_not_keep_the_server_longer_than_promised
     assert far.applied() == EACH_ONCE
 
 
-def test_link_that_is_dead_for_a_moment_costs_no_statement(
+def test_short_outage_does_not_interrupt_the_statement(
     far: Far, folder: Path, initmig: Initmig
 ) -> None:
     scene = Statement(far, folder, initmig)
@@ -366,7 +366,7 @@ def test_link_that_is_dead_for_a_moment_costs_no_statement(
     ],
     indirect=True,
 )
-def test_sigterm_ends_a_run_behind_a_dead_link_in_time(
+def test_sigterm_stops_a_run_on_a_dead_link_in_time(
     scene: Scene, record_property: Callable[[str, object], None]
 ) -> None:
     # Queries the state of the statement every half second, so a query hangs on the dead link.
@@ -383,9 +383,7 @@ def test_sigterm_ends_a_run_behind_a_dead_link_in_time(
 
 
 @pytest.mark.long
-def test_sigterm_ends_an_attempt_to_connect_into_a_dead_link_in_time(
-    far: Far, folder: Path
-) -> None:
+def test_sigterm_stops_a_connection_attempt_on_a_dead_link_in_time(far: Far, folder: Path) -> None:
     write(folder, FIRST)
     far.link.cut()
     running = far.start()
@@ -399,7 +397,7 @@ def test_sigterm_ends_an_attempt_to_connect_into_a_dead_link_in_time(
 
 
 @pytest.mark.long
-def test_server_keeps_no_connection_of_a_run_that_was_killed_behind_a_dead_link(
+def test_server_drops_the_connections_of_a_run_killed_on_a_dead_link(
     far: Far, folder: Path, initmig: Initmig, record_property: Callable[[str, object], None]
 ) -> None:
     # Queries the state of the statement every half second, on a connection that it keeps open.
@@ -410,7 +408,7 @@ def test_server_keeps_no_connection_of_a_run_that_was_killed_behind_a_dead_link(
     record_property("server", outage.seconds_until_server_notices())
 
 
-def test_server_is_told_nothing_that_it_minds_over_a_unix_socket(
+def test_run_over_a_unix_socket_logs_nothing_on_the_server(
     make_server: MakeServer, initmig: Initmig, folder: Path
 ) -> None:
     server = make_server()

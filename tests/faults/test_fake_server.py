@@ -179,14 +179,12 @@ def parts(modes: Mapping[str, object], size: int = 12) -> list[list[str]]:
 # --- a fake server ---
 
 
-def wrong_for_all(part: list[str]) -> str:
+def first_name(part: list[str]) -> str:
     return part[0].replace(" ", "-")
 
 
-@pytest.mark.parametrize("part", parts(LOGIN), ids=wrong_for_all)
-def test_login_that_goes_wrong_ends_in_time_and_is_reported(
-    runs: CommandRuns, part: list[str]
-) -> None:
+@pytest.mark.parametrize("part", parts(LOGIN), ids=first_name)
+def test_broken_login_ends_in_time_and_is_reported(runs: CommandRuns, part: list[str]) -> None:
     for name in part:
         turn = list(LOGIN).index(name)
         fake = runs.serve(at_login=LOGIN[name])
@@ -195,10 +193,8 @@ def test_login_that_goes_wrong_ends_in_time_and_is_reported(
         assert_refused(run, ended)
 
 
-@pytest.mark.parametrize("part", parts(TLS), ids=wrong_for_all)
-def test_tls_that_goes_wrong_ends_in_time_and_is_reported(
-    runs: CommandRuns, part: list[str]
-) -> None:
+@pytest.mark.parametrize("part", parts(TLS), ids=first_name)
+def test_broken_tls_ends_in_time_and_is_reported(runs: CommandRuns, part: list[str]) -> None:
     for turn, name in enumerate(part):
         fake = runs.serve(at_login=TLS[name])
         runs.start(name, fake.url(sslmode="require"), COMMANDS[turn])
@@ -206,10 +202,8 @@ def test_tls_that_goes_wrong_ends_in_time_and_is_reported(
         assert_refused(run, ended)
 
 
-@pytest.mark.parametrize("part", parts(QUERY), ids=wrong_for_all)
-def test_answer_that_goes_wrong_ends_in_time_and_is_reported(
-    runs: CommandRuns, part: list[str]
-) -> None:
+@pytest.mark.parametrize("part", parts(QUERY), ids=first_name)
+def test_broken_answer_ends_in_time_and_is_reported(runs: CommandRuns, part: list[str]) -> None:
     for name in part:
         turn = list(QUERY).index(name)
         fake = runs.serve(at_query=QUERY[name])
@@ -224,7 +218,7 @@ FOR_ALL = ["silent", "drips a row", "closed", "1 columns of 1 rows", "3 columns 
 
 
 @pytest.mark.parametrize("name", FOR_ALL)
-def test_each_command_ends(runs: CommandRuns, name: str) -> None:
+def test_each_command_ends_in_time(runs: CommandRuns, name: str) -> None:
     fake = runs.serve(at_query=QUERY[name])
     for command in COMMANDS:
         runs.start(name, fake.url(), command)
@@ -249,11 +243,11 @@ POINTS = {
 }
 """By command, the numbers of the queries at which the mode begins."""
 
-MIDWAY = ["silent", "endless notices", "no rows", "error without an SQLSTATE"]
+DURING_A_COMMAND = ["silent", "endless notices", "no rows", "error without an SQLSTATE"]
 
 
 @pytest.fixture
-def begun(database: Database, processes: Processes, folder: Path) -> Database:
+def migrated(database: Database, processes: Processes, folder: Path) -> Database:
     """A database on which the first migration is applied."""
     env = {"DATABASE_URL": database.url, "INITMIG_MIGRATIONS": str(write(folder, FILES))}
     argv = [sys.executable, "-c", MEASURED]
@@ -262,15 +256,15 @@ def begun(database: Database, processes: Processes, folder: Path) -> Database:
 
 
 @pytest.mark.parametrize("files", [PENDING, PYTHON], ids=["libpq", "psycopg"])
-@pytest.mark.parametrize("name", MIDWAY)
-def test_server_that_goes_wrong_midway_holds_nobody_up(
-    begun: Database, runs: CommandRuns, folder: Path, name: str, files: dict[str, str]
+@pytest.mark.parametrize("name", DURING_A_COMMAND)
+def test_server_that_breaks_during_a_command_does_not_block_it(
+    migrated: Database, runs: CommandRuns, folder: Path, name: str, files: dict[str, str]
 ) -> None:
     write(folder, files)
     for command, points in POINTS.items():
         for since in points[::2] if name == "endless notices" else points:
-            fake = runs.serve(at_query=QUERY[name], upstream=begun.url, since=since)
-            runs.start(f"{name} since {since}", fake.through(begun.url), command)
+            fake = runs.serve(at_query=QUERY[name], upstream=migrated.url, since=since)
+            runs.start(f"{name} since {since}", fake.through(migrated.url), command)
     codes = {ended.code for _, ended in runs.ended()}
     # doctor reports; a migration may get the error; "no rows" can look like another migrator
     assert codes <= {0, 1, 3, 4, 5, 7}
@@ -280,9 +274,9 @@ def test_server_that_goes_wrong_midway_holds_nobody_up(
 # --- both kinds of connection ---
 
 
-@pytest.mark.parametrize("part", parts(QUERY, 40), ids=wrong_for_all)
+@pytest.mark.parametrize("part", parts(QUERY, 40), ids=first_name)
 @pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
-def test_exchange_keeps_to_its_time_whatever_comes(
+def test_exchange_ends_or_times_out_for_any_answer(
     tmp_path: Path, part: list[str], python: bool
 ) -> None:
     for name in part:
@@ -295,8 +289,8 @@ def test_exchange_keeps_to_its_time_whatever_comes(
             assert not (answered and _only_waits(name)), name
 
 
-@pytest.mark.parametrize("part", parts(LOGIN, 60), ids=wrong_for_all)
-def test_login_by_psycopg_keeps_to_its_time(tmp_path: Path, part: list[str]) -> None:
+@pytest.mark.parametrize("part", parts(LOGIN, 60), ids=first_name)
+def test_broken_psycopg_login_raises_only_initmig_errors(tmp_path: Path, part: list[str]) -> None:
     for name in part:
         if any(word in name for word in ("silent", "endless", "drip", "trickle", "ever", "huge")):
             continue  # these take two seconds each; two of them are tested below
@@ -306,13 +300,13 @@ def test_login_by_psycopg_keeps_to_its_time(tmp_path: Path, part: list[str]) -> 
 
 
 @pytest.mark.parametrize("name", ["silent before ready", "drips after authentication"])
-def test_silent_login_by_psycopg_is_given_up(tmp_path: Path, name: str) -> None:
+def test_silent_psycopg_login_times_out(tmp_path: Path, name: str) -> None:
     with FakeServer(tmp_path, at_login=LOGIN[name]) as fake, pytest.raises(DatabaseUnavailable):
         open_connection(Settings(fake.url()), 2, python=True)
 
 
 @pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
-def test_answer_that_trickles_past_the_deadline_is_no_answer(tmp_path: Path, python: bool) -> None:
+def test_answer_that_trickles_past_the_deadline_times_out(tmp_path: Path, python: bool) -> None:
     """A separate deadline for each read would never expire."""
     with FakeServer(tmp_path, at_query=QUERY["notices that trickle"]) as fake:
         connection = open_connection(Settings(fake.url()), LOGIN_SECONDS, python=python)
@@ -325,7 +319,7 @@ def test_answer_that_trickles_past_the_deadline_is_no_answer(tmp_path: Path, pyt
 
 @pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
 @pytest.mark.parametrize("name", ["huge row", "huge notice", "huge error"])
-def test_answer_of_initmigs_own_that_is_too_large_is_refused(
+def test_oversized_answer_to_an_initmig_query_is_refused(
     tmp_path: Path, name: str, python: bool
 ) -> None:
     with FakeServer(tmp_path, at_query=QUERY[name]) as fake:
@@ -337,7 +331,7 @@ def test_answer_of_initmigs_own_that_is_too_large_is_refused(
 
 
 @pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
-def test_200_000_ids_in_one_value_are_no_problem(database: Database, python: bool) -> None:
+def test_value_with_200_000_ids_is_read_completely(database: Database, python: bool) -> None:
     connection = open_connection(Settings(database.url), 5, python=python)
     query = b"SELECT string_agg(repeat('x', 90) || n, '/') FROM generate_series(1, 200000) n"
     [(ids,)] = connection.exchange(query, 60, iter(()))
@@ -362,7 +356,7 @@ def test_notices_beyond_a_limit_are_counted(tmp_path: Path, python: bool) -> Non
 
 
 @pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
-def test_long_notice_is_cut(tmp_path: Path, python: bool) -> None:
+def test_long_notice_is_truncated(tmp_path: Path, python: bool) -> None:
     received: list[str] = []
     with FakeServer(tmp_path, at_query=says(notice(b"x" * 2 * MAX_LENGTH), result([b"1"]))) as fake:
         connection = open_connection(Settings(fake.url()), LOGIN_SECONDS, python=python)
@@ -374,11 +368,20 @@ def test_long_notice_is_cut(tmp_path: Path, python: bool) -> None:
 
 # --- the check of serve ---
 
-LOOKS = ["closed", "no rows", "3 columns of NULL", "text for integer", "huge row", "65535 columns"]
+BROKEN_ANSWERS = [
+    "closed",
+    "no rows",
+    "3 columns of NULL",
+    "text for integer",
+    "huge row",
+    "65535 columns",
+]
 
 
-@pytest.mark.parametrize("name", LOOKS)
-def test_look_of_serve_reports_whatever_comes(tmp_path: Path, folder: Path, name: str) -> None:
+@pytest.mark.parametrize("name", BROKEN_ANSWERS)
+def test_serve_check_raises_an_initmig_error_for_any_broken_answer(
+    tmp_path: Path, folder: Path, name: str
+) -> None:
     write(folder, FILES)
     with FakeServer(tmp_path, at_query=QUERY[name]) as fake:
         config = parse_config(["serve"], {"DATABASE_URL": fake.url()})
@@ -386,7 +389,7 @@ def test_look_of_serve_reports_whatever_comes(tmp_path: Path, folder: Path, name
             look(reading_run(config, list_files((str(folder),)), lambda _: None, SYSTEM_CLOCK))
 
 
-def test_look_of_serve_at_a_silent_server_ends(tmp_path: Path, folder: Path) -> None:
+def test_serve_check_times_out_on_a_silent_server(tmp_path: Path, folder: Path) -> None:
     write(folder, FILES)
     with FakeServer(tmp_path, at_query=QUERY["silent"]) as fake:
         config = parse_config(["serve"], {"DATABASE_URL": fake.url()})

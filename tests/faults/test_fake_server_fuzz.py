@@ -88,7 +88,7 @@ def measured() -> Iterator[Fork]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_mistakes_in_answers_end_in_time_and_are_reported(
+def test_corrupted_answers_end_in_time_and_are_reported(
     database: Database, processes: Processes, measured: Fork, folder: Path, name: str
 ) -> None:
     case, home = CASES[name], folder.parent

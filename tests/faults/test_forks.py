@@ -109,14 +109,14 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def others(database: Database) -> int:
+def other_sessions(database: Database) -> int:
     """The number of sessions of the database, without the one that queries it."""
     backends = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
     count: int = database.value(f"{backends} AND pid <> pg_backend_pid()")
     return count
 
 
-def killed(running: Running, place: Path) -> None:
+def kill_once_it_has_children(running: Running, place: Path) -> None:
     """SIGKILL *running* once its migration has children, and assert that they are alive."""
     running.wait_for_line("started")
     running.kill()
@@ -132,8 +132,8 @@ def test_no_child_keeps_the_lock_of_a_killed_run(
     argv = ("migrate", "--lock-timeout=100ms")
     env = {"FIRST": "1"}
     running = initmig.start(*argv, url=database.url, folder=folder, cwd=place, env=env)
-    killed(running, place)
-    wait_until(lambda: others(database) == 0)
+    kill_once_it_has_children(running, place)
+    wait_until(lambda: other_sessions(database) == 0)
     result = initmig("migrate", "--queue-timeout=20s", url=database.url, folder=folder, cwd=place)
     assert result.code == 0, result.err
     assert any(is_alive(pid) for pid in children(place))
@@ -145,15 +145,15 @@ def test_no_child_keeps_the_lock_of_a_killed_run(
     [(True, ""), (False, "__transactional__ = False")],
     ids=["at import", "not transactional"],
 )
-def test_nor_does_one_that_is_started_elsewhere(
+def test_child_started_at_import_or_without_a_transaction_does_not_keep_the_lock(
     case: tuple[bool, str], initmig: Initmig, database: Database, folder: Path, place: Path
 ) -> None:
     code = migration("fork", at_import=case[0], header=case[1])
     write(folder, {"0001_a.py": code.replace("CREATE TABLE a", "CREATE TABLE IF NOT EXISTS a")})
     env = {"FIRST": "1"}
     running = initmig.start(url=database.url, folder=folder, cwd=place, env=env)
-    killed(running, place)
-    wait_until(lambda: others(database) == 0)
+    kill_once_it_has_children(running, place)
+    wait_until(lambda: other_sessions(database) == 0)
     result = initmig("migrate", "--queue-timeout=20s", url=database.url, folder=folder, cwd=place)
     assert result.code == 0, result.err
     assert "a" in database.tables()
@@ -181,7 +181,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_child_ends_where_it_leaves_its_step(
+def test_child_exits_when_it_leaves_its_step(
     way: str, initmig: Initmig, database: Database, folder: Path
 ) -> None:
     code = f"""
@@ -218,7 +218,7 @@ step("CREATE TABLE behind ()")
         assert "ValueError: of the child" in result.err
 
 
-def test_a_child_that_multiprocessing_terminates_is_gone(
+def test_child_can_be_terminated_by_multiprocessing(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
     code = """
@@ -237,7 +237,7 @@ step(work)
     assert result.code == 0, result.err
 
 
-def test_nor_does_one_behind_a_pooler(
+def test_no_child_keeps_the_lock_of_a_killed_run_behind_a_pooler(
     initmig: Initmig, server: DatabaseServer, database: Database, folder: Path, place: Path
 ) -> None:
     write(folder, {"0001_a.py": migration("fork")})
@@ -251,13 +251,13 @@ def test_nor_does_one_behind_a_pooler(
         running = initmig.start(url=url, folder=folder, cwd=place, env={"FIRST": "1"})
         running.wait_for_line("started")
         assert database.value(open_transactions) == 2
-        killed(running, place)
+        kill_once_it_has_children(running, place)
         wait_until(lambda: database.value(open_transactions) == 0)
         result = initmig("migrate", "--queue-timeout=20s", url=url, folder=folder, cwd=place)
         assert result.code == 0, result.err
 
 
-def test_nor_does_a_child_that_a_thread_forks_after_its_step(
+def test_child_forked_by_a_thread_after_its_step_does_not_keep_the_lock(
     initmig: Initmig, database: Database, folder: Path, place: Path
 ) -> None:
     code = """
@@ -284,11 +284,11 @@ step("SELECT 1")
     (place / "go").touch()
     wait_until(lambda: bool(children(place)))
     running.kill()
-    wait_until(lambda: others(database) == 0)
+    wait_until(lambda: other_sessions(database) == 0)
     assert all(is_alive(pid) for pid in children(place))
 
 
-def test_a_killed_process_of_many_targets_is_noticed_though_it_has_a_child(
+def test_killed_process_of_a_target_is_reported_even_if_it_has_a_child(
     initmig: Initmig, database: Database, folder: Path, place: Path
 ) -> None:
     database.execute("CREATE SCHEMA t1; CREATE SCHEMA t2")
@@ -307,14 +307,14 @@ def test_a_killed_process_of_many_targets_is_noticed_though_it_has_a_child(
     assert again.code == 0, again.err
 
 
-def test_a_child_does_not_keep_the_port_of_serve(
+def test_child_does_not_keep_the_port_of_serve(
     initmig: Initmig, database: Database, folder: Path, place: Path
 ) -> None:
     write(folder, {"0001_a.py": migration("fork")})
     argv = ("serve", f"--listen=127.0.0.1:{closed_port()}")
     env = {"FIRST": "1"}
     running = initmig.start(*argv, url=database.url, folder=folder, cwd=place, env=env)
-    killed(running, place)
+    kill_once_it_has_children(running, place)
     again = initmig.start(*argv, url=database.url, folder=folder, cwd=place)
     again.wait_for_line("ready: 1 migration")
     again.terminate()

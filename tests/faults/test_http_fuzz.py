@@ -51,7 +51,7 @@ PIECES = st.sampled_from(
 
 
 @st.composite
-def mutated(draw: st.DrawFn) -> bytes:
+def mutated_requests(draw: st.DrawFn) -> bytes:
     """A request with some parts removed, doubled or replaced."""
     request = draw(st.sampled_from(REQUESTS))
     for _ in range(draw(st.integers(1, 6))):
@@ -71,7 +71,9 @@ def mutated(draw: st.DrawFn) -> bytes:
     return request
 
 
-SAID = st.lists(st.one_of(st.binary(max_size=200), mutated()), min_size=1, max_size=4)
+REQUEST_PARTS = st.lists(
+    st.one_of(st.binary(max_size=200), mutated_requests()), min_size=1, max_size=4
+)
 
 
 @pytest.fixture
@@ -83,13 +85,13 @@ def site(initmig: Initmig, folder: Path) -> Site:
 
 
 @pytest.mark.long
-def test_whatever_clients_say_it_answers_the_next_probe(site: Site) -> None:
+def test_serve_answers_the_next_probe_after_any_request(site: Site) -> None:
     assert site.ask("/metrics").status == 200
     memory = site.most_memory()
 
     @settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(parts=SAID, is_over=st.booleans())
-    def trial(parts: list[bytes], *, is_over: bool) -> None:
+    @given(parts=REQUEST_PARTS, is_over=st.booleans())
+    def check(parts: list[bytes], *, is_over: bool) -> None:
         with site.connect() as client, suppress(ConnectionError):
             for part in parts:
                 client.sendall(part)
@@ -97,7 +99,7 @@ def test_whatever_clients_say_it_answers_the_next_probe(site: Site) -> None:
                 assert_is_http(site.say(*parts, is_over=True))
         assert site.ask("/healthz").status == 200
 
-    trial()
+    check()
     assert site.most_memory() < memory + MEMORY
     log = site.running.err
     assert "Traceback" not in log

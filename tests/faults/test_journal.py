@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # These tests are for the client, so one version of the server is enough.
 pytestmark = pytest.mark.any_version
 
-ALONE = "-- transactional: false\n"
+NON_TRANSACTIONAL = "-- transactional: false\n"
 NUMBERS = "CREATE TABLE t (a int, b int); INSERT INTO t SELECT n, n FROM generate_series(1, 99) n;"
 INDEXES = (
     "SELECT indexrelid::regclass::text, indisvalid FROM pg_index WHERE indrelid = 't'::regclass"
@@ -92,7 +92,7 @@ def old_transaction(database: Database) -> Iterator[psycopg.Connection]:
         connection.rollback()
 
 
-def kill_waiting(image: Image, *arguments: str, query: str) -> None:
+def kill_while_waiting(image: Image, *arguments: str, query: str) -> None:
     """Kill a run while *query* waits for another session, and wait until its process has ended."""
     active = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
@@ -107,9 +107,9 @@ def kill_waiting(image: Image, *arguments: str, query: str) -> None:
 # --- where a run resumes ---
 
 
-def test_what_stands_before_a_failure_is_kept_and_the_next_run_goes_on_there(image: Image) -> None:
+def test_parts_before_a_failure_are_kept_and_the_next_run_resumes_after_them(image: Image) -> None:
     image.write(
-        a_sql=f"{ALONE}CREATE TABLE t (a int);\nINSERT INTO t VALUES (1);\nVACUUM t;\n"
+        a_sql=f"{NON_TRANSACTIONAL}CREATE TABLE t (a int);\nINSERT INTO t VALUES (1);\nVACUUM t;\n"
         "INSERT INTO missing VALUES (1);\nINSERT INTO t VALUES (2);"
     )
     failed = image.run("migrate")
@@ -124,9 +124,9 @@ def test_what_stands_before_a_failure_is_kept_and_the_next_run_goes_on_there(ima
     assert image.database.query("SELECT a FROM missing") == [(1,)]
 
 
-def test_a_transaction_of_the_file_is_whole_or_not_there(image: Image) -> None:
+def test_transaction_in_a_file_is_applied_completely_or_not_at_all(image: Image) -> None:
     image.write(
-        a_sql=f"{ALONE}CREATE TABLE t (a int UNIQUE DEFERRABLE INITIALLY DEFERRED);\n"
+        a_sql=f"{NON_TRANSACTIONAL}CREATE TABLE t (a int UNIQUE DEFERRABLE INITIALLY DEFERRED);\n"
         "BEGIN;\nINSERT INTO t VALUES (1);\nINSERT INTO t VALUES (1);\nCOMMIT;\n"
         "INSERT INTO t VALUES (2);"
     )
@@ -139,14 +139,14 @@ def test_a_transaction_of_the_file_is_whole_or_not_there(image: Image) -> None:
     assert image.database.query("SELECT a FROM t") == [(1,), (1,), (2,)]
 
 
-def test_what_a_file_sets_for_its_session_holds_after_a_resume_and_not_beyond_the_file(
+def test_session_settings_of_a_file_are_restored_on_resume_and_reset_after_it(
     image: Image,
 ) -> None:
     image.write(
-        a_sql=f"{ALONE}CREATE SCHEMA other; SET search_path = other; SET work_mem = '7MB';\n"
+        a_sql=f"{NON_TRANSACTIONAL}CREATE SCHEMA other; SET search_path = other; SET work_mem = '7MB';\n"
         "CREATE TABLE here (a int); SELECT 1 / a FROM here;\n"
         "CREATE TABLE told AS SELECT current_setting('work_mem') AS work_mem;",
-        b_sql=f"{ALONE}CREATE TABLE public.then AS SELECT current_setting('work_mem') AS work_mem,"
+        b_sql=f"{NON_TRANSACTIONAL}CREATE TABLE public.then AS SELECT current_setting('work_mem') AS work_mem,"
         " current_schema() AS schema;",
     )
     image.write(a_sql=(image.folder / "a.sql").read_text().replace("SELECT 1", "SELECT 1 / 0 + 1"))
@@ -157,27 +157,29 @@ def test_what_a_file_sets_for_its_session_holds_after_a_resume_and_not_beyond_th
     assert image.database.query("SELECT * FROM public.then") == [("4MB", "public")]
 
 
-def test_a_file_may_become_another_role_on_its_way(image: Image) -> None:
+def test_file_can_set_another_role(image: Image) -> None:
     role = urlsplit(image.database.login_role("GRANT CREATE ON SCHEMA public TO {role}")).username
-    image.write(a_sql=f"{ALONE}SET ROLE {role}; CREATE TABLE t (a int); VACUUM t;")
+    image.write(a_sql=f"{NON_TRANSACTIONAL}SET ROLE {role}; CREATE TABLE t (a int); VACUUM t;")
     image.apply()
     owner = "SELECT tableowner FROM pg_tables WHERE tablename = 't'"
     assert image.database.value(owner) == role
 
 
-def test_each_statement_may_use_what_the_one_before_committed(image: Image) -> None:
+def test_statement_can_use_the_committed_result_of_the_previous_one(image: Image) -> None:
     image.write(
-        a_sql=f"{ALONE}CREATE TYPE mood AS ENUM ('sad'); ALTER TYPE mood ADD VALUE 'happy';"
+        a_sql=f"{NON_TRANSACTIONAL}CREATE TYPE mood AS ENUM ('sad'); ALTER TYPE mood ADD VALUE 'happy';"
         " CREATE TABLE moods (mood mood DEFAULT 'happy'); INSERT INTO moods DEFAULT VALUES;"
     )
     image.apply()
     assert image.database.query("SELECT mood::text FROM moods") == [("happy",)]
 
 
-def test_a_lock_timeout_in_mid_file_is_retried_where_it_struck(image: Image) -> None:
-    image.write(a_sql=f"{ALONE}{NUMBERS}")
+def test_statement_with_a_lock_timeout_is_retried_without_the_parts_before_it(image: Image) -> None:
+    image.write(a_sql=f"{NON_TRANSACTIONAL}{NUMBERS}")
     image.apply()
-    image.write(b_sql=f"{ALONE}INSERT INTO t VALUES (-1, 0);\nALTER TABLE t ADD c int;\nVACUUM t;")
+    image.write(
+        b_sql=f"{NON_TRANSACTIONAL}INSERT INTO t VALUES (-1, 0);\nALTER TABLE t ADD c int;\nVACUUM t;"
+    )
     with image.database.connect(autocommit=False) as other:
         other.execute("SELECT count(*) FROM t")
         running = image.start("--lock-timeout=200ms")
@@ -197,10 +199,10 @@ def test_a_lock_timeout_in_mid_file_is_retried_where_it_struck(image: Image) -> 
 # --- an interrupted migration is reported, and nothing else runs ---
 
 
-def interrupt_b(image: Image) -> None:
+def leave_b_half_applied(image: Image) -> None:
     image.write(
         a_sql="CREATE TABLE before ();",
-        b_sql=f"{ALONE}CREATE TABLE t (a int);\nVACUUM t;\n  SELECT 1 / 0;\n"
+        b_sql=f"{NON_TRANSACTIONAL}CREATE TABLE t (a int);\nVACUUM t;\n  SELECT 1 / 0;\n"
         "INSERT INTO t VALUES (1);",
         a_rollback_sql="DROP TABLE before;",
         b_rollback_sql="DROP TABLE t;",
@@ -208,8 +210,8 @@ def interrupt_b(image: Image) -> None:
     assert image.run("migrate").code == 1
 
 
-def test_status_tells_what_is_half_way_and_at_which_statement(image: Image) -> None:
-    interrupt_b(image)
+def test_status_shows_the_next_statement_of_a_half_applied_migration(image: Image) -> None:
+    leave_b_half_applied(image)
     place = f"{image.folder}/b.sql:4:3"
     assert image.status("b") == {
         "id": "b",
@@ -225,8 +227,8 @@ def test_status_tells_what_is_half_way_and_at_which_statement(image: Image) -> N
     assert image.run("status", "--check").code == 7
 
 
-def test_a_file_that_changed_since_it_stopped_half_way_is_refused(image: Image) -> None:
-    interrupt_b(image)
+def test_half_applied_migration_whose_file_changed_is_refused(image: Image) -> None:
+    leave_b_half_applied(image)
     whole = (image.folder / "b.sql").read_text()
     image.write(b_sql=whole.replace("1 / 0", "1 / 1"))
     refused = image.run("migrate")
@@ -242,8 +244,8 @@ def test_a_file_that_changed_since_it_stopped_half_way_is_refused(image: Image) 
     image.apply()
 
 
-def test_what_is_half_way_is_finished_before_anything_is_rolled_back(image: Image) -> None:
-    interrupt_b(image)
+def test_rollback_is_refused_while_a_migration_is_half_applied(image: Image) -> None:
+    leave_b_half_applied(image)
     refused = image.run("rollback", "--steps=1")
     assert refused.code == 6
     assert "b is half-applied: interrupted after 2 parts [half-applied]" in refused.err
@@ -251,11 +253,11 @@ def test_what_is_half_way_is_finished_before_anything_is_rolled_back(image: Imag
     assert image.database.tables() >= {"before", "t"}
 
 
-def test_a_rollback_that_stopped_half_way_goes_on_and_comes_before_anything_new(
+def test_interrupted_rollback_must_be_resumed_before_a_new_migration(
     image: Image,
 ) -> None:
     image.write(
-        a_sql=f"{ALONE}CREATE TABLE t (a int); CREATE TABLE u (); VACUUM t;",
+        a_sql=f"{NON_TRANSACTIONAL}CREATE TABLE t (a int); CREATE TABLE u (); VACUUM t;",
         a_rollback_sql="DROP TABLE u;\nSELECT 1 / 0;\nDROP TABLE t;",
     )
     image.apply()
@@ -290,9 +292,9 @@ def test_a_rollback_that_stopped_half_way_goes_on_and_comes_before_anything_new(
     assert image.database.tables() >= {"t", "u", "v"}
 
 
-def test_what_a_stock_yoyo_did_since_is_not_half_way(image: Image, yoyo: Yoyo) -> None:
+def test_migration_that_yoyo_finished_is_not_half_applied(image: Image, yoyo: Yoyo) -> None:
     image.write(
-        a_sql=f"{ALONE}CREATE TABLE IF NOT EXISTS t (a int);\nSELECT 1 / (SELECT count(*) FROM u);",
+        a_sql=f"{NON_TRANSACTIONAL}CREATE TABLE IF NOT EXISTS t (a int);\nSELECT 1 / (SELECT count(*) FROM u);",
         a_rollback_sql="DROP TABLE t;",
     )
     image.database.execute("CREATE TABLE u (); ")
@@ -308,10 +310,10 @@ def test_what_a_stock_yoyo_did_since_is_not_half_way(image: Image, yoyo: Yoyo) -
 
 
 @pytest.mark.parametrize("command", ["BEGIN; SELECT 1;", "BEGIN; SELECT 1; COMMIT AND CHAIN;"])
-def test_a_transaction_without_an_end_is_refused_before_anything_runs(
+def test_unfinished_transaction_in_a_file_is_refused_before_anything_runs(
     image: Image, command: str
 ) -> None:
-    image.write(a_sql=f"{ALONE}CREATE TABLE t ();\n{command}")
+    image.write(a_sql=f"{NON_TRANSACTIONAL}CREATE TABLE t ();\n{command}")
     result = image.run("migrate")
     assert result.code == 2
     assert "a.sql:3:" in result.err
@@ -331,13 +333,15 @@ def test_a_transaction_without_an_end_is_refused_before_anything_runs(
         ('CREATE INDEX CONCURRENTLY "an Index" ON public.t (a)', '"an Index"'),
     ],
 )
-def test_an_index_left_invalid_by_a_kill_is_built_again(
+def test_index_left_invalid_by_a_kill_is_rebuilt(
     image: Image, old_transaction: psycopg.Connection, statement: str, index: str
 ) -> None:
-    image.write(a_sql=NUMBERS, b_sql=f"{ALONE}{statement}; INSERT INTO t VALUES (0, 0);")
+    image.write(
+        a_sql=NUMBERS, b_sql=f"{NON_TRANSACTIONAL}{statement}; INSERT INTO t VALUES (0, 0);"
+    )
     image.apply("--to=a")
     old_transaction.execute("SELECT a FROM t LIMIT 1")
-    kill_waiting(image, query="CREATE %INDEX%")
+    kill_while_waiting(image, query="CREATE %INDEX%")
     old_transaction.rollback()
     assert image.indexes() == {index: False}
     resumed = image.apply()
@@ -346,10 +350,10 @@ def test_an_index_left_invalid_by_a_kill_is_built_again(
     assert image.database.value("SELECT count(*) FROM t WHERE a = 0") == 1
 
 
-def test_an_index_that_could_not_be_unique_is_built_again_once_it_can(image: Image) -> None:
+def test_unique_index_is_rebuilt_once_the_duplicates_are_removed(image: Image) -> None:
     image.write(
         a_sql="CREATE TABLE t (a int); INSERT INTO t VALUES (1), (1);",
-        b_sql=f"{ALONE}CREATE UNIQUE INDEX CONCURRENTLY ON t (a);",
+        b_sql=f"{NON_TRANSACTIONAL}CREATE UNIQUE INDEX CONCURRENTLY ON t (a);",
     )
     assert image.run("migrate").code == 1
     assert image.indexes() == {"t_a_idx": False}
@@ -358,7 +362,7 @@ def test_an_index_that_could_not_be_unique_is_built_again_once_it_can(image: Ima
     assert image.indexes() == {"t_a_idx": True}
 
 
-def test_an_invalid_index_of_another_tool_is_not_hidden_by_if_not_exists(image: Image) -> None:
+def test_if_not_exists_does_not_accept_an_invalid_index_of_another_tool(image: Image) -> None:
     image.database.execute("CREATE TABLE t (a int); INSERT INTO t VALUES (1), (1);")
     with (
         image.database.connect() as other,
@@ -366,12 +370,12 @@ def test_an_invalid_index_of_another_tool_is_not_hidden_by_if_not_exists(image: 
     ):
         other.execute("CREATE UNIQUE INDEX CONCURRENTLY i ON t (a)")
     assert image.indexes() == {"i": False}
-    image.write(a_sql=f"{ALONE}CREATE INDEX IF NOT EXISTS i ON t (a);")
+    image.write(a_sql=f"{NON_TRANSACTIONAL}CREATE INDEX IF NOT EXISTS i ON t (a);")
     image.apply()
     assert image.indexes() == {"i": True}
 
 
-def test_an_invalid_index_of_somebody_else_is_left_alone(image: Image) -> None:
+def test_unrelated_invalid_index_is_not_changed(image: Image) -> None:
     image.database.execute("CREATE TABLE t (a int, b int); INSERT INTO t VALUES (1), (1);")
     with (
         image.database.connect() as other,
@@ -379,17 +383,17 @@ def test_an_invalid_index_of_somebody_else_is_left_alone(image: Image) -> None:
     ):
         other.execute("CREATE UNIQUE INDEX CONCURRENTLY theirs ON t (a)")
     image.write(
-        a_sql=f"{ALONE}CREATE INDEX CONCURRENTLY ON t (b); CREATE INDEX CONCURRENTLY i ON t (b);"
+        a_sql=f"{NON_TRANSACTIONAL}CREATE INDEX CONCURRENTLY ON t (b); CREATE INDEX CONCURRENTLY i ON t (b);"
     )
     image.apply()
     assert image.indexes() == {"theirs": False, "t_b_idx": True, "i": True}
 
 
-def test_an_index_that_another_session_builds_meanwhile_is_waited_for(
+def test_migration_waits_for_an_index_that_another_session_is_building(
     image: Image, old_transaction: psycopg.Connection
 ) -> None:
     image.database.execute("CREATE TABLE t (a int)")
-    image.write(a_sql=f"{ALONE}CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (a);")
+    image.write(a_sql=f"{NON_TRANSACTIONAL}CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (a);")
     old_transaction.execute("SELECT a FROM t")
     build = "CREATE INDEX CONCURRENTLY i ON t (a)"
     thread = Thread(target=image.database.execute, args=[build])
@@ -409,16 +413,16 @@ def test_an_index_that_another_session_builds_meanwhile_is_waited_for(
 @pytest.mark.parametrize(
     "what", ["INDEX CONCURRENTLY i", "TABLE CONCURRENTLY t", "SCHEMA CONCURRENTLY public"]
 )
-def test_what_an_interrupted_reindex_left_is_removed(
+def test_leftovers_of_an_interrupted_reindex_are_removed(
     image: Image, old_transaction: psycopg.Connection, what: str
 ) -> None:
     image.write(
         a_sql="CREATE TABLE t (a int, words text); CREATE INDEX i ON t (a);",
-        b_sql=f"{ALONE}REINDEX {what};",
+        b_sql=f"{NON_TRANSACTIONAL}REINDEX {what};",
     )
     image.apply("--to=a")
     old_transaction.execute("SELECT a FROM t LIMIT 1")
-    kill_waiting(image, query="REINDEX%")
+    kill_while_waiting(image, query="REINDEX%")
     old_transaction.rollback()
     assert image.database.query("SELECT FROM pg_index WHERE NOT indisvalid")
     image.apply()
@@ -428,33 +432,33 @@ def test_what_an_interrupted_reindex_left_is_removed(
     assert image.indexes() == {"i": True}
 
 
-def test_an_index_that_was_being_dropped_is_dropped(
+def test_interrupted_drop_of_an_index_is_completed(
     image: Image, old_transaction: psycopg.Connection
 ) -> None:
     image.write(
         a_sql="CREATE TABLE t (a int); CREATE INDEX i ON t (a);",
-        b_sql=f"{ALONE}DROP INDEX CONCURRENTLY i; INSERT INTO t VALUES (0);",
+        b_sql=f"{NON_TRANSACTIONAL}DROP INDEX CONCURRENTLY i; INSERT INTO t VALUES (0);",
     )
     image.apply("--to=a")
     old_transaction.execute("SELECT a FROM t LIMIT 1")
-    kill_waiting(image, query="DROP INDEX%")
+    kill_while_waiting(image, query="DROP INDEX%")
     old_transaction.rollback()
     assert image.indexes() == {"i": False}
     image.apply()
     assert image.indexes() == {}
 
 
-def test_a_partition_that_was_being_detached_is_detached(
+def test_interrupted_detach_of_a_partition_is_completed(
     image: Image, old_transaction: psycopg.Connection
 ) -> None:
     image.write(
         a_sql="CREATE TABLE p (a int) PARTITION BY RANGE (a);"
         "CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (1) TO (9); INSERT INTO p VALUES (1);",
-        b_sql=f"{ALONE}ALTER TABLE p DETACH PARTITION p1 CONCURRENTLY; DROP TABLE p1;",
+        b_sql=f"{NON_TRANSACTIONAL}ALTER TABLE p DETACH PARTITION p1 CONCURRENTLY; DROP TABLE p1;",
     )
     image.apply("--to=a")
     old_transaction.execute("SELECT a FROM p LIMIT 1")
-    kill_waiting(image, query="ALTER TABLE%")
+    kill_while_waiting(image, query="ALTER TABLE%")
     old_transaction.rollback()
     assert image.database.query("SELECT inhdetachpending FROM pg_inherits") == [(True,)]
     assert "half-detached" in image.apply().err
@@ -462,7 +466,7 @@ def test_a_partition_that_was_being_detached_is_detached(
     assert "p1" not in image.database.tables()
 
 
-def test_a_step_in_python_may_not_leave_a_transaction_open(image: Image) -> None:
+def test_python_step_that_leaves_a_transaction_open_fails(image: Image) -> None:
     image.write(
         a_py="from yoyo import step\n__transactional__ = False\n"
         "step('CREATE TABLE t (a int)')\n"

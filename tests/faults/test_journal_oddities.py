@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.faults.test_journal import ALONE, Image, kill_waiting, old_transaction
+from tests.faults.test_journal import NON_TRANSACTIONAL, Image, kill_while_waiting, old_transaction
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ def write_hook(image: Image, text: str) -> None:
 # --- settings that a file changes in its session ---
 
 
-def test_what_a_transactional_file_sets_reaches_neither_its_record_nor_the_next_file(
+def test_settings_of_a_transactional_file_affect_neither_its_record_nor_the_next_file(
     image: Image, yoyo: Yoyo
 ) -> None:
     image.write(
@@ -61,7 +61,7 @@ def test_what_a_transactional_file_sets_reaches_neither_its_record_nor_the_next_
     assert "t" not in image.database.tables()
 
 
-def test_what_a_transactional_file_sets_does_not_reach_the_others_of_one_transaction(
+def test_settings_of_a_file_do_not_affect_the_next_file_with_transaction_all(
     image: Image,
 ) -> None:
     image.write(
@@ -80,10 +80,12 @@ def test_what_a_transactional_file_sets_does_not_reach_the_others_of_one_transac
         "BEGIN; SET search_path = other; COMMIT; BEGIN; SET search_path = public; ROLLBACK;",
     ],
 )
-def test_what_a_file_sets_in_other_ways_holds_after_a_resume(image: Image, setting: str) -> None:
+def test_settings_by_function_or_transaction_are_restored_on_resume(
+    image: Image, setting: str
+) -> None:
     image.database.execute("CREATE SCHEMA other; CREATE TABLE gate (a int)")
     image.write(
-        a_sql=f"{ALONE}{setting} SELECT 1 / count(*) FROM public.gate; CREATE TABLE here ();"
+        a_sql=f"{NON_TRANSACTIONAL}{setting} SELECT 1 / count(*) FROM public.gate; CREATE TABLE here ();"
     )
     assert image.run("migrate").code == 1
     image.database.execute("INSERT INTO gate VALUES (1)")
@@ -92,9 +94,9 @@ def test_what_a_file_sets_in_other_ways_holds_after_a_resume(image: Image, setti
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
-def test_a_file_is_sent_as_utf8_whatever_encoding_it_sets(image: Image, encoding: str) -> None:
+def test_file_is_sent_as_utf8_even_if_it_sets_another_encoding(image: Image, encoding: str) -> None:
     image.write(
-        a_sql=f"{ALONE}SET client_encoding = '{encoding}'; CREATE TABLE \"tä\" (a int);\n"
+        a_sql=f"{NON_TRANSACTIONAL}SET client_encoding = '{encoding}'; CREATE TABLE \"tä\" (a int);\n"
         'CREATE INDEX CONCURRENTLY ON "tä" (a);'
     )
     image.apply()
@@ -109,8 +111,8 @@ def test_a_file_is_sent_as_utf8_whatever_encoding_it_sets(image: Image, encoding
         ("DO $$ BEGIN PERFORM pg_advisory_unlock_all(); END $$", "pg_advisory_unlock_all"),
     ],
 )
-@pytest.mark.parametrize("header", ["-- one\n", ALONE])
-def test_what_would_release_the_migration_lock_is_refused(
+@pytest.mark.parametrize("header", ["-- one\n", NON_TRANSACTIONAL])
+def test_statement_that_would_release_the_migration_lock_is_refused(
     image: Image, header: str, statement: str, name: str
 ) -> None:
     image.write(a_sql=f"{header}CREATE TABLE t ();\n{statement};")
@@ -125,7 +127,7 @@ def test_what_would_release_the_migration_lock_is_refused(
     assert image.database.tables() == set()
 
 
-def test_a_function_that_releases_all_locks_may_be_defined(image: Image) -> None:
+def test_function_that_releases_all_locks_can_be_defined(image: Image) -> None:
     image.write(
         a_sql="CREATE FUNCTION f() RETURNS void LANGUAGE sql AS"
         " 'SELECT pg_advisory_unlock_all()'; DISCARD PLANS;"
@@ -136,7 +138,7 @@ def test_a_function_that_releases_all_locks_may_be_defined(image: Image) -> None
 # --- another version of initmig ---
 
 
-def test_a_table_of_the_first_initmig_is_read_and_then_upgraded(image: Image) -> None:
+def test_table_of_the_first_release_is_read_and_then_upgraded(image: Image) -> None:
     image.write(a_sql="CREATE TABLE t (a int);")
     image.apply()
     image.database.execute(
@@ -145,7 +147,7 @@ def test_a_table_of_the_first_initmig_is_read_and_then_upgraded(image: Image) ->
         " DROP CONSTRAINT _initmig_migration_state_check,"
         " ADD CONSTRAINT _initmig_migration_state_check CHECK (state IN ('applying', 'applied'))"
     )
-    image.write(b_sql=f"{ALONE}VACUUM t;", b_rollback_sql="SELECT 1; VACUUM t;")
+    image.write(b_sql=f"{NON_TRANSACTIONAL}VACUUM t;", b_rollback_sql="SELECT 1; VACUUM t;")
     assert image.status("b")["state"] == "pending"
     assert "VACUUM" in image.run("plan").out
     image.apply()
@@ -153,22 +155,24 @@ def test_a_table_of_the_first_initmig_is_read_and_then_upgraded(image: Image) ->
     assert image.status("a")["state"] == "applied"
 
 
-def test_the_time_that_an_application_took_is_not_told_while_it_is_being_undone(
+def test_status_shows_no_duration_while_a_rollback_is_unfinished(
     image: Image,
 ) -> None:
-    image.write(a_sql=f"{ALONE}CREATE TABLE t ();", a_rollback_sql="SELECT 1; SELECT 1 / 0;")
+    image.write(
+        a_sql=f"{NON_TRANSACTIONAL}CREATE TABLE t ();", a_rollback_sql="SELECT 1; SELECT 1 / 0;"
+    )
     image.apply()
     assert image.run("rollback", "--all").code == 1
     assert image.status("a").get("duration_seconds") is None
 
 
-def test_a_hook_that_stopped_half_way_runs_whole_once_something_more_is_applied(
+def test_interrupted_hook_runs_from_the_start_after_the_next_migration(
     image: Image,
 ) -> None:
     image.write(a_sql="CREATE TABLE ran (a int); CREATE TABLE gate (a int);")
     write_hook(
         image,
-        f"{ALONE}INSERT INTO ran VALUES (1); SELECT 1 / count(*) FROM gate;"
+        f"{NON_TRANSACTIONAL}INSERT INTO ran VALUES (1); SELECT 1 / count(*) FROM gate;"
         " INSERT INTO ran VALUES (2);",
     )
     assert image.run("migrate").code == 1
@@ -177,7 +181,7 @@ def test_a_hook_that_stopped_half_way_runs_whole_once_something_more_is_applied(
     assert image.database.query("SELECT a FROM ran") == [(1,), (1,), (2,)]
 
 
-def test_a_step_in_python_that_raises_says_that_it_begins_anew(image: Image) -> None:
+def test_failed_python_step_reports_that_the_next_run_repeats_it(image: Image) -> None:
     image.write(
         a_py="from yoyo import step\n__transactional__ = False\n"
         "def fail(connection):\n    raise ValueError\nstep(fail)\n"
@@ -185,24 +189,24 @@ def test_a_step_in_python_that_raises_says_that_it_begins_anew(image: Image) -> 
     assert "the next run repeats this step" in image.run("migrate").err
 
 
-def test_what_a_reindex_left_in_toast_is_in_nobodys_way_who_may_not_drop_it(
+def test_leftover_reindex_index_in_toast_does_not_block_a_role_that_cannot_drop_it(
     image: Image,
     old_transaction: psycopg.Connection,
 ) -> None:
     role = urlsplit(image.database.login_role("GRANT CREATE ON SCHEMA public TO {role}")).username
     image.write(
         a_sql="CREATE TABLE t (a int, words text); CREATE INDEX i ON t (a);",
-        b_sql=f"{ALONE}REINDEX TABLE CONCURRENTLY t;",
+        b_sql=f"{NON_TRANSACTIONAL}REINDEX TABLE CONCURRENTLY t;",
     )
     image.apply("--to=a", f"--role={role}")
     old_transaction.execute("SELECT a FROM t LIMIT 1")
-    kill_waiting(image, f"--role={role}", query="REINDEX%")
+    kill_while_waiting(image, f"--role={role}", query="REINDEX%")
     old_transaction.rollback()
     image.apply(f"--role={role}")
     assert image.indexes() == {"i": True}
 
 
-def test_a_group_of_steps_goes_on_at_the_step_at_which_it_stopped(image: Image) -> None:
+def test_interrupted_group_of_steps_resumes_at_the_failed_step(image: Image) -> None:
     image.write(
         a_py="from yoyo import group, step\n__transactional__ = False\n"
         "group([step('CREATE TABLE t (a int)', 'DROP TABLE t'),\n"

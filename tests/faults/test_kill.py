@@ -170,27 +170,27 @@ ROWS = TABLE | {
 }
 BY_PSYCOPG = {"0004_p.py": "from yoyo import step\nstep('SELECT 1', 'SELECT 1')\n"}
 MIGRATE = ("migrate",)
-BACK = ("rollback", "--all")
+ROLLBACK = ("rollback", "--all")
 RUNS = {
     "each": Run(MIGRATE, TRANSACTIONAL),
     "all": Run((*MIGRATE, "--transaction=all"), TRANSACTIONAL),
-    "rollback": Run(BACK, TRANSACTIONAL, before=MIGRATE),
+    "rollback": Run(ROLLBACK, TRANSACTIONAL, before=MIGRATE),
     "indexes": Run(MIGRATE, INDEXES),
-    "rollback of indexes": Run(BACK, INDEXES, before=MIGRATE),
+    "rollback of indexes": Run(ROLLBACK, INDEXES, before=MIGRATE),
     "mixed": Run(MIGRATE, MIXED),
     "committing": Run(MIGRATE, COMMITTING),
     "enum": Run(MIGRATE, ENUM),
     "partitions": Run(MIGRATE, PARTITIONS),
     "databases": Run(MIGRATE, DATABASES, databases=("_one", "_two")),
     "Python": Run(MIGRATE, PYTHON),
-    "rollback of Python": Run(BACK, PYTHON, before=MIGRATE),
+    "rollback of Python": Run(ROLLBACK, PYTHON, before=MIGRATE),
     "hooks": Run(MIGRATE, HOOKS),
     "data": Run(MIGRATE, DATA),
     "data by psycopg": Run(MIGRATE, DATA | BY_PSYCOPG),
     "settings": Run(MIGRATE, SETTINGS),
     "large": Run(MIGRATE, LARGE),
     "large by psycopg": Run(MIGRATE, LARGE | BY_PSYCOPG),
-    "rollback of large": Run(BACK, LARGE, before=MIGRATE),
+    "rollback of large": Run(ROLLBACK, LARGE, before=MIGRATE),
     "blocks of Python": Run(MIGRATE, BLOCKS),
     "rows": Run(MIGRATE, ROWS),
     "rows by psycopg": Run(MIGRATE, ROWS | BY_PSYCOPG),
@@ -204,7 +204,7 @@ TWICE = [
 MakeTrial = Callable[[Run], Trial]
 
 
-def shared_out(messages: list[Message], database: Database) -> list[Message]:
+def sample(messages: list[Message], database: Database) -> list[Message]:
     """All messages on the default version; every second one, alternating, on a chosen version."""
     if not is_version_chosen():
         return messages
@@ -213,17 +213,17 @@ def shared_out(messages: list[Message], database: Database) -> list[Message]:
 
 
 @pytest.fixture
-def make_trial(database: Database, proxy: Proxy, forking: Forking, folder: Path) -> MakeTrial:
+def make_kill_trial(database: Database, proxy: Proxy, forking: Forking, folder: Path) -> MakeTrial:
     return lambda run: Trial(run, database=database, proxy=proxy, forking=forking, folder=folder)
 
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 @pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
-def test_rerun_converges_after_sigkill_before_or_after_the_server_has_seen_a_message(
-    make_trial: MakeTrial, run: Run, answered: bool
+def test_rerun_completes_after_sigkill_at_any_message(
+    make_kill_trial: MakeTrial, run: Run, answered: bool
 ) -> None:
-    trial = make_trial(run)
-    for message in shared_out(trial.blows(answered=answered), trial.database):
+    trial = make_kill_trial(run)
+    for message in sample(trial.blows(answered=answered), trial.database):
         trial.kill(message, answered=answered)
         trial.check_rerun(message)
 
@@ -231,10 +231,10 @@ def test_rerun_converges_after_sigkill_before_or_after_the_server_has_seen_a_mes
 @pytest.mark.long
 @pytest.mark.parametrize("run", TWICE)
 @pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
-def test_second_rerun_converges_after_the_first_was_killed_as_well(
-    make_trial: MakeTrial, run: Run, answered: bool
+def test_second_rerun_completes_after_the_first_rerun_was_killed_too(
+    make_kill_trial: MakeTrial, run: Run, answered: bool
 ) -> None:
-    trial = make_trial(run)
+    trial = make_kill_trial(run)
     for message in trial.blows(answered=True)[::16]:
         # the first messages only connect and read
         for number in range(4, len(trial.messages), 6):
@@ -245,10 +245,10 @@ def test_second_rerun_converges_after_the_first_was_killed_as_well(
 
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
-def test_one_run_converges_by_itself_when_the_connection_is_cut_before_a_message(
-    make_trial: MakeTrial, run: Run
+def test_run_completes_when_the_connection_is_cut_before_any_message(
+    make_kill_trial: MakeTrial, run: Run
 ) -> None:
-    trial = make_trial(run)
+    trial = make_kill_trial(run)
     # Every fourth message: each one costs a pause before the next attempt to connect.
     for message in [each for each in trial.blows(answered=False) if each.number > 3][::4]:
         trial.cut(message, answered=False)
@@ -256,10 +256,10 @@ def test_one_run_converges_by_itself_when_the_connection_is_cut_before_a_message
 
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
-def test_one_run_converges_by_itself_when_the_answer_to_a_commit_is_lost(
-    make_trial: MakeTrial, run: Run
+def test_run_completes_when_the_answer_to_a_commit_is_lost(
+    make_kill_trial: MakeTrial, run: Run
 ) -> None:
-    trial = make_trial(run)
+    trial = make_kill_trial(run)
     committing = [m for m in trial.blows(answered=True) if commits(m.query)]
     assert committing
     for message in committing:
@@ -267,7 +267,7 @@ def test_one_run_converges_by_itself_when_the_answer_to_a_commit_is_lost(
         assert trial.picture() == trial.undisturbed, message
 
 
-def test_each_sql_migration_is_one_message_with_its_file_whole_and_its_records(
+def test_each_sql_migration_is_one_message_with_the_whole_file_and_its_records(
     database: Database,
     proxy: Proxy,
     initmig: Initmig,
@@ -304,7 +304,7 @@ def test_each_sql_migration_is_one_message_with_its_file_whole_and_its_records(
     )
 
 
-def test_rerun_at_once_after_sigkill_in_mid_statement_waits_for_the_server_and_converges(
+def test_immediate_rerun_after_sigkill_waits_for_the_running_statement_and_completes(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     sleeping = "CREATE TABLE a (); SELECT pg_sleep(60)"
@@ -320,7 +320,7 @@ def test_rerun_at_once_after_sigkill_in_mid_statement_waits_for_the_server_and_c
     assert database.value(ASLEEP) == 0
 
 
-def test_rerun_removes_the_lock_row_of_a_killed_run_and_says_so(
+def test_rerun_removes_the_lock_row_of_a_killed_run_and_reports_it(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {"0001_a.sql": "SELECT pg_sleep(60)"})
@@ -336,7 +336,7 @@ def test_rerun_removes_the_lock_row_of_a_killed_run_and_says_so(
 
 
 @pytest.mark.parametrize("mode", ["each", "all"])
-def test_server_that_crashes_in_mid_migration_gets_it_once_it_is_back(
+def test_run_completes_after_the_server_crashed_during_a_migration(
     make_server: MakeServer, initmig: Initmig, folder: Path, mode: str
 ) -> None:
     server = make_server()

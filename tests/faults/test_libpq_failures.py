@@ -67,8 +67,8 @@ CALLED = {
 class FailingTrial(Trial):
     """Runs initmig with one failing call of libpq."""
 
-    def __init__(self, run: Run, **surroundings: object) -> None:
-        super().__init__(run, **surroundings)  # type: ignore[arg-type]
+    def __init__(self, run: Run, **options: object) -> None:
+        super().__init__(run, **options)  # type: ignore[arg-type]
         self.report_path = self.folder.parent / "report.json"
         self.begin()
         result, report = self.fail(None)
@@ -149,7 +149,7 @@ def faults(trial: FailingTrial, owner: str, *, most: int) -> Iterator[Fault]:
 
 
 @pytest.mark.parametrize("most", [3, pytest.param(25, marks=pytest.mark.exhaustive)])
-def test_failed_call_of_libpq_is_reported_and_a_plain_rerun_converges(
+def test_failed_libpq_call_is_reported_and_a_rerun_succeeds(
     trial: FailingTrial, owner: str, most: int
 ) -> None:
     struck = {
@@ -164,7 +164,7 @@ def test_failed_call_of_libpq_is_reported_and_a_plain_rerun_converges(
 
 
 @pytest.mark.parametrize("function", CANCEL)
-def test_sigterm_ends_the_run_although_the_statement_cannot_be_cancelled(
+def test_sigterm_stops_the_run_even_if_the_statement_cannot_be_cancelled(
     processes: Processes, database: Database, folder: Path, function: str
 ) -> None:
     write(folder, {"0001_a.sql": "CREATE TABLE a (); SELECT pg_sleep(60)"})
@@ -188,7 +188,7 @@ def session(database: Database, request: pytest.FixtureRequest) -> Iterator[Sess
         yield Session(connection, settings)
 
 
-def test_commit_that_the_server_answers_with_rollback_is_a_failure(session: Session) -> None:
+def test_commit_answered_with_rollback_is_a_failure(session: Session) -> None:
     with pytest.raises(StatementFailed, match="division by zero"):
         session.run("BEGIN; SELECT 1/0")
     with pytest.raises(StatementFailed) as failed:
@@ -197,14 +197,14 @@ def test_commit_that_the_server_answers_with_rollback_is_a_failure(session: Sess
     assert not session.in_transaction
 
 
-def test_commit_that_the_server_never_saw_is_a_failure(session: Session) -> None:
+def test_commit_that_was_never_executed_is_a_failure(session: Session) -> None:
     with pytest.raises(StatementFailed) as failed:
         session.run("BEGIN; SELECT 1 -- COMMIT", commits=True)
     assert failed.value.id == "commit-not-confirmed"
     assert session.in_transaction
 
 
-def test_commit_that_the_server_confirms_is_none(session: Session) -> None:
+def test_confirmed_commit_is_not_a_failure(session: Session) -> None:
     assert session.run("BEGIN; SELECT 1; COMMIT", commits=True) == []
 
 
@@ -243,7 +243,7 @@ step(lose)
 
 
 @pytest.mark.parametrize("rollback", ['execute("ROLLBACK")', "rollback()", 'execute("abort;")'])
-def test_step_that_rolls_back_on_purpose_succeeds(
+def test_step_that_rolls_back_deliberately_succeeds(
     initmig: Initmig, database: Database, folder: Path, rollback: str
 ) -> None:
     text = f"""
@@ -305,7 +305,7 @@ def kind(request: pytest.FixtureRequest, folder: Path, handle: str) -> str:
 @pytest.mark.parametrize(
     "limit", [*LIMITS, *(pytest.param(each, marks=pytest.mark.exhaustive) for each in MORE_LIMITS)]
 )
-def test_run_with_too_little_memory_reports_truly_whether_the_migration_is_applied(
+def test_run_with_too_little_memory_reports_correctly_whether_the_migration_is_applied(
     initmig: Initmig, database: Database, folder: Path, kind: str, limit: int
 ) -> None:
     prefix = ["sh", "-c", f'ulimit -v {limit}; exec "$@"', "sh"]

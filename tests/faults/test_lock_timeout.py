@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from tests.support.servers import MakeServer
 
 # If a failed attempt were not rolled back, its first statement would leave a table.
-FILES = {"0001_busy.sql": "CREATE TABLE half_done (); ALTER TABLE busy ADD x int"}
+FILES = {"0001_busy.sql": "CREATE TABLE leftover (); ALTER TABLE busy ADD x int"}
 COLUMNS = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'busy'"
-WAITS_LONG = """
+LONG_WAITS = """
 SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'
 AND waitstart < clock_timestamp() - interval '700 ms'"""
 MARGIN_SECONDS = 20
@@ -85,7 +85,7 @@ def events(result: Result, name: str) -> list[dict[str, Any]]:
     return [event for event in result.events if event["event"] == name]
 
 
-def test_readers_wait_a_lock_timeout_at_most_and_a_long_transaction_is_named_each_time(
+def test_readers_wait_at_most_one_lock_timeout_and_each_retry_names_the_blocker(
     database: Database,
     initmig: Initmig,
     folder: Path,
@@ -117,7 +117,7 @@ def test_readers_wait_a_lock_timeout_at_most_and_a_long_transaction_is_named_eac
     assert f"; blocked by pid {pid} (the app, " in failed["message"]
     assert "raise --lock-timeout" in failed["next"]
 
-    assert "half_done" not in database.tables()
+    assert "leftover" not in database.tables()
     assert database.value(COLUMNS) == 0
     assert database.value("SELECT count(*) FROM _yoyo_migration") == 0
     assert initmig(*flags, url=database.url, folder=folder).code == 0
@@ -125,7 +125,7 @@ def test_readers_wait_a_lock_timeout_at_most_and_a_long_transaction_is_named_eac
 
 
 @pytest.mark.long
-def test_readers_wait_no_longer_than_the_default_lock_timeout_until_it_succeeds(
+def test_readers_wait_at_most_the_default_lock_timeout_until_the_run_succeeds(
     database: Database,
     initmig: Initmig,
     folder: Path,
@@ -153,7 +153,7 @@ def test_readers_wait_no_longer_than_the_default_lock_timeout_until_it_succeeds(
 
 
 @pytest.mark.parametrize(("timeout", "all_named"), [("500ms", True), ("100ms", False)])
-def test_blocker_is_named_though_the_lock_timeout_is_short(
+def test_blocker_is_named_even_with_a_short_lock_timeout(
     database: Database, initmig: Initmig, folder: Path, timeout: str, all_named: bool
 ) -> None:
     database.execute("CREATE TABLE busy ()")
@@ -169,7 +169,7 @@ def test_blocker_is_named_though_the_lock_timeout_is_short(
         assert blocker.startswith(f"pid {pid} (the app, ")
 
 
-def test_blocker_in_the_middle_of_a_statement_is_named_with_it(
+def test_blocker_that_is_running_a_statement_is_named_with_the_statement(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute("CREATE TABLE busy AS SELECT 1 AS n")
@@ -195,7 +195,7 @@ def test_blocker_in_the_middle_of_a_statement_is_named_with_it(
     assert running.result().code == 0
 
 
-def test_prepared_transaction_that_blocks_is_named_by_its_identifier(
+def test_blocking_prepared_transaction_is_named_by_its_identifier(
     make_server: MakeServer, initmig: Initmig, folder: Path
 ) -> None:
     server = make_server(max_prepared_transactions=2)
@@ -240,7 +240,7 @@ def test_password_in_the_statement_of_a_blocker_is_not_shown(
     assert running.result().code == 0
 
 
-def test_blocker_is_named_to_a_migrator_behind_a_pooler(
+def test_blocker_is_named_behind_a_pooler(
     server: DatabaseServer, database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute("CREATE TABLE busy ()")
@@ -255,7 +255,7 @@ def test_blocker_is_named_to_a_migrator_behind_a_pooler(
         assert blocker.startswith(f"pid {pid} (the app, ")
 
 
-def test_victim_of_a_deadlock_names_the_other_and_tries_again_until_it_succeeds(
+def test_deadlock_names_the_other_session_and_is_retried(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute("CREATE TABLE busy (); CREATE TABLE other ()")
@@ -282,7 +282,7 @@ def test_victim_of_a_deadlock_names_the_other_and_tries_again_until_it_succeeds(
     assert database.value(COLUMNS) == 1
 
 
-def test_serialization_failure_names_whom_it_waited_for_and_is_tried_again(
+def test_serialization_failure_names_the_other_session_and_is_retried(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     database.execute("CREATE TABLE busy (n int); INSERT INTO busy VALUES (1)")
@@ -295,7 +295,7 @@ def test_serialization_failure_names_whom_it_waited_for_and_is_tried_again(
         app.execute("UPDATE busy SET n = n + 1")
         pid = app.info.backend_pid
         running = initmig.start(*flags, url=database.url, folder=folder)
-        wait_until(lambda: database.value(WAITS_LONG) == 1)
+        wait_until(lambda: database.value(LONG_WAITS) == 1)
         app.execute("COMMIT")
     result = running.result()
     assert result.code == 0, result.err

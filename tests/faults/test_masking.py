@@ -23,7 +23,7 @@ pytestmark = pytest.mark.any_version
 @pytest.mark.long
 @settings(max_examples=1000)
 @given(secret_sql(quotes=False), secret_sql(quotes=True))
-def test_sql_shows_all_but_its_secrets(first: tuple[str, str], second: tuple[str, str]) -> None:
+def test_masked_sql_hides_only_the_secrets(first: tuple[str, str], second: tuple[str, str]) -> None:
     assert mask_sql(first[0]) == first[1]
     both = f"{second[0]};\n{first[0]}"
     assert CANARY not in mask_sql(both)
@@ -35,7 +35,7 @@ def test_sql_shows_all_but_its_secrets(first: tuple[str, str], second: tuple[str
 @pytest.mark.parametrize(
     "examples", [2, pytest.param(120, marks=pytest.mark.long)], ids=["few", "many"]
 )
-def test_no_run_shows_a_secret(
+def test_no_run_prints_a_secret(
     examples: int,
     forking: Forking,
     database: Database,

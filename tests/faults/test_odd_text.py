@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.any_version, pytest.mark.long]
 
-FINE = {"0001_a.sql": "CREATE TABLE IF NOT EXISTS a (n int)", "0001_a.rollback.sql": "SELECT 1"}
+VALID = {"0001_a.sql": "CREATE TABLE IF NOT EXISTS a (n int)", "0001_a.rollback.sql": "SELECT 1"}
 COMMANDS = (
     ("status",),
     ("status", "--json"),
@@ -42,7 +42,7 @@ NASTY = st.sampled_from(
     [*"\n\r\t\x1b\x85\x9b\x7f\u2028\u202e\u2066\u200b\u200d\ufeff\ue000\uffff|`@<\\'\"%/ .", "🦆"]
 )
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]) | NASTY)
-IN_ROWS = st.one_of(st.none(), TEXTS.map(lambda text: text[:200]))
+VALUES = st.one_of(st.none(), TEXTS.map(lambda text: text[:200]))
 BYTES = st.lists(
     st.binary(min_size=1, max_size=3) | TEXTS.map(str.encode), min_size=1, max_size=6
 ).map(lambda parts: b"".join(parts).translate(None, b"\0/")[:80])
@@ -58,7 +58,7 @@ def initmig(processes: Processes, fork: Fork) -> Initmig:
     return Initmig(processes, fork)
 
 
-def assert_each_command_is_visible(initmig: Initmig, database: Database, folder: Path) -> None:
+def assert_output_is_visible(initmig: Initmig, database: Database, folder: Path) -> None:
     for argv in COMMANDS:
         for form in ("text", "json"):
             env = {"DATABASE_URL": database.url, "INITMIG_LOG_FORMAT": form}
@@ -68,25 +68,29 @@ def assert_each_command_is_visible(initmig: Initmig, database: Database, folder:
             (assert_is_json if form == "json" else assert_forges_nothing)(shown)
 
 
-def test_file_names(initmig: Initmig, database: Database, folder: Path) -> None:
+def test_output_is_visible_text_for_any_file_name(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
     @settings(settings.get_profile("faults"), max_examples=20)
     @given(st.lists(NAMES, min_size=1, max_size=4))
-    def play(names: list[str]) -> None:
+    def check(names: list[str]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         database.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-        write(folder, {**FINE, **dict.fromkeys(names, "SELECT 1")})
-        assert_each_command_is_visible(initmig, database, folder)
+        write(folder, {**VALID, **dict.fromkeys(names, "SELECT 1")})
+        assert_output_is_visible(initmig, database, folder)
 
-    play()
+    check()
 
 
-def test_rows_of_the_history(initmig: Initmig, database: Database, folder: Path) -> None:
-    write(folder, FINE)
+def test_output_is_visible_text_for_any_rows_of_the_history(
+    initmig: Initmig, database: Database, folder: Path
+) -> None:
+    write(folder, VALID)
     env = {"DATABASE_URL": database.url}
 
     @settings(settings.get_profile("faults"), max_examples=20)
-    @given(st.lists(st.tuples(*[IN_ROWS] * 5), min_size=1, max_size=3))
-    def play(rows: list[tuple[str | None, ...]]) -> None:
+    @given(st.lists(st.tuples(*[VALUES] * 5), min_size=1, max_size=3))
+    def check(rows: list[tuple[str | None, ...]]) -> None:
         database.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         run(initmig, "migrate", folder=folder, env=env)
         for row in rows:
@@ -104,6 +108,6 @@ def test_rows_of_the_history(initmig: Initmig, database: Database, folder: Path)
                     f" VALUES ({id}, 'x', true, 'applied', 1, now(), coalesce({user}, ''),"
                     f" coalesce({host}, ''), coalesce({version}, '')) ON CONFLICT DO NOTHING"
                 )
-        assert_each_command_is_visible(initmig, database, folder)
+        assert_output_is_visible(initmig, database, folder)
 
-    play()
+    check()

@@ -42,7 +42,13 @@ FAILING_IN_PYTHON = {
     f"step('''CREATE TABLE b ();{WAIT_FOR_GATE}''')\nstep('SELECT 1/0')\n"
 }
 KINDS = ["sql", "parts", "python"]
-OWN = ("yoyo_lock", "_yoyo_migration", "_yoyo_log", "_yoyo_version", "_initmig_migration")
+INITMIG_TABLES = (
+    "yoyo_lock",
+    "_yoyo_migration",
+    "_yoyo_log",
+    "_yoyo_version",
+    "_initmig_migration",
+)
 QUICK = "--lock-timeout=100ms"
 
 BLOCKED = "SELECT pid FROM pg_locks WHERE NOT granted AND relation = to_regclass(%s)"
@@ -50,7 +56,7 @@ WAITS_FOR_ROW = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 
 
 
 @pytest.fixture
-def begun(database: Database, initmig: Initmig, folder: Path) -> Database:
+def migrated(database: Database, initmig: Initmig, folder: Path) -> Database:
     """A database on which the first migration in *folder* is applied."""
     succeeded(initmig(url=database.url, folder=write(folder, FIRST)))
     return database
@@ -101,36 +107,36 @@ def assert_applied(database: Database, *ids: str) -> None:
 
 @pytest.mark.any_version
 @pytest.mark.parametrize("mode", ["SHARE", "ACCESS EXCLUSIVE"])
-@pytest.mark.parametrize("table", OWN)
-def test_lock_at_the_start_is_waited_for(
-    begun: Database, initmig: Initmig, folder: Path, table: str, mode: str
+@pytest.mark.parametrize("table", INITMIG_TABLES)
+def test_run_waits_for_a_lock_on_an_initmig_table_at_the_start(
+    migrated: Database, initmig: Initmig, folder: Path, table: str, mode: str
 ) -> None:
     write(folder, SECOND)
-    with locked(begun, table, mode):
-        running = initmig.start(QUICK, url=begun.url, folder=folder)
+    with locked(migrated, table, mode):
+        running = initmig.start(QUICK, url=migrated.url, folder=folder)
         if mode == "ACCESS EXCLUSIVE":
-            wait_until(lambda: is_blocked(begun, table))
+            wait_until(lambda: is_blocked(migrated, table))
         elif table != "_yoyo_version":  # initmig only reads it
-            wait_for_lock_timeout(begun, table)
+            wait_for_lock_timeout(migrated, table)
     succeeded(running.result())
-    assert_applied(begun, "0001_a", "0002_b")
+    assert_applied(migrated, "0001_a", "0002_b")
 
 
 @pytest.mark.any_version
 @pytest.mark.parametrize("files", [GATED, IN_PARTS, IN_PYTHON], ids=KINDS)
 @pytest.mark.parametrize("table", ["_yoyo_migration", "_yoyo_log", "_initmig_migration"])
-def test_lock_in_mid_run_is_waited_for(
-    begun: Database, initmig: Initmig, folder: Path, table: str, files: dict[str, str]
+def test_run_waits_for_a_lock_on_an_initmig_table_during_a_migration(
+    migrated: Database, initmig: Initmig, folder: Path, table: str, files: dict[str, str]
 ) -> None:
     write(folder, files)
-    with begun.connect() as other:
-        with gate(begun):
-            running = initmig.start(QUICK, url=begun.url, folder=folder)
-            wait_until(lambda: at_gate(begun))
+    with migrated.connect() as other:
+        with gate(migrated):
+            running = initmig.start(QUICK, url=migrated.url, folder=folder)
+            wait_until(lambda: at_gate(migrated))
             other.execute(f"BEGIN; LOCK TABLE {table} IN SHARE MODE".encode())
-        wait_for_lock_timeout(begun, table)
+        wait_for_lock_timeout(migrated, table)
     succeeded(running.result())
-    assert_applied(begun, "0001_a", "0002_b")
+    assert_applied(migrated, "0001_a", "0002_b")
 
 
 @contextmanager
@@ -162,33 +168,33 @@ NOT_RELEASED = "could not release the migration lock: canceling statement due to
     ],
     ids=["migrate", "all", "parts", "python", "each-schema", "exec"],
 )
-def test_lock_at_the_end_leaves_the_outcome_as_it_is(
-    begun: Database,
+def test_lock_at_the_end_does_not_change_the_outcome(
+    migrated: Database,
     initmig: Initmig,
     folder: Path,
     arguments: tuple[str, ...],
     files: dict[str, str],
 ) -> None:
     write(folder, files)
-    with locked_at_gate(begun, initmig, folder, *arguments) as running:
+    with locked_at_gate(migrated, initmig, folder, *arguments) as running:
         result = succeeded(running.result())
     assert NOT_RELEASED in result.err
     assert "applied 1 migration in" in result.err
-    assert_applied(begun, "0001_a", "0002_b")
+    assert_applied(migrated, "0001_a", "0002_b")
     if "exec" in arguments:
         assert result.out == "the application\n"
     # the remaining row of yoyo_lock blocks no session
     write(folder, {"0003_c.sql": "CREATE TABLE c ()"})
-    succeeded(initmig(url=begun.url, folder=folder))
-    assert begun.query("SELECT * FROM yoyo_lock") == []
+    succeeded(initmig(url=migrated.url, folder=folder))
+    assert migrated.query("SELECT * FROM yoyo_lock") == []
 
 
 @pytest.mark.any_version
-def test_lock_at_the_end_of_serve_leaves_it_ready(
-    begun: Database, initmig: Initmig, folder: Path
+def test_serve_is_ready_despite_a_lock_at_the_end(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, GATED)
-    with locked_at_gate(begun, initmig, folder, "serve", "--listen=127.0.0.1:0") as running:
+    with locked_at_gate(migrated, initmig, folder, "serve", "--listen=127.0.0.1:0") as running:
         running.wait_for_line(NOT_RELEASED)
         running.wait_for_line("ready: ")
         running.terminate()
@@ -196,26 +202,26 @@ def test_lock_at_the_end_of_serve_leaves_it_ready(
 
 
 @pytest.mark.any_version
-def test_lock_at_the_end_of_a_rollback_leaves_it_rolled_back(
-    begun: Database, initmig: Initmig, folder: Path
+def test_lock_at_the_end_does_not_change_the_outcome_of_a_rollback(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {"0001_a.rollback.sql": f"DROP TABLE a;{WAIT_FOR_GATE}"})
-    with locked_at_gate(begun, initmig, folder, "rollback", "--all") as running:
+    with locked_at_gate(migrated, initmig, folder, "rollback", "--all") as running:
         result = succeeded(running.result())
     assert NOT_RELEASED in result.err
     assert "rolled back 1 migration in" in result.err
-    assert begun.query("SELECT * FROM _yoyo_migration") == []
+    assert migrated.query("SELECT * FROM _yoyo_migration") == []
 
 
 @pytest.mark.any_version
-def test_lock_at_the_end_of_a_baseline_leaves_it_recorded(
-    begun: Database, initmig: Initmig, folder: Path
+def test_lock_at_the_end_does_not_change_the_outcome_of_a_baseline(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, SECOND)
-    with begun.connect() as lock:
-        with locked(begun, "_yoyo_log"):
-            running = initmig.start("baseline", "--to=0002_b", url=begun.url, folder=folder)
-            wait_until(lambda: is_blocked(begun, "_yoyo_log"))
+    with migrated.connect() as lock:
+        with locked(migrated, "_yoyo_log"):
+            running = initmig.start("baseline", "--to=0002_b", url=migrated.url, folder=folder)
+            wait_until(lambda: is_blocked(migrated, "_yoyo_log"))
             lock.execute("BEGIN; LOCK TABLE yoyo_lock IN SHARE MODE")
         result = succeeded(running.result())
     assert NOT_RELEASED in result.err
@@ -224,11 +230,11 @@ def test_lock_at_the_end_of_a_baseline_leaves_it_recorded(
 
 @pytest.mark.any_version
 @pytest.mark.parametrize("files", [FAILING, FAILING_IN_PARTS, FAILING_IN_PYTHON], ids=KINDS)
-def test_lock_at_the_end_does_not_hide_why_a_migration_failed(
-    begun: Database, initmig: Initmig, folder: Path, files: dict[str, str]
+def test_lock_at_the_end_does_not_hide_the_error_of_a_migration(
+    migrated: Database, initmig: Initmig, folder: Path, files: dict[str, str]
 ) -> None:
     write(folder, files)
-    with locked_at_gate(begun, initmig, folder) as running:
+    with locked_at_gate(migrated, initmig, folder) as running:
         result = running.result()
     assert result.code == 1
     [name] = files
@@ -250,56 +256,58 @@ COMMANDS = [
 
 @pytest.mark.any_version
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-def test_each_command_waits_for_a_lock_on_what_it_reads(
-    begun: Database, initmig: Initmig, folder: Path, command: tuple[str, ...]
+def test_each_command_waits_for_a_lock_on_the_table_that_it_reads(
+    migrated: Database, initmig: Initmig, folder: Path, command: tuple[str, ...]
 ) -> None:
     if command != ("wait",):
         write(folder, SECOND)
     table = "yoyo_lock" if command == ("unlock",) else "_yoyo_migration"
-    with locked(begun, table, "ACCESS EXCLUSIVE"):
-        running = initmig.start(*command, url=begun.url, folder=folder)
-        wait_until(lambda: is_blocked(begun, table))
+    with locked(migrated, table, "ACCESS EXCLUSIVE"):
+        running = initmig.start(*command, url=migrated.url, folder=folder)
+        wait_until(lambda: is_blocked(migrated, table))
     succeeded(running.result())
 
 
 @pytest.mark.any_version
-def test_rehearsal_waits_for_the_lock_row(begun: Database, initmig: Initmig, folder: Path) -> None:
-    write(folder, SECOND)
-    with locked(begun, "yoyo_lock"):
-        running = initmig.start("rehearse", QUICK, url=begun.url, folder=folder)
-        wait_for_lock_timeout(begun, "yoyo_lock")
-    succeeded(running.result())
-
-
-@pytest.mark.any_version
-def test_rehearsal_that_is_held_up_in_its_transaction_can_be_run_again(
-    begun: Database, initmig: Initmig, folder: Path
+def test_rehearsal_waits_for_a_lock_on_the_lock_table(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, SECOND)
-    with locked(begun, "_initmig_migration"):
-        result = initmig("rehearse", QUICK, url=begun.url, folder=folder)
+    with locked(migrated, "yoyo_lock"):
+        running = initmig.start("rehearse", QUICK, url=migrated.url, folder=folder)
+        wait_for_lock_timeout(migrated, "yoyo_lock")
+    succeeded(running.result())
+
+
+@pytest.mark.any_version
+def test_rehearsal_blocked_in_its_transaction_fails_and_can_be_repeated(
+    migrated: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, SECOND)
+    with locked(migrated, "_initmig_migration"):
+        result = initmig("rehearse", QUICK, url=migrated.url, folder=folder)
     assert result.code == 3
     assert "(55P03) [no-answer]" in result.err
-    succeeded(initmig("rehearse", QUICK, url=begun.url, folder=folder))
+    succeeded(initmig("rehearse", QUICK, url=migrated.url, folder=folder))
 
 
-WAITS = "own_statement_waiting"
+WAITING_EVENT = "own_statement_waiting"
 
 
 @pytest.mark.any_version
 @pytest.mark.parametrize("moment", ["reading", "writing"])
-def test_lock_that_stays_ends_the_run_and_the_session_that_holds_it_is_named(
-    begun: Database, initmig: Initmig, folder: Path, moment: str
+def test_run_times_out_on_a_lasting_lock_and_names_its_holder(
+    migrated: Database, initmig: Initmig, folder: Path, moment: str
 ) -> None:
     write(folder, SECOND)
     reading = moment == "reading"
     table = "_yoyo_migration" if reading else "yoyo_lock"
     flags = ("--wait-timeout=13s", "--lock-timeout=2s", "--log-format=json")
-    with locked(begun, table, "ACCESS EXCLUSIVE" if reading else "SHARE"):
-        result = initmig(*flags, url=begun.url, folder=folder)
+    with locked(migrated, table, "ACCESS EXCLUSIVE" if reading else "SHARE"):
+        result = initmig(*flags, url=migrated.url, folder=folder)
     assert result.code == 3
-    reported, failed = [e for e in result.events if e["event"] in ("failed", WAITS)]
-    assert reported["event"] == WAITS
+    reported, failed = [e for e in result.events if e["event"] in ("failed", WAITING_EVENT)]
+    assert reported["event"] == WAITING_EVENT
     assert reported["waited_seconds"] >= 10
     for blocker in (*reported["blockers"], failed["message"]):
         assert "(the app, user postgres, idle in transaction, transaction open for" in blocker
@@ -309,7 +317,7 @@ def test_lock_that_stays_ends_the_run_and_the_session_that_holds_it_is_named(
     # the rest of the wait timeout, once it is connected
     expected = r"no answer to one of initmig's own statements in 1[0-3](\.\d)? s: "
     assert re.match(expected, failed["message"])
-    succeeded(initmig(url=begun.url, folder=folder))
+    succeeded(initmig(url=migrated.url, folder=folder))
 
 
 @pytest.mark.any_version
@@ -330,86 +338,89 @@ def test_silence_is_noticed_on_either_kind_of_connection(database: Database, pyt
 
 
 @pytest.mark.parametrize("timeout", ["statement_timeout", "lock_timeout"])
-def test_timeout_of_the_role_ends_no_statement_of_initmigs_own(
-    begun: Database, initmig: Initmig, folder: Path, timeout: str
+def test_statement_of_initmig_survives_a_timeout_set_in_the_database(
+    migrated: Database, initmig: Initmig, folder: Path, timeout: str
 ) -> None:
     write(folder, SECOND)
-    begun.execute(f"ALTER DATABASE {begun.name} SET {timeout} = '50ms'")
-    with locked(begun, "_yoyo_migration", "ACCESS EXCLUSIVE"):
-        running = initmig.start(url=begun.url, folder=folder)
-        wait_until(lambda: is_blocked(begun, "_yoyo_migration"))
+    migrated.execute(f"ALTER DATABASE {migrated.name} SET {timeout} = '50ms'")
+    with locked(migrated, "_yoyo_migration", "ACCESS EXCLUSIVE"):
+        running = initmig.start(url=migrated.url, folder=folder)
+        wait_until(lambda: is_blocked(migrated, "_yoyo_migration"))
         time.sleep(0.2)  # the timeout expires
-        wait_until(lambda: is_blocked(begun, "_yoyo_migration"))
+        wait_until(lambda: is_blocked(migrated, "_yoyo_migration"))
     succeeded(running.result())
-    assert_applied(begun, "0001_a", "0002_b")
+    assert_applied(migrated, "0001_a", "0002_b")
 
 
 @pytest.mark.any_version
-def test_statement_of_initmigs_own_that_somebody_cancels_is_sent_again(
-    begun: Database, initmig: Initmig, folder: Path
+def test_cancelled_statement_of_initmig_is_sent_again(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, SECOND)
-    with locked(begun, "_initmig_migration"):
-        running = initmig.start(url=begun.url, folder=folder)
-        wait_until(lambda: is_blocked(begun, "_initmig_migration"))
-        [(pid,)] = begun.query(BLOCKED, ["_initmig_migration"])
-        assert begun.value("SELECT pg_cancel_backend(%s)", [pid])
-        wait_until(lambda: not is_blocked(begun, "_initmig_migration"))
-        wait_until(lambda: is_blocked(begun, "_initmig_migration"))
+    with locked(migrated, "_initmig_migration"):
+        running = initmig.start(url=migrated.url, folder=folder)
+        wait_until(lambda: is_blocked(migrated, "_initmig_migration"))
+        [(pid,)] = migrated.query(BLOCKED, ["_initmig_migration"])
+        assert migrated.value("SELECT pg_cancel_backend(%s)", [pid])
+        wait_until(lambda: not is_blocked(migrated, "_initmig_migration"))
+        wait_until(lambda: is_blocked(migrated, "_initmig_migration"))
     succeeded(running.result())
 
 
 @pytest.mark.any_version
-def test_serialization_failure_of_a_statement_of_initmigs_own_is_tried_again(
-    begun: Database, initmig: Initmig, folder: Path
+def test_serialization_failure_of_an_initmig_statement_is_retried(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     level = "SET default_transaction_isolation = 'repeatable read'"
-    begun.execute(f"ALTER DATABASE {begun.name} {level}")
+    migrated.execute(f"ALTER DATABASE {migrated.name} {level}")
     # like the rollback of a stock yoyo, after which initmig removes its row
-    begun.execute("DELETE FROM _yoyo_migration; DROP TABLE a")
-    with begun.connect() as other:
+    migrated.execute("DELETE FROM _yoyo_migration; DROP TABLE a")
+    with migrated.connect() as other:
         other.execute("BEGIN; UPDATE _initmig_migration SET username = 'y'")
-        running = initmig.start(url=begun.url, folder=folder)
-        wait_until(lambda: bool(begun.value(WAITS_FOR_ROW)))
+        running = initmig.start(url=migrated.url, folder=folder)
+        wait_until(lambda: bool(migrated.value(WAITS_FOR_ROW)))
         other.execute("COMMIT")
     result = succeeded(running.result())
     assert "applied 1 migration in" in result.err
 
 
 @pytest.mark.any_version
-def test_deadlock_of_a_statement_of_initmigs_own_is_tried_again(
-    begun: Database, initmig: Initmig, folder: Path
+def test_deadlock_of_an_initmig_statement_is_retried(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, SECOND)
-    with begun.connect() as other:
+    with migrated.connect() as other:
         other.execute("SET deadlock_timeout = '10s'; BEGIN; LOCK TABLE _yoyo_log IN SHARE MODE")
-        running = initmig.start("baseline", "--to=0002_b", url=begun.url, folder=folder)
-        wait_until(lambda: is_blocked(begun, "_yoyo_log"))
+        running = initmig.start("baseline", "--to=0002_b", url=migrated.url, folder=folder)
+        wait_until(lambda: is_blocked(migrated, "_yoyo_log"))
         other.execute(
             "LOCK TABLE _yoyo_migration IN SHARE MODE"
         )  # once initmig's attempt has failed
         deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-        wait_until(lambda: begun.value(deadlocks) == 1)
+        wait_until(lambda: migrated.value(deadlocks) == 1)
     result = succeeded(running.result())
     assert "recorded 1 migration as applied" in result.err
 
 
 @pytest.mark.any_version
-def test_conflict_with_recovery_is_tried_again(
-    own: Own, make_standby: MakeStandby, initmig: Initmig, folder: Path
+def test_conflict_with_recovery_is_retried(
+    private: PrivateServer, make_standby: MakeStandby, initmig: Initmig, folder: Path
 ) -> None:
-    standby = Own((server := make_standby(own.server)), Database(server.url(own.database.name)))
+    standby = PrivateServer(
+        (server := make_standby(private.server)),
+        Database(server.url(private.database.name)),
+    )
     standby.set("max_standby_streaming_delay", "0")
     conflicts = "SELECT confl_lock FROM pg_stat_database_conflicts"
     conflicts += " WHERE datname = current_database()"
     # status reads several tables, and holds one's lock while it waits for the next one's
-    with locked(own.database, "_yoyo_log", "ACCESS EXCLUSIVE"):
-        own.database.execute(SEND_WAL)
+    with locked(private.database, "_yoyo_log", "ACCESS EXCLUSIVE"):
+        private.database.execute(SEND_WAL)
         wait_until(lambda: bool(standby.database.query(REPLAYED_LOCK)))
         running = initmig.start("status", url=standby.database.url, folder=folder)
         wait_until(lambda: is_blocked(standby.database, "_yoyo_log"))
-        with locked(own.database, "_yoyo_migration", "ACCESS EXCLUSIVE"):
-            own.database.execute(SEND_WAL)
+        with locked(private.database, "_yoyo_migration", "ACCESS EXCLUSIVE"):
+            private.database.execute(SEND_WAL)
             wait_until(lambda: standby.database.value(conflicts) == 1)
     succeeded(running.result())
 
@@ -421,7 +432,7 @@ REPLAYED_LOCK = "SELECT FROM pg_locks WHERE relation = '_yoyo_log'::regclass AND
 # --- read-only during a run ---
 
 
-class Own(NamedTuple):
+class PrivateServer(NamedTuple):
     """A server that a test may configure, and a database on it."""
 
     server: Server
@@ -441,13 +452,13 @@ class Own(NamedTuple):
 
 
 @pytest.fixture
-def own(make_server: MakeServer, initmig: Initmig, folder: Path) -> Own:
+def private(make_server: MakeServer, initmig: Initmig, folder: Path) -> PrivateServer:
     """A separate server, with a database on which the first migration is applied."""
     server = make_server()
     database = create_database(server)
     succeeded(initmig(url=database.url, folder=write(folder, FIRST)))
     database.execute("CREATE TABLE gate ()")
-    return Own(server, database)
+    return PrivateServer(server, database)
 
 
 THIRD = {
@@ -458,29 +469,29 @@ THIRD = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_server_that_becomes_read_only_in_mid_run_is_waited_for(
-    own: Own, initmig: Initmig, folder: Path, kind: str
+def test_run_waits_while_the_server_is_read_only(
+    private: PrivateServer, initmig: Initmig, folder: Path, kind: str
 ) -> None:
     write(folder, GATED | THIRD[kind])
-    running = initmig.start(url=own.database.url, folder=folder)
-    wait_until(lambda: at_gate(own.database))
-    own.set("default_transaction_read_only", "on")
-    own.open_gate()
+    running = initmig.start(url=private.database.url, folder=folder)
+    wait_until(lambda: at_gate(private.database))
+    private.set("default_transaction_read_only", "on")
+    private.open_gate()
     running.wait_for_line("the server is read-only")
-    own.set("default_transaction_read_only", "off")
+    private.set("default_transaction_read_only", "off")
     result = succeeded(running.result())
     assert "applied 2 migrations in" in result.err
-    assert_applied(own.database, "0001_a", "0002_b", "0003_c")
+    assert_applied(private.database, "0001_a", "0002_b", "0003_c")
 
 
-def test_server_that_is_read_only_at_the_end_leaves_the_outcome_as_it_is(
-    own: Own, initmig: Initmig, folder: Path
+def test_server_that_is_read_only_at_the_end_does_not_change_the_outcome(
+    private: PrivateServer, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, GATED)
-    running = initmig.start(url=own.database.url, folder=folder)
-    wait_until(lambda: at_gate(own.database))
-    own.set("default_transaction_read_only", "on")
-    own.open_gate()
+    running = initmig.start(url=private.database.url, folder=folder)
+    wait_until(lambda: at_gate(private.database))
+    private.set("default_transaction_read_only", "on")
+    private.open_gate()
     result = succeeded(running.result())
     assert (
         "could not release the migration lock: cannot execute DELETE in a read-only transaction"
@@ -490,11 +501,11 @@ def test_server_that_is_read_only_at_the_end_leaves_the_outcome_as_it_is(
 
 
 @pytest.mark.any_version
-def test_migration_that_makes_its_own_transaction_read_only_fails(
-    begun: Database, initmig: Initmig, folder: Path
+def test_migration_that_makes_its_transaction_read_only_fails(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {"0002_b.sql": "SET TRANSACTION READ ONLY;\nCREATE TABLE b ();"})
-    result = initmig(url=begun.url, folder=folder)
+    result = initmig(url=migrated.url, folder=folder)
     assert result.code == 1
     assert "0002_b.sql:2:1: 0002_b failed: cannot execute CREATE TABLE" in result.err
 
@@ -510,24 +521,24 @@ NO_STANDBY = "IPC: SyncRep (no synchronous standby has confirmed the commit"
 
 
 @pytest.mark.any_version
-def test_commit_that_waits_for_a_standby_is_told_by_the_migrator_and_whoever_waits_for_that(
+def test_migrator_and_waiting_copy_report_a_commit_that_waits_for_a_standby(
     make_server: MakeServer, initmig: Initmig, folder: Path
 ) -> None:
     server = make_server()
-    own = Own(server, create_database(server))
-    own.set("synchronous_standby_names", "nobody")
+    private = PrivateServer(server, create_database(server))
+    private.set("synchronous_standby_names", "nobody")
     write(folder, FIRST)
-    leader = initmig.start(url=own.database.url, folder=folder)
-    wait_until(lambda: own.database.value(COMMITTING) == 1)
-    waiter = initmig.start(url=own.database.url, folder=folder)
+    leader = initmig.start(url=private.database.url, folder=folder)
+    wait_until(lambda: private.database.value(COMMITTING) == 1)
+    waiter = initmig.start(url=private.database.url, folder=folder)
     assert NO_STANDBY in waiter.wait_for_line("waiting for another migrator")
     assert NO_STANDBY in leader.wait_for_line(
         "one of initmig's own statements has been held up for 1"
     )
-    own.set("synchronous_standby_names", "")
+    private.set("synchronous_standby_names", "")
     succeeded(leader.result())
     succeeded(waiter.result())
-    assert_applied(own.database, "0001_a")
+    assert_applied(private.database, "0001_a")
 
 
 HOOK = SECOND | {"post-apply.sql": WAIT_FOR_GATE}
@@ -545,19 +556,23 @@ ROLLBACK = {"0001_a.rollback.sql": f"DROP TABLE a;{WAIT_FOR_GATE}"}
     ],
     ids=["migrate", "all", "python", "rollback", "hook"],
 )
-def test_signal_while_a_commit_waits_for_a_standby_finds_out_how_that_ended(
-    own: Own, initmig: Initmig, folder: Path, arguments: tuple[str, ...], files: dict[str, str]
+def test_sigterm_while_a_commit_waits_for_a_standby_reports_the_outcome(
+    private: PrivateServer,
+    initmig: Initmig,
+    folder: Path,
+    arguments: tuple[str, ...],
+    files: dict[str, str],
 ) -> None:
     write(folder, files)
-    running = initmig.start(*arguments, url=own.database.url, folder=folder)
-    wait_until(lambda: at_gate(own.database))
-    own.set("synchronous_standby_names", "nobody")
-    own.open_gate()
-    wait_until(lambda: own.database.value(COMMITTING) == 1)
+    running = initmig.start(*arguments, url=private.database.url, folder=folder)
+    wait_until(lambda: at_gate(private.database))
+    private.set("synchronous_standby_names", "nobody")
+    private.open_gate()
+    wait_until(lambda: private.database.value(COMMITTING) == 1)
     running.terminate()
     result = running.result()
     assert result.code == 143
-    left = [id for (id,) in own.database.query("SELECT migration_id FROM _yoyo_migration")]
+    left = [id for (id,) in private.database.query("SELECT migration_id FROM _yoyo_migration")]
     if "rollback" in arguments:
         assert "rolled back 0001_a in" in result.err
         assert left == []
@@ -565,35 +580,35 @@ def test_signal_while_a_commit_waits_for_a_standby_finds_out_how_that_ended(
         done = "ran post-apply in" if files is HOOK else "applied 0002_b in"
         assert done in result.err
         assert sorted(left) == ["0001_a", "0002_b"]
-    assert own.database.query("SELECT * FROM yoyo_lock") == []
+    assert private.database.query("SELECT * FROM yoyo_lock") == []
 
 
-def test_commit_that_waits_for_a_standby_when_its_session_is_ended_is_looked_up(
-    own: Own, initmig: Initmig, folder: Path
+def test_run_checks_the_outcome_of_a_commit_whose_session_was_terminated(
+    private: PrivateServer, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, GATED)
-    running = initmig.start(url=own.database.url, folder=folder)
-    wait_until(lambda: at_gate(own.database))
-    own.set("synchronous_standby_names", "nobody")
-    own.open_gate()
-    wait_until(lambda: own.database.value(COMMITTING) == 1)
+    running = initmig.start(url=private.database.url, folder=folder)
+    wait_until(lambda: at_gate(private.database))
+    private.set("synchronous_standby_names", "nobody")
+    private.open_gate()
+    wait_until(lambda: private.database.value(COMMITTING) == 1)
     committing = COMMITTING.replace("count(*)", "pg_terminate_backend(pid)")
-    assert own.database.value(committing)
+    assert private.database.value(committing)
     running.wait_for_line("the connection was lost")
-    own.set("synchronous_standby_names", "")
+    private.set("synchronous_standby_names", "")
     succeeded(running.result())
-    assert_applied(own.database, "0001_a", "0002_b")
+    assert_applied(private.database, "0001_a", "0002_b")
 
 
 @pytest.mark.any_version
-def test_signal_is_not_held_up_by_a_lock_at_the_end(
-    begun: Database, initmig: Initmig, folder: Path
+def test_sigterm_is_not_delayed_by_a_lock_at_the_end(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, GATED)
-    begun.execute("CREATE TABLE gate ()")
-    running = initmig.start(url=begun.url, folder=folder)
-    wait_until(lambda: at_gate(begun))
-    with locked(begun, "yoyo_lock"), locked(begun, "_yoyo_migration"):
+    migrated.execute("CREATE TABLE gate ()")
+    running = initmig.start(url=migrated.url, folder=folder)
+    wait_until(lambda: at_gate(migrated))
+    with locked(migrated, "yoyo_lock"), locked(migrated, "_yoyo_migration"):
         running.terminate()
         result = running.result(timeout=20)
     assert result.code == 143
@@ -601,15 +616,15 @@ def test_signal_is_not_held_up_by_a_lock_at_the_end(
 
 
 @pytest.mark.any_version
-def test_signal_before_a_commit_tells_of_nothing(
-    begun: Database, initmig: Initmig, folder: Path
+def test_sigterm_before_a_commit_reports_nothing_as_applied(
+    migrated: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, GATED)
-    begun.execute("CREATE TABLE gate ()")
-    running = initmig.start(url=begun.url, folder=folder)
-    wait_until(lambda: at_gate(begun))
+    migrated.execute("CREATE TABLE gate ()")
+    running = initmig.start(url=migrated.url, folder=folder)
+    wait_until(lambda: at_gate(migrated))
     running.terminate()
     result = running.result()
     assert result.code == 143
     assert "applied 0002_b" not in result.err
-    assert_applied(begun, "0001_a")
+    assert_applied(migrated, "0001_a")

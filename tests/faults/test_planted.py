@@ -119,7 +119,7 @@ def stage_on(
 
 
 # Tables and indexes that initmig leaves to the search path on purpose. None of them runs code.
-BY_PATH = {
+ALLOWED = {
     # the history that is found if no schema is named; see test_planted_history.py
     *TABLES,
     # the objects of a migration's statement, which PostgreSQL looks up for that statement, too
@@ -131,12 +131,12 @@ def _unexpected(loose: set[Loose]) -> set[Loose]:
     return {
         each
         for each in loose
-        if each.what not in ("relation", "name in a text") or each.name.strip('"') not in BY_PATH
+        if each.what not in ("relation", "name in a text") or each.name.strip('"') not in ALLOWED
     }
 
 
 @pytest.mark.parametrize("scenario", SITUATIONS, ids=lambda each: each.name)
-def test_statements_leave_no_name_to_the_search_path(
+def test_statements_have_no_name_that_depends_on_the_search_path(
     site: Site, programs: Programs, scenario: Situation
 ) -> None:
     stage = stage_on(site, programs, scenario, create_database(site.server), DEFAULT_PATH)
@@ -185,7 +185,7 @@ def combinations() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("path", "scenario"), list(combinations()))
-def test_nothing_that_others_planted_runs(
+def test_no_object_planted_by_another_role_runs(
     site: Site, programs: Programs, path: SearchPath, scenario: Situation
 ) -> None:
     database = copy_of(site, site.template())

@@ -58,7 +58,7 @@ def logging(cluster: Path) -> Iterator[Server]:
         yield server
 
 
-class Town:
+class History:
     """A database on which the first migration is applied, and the command."""
 
     def __init__(self, server: Server, initmig: Initmig, folder: Path) -> None:
@@ -89,8 +89,8 @@ class Town:
 
 
 @pytest.fixture
-def town(logging: Server, processes: Processes, fork: Fork, folder: Path) -> Town:
-    return Town(logging, Initmig(processes, fork), folder)
+def history(logging: Server, processes: Processes, fork: Fork, folder: Path) -> History:
+    return History(logging, Initmig(processes, fork), folder)
 
 
 def _in_each_table(scripts: dict[str, str]) -> list[object]:
@@ -107,9 +107,9 @@ def _in_each_table(scripts: dict[str, str]) -> list[object]:
     ]
 
 
-def _refusals(town: Town, *commands: tuple[str, ...]) -> dict[str, tuple[int, str]]:
+def _refusals(history: History, *commands: tuple[str, ...]) -> dict[str, tuple[int, str]]:
     """The exit codes and errors of the *commands* that did not refuse the history."""
-    results = {" ".join(command): town.run(*command) for command in commands}
+    results = {" ".join(command): history.run(*command) for command in commands}
     return {
         command: (result.code, result.err)
         for command, result in results.items()
@@ -118,58 +118,60 @@ def _refusals(town: Town, *commands: tuple[str, ...]) -> dict[str, tuple[int, st
 
 
 @pytest.mark.parametrize(("table", "script"), _in_each_table(IN_ITS_PLACE))
-def test_what_is_no_plain_table_is_refused_by_all_commands(
-    town: Town, table: str, script: str
+def test_all_commands_refuse_a_relation_that_is_not_a_plain_table(
+    history: History, table: str, script: str
 ) -> None:
-    town.plant(replace, table, script)
-    others = _refusals(town, ("migrate",))
-    town.add_migration()
-    others |= _refusals(town, *WRITING, *READING)
-    assert (others, town.struck()) == ({}, set())
+    history.plant(replace, table, script)
+    others = _refusals(history, ("migrate",))
+    history.add_migration()
+    others |= _refusals(history, *WRITING, *READING)
+    assert (others, history.struck()) == ({}, set())
 
 
 @pytest.mark.parametrize(("table", "script"), _in_each_table(WITH_CODE))
-def test_table_of_another_role_is_refused_by_all_that_write(
-    town: Town, table: str, script: str
+def test_writing_commands_refuse_a_table_of_another_role(
+    history: History, table: str, script: str
 ) -> None:
-    town.plant(replace, table, script)
-    others = _refusals(town, ("migrate",))
+    history.plant(replace, table, script)
+    others = _refusals(history, ("migrate",))
     for command in READING:
-        town.run(*command)
-    town.add_migration()
-    others |= _refusals(town, *WRITING)
-    assert (others, town.struck()) == ({}, set())
+        history.run(*command)
+    history.add_migration()
+    others |= _refusals(history, *WRITING)
+    assert (others, history.struck()) == ({}, set())
 
 
 @pytest.mark.parametrize(
     ("table", "script"),
     _in_each_table({name: script for name, script in WITH_CODE.items() if name != "plain"}),
 )
-def test_table_with_code_is_refused_whoever_owns_it(town: Town, table: str, script: str) -> None:
-    town.plant(replace, table, script)
-    town.database.execute(f"ALTER TABLE public.{table} OWNER TO postgres")
+def test_writing_commands_refuse_a_table_with_code_of_any_owner(
+    history: History, table: str, script: str
+) -> None:
+    history.plant(replace, table, script)
+    history.database.execute(f"ALTER TABLE public.{table} OWNER TO postgres")
     # without pending migrations it may accept the table, but must not run its code
     for command in (("migrate",), *READING):
-        town.run(*command)
-    town.add_migration()
-    others = _refusals(town, *WRITING)
-    assert (others, town.struck()) == ({}, set())
+        history.run(*command)
+    history.add_migration()
+    others = _refusals(history, *WRITING)
+    assert (others, history.struck()) == ({}, set())
 
 
 @pytest.mark.parametrize(("table", "script"), _in_each_table(ON_TRUE_TABLE))
-def test_what_privileges_on_the_table_allow_does_not_run(
-    town: Town, table: str, script: str
+def test_code_added_with_privileges_on_the_table_does_not_run(
+    history: History, table: str, script: str
 ) -> None:
-    town.plant(add, table, script)
+    history.plant(add, table, script)
     for command in (*READING, ("migrate",)):
-        town.run(*command)
-    town.add_migration()
+        history.run(*command)
+    history.add_migration()
     for command in (("rehearse",), ("migrate",), ("rollback", "--all")):
-        town.run(*command)
-    assert town.struck() == set()
+        history.run(*command)
+    assert history.struck() == set()
 
 
-IN_OWN_SCHEMA = {
+IN_FIRST_SCHEMA = {
     "type": "CREATE TABLE {t} AS SELECT ROW(migration_id::text)::own AS migration_id FROM {true}",
     "policy": "CREATE TABLE {t} AS SELECT * FROM {true}; ALTER TABLE {t} ENABLE ROW LEVEL SECURITY;"
     " CREATE POLICY p ON {t} USING (strike('policy'))",
@@ -180,37 +182,39 @@ IN_OWN_SCHEMA = {
 """Objects that another role creates in its own schema, which is first in the search path."""
 
 
-@pytest.mark.parametrize("name", IN_OWN_SCHEMA)
-def test_history_in_a_schema_where_only_another_role_may_create_runs_nothing(
+@pytest.mark.parametrize("name", IN_FIRST_SCHEMA)
+def test_history_in_a_schema_of_another_role_is_refused_and_runs_nothing(
     logging: Server, processes: Processes, fork: Fork, folder: Path, name: str
 ) -> None:
-    town = Town(logging, Initmig(processes, fork), folder)
-    migrator = town.database.login_role(
+    history = History(logging, Initmig(processes, fork), folder)
+    migrator = history.database.login_role(
         "GRANT ALL ON SCHEMA public TO {role}",
         "GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}",
         *(f"ALTER TABLE {table} OWNER TO {{role}}" for table in TABLES),
     )
     role = Database(migrator).value("SELECT current_user")
-    town.database.execute(f"CREATE SCHEMA {role}; SET search_path = {role}; {STRIKE}")
-    script = IN_OWN_SCHEMA[name].format(t="_yoyo_migration", true="public._yoyo_migration")
-    town.database.execute(
+    history.database.execute(f"CREATE SCHEMA {role}; SET search_path = {role}; {STRIKE}")
+    script = IN_FIRST_SCHEMA[name].format(t="_yoyo_migration", true="public._yoyo_migration")
+    history.database.execute(
         f"SET search_path = {role}; {script}; GRANT USAGE ON SCHEMA {role} TO PUBLIC;"
         f" GRANT SELECT ON {role}._yoyo_migration TO PUBLIC;"
         f" ALTER SCHEMA {role} OWNER TO attacker"
     )
     kind = "VIEW" if name == "view" else "TABLE"
-    town.database.execute(f"ALTER {kind} {role}._yoyo_migration OWNER TO attacker")
-    town.begin()
+    history.database.execute(f"ALTER {kind} {role}._yoyo_migration OWNER TO attacker")
+    history.begin()
     for command in (*READING, *WRITING):
-        assert ID in town.run(*command, url=migrator).err
-    assert town.struck() == set()
+        assert ID in history.run(*command, url=migrator).err
+    assert history.struck() == set()
 
 
 @pytest.mark.parametrize(("table", "script"), _in_each_table(HARMLESS))
-def test_history_that_runs_nobodys_code_is_accepted(town: Town, table: str, script: str) -> None:
-    town.plant(change, table, script)
-    assert town.run("migrate").code == 0
-    town.add_migration()
+def test_harmless_changes_of_the_history_tables_are_accepted(
+    history: History, table: str, script: str
+) -> None:
+    history.plant(change, table, script)
+    assert history.run("migrate").code == 0
+    history.add_migration()
     others = {}
     for command in (
         ("rehearse",),
@@ -219,7 +223,7 @@ def test_history_that_runs_nobodys_code_is_accepted(town: Town, table: str, scri
         ("wait",),
         ("rollback", "--all"),
     ):
-        result = town.run(*command)
+        result = history.run(*command)
         if result.code != 0:
             others[command] = result.err
     assert others == {}

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from tests.support.proxy import MakeProxy, Message, Verdict
 
 # Fails if another migration runs at the same time, even if that one is rolled back later.
-ALONE = """
+EXCLUSIVE = """
 DO $$ BEGIN
     IF NOT pg_try_advisory_xact_lock(4711) THEN RAISE 'two at work'; END IF;
 END $$;
 """
 GATED = {
-    "0001_t.sql": f"{ALONE} CREATE TABLE t1 (); {WAIT_FOR_GATE}",
-    "0002_t.sql": f"{ALONE} CREATE TABLE t2 ();",
+    "0001_t.sql": f"{EXCLUSIVE} CREATE TABLE t1 (); {WAIT_FOR_GATE}",
+    "0002_t.sql": f"{EXCLUSIVE} CREATE TABLE t2 ();",
 }
 SEEN = (
     "SELECT current_user::text AS role, current_schema()::text AS schema,"
@@ -43,7 +43,7 @@ SEEN = (
     " current_setting('statement_timeout') AS statement_timeout"
 )
 LOGGED = "SELECT count(*) FROM _yoyo_log"
-KEEPER = "SELECT -pid FROM yoyo_lock"
+LOCK_HOLDER = "SELECT -pid FROM yoyo_lock"
 POOLED = ["transaction", "session"]
 
 
@@ -59,10 +59,10 @@ def make_pooler(server: DatabaseServer) -> Iterator[MakePooler]:
         yield lambda **settings: stack.enter_context(running_pgbouncer(server, **settings))
 
 
-def alone(count: int, seconds: float) -> dict[str, str]:
+def exclusive(count: int, seconds: float) -> dict[str, str]:
     """Migrations of *seconds* each. They cannot be applied twice, nor two at the same time."""
     return {
-        f"{n:04}_t.sql": f"{ALONE} CREATE TABLE t{n} (); SELECT pg_sleep({seconds})"
+        f"{n:04}_t.sql": f"{EXCLUSIVE} CREATE TABLE t{n} (); SELECT pg_sleep({seconds})"
         for n in range(1, count + 1)
     }
 
@@ -79,7 +79,7 @@ def assert_applied_once(database: Database, count: int) -> None:
 
 
 @pytest.mark.parametrize("mode", POOLED)
-def test_settings_hold_in_each_migration_and_leak_to_nobody(
+def test_settings_apply_to_each_migration_and_to_no_other_client(
     database: Database, server: DatabaseServer, initmig: Initmig, folder: Path, mode: str
 ) -> None:
     role = urlsplit(database.login_role("CREATE SCHEMA app AUTHORIZATION {role}")).username
@@ -91,10 +91,10 @@ def test_settings_hold_in_each_migration_and_leak_to_nobody(
     )
     options = ["--schema=app", f"--role={role}", "--lock-timeout=1234ms", "--statement-timeout=5s"]
     with running_pgbouncer(server, pool_mode=mode, default_pool_size=2) as bouncer:
-        before = seen_by_strangers(bouncer, database)
+        before = seen_by_other_clients(bouncer, database)
         result = initmig("migrate", *options, url=bouncer.url(database.name), folder=folder)
         assert result.code == 0, result.err
-        after = seen_by_strangers(bouncer, database)
+        after = seen_by_other_clients(bouncer, database)
     expected = [(role, "app", "1234ms", "5s")]
     assert [database.query(f"SELECT * FROM app.seen{n}") for n in range(1, 6)] == [expected] * 5
     assert before == after
@@ -102,7 +102,7 @@ def test_settings_hold_in_each_migration_and_leak_to_nobody(
     assert database.tables() == set()
 
 
-def seen_by_strangers(bouncer: PgBouncer, database: Database) -> list[tuple[str, ...]]:
+def seen_by_other_clients(bouncer: PgBouncer, database: Database) -> list[tuple[str, ...]]:
     """The settings that other clients see on the two server connections of the pool."""
     url = bouncer.url(database.name)
     with psycopg.connect(url) as one, psycopg.connect(url) as other:
@@ -143,7 +143,7 @@ def test_statement_mode_is_refused_before_anything_is_written(
     database: Database, server: DatabaseServer, initmig: Initmig, folder: Path
 ) -> None:
     with running_pgbouncer(server, pool_mode="statement") as bouncer:
-        result = initmig(url=bouncer.url(database.name), folder=write(folder, alone(1, 0)))
+        result = initmig(url=bouncer.url(database.name), folder=write(folder, exclusive(1, 0)))
     assert result.code == 4
     assert "the pooler is in statement mode" in result.err
     assert "next: set pool_mode=transaction" in result.err
@@ -151,10 +151,10 @@ def test_statement_mode_is_refused_before_anything_is_written(
     assert database.tables() == set()
 
 
-def test_start_with_nothing_pending_works_in_statement_mode(
+def test_run_with_nothing_pending_works_in_statement_mode(
     database: Database, server: DatabaseServer, initmig: Initmig, folder: Path
 ) -> None:
-    assert initmig(url=database.url, folder=write(folder, alone(1, 0))).code == 0
+    assert initmig(url=database.url, folder=write(folder, exclusive(1, 0))).code == 0
     with running_pgbouncer(server, pool_mode="statement") as bouncer:
         result = initmig(url=bouncer.url(database.name), folder=folder)
     assert result.code == 0, result.err
@@ -178,7 +178,7 @@ def test_pool_of_one_connection_is_refused_before_anything_is_written(
     limits: dict[str, str | int],
 ) -> None:
     url = make_pooler(default_pool_size=1, **limits).url(database.name)
-    result = initmig(url=url, folder=write(folder, alone(1, 0)))
+    result = initmig(url=url, folder=write(folder, exclusive(1, 0)))
     assert result.code == 4
     assert "[pooler-too-small]" in result.err
     assert "next: set default_pool_size" in result.err
@@ -186,12 +186,12 @@ def test_pool_of_one_connection_is_refused_before_anything_is_written(
     assert database.tables() == set()
 
 
-def test_refused_options_of_the_url_are_not_tried_again_and_the_way_out_is_named(
+def test_url_options_that_the_pooler_refuses_are_reported_without_a_retry(
     database: Database, server: DatabaseServer, initmig: Initmig, folder: Path
 ) -> None:
     with running_pgbouncer(server) as bouncer:
         url = bouncer.url(database.name, options="-c%20search_path%3Dapp")
-        result = initmig(url=url, folder=write(folder, alone(1, 0)))
+        result = initmig(url=url, folder=write(folder, exclusive(1, 0)))
     assert result.code == 4
     assert "unsupported startup parameter: options" in result.err
     assert "[startup-parameter-unsupported]" in result.err
@@ -199,24 +199,24 @@ def test_refused_options_of_the_url_are_not_tried_again_and_the_way_out_is_named
     assert database.tables() == set()
 
 
-def test_schema_is_kept_where_the_pooler_drops_the_options_of_the_url(
+def test_schema_is_used_even_if_the_pooler_ignores_the_url_options(
     database: Database, server: DatabaseServer, initmig: Initmig, folder: Path
 ) -> None:
     database.execute("CREATE SCHEMA app; CREATE SCHEMA dropped")
     ignored = "extra_float_digits,options"
     with running_pgbouncer(server, ignore_startup_parameters=ignored) as bouncer:
         url = bouncer.url(database.name, options="-c%20search_path%3Ddropped")
-        result = initmig("migrate", "--schema=app", url=url, folder=write(folder, alone(2, 0)))
+        result = initmig("migrate", "--schema=app", url=url, folder=write(folder, exclusive(2, 0)))
     assert result.code == 0, result.err
     assert {"t1", "t2", "_yoyo_migration", "yoyo_lock"} < database.tables("app")
     assert database.tables("dropped") == database.tables() == set()
 
 
-def test_pooler_that_ignores_no_startup_parameter_is_good_enough(
+def test_pooler_that_refuses_extra_startup_parameters_works(
     database: Database, server: DatabaseServer, initmig: Initmig, folder: Path
 ) -> None:
     with running_pgbouncer(server, ignore_startup_parameters="") as bouncer:
-        result = initmig(url=bouncer.url(database.name), folder=write(folder, alone(1, 0)))
+        result = initmig(url=bouncer.url(database.name), folder=write(folder, exclusive(1, 0)))
     assert result.code == 0, result.err
     assert_applied_once(database, 1)
 
@@ -231,7 +231,7 @@ LEAVES = {
     "an advisory lock": "SELECT pg_advisory_lock(4712)",
     "a setting": "SELECT set_config(name, setting, false) FROM pg_settings WHERE name = 'TimeZone'",
 }
-LEFT = """
+LEFTOVERS = """
 SELECT (SELECT count(*) FROM pg_class WHERE relpersistence = 't' AND relkind = 'r')
     + (SELECT count(*) FROM pg_prepared_statements) + (SELECT count(*) FROM pg_cursors)
     + (SELECT count(*) FROM pg_listening_channels())
@@ -247,7 +247,7 @@ def with_all(directive: str = "") -> dict[str, str]:
 
 
 @pytest.mark.parametrize("directive", ["", "-- transactional: false"])
-def test_file_that_would_leave_something_to_others_is_refused_before_anything_runs(
+def test_file_that_leaves_something_in_the_session_is_refused_before_anything_runs(
     database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path, directive: str
 ) -> None:
     write(folder, with_all(directive))
@@ -261,7 +261,7 @@ def test_file_that_would_leave_something_to_others_is_refused_before_anything_ru
 
 
 @pytest.mark.parametrize("name", ["0001_t.sql", "0001_t.py", "post-apply.sql"])
-def test_each_kind_of_file_is_refused(
+def test_each_kind_of_file_that_leaves_something_is_refused(
     database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path, name: str
 ) -> None:
     text = "LISTEN c" if name.endswith(".sql") else "from yoyo import step\nstep('LISTEN c')\n"
@@ -275,7 +275,7 @@ def test_each_kind_of_file_is_refused(
         assert "t1" not in database.tables()
 
 
-def test_rollback_that_would_leave_something_to_others_is_refused(
+def test_rollback_that_leaves_something_in_the_session_is_refused(
     database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path
 ) -> None:
     undo = {"0001_t.rollback.sql": "LISTEN c", "0002_t.rollback.sql": "DROP TABLE t2"}
@@ -290,7 +290,7 @@ def test_rollback_that_would_leave_something_to_others_is_refused(
     assert "t2" in database.tables()
 
 
-def test_temporary_table_of_one_file_is_not_for_the_next_one_of_the_same_transaction(
+def test_temporary_table_is_refused_with_transaction_all(
     database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {"0001_t.sql": "CREATE TEMP TABLE t () ON COMMIT DROP"})
@@ -327,7 +327,7 @@ def test_file_that_leaves_nothing_runs_and_its_settings_are_reset(
         url = bouncer.url(database.name)
         result = initmig(url=url, folder=folder)
         assert result.code == 0, result.err
-        left = LEFT.format(settings=SET_BY_GOOD).encode()
+        left = LEFTOVERS.format(settings=SET_BY_GOOD).encode()
         with psycopg.connect(url) as one, psycopg.connect(url) as other:
             assert [each.execute(left).fetchone() for each in (one, other)] == [(0,), (0,)]
 
@@ -346,14 +346,14 @@ def test_file_that_leaves_nothing_runs_and_its_settings_are_reset(
         pytest.param({"pool_mode": "session", "default_pool_size": 2}, marks=pytest.mark.long),
     ],
 )
-def test_sixteen_copies_apply_each_migration_once_one_at_a_time(
+def test_sixteen_copies_apply_each_migration_once_and_one_at_a_time(
     database: Database,
     make_pooler: MakePooler,
     initmig: Initmig,
     folder: Path,
     limits: dict[str, str | int],
 ) -> None:
-    write(folder, alone(3, 0.3))
+    write(folder, exclusive(3, 0.3))
     url = make_pooler(**limits).url(database.name)
     copies = [initmig.start(url=url, folder=folder) for _ in range(16)]
     results = [copy.result(90) for copy in copies]
@@ -365,10 +365,10 @@ def test_sixteen_copies_apply_each_migration_once_one_at_a_time(
 
 
 @pytest.mark.parametrize("mode", POOLED)
-def test_waiter_has_no_server_connection_between_its_attempts(
+def test_waiting_run_holds_no_server_connection_between_attempts(
     database: Database, server: DatabaseServer, initmig: Initmig, folder: Path, mode: str
 ) -> None:
-    write(folder, alone(1, 60))
+    write(folder, exclusive(1, 60))
     direct = initmig.start(url=database.url, folder=folder)
     wait_until(lambda: database.value(ASLEEP) == 1)
     with running_pgbouncer(server, pool_mode=mode, default_pool_size=1) as bouncer:
@@ -376,8 +376,8 @@ def test_waiter_has_no_server_connection_between_its_attempts(
         waiter = initmig.start(url=url, folder=folder)
         waiter.wait_for_line("waiting for another migrator")
         for _ in range(5):
-            with psycopg.connect(url) as stranger:
-                assert stranger.execute("SELECT 1").fetchone() == (1,)
+            with psycopg.connect(url) as other:
+                assert other.execute("SELECT 1").fetchone() == (1,)
         waiter.terminate()
         assert waiter.result().code == 143
     direct.terminate()
@@ -387,32 +387,32 @@ def test_waiter_has_no_server_connection_between_its_attempts(
 # --- only the connection that holds the lock is lost ---
 
 
-def terminate_keeper(database: Database) -> None:
-    pid = database.value(KEEPER)
+def terminate_lock_holder(database: Database) -> None:
+    pid = database.value(LOCK_HOLDER)
     assert database.value("SELECT pg_terminate_backend(%s)", [pid])
 
 
 @pytest.mark.parametrize("mode", POOLED)
-def test_nobody_else_is_at_work_while_a_migration_outlives_the_lock(
+def test_waiting_run_does_not_start_while_a_migration_outlives_its_lock(
     database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path, mode: str
 ) -> None:
     url = make_pooler(pool_mode=mode).url(database.name)
     leader, waiter = leader_and_waiter(database, initmig, url, write(folder, GATED))
-    terminate_keeper(database)
+    terminate_lock_holder(database)
     waiter.wait_for_line("an initmig that lost its lock")
-    assert_both_converge(database, leader, waiter)
+    assert_both_succeed(database, leader, waiter)
 
 
 @pytest.mark.parametrize("mode", POOLED)
-def test_nobody_else_is_at_work_where_the_pooler_ends_idle_transactions(
+def test_waiting_run_does_not_start_when_the_pooler_ends_idle_transactions(
     database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path, mode: str
 ) -> None:
     url = make_pooler(pool_mode=mode, idle_transaction_timeout=1).url(database.name)
     leader, waiter = leader_and_waiter(database, initmig, url, write(folder, GATED))
-    pid = database.value(KEEPER)
+    pid = database.value(LOCK_HOLDER)
     ended = "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = %s"
     wait_until(lambda: bool(database.value(ended, [pid])))
-    assert_both_converge(database, leader, waiter)
+    assert_both_succeed(database, leader, waiter)
 
 
 def leader_and_waiter(
@@ -427,21 +427,21 @@ def leader_and_waiter(
     return leader, waiter
 
 
-def assert_both_converge(database: Database, leader: Running, waiter: Running) -> None:
+def assert_both_succeed(database: Database, leader: Running, waiter: Running) -> None:
     database.execute("DROP TABLE gate")
     results = [leader.result(), waiter.result()]
     assert [result.code for result in results] == [0, 0], results
     assert_applied_once(database, 2)
 
 
-def test_migrator_that_was_overtaken_between_two_migrations_begins_no_other_one(
+def test_migrator_that_lost_its_lock_between_migrations_does_not_start_another(
     database: Database,
     make_pooler: MakePooler,
     make_proxy: MakeProxy,
     initmig: Initmig,
     folder: Path,
 ) -> None:
-    write(folder, alone(3, 0))
+    write(folder, exclusive(3, 0))
     pooler = make_pooler()
     proxy = make_proxy(pooler)
     begins, overtaken = threading.Event(), threading.Event()
@@ -455,7 +455,7 @@ def test_migrator_that_was_overtaken_between_two_migrations_begins_no_other_one(
     proxy.before = before
     first = initmig.start(url=proxy.url(database.name), folder=folder)
     assert begins.wait(20)
-    terminate_keeper(database)
+    terminate_lock_holder(database)
     second = initmig(url=pooler.url(database.name), folder=folder)
     overtaken.set()
     assert second.code == 0
@@ -470,10 +470,10 @@ def test_migrator_that_was_overtaken_between_two_migrations_begins_no_other_one(
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_run_converges_by_itself_when_the_pooler_is_restarted_in_mid_migration(
+def test_run_completes_when_the_pooler_is_restarted_during_a_migration(
     database: Database, server: DatabaseServer, initmig: Initmig, folder: Path, how: signal.Signals
 ) -> None:
-    write(folder, alone(2, 1.5))
+    write(folder, exclusive(2, 1.5))
     with running_pgbouncer(server) as bouncer:
         running = initmig.start(url=bouncer.url(database.name), folder=folder)
         wait_until(lambda: database.value(ASLEEP) == 1)
@@ -484,11 +484,11 @@ def test_run_converges_by_itself_when_the_pooler_is_restarted_in_mid_migration(
     assert_applied_once(database, 2)
 
 
-def test_rerun_converges_after_the_pooler_died_for_good(
+def test_rerun_without_the_pooler_completes_after_the_pooler_died(
     database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path
 ) -> None:
     pooler = make_pooler()
-    write(folder, alone(1, 2))
+    write(folder, exclusive(1, 2))
     url = pooler.url(database.name)
     running = initmig.start("--wait-timeout=1s", url=url, folder=folder)
     wait_until(lambda: database.value(ASLEEP) == 1)
@@ -499,11 +499,11 @@ def test_rerun_converges_after_the_pooler_died_for_good(
     assert_applied_once(database, 1)
 
 
-def test_reload_pause_and_resume_of_the_pooler_hold_a_run_up_and_no_more(
+def test_reload_pause_and_resume_of_the_pooler_only_delay_a_run(
     database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path
 ) -> None:
     pooler = make_pooler()
-    write(folder, alone(3, 0.5))
+    write(folder, exclusive(3, 0.5))
     running = initmig.start(url=pooler.url(database.name), folder=folder)
     wait_until(lambda: database.value(ASLEEP) == 1)
     pooler.admin("RELOAD")
@@ -521,22 +521,22 @@ def test_reload_pause_and_resume_of_the_pooler_hold_a_run_up_and_no_more(
 
 
 @pytest.mark.parametrize("mode", POOLED)
-def test_rerun_after_sigkill_behind_a_pooler_waits_for_the_server_and_converges(
+def test_rerun_after_sigkill_behind_a_pooler_waits_for_the_running_statement(
     database: Database, server: DatabaseServer, initmig: Initmig, folder: Path, mode: str
 ) -> None:
     with running_pgbouncer(server, pool_mode=mode) as bouncer:
         url = bouncer.url(database.name)
-        running = initmig.start(url=url, folder=write(folder, alone(1, 60)))
+        running = initmig.start(url=url, folder=write(folder, exclusive(1, 60)))
         wait_until(lambda: database.value(ASLEEP) == 1)
         running.kill()
-        result = initmig(url=url, folder=write(folder, alone(1, 0)))
+        result = initmig(url=url, folder=write(folder, exclusive(1, 0)))
     assert result.code == 0, result.err
     assert result.seconds < 40, "does not wait for the database"
     assert database.value(ASLEEP) == 0
     assert_applied_once(database, 1)
 
 
-def test_waiter_behind_a_pooler_begins_only_once_the_statement_of_a_killed_one_has_ended(
+def test_waiting_run_starts_only_after_the_statement_of_a_killed_run_has_ended(
     database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path
 ) -> None:
     url = make_pooler().url(database.name)
@@ -552,32 +552,32 @@ def test_waiter_behind_a_pooler_begins_only_once_the_statement_of_a_killed_one_h
 
 # --- locks and timeouts ---
 
-HELD_UP = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = to_regclass(%s)"
+BLOCKED = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = to_regclass(%s)"
 
 
 @pytest.mark.parametrize("table", ["yoyo_lock", "_initmig_migration"])
-def test_lock_on_a_table_of_initmigs_own_is_waited_for(
+def test_run_waits_for_a_lock_on_an_initmig_table(
     database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path, table: str
 ) -> None:
     url = make_pooler(pool_mode="transaction").url(database.name)
-    assert initmig(url=url, folder=write(folder, alone(1, 0))).code == 0
-    write(folder, alone(2, 0))
+    assert initmig(url=url, folder=write(folder, exclusive(1, 0))).code == 0
+    write(folder, exclusive(2, 0))
     with database.connect() as other:
         other.execute(f"BEGIN; LOCK TABLE {table} IN SHARE MODE".encode())
         running = initmig.start("--lock-timeout=100ms", url=url, folder=folder)
-        for is_held_up in (True, False):
-            wait_until(lambda: bool(database.value(HELD_UP, [table])) is is_held_up)  # noqa: B023
+        for expected in (True, False):
+            wait_until(lambda: bool(database.value(BLOCKED, [table])) is expected)  # noqa: B023
     result = running.result()
     assert result.code == 0, result.err
     assert_applied_once(database, 2)
 
 
-def test_session_that_holds_up_a_statement_of_initmigs_own_is_named(
+def test_session_that_blocks_an_initmig_statement_is_named(
     database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path
 ) -> None:
     url = make_pooler(pool_mode="transaction").url(database.name)
-    assert initmig(url=url, folder=write(folder, alone(1, 0))).code == 0
-    write(folder, alone(2, 0))
+    assert initmig(url=url, folder=write(folder, exclusive(1, 0))).code == 0
+    write(folder, exclusive(2, 0))
     with database.connect() as other:
         other.execute("BEGIN; LOCK TABLE yoyo_lock IN SHARE MODE")
         running = initmig.start(url=url, folder=folder)
@@ -590,13 +590,13 @@ def test_session_that_holds_up_a_statement_of_initmigs_own_is_named(
 
 
 @pytest.mark.parametrize("mode", POOLED)
-def test_timeout_of_the_role_ends_no_transactional_migration(
+def test_timeouts_set_in_the_database_do_not_stop_a_transactional_migration(
     database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path, mode: str
 ) -> None:
     for name in ("idle_in_transaction_session_timeout", "statement_timeout", "lock_timeout"):
         database.execute(f"ALTER DATABASE {database.name} SET {name} = '200ms'")
     code = "import time\nfrom yoyo import step\nstep(lambda connection: time.sleep(0.5))\n"
-    write(folder, alone(1, 0.5) | {"0002_t.py": code})
+    write(folder, exclusive(1, 0.5) | {"0002_t.py": code})
     result = initmig(url=make_pooler(pool_mode=mode).url(database.name), folder=folder)
     assert result.code == 0, result.err
     assert_applied_once(database, 2)
@@ -618,7 +618,7 @@ step(work)
 
 
 @pytest.mark.parametrize("mode", POOLED)
-def test_timeout_of_the_role_that_cannot_be_set_off_fails_a_migration_once_and_is_named(
+def test_timeout_that_cannot_be_overridden_fails_a_migration_once_and_is_named(
     database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path, mode: str
 ) -> None:
     database.execute("CREATE SEQUENCE tries")

@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.any_version
 
 EMPTY = f"""
-DROP SCHEMA public CASCADE; DROP SCHEMA IF EXISTS beside CASCADE;
-CREATE SCHEMA public; CREATE SCHEMA beside; CREATE TABLE {RAN} (n int);
-CREATE TABLE beside.gate (n int)"""
+DROP SCHEMA public CASCADE; DROP SCHEMA IF EXISTS other_app CASCADE;
+CREATE SCHEMA public; CREATE SCHEMA other_app; CREATE TABLE {RAN} (n int);
+CREATE TABLE other_app.gate (n int)"""
 
 # The effect of a stepped clock: the times of existing rows move by the same interval.
 STEP = """
@@ -57,7 +57,7 @@ UPDATE _initmig_migration SET started_at = started_at + {by}, finished_at = fini
 
 RIGHT_HASH = "encode(sha256(migration_id::bytea), 'hex')"
 
-NOT_NUMBERED = f"""
+UNNUMBERED = f"""
 SELECT FROM _yoyo_migration y LEFT JOIN _initmig_migration i USING (migration_id)
 WHERE (i.position IS NULL OR i.finished_at <> y.applied_at_utc AT TIME ZONE 'UTC'
     OR migration_hash <> {RIGHT_HASH})
@@ -66,10 +66,10 @@ WHERE (i.position IS NULL OR i.finished_at <> y.applied_at_utc AT TIME ZONE 'UTC
 
 
 OTHER_APPLICATION = {
-    **{f"m_0{n}.sql": f"CREATE TABLE beside.m_0{n} (n int);" for n in range(1, 5)},
-    **{f"m_0{n}.rollback.sql": f"DROP TABLE beside.m_0{n};" for n in range(1, 6)},
-    "m_05.sql": "-- transactional: false\nCREATE TABLE beside.m_05 (n int);\n"
-    "SELECT 1 / count(*) FROM beside.gate;\n",
+    **{f"m_0{n}.sql": f"CREATE TABLE other_app.m_0{n} (n int);" for n in range(1, 5)},
+    **{f"m_0{n}.rollback.sql": f"DROP TABLE other_app.m_0{n};" for n in range(1, 6)},
+    "m_05.sql": "-- transactional: false\nCREATE TABLE other_app.m_05 (n int);\n"
+    "SELECT 1 / count(*) FROM other_app.gate;\n",
 }
 """It has the same ids. While its gate is closed, its last migration is interrupted."""
 
@@ -82,7 +82,7 @@ class Fault(NamedTuple):
     answered: bool
 
 
-class New(NamedTuple):
+class NewMigration(NamedTuple):
     """A migration that a newer image adds."""
 
     kind: Kind
@@ -96,10 +96,10 @@ class New(NamedTuple):
     fails: Failure | None = None
 
 
-class Ship(NamedTuple):
+class ShipImage(NamedTuple):
     """A newer image, made from the current one."""
 
-    new: tuple[New, ...]
+    new: tuple[NewMigration, ...]
 
 
 class Hook(NamedTuple):
@@ -110,7 +110,7 @@ class Hook(NamedTuple):
     fails: Failure | None = None
 
 
-class GoBack(NamedTuple):
+class UseOldImage(NamedTuple):
     """An earlier image, counted from the last."""
 
     to: int
@@ -124,7 +124,7 @@ class Edit(NamedTuple):
     unfit: bool = False
 
 
-class Up(NamedTuple):
+class Apply(NamedTuple):
     """`migrate`; *to* is the migration's place, counted from the last of all images."""
 
     to: int | None = None
@@ -135,8 +135,8 @@ class Up(NamedTuple):
     """The seconds by which the server's clock is stepped before."""
 
 
-class Down(NamedTuple):
-    """`rollback`: a number of steps, or to a migration as in `Up`, or everything."""
+class RollBack(NamedTuple):
+    """`rollback`: a number of steps, or to a migration as in `Apply`, or everything."""
 
     steps: int = 0
     to: int | None = None
@@ -145,13 +145,13 @@ class Down(NamedTuple):
     step: int = 0
 
 
-class Yoyos(NamedTuple):
+class RunYoyo(NamedTuple):
     """A stock yoyo applies or rolls back everything."""
 
     direction: Literal["apply", "rollback"]
 
 
-class ByHands(NamedTuple):
+class EditRows(NamedTuple):
     """A person inserts or deletes a row of the history, and makes the same change by hand."""
 
     does: Literal["apply", "remove", "again"]
@@ -159,7 +159,7 @@ class ByHands(NamedTuple):
     which: int
 
 
-class Beside(NamedTuple):
+class OtherApplication(NamedTuple):
     """Another application with the same ids starts; if it exists, it migrates and rolls back.
 
     It has its own schema, or its own history table in our schema.
@@ -168,7 +168,9 @@ class Beside(NamedTuple):
     where: Literal["schema", "table"]
 
 
-Action = Ship | Hook | GoBack | Edit | Up | Down | Yoyos | ByHands | Beside
+Action = (
+    ShipImage | Hook | UseOldImage | Edit | Apply | RollBack | RunYoyo | EditRows | OtherApplication
+)
 
 few = st.integers(0, 5)
 policies = st.sampled_from(["warn", "warn", "allow", "fail"])
@@ -186,8 +188,8 @@ def pieces(*kinds: Piece, most: int = 4) -> st.SearchStrategy[tuple[Piece, ...]]
     return st.lists(st.sampled_from(kinds), min_size=1, max_size=most).map(tuple)
 
 
-news = st.builds(
-    New,
+new_migrations = st.builds(
+    NewMigration,
     kind=st.sampled_from(["sql", "piecewise sql", "python", "piecewise sql", "piecewise python"]),
     pieces=pieces("row", "index", "rows", "vacuum", "function", "leftover"),
     early=rarely,
@@ -196,23 +198,23 @@ news = st.builds(
     reversible=rarely.map(lambda no: not no),
     fails=st.one_of(st.none(), st.none(), st.none(), failures),
 )
-ships = st.builds(Ship, st.lists(news, min_size=1, max_size=3).map(tuple))
+shipped_images = st.builds(ShipImage, st.lists(new_migrations, min_size=1, max_size=3).map(tuple))
 hooks = st.builds(
     Hook,
     st.sampled_from(["sql", "piecewise sql"]),
     pieces("row", "vacuum", most=3),
     st.none() | st.builds(Failure, st.just("apply"), st.integers(1, 3)),
 )
-ups = st.builds(
-    Up,
+applies = st.builds(
+    Apply,
     to=st.one_of(st.none(), st.none(), few),
     changed=policies,
     transaction=st.sampled_from(["each", "each", "each", "all"]),
     fault=faults,
     step=steps,
 )
-downs = st.builds(
-    Down,
+rollbacks = st.builds(
+    RollBack,
     steps=st.integers(0, 3),
     to=st.none() | few,
     changed=policies,
@@ -221,19 +223,19 @@ downs = st.builds(
 )
 edits = st.builds(Edit, few, fails=st.none() | failures, unfit=rarely)
 actions = st.one_of(
-    ships,
-    ups,
-    ups,
-    ups,
-    downs,
-    downs,
+    shipped_images,
+    applies,
+    applies,
+    applies,
+    rollbacks,
+    rollbacks,
     edits,
-    st.builds(GoBack, few),
+    st.builds(UseOldImage, few),
     hooks,
-    st.builds(ByHands, st.sampled_from(["apply", "remove", "again"]), few),
-    st.builds(Beside, st.sampled_from(["schema", "table"])),
+    st.builds(EditRows, st.sampled_from(["apply", "remove", "again"]), few),
+    st.builds(OtherApplication, st.sampled_from(["schema", "table"])),
 )
-yoyos = st.builds(Yoyos, st.sampled_from(["apply", "rollback"]))
+yoyo_runs = st.builds(RunYoyo, st.sampled_from(["apply", "rollback"]))
 
 
 class World:
@@ -260,15 +262,15 @@ class World:
         self._ids: list[str] = []
         self._state = State()
         self._depends: dict[str, str] = {}
-        self._by_hand: Counter[str] = Counter()
-        self._beside: dict[str, object] = {}
+        self._manual_changes: Counter[str] = Counter()
+        self._other_rows: dict[str, object] = {}
         self._revision = 0
-        self._lay_out()
+        self._write_files()
 
     def play(self, actions: Sequence[Action]) -> None:
         """Do *actions* on an empty database and check it after each; finally apply the rest."""
         self._begin()
-        for number, action in enumerate((*actions, Up()), 1):
+        for number, action in enumerate((*actions, Apply()), 1):
             try:
                 self._do(action)
                 self._check_status()
@@ -278,11 +280,11 @@ class World:
 
     def _do(self, action: Action) -> None:
         match action:
-            case Ship(new):
-                self._ship(new)
+            case ShipImage(new):
+                self._ship_image(new)
             case Hook(kind, pieces, fails):
                 self._put(File(HOOK, kind, pieces, fails=fails, revision=self._next_revision()))
-            case GoBack(to):
+            case UseOldImage(to):
                 self._images.append(self._images[-1 - to % len(self._images)])
             case Edit(which, fails, unfit):
                 files = [*self._image.files.values()]
@@ -291,15 +293,15 @@ class World:
                     fails = fails if not file.is_hook else None
                     revision = self._next_revision()
                     self._put(file._replace(fails=fails, unfit=unfit, revision=revision))
-            case Up():
+            case Apply():
                 self._migrate(action)
-            case Down():
+            case RollBack():
                 self._roll_back(action)
-            case Yoyos(direction):
-                self._let_yoyo(direction)
-            case ByHands() | Beside():
-                self._let_others(action)
-        self._lay_out()
+            case RunYoyo(direction):
+                self._run_yoyo(direction)
+            case EditRows() | OtherApplication():
+                self._act_outside(action)
+        self._write_files()
 
     # --- images ---
 
@@ -314,7 +316,7 @@ class World:
         self._revision += 1
         return self._revision
 
-    def _ship(self, additions: Sequence[New]) -> None:
+    def _ship_image(self, additions: Sequence[NewMigration]) -> None:
         for new in additions:
             id = f"{'early' if new.early else 'm'}_{len(self._ids) + 1:02}"
             known = [file.id for file in self._image.migrations]
@@ -327,7 +329,7 @@ class World:
                 File(id, new.kind, new.pieces, depends, new.breaking, new.reversible, new.fails)
             )
 
-    def _lay_out(self) -> None:
+    def _write_files(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
         write(self._folder, self._image.texts)
 
@@ -336,10 +338,10 @@ class World:
 
     # --- runs ---
 
-    def _migrate(self, up: Up) -> None:
-        to = self._id(up.to)
-        argv = ["migrate", f"--changed={up.changed}", f"--transaction={up.transaction}"]
-        self._step(up.step)
+    def _migrate(self, apply: Apply) -> None:
+        to = self._id(apply.to)
+        argv = ["migrate", f"--changed={apply.changed}", f"--transaction={apply.transaction}"]
+        self._step(apply.step)
         last_known = self._last_known()
         self._run(
             [*argv, *([f"--to={to}"] if to else [])],
@@ -347,11 +349,11 @@ class World:
                 state,
                 self._image,
                 to=to,
-                changed=up.changed,
-                transaction=up.transaction,
+                changed=apply.changed,
+                transaction=apply.transaction,
                 last_known=last_known,
             ),
-            up.fault,
+            apply.fault,
         )
 
     def _last_known(self) -> str:
@@ -363,34 +365,34 @@ class World:
         )
         return rows[0][0] if rows else ""
 
-    def _roll_back(self, down: Down) -> None:
-        self._step(down.step)
-        to = "" if down.steps else self._id(down.to)
-        how = f"--steps={down.steps}" if down.steps else f"--to={to}" if to else "--all"
+    def _roll_back(self, rollback: RollBack) -> None:
+        self._step(rollback.step)
+        to = "" if rollback.steps else self._id(rollback.to)
+        how = f"--steps={rollback.steps}" if rollback.steps else f"--to={to}" if to else "--all"
         self._run(
-            ["rollback", how, f"--changed={down.changed}"],
+            ["rollback", how, f"--changed={rollback.changed}"],
             lambda state: Rollback(
-                state, self._image, steps=down.steps, to=to, changed=down.changed
+                state, self._image, steps=rollback.steps, to=to, changed=rollback.changed
             ),
-            down.fault,
+            rollback.fault,
         )
 
     def _run(
         self, argv: Sequence[str], model: Callable[[State], Course], fault: Fault | None
     ) -> None:
-        course = model(self._state)
-        if course.is_noop:
+        model_run = model(self._state)
+        if model_run.is_noop:
             # a read-only session refuses even an empty transaction that writes
-            assert self._call(argv, _read_only(self._database.url))[0] == course.code
+            assert self._call(argv, _read_only(self._database.url))[0] == model_run.code
         elif fault is None:
-            code, said = self._call(argv, self._database.url)
-            assert code == course.code, said
-        elif self._call_with(fault, argv, course) == -signal.SIGKILL:
+            code, output = self._call(argv, self._database.url)
+            assert code == model_run.code, output
+        elif self._call_with(fault, argv, model_run) == -signal.SIGKILL:
             found = observe(self._database)
-            assert found in course.states, (found, course.states)
+            assert found in model_run.states, (found, model_run.states)
             self._state = found
             return
-        self._state = course.now
+        self._state = model_run.now
         self._check()
 
     def _call(self, argv: Sequence[str], url: str) -> tuple[int, str]:
@@ -401,27 +403,29 @@ class World:
         done = self._forking.run(*argv, *patient, url=url, folder=self._folder)
         return done.code, done.err
 
-    def _call_with(self, fault: Fault, argv: Sequence[str], course: Course) -> int:
-        blow = Blow(self._proxy, fault.at)
+    def _call_with(self, fault: Fault, argv: Sequence[str], model_run: Course) -> int:
+        interruption = Blow(self._proxy, fault.at)
         match fault.does, fault.answered:
             case "kill", False:
-                blow.kill_before(self._forking)
+                interruption.kill_before(self._forking)
             case "kill", True:
-                blow.kill_after(self._forking)
+                interruption.kill_after(self._forking)
             case "cut", False:
-                blow.cut_before()
+                interruption.cut_before()
             case "cut", True:
-                blow.cut_after()
-        strike = self._proxy.before
+                interruption.cut_after()
+        interrupt = self._proxy.before
         # the client does not wait for a farewell, and may already have exited
-        self._proxy.before = lambda message: "forward" if message.type == "X" else strike(message)
-        code, said = self._call(argv, self._proxy.url(self._database.name))
+        self._proxy.before = lambda message: (
+            "forward" if message.type == "X" else interrupt(message)
+        )
+        code, output = self._call(argv, self._proxy.url(self._database.name))
         self._proxy.before, self._proxy.after = lambda _: "forward", lambda _: None
-        killed = blow.struck and fault.does == "kill"
-        assert code == (-signal.SIGKILL if killed else course.code), said
+        killed = interruption.struck and fault.does == "kill"
+        assert code == (-signal.SIGKILL if killed else model_run.code), output
         return code
 
-    def _let_yoyo(self, direction: Literal["apply", "rollback"]) -> None:
+    def _run_yoyo(self, direction: Literal["apply", "rollback"]) -> None:
         image, state = self._image, self._state
         touched = [
             file
@@ -461,18 +465,18 @@ class World:
 
     # --- what others do ---
 
-    def _let_others(self, action: ByHands | Beside) -> None:
+    def _act_outside(self, action: EditRows | OtherApplication) -> None:
         if not self._has_history():
             return
         match action:
-            case ByHands(does, which):
-                self._write_by_hand(does, which)
-            case Beside(where):
-                self._let_another_work(where)
+            case EditRows(does, which):
+                self._edit_rows(does, which)
+            case OtherApplication(where):
+                self._run_other_application(where)
         self._check()
 
-    def _write_by_hand(self, does: Literal["apply", "remove", "again"], which: int) -> None:
-        fit = [file for file in self._image.migrations if self._can_be_done_by_hand(does, file)]
+    def _edit_rows(self, does: Literal["apply", "remove", "again"], which: int) -> None:
+        fit = [file for file in self._image.migrations if self._can_edit_rows(does, file)]
         if not fit:
             return
         file = fit[-1 - which % len(fit)]
@@ -483,15 +487,15 @@ class World:
             for part in file.parts("apply"):
                 self._database.execute(part.sql)
             self._database.execute(f"{insert}clock_timestamp() AT TIME ZONE 'UTC')")
-            self._by_hand[file.id] += 1
+            self._manual_changes[file.id] += 1
             self._state = ByHand(self._state, file, "apply").now
         else:
             delete = f"DELETE FROM _yoyo_migration WHERE migration_id = '{file.id}'"
             self._database.execute(f"DROP TABLE {file.id}; {delete}")
-            self._by_hand[file.id] -= 1
+            self._manual_changes[file.id] -= 1
             self._state = ByHand(self._state, file, "rollback").now
 
-    def _can_be_done_by_hand(self, does: Literal["apply", "remove", "again"], file: File) -> bool:
+    def _can_edit_rows(self, does: Literal["apply", "remove", "again"], file: File) -> bool:
         """Whether a person who knows the state and the dependencies would do it."""
         applied = [record.id for record in self._state.applied]
         if file.id in self._state.half_way or (does == "apply") == (file.id in applied):
@@ -503,37 +507,40 @@ class World:
 
     def _step(self, seconds: int) -> None:
         # rows without a position are ordered by the clock, as with yoyo
-        if seconds and self._has_history() and self._database.query(NOT_NUMBERED) == []:
+        if seconds and self._has_history() and self._database.query(UNNUMBERED) == []:
             # when the clock is set back, the existing rows get newer
             self._database.execute(STEP.format(by=f"interval '{-seconds} seconds'"))
 
-    def _let_another_work(self, where: Literal["schema", "table"]) -> None:
-        if not self._beside:
-            write(self._folder.with_name("beside"), OTHER_APPLICATION)
-            self._flags_beside = ["--schema=beside"]
+    def _run_other_application(self, where: Literal["schema", "table"]) -> None:
+        if not self._other_rows:
+            write(self._folder.with_name("other_app"), OTHER_APPLICATION)
+            self._other_flags = ["--schema=other_app"]
             if where == "table":
-                self._flags_beside = ["--history-table=app_b", "--history-schema=public"]
+                self._other_flags = ["--history-table=app_b", "--history-schema=public"]
         else:
-            self._database.execute("INSERT INTO beside.gate VALUES (1)")
-            self._work_beside("migrate", code=0)
-            self._work_beside("rollback", "--all", code=0)
-            self._database.execute("TRUNCATE beside.gate")
-        self._work_beside("migrate", code=1)
-        self._beside = self._look_beside()
+            self._database.execute("INSERT INTO other_app.gate VALUES (1)")
+            self._run_other("migrate", code=0)
+            self._run_other("rollback", "--all", code=0)
+            self._database.execute("TRUNCATE other_app.gate")
+        self._run_other("migrate", code=1)
+        self._other_rows = self._read_other_rows()
 
-    def _work_beside(self, *argv: str, code: int) -> None:
-        flags = [*self._flags_beside, "--lock-timeout=1m", "--wait-timeout=20s"]
-        folder = self._folder.with_name("beside")
+    def _run_other(self, *argv: str, code: int) -> None:
+        flags = [*self._other_flags, "--lock-timeout=1m", "--wait-timeout=20s"]
+        folder = self._folder.with_name("other_app")
         done = self._forking.run(*argv, *flags, url=self._database.url, folder=folder)
         assert done.code == code, done.err
 
-    def _look_beside(self) -> dict[str, object]:
+    def _read_other_rows(self) -> dict[str, object]:
         """All rows of the other application's tables."""
-        tables = [f"beside.{name}" for name in self._database.tables("beside")]
+        tables = [f"other_app.{name}" for name in self._database.tables("other_app")]
         tables += [f"public.app_b{end}" for end in ("", "_initmig")]
-        there = [name for name in tables if self._database.value("SELECT to_regclass(%s)", [name])]
+        existing = [
+            name for name in tables if self._database.value("SELECT to_regclass(%s)", [name])
+        ]
         return {
-            name: self._database.query(f"SELECT t::text FROM {name} t ORDER BY 1") for name in there
+            name: self._database.query(f"SELECT t::text FROM {name} t ORDER BY 1")
+            for name in existing
         }
 
     # --- invariants ---
@@ -542,14 +549,18 @@ class World:
         found = observe(self._database)
         assert found == self._state
         applied = [record.id for record in found.applied]
-        half_undone = [id for id, half in found.half_way.items() if half.direction == "rollback"]
+        half_rolled_back = [
+            id for id, half in found.half_way.items() if half.direction == "rollback"
+        ]
         if "_yoyo_migration" in self._database.tables():
-            assert self._database.query(_HALF_UNDONE) == [(id,) for id in sorted(half_undone)]
+            assert self._database.query(_HALF_ROLLED_BACK) == [
+                (id,) for id in sorted(half_rolled_back)
+            ]
         for id in self._ids:
             operations = [operation for operation, each in found.log if each == id]
             balance = operations.count("apply") - operations.count("rollback")
-            assert balance + self._by_hand[id] == applied.count(id)
-        assert not self._beside or self._look_beside() == self._beside
+            assert balance + self._manual_changes[id] == applied.count(id)
+        assert not self._other_rows or self._read_other_rows() == self._other_rows
         for place, id in enumerate(applied):
             if depends := self._depends[id]:
                 assert depends in applied[:place]
@@ -557,20 +568,20 @@ class World:
             assert self._database.query("SELECT pid FROM yoyo_lock WHERE pid > 0") == []
 
     def _check_status(self) -> None:
-        said = StringIO()
+        output = StringIO()
         environ = {
             "DATABASE_URL": _read_only(self._database.url),
             "INITMIG_MIGRATIONS": str(self._folder),
         }
-        with redirect_stdout(said), redirect_stderr(said):
+        with redirect_stdout(output), redirect_stderr(output):
             argv = ["status", "--json", "--log-level=error", "--allow-empty"]
-            assert main(argv, environ) == 0, said.getvalue()
-        rows = json.loads(said.getvalue())["migrations"]
+            assert main(argv, environ) == 0, output.getvalue()
+        rows = json.loads(output.getvalue())["migrations"]
         found = {row["id"]: (row["state"], row.get("parts_done")) for row in rows}
         assert found == statuses(self._state, self._image)
 
 
-_HALF_UNDONE = """
+_HALF_ROLLED_BACK = """
 SELECT replace(migration_id, 'rolling back ', '') FROM _yoyo_migration
 WHERE migration_id LIKE 'rolling back %' ORDER BY 1"""
 
@@ -594,17 +605,19 @@ def test_any_sequence_of_runs_leaves_every_migration_whole_and_recorded_once(
     del part  # each part draws different examples
 
     @settings(settings.get_profile("faults"))
-    @given(ships, st.lists(actions, min_size=6, max_size=12))
-    def play(first: Ship, others: list[Action]) -> None:
+    @given(shipped_images, st.lists(actions, min_size=6, max_size=12))
+    def play(first: ShipImage, others: list[Action]) -> None:
         world.play([first, *others])
 
     play()
 
 
-def test_so_does_one_with_a_stock_yoyo_in_between(world: World) -> None:
+def test_any_sequence_with_a_stock_yoyo_leaves_every_migration_whole_and_recorded_once(
+    world: World,
+) -> None:
     @settings(settings.get_profile("beside yoyo"))
-    @given(ships, st.lists(st.one_of(actions, yoyos), min_size=6, max_size=12))
-    def play(first: Ship, others: list[Action]) -> None:
+    @given(shipped_images, st.lists(st.one_of(actions, yoyo_runs), min_size=6, max_size=12))
+    def play(first: ShipImage, others: list[Action]) -> None:
         world.play([first, *others])
 
     play()
@@ -612,64 +625,101 @@ def test_so_does_one_with_a_stock_yoyo_in_between(world: World) -> None:
 
 # --- regressions ---
 
-THREE = Ship((New("sql", ("row",)),) * 3)
+THREE_MIGRATIONS = ShipImage((NewMigration("sql", ("row",)),) * 3)
 
 
 @pytest.mark.parametrize("answered", [False, True])
-def test_rollback_of_one_step_undoes_no_other_one_when_the_connection_is_cut(
+def test_rollback_of_one_step_undoes_only_one_migration_when_the_connection_is_cut(
     world: World, answered: bool
 ) -> None:
     for at in range(16, 24):
-        world.play([THREE, Up(), Down(steps=1, fault=Fault("cut", at, answered))])
+        world.play([THREE_MIGRATIONS, Apply(), RollBack(steps=1, fault=Fault("cut", at, answered))])
 
 
-def test_up_to_an_applied_one_applies_nothing_whose_dependencies_are_pending(
+def test_migrate_to_an_applied_migration_skips_those_with_pending_dependencies(
     world: World,
 ) -> None:
-    dependent = New("sql", ("row",), early=True, depends=0)
-    world.play([THREE, Ship((dependent,)), Up(to=2), Up(to=2), Up(to=2), Up()])
+    dependent = NewMigration("sql", ("row",), early=True, depends=0)
+    world.play(
+        [THREE_MIGRATIONS, ShipImage((dependent,)), Apply(to=2), Apply(to=2), Apply(to=2), Apply()]
+    )
 
 
-def test_file_changed_half_way_and_allowed_is_gone_on_with_after_a_kill(world: World) -> None:
-    new = New("piecewise sql", ("index", "row"), fails=Failure("apply", 2))
+def test_changed_half_applied_migration_that_was_allowed_is_resumed_after_a_kill(
+    world: World,
+) -> None:
+    new = NewMigration("piecewise sql", ("index", "row"), fails=Failure("apply", 2))
     for at in range(22, 38):
         world.play(
             [
-                Ship((new,)),
-                Up(),
+                ShipImage((new,)),
+                Apply(),
                 Edit(0),
-                Up(changed="allow", fault=Fault("kill", at, answered=True)),
-                Up(changed="allow"),
+                Apply(changed="allow", fault=Fault("kill", at, answered=True)),
+                Apply(changed="allow"),
             ]
         )
 
 
 @pytest.mark.parametrize("step", [-3600, -1, 1, 3600])
-def test_rollback_undoes_the_last_one_whatever_the_clock_has_said_since(
+def test_rollback_undoes_the_last_migration_after_the_clock_was_stepped(
     world: World, step: int
 ) -> None:
-    more = Ship((New("sql", ("row",)),))
-    world.play([THREE, Up(), more, Up(step=step), Down(steps=1), Up(step=-step), Down(steps=2)])
+    more = ShipImage((NewMigration("sql", ("row",)),))
+    world.play(
+        [
+            THREE_MIGRATIONS,
+            Apply(),
+            more,
+            Apply(step=step),
+            RollBack(steps=1),
+            Apply(step=-step),
+            RollBack(steps=2),
+        ]
+    )
 
 
 @pytest.mark.parametrize("where", ["schema", "table"])
-def test_half_way_stays_half_way_while_another_application_applies_the_same_id(
+def test_migration_stays_half_applied_while_another_application_applies_the_same_id(
     world: World, where: Literal["schema", "table"]
 ) -> None:
-    new = New("piecewise sql", ("row", "row"), fails=Failure("apply", 3))
-    go_on: list[Action] = [Edit(0), Up(changed="allow"), Down(steps=1)]
-    world.play([THREE, Up(to=2), Ship((new,)), Up(), Beside(where), Beside(where), *go_on])
+    new = NewMigration("piecewise sql", ("row", "row"), fails=Failure("apply", 3))
+    resume: list[Action] = [Edit(0), Apply(changed="allow"), RollBack(steps=1)]
+    world.play(
+        [
+            THREE_MIGRATIONS,
+            Apply(to=2),
+            ShipImage((new,)),
+            Apply(),
+            OtherApplication(where),
+            OtherApplication(where),
+            *resume,
+        ]
+    )
 
 
 @pytest.mark.parametrize("kind", ["sql", "piecewise sql", "python", "piecewise python"])
-def test_next_one_meets_nothing_of_what_the_one_before_left_in_the_session(
+def test_leftovers_of_a_migration_in_the_session_do_not_affect_the_next(
     world: World, kind: Kind
 ) -> None:
-    leaving, using = New(kind, ("leftover", "leftover")), New(kind, ("leftover", "rows"))
-    world.play([Ship((leaving, using)), Up(), Down(), Up()])
+    leaving, using = (
+        NewMigration(kind, ("leftover", "leftover")),
+        NewMigration(kind, ("leftover", "rows")),
+    )
+    world.play([ShipImage((leaving, using)), Apply(), RollBack(), Apply()])
 
 
-def test_rows_by_hand_are_as_good_as_any(world: World) -> None:
-    twice, back = ByHands("again", 0), Down(steps=1)
-    by_hand: list[Action] = [twice, back, ByHands("apply", 0), twice, back, Up()]
-    world.play([THREE, Up(), *by_hand, ByHands("remove", 0), Up(), ByHands("remove", 1), Down()])
+def test_manual_rows_are_treated_like_rows_of_initmig(world: World) -> None:
+    twice, back = EditRows("again", 0), RollBack(steps=1)
+    by_hand: list[Action] = [twice, back, EditRows("apply", 0), twice, back, Apply()]
+    world.play(
+        [
+            THREE_MIGRATIONS,
+            Apply(),
+            *by_hand,
+            EditRows("remove", 0),
+            Apply(),
+            EditRows("remove", 1),
+            RollBack(),
+        ]
+    )

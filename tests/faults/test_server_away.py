@@ -63,7 +63,7 @@ def recorded(database: Database) -> list[str]:
     return [id for (id,) in rows]
 
 
-def assert_converged(database: Database) -> None:
+def assert_complete(database: Database) -> None:
     """Assert that each of FILES was applied and recorded once, and that nothing else remains."""
     assert recorded(database) == IDS
     assert schema(database) == {"a": ["n", "c"], "b": []}
@@ -144,7 +144,7 @@ def long(*values: object) -> ParameterSet:
     return pytest.param(*values, marks=pytest.mark.long)
 
 
-class Strike:
+class Interruption:
     """Calls *action* once, at a moment of the migration 0002_b that the proxy sees.
 
     Before that, the run is delayed until *prepare* returns. For the moment "idle in the
@@ -154,7 +154,7 @@ class Strike:
     def __init__(
         self,
         proxy: Proxy,
-        blow: Callable[[], object],
+        action: Callable[[], object],
         moment: str,
         folder: Path,
         *,
@@ -162,10 +162,10 @@ class Strike:
     ) -> None:
         self._proxy = proxy
         self._prepare = prepare
-        self._blow = blow
+        self._action = action
         self._committed = False
-        self._due = False
-        self.dealt = threading.Event()
+        self._happened = False
+        self.done = threading.Event()
         if moment == IDLE:
             (folder / "0002_b.sql").unlink()
             write(folder, {"0002_b.py": IN_PYTHON})
@@ -174,46 +174,46 @@ class Strike:
             proxy.withholds = True
         else:
             proxy.before = self._before
-        self._is_due = {
+        self._is_moment = {
             "between two": self._between,
             "in mid-statement": _runs_b,
             IDLE: _runs_b,
             "at COMMIT": _commits_b,
             AFTER_COMMIT: _commits_b,
         }[moment]
-        self._deal = self._beside if moment == "in mid-statement" else self._at_once
+        self._act = self._act_when_sleeping if moment == "in mid-statement" else self._act_now
 
     def _between(self, query: str) -> bool:
         committed, self._committed = self._committed, self._committed or _commits("0001_a", query)
         return committed
 
     def _before(self, message: Message) -> Verdict:
-        if not self._due and message.type == "Q" and self._is_due(message.query):
-            self._due = True
+        if not self._happened and message.type == "Q" and self._is_moment(message.query):
+            self._happened = True
             self._prepare()
-            self._deal()
+            self._act()
         return "forward"
 
     def _after(self, message: Message) -> None:
-        if not self._due and message.type == "Q" and self._is_due(message.query):
-            self._due = True
+        if not self._happened and message.type == "Q" and self._is_moment(message.query):
+            self._happened = True
             self._prepare()
-            self._deal()
+            self._act()
             self._proxy.cut()  # otherwise the client would still receive the answer
 
-    def _at_once(self) -> None:
-        self._blow()
-        self.dealt.set()
+    def _act_now(self) -> None:
+        self._action()
+        self.done.set()
 
-    def _beside(self) -> None:
+    def _act_when_sleeping(self) -> None:
         connection = psycopg.connect(self._proxy._server_url, autocommit=True)
 
-        def wait_and_deal() -> None:
+        def wait_and_act() -> None:
             with closing(connection):
                 wait_until(lambda: connection.execute(SLEEPING.encode()).fetchone() == (1,))
-            self._at_once()
+            self._act_now()
 
-        threading.Thread(target=wait_and_deal).start()
+        threading.Thread(target=wait_and_act).start()
 
 
 def _commits(id: str, query: str) -> bool:
@@ -234,11 +234,11 @@ def _commits_b(query: str) -> bool:
 def stopped_for(seconds: float, server: Server, mode: StopMode) -> Callable[[], object]:
     """Stop *server*, and start it again after *seconds* in the background."""
 
-    def blow() -> None:
+    def action() -> None:
         server.stop(mode)
         threading.Timer(seconds, server.start).start()
 
-    return blow
+    return action
 
 
 @pytest.mark.parametrize(
@@ -249,29 +249,29 @@ def stopped_for(seconds: float, server: Server, mode: StopMode) -> Callable[[], 
         *(long(moment, "fast") for moment in [*MOMENTS, AFTER_COMMIT] if "mid" not in moment),
     ],
 )
-def test_run_goes_on_after_the_server_was_away(
+def test_run_resumes_after_the_server_was_stopped(
     stage: Stage, initmig: Initmig, folder: Path, moment: str, mode: StopMode
 ) -> None:
-    strike = Strike(stage.proxy, stopped_for(1, stage.server, mode), moment, folder)
+    interruption = Interruption(stage.proxy, stopped_for(1, stage.server, mode), moment, folder)
     result = succeeded(initmig(url=stage.url, folder=folder, env=JSON))
-    assert strike.dealt.is_set()
+    assert interruption.done.is_set()
     names = [event["event"] for event in result.events]
     assert names.count("waiting_for_database") >= 1
     assert "connected" in names
-    assert_converged(stage.database)
+    assert_complete(stage.database)
 
 
 @pytest.mark.parametrize(
     "moment",
     ["in mid-statement", AFTER_COMMIT, *(long(m) for m in MOMENTS if "mid" not in m)],
 )
-def test_server_that_is_back_too_late_ends_it_with_3_and_a_rerun_converges(
+def test_server_that_returns_too_late_exits_3_and_a_rerun_completes(
     stage: Stage, initmig: Initmig, folder: Path, moment: str
 ) -> None:
     server, database = stage.server, stage.database
-    strike = Strike(stage.proxy, lambda: server.stop("immediate"), moment, folder)
+    interruption = Interruption(stage.proxy, lambda: server.stop("immediate"), moment, folder)
     result = initmig("--wait-timeout=1s", url=stage.url, folder=folder)
-    assert strike.dealt.is_set()
+    assert interruption.done.is_set()
     assert result.code == 3, result.err
     assert result.err.count("applied 0001_a") == 1
     assert "applied 0002_b" not in result.err
@@ -284,12 +284,12 @@ def test_server_that_is_back_too_late_ends_it_with_3_and_a_rerun_converges(
     else:
         assert_only_the_first(database)
     succeeded(initmig(url=database.url, folder=folder))
-    assert_converged(database)
+    assert_complete(database)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("mode", ["immediate", "fast"])
-def test_run_goes_on_after_many_seconds_without_the_server(
+def test_run_resumes_after_twenty_seconds_without_the_server(
     make_server: MakeServer, initmig: Initmig, folder: Path, mode: StopMode
 ) -> None:
     server = make_server()
@@ -302,13 +302,11 @@ def test_run_goes_on_after_many_seconds_without_the_server(
     server.start()
     result = succeeded(running.result())
     assert result.err.count("Connection refused") == 1
-    assert_converged(database)
+    assert_complete(database)
 
 
 @pytest.mark.long
-def test_outages_count_together_against_the_wait_timeout(
-    stage: Stage, initmig: Initmig, folder: Path
-) -> None:
+def test_outages_add_up_to_the_wait_timeout(stage: Stage, initmig: Initmig, folder: Path) -> None:
     # A migration that crashes the server each time must not keep a run forever.
     server, database, proxy = stage
     outages: list[int] = []
@@ -327,31 +325,33 @@ def test_outages_count_together_against_the_wait_timeout(
     wait_until(server.is_running)
     proxy.before = lambda _: "forward"
     succeeded(initmig(url=database.url, folder=folder))
-    assert_converged(database)
+    assert_complete(database)
 
 
 @pytest.mark.parametrize("mode", ["immediate", "fast"])
-def test_copies_in_the_queue_go_on_after_the_server_was_away(
+def test_queued_copies_resume_after_the_server_was_stopped(
     stage: Stage, initmig: Initmig, folder: Path, mode: StopMode
 ) -> None:
     copies: list[Running] = []
 
-    def three_more_wait() -> None:
+    def start_three_waiting_copies() -> None:
         url = stage.database.url
         copies.extend(initmig.start(url=url, folder=folder, env=JSON) for _ in range(3))
         for copy in copies:
             copy.wait_for_line('"waiting_in_queue"')
 
-    blow = stopped_for(0.5, stage.server, mode)
-    strike = Strike(stage.proxy, blow, "in mid-statement", folder, prepare=three_more_wait)
+    action = stopped_for(0.5, stage.server, mode)
+    interruption = Interruption(
+        stage.proxy, action, "in mid-statement", folder, prepare=start_three_waiting_copies
+    )
     first = succeeded(initmig(url=stage.url, folder=folder, env=JSON))
-    assert strike.dealt.is_set()
+    assert interruption.done.is_set()
     results = [first, *(succeeded(copy.result()) for copy in copies)]
     assert applied_by(results) == IDS
-    assert_converged(stage.database)
+    assert_complete(stage.database)
 
 
-def test_copy_in_the_queue_of_a_server_that_stays_away_ends_with_3(
+def test_queued_copy_exits_3_if_the_server_stays_down(
     make_server: MakeServer, initmig: Initmig, folder: Path
 ) -> None:
     server = make_server()
@@ -370,21 +370,21 @@ def test_copy_in_the_queue_of_a_server_that_stays_away_ends_with_3(
     assert_only_the_first(database)
     write(folder, FILES)
     succeeded(initmig(url=database.url, folder=folder))
-    assert_converged(database)
+    assert_complete(database)
 
 
-def test_server_that_comes_back_read_only_is_waited_for_until_it_is_writable(
+def test_run_waits_until_a_server_that_returned_read_only_is_writable(
     stage: Stage, initmig: Initmig, folder: Path
 ) -> None:
     server, database, proxy = stage
 
-    def come_back_read_only() -> None:
+    def restart_read_only() -> None:
         server.stop("immediate")
         with (server.data / "postgresql.auto.conf").open("a") as file:
             file.write("default_transaction_read_only = on\n")
         server.start()
 
-    Strike(proxy, come_back_read_only, "in mid-statement", folder)
+    Interruption(proxy, restart_read_only, "in mid-statement", folder)
     running = initmig.start(url=stage.url, folder=folder)
     running.wait_for_line("the server is read-only (default_transaction_read_only")
     assert_only_the_first(database)
@@ -392,48 +392,50 @@ def test_server_that_comes_back_read_only_is_waited_for_until_it_is_writable(
         connection.execute("ALTER SYSTEM RESET default_transaction_read_only")
         connection.execute("SELECT pg_reload_conf()")
     succeeded(running.result())
-    assert_converged(database)
+    assert_complete(database)
 
 
 # --- another session disconnects it ---
 
 
-def thrown_out(database: Database) -> Callable[[], object]:
+def disconnected(database: Database) -> Callable[[], object]:
     """Terminate the connection that holds the migration lock, and wait until it has ended."""
 
-    def blow() -> None:
+    def action() -> None:
         [(pid,)] = database.query(HOLDERS)
         assert database.value("SELECT pg_terminate_backend(%s, 5000)", [pid])
 
-    return blow
+    return action
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_copy_that_waits_or_the_one_thrown_out_goes_on_and_both_exit_zero(
+def test_disconnected_migrator_and_queued_copy_both_exit_zero(
     database: Database, proxy: Proxy, initmig: Initmig, folder: Path, moment: Moment
 ) -> None:
     waiting: list[Running] = []
 
-    def another_one_waits() -> None:
+    def start_waiting_copy() -> None:
         waiting.append(initmig.start(url=database.url, folder=folder, env=JSON))
         waiting[0].wait_for_line('"waiting_in_queue"')
 
-    strike = Strike(proxy, thrown_out(database), moment, folder, prepare=another_one_waits)
+    interruption = Interruption(
+        proxy, disconnected(database), moment, folder, prepare=start_waiting_copy
+    )
     first = succeeded(initmig(url=proxy.url(database.name), folder=folder, env=JSON))
-    assert strike.dealt.is_set()
+    assert interruption.done.is_set()
     second = succeeded(waiting[0].result())
     lost = [event for event in first.events if event["event"] == "waiting_for_database"]
     assert "terminating connection due to administrator command" in lost[0]["reason"]
     assert applied_by([first, second]) == IDS
-    assert_converged(database)
+    assert_complete(database)
 
 
-def test_copies_in_the_queue_that_are_thrown_out_stand_in_it_again(
+def test_disconnected_queued_copies_rejoin_the_queue(
     database: Database, proxy: Proxy, initmig: Initmig, folder: Path
 ) -> None:
     waiting: list[Running] = []
 
-    def two_more_are_thrown_out() -> None:
+    def disconnect_two_more() -> None:
         # by a different name, because the first run may have a second connection
         url = f"{database.url}?application_name=waiting"
         waiting.extend(initmig.start(url=url, folder=folder, env=JSON) for _ in range(2))
@@ -447,15 +449,15 @@ def test_copies_in_the_queue_that_are_thrown_out_stand_in_it_again(
         for copy in waiting:
             copy.wait_for_line("terminating connection due to administrator command")
 
-    strike = Strike(proxy, two_more_are_thrown_out, IDLE, folder)
+    interruption = Interruption(proxy, disconnect_two_more, IDLE, folder)
     first = succeeded(initmig(url=proxy.url(database.name), folder=folder, env=JSON))
-    assert strike.dealt.is_set()
+    assert interruption.done.is_set()
     results = [first, *(succeeded(copy.result()) for copy in waiting)]
     assert applied_by(results) == IDS
-    assert_converged(database)
+    assert_complete(database)
 
 
-def test_migration_that_somebody_cancels_fails_and_nothing_of_it_is_kept(
+def test_cancelled_migration_fails_and_is_rolled_back(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     write(folder, {"0002_b.sql": slower(60)})
@@ -470,10 +472,10 @@ def test_migration_that_somebody_cancels_fails_and_nothing_of_it_is_kept(
     assert_only_the_first(database)
     write(folder, FILES)
     succeeded(initmig(url=database.url, folder=folder))
-    assert_converged(database)
+    assert_complete(database)
 
 
-def test_statement_timeout_is_told_apart_from_somebody_who_cancels(
+def test_statement_timeout_is_reported_as_a_timeout(
     database: Database, initmig: Initmig, folder: Path
 ) -> None:
     result = initmig("--statement-timeout=300ms", url=database.url, folder=folder)
@@ -481,18 +483,18 @@ def test_statement_timeout_is_told_apart_from_somebody_who_cancels(
     assert "0002_b failed: canceling statement due to statement timeout" in result.err
     assert_only_the_first(database)
     succeeded(initmig(url=database.url, folder=folder))
-    assert_converged(database)
+    assert_complete(database)
 
 
 # --- no free connection slot ---
 
-CROWDED = {"superuser_reserved_connections": "0", "autovacuum": "off"}
+FEW_SLOTS = {"superuser_reserved_connections": "0", "autovacuum": "off"}
 
 
-def test_server_without_a_slot_in_time_ends_it_with_3(
+def test_server_without_a_free_slot_exits_3_after_the_wait_timeout(
     make_server: MakeServer, initmig: Initmig, folder: Path
 ) -> None:
-    server = make_server(max_connections=3, **CROWDED)
+    server = make_server(max_connections=3, **FEW_SLOTS)
     database = create_database(server)
     with ExitStack() as clients:
         for _ in range(3):
@@ -502,13 +504,13 @@ def test_server_without_a_slot_in_time_ends_it_with_3(
     assert "too many clients already (waited 1" in result.events[-1]["message"]
     assert database.tables() == set()
     succeeded(initmig(url=database.url, folder=folder))
-    assert_converged(database)
+    assert_complete(database)
 
 
-def test_migration_goes_on_where_no_slot_is_left_to_watch_it(
+def test_migration_completes_without_a_free_slot_for_the_blocker_query(
     make_server: MakeServer, initmig: Initmig, folder: Path
 ) -> None:
-    server = make_server(max_connections=2, **CROWDED)
+    server = make_server(max_connections=2, **FEW_SLOTS)
     database = create_database(server)
     write(folder, {"0002_b.sql": slower(3)})
     with database.connect():
@@ -518,20 +520,22 @@ def test_migration_goes_on_where_no_slot_is_left_to_watch_it(
         result = succeeded(running.result())
     assert "too many clients already" in server.log_text(since=before)
     assert "too many clients" not in result.err
-    assert_converged(database)
+    assert_complete(database)
 
 
 @pytest.mark.parametrize(("copies", "slots"), [(8, 3), long(32, 10)])
-def test_crowd_larger_than_the_servers_slots_all_exit_zero(
+def test_more_copies_than_connection_slots_all_exit_zero(
     make_server: MakeServer, initmig: Initmig, folder: Path, copies: int, slots: int
 ) -> None:
-    server = make_server(max_connections=slots, **CROWDED)
+    server = make_server(max_connections=slots, **FEW_SLOTS)
     database = create_database(server)
-    crowd = [initmig.start(url=database.url, folder=folder, env=JSON) for _ in range(copies)]
-    results = [succeeded(one.result(120)) for one in crowd]
+    running_copies = [
+        initmig.start(url=database.url, folder=folder, env=JSON) for _ in range(copies)
+    ]
+    results = [succeeded(one.result(120)) for one in running_copies]
     assert "too many clients" in server.log_text()
     assert applied_by(results) == IDS
-    assert_converged(database)
+    assert_complete(database)
 
 
 # --- a server with German messages ---
@@ -540,7 +544,7 @@ def test_crowd_larger_than_the_servers_slots_all_exit_zero(
 @pytest.fixture
 def german() -> Iterator[Server]:
     """A server with three slots, all for superusers, whose messages are in German."""
-    settings = {"max_connections": "3", "lc_messages": "C.UTF-8", **CROWDED}
+    settings = {"max_connections": "3", "lc_messages": "C.UTF-8", **FEW_SLOTS}
     with debian_server(language="de", settings=settings) as server:
         with pytest.raises(psycopg.OperationalError) as refused:
             psycopg.connect(server.url("nowhere"))
@@ -549,7 +553,7 @@ def german() -> Iterator[Server]:
         yield server
 
 
-def test_no_free_slot_is_waited_for_in_any_language(
+def test_run_waits_for_a_free_slot_in_any_language(
     german: Server, initmig: Initmig, folder: Path
 ) -> None:
     database = create_database(german)
@@ -562,11 +566,11 @@ def test_no_free_slot_is_waited_for_in_any_language(
         running = initmig.start(url=database.url, folder=folder)
         running.wait_for_line("zu viele Verbindungen")
     succeeded(running.result())
-    assert_converged(database)
+    assert_complete(database)
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "expected"),
     [
         ("postgres:wrong@{address}/postgres", "Passwort-Authentifizierung"),
         ("{account}@{address}/nowhere", "nowhere"),
@@ -575,8 +579,8 @@ def test_no_free_slot_is_waited_for_in_any_language(
     ],
     ids=["password", "database", "database called as what is waited for", "pg_hba"],
 )
-def test_refusal_is_one_in_any_language(
-    german: Server, initmig: Initmig, folder: Path, url: str, said: str
+def test_refused_login_exits_4_in_any_language(
+    german: Server, initmig: Initmig, folder: Path, url: str, expected: str
 ) -> None:
     hba = german.data / "pg_hba.conf"
     hba.write_text(f"host shut all 127.0.0.1/32 reject\n{hba.read_text()}")
@@ -585,11 +589,11 @@ def test_refusal_is_one_in_any_language(
     url = f"postgresql://{url.format(account=account, address=address)}"
     result = initmig("--wait-timeout=0", url=url, folder=folder, env=JSON)
     assert result.code == 4, result.err
-    assert said in result.events[-1]["message"]
+    assert expected in result.events[-1]["message"]
     assert "wrong" not in result.err
 
 
-def test_shutting_down_is_waited_for_in_any_language(
+def test_run_waits_for_a_server_that_shuts_down_in_any_language(
     german: Server, initmig: Initmig, folder: Path
 ) -> None:
     database = create_database(german)
@@ -603,7 +607,7 @@ def test_shutting_down_is_waited_for_in_any_language(
     running.wait_for_line("Connection refused")
     german.start()
     succeeded(running.result())
-    assert_converged(database)
+    assert_complete(database)
 
 
 def lets_in(server: Server) -> bool:
@@ -650,7 +654,7 @@ def full_wal(make_server: MakeServer) -> Iterator[tuple[Server, SmallDisk]]:
         server.stop("immediate")
 
 
-def test_migration_that_fills_the_disk_fails_and_a_rerun_with_more_space_converges(
+def test_migration_that_fills_the_disk_fails_and_a_rerun_with_more_space_completes(
     full_disk: tuple[Database, SmallDisk], initmig: Initmig, folder: Path
 ) -> None:
     database, disk = full_disk
@@ -667,10 +671,10 @@ def test_migration_that_fills_the_disk_fails_and_a_rerun_with_more_space_converg
     assert_only_the_first(database)
     disk.resize(64)
     succeeded(initmig(url=database.url, folder=folder))
-    assert_converged(database)
+    assert_complete(database)
 
 
-def test_server_that_cannot_write_its_log_any_more_ends_it_with_3_and_a_rerun_converges(
+def test_server_that_cannot_write_its_wal_exits_3_and_a_rerun_completes(
     full_wal: tuple[Server, SmallDisk], initmig: Initmig, folder: Path
 ) -> None:
     server, disk = full_wal
@@ -684,10 +688,10 @@ def test_server_that_cannot_write_its_log_any_more_ends_it_with_3_and_a_rerun_co
     if not server.is_running():
         server.start()
     succeeded(initmig(url=database.url, folder=folder))
-    assert_converged(database)
+    assert_complete(database)
 
 
-def test_run_goes_on_once_the_server_can_write_its_log_again(
+def test_run_resumes_once_the_server_can_write_its_wal_again(
     full_wal: tuple[Server, SmallDisk], initmig: Initmig, folder: Path
 ) -> None:
     server, disk = full_wal
@@ -700,7 +704,7 @@ def test_run_goes_on_once_the_server_can_write_its_log_again(
     if not server.is_running():
         server.start()
     succeeded(running.result())
-    assert_converged(database)
+    assert_complete(database)
 
 
 # --- a standby takes over ---
@@ -731,7 +735,7 @@ class Pair(NamedTuple):
         return urlunsplit(parts._replace(netloc=netloc, query=query))
 
     @property
-    def heir(self) -> Database:
+    def promoted(self) -> Database:
         """The database on the standby."""
         return Database(self.standby.url(self.database.name))
 
@@ -747,7 +751,7 @@ class Pair(NamedTuple):
         """Wait until the standby has replayed all commits."""
         lsn = self.database.value("SELECT pg_current_wal_flush_lsn()::text")
         replayed = f"SELECT pg_last_wal_replay_lsn() >= '{lsn}'"
-        wait_until(lambda: bool(self.heir.value(replayed)))
+        wait_until(lambda: bool(self.promoted.value(replayed)))
 
 
 @pytest.fixture
@@ -769,7 +773,7 @@ READ_WRITE = "target_session_attrs=read-write"
         *(long(m, "target_session_attrs=any") for m in [*MOMENTS, AFTER_COMMIT]),
     ],
 )
-def test_run_goes_on_where_a_synchronous_standby_takes_over(
+def test_run_resumes_when_a_synchronous_standby_takes_over(
     pair: Pair, initmig: Initmig, folder: Path, moment: str, option: str
 ) -> None:
     pair.make_synchronous()
@@ -778,18 +782,18 @@ def test_run_goes_on_where_a_synchronous_standby_takes_over(
         pair.primary.stop("immediate")
         pair.standby.promote()
 
-    strike = Strike(pair.proxy, take_over, moment, folder)
+    interruption = Interruption(pair.proxy, take_over, moment, folder)
     result = succeeded(initmig(url=pair.url(option), folder=folder, env=JSON))
-    assert strike.dealt.is_set()
+    assert interruption.done.is_set()
     # A migration whose COMMIT was not answered is not reported as applied, nor applied again.
     assert applied_by([result]) == [id for id in IDS if (moment, id) != (AFTER_COMMIT, "0002_b")]
-    assert_converged(pair.heir)
+    assert_complete(pair.promoted)
 
 
-def test_standby_that_is_promoted_late_is_waited_for(
+def test_run_waits_for_a_standby_that_is_promoted_late(
     pair: Pair, initmig: Initmig, folder: Path
 ) -> None:
-    Strike(
+    Interruption(
         pair.proxy,
         lambda: pair.primary.stop("immediate"),
         IDLE,
@@ -800,10 +804,10 @@ def test_standby_that_is_promoted_late_is_waited_for(
     running.wait_for_line("the server is a standby")
     pair.standby.promote()
     succeeded(running.result())
-    assert_converged(pair.heir)
+    assert_complete(pair.promoted)
 
 
-def test_what_was_lost_with_the_primary_is_applied_again_where_a_standby_takes_over(
+def test_migrations_lost_with_the_primary_are_applied_again_on_the_standby(
     pair: Pair, initmig: Initmig, folder: Path
 ) -> None:
     def before(message: Message) -> Verdict:
@@ -820,4 +824,4 @@ def test_what_was_lost_with_the_primary_is_applied_again_where_a_standby_takes_o
     pair.proxy.before = before
     result = succeeded(initmig(url=pair.url(), folder=folder, env=JSON))
     assert applied_by([result]) == ["0001_a", "0002_b", "0002_b", "0003_c"]
-    assert_converged(pair.heir)
+    assert_complete(pair.promoted)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from tests.support.half_way import PARTS, missing, take_done
+from tests.support.half_applied import PARTS, missing, take_done
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer
 from tests.support.waiting import wait_until
@@ -86,7 +86,7 @@ def other(version: str) -> str:
 @pytest.mark.any_version
 @pytest.mark.parametrize("by", ["old", "new"])
 @pytest.mark.parametrize("turns", ["ooon", "oonn", "onon", "nono", "nnoo", "nooo"])
-def test_what_both_applied_both_show_and_roll_back_in_its_order(
+def test_both_versions_show_and_roll_back_each_others_migrations_in_order(
     versions: Versions, turns: str, by: str
 ) -> None:
     for turn, id in zip(turns, IDS, strict=True):
@@ -102,7 +102,7 @@ def test_what_both_applied_both_show_and_roll_back_in_its_order(
     assert versions.database.query("SELECT * FROM _initmig_migration") == []
 
 
-def test_each_applies_again_what_the_other_has_rolled_back(versions: Versions) -> None:
+def test_each_version_reapplies_migrations_that_the_other_rolled_back(versions: Versions) -> None:
     for id in IDS:
         versions.add(id)
     for version in ("old", "new", "old", "new"):
@@ -147,7 +147,7 @@ def apply_all_but_the_last(versions: Versions, version: str) -> None:
     versions.add(IDS[3])
 
 
-def test_first_run_that_writes_adds_three_columns_and_numbers_the_rows(versions: Versions) -> None:
+def test_first_writing_run_adds_three_columns_and_numbers_the_rows(versions: Versions) -> None:
     database = versions.database
     apply_all_but_the_last(versions, "old")
     before, records = columns(database), database.query(RECORDS)
@@ -159,7 +159,7 @@ def test_first_run_that_writes_adds_three_columns_and_numbers_the_rows(versions:
     assert positions == [*zip(IDS, range(1, 5), strict=True)]
 
 
-def test_change_of_what_0_1_0_applied_is_seen(versions: Versions) -> None:
+def test_change_of_a_migration_applied_by_0_1_0_is_detected(versions: Versions) -> None:
     apply_all_but_the_last(versions, "old")
     versions.succeed("new", "migrate")
     write(versions.folder, {f"{IDS[0]}.sql": "SELECT 'another one'"})
@@ -180,7 +180,7 @@ def test_change_of_what_0_1_0_applied_is_seen(versions: Versions) -> None:
         ("unlock", 0),
     ],
 )
-def test_what_only_looks_works_on_the_tables_of_the_other_and_changes_none(
+def test_reading_commands_work_on_the_other_versions_tables_without_changing_them(
     versions: Versions, made_by: str, command: str, code: int
 ) -> None:
     database = versions.database
@@ -193,7 +193,9 @@ def test_what_only_looks_works_on_the_tables_of_the_other_and_changes_none(
 
 
 @pytest.mark.parametrize("made_by", ["old", "new"])
-def test_baseline_of_the_other_is_the_last(versions: Versions, made_by: str) -> None:
+def test_migration_in_the_other_versions_baseline_is_rolled_back_first(
+    versions: Versions, made_by: str
+) -> None:
     apply_all_but_the_last(versions, made_by)
     versions.succeed(other(made_by), "baseline", "--to", IDS[3])
     versions.database.execute(f'CREATE TABLE "{IDS[3]}" ()')
@@ -211,7 +213,7 @@ WRITE = (
     ("command", "code"),
     [("migrate", 0), ("status", 0), ("status --check", 0), ("wait --wait-timeout=0", 0)],
 )
-def test_nothing_to_do_needs_no_more_than_select_on_the_tables_of_0_1_0(
+def test_noop_needs_only_select_on_the_tables_of_0_1_0(
     versions: Versions, command: str, code: int
 ) -> None:
     versions.add(IDS[0])
@@ -224,7 +226,7 @@ def test_nothing_to_do_needs_no_more_than_select_on_the_tables_of_0_1_0(
 @pytest.mark.parametrize(
     "command", ["migrate", "rollback --all", f"baseline --to {IDS[3]}", "migrate --transaction=all"]
 )
-def test_who_may_write_and_does_not_own_the_table_is_told_the_statement(
+def test_role_that_does_not_own_the_table_gets_the_statement_to_run(
     versions: Versions, command: str
 ) -> None:
     database = versions.database
@@ -245,7 +247,9 @@ def test_who_may_write_and_does_not_own_the_table_is_told_the_statement(
     assert {*columns(database)} - {*before[0]} == ADDED
 
 
-def test_history_of_0_1_0_behind_the_first_of_several_schemas_is_named(versions: Versions) -> None:
+def test_history_of_0_1_0_in_a_later_schema_is_found_with_history_schema(
+    versions: Versions,
+) -> None:
     versions.add(IDS[0])
     versions.succeed("old", "migrate")
     versions.database.execute("CREATE SCHEMA app")
@@ -261,7 +265,7 @@ def test_history_of_0_1_0_behind_the_first_of_several_schemas_is_named(versions:
 
 @pytest.mark.any_version
 @pytest.mark.parametrize(
-    ("schema", "path", "there"),
+    ("schema", "path", "exists"),
     [
         ("public", "public", False),
         ("public", "nowhere, public", True),
@@ -273,37 +277,37 @@ def test_history_of_0_1_0_behind_the_first_of_several_schemas_is_named(versions:
     ],
 )
 @pytest.mark.parametrize("first", ["old", "new"])
-def test_one_waits_for_the_other(
-    versions: Versions, schema: str, path: str, there: bool, first: str
+def test_one_version_waits_for_the_other(
+    versions: Versions, schema: str, path: str, exists: bool, first: str
 ) -> None:
     database = versions.database
     quoted = '"' + schema.replace('"', '""') + '"'
     database.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted}")
     database.execute(f"ALTER DATABASE {database.name} SET search_path = {path}")
-    if there:
+    if exists:
         versions.add(IDS[1])
         versions.succeed(other(first), "migrate")
     write(versions.folder, {"0009_waits.sql": "SELECT pg_advisory_xact_lock(7)"})
     with database.connect() as gate:
         gate.execute("SELECT pg_advisory_lock(7)")
-        at_work = versions.start(first, "migrate", "--lock-timeout=0")
+        running = versions.start(first, "migrate", "--lock-timeout=0")
         waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         wait_until(lambda: database.value(waiting) == 1)
         queued = versions.run(other(first), "migrate", "--queue-timeout=300ms")
         assert queued.code == 5, queued.err
         assert "stale_lock_removed" not in queued.err
-    assert at_work.result().code == 0, at_work.err
+    assert running.result().code == 0, running.err
     versions.succeed(other(first), "migrate")
-    assert database.value(f"SELECT count(*) FROM {quoted}._yoyo_log") == 1 + there
+    assert database.value(f"SELECT count(*) FROM {quoted}._yoyo_log") == 1 + exists
 
 
 # --- a journal that one version starts and the other one finishes ---
 
-COURSE = ("migrate", "rollback --all", "migrate")
+COMMANDS = ("migrate", "rollback --all", "migrate")
 DONE = ([1, 2, 3], [-1, -2, -3], [1, 2, 3])
 
 
-class HalfWay(NamedTuple):
+class HalfApplied(NamedTuple):
     """A migration in parts that stops at its third part if the table `needed` is missing."""
 
     versions: Versions
@@ -319,45 +323,49 @@ class HalfWay(NamedTuple):
 
 
 @pytest.fixture
-def half_way(versions: Versions) -> HalfWay:
+def half_applied(versions: Versions) -> HalfApplied:
     write(versions.folder, PARTS)
-    return HalfWay(versions)
+    return HalfApplied(versions)
 
 
 @pytest.mark.any_version
-@pytest.mark.parametrize("begun_by", [*product(["old", "new"], repeat=len(COURSE))], ids="-".join)
-def test_what_one_begins_the_other_ends(half_way: HalfWay, begun_by: Sequence[str]) -> None:
-    versions = half_way.versions
-    for command, version, done in zip(COURSE, begun_by, DONE, strict=True):
-        half_way.stop(version, command)
+@pytest.mark.parametrize(
+    "started_by", [*product(["old", "new"], repeat=len(COMMANDS))], ids="-".join
+)
+def test_each_version_finishes_an_interrupted_run_of_the_other(
+    half_applied: HalfApplied, started_by: Sequence[str]
+) -> None:
+    versions = half_applied.versions
+    for command, version, done in zip(COMMANDS, started_by, DONE, strict=True):
+        half_applied.stop(version, command)
         state = "applying" if command == "migrate" else "rolling back"
         for each in ("old", "new"):
             assert versions.states(each) == {"0001_a": state}
         versions.succeed(other(version), *command.split())
-        assert half_way.done() == done
+        assert half_applied.done() == done
         state = "applied" if command == "migrate" else "pending"
         for each in ("old", "new"):
             assert versions.states(each) == {"0001_a": state}
 
 
-@pytest.mark.parametrize("began", ["old", "new"])
+@pytest.mark.parametrize("started_by", ["old", "new"])
 @pytest.mark.parametrize("seen_by", ["old", "new"])
-def test_what_yoyo_has_ended_since_is_not_half_way(
-    half_way: HalfWay, yoyo: Yoyo, began: str, seen_by: str
+def test_migration_that_yoyo_finished_is_not_half_applied(
+    half_applied: HalfApplied, yoyo: Yoyo, started_by: str, seen_by: str
 ) -> None:
-    versions = half_way.versions
-    half_way.stop(began, "migrate")
+    versions = half_applied.versions
+    half_applied.stop(started_by, "migrate")
     assert yoyo("apply", database=versions.database, folder=versions.folder).code == 0
-    half_way.done()
+    half_applied.done()
     assert versions.states(seen_by) == {"0001_a": "applied"}
     versions.succeed(seen_by, "migrate")
-    assert half_way.done() == []
-    half_way.stop(began, "rollback --all")
+    assert half_applied.done() == []
+    half_applied.stop(started_by, "rollback --all")
     assert yoyo("rollback", database=versions.database, folder=versions.folder).code == 0
-    half_way.done()
+    half_applied.done()
     assert versions.states(seen_by) == {"0001_a": "pending"}
     versions.succeed(seen_by, "migrate")
-    assert half_way.done() == [1, 2, 3]
+    assert half_applied.done() == [1, 2, 3]
 
 
 # --- many copies of both versions ---
@@ -370,7 +378,7 @@ PAUSE_SECONDS = 0.3
 """The longest time before a copy is killed."""
 
 
-def write_crowd_files(folder: Path, *, in_parts: bool) -> set[int]:
+def write_copies_files(folder: Path, *, in_parts: bool) -> set[int]:
     """Write migrations that insert a row for each part; return all these rows."""
     rows = set()
     for number in range(1, MIGRATIONS + 1):
@@ -391,7 +399,7 @@ def write_crowd_files(folder: Path, *, in_parts: bool) -> set[int]:
     return rows
 
 
-class Crowd:
+class Copies:
     """Copies of both versions that run the same *command*; killed copies are started again."""
 
     def __init__(
@@ -440,7 +448,7 @@ class Crowd:
 SEEDS = [1, 2, *(pytest.param(seed, marks=pytest.mark.exhaustive) for seed in range(3, 11))]
 
 
-def let_a_crowd_do(
+def run_many_copies(
     versions: Versions,
     chance: random.Random,
     *,
@@ -450,22 +458,22 @@ def let_a_crowd_do(
 ) -> None:
     """Apply everything, then roll it back, with many copies; assert that nothing was done twice."""
     database = versions.database
-    rows = write_crowd_files(versions.folder, in_parts=in_parts)
+    rows = write_copies_files(versions.folder, in_parts=in_parts)
     database.execute("CREATE TABLE done (n int)")
     for command, done in (("migrate", rows), ("rollback --all", {-row for row in rows})):
-        crowd = Crowd(versions, command, urls, chance)
+        copies = Copies(versions, command, urls, chance)
         if first:
-            crowd.add(first)
+            copies.add(first)
             # until it has applied something
             wait_until(lambda: database.value("SELECT count(*) FROM done") >= 2)
-            crowd.add(other(first))
+            copies.add(other(first))
         else:
-            crowd.add("old")
-            crowd.add("new")
+            copies.add("old")
+            copies.add("new")
         for _ in range(KILLS):
-            if not crowd.kill_one():
+            if not copies.kill_one():
                 break
-        crowd.end()
+        copies.end()
         found = sorted(n for (n,) in database.query("SELECT n FROM done"))
         assert found == sorted(done)
         assert_recorded_once(database, command, in_parts=in_parts)
@@ -474,19 +482,19 @@ def let_a_crowd_do(
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("first", ["old", "new", ""], ids=["old first", "new first", "together"])
-def test_crowd_of_both_does_each_migration_once_whoever_is_killed(
+def test_copies_of_both_versions_do_each_migration_once_while_some_are_killed(
     versions: Versions, seed: int, first: str
 ) -> None:
-    let_a_crowd_do(versions, random.Random(seed), first=first)
+    run_many_copies(versions, random.Random(seed), first=first)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_crowd_of_both_partly_behind_a_pooler_does_each_migration_once_whoever_is_killed(
+def test_copies_of_both_versions_do_each_migration_once_partly_behind_a_pooler(
     versions: Versions, server: DatabaseServer, seed: int
 ) -> None:
     with running_pgbouncer(server) as bouncer:
         urls = [versions.database.url, bouncer.url(versions.database.name)]
-        let_a_crowd_do(versions, random.Random(seed), urls=urls, in_parts=False)
+        run_many_copies(versions, random.Random(seed), urls=urls, in_parts=False)
 
 
 def assert_recorded_once(database: Database, command: str, *, in_parts: bool) -> None:
