@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.clocks import SteppedClock, stepped_clock
 from tests.support.command import Initmig
 from tests.support.databases import Database, DatabaseServer, ExternalServer, create_database
-from tests.support.forking import Fork, Forking
+from tests.support.fork_server import ForkServer, KillableRuns
 from tests.support.processes import Processes
 from tests.support.proxy import MakeProxy, Proxy
 from tests.support.releases import FIRST, command_in, has_commit, lay_out
@@ -238,16 +238,16 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 
 
 @pytest.fixture(scope="session")
-def fork() -> Iterator[Fork]:
+def fork() -> Iterator[ForkServer]:
     """Runs the command in forks of a process that has imported it."""
-    with closing(Fork()) as fork:
+    with closing(ForkServer()) as fork:
         yield fork
 
 
 @pytest.fixture
-def forking(processes: Processes, fork: Fork) -> Forking:
+def killable_runs(processes: Processes, fork: ForkServer) -> KillableRuns:
     """Runs the command, and kills it, hundreds of times in a test."""
-    return Forking(processes, fork)
+    return KillableRuns(processes, fork)
 
 
 @pytest.fixture

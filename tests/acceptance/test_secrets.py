@@ -6,8 +6,8 @@ import pytest
 
 from tests.support.command import JSON, Initmig
 from tests.support.databases import Database, DatabaseServer
-from tests.support.hosts import closed_port
 from tests.support.migrations import write
+from tests.support.ports import closed_port
 from tests.support.processes import Result
 from tests.support.proxy import MakeProxy
 
@@ -232,7 +232,7 @@ def test_process_list_shows_no_secret_from_environment_or_file(
     way: str, initmig: Initmig, server: DatabaseServer, make_proxy: MakeProxy, folder: Path
 ) -> None:
     proxy = make_proxy(server)
-    proxy.deaf()
+    proxy.stop_answering()
     url = f"postgres://me:{PROBE}@127.0.0.1:{proxy.port}/shop"
     file = folder.with_name("url")
     file.write_text(url)

@@ -13,9 +13,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.databases import create_database
-from tests.support.hosts import closed_port
 from tests.support.migrations import write
-from tests.support.sites import Site
+from tests.support.ports import closed_port
+from tests.support.serve_process import ServeProcess
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -59,12 +59,12 @@ PLACES = ["127.0.0.1:0", "localhost:0", "0.0.0.0:0", ":0"]
 
 
 @pytest.fixture
-def serve(initmig: Initmig, folder: Path) -> Callable[..., Site]:
+def serve(initmig: Initmig, folder: Path) -> Callable[..., ServeProcess]:
     """Starts the installed command with the migrations of `folder`."""
 
-    def start(url: str, *arguments: str, env: dict[str, str] | None = None) -> Site:
+    def start(url: str, *arguments: str, env: dict[str, str] | None = None) -> ServeProcess:
         words = ("serve", "--listen", "127.0.0.1:0", *arguments)
-        return Site(initmig.start(*words, url=url, folder=folder, env=env or {}))
+        return ServeProcess(initmig.start(*words, url=url, folder=folder, env=env or {}))
 
     return start
 
@@ -73,7 +73,7 @@ def serve(initmig: Initmig, folder: Path) -> Callable[..., Site]:
 def checking_often(processes: Processes, folder: Path) -> Callable[[str], Site]:
     """Starts `serve` with a check every tenth of a second."""
 
-    def start(url: str) -> Site:
+    def start(url: str) -> ServeProcess:
         env = {"DATABASE_URL": url, "INITMIG_MIGRATIONS": str(folder)}
         return Site(processes.start([sys.executable, "-c", CHECKING_OFTEN], env=env))
 
@@ -267,7 +267,7 @@ def test_each_check_is_one_query(
 
 
 def test_metrics_are_gauges_with_help_and_the_values_of_the_run(
-    serve: Callable[..., Site], database: Database, folder: Path
+    serve: Callable[..., ServeProcess], database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
     site = serve(database.url)
@@ -461,7 +461,7 @@ def test_listens_on_the_given_address(
     place: str, initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
-    site = Site(initmig.start("serve", "--listen", place, url=database.url, folder=folder))
+    site = ServeProcess(initmig.start("serve", "--listen", place, url=database.url, folder=folder))
     assert site.ask("/healthz", host=place.partition(":")[0] or "127.0.0.1").status == 200
 
 
@@ -472,7 +472,7 @@ def test_listens_on_ipv6_if_the_host_has_it(
     has_ipv6 = can_bind("::1")
     running = initmig.start("serve", "--listen", "[::1]:0", url=database.url, folder=folder)
     if has_ipv6:
-        site = Site(running)
+        site = ServeProcess(running)
         assert "listening on [::1]:" in running.err
         assert site.ask("/healthz", host="::1").status == 200
     else:

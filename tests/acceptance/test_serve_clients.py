@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.hosts import closed_port
 from tests.support.migrations import write
-from tests.support.sites import Site
+from tests.support.ports import closed_port
+from tests.support.serve_process import ServeProcess
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from tests.support.databases import Database
     from tests.support.processes import Processes
 
-    Serve = Callable[..., Site]
-    Crowd = Callable[[Site, ExitStack], None]
+    Serve = Callable[..., ServeProcess]
+    Crowd = Callable[[ServeProcess, ExitStack], None]
 
 MOST_CONNECTIONS = 512
 OTHER_DESCRIPTORS = 32
@@ -67,9 +67,9 @@ def serve(initmig: Initmig, folder: Path) -> Serve:
     write(folder, {"0001_a.sql": "SELECT 1"})
     url = f"postgresql://127.0.0.1:{closed_port()}/shop"
 
-    def start(*prefix: str) -> Site:
+    def start(*prefix: str) -> ServeProcess:
         words = ("serve", "--listen=127.0.0.1:0", "--wait-timeout=10m")
-        return Site(initmig.start(*words, url=url, folder=folder, prefix=prefix))
+        return ServeProcess(initmig.start(*words, url=url, folder=folder, prefix=prefix))
 
     return start
 
@@ -89,7 +89,7 @@ def _many_descriptors() -> Iterator[None]:
 def sending(data: bytes, many: int) -> Crowd:
     """*many* clients that send *data* and then nothing."""
 
-    def start(site: Site, stack: ExitStack) -> None:
+    def start(site: ServeProcess, stack: ExitStack) -> None:
         for _ in range(many):
             with suppress(ConnectionError):  # this connection was closed to make room
                 stack.enter_context(site.connect(data))
@@ -131,7 +131,7 @@ def _repeated(site: Site, data: bytes, many: int, first: bytes) -> Iterator[None
 def resetting(many: int) -> Crowd:
     """*many* clients that reset the connection in the middle of a request."""
 
-    def start(site: Site, _stack: ExitStack) -> None:
+    def start(site: ServeProcess, _stack: ExitStack) -> None:
         for _ in range(many):
             with suppress(ConnectionError), site.connect(b"GET /metr") as client:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
@@ -142,7 +142,7 @@ def resetting(many: int) -> Crowd:
 def half_closed(data: bytes, many: int) -> Crowd:
     """*many* clients that close their sending side and stay connected."""
 
-    def start(site: Site, stack: ExitStack) -> None:
+    def start(site: ServeProcess, stack: ExitStack) -> None:
         for _ in range(many):
             with suppress(OSError):
                 stack.enter_context(site.connect(data)).shutdown(socket.SHUT_WR)
@@ -217,7 +217,7 @@ def test_survives_descriptor_exhaustion_and_answers_afterwards(
     write(folder, {"0001_a.sql": "SELECT 1"})
     env = {"DATABASE_URL": database.url, "INITMIG_MIGRATIONS": str(folder)}
     argv = [sys.executable, "-c", TAKING_ALL_DESCRIPTORS, "serve", "--listen=127.0.0.1:0"]
-    site = Site(processes.start(argv, env=env))
+    site = ServeProcess(processes.start(argv, env=env))
     wait_until(site.is_ready)
     site.running.send(signal.SIGUSR1)
     wait_until(lambda: site.descriptors() == 256)
@@ -281,7 +281,7 @@ REQUESTS = {
 
 
 @pytest.fixture
-def site(serve: Serve) -> Site:
+def site(serve: Serve) -> ServeProcess:
     return serve()
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.databases import ASLEEP
-from tests.support.hosts import closed_port, deaf_port
 from tests.support.migrations import write
 from tests.support.namespaces import as_process_1
+from tests.support.ports import closed_port, silent_port
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def test_signal_stops_a_run_with_a_dead_network(
         "--log-format=json", url=proxy.url(database.name), folder=write(folder, SLEEPING)
     )
     wait_until(lambda: database.value(ASLEEP) == 1)
-    proxy.deaf()
+    proxy.stop_answering()
     proxy.pause()
     running.terminate()
     result = running.result(timeout=5)

@@ -227,7 +227,7 @@ def test_stops_while_the_server_hangs_after_login(
         if message.type != "Q":
             return "forward"
         hung.append(message)
-        proxy.deaf()
+        proxy.stop_answering()
         return "drop"
 
     proxy.before = hang

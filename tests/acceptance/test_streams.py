@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from tests.support.hosts import closed_port
 from tests.support.migrations import write
+from tests.support.ports import closed_port
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:

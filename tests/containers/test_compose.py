@@ -10,7 +10,7 @@ import yaml
 
 from tests.support.compose import Project, compose_command, compose_project
 from tests.support.docker import REPOSITORY
-from tests.support.images import EXAMPLE_APP, built_image, image_id
+from tests.support.docker_images import EXAMPLE_APP, built_image, image_id
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
 

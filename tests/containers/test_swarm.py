@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from tests.support.docker import REPOSITORY, docker, docker_out
-from tests.support.images import (
+from tests.support.docker_images import (
     EXAMPLE_APP,
     app_folder,
     built_image,

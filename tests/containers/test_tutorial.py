@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.compose import compose_command
 from tests.support.docker import POSTGRES_IMAGE, docker, unique
-from tests.support.images import image_id
+from tests.support.docker_images import image_id
 from tests.support.tutorial import assert_done, follow, steps_of
 
 if TYPE_CHECKING:

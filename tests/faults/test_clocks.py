@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.support.clocks import SteppedClock
     from tests.support.databases import Database
-    from tests.support.forking import Fork
+    from tests.support.fork_server import ForkServer
     from tests.support.processes import Processes, Result
     from tests.support.yoyo import Yoyo
 
@@ -77,7 +77,7 @@ class Image(NamedTuple):
 
 
 @pytest.fixture
-def image(clocked: Database, processes: Processes, fork: Fork, folder: Path) -> Image:
+def image(clocked: Database, processes: Processes, fork: ForkServer, folder: Path) -> Image:
     return Image(Initmig(processes, fork), clocked, folder)
 
 

@@ -1,6 +1,6 @@
 """Several addresses, some of them silent, refusing or standbys: initmig tries each in turn.
 
-A silent address drops packets without an error: it is behind a router without a route to it.
+A silent address drops packets without an error: its router has no route for them.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import pytest
 from initmig.postgres.addresses import attempts
 from tests.support.connecting import KINDS, as_pairs, attempt
 from tests.support.databases import Database, create_database
-from tests.support.hosts import closed_port, silent_port
 from tests.support.migrations import write
-from tests.support.netns import working_link
+from tests.support.network_link import working_link
+from tests.support.ports import closed_port, silent_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dev.postgres import Server
     from tests.support.command import Initmig
-    from tests.support.netns import Link
+    from tests.support.network_link import Link
     from tests.support.processes import Result
     from tests.support.servers import MakeServer, MakeStandby
 
@@ -141,7 +141,7 @@ def test_wait_timeout_limits_all_addresses_together(far: Far) -> None:
 
 
 @KINDS
-def test_next_address_is_tried_after_one_that_never_answers(
+def test_next_address_is_tried_after_a_port_that_never_answers(
     database: Database, *, python: bool
 ) -> None:
     with silent_port() as port:
@@ -152,7 +152,9 @@ def test_next_address_is_tried_after_one_that_never_answers(
 
 
 @KINDS
-def test_next_address_is_tried_after_one_that_refuses(database: Database, *, python: bool) -> None:
+def test_next_address_is_tried_after_a_refused_connection(
+    database: Database, *, python: bool
+) -> None:
     own = database.url.rpartition(":")[2].partition("/")[0]
     for host, port in (
         ("127.0.0.1,127.0.0.1", f"{closed_port()},{own}"),

@@ -1,7 +1,7 @@
 """Mistyped connection strings are refused or tried, and no message contains the password.
 
 initmig accepts each string that libpq's PQconninfoParse accepts, unless
-docs/reference/connecting.md gives a reason why it does not.
+docs/reference/connecting.md lists the reason for the refusal.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from psycopg import pq
 
 from initmig.config.dsn import LIBPQ, SCHEMES, Dsn, parse_dsn
 from tests.support.connecting import attempt
-from tests.support.hosts import closed_port
+from tests.support.ports import closed_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ import pytest
 from tests.support.command import Options
 from tests.support.databases import WAIT_FOR_GATE, create_database
 from tests.support.migrations import write
-from tests.support.netns import working_link
+from tests.support.network_link import working_link
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.support.command import Initmig
     from tests.support.databases import Database
-    from tests.support.netns import Link
+    from tests.support.network_link import Link
     from tests.support.processes import Result, Running
     from tests.support.servers import MakeServer
 
@@ -44,7 +44,7 @@ BUSY_SECONDS = 30
 
 LOST = "the connection was lost"
 
-# None of these can be applied twice.
+# No migration here can be applied twice.
 FIRST = {"0001_first.sql": "CREATE TABLE first (id int PRIMARY KEY)"}
 
 GATED = f"CREATE TABLE second (id int PRIMARY KEY); {WAIT_FOR_GATE}"
@@ -149,7 +149,7 @@ class Scene:
     applied_during_outage: ClassVar = FIRST_ONCE
     """The applied migrations once both sides have noticed."""
     logs: ClassVar = (LOST, "timeout expired (waited ", "is running and reachable")
-    """Words that the client logs, starting with those that show that it has noticed."""
+    """Words that the client logs; the first of them when it notices the outage."""
 
     def __init__(self, far: Far, folder: Path, initmig: Initmig) -> None:
         self.far = far

@@ -266,7 +266,7 @@ def test_server_that_breaks_during_a_command_does_not_block_it(
             fake = runs.serve(at_query=QUERY[name], upstream=migrated.url, since=since)
             runs.start(f"{name} since {since}", fake.through(migrated.url), command)
     codes = {ended.code for _, ended in runs.ended()}
-    # doctor reports; a migration may get the error; "no rows" can look like another migrator
+    # doctor reports the error, a migration may get it, and "no rows" can look like a migrator
     assert codes <= {0, 1, 3, 4, 5, 7}
     assert codes & {1, 3, 4}
 

@@ -17,9 +17,9 @@ import pytest
 
 from tests.support.command import Initmig
 from tests.support.fake_server import FakeServer
-from tests.support.forking import Fork
+from tests.support.fork_server import ForkServer
 from tests.support.migrations import write
-from tests.support.recorded import Player, Recorder, mistaken
+from tests.support.recorded_sessions import Player, Recorder, corrupt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,14 +82,14 @@ class Example(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def measured() -> Iterator[Fork]:
-    with closing(Fork("tests.support.measured")) as fork:
+def measured() -> Iterator[ForkServer]:
+    with closing(ForkServer("tests.support.peak_memory")) as fork:
         yield fork
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_corrupted_answers_end_in_time_and_are_reported(
-    database: Database, processes: Processes, measured: Fork, folder: Path, name: str
+    database: Database, processes: Processes, measured: ForkServer, folder: Path, name: str
 ) -> None:
     case, home = CASES[name], folder.parent
     initmig = Initmig(processes, measured)
@@ -112,7 +112,7 @@ def test_corrupted_answers_end_in_time_and_are_reported(
     with ExitStack() as servers:
         for seed in range(first, first + EXAMPLES):
             random = Random(seed)
-            example = mistaken(
+            example = corrupt(
                 recorder.connections, recorder.passwords, random, idle_timeout=case.idle_timeout
             )
             own = servers.enter_context(ExitStack())
@@ -136,17 +136,17 @@ def check(example: Example) -> None:
     except AssertionError as hang:
         raise AssertionError(f"{example.description}: {hang}") from None
     example.server.close()
-    said = ended.err + ended.out
-    problem = f"{example.description}: {ended.code}\n{said[-3000:]}"
-    assert "Traceback" not in said, problem
-    assert "internal-error" not in said, problem
-    assert SECRET not in said, problem
-    assert len(said) < LOG_LIMIT, problem
+    output = ended.err + ended.out
+    problem = f"{example.description}: {ended.code}\n{output[-3000:]}"
+    assert "Traceback" not in output, problem
+    assert "internal-error" not in output, problem
+    assert SECRET not in output, problem
+    assert len(output) < LOG_LIMIT, problem
     peak = re.search(r"^peak (\d+)$", ended.err, re.MULTILINE)
     assert peak, problem
     assert int(peak[1]) << 10 < MEMORY_LIMIT, problem
     # not 2: the settings and the files are valid
     assert ended.code in {0, 1, 3, 4, 5, 6}, problem
-    ids = re.findall(r"\[([a-z-]+)\]", said)
+    ids = re.findall(r"\[([a-z-]+)\]", output)
     assert ids or ended.code == 0, problem
     assert ended.code not in IDS or ids[-1] in IDS[ended.code], problem

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.hosts import closed_port
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer
+from tests.support.ports import closed_port
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def test_no_child_keeps_the_lock_of_a_killed_run_behind_a_pooler(
     initmig: Initmig, server: DatabaseServer, database: Database, folder: Path, place: Path
 ) -> None:
     write(folder, {"0001_a.py": migration("fork")})
-    # two connections, one of which only holds the lock
+    # two connections; one only holds the lock
     open_transactions = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND xact_start IS NOT NULL AND pid <> pg_backend_pid()"

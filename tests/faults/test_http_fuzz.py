@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.hosts import closed_port
 from tests.support.migrations import write
-from tests.support.sites import Site
+from tests.support.ports import closed_port
+from tests.support.serve_process import ServeProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,15 +77,15 @@ REQUEST_PARTS = st.lists(
 
 
 @pytest.fixture
-def site(initmig: Initmig, folder: Path) -> Site:
+def site(initmig: Initmig, folder: Path) -> ServeProcess:
     write(folder, {"0001_a.sql": "SELECT 1"})
     url = f"postgresql://127.0.0.1:{closed_port()}/shop"
     words = ("serve", "--listen=127.0.0.1:0", "--wait-timeout=1h", "--log-level=debug")
-    return Site(initmig.start(*words, url=url, folder=folder))
+    return ServeProcess(initmig.start(*words, url=url, folder=folder))
 
 
 @pytest.mark.long
-def test_serve_answers_the_next_probe_after_any_request(site: Site) -> None:
+def test_serve_answers_the_next_probe_after_any_request(site: ServeProcess) -> None:
     assert site.ask("/metrics").status == 200
     memory = site.most_memory()
 

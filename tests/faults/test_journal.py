@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # These tests are for the client, so one version of the server is enough.
 pytestmark = pytest.mark.any_version
 
-NON_TRANSACTIONAL = "-- transactional: false\n"
+IN_PARTS = "-- transactional: false\n"
 NUMBERS = "CREATE TABLE t (a int, b int); INSERT INTO t SELECT n, n FROM generate_series(1, 99) n;"
 INDEXES = (
     "SELECT indexrelid::regclass::text, indisvalid FROM pg_index WHERE indrelid = 't'::regclass"
@@ -109,7 +109,7 @@ def kill_while_waiting(image: Image, *arguments: str, query: str) -> None:
 
 def test_parts_before_a_failure_are_kept_and_the_next_run_resumes_after_them(image: Image) -> None:
     image.write(
-        a_sql=f"{NON_TRANSACTIONAL}CREATE TABLE t (a int);\nINSERT INTO t VALUES (1);\nVACUUM t;\n"
+        a_sql=f"{IN_PARTS}CREATE TABLE t (a int);\nINSERT INTO t VALUES (1);\nVACUUM t;\n"
         "INSERT INTO missing VALUES (1);\nINSERT INTO t VALUES (2);"
     )
     failed = image.run("migrate")
@@ -126,7 +126,7 @@ def test_parts_before_a_failure_are_kept_and_the_next_run_resumes_after_them(ima
 
 def test_transaction_in_a_file_is_applied_completely_or_not_at_all(image: Image) -> None:
     image.write(
-        a_sql=f"{NON_TRANSACTIONAL}CREATE TABLE t (a int UNIQUE DEFERRABLE INITIALLY DEFERRED);\n"
+        a_sql=f"{IN_PARTS}CREATE TABLE t (a int UNIQUE DEFERRABLE INITIALLY DEFERRED);\n"
         "BEGIN;\nINSERT INTO t VALUES (1);\nINSERT INTO t VALUES (1);\nCOMMIT;\n"
         "INSERT INTO t VALUES (2);"
     )
@@ -143,11 +143,11 @@ def test_session_settings_of_a_file_are_restored_on_resume_and_reset_after_it(
     image: Image,
 ) -> None:
     image.write(
-        a_sql=f"{NON_TRANSACTIONAL}CREATE SCHEMA other; SET search_path = other; SET work_mem = '7MB';\n"
+        a_sql=f"{IN_PARTS}CREATE SCHEMA other; SET search_path = other; SET work_mem = '7MB';\n"
         "CREATE TABLE here (a int); SELECT 1 / a FROM here;\n"
         "CREATE TABLE told AS SELECT current_setting('work_mem') AS work_mem;",
-        b_sql=f"{NON_TRANSACTIONAL}CREATE TABLE public.then AS SELECT current_setting('work_mem') AS work_mem,"
-        " current_schema() AS schema;",
+        b_sql=f"{IN_PARTS}CREATE TABLE public.then AS"
+        " SELECT current_setting('work_mem') AS work_mem, current_schema() AS schema;",
     )
     image.write(a_sql=(image.folder / "a.sql").read_text().replace("SELECT 1", "SELECT 1 / 0 + 1"))
     assert image.run("migrate").code == 1
@@ -159,7 +159,7 @@ def test_session_settings_of_a_file_are_restored_on_resume_and_reset_after_it(
 
 def test_file_can_set_another_role(image: Image) -> None:
     role = urlsplit(image.database.login_role("GRANT CREATE ON SCHEMA public TO {role}")).username
-    image.write(a_sql=f"{NON_TRANSACTIONAL}SET ROLE {role}; CREATE TABLE t (a int); VACUUM t;")
+    image.write(a_sql=f"{IN_PARTS}SET ROLE {role}; CREATE TABLE t (a int); VACUUM t;")
     image.apply()
     owner = "SELECT tableowner FROM pg_tables WHERE tablename = 't'"
     assert image.database.value(owner) == role
@@ -167,7 +167,7 @@ def test_file_can_set_another_role(image: Image) -> None:
 
 def test_statement_can_use_the_committed_result_of_the_previous_one(image: Image) -> None:
     image.write(
-        a_sql=f"{NON_TRANSACTIONAL}CREATE TYPE mood AS ENUM ('sad'); ALTER TYPE mood ADD VALUE 'happy';"
+        a_sql=f"{IN_PARTS}CREATE TYPE mood AS ENUM ('sad'); ALTER TYPE mood ADD VALUE 'happy';"
         " CREATE TABLE moods (mood mood DEFAULT 'happy'); INSERT INTO moods DEFAULT VALUES;"
     )
     image.apply()
@@ -175,10 +175,10 @@ def test_statement_can_use_the_committed_result_of_the_previous_one(image: Image
 
 
 def test_statement_with_a_lock_timeout_is_retried_without_the_parts_before_it(image: Image) -> None:
-    image.write(a_sql=f"{NON_TRANSACTIONAL}{NUMBERS}")
+    image.write(a_sql=f"{IN_PARTS}{NUMBERS}")
     image.apply()
     image.write(
-        b_sql=f"{NON_TRANSACTIONAL}INSERT INTO t VALUES (-1, 0);\nALTER TABLE t ADD c int;\nVACUUM t;"
+        b_sql=f"{IN_PARTS}INSERT INTO t VALUES (-1, 0);\nALTER TABLE t ADD c int;\nVACUUM t;"
     )
     with image.database.connect(autocommit=False) as other:
         other.execute("SELECT count(*) FROM t")
@@ -202,7 +202,7 @@ def test_statement_with_a_lock_timeout_is_retried_without_the_parts_before_it(im
 def leave_b_half_applied(image: Image) -> None:
     image.write(
         a_sql="CREATE TABLE before ();",
-        b_sql=f"{NON_TRANSACTIONAL}CREATE TABLE t (a int);\nVACUUM t;\n  SELECT 1 / 0;\n"
+        b_sql=f"{IN_PARTS}CREATE TABLE t (a int);\nVACUUM t;\n  SELECT 1 / 0;\n"
         "INSERT INTO t VALUES (1);",
         a_rollback_sql="DROP TABLE before;",
         b_rollback_sql="DROP TABLE t;",
@@ -257,7 +257,7 @@ def test_interrupted_rollback_must_be_resumed_before_a_new_migration(
     image: Image,
 ) -> None:
     image.write(
-        a_sql=f"{NON_TRANSACTIONAL}CREATE TABLE t (a int); CREATE TABLE u (); VACUUM t;",
+        a_sql=f"{IN_PARTS}CREATE TABLE t (a int); CREATE TABLE u (); VACUUM t;",
         a_rollback_sql="DROP TABLE u;\nSELECT 1 / 0;\nDROP TABLE t;",
     )
     image.apply()
@@ -294,7 +294,8 @@ def test_interrupted_rollback_must_be_resumed_before_a_new_migration(
 
 def test_migration_that_yoyo_finished_is_not_half_applied(image: Image, yoyo: Yoyo) -> None:
     image.write(
-        a_sql=f"{NON_TRANSACTIONAL}CREATE TABLE IF NOT EXISTS t (a int);\nSELECT 1 / (SELECT count(*) FROM u);",
+        a_sql=f"{IN_PARTS}CREATE TABLE IF NOT EXISTS t (a int);\n"
+        "SELECT 1 / (SELECT count(*) FROM u);",
         a_rollback_sql="DROP TABLE t;",
     )
     image.database.execute("CREATE TABLE u (); ")
@@ -313,7 +314,7 @@ def test_migration_that_yoyo_finished_is_not_half_applied(image: Image, yoyo: Yo
 def test_unfinished_transaction_in_a_file_is_refused_before_anything_runs(
     image: Image, command: str
 ) -> None:
-    image.write(a_sql=f"{NON_TRANSACTIONAL}CREATE TABLE t ();\n{command}")
+    image.write(a_sql=f"{IN_PARTS}CREATE TABLE t ();\n{command}")
     result = image.run("migrate")
     assert result.code == 2
     assert "a.sql:3:" in result.err
@@ -336,9 +337,7 @@ def test_unfinished_transaction_in_a_file_is_refused_before_anything_runs(
 def test_index_left_invalid_by_a_kill_is_rebuilt(
     image: Image, old_transaction: psycopg.Connection, statement: str, index: str
 ) -> None:
-    image.write(
-        a_sql=NUMBERS, b_sql=f"{NON_TRANSACTIONAL}{statement}; INSERT INTO t VALUES (0, 0);"
-    )
+    image.write(a_sql=NUMBERS, b_sql=f"{IN_PARTS}{statement}; INSERT INTO t VALUES (0, 0);")
     image.apply("--to=a")
     old_transaction.execute("SELECT a FROM t LIMIT 1")
     kill_while_waiting(image, query="CREATE %INDEX%")
@@ -353,7 +352,7 @@ def test_index_left_invalid_by_a_kill_is_rebuilt(
 def test_unique_index_is_rebuilt_once_the_duplicates_are_removed(image: Image) -> None:
     image.write(
         a_sql="CREATE TABLE t (a int); INSERT INTO t VALUES (1), (1);",
-        b_sql=f"{NON_TRANSACTIONAL}CREATE UNIQUE INDEX CONCURRENTLY ON t (a);",
+        b_sql=f"{IN_PARTS}CREATE UNIQUE INDEX CONCURRENTLY ON t (a);",
     )
     assert image.run("migrate").code == 1
     assert image.indexes() == {"t_a_idx": False}
@@ -370,7 +369,7 @@ def test_if_not_exists_does_not_accept_an_invalid_index_of_another_tool(image: I
     ):
         other.execute("CREATE UNIQUE INDEX CONCURRENTLY i ON t (a)")
     assert image.indexes() == {"i": False}
-    image.write(a_sql=f"{NON_TRANSACTIONAL}CREATE INDEX IF NOT EXISTS i ON t (a);")
+    image.write(a_sql=f"{IN_PARTS}CREATE INDEX IF NOT EXISTS i ON t (a);")
     image.apply()
     assert image.indexes() == {"i": True}
 
@@ -383,7 +382,7 @@ def test_unrelated_invalid_index_is_not_changed(image: Image) -> None:
     ):
         other.execute("CREATE UNIQUE INDEX CONCURRENTLY theirs ON t (a)")
     image.write(
-        a_sql=f"{NON_TRANSACTIONAL}CREATE INDEX CONCURRENTLY ON t (b); CREATE INDEX CONCURRENTLY i ON t (b);"
+        a_sql=f"{IN_PARTS}CREATE INDEX CONCURRENTLY ON t (b); CREATE INDEX CONCURRENTLY i ON t (b);"
     )
     image.apply()
     assert image.indexes() == {"theirs": False, "t_b_idx": True, "i": True}
@@ -393,7 +392,7 @@ def test_migration_waits_for_an_index_that_another_session_is_building(
     image: Image, old_transaction: psycopg.Connection
 ) -> None:
     image.database.execute("CREATE TABLE t (a int)")
-    image.write(a_sql=f"{NON_TRANSACTIONAL}CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (a);")
+    image.write(a_sql=f"{IN_PARTS}CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (a);")
     old_transaction.execute("SELECT a FROM t")
     build = "CREATE INDEX CONCURRENTLY i ON t (a)"
     thread = Thread(target=image.database.execute, args=[build])
@@ -418,7 +417,7 @@ def test_leftovers_of_an_interrupted_reindex_are_removed(
 ) -> None:
     image.write(
         a_sql="CREATE TABLE t (a int, words text); CREATE INDEX i ON t (a);",
-        b_sql=f"{NON_TRANSACTIONAL}REINDEX {what};",
+        b_sql=f"{IN_PARTS}REINDEX {what};",
     )
     image.apply("--to=a")
     old_transaction.execute("SELECT a FROM t LIMIT 1")
@@ -437,7 +436,7 @@ def test_interrupted_drop_of_an_index_is_completed(
 ) -> None:
     image.write(
         a_sql="CREATE TABLE t (a int); CREATE INDEX i ON t (a);",
-        b_sql=f"{NON_TRANSACTIONAL}DROP INDEX CONCURRENTLY i; INSERT INTO t VALUES (0);",
+        b_sql=f"{IN_PARTS}DROP INDEX CONCURRENTLY i; INSERT INTO t VALUES (0);",
     )
     image.apply("--to=a")
     old_transaction.execute("SELECT a FROM t LIMIT 1")
@@ -454,7 +453,7 @@ def test_interrupted_detach_of_a_partition_is_completed(
     image.write(
         a_sql="CREATE TABLE p (a int) PARTITION BY RANGE (a);"
         "CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (1) TO (9); INSERT INTO p VALUES (1);",
-        b_sql=f"{NON_TRANSACTIONAL}ALTER TABLE p DETACH PARTITION p1 CONCURRENTLY; DROP TABLE p1;",
+        b_sql=f"{IN_PARTS}ALTER TABLE p DETACH PARTITION p1 CONCURRENTLY; DROP TABLE p1;",
     )
     image.apply("--to=a")
     old_transaction.execute("SELECT a FROM p LIMIT 1")

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.faults.test_journal import NON_TRANSACTIONAL, Image, kill_while_waiting, old_transaction
+from tests.faults.test_journal import IN_PARTS, Image, kill_while_waiting, old_transaction
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,7 +85,7 @@ def test_settings_by_function_or_transaction_are_restored_on_resume(
 ) -> None:
     image.database.execute("CREATE SCHEMA other; CREATE TABLE gate (a int)")
     image.write(
-        a_sql=f"{NON_TRANSACTIONAL}{setting} SELECT 1 / count(*) FROM public.gate; CREATE TABLE here ();"
+        a_sql=f"{IN_PARTS}{setting} SELECT 1 / count(*) FROM public.gate; CREATE TABLE here ();"
     )
     assert image.run("migrate").code == 1
     image.database.execute("INSERT INTO gate VALUES (1)")
@@ -96,7 +96,7 @@ def test_settings_by_function_or_transaction_are_restored_on_resume(
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 def test_file_is_sent_as_utf8_even_if_it_sets_another_encoding(image: Image, encoding: str) -> None:
     image.write(
-        a_sql=f"{NON_TRANSACTIONAL}SET client_encoding = '{encoding}'; CREATE TABLE \"tä\" (a int);\n"
+        a_sql=f"{IN_PARTS}SET client_encoding = '{encoding}'; CREATE TABLE \"tä\" (a int);\n"
         'CREATE INDEX CONCURRENTLY ON "tä" (a);'
     )
     image.apply()
@@ -111,7 +111,7 @@ def test_file_is_sent_as_utf8_even_if_it_sets_another_encoding(image: Image, enc
         ("DO $$ BEGIN PERFORM pg_advisory_unlock_all(); END $$", "pg_advisory_unlock_all"),
     ],
 )
-@pytest.mark.parametrize("header", ["-- one\n", NON_TRANSACTIONAL])
+@pytest.mark.parametrize("header", ["-- one\n", IN_PARTS])
 def test_statement_that_would_release_the_migration_lock_is_refused(
     image: Image, header: str, statement: str, name: str
 ) -> None:
@@ -147,7 +147,7 @@ def test_table_of_the_first_release_is_read_and_then_upgraded(image: Image) -> N
         " DROP CONSTRAINT _initmig_migration_state_check,"
         " ADD CONSTRAINT _initmig_migration_state_check CHECK (state IN ('applying', 'applied'))"
     )
-    image.write(b_sql=f"{NON_TRANSACTIONAL}VACUUM t;", b_rollback_sql="SELECT 1; VACUUM t;")
+    image.write(b_sql=f"{IN_PARTS}VACUUM t;", b_rollback_sql="SELECT 1; VACUUM t;")
     assert image.status("b")["state"] == "pending"
     assert "VACUUM" in image.run("plan").out
     image.apply()
@@ -158,9 +158,7 @@ def test_table_of_the_first_release_is_read_and_then_upgraded(image: Image) -> N
 def test_status_shows_no_duration_while_a_rollback_is_unfinished(
     image: Image,
 ) -> None:
-    image.write(
-        a_sql=f"{NON_TRANSACTIONAL}CREATE TABLE t ();", a_rollback_sql="SELECT 1; SELECT 1 / 0;"
-    )
+    image.write(a_sql=f"{IN_PARTS}CREATE TABLE t ();", a_rollback_sql="SELECT 1; SELECT 1 / 0;")
     image.apply()
     assert image.run("rollback", "--all").code == 1
     assert image.status("a").get("duration_seconds") is None
@@ -172,7 +170,7 @@ def test_interrupted_hook_runs_from_the_start_after_the_next_migration(
     image.write(a_sql="CREATE TABLE ran (a int); CREATE TABLE gate (a int);")
     write_hook(
         image,
-        f"{NON_TRANSACTIONAL}INSERT INTO ran VALUES (1); SELECT 1 / count(*) FROM gate;"
+        f"{IN_PARTS}INSERT INTO ran VALUES (1); SELECT 1 / count(*) FROM gate;"
         " INSERT INTO ran VALUES (2);",
     )
     assert image.run("migrate").code == 1
@@ -196,7 +194,7 @@ def test_leftover_reindex_index_in_toast_does_not_block_a_role_that_cannot_drop_
     role = urlsplit(image.database.login_role("GRANT CREATE ON SCHEMA public TO {role}")).username
     image.write(
         a_sql="CREATE TABLE t (a int, words text); CREATE INDEX i ON t (a);",
-        b_sql=f"{NON_TRANSACTIONAL}REINDEX TABLE CONCURRENTLY t;",
+        b_sql=f"{IN_PARTS}REINDEX TABLE CONCURRENTLY t;",
     )
     image.apply("--to=a", f"--role={role}")
     old_transaction.execute("SELECT a FROM t LIMIT 1")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.databases import ASLEEP, create_database
+from tests.support.kill_trial import KillTrial, Run
 from tests.support.migrations import write
 from tests.support.servers import is_version_chosen
 from tests.support.statements import commits, kinds, statements
-from tests.support.trials import Run, Trial
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
     from tests.support.command import Initmig
     from tests.support.databases import Database
-    from tests.support.forking import Forking
+    from tests.support.fork_server import KillableRuns
     from tests.support.proxy import Message, Proxy
     from tests.support.servers import MakeServer
 
 # These tests are for the client, so one version of the server is enough.
 pytestmark = pytest.mark.any_version
 
-# None of these can be applied twice.
+# No migration here can be applied twice.
 TRANSACTIONAL = {
     "0001_users.sql": "CREATE TABLE users (id int PRIMARY KEY);\nINSERT INTO users VALUES (1);",
     "0001_users.rollback.sql": "DROP TABLE users;",
@@ -201,7 +201,7 @@ TWICE = [
     for name, run in RUNS.items()
 ]
 
-MakeTrial = Callable[[Run], Trial]
+MakeKillTrial = Callable[[Run], KillTrial]
 
 
 def sample(messages: list[Message], database: Database) -> list[Message]:
@@ -213,17 +213,21 @@ def sample(messages: list[Message], database: Database) -> list[Message]:
 
 
 @pytest.fixture
-def make_kill_trial(database: Database, proxy: Proxy, forking: Forking, folder: Path) -> MakeTrial:
-    return lambda run: Trial(run, database=database, proxy=proxy, forking=forking, folder=folder)
+def make_kill_trial(
+    database: Database, proxy: Proxy, killable_runs: KillableRuns, folder: Path
+) -> MakeKillTrial:
+    return lambda run: KillTrial(
+        run, database=database, proxy=proxy, killable_runs=killable_runs, folder=folder
+    )
 
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 @pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
 def test_rerun_completes_after_sigkill_at_any_message(
-    make_kill_trial: MakeTrial, run: Run, answered: bool
+    make_kill_trial: MakeKillTrial, run: Run, answered: bool
 ) -> None:
     trial = make_kill_trial(run)
-    for message in sample(trial.blows(answered=answered), trial.database):
+    for message in sample(trial.messages_to_interrupt(answered=answered), trial.database):
         trial.kill(message, answered=answered)
         trial.check_rerun(message)
 
@@ -232,10 +236,10 @@ def test_rerun_completes_after_sigkill_at_any_message(
 @pytest.mark.parametrize("run", TWICE)
 @pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
 def test_second_rerun_completes_after_the_first_rerun_was_killed_too(
-    make_kill_trial: MakeTrial, run: Run, answered: bool
+    make_kill_trial: MakeKillTrial, run: Run, answered: bool
 ) -> None:
     trial = make_kill_trial(run)
-    for message in trial.blows(answered=True)[::16]:
+    for message in trial.messages_to_interrupt(answered=True)[::16]:
         # the first messages only connect and read
         for number in range(4, len(trial.messages), 6):
             trial.kill(message, answered=True)
@@ -246,25 +250,27 @@ def test_second_rerun_completes_after_the_first_rerun_was_killed_too(
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 def test_run_completes_when_the_connection_is_cut_before_any_message(
-    make_kill_trial: MakeTrial, run: Run
+    make_kill_trial: MakeKillTrial, run: Run
 ) -> None:
     trial = make_kill_trial(run)
     # Every fourth message: each one costs a pause before the next attempt to connect.
-    for message in [each for each in trial.blows(answered=False) if each.number > 3][::4]:
+    for message in [
+        each for each in trial.messages_to_interrupt(answered=False) if each.number > 3
+    ][::4]:
         trial.cut(message, answered=False)
-        assert trial.picture() == trial.undisturbed, message
+        assert trial.snapshot() == trial.undisturbed, message
 
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 def test_run_completes_when_the_answer_to_a_commit_is_lost(
-    make_kill_trial: MakeTrial, run: Run
+    make_kill_trial: MakeKillTrial, run: Run
 ) -> None:
     trial = make_kill_trial(run)
-    committing = [m for m in trial.blows(answered=True) if commits(m.query)]
+    committing = [m for m in trial.messages_to_interrupt(answered=True) if commits(m.query)]
     assert committing
     for message in committing:
         trial.cut(message, answered=True)
-        assert trial.picture() == trial.undisturbed, message
+        assert trial.snapshot() == trial.undisturbed, message
 
 
 def test_each_sql_migration_is_one_message_with_the_whole_file_and_its_records(

@@ -15,10 +15,10 @@ from initmig.postgres import Settings, StatementFailed
 from initmig.postgres.connecting import open_connection
 from initmig.postgres.session import Session
 from tests.support.databases import ASLEEP
-from tests.support.forking import Fork, Forking
+from tests.support.fork_server import ForkServer, KillableRuns
+from tests.support.kill_trial import KillTrial, Run
 from tests.support.libpq_faults import FAIL, FAILURES, REPORT, Fault, Report
 from tests.support.migrations import write
-from tests.support.trials import Run, Trial
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ CALLED = {
 }
 
 
-class FailingTrial(Trial):
+class FailingTrial(KillTrial):
     """Runs initmig with one failing call of libpq."""
 
     def __init__(self, run: Run, **options: object) -> None:
@@ -79,7 +79,7 @@ class FailingTrial(Trial):
         """Run with *fault*."""
         env = {REPORT: str(self.report_path)} | ({FAIL: json.dumps(fault)} if fault else {})
         argv = ("migrate", "--lock-timeout=1m", "--wait-timeout=20s", "--log-format=json")
-        result = self._forking.run(*argv, url=self.database.url, folder=self.folder, env=env)
+        result = self._runs.run(*argv, url=self.database.url, folder=self.folder, env=env)
         return result, Report(
             **dict(zip(Report._fields, json.loads(self.report_path.read_text()), strict=True))
         )
@@ -90,10 +90,10 @@ class FailingTrial(Trial):
         result, report = self.fail(fault)
         check_report(self.database, result)
         if result.code == 0:
-            assert self.picture() == self.undisturbed, fault
+            assert self.snapshot() == self.undisturbed, fault
         assert self.run(self.database.url) == (0, ""), fault
-        assert self.picture() == self.undisturbed, (fault, result.err)
-        return report.struck
+        assert self.snapshot() == self.undisturbed, (fault, result.err)
+        return report.happened
 
 
 def check_report(database: Database, result: Result) -> None:
@@ -119,8 +119,8 @@ def recorded(database: Database) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def fork() -> Iterator[Fork]:
-    with closing(Fork(MODULE)) as fork:
+def fork() -> Iterator[ForkServer]:
+    with closing(ForkServer(MODULE)) as fork:
         yield fork
 
 
@@ -131,10 +131,12 @@ def owner(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def trial(
-    owner: str, database: Database, proxy: Proxy, forking: Forking, folder: Path
+    owner: str, database: Database, proxy: Proxy, killable_runs: KillableRuns, folder: Path
 ) -> FailingTrial:
     run = Run(("migrate",), FILES[owner])
-    return FailingTrial(run, database=database, proxy=proxy, forking=forking, folder=folder)
+    return FailingTrial(
+        run, database=database, proxy=proxy, killable_runs=killable_runs, folder=folder
+    )
 
 
 def faults(trial: FailingTrial, owner: str, *, most: int) -> Iterator[Fault]:
@@ -152,12 +154,12 @@ def faults(trial: FailingTrial, owner: str, *, most: int) -> Iterator[Fault]:
 def test_failed_libpq_call_is_reported_and_a_rerun_succeeds(
     trial: FailingTrial, owner: str, most: int
 ) -> None:
-    struck = {
+    failed = {
         (fault.function, fault.failure)
         for fault in faults(trial, owner, most=most)
         if trial.check(fault)
     }
-    assert struck == {(function, each) for function in CALLED[owner] for each in FAILURES[function]}
+    assert failed == {(function, each) for function in CALLED[owner] for each in FAILURES[function]}
 
 
 # --- SIGTERM ---

@@ -14,7 +14,7 @@ from tests.support.secret_forms import CANARY, secret_sql
 
 if TYPE_CHECKING:
     from tests.support.databases import Database
-    from tests.support.forking import Forking
+    from tests.support.fork_server import KillableRuns
 
 # These tests are for the client, so one version of the server is enough.
 pytestmark = pytest.mark.any_version
@@ -37,7 +37,7 @@ def test_masked_sql_hides_only_the_secrets(first: tuple[str, str], second: tuple
 )
 def test_no_run_prints_a_secret(
     examples: int,
-    forking: Forking,
+    killable_runs: KillableRuns,
     database: Database,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
@@ -54,7 +54,7 @@ def test_no_run_prints_a_secret(
         outcome = folder.with_suffix(".outcome")
         env = {"INITMIG_TERMINATION_LOG": str(outcome), "INITMIG_LOG_LEVEL": "debug"}
         for words in (["migrate"], ["plan"], ["rehearse", "--json"]):
-            result = forking.run(*words, url=database.url, folder=folder, env=env)
+            result = killable_runs.run(*words, url=database.url, folder=folder, env=env)
             assert CANARY not in result.out + result.err + outcome.read_text()
 
     check()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.databases import Database
-    from tests.support.forking import Fork
+    from tests.support.fork_server import ForkServer
     from tests.support.processes import Processes
 
 pytestmark = [pytest.mark.any_version, pytest.mark.long]
@@ -54,7 +54,7 @@ NAMES = st.builds(
 
 
 @pytest.fixture
-def initmig(processes: Processes, fork: Fork) -> Initmig:
+def initmig(processes: Processes, fork: ForkServer) -> Initmig:
     return Initmig(processes, fork)
 
 

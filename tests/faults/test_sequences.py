@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from initmig.cli.main import main
-from tests.support.courses import ByHand, Course, Migrate, Rollback, StockYoyo, statuses
-from tests.support.forking import Blow, Forking
+from tests.support.fork_server import Interruption, KillableRuns
 from tests.support.migrations import write
 from tests.support.model import (
     HOOK,
@@ -29,6 +28,14 @@ from tests.support.model import (
     Policy,
     State,
     observe,
+)
+from tests.support.model_runs import (
+    ManualChange,
+    Migrate,
+    ModelRun,
+    Rollback,
+    YoyoRun,
+    expected_statuses,
 )
 
 if TYPE_CHECKING:
@@ -75,7 +82,7 @@ OTHER_APPLICATION = {
 
 
 class Fault(NamedTuple):
-    """What happens to a run at one of its messages, if it sends that many."""
+    """A fault of a run at one of its messages, if it sends that many."""
 
     does: Literal["kill", "cut"]
     at: int
@@ -105,7 +112,7 @@ class ShipImage(NamedTuple):
 class Hook(NamedTuple):
     """A newer image with a hook, or with a different one."""
 
-    kind: Literal["sql", "piecewise sql"]
+    kind: Literal["sql", "non-transactional sql"]
     pieces: tuple[Piece, ...]
     fails: Failure | None = None
 
@@ -121,7 +128,7 @@ class Edit(NamedTuple):
 
     which: int
     fails: Failure | None = None
-    unfit: bool = False
+    invalid: bool = False
 
 
 class Apply(NamedTuple):
@@ -190,7 +197,15 @@ def pieces(*kinds: Piece, most: int = 4) -> st.SearchStrategy[tuple[Piece, ...]]
 
 new_migrations = st.builds(
     NewMigration,
-    kind=st.sampled_from(["sql", "piecewise sql", "python", "piecewise sql", "piecewise python"]),
+    kind=st.sampled_from(
+        [
+            "sql",
+            "non-transactional sql",
+            "python",
+            "non-transactional sql",
+            "non-transactional python",
+        ]
+    ),
     pieces=pieces("row", "index", "rows", "vacuum", "function", "leftover"),
     early=rarely,
     depends=st.none() | few,
@@ -201,7 +216,7 @@ new_migrations = st.builds(
 shipped_images = st.builds(ShipImage, st.lists(new_migrations, min_size=1, max_size=3).map(tuple))
 hooks = st.builds(
     Hook,
-    st.sampled_from(["sql", "piecewise sql"]),
+    st.sampled_from(["sql", "non-transactional sql"]),
     pieces("row", "vacuum", most=3),
     st.none() | st.builds(Failure, st.just("apply"), st.integers(1, 3)),
 )
@@ -221,7 +236,7 @@ rollbacks = st.builds(
     fault=faults,
     step=steps,
 )
-edits = st.builds(Edit, few, fails=st.none() | failures, unfit=rarely)
+edits = st.builds(Edit, few, fails=st.none() | failures, invalid=rarely)
 actions = st.one_of(
     shipped_images,
     applies,
@@ -245,13 +260,13 @@ class World:
         self,
         database: Database,
         proxy: Proxy,
-        forking: Forking,
+        killable_runs: KillableRuns,
         yoyo: Yoyo,
         folder: Path,
     ) -> None:
         self._database = database
         self._proxy = proxy
-        self._forking = forking
+        self._runs = killable_runs
         self._yoyo = yoyo
         self._folder = folder
         self._begin()
@@ -264,7 +279,7 @@ class World:
         self._depends: dict[str, str] = {}
         self._manual_changes: Counter[str] = Counter()
         self._other_rows: dict[str, object] = {}
-        self._revision = 0
+        self._edit_number = 0
         self._write_files()
 
     def play(self, actions: Sequence[Action]) -> None:
@@ -283,16 +298,18 @@ class World:
             case ShipImage(new):
                 self._ship_image(new)
             case Hook(kind, pieces, fails):
-                self._put(File(HOOK, kind, pieces, fails=fails, revision=self._next_revision()))
+                self._put(
+                    File(HOOK, kind, pieces, fails=fails, edit_number=self._next_edit_number())
+                )
             case UseOldImage(to):
                 self._images.append(self._images[-1 - to % len(self._images)])
-            case Edit(which, fails, unfit):
+            case Edit(which, fails, invalid):
                 files = [*self._image.files.values()]
                 if files:
                     file = files[-1 - which % len(files)]
                     fails = fails if not file.is_hook else None
-                    revision = self._next_revision()
-                    self._put(file._replace(fails=fails, unfit=unfit, revision=revision))
+                    edit_number = self._next_edit_number()
+                    self._put(file._replace(fails=fails, invalid=invalid, edit_number=edit_number))
             case Apply():
                 self._migrate(action)
             case RollBack():
@@ -312,9 +329,9 @@ class World:
     def _put(self, file: File) -> None:
         self._images.append(self._image.having(file))
 
-    def _next_revision(self) -> int:
-        self._revision += 1
-        return self._revision
+    def _next_edit_number(self) -> int:
+        self._edit_number += 1
+        return self._edit_number
 
     def _ship_image(self, additions: Sequence[NewMigration]) -> None:
         for new in additions:
@@ -378,7 +395,7 @@ class World:
         )
 
     def _run(
-        self, argv: Sequence[str], model: Callable[[State], Course], fault: Fault | None
+        self, argv: Sequence[str], model: Callable[[State], ModelRun], fault: Fault | None
     ) -> None:
         model_run = model(self._state)
         if model_run.is_noop:
@@ -400,16 +417,16 @@ class World:
         patient = ["--lock-timeout=1m", "--wait-timeout=20s", "--log-level=error"]
         # the first image has no migrations
         patient.append("--allow-empty")
-        done = self._forking.run(*argv, *patient, url=url, folder=self._folder)
+        done = self._runs.run(*argv, *patient, url=url, folder=self._folder)
         return done.code, done.err
 
-    def _call_with(self, fault: Fault, argv: Sequence[str], model_run: Course) -> int:
-        interruption = Blow(self._proxy, fault.at)
+    def _call_with(self, fault: Fault, argv: Sequence[str], model_run: ModelRun) -> int:
+        interruption = Interruption(self._proxy, fault.at)
         match fault.does, fault.answered:
             case "kill", False:
-                interruption.kill_before(self._forking)
+                interruption.kill_before(self._runs)
             case "kill", True:
-                interruption.kill_after(self._forking)
+                interruption.kill_after(self._runs)
             case "cut", False:
                 interruption.cut_before()
             case "cut", True:
@@ -421,7 +438,7 @@ class World:
         )
         code, output = self._call(argv, self._proxy.url(self._database.name))
         self._proxy.before, self._proxy.after = lambda _: "forward", lambda _: None
-        killed = interruption.struck and fault.does == "kill"
+        killed = interruption.happened and fault.does == "kill"
         assert code == (-signal.SIGKILL if killed else model_run.code), output
         return code
 
@@ -432,12 +449,12 @@ class World:
             for file in (*image.migrations, *image.hooks)
             if file.is_hook or state.has(file.id) == (direction == "rollback")
         ]
-        # a stock yoyo ignores half-applied migrations, leaves failed ones half done, and identifies
-        # migrations by their hashes
+        # a stock yoyo ignores half-applied migrations, does not undo the parts of failed ones, and
+        # identifies migrations by their hashes
         if (
-            state.half_way
+            state.half_applied
             or self._has_odd_hashes()
-            or any(file.unfit for file in image.files.values())
+            or any(file.invalid for file in image.files.values())
             or any(file.fails for file in touched)
             or (
                 direction == "rollback"
@@ -453,7 +470,7 @@ class World:
         argv = [direction] if direction == "apply" else [direction, "--all"]
         done = self._yoyo(*argv, database=self._database, folder=self._folder)
         assert done.code == 0, done.err
-        self._state = StockYoyo(state, image, direction).now
+        self._state = YoyoRun(state, image, direction).now
         self._check()
 
     def _has_odd_hashes(self) -> bool:
@@ -463,7 +480,7 @@ class World:
     def _has_history(self) -> bool:
         return "_initmig_migration" in self._database.tables()
 
-    # --- what others do ---
+    # --- changes outside of initmig ---
 
     def _act_outside(self, action: EditRows | OtherApplication) -> None:
         if not self._has_history():
@@ -480,7 +497,7 @@ class World:
         if not fit:
             return
         file = fit[-1 - which % len(fit)]
-        insert = f"INSERT INTO _yoyo_migration VALUES ('{self._next_revision()}', '{file.id}', "
+        insert = f"INSERT INTO _yoyo_migration VALUES ('{self._next_edit_number()}', '{file.id}', "
         if does == "again":
             self._database.execute(f"{insert}'2000-01-01')")
         elif does == "apply":
@@ -488,20 +505,20 @@ class World:
                 self._database.execute(part.sql)
             self._database.execute(f"{insert}clock_timestamp() AT TIME ZONE 'UTC')")
             self._manual_changes[file.id] += 1
-            self._state = ByHand(self._state, file, "apply").now
+            self._state = ManualChange(self._state, file, "apply").now
         else:
             delete = f"DELETE FROM _yoyo_migration WHERE migration_id = '{file.id}'"
             self._database.execute(f"DROP TABLE {file.id}; {delete}")
             self._manual_changes[file.id] -= 1
-            self._state = ByHand(self._state, file, "rollback").now
+            self._state = ManualChange(self._state, file, "rollback").now
 
     def _can_edit_rows(self, does: Literal["apply", "remove", "again"], file: File) -> bool:
         """Whether a person who knows the state and the dependencies would do it."""
         applied = [record.id for record in self._state.applied]
-        if file.id in self._state.half_way or (does == "apply") == (file.id in applied):
+        if file.id in self._state.half_applied or (does == "apply") == (file.id in applied):
             return False
         if does == "apply":
-            fails = file.unfit or (file.fails and file.fails.direction == "apply")
+            fails = file.invalid or (file.fails and file.fails.direction == "apply")
             return not fails and file.depends in ("", *applied)
         return does == "again" or file.id not in [self._depends[id] for id in applied]
 
@@ -528,7 +545,7 @@ class World:
     def _run_other(self, *argv: str, code: int) -> None:
         flags = [*self._other_flags, "--lock-timeout=1m", "--wait-timeout=20s"]
         folder = self._folder.with_name("other_app")
-        done = self._forking.run(*argv, *flags, url=self._database.url, folder=folder)
+        done = self._runs.run(*argv, *flags, url=self._database.url, folder=folder)
         assert done.code == code, done.err
 
     def _read_other_rows(self) -> dict[str, object]:
@@ -550,7 +567,7 @@ class World:
         assert found == self._state
         applied = [record.id for record in found.applied]
         half_rolled_back = [
-            id for id, half in found.half_way.items() if half.direction == "rollback"
+            id for id, progress in found.half_applied.items() if progress.direction == "rollback"
         ]
         if "_yoyo_migration" in self._database.tables():
             assert self._database.query(_HALF_ROLLED_BACK) == [
@@ -578,7 +595,7 @@ class World:
             assert main(argv, environ) == 0, output.getvalue()
         rows = json.loads(output.getvalue())["migrations"]
         found = {row["id"]: (row["state"], row.get("parts_done")) for row in rows}
-        assert found == statuses(self._state, self._image)
+        assert found == expected_statuses(self._state, self._image)
 
 
 _HALF_ROLLED_BACK = """
@@ -592,8 +609,10 @@ def _read_only(url: str) -> str:
 
 
 @pytest.fixture
-def world(database: Database, proxy: Proxy, forking: Forking, yoyo: Yoyo, folder: Path) -> World:
-    return World(database, proxy, forking, yoyo, folder)
+def world(
+    database: Database, proxy: Proxy, killable_runs: KillableRuns, yoyo: Yoyo, folder: Path
+) -> World:
+    return World(database, proxy, killable_runs, yoyo, folder)
 
 
 @pytest.mark.parametrize(
@@ -648,7 +667,7 @@ def test_migrate_to_an_applied_migration_skips_those_with_pending_dependencies(
 def test_changed_half_applied_migration_that_was_allowed_is_resumed_after_a_kill(
     world: World,
 ) -> None:
-    new = NewMigration("piecewise sql", ("index", "row"), fails=Failure("apply", 2))
+    new = NewMigration("non-transactional sql", ("index", "row"), fails=Failure("apply", 2))
     for at in range(22, 38):
         world.play(
             [
@@ -683,7 +702,7 @@ def test_rollback_undoes_the_last_migration_after_the_clock_was_stepped(
 def test_migration_stays_half_applied_while_another_application_applies_the_same_id(
     world: World, where: Literal["schema", "table"]
 ) -> None:
-    new = NewMigration("piecewise sql", ("row", "row"), fails=Failure("apply", 3))
+    new = NewMigration("non-transactional sql", ("row", "row"), fails=Failure("apply", 3))
     resume: list[Action] = [Edit(0), Apply(changed="allow"), RollBack(steps=1)]
     world.play(
         [
@@ -698,7 +717,9 @@ def test_migration_stays_half_applied_while_another_application_applies_the_same
     )
 
 
-@pytest.mark.parametrize("kind", ["sql", "piecewise sql", "python", "piecewise python"])
+@pytest.mark.parametrize(
+    "kind", ["sql", "non-transactional sql", "python", "non-transactional python"]
+)
 def test_leftovers_of_a_migration_in_the_session_do_not_affect_the_next(
     world: World, kind: Kind
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.command import JSON
 from tests.support.databases import ASLEEP, WAIT_FOR_GATE
-from tests.support.forking import Blow, Forking
+from tests.support.fork_server import Interruption, KillableRuns
 from tests.support.migrations import write
 from tests.support.pgbouncer import running_pgbouncer
 from tests.support.processes import succeeded
@@ -465,7 +465,7 @@ def test_kill_at_any_message_records_all_or_nothing_and_a_rerun_succeeds(
     existing: Database,
     server: DatabaseServer,
     make_proxy: MakeProxy,
-    forking: Forking,
+    killable_runs: KillableRuns,
     folder: Path,
 ) -> None:
     argv = ("baseline", "--to=0003", "--log-level=error", "--lock-timeout=1m")
@@ -481,7 +481,7 @@ def test_kill_at_any_message_records_all_or_nothing_and_a_rerun_succeeds(
         assert done.code == (-signal.SIGKILL if killed else 0), done.err
         found.append(recorded(existing))
         assert found[-1] in ([], IDS[:3])
-        again = forking.run(*argv, url=existing.url, folder=folder)
+        again = killable_runs.run(*argv, url=existing.url, folder=folder)
         assert (again.code, recorded(existing)) == (0, IDS[:3]), again.err
         assert logged(existing) == [("mark", id) for id in IDS[:3]]
         assert existing.tables() == {"a", "b"} | BOOKKEEPING

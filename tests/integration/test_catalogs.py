@@ -11,9 +11,9 @@ from initmig import postgres
 from initmig.commands.verify.catalogs import SOURCES
 from initmig.commands.verify.comparison import compare
 from initmig.commands.verify.snapshot import take_snapshot
-from tests.support.changes import CHANGES, ROWS
 from tests.support.databases import Database
-from tests.support.everything import DROP_SUBSCRIPTIONS, everything
+from tests.support.full_schema import DROP_SUBSCRIPTIONS, full_schema
+from tests.support.schema_changes import CHANGES, ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +70,7 @@ def session_in(database: Database) -> Iterator[Session]:
 def populated(database: Database) -> Iterator[Session]:
     """A session in a transaction, in a database with the schema from `everything`."""
     with session_in(database) as session:
-        session.command(everything(version_of(session)))
+        session.command(full_schema(version_of(session)))
         session.command("BEGIN")
         yield session
         session.command("ROLLBACK")

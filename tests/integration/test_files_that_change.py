@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.test_journal import ALONE
+from tests.faults.test_journal import IN_PARTS
 from tests.support.databases import ASLEEP, WAIT_FOR_GATE
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
@@ -36,7 +36,7 @@ PYTHON = (
 CONTENTS = {
     "x.sql": f"{MARK};",
     "x.py": PYTHON.format(True, "{}"),
-    "alone.sql": f"{ALONE}{MARK};",
+    "alone.sql": f"{IN_PARTS}{MARK};",
     "alone.py": PYTHON.format(False, "{}"),
     "post-apply.sql": f"{MARK};",
     "post-apply.py": PYTHON.format(True, "{}"),
@@ -217,7 +217,7 @@ def test_file_added_during_a_run_is_applied_by_the_next_run(
     assert_ran_as_read(database, name, text=text)
 
 
-@pytest.mark.parametrize("header", ["", ALONE], ids=["transactional", "non-transactional"])
+@pytest.mark.parametrize("header", ["", IN_PARTS], ids=["transactional", "non-transactional"])
 @pytest.mark.parametrize("alter", CHANGES)
 def test_rollback_file_that_changes_during_another_rollback_is_run_as_read(
     initmig: Initmig,

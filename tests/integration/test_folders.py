@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.databases import Database
-    from tests.support.forking import Fork
+    from tests.support.fork_server import ForkServer
     from tests.support.processes import Processes, Result
     from tests.support.yoyo import Yoyo
 

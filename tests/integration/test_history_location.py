@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.support.command import Initmig
     from tests.support.databases import Database
-    from tests.support.forking import Forking
+    from tests.support.fork_server import KillableRuns
     from tests.support.processes import Result
     from tests.support.yoyo import Yoyo
 
@@ -38,10 +38,12 @@ BOTH = FIRST | table("0002_b")
 class Site:
     """A database with the schemas `one` and `two`, and methods that run commands on it."""
 
-    def __init__(self, forking: Forking, database: Database, folder: Path, yoyo: Yoyo) -> None:
+    def __init__(
+        self, killable_runs: KillableRuns, database: Database, folder: Path, yoyo: Yoyo
+    ) -> None:
         self.database = database
         self.folder = write(folder, BOTH)
-        self._forking = forking
+        self._forking = killable_runs
         self._yoyo = yoyo
         self._first = write(folder.with_name("first"), FIRST)
         self.url = database.url
@@ -131,8 +133,8 @@ def _listed(schema: str) -> str:
 
 
 @pytest.fixture
-def site(forking: Forking, database: Database, folder: Path, yoyo: Yoyo) -> Site:
-    return Site(forking, database, folder, yoyo)
+def site(killable_runs: KillableRuns, database: Database, folder: Path, yoyo: Yoyo) -> Site:
+    return Site(killable_runs, database, folder, yoyo)
 
 
 class Case(NamedTuple):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.databases import Database
-    from tests.support.forking import Forking
+    from tests.support.fork_server import KillableRuns
 
 OUTPUTS = {
     "text": (["migrate"], {}),
@@ -33,8 +33,8 @@ FAILING = ("text", "JSON")
 class Shown:
     """The outputs of each command and format for a migration."""
 
-    def __init__(self, forking: Forking, database: Database, folder: Path) -> None:
-        self._forking, self._database, self._folder = forking, database, folder
+    def __init__(self, killable_runs: KillableRuns, database: Database, folder: Path) -> None:
+        self._forking, self._database, self._folder = killable_runs, database, folder
 
     def of(self, files: dict[str, str]) -> Iterator[tuple[str, str]]:
         write(self._folder, files)
@@ -58,8 +58,8 @@ class Shown:
 
 
 @pytest.fixture
-def shown(forking: Forking, database: Database, folder: Path) -> Shown:
-    return Shown(forking, database, folder)
+def shown(killable_runs: KillableRuns, database: Database, folder: Path) -> Shown:
+    return Shown(killable_runs, database, folder)
 
 
 def in_python(sql: str) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.databases import Database
-    from tests.support.forking import Forking
+    from tests.support.fork_server import KillableRuns
     from tests.support.processes import Result
 
 IDS = ("0001_a", "0002_b", "0003_c")
@@ -302,7 +302,9 @@ ODD = {
 class Scene:
     """A history with an odd row, and methods that run commands on it."""
 
-    def __init__(self, odd: Odd, forking: Forking, database: Database, folder: Path) -> None:
+    def __init__(
+        self, odd: Odd, killable_runs: KillableRuns, database: Database, folder: Path
+    ) -> None:
         self.odd = odd
         self.database = database
         self.folder = write(
@@ -395,9 +397,9 @@ class Scene:
 
 @pytest.fixture
 def scene(
-    request: pytest.FixtureRequest, forking: Forking, database: Database, folder: Path
+    request: pytest.FixtureRequest, killable_runs: KillableRuns, database: Database, folder: Path
 ) -> Scene:
-    return Scene(request.param, forking, database, folder)
+    return Scene(request.param, killable_runs, database, folder)
 
 
 every_odd_row = pytest.mark.parametrize("scene", ODD.values(), ids=ODD, indirect=True)
@@ -535,7 +537,7 @@ ODD_JOURNALS = {
 def test_odd_journal_values_never_skip_a_part(
     change: str, forking: Forking, database: Database, folder: Path
 ) -> None:
-    scene = Scene(Odd("CREATE TABLE gate ()"), forking, database, folder)
+    scene = Scene(Odd("CREATE TABLE gate ()"), killable_runs, database, folder)
     write(folder, IN_PARTS)
     scene.succeeds("migrate", code=1)
     if change:

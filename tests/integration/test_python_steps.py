@@ -14,7 +14,7 @@ from tests.support.migrations import write
 
 if TYPE_CHECKING:
     from tests.support.databases import Database
-    from tests.support.forking import Fork
+    from tests.support.fork_server import ForkServer
     from tests.support.processes import Processes, Result
     from tests.support.yoyo import Yoyo
 

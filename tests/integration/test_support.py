@@ -20,8 +20,8 @@ from dev.programs import find_installation, installation_for, programs_of
 from initmig.commands.verify.embedded import unprivileged_account
 from tests.support.command import COMMAND, Initmig
 from tests.support.databases import Database, DatabaseServer, create_database
-from tests.support.hosts import closed_port, deaf_port
 from tests.support.migrations import write
+from tests.support.ports import closed_port, silent_port
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def test_closed_port_refuses_and_deaf_port_is_silent() -> None:
     url = "postgresql://x@127.0.0.1:{}/x?connect_timeout=2"
     with pytest.raises(psycopg.OperationalError, match="refused"):
         psycopg.connect(url.format(closed_port()))
-    with deaf_port() as port, pytest.raises(psycopg.errors.ConnectionTimeout):
+    with silent_port() as port, pytest.raises(psycopg.errors.ConnectionTimeout):
         psycopg.connect(url.format(port))
 
 
@@ -368,7 +368,7 @@ def test_stopped_proxy_refuses_connections_until_it_is_started(
 
 def test_deaf_proxy_does_not_answer(server: DatabaseServer, make_proxy: MakeProxy) -> None:
     proxy = make_proxy(server)
-    proxy.deaf()
+    proxy.stop_answering()
     with pytest.raises(psycopg.errors.ConnectionTimeout):
         psycopg.connect(proxy.url(), connect_timeout=2)
     proxy.answer_again()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from initmig.core.quoting import quote_literal
-from tests.faults.test_journal import ALONE, Image
+from tests.faults.test_journal import IN_PARTS, Image
 from tests.support.databases import create_database
 from tests.support.migrations import write
 from tests.support.servers import running_server
@@ -87,27 +87,30 @@ DELETE = (f"{PREPARE};", "")
 FINE = {"a.sql": "SELECT 1;"}
 
 REFUSED = {
-    "file": Refused({"a.sql": ALONE + BLOCK}, "a.sql:4:1", "prepare-transaction", COMMITS),
+    "file": Refused({"a.sql": IN_PARTS + BLOCK}, "a.sql:4:1", "prepare-transaction", COMMITS),
     "file, in other words": Refused(
-        {"a.sql": f"{ALONE}begin;\n create table t (); prepare /* c */ transaction 'x';"},
+        {"a.sql": f"{IN_PARTS}begin;\n create table t (); prepare /* c */ transaction 'x';"},
         "a.sql:3:21",
         "prepare-transaction",
         ("prepare /* c */ transaction 'x'", "end"),
     ),
     "file without a block": Refused(
-        {"a.sql": f"{ALONE}CREATE TABLE t ();\n{PREPARE};"},
+        {"a.sql": f"{IN_PARTS}CREATE TABLE t ();\n{PREPARE};"},
         "a.sql:3:1",
         "prepare-transaction",
         DELETE,
     ),
     "rollback file": Refused(
-        {"a.sql": f"{ALONE}CREATE TABLE t ();", "a.rollback.sql": f"BEGIN; SELECT 1;\n{PREPARE};"},
+        {
+            "a.sql": f"{IN_PARTS}CREATE TABLE t ();",
+            "a.rollback.sql": f"BEGIN; SELECT 1;\n{PREPARE};",
+        },
         "a.rollback.sql:2:1",
         "prepare-transaction",
         COMMITS,
     ),
     "hook": Refused(
-        {**FINE, "post-apply.sql": ALONE + BLOCK},
+        {**FINE, "post-apply.sql": IN_PARTS + BLOCK},
         "post-apply.sql:4:1",
         "prepare-transaction",
         COMMITS,
@@ -186,7 +189,7 @@ REFUSED = {
     ),
     **{
         f"{end} AND CHAIN in a {kind}": Refused(
-            {f"a.{kind}": f"{ALONE}BEGIN;\n{end} AND CHAIN;\nCOMMIT;"}
+            {f"a.{kind}": f"{IN_PARTS}BEGIN;\n{end} AND CHAIN;\nCOMMIT;"}
             if kind == "sql"
             else {"a.py": steps("BEGIN", f"{end} AND CHAIN", "COMMIT")},
             "a.sql:3:1" if kind == "sql" else "a.py:4:7",
@@ -197,7 +200,7 @@ REFUSED = {
         for kind in ("sql", "py")
     },
     "AND CHAIN without a block": Refused(
-        {"a.sql": f"{ALONE}CREATE TABLE t ();\nCOMMIT AND CHAIN;"},
+        {"a.sql": f"{IN_PARTS}CREATE TABLE t ();\nCOMMIT AND CHAIN;"},
         "a.sql:3:1",
         "commit-and-chain",
         (" AND CHAIN", ""),
@@ -267,10 +270,10 @@ def test_blocks_in_a_file_are_committed_and_rolled_back_as_written(
     image: Image, kind: str, name: str
 ) -> None:
     statements, expected = ACCEPTED[name]
-    text = ALONE + ";\n".join(statements)
+    text = IN_PARTS + ";\n".join(statements)
     files = {
         "file": {"a.sql": text},
-        "rollback": {"a.sql": f"{ALONE}SELECT 1", "a.rollback.sql": text},
+        "rollback": {"a.sql": f"{IN_PARTS}SELECT 1", "a.rollback.sql": text},
         "hook": {**FINE, "post-apply.sql": text},
         "steps": {"a.py": steps(*statements)},
     }
@@ -542,9 +545,9 @@ def test_do_block_can_only_end_its_own_transaction(
     call = f"CREATE PROCEDURE p() LANGUAGE plpgsql AS $$ {body} $$; CALL p()"
     text = {
         "transactional": do,
-        "block": f"{ALONE}BEGIN; {do}; COMMIT",
-        "alone": ALONE + do,
-        "procedure": ALONE + call,
+        "block": f"{IN_PARTS}BEGIN; {do}; COMMIT",
+        "alone": IN_PARTS + do,
+        "procedure": IN_PARTS + call,
     }[form]
     write(image.folder, {"a.sql": f"{text};"})
     result, last = migrate(image)
@@ -564,7 +567,7 @@ def test_do_block_can_only_end_its_own_transaction(
     [
         {"a.sql": "CREATE TABLE t ();\n{};"},
         {"a.py": 'from yoyo import step\nstep("CREATE TABLE t ()")\nstep("{}")\n'},
-        {"a.sql": ALONE + "BEGIN; CREATE TABLE t ();\n{}; COMMIT;"},
+        {"a.sql": IN_PARTS + "BEGIN; CREATE TABLE t ();\n{}; COMMIT;"},
     ],
     ids=["file", "step", "block"],
 )

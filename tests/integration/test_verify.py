@@ -17,8 +17,8 @@ import pytest
 from dev.programs import find_installation
 from tests.support.databases import create_database
 from tests.support.dumps import pg_dump_for
-from tests.support.hosts import closed_port
 from tests.support.migrations import write
+from tests.support.ports import closed_port
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:

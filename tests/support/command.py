@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 COMMAND = Path(sys.executable).with_name("initmig")
 
-# --- environments: combine them, e.g. `env=JSON | AT_ONCE` ---
+# --- environments: combine them, e.g. `env=JSON | NO_WAITING` ---
 
 JSON = {"INITMIG_LOG_FORMAT": "json"}
 """Makes each line of stderr a JSON object, for `Result.events`."""
 
-AT_ONCE = {"INITMIG_WAIT_TIMEOUT": "0"}
-"""Fails at once where the database cannot be reached."""
+NO_WAITING = {"INITMIG_WAIT_TIMEOUT": "0"}
+"""Makes a run fail immediately if the database cannot be reached."""
 
 
 class Options(TypedDict, total=False):
@@ -45,7 +45,7 @@ class Initmig:
         fork: Start | None = None,
         command: Sequence[str] = (str(COMMAND),),
     ) -> None:
-        """*fork* (tests/support/forking.py) runs it in a fork instead of a new program."""
+        """*fork* (tests/support/fork_server.py) runs it in a fork instead of a new program."""
         self._processes = processes
         self._command = command
         self._fork = fork

@@ -48,7 +48,7 @@ def attempt(conninfo: str, *, python: bool, limit: float = 10, password: str = "
     return Attempt(*message, tuple(each.parameter for each in ignored), is_final)
 
 
-def libpqs_refusal(conninfo: str) -> str:
+def refusal_by_libpq(conninfo: str) -> str:
     """The error message of PQconnectdb for *conninfo*; empty if it connects."""
     pgconn = pq.PGconn.connect(conninfo.encode())
     message = "" if pgconn.status == pq.ConnStatus.OK else pgconn.get_error_message()

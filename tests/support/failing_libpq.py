@@ -38,7 +38,7 @@ from initmig.postgres import libpq as _of_initmig  # noqa: E402
 class _Faults:
     def __init__(self, fault: Fault | None) -> None:
         self.calls: Counter[str] = Counter()
-        self.struck = False
+        self.happened = False
         self._fault = fault
 
     def must_fail(self, owner: str, function: str) -> bool:
@@ -49,7 +49,7 @@ class _Faults:
             and (fault.owner, fault.function) == (owner, function)
             and fault.number == self.calls[f"{owner} {function}"]
         )
-        self.struck = self.struck or fails
+        self.happened = self.happened or fails
         return fails
 
     @property
@@ -126,7 +126,7 @@ def around(env: MutableMapping[str, str]) -> Iterator[None]:
         yield
     finally:
         if report:
-            Path(report).write_text(json.dumps(Report(faults.calls, faults.struck)))
+            Path(report).write_text(json.dumps(Report(faults.calls, faults.happened)))
 
 
 if __name__ == "__main__":

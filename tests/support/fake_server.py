@@ -533,8 +533,8 @@ def _started(play: Callable[[Link], object]) -> Callable[[Link], object]:
     return then
 
 
-def _closing(*said: bytes) -> Callable[[Link], object]:
-    return _started(says_and_closes(*said))
+def _closing(*data: bytes) -> Callable[[Link], object]:
+    return _started(says_and_closes(*data))
 
 
 def _refusing(welcome: bytes) -> Callable[[Link], object]:
@@ -569,7 +569,7 @@ def _tls(answer: bytes, *, closes: bool = False) -> Callable[[Link], object]:
 _SASL = authentication(10, text(b"SCRAM-SHA-256", b""))
 
 
-def _closes_at_once(_: Link) -> None:
+def _closes_immediately(_: Link) -> None:
     raise EOFError
 
 
@@ -592,7 +592,7 @@ TLS: dict[str, Callable[[Link], object]] = {
 
 LOGIN: dict[str, Callable[[Link], object]] = {
     "silent once connected": silent,
-    "closed once connected": _closes_at_once,
+    "closed once connected": _closes_immediately,
     "reset once connected": _resets,
     "silent after startup": _started(silent),
     "closed after startup": _closing(),
@@ -660,7 +660,7 @@ _TYPES = {
 
 QUERY: dict[str, Callable[[Link], object]] = {
     "silent": silent,
-    "closed": _closes_at_once,
+    "closed": _closes_immediately,
     "reset": _resets,
     "closed in mid-row": says_and_closes(description([Column()]) + row([b"12345"])[:8]),
     "closed after the description": says_and_closes(description([Column()])),

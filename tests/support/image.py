@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.support.command import AT_ONCE, JSON
+from tests.support.command import JSON, NO_WAITING
 from tests.support.migrations import write
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Image:
             *arguments,
             url=self.database.url,
             folder=self.folder,
-            env=JSON | AT_ONCE | env,
+            env=JSON | NO_WAITING | env,
             timeout=60,
         )
 

@@ -43,5 +43,5 @@ class Report(NamedTuple):
 
     calls: dict[str, int]
     """How many times each function was called, by `owner function`."""
-    struck: bool
+    happened: bool
     """Whether the failing call was made."""

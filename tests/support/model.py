@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from tests.support.databases import Database
 
-Kind = Literal["sql", "piecewise sql", "python", "piecewise python"]
+Kind = Literal["sql", "non-transactional sql", "python", "non-transactional python"]
 Piece = Literal["row", "rows", "index", "vacuum", "function", "leftover"]
 Direction = Literal["apply", "rollback"]
 Policy = Literal["warn", "allow", "fail"]
@@ -44,7 +44,7 @@ class Part(NamedTuple):
     once: bool = False
     """Whether it adds its rows only if they are missing."""
     on_index: str = ""
-    does: Literal["", "make", "drop"] = ""
+    does: Literal["", "create", "drop"] = ""
     """Whether it creates or drops the index *on_index*, or otherwise the table."""
     fails: bool = False
 
@@ -62,9 +62,9 @@ class File(NamedTuple):
     breaking: bool = False
     reversible: bool = True
     fails: Failure | None = None
-    revision: int = 0
+    edit_number: int = 0
     """The number of the edit that made the file, which its rows contain."""
-    unfit: bool = False
+    invalid: bool = False
     """Whether the file has an invalid directive."""
 
     @property
@@ -72,8 +72,8 @@ class File(NamedTuple):
         return self.id.startswith(HOOK)
 
     @property
-    def is_piecewise(self) -> bool:
-        return self.kind.startswith("piecewise")
+    def is_non_transactional(self) -> bool:
+        return self.kind.startswith("non-transactional")
 
     @property
     def is_python(self) -> bool:
@@ -99,29 +99,29 @@ class File(NamedTuple):
 
     def _pair(self, kind: str, place: int) -> tuple[Part, Part]:
         """A part, and the part that undoes it."""
-        value = self.revision * 100 + place * 10
+        value = self.edit_number * 100 + place * 10
         index = f"{self.table}_{place}"
         if kind == "table":
             create = f"CREATE TABLE {self.table} AS SELECT {value} AS n FROM generate_series(1, 2)"
             drop = f"DROP TABLE {self.table}"
-            return Part(create, rows=(value, value), does="make"), Part(drop, does="drop")
+            return Part(create, rows=(value, value), does="create"), Part(drop, does="drop")
         if kind == "index":
-            word = "CONCURRENTLY " if self.is_piecewise else ""
+            word = "CONCURRENTLY " if self.is_non_transactional else ""
             return (
                 Part(
                     f"CREATE INDEX {word}{index} ON {self.table} (n)",
-                    self.is_piecewise,
+                    self.is_non_transactional,
                     on_index=index,
-                    does="make",
+                    does="create",
                 ),
                 Part(
                     f"DROP INDEX {word}IF EXISTS {index}",
-                    self.is_piecewise,
+                    self.is_non_transactional,
                     on_index=index,
                     does="drop",
                 ),
             )
-        if kind == "vacuum" and self.is_piecewise:
+        if kind == "vacuum" and self.is_non_transactional:
             return Part(f"VACUUM {self.table}", alone=True), Part(
                 f"VACUUM {self.table}", alone=True
             )
@@ -138,14 +138,14 @@ class File(NamedTuple):
 
     def _rows(self, *values: int) -> Part:
         inserts = [f"INSERT INTO {self.table} VALUES ({value})" for value in values]
-        if len(inserts) > 1 and self.kind == "piecewise sql":
+        if len(inserts) > 1 and self.kind == "non-transactional sql":
             inserts = ["BEGIN", *inserts, "COMMIT"]
         return Part("; ".join(inserts), rows=values)
 
     def _function(self, value: int) -> Part:
         there = f"SELECT FROM {self.table} WHERE n = {value}"
         sql = f"INSERT INTO {self.table} SELECT {value} WHERE NOT EXISTS ({there})"
-        return Part(sql, self.is_piecewise, rows=(value,), once=True)
+        return Part(sql, self.is_non_transactional, rows=(value,), once=True)
 
     def _leftover(self, place: int) -> Part:
         """A leftover in the session, with the name of an object that another migration creates."""
@@ -155,7 +155,7 @@ class File(NamedTuple):
         return Part(f"PREPARE left_{place} AS SELECT 1")
 
     def _failing(self, part: Part) -> Part:
-        if part.on_index and part.does == "make":
+        if part.on_index and part.does == "create":
             # two rows of the table are equal: if it is built concurrently, an invalid index remains
             unique = part.sql.replace("INDEX", "UNIQUE INDEX", 1)
             return part._replace(sql=unique, fails=True)
@@ -172,7 +172,9 @@ class File(NamedTuple):
         if self.is_python:
             return {f"{self.id}.py": self._python()}
         directives = {
-            "transactional": "maybe" if self.unfit else str(not self.is_piecewise).lower(),
+            "transactional": "maybe"
+            if self.invalid
+            else str(not self.is_non_transactional).lower(),
             "depends": self.depends,
             "breaking": "true" if self.breaking else "",
         }
@@ -184,21 +186,21 @@ class File(NamedTuple):
 
     def _sql(self, direction: Direction, head: list[str]) -> str:
         statements = [f"{part.sql};" for part in self.parts(direction)]
-        return "\n".join([*head, *statements, f"-- revision {self.revision}", ""])
+        return "\n".join([*head, *statements, f"-- edit {self.edit_number}", ""])
 
     def _python(self) -> str:
-        lines = ["from yoyo import step", f"__transactional__ = {not self.is_piecewise}"]
+        lines = ["from yoyo import step", f"__transactional__ = {not self.is_non_transactional}"]
         if self.depends:
             lines.append(f"__depends__ = {{'{self.depends}'}}")
         if self.breaking:
             lines.append("__breaking__ = True")
-        if self.unfit:
+        if self.invalid:
             lines.append("raise ValueError")
         steps = zip(self.parts("apply"), reversed(self.parts("rollback")), strict=True)
         for apply, rollback in steps:
             undo = f", {_code(rollback)}" if self.reversible else ""
             lines.append(f"step({_code(apply)}{undo})")
-        return "\n".join([*lines, f"# revision {self.revision}", ""])
+        return "\n".join([*lines, f"# edit {self.edit_number}", ""])
 
     def checksum(self, direction: Direction = "apply") -> str:
         texts = self.texts
@@ -244,14 +246,14 @@ class Record(NamedTuple):
     breaking: bool
 
 
-class Half(NamedTuple):
+class Progress(NamedTuple):
     """The progress of a half-applied migration."""
 
     direction: Direction
     checksum: str
     done: int = 0
-    doubt: Literal["", "new", "there"] = ""
-    """Whether the next part is in doubt; `there`: its index existed before, and is valid."""
+    doubt: Literal["", "new", "existing"] = ""
+    """Whether the next part is in doubt; `existing`: its index existed before, and is valid."""
 
 
 class State(NamedTuple):
@@ -259,8 +261,8 @@ class State(NamedTuple):
 
     applied: tuple[Record, ...] = ()
     """In the order applied."""
-    owed: frozenset[str] = frozenset()
-    half_way: Mapping[str, Half] = {}
+    pending_hooks: frozenset[str] = frozenset()
+    half_applied: Mapping[str, Progress] = {}
     log: tuple[tuple[str, str], ...] = ()
     """Operations and ids, sorted, because the clock of their times may step."""
     rows: Mapping[str, tuple[int, ...]] = {RAN: ()}
@@ -278,11 +280,11 @@ class State(NamedTuple):
         """This state with *id* not applied."""
         return self._replace(applied=tuple(each for each in self.applied if each.id != id))
 
-    def with_half(self, file: File, half: Half) -> State:
-        return self._replace(half_way={**self.half_way, file.id: half})
+    def with_progress(self, file: File, progress: Progress) -> State:
+        return self._replace(half_applied={**self.half_applied, file.id: progress})
 
-    def without_half(self, id: str) -> State:
-        return self._replace(half_way=_without(self.half_way, id))
+    def without_progress(self, id: str) -> State:
+        return self._replace(half_applied=_without(self.half_applied, id))
 
     def without_index(self, name: str) -> State:
         return self._replace(indexes=_without(self.indexes, name))
@@ -303,7 +305,7 @@ class State(NamedTuple):
         if part.on_index:
             indexes = _without(self.indexes, part.on_index)
             return self._replace(
-                indexes=indexes | {part.on_index: True} if part.does == "make" else indexes
+                indexes=indexes | {part.on_index: True} if part.does == "create" else indexes
             )
         if part.does == "drop":
             indexes = {k: v for k, v in self.indexes.items() if not k.startswith(f"{table}_")}
@@ -334,12 +336,12 @@ SELECT migration_id, '', false FROM _yoyo_migration GROUP BY 1 ORDER BY max(appl
 
 _OWED = "SELECT migration_id FROM _yoyo_migration WHERE migration_id LIKE 'post-apply%'"
 
-_HALF_WAY = """
+_HALF_APPLIED = """
 SELECT migration_id, CASE state WHEN 'applying' THEN 'apply' ELSE 'rollback' END, checksum,
     statements_done,
     CASE WHEN before IS NULL THEN ''
          WHEN EXISTS (SELECT FROM pg_index WHERE indexrelid::text = before AND indisvalid)
-         THEN 'there' ELSE 'new' END
+         THEN 'existing' ELSE 'new' END
 FROM _initmig_migration WHERE state <> 'applied'"""
 
 _LOG = """
@@ -373,7 +375,7 @@ def observe(database: Database) -> State:
         return State(
             tuple(Record(*row) for row in query(_APPLIED if own else _APPLIED_BY_YOYO)),
             frozenset(id for (id,) in query(_OWED)),
-            {id: Half(*half) for id, *half in query(_HALF_WAY)} if own else {},
+            {id: Progress(*progress) for id, *progress in query(_HALF_APPLIED)} if own else {},
             tuple((operation, id) for operation, id in query(_LOG)),
             rows,
             indexes,

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def in_order_of_yoyo(depends: Mapping[str, Collection[str]]) -> list[str]:
     """The ids in *depends*, each as early as its dependencies among them allow.
 
-    Of two that could come next, the first in *depends* does: there, folders are in the order given,
-    and the files of a folder are sorted by name.
+    If several migrations could come next, the first in *depends* does. In *depends*, folders are in
+    the order given, and the files of a folder are sorted by name.
 
     :raises ValueError: when migrations depend on each other
     """

@@ -97,7 +97,7 @@ class Proxy:
         self._links: list[threading.Thread] = []
         self._sockets: list[socket.socket] = []
         self._connections = 0
-        self._deaf = False
+        self._is_silent = False
         self._closed = False
         self._flowing = threading.Event()
         self._flowing.set()
@@ -105,7 +105,7 @@ class Proxy:
         self.port = free_port()
         self.start()
 
-    # --- what a test reads ---
+    # --- for tests to read ---
 
     def url(self, database: str = "postgres") -> str:
         """The superuser's URL of *database* through this proxy."""
@@ -155,7 +155,7 @@ class Proxy:
             link.join(max(0, deadline - time.monotonic()))
             assert not link.is_alive(), "a connection is still open"
 
-    # --- what a test changes ---
+    # --- for tests to call ---
 
     def delay(self, *, frontend: float = 0, backend: float = 0) -> None:
         """Delay each message of the clients and each answer by these seconds."""
@@ -170,13 +170,13 @@ class Proxy:
         """Forward again, starting with the messages that were held back."""
         self._flowing.set()
 
-    def deaf(self) -> None:
+    def stop_answering(self) -> None:
         """Accept new connections, and never answer."""
-        self._deaf = True
+        self._is_silent = True
 
     def answer_again(self) -> None:
         """Answer new connections again."""
-        self._deaf = False
+        self._is_silent = False
 
     def cut(self) -> None:
         """Close the open connections, on both sides."""
@@ -232,7 +232,7 @@ class Proxy:
             self._connections += 1
             with self._lock:
                 self._sockets.append(client)
-            if not self._deaf:
+            if not self._is_silent:
                 self._links.append(self._run(_Link(self, client, self._connections).serve))
 
     def _connect(self) -> socket.socket:

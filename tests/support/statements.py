@@ -1,4 +1,4 @@
-"""What the text of a query does, whatever its wording."""
+"""The effects of a query, read from its parsed text and not from its wording."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Statement(NamedTuple):
 
 
 def statements(query: str) -> list[Statement]:
-    """The statements of *query*. One that is not parsed, e.g. for its length, has no names."""
+    """The statements of *query*. A statement that cannot be parsed has no names."""
     data = query.encode()
     found, _ = read_each(data, lambda tree: tree)
     return [_statement(data[start:end].decode(), tree) for start, end, tree in found]
@@ -50,7 +50,7 @@ def calls(query: str, *functions: str) -> bool:
 
 
 def commits(query: str) -> bool:
-    """Whether *query* has a COMMIT, on its own or behind other statements."""
+    """Whether *query* has a COMMIT, alone or after other statements."""
     return "COMMIT" in kinds(query)
 
 

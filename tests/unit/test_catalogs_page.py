@@ -6,7 +6,7 @@ import pytest
 
 from dev.catalog_page import PAGE, page_with_table
 from initmig.commands.verify.catalogs import SOURCES
-from tests.support.changes import CHANGES, ROWS
+from tests.support.schema_changes import CHANGES, ROWS
 
 CATALOGS = sorted({source.catalog for source in SOURCES})
 

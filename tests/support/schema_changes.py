@@ -1,4 +1,4 @@
-"""Changes to the schema of `everything`, each with the columns of the catalogs that show it."""
+"""Changes to the schema of `full_schema`, each with the columns of the catalogs that show it."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ import pytest
 from initmig.core.events import StoppedBySignal
 from initmig.reporting.logs import event_text
 from tests.faults.test_kill import BLOCKS, BY_PSYCOPG, DATA, MIXED, TRANSACTIONAL
-from tests.support.forking import Fork, Forking
-from tests.support.signalling import AT, REPORT
-from tests.support.trials import Run, Trial
+from tests.support.fork_server import ForkServer, KillableRuns
+from tests.support.kill_trial import KillTrial, Run
+from tests.support.sigterm_at_line import AT, REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ RUNS = {
 }
 
 
-class SignalTrial(Trial):
+class SignalTrial(KillTrial):
     """Runs that receive a SIGTERM at a given line."""
 
     def __init__(self, run: Run, **options: object) -> None:
@@ -55,22 +55,28 @@ class SignalTrial(Trial):
         self.report = self.folder.parent / "lines"
         env = {AT: str(line), REPORT: str(self.report)}
         argv = [*self._kind.argv, "--log-level=error", "--lock-timeout=1m", "--wait-timeout=20s"]
-        done = self._forking.run(*argv, url=self.database.url, folder=self.folder, env=env)
+        done = self._runs.run(*argv, url=self.database.url, folder=self.folder, env=env)
         return done.code, done.err
 
 
 @pytest.fixture(scope="module")
-def fork() -> Iterator[Fork]:
-    with closing(Fork("tests.support.signalling")) as fork:
+def fork() -> Iterator[ForkServer]:
+    with closing(ForkServer("tests.support.sigterm_at_line")) as fork:
         yield fork
 
 
 @pytest.fixture(params=RUNS)
 def trial(
-    request: pytest.FixtureRequest, database: Database, proxy: Proxy, forking: Forking, folder: Path
+    request: pytest.FixtureRequest,
+    database: Database,
+    proxy: Proxy,
+    killable_runs: KillableRuns,
+    folder: Path,
 ) -> SignalTrial:
     run = RUNS[request.param]
-    return SignalTrial(run, database=database, proxy=proxy, forking=forking, folder=folder)
+    return SignalTrial(
+        run, database=database, proxy=proxy, killable_runs=killable_runs, folder=folder
+    )
 
 
 @pytest.mark.parametrize("signals", [8, pytest.param(48, marks=pytest.mark.exhaustive)])
@@ -79,7 +85,7 @@ def test_rerun_completes_after_sigterm_at_any_line(trial: SignalTrial, signals: 
         trial.begin()
         code, errors = trial.stop_at(line)
         if code == 0:  # the signal arrived in the last lines
-            assert trial.picture() == trial.undisturbed, line
+            assert trial.snapshot() == trial.undisturbed, line
             continue
         # before there is anything to clean up, the signal itself kills it
         expected = STOPPED if code == 143 else ""
@@ -89,4 +95,4 @@ def test_rerun_completes_after_sigterm_at_any_line(trial: SignalTrial, signals: 
             errors,
         )
         assert trial.run(trial.database.url) == (0, ""), line
-        assert trial.picture() == trial.undisturbed, line
+        assert trial.snapshot() == trial.undisturbed, line

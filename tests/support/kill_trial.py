@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tests.support.forking import Blow, Forking
+from tests.support.fork_server import Interruption, KillableRuns
 from tests.support.migrations import write
 from tests.support.statements import reads
 
@@ -40,7 +40,7 @@ _RECORDED = (
 _OF_INITMIG = ("_initmig_migration", "_yoyo_log", "_yoyo_migration", "_yoyo_version", "yoyo_lock")
 _EMPTY = "DROP SCHEMA public CASCADE; CREATE SCHEMA public"
 
-Picture = list[tuple[str, list[tuple[Any, ...]]]]
+Snapshot = list[tuple[str, list[tuple[Any, ...]]]]
 
 
 class Run(NamedTuple):
@@ -54,17 +54,23 @@ class Run(NamedTuple):
     """The suffixes of the databases that the files create, added to the name of the test's one."""
 
 
-class Trial:
+class KillTrial:
     """Repeats *run* on an empty database."""
 
     def __init__(
-        self, run: Run, *, database: Database, proxy: Proxy, forking: Forking, folder: Path
+        self,
+        run: Run,
+        *,
+        database: Database,
+        proxy: Proxy,
+        killable_runs: KillableRuns,
+        folder: Path,
     ) -> None:
         self.database = database
         self.proxy = proxy
         self.folder = folder
         self._kind = run
-        self._forking = forking
+        self._runs = killable_runs
         names = {
             name: text.replace("{database}", database.name) for name, text in run.files.items()
         }
@@ -74,7 +80,7 @@ class Trial:
         assert done == (0, ""), done
         proxy.wait_until_quiet()
         self.messages = [message for message in proxy.messages if message.type != "X"]
-        self.undisturbed = self.picture()
+        self.undisturbed = self.snapshot()
 
     def begin(self) -> None:
         """Start from an empty database, or from the result of the command that runs first."""
@@ -83,7 +89,7 @@ class Trial:
         for suffix in self._kind.databases:
             self.database.execute(f'DROP DATABASE IF EXISTS "{self.database.name}{suffix}"')
         if self._kind.before:
-            done = self._forking.run(*self._kind.before, url=self.database.url, folder=self.folder)
+            done = self._runs.run(*self._kind.before, url=self.database.url, folder=self.folder)
             assert done.code == 0, done.err
 
     def _disturb_nothing(self) -> None:
@@ -95,10 +101,10 @@ class Trial:
         # on a slow machine, the blocker query would add messages to the count
         patient = ["--lock-timeout=1m", "--wait-timeout=20s"]
         argv = [*self._kind.argv, "--log-level=error", *patient]
-        done = self._forking.run(*argv, url=url, folder=self.folder)
+        done = self._runs.run(*argv, url=url, folder=self.folder)
         return done.code, done.err
 
-    def picture(self) -> Picture:
+    def snapshot(self) -> Snapshot:
         """Everything that must be as after an undisturbed run."""
         tables = sorted(self.database.tables() - set(_OF_INITMIG))
         rows = [f'SELECT * FROM "{table}" AS t ORDER BY t::text' for table in tables]
@@ -106,7 +112,7 @@ class Trial:
         with self.database.connect() as connection:
             return [(query, connection.execute(query.encode()).fetchall()) for query in queries]
 
-    def blows(self, *, answered: bool) -> list[Message]:
+    def messages_to_interrupt(self, *, answered: bool) -> list[Message]:
         """The messages at which to interrupt: all except farewells, which no side waits for.
 
         With *answered*, only the messages that the server answers, alone or as the last of several.
@@ -115,8 +121,8 @@ class Trial:
         begin = 0
         if self._kind.argv[0] != "migrate":
             begin = max(n for n, message in enumerate(self.messages) if _reads_history(message))
-        struck = self.messages[begin:]
-        return [message for message in struck if not answered or message.type in ("Q", "S")]
+        messages = self.messages[begin:]
+        return [message for message in messages if not answered or message.type in ("Q", "S")]
 
     def kill(
         self, message: Message, *, answered: bool, first: Callable[[], object] = lambda: None
@@ -126,43 +132,45 @@ class Trial:
         *first* is called just before that.
         """
         self.begin()
-        blow = self._blow(message, first)
-        code, said = self._kill(blow, answered=answered)
-        assert (blow.struck, code) == (True, -signal.SIGKILL), (message, said)
+        interruption = self._interruption(message, first)
+        code, errors = self._kill(interruption, answered=answered)
+        assert (interruption.happened, code) == (True, -signal.SIGKILL), (message, errors)
 
     def kill_rerun(self, number: int, *, answered: bool) -> bool:
         """Run again, and kill it at its message *number*; False if it finished before."""
         self._disturb_nothing()
-        blow = Blow(self.proxy, number)
-        code, said = self._kill(blow, answered=answered)
-        assert code == (-signal.SIGKILL if blow.struck else 0), (number, said)
-        return blow.struck
+        interruption = Interruption(self.proxy, number)
+        code, errors = self._kill(interruption, answered=answered)
+        assert code == (-signal.SIGKILL if interruption.happened else 0), (number, errors)
+        return interruption.happened
 
-    def _blow(self, message: Message, first: Callable[[], object] = lambda: None) -> Blow:
-        return Blow(self.proxy, self.messages.index(message) + 1, first=first)
+    def _interruption(
+        self, message: Message, first: Callable[[], object] = lambda: None
+    ) -> Interruption:
+        return Interruption(self.proxy, self.messages.index(message) + 1, first=first)
 
-    def _kill(self, blow: Blow, *, answered: bool) -> tuple[int, str]:
+    def _kill(self, interruption: Interruption, *, answered: bool) -> tuple[int, str]:
         if answered:
-            blow.kill_after(self._forking)
+            interruption.kill_after(self._runs)
         else:
-            blow.kill_before(self._forking)
+            interruption.kill_before(self._runs)
         return self.run(self.proxy.url(self.database.name))
 
     def cut(self, message: Message, *, answered: bool) -> None:
         """Run until it exits, and close its connection at *message*."""
         self.begin()
-        blow = self._blow(message)
+        interruption = self._interruption(message)
         if answered:
-            blow.cut_after()
+            interruption.cut_after()
         else:
-            blow.cut_before()
+            interruption.cut_before()
         ended = self.run(self.proxy.url(self.database.name))
-        assert (blow.struck, ended) == (True, (0, "")), message
+        assert (interruption.happened, ended) == (True, (0, "")), message
 
     def check_rerun(self, message: Message) -> None:
         """Assert that a rerun succeeds, and has the same result as an undisturbed run."""
         assert self.run(self.database.url) == (0, ""), message
-        assert self.picture() == self.undisturbed, message
+        assert self.snapshot() == self.undisturbed, message
 
 
 def _reads_history(message: Message) -> bool:

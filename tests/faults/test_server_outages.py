@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tests.support.proxy import MakeProxy, Message, Proxy, Verdict
     from tests.support.servers import MakeServer, MakeStandby
 
-# None of these can be applied twice.
+# No migration here can be applied twice.
 FILES = {
     "0001_a.sql": "CREATE TABLE a (n int PRIMARY KEY);\nINSERT INTO a VALUES (1);",
     "0002_b.sql": "CREATE TABLE b ();\nSELECT pg_sleep(3);\nINSERT INTO a VALUES (2);",

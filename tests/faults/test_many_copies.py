@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.databases import create_database
-from tests.support.forking import Fork, Forking
+from tests.support.fork_server import ForkServer, KillableRuns
+from tests.support.kill_trial import KillTrial, Run
 from tests.support.migrations import write
 from tests.support.statements import calls
-from tests.support.trials import Run, Trial
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.any_version
 
 COPIES = 8
-# None of these can be applied twice.
+# No migration here can be applied twice.
 MIXED = {
     "0001_t.sql": "CREATE TABLE t (a int); INSERT INTO t VALUES (1);",
     "0002_i.sql": "-- transactional: false\nINSERT INTO t VALUES (2);\n"
@@ -60,8 +60,8 @@ def test_more_copies_than_connection_slots_all_succeed(
 class Waiter:
     """A run in a separate process that waits for the leader."""
 
-    def __init__(self, forking: Forking, *, url: str, folder: Path) -> None:
-        self._forking = forking
+    def __init__(self, killable_runs: KillableRuns, *, url: str, folder: Path) -> None:
+        self._runs = killable_runs
         self._url = url
         self._folder = folder
         self._thread: Thread | None = None
@@ -73,37 +73,41 @@ class Waiter:
         thread.start()
         # it does not wait if everything is applied already
         wait_until(
-            lambda: "waiting for another" in self._forking.err or not thread.is_alive(),
+            lambda: "waiting for another" in self._runs.err or not thread.is_alive(),
         )
 
     def _run(self) -> None:
-        self._result = self._forking.run("migrate", url=self._url, folder=self._folder)
+        self._result = self._runs.run("migrate", url=self._url, folder=self._folder)
 
     def result(self) -> Result:
         assert self._thread
         self._thread.join(30)
-        assert self._result, "it is waiting still"
         assert self._result, "it is still waiting"
+        return self._result
 
 
 @pytest.fixture
-def waiters(processes: Processes, fork: Fork, database: Database, folder: Path) -> list[Waiter]:
-    return [Waiter(Forking(processes, fork), url=database.url, folder=folder) for _ in range(2)]
+def waiters(
+    processes: Processes, fork: ForkServer, database: Database, folder: Path
+) -> list[Waiter]:
+    return [
+        Waiter(KillableRuns(processes, fork), url=database.url, folder=folder) for _ in range(2)
+    ]
 
 
 @pytest.fixture
 def trial(
-    forking: Forking,
+    killable_runs: KillableRuns,
     database: Database,
     server: DatabaseServer,
     make_proxy: MakeProxy,
     folder: Path,
-) -> Trial:
-    return Trial(
+) -> KillTrial:
+    return KillTrial(
         Run(("migrate",), MIXED),
         database=database,
         proxy=make_proxy(server),
-        forking=forking,
+        killable_runs=killable_runs,
         folder=folder,
     )
 
@@ -118,16 +122,16 @@ def trial(
     ],
 )
 def test_waiting_copies_take_over_when_the_leader_is_killed(
-    trial: Trial, waiters: list[Waiter], answered: bool, step: int
+    trial: KillTrial, waiters: list[Waiter], answered: bool, step: int
 ) -> None:
     def wait() -> None:
         for waiter in waiters:
             waiter.start()
 
-    for message in holding_the_lock(trial.blows(answered=answered))[::step]:
+    for message in holding_the_lock(trial.messages_to_interrupt(answered=answered))[::step]:
         trial.kill(message, answered=answered, first=wait)
         assert [waiter.result().code for waiter in waiters] == [0, 0], message
-        assert trial.picture() == trial.undisturbed, message
+        assert trial.snapshot() == trial.undisturbed, message
 
 
 def holding_the_lock(messages: list[Message]) -> list[Message]:
@@ -146,7 +150,7 @@ def test_each_migration_is_applied_once_while_a_copy_is_killed_every_second(
 ) -> None:
     migrations = seconds * 3
     table = {"0000_t.sql": "CREATE TABLE t (a int)"}
-    # every third migration is not transactional; none of them can be applied twice
+    # every third migration is not transactional; no migration can be applied twice
     insert = "INSERT INTO t VALUES ({n}); SELECT pg_sleep(0.2);"
     write(
         folder,

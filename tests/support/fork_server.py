@@ -85,7 +85,7 @@ while True:
 """
 
 
-class Forked:
+class ForkedProcess:
     """A run in a fork, as a `processes.Process`."""
 
     def __init__(self, end: int) -> None:
@@ -114,7 +114,7 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-class Fork:
+class ForkServer:
     """Runs the command in forks of a process that has imported it: a `processes.Start`.
 
     Such a run gets signals and ends like any other process, and takes a third of the time.
@@ -137,13 +137,13 @@ class Fork:
         stderr: BinaryIO,
         env: Mapping[str, str],
         cwd: Path,
-    ) -> Forked:
+    ) -> ForkedProcess:
         order = json.dumps({"argv": argv, "env": env, "cwd": str(cwd)}).encode()
         assert len(order) <= _ORDER_BYTES
         end, reported = os.pipe()
         socket.send_fds(self._orders, [order], [stdout.fileno(), stderr.fileno(), reported])
         os.close(reported)
-        return Forked(end)
+        return ForkedProcess(end)
 
     def close(self) -> None:
         """Stop the process; its runs continue."""
@@ -151,10 +151,10 @@ class Fork:
         self._process.wait()
 
 
-class Forking:
+class KillableRuns:
     """Runs the command with *fork*, one run at a time. Another thread may kill the run."""
 
-    def __init__(self, processes: Processes, fork: Fork) -> None:
+    def __init__(self, processes: Processes, fork: ForkServer) -> None:
         self._initmig = Initmig(processes, fork)
         self._running: Running | None = None
         self._started = threading.Event()
@@ -179,7 +179,7 @@ class Forking:
         self._running.send(signal.SIGKILL)
 
 
-class Blow:
+class Interruption:
     """Interrupts a run when its message *number*, counted from here, passes the proxy.
 
     A farewell does not count: no side waits for it, so its order is not deterministic.
@@ -193,47 +193,47 @@ class Blow:
         self._proxy = proxy
         self._left = number
         self._first = first
-        self.struck = False
+        self.happened = False
 
-    def kill_before(self, run: Forking) -> None:
+    def kill_before(self, run: KillableRuns) -> None:
         """SIGKILL the run, and keep the message from the server."""
 
         def before(message: Message) -> Verdict:
-            if self._is_due(message):
+            if self._is_reached(message):
                 run.kill()
                 return "drop"
             return "forward"
 
         self._proxy.before = before
 
-    def kill_after(self, run: Forking) -> None:
+    def kill_after(self, run: KillableRuns) -> None:
         """SIGKILL the run after the server has answered, before it receives the answer."""
 
         def after(message: Message) -> None:
-            if self._is_due(message):
+            if self._is_reached(message):
                 run.kill()
 
         self._proxy.after = after
 
     def cut_before(self) -> None:
         """Close the connection, and keep the message from the server."""
-        self._proxy.before = lambda message: "cut" if self._is_due(message) else "forward"
+        self._proxy.before = lambda message: "cut" if self._is_reached(message) else "forward"
 
     def cut_after(self) -> None:
         """Close the connection after the server has answered, before the client gets the answer."""
 
         def after(message: Message) -> None:
-            if self._is_due(message):
+            if self._is_reached(message):
                 self._proxy.cut()
 
         self._proxy.after = after
 
-    def _is_due(self, message: Message) -> bool:
+    def _is_reached(self, message: Message) -> bool:
         if message.type == "X":
             return False
         self._left -= 1
-        due = self._left == 0
-        if due:
+        is_reached = self._left == 0
+        if is_reached:
             self._first()
-        self.struck = self.struck or due
-        return due
+        self.happened = self.happened or is_reached
+        return is_reached

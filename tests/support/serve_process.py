@@ -24,7 +24,7 @@ class Reply(NamedTuple):
     body: str
 
 
-class Site:
+class ServeProcess:
     """A started `serve` that is listening."""
 
     def __init__(self, running: Running) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tests.support.planted import MARK
+from tests.support.hostile_objects import MARK
 
 if TYPE_CHECKING:
     from tests.support.databases import Database

@@ -1,4 +1,4 @@
-"""A model of what a run of initmig does, step by step, without a database.
+"""A model of a run of initmig, step by step, without a database.
 
 If a run is killed, the database must be in one of the states of its model run.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from tests.support.model import Half, Part, Record
+from tests.support.model import Part, Progress, Record
 from tests.support.order import in_order_of_yoyo
 
 if TYPE_CHECKING:
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from tests.support.model import Direction, File, Image, Policy, State
 
 
-class _Ends(Exception):
+class _Exit(Exception):
     """The run ends here, with this exit code."""
 
     def __init__(self, code: int) -> None:
         self.code = code
 
 
-class Course:
+class ModelRun:
     """The *states* of a run, and its exit *code*."""
 
     def __init__(self, state: State) -> None:
@@ -36,109 +36,112 @@ class Course:
     def now(self) -> State:
         return self.states[-1]
 
-    def _go(self, state: State) -> None:
+    def _add(self, state: State) -> None:
         self.states.append(state)
 
     # --- one migration ---
 
-    def _apply(self, file: File, owing: Iterable[str] = ()) -> None:
-        state = self._run(file, "apply").without_half(file.id)
+    def _apply(self, file: File, hooks_to_run: Iterable[str] = ()) -> None:
+        state = self._run(file, "apply").without_progress(file.id)
         state = state.logged("apply", file.id)
         if file.is_hook:
-            state = state._replace(owed=state.owed - {file.id})
+            state = state._replace(pending_hooks=state.pending_hooks - {file.id})
         else:
             record = Record(file.id, file.checksum(), file.breaking)
             state = state._replace(
-                applied=(*state.applied, record), owed=state.owed | frozenset(owing)
+                applied=(*state.applied, record),
+                pending_hooks=state.pending_hooks | frozenset(hooks_to_run),
             )
-            for hook in owing:
-                state = state.without_half(hook)
-        self._go(state)
+            for hook in hooks_to_run:
+                state = state.without_progress(hook)
+        self._add(state)
 
     def _roll_back(self, file: File) -> None:
-        state = self._run(file, "rollback").without_half(file.id)
-        self._go(state.logged("rollback", file.id).without(file.id))
+        state = self._run(file, "rollback").without_progress(file.id)
+        self._add(state.logged("rollback", file.id).without(file.id))
 
     def _run(self, file: File, direction: Direction) -> State:
         """The state that lacks only the record."""
-        if file.is_piecewise:
-            self._run_pieces(file, direction)
+        if file.is_non_transactional:
+            self._run_parts(file, direction)
             return self.now
         state = self.now
         for part in file.parts(direction):
             if part.fails:
-                raise _Ends(1)
+                raise _Exit(1)
             state = state.after(part, file.table)
         return state
 
-    def _run_pieces(self, file: File, direction: Direction) -> None:
-        half = self.now.half_way.get(file.id)
+    def _run_parts(self, file: File, direction: Direction) -> None:
+        progress = self.now.half_applied.get(file.id)
         checksum = file.checksum(direction)
-        if half is None or (file.is_hook and half.checksum != checksum):
-            self._note(file, Half(direction, checksum))
+        if progress is None or (file.is_hook and progress.checksum != checksum):
+            self._note(file, Progress(direction, checksum))
             self.states[-1] = self.now.without_checksum(file)
-        elif half.checksum != checksum:
+        elif progress.checksum != checksum:
             # the changed file does not have the statement that was in doubt
-            self._note(file, half._replace(checksum=checksum, doubt=""))
+            self._note(file, progress._replace(checksum=checksum, doubt=""))
         parts = file.parts(direction)
-        for part in parts[self.now.half_way[file.id].done :]:
+        for part in parts[self.now.half_applied[file.id].done :]:
             if part.alone:
                 self._run_alone(file, part)
             elif part.fails:
-                raise _Ends(1)
+                raise _Exit(1)
             else:
-                done = self._half(file).done + 1
-                half = self._half(file)._replace(done=done)
-                self._go(self.now.after(part, file.table).with_half(file, half))
+                done = self._progress(file).done + 1
+                progress = self._progress(file)._replace(done=done)
+                self._add(self.now.after(part, file.table).with_progress(file, progress))
 
     def _run_alone(self, file: File, part: Part) -> None:
-        was_in_doubt = self._half(file).doubt
+        was_in_doubt = self._progress(file).doubt
         valid = self.now.indexes.get(part.on_index)
         if not was_in_doubt:
-            self._note(file, self._half(file)._replace(doubt="there" if valid else "new"))
-        if part.does == "make" and valid is False:
-            self._go(self.now.without_index(part.on_index))
-        if not (was_in_doubt == "new" and part.does == "make" and valid):
-            if part.does == "make" and valid:
-                raise _Ends(1)
+            self._note(file, self._progress(file)._replace(doubt="existing" if valid else "new"))
+        if part.does == "create" and valid is False:
+            self._add(self.now.without_index(part.on_index))
+        if not (was_in_doubt == "new" and part.does == "create" and valid):
+            if part.does == "create" and valid:
+                raise _Exit(1)
             if part.fails:
                 if part.on_index:
-                    self._go(self.now._replace(indexes={**self.now.indexes, part.on_index: False}))
-                raise _Ends(1)
+                    self._add(self.now._replace(indexes={**self.now.indexes, part.on_index: False}))
+                raise _Exit(1)
             state = self.now.after(part, file.table)
             if part.does == "drop":
-                state = state.with_half(file, self._half(file)._replace(doubt="new"))
-            self._go(state)
-        half = self._half(file)
-        self._note(file, half._replace(done=half.done + 1, doubt=""))
+                state = state.with_progress(file, self._progress(file)._replace(doubt="new"))
+            self._add(state)
+        progress = self._progress(file)
+        self._note(file, progress._replace(done=progress.done + 1, doubt=""))
 
-    def _half(self, file: File) -> Half:
-        return self.now.half_way[file.id]
+    def _progress(self, file: File) -> Progress:
+        return self.now.half_applied[file.id]
 
-    def _note(self, file: File, half: Half) -> None:
-        self._go(self.now.with_half(file, half))
+    def _note(self, file: File, progress: Progress) -> None:
+        self._add(self.now.with_progress(file, progress))
 
     # --- refusals ---
 
     def _refuse_if(self, condition: object) -> None:
         if condition:
-            raise _Ends(6)
+            raise _Exit(6)
 
     def _refuse_changed(self, image: Image, policy: Policy) -> None:
         self._refuse_if(policy != "allow" and seems_shared(self.now, image))
         self._refuse_if(policy == "fail" and changed_ids(self.now, image))
 
-    def _refuse_half_way(self, files: Sequence[File], direction: Direction, policy: Policy) -> None:
+    def _refuse_half_applied(
+        self, files: Sequence[File], direction: Direction, policy: Policy
+    ) -> None:
         by_id = {file.id: file for file in files}
-        for id, half in self.now.half_way.items():
+        for id, progress in self.now.half_applied.items():
             if not id.startswith("post-apply"):
-                self._refuse_if(half.direction != direction or id not in by_id)
-        for id, half in self.now.half_way.items():
+                self._refuse_if(progress.direction != direction or id not in by_id)
+        for id, progress in self.now.half_applied.items():
             if id in by_id and policy != "allow":
-                self._refuse_if(half.checksum != by_id[id].checksum(direction))
+                self._refuse_if(progress.checksum != by_id[id].checksum(direction))
 
 
-class Migrate(Course):
+class Migrate(ModelRun):
     """`migrate`."""
 
     def __init__(  # noqa: PLR0913
@@ -160,7 +163,7 @@ class Migrate(Course):
         self._transaction = transaction
         try:
             self._do()
-        except _Ends as end:
+        except _Exit as end:
             self.code = end.code
 
     def _do(self) -> None:
@@ -170,30 +173,32 @@ class Migrate(Course):
         if unknown or self._changed == "fail" or self._last_differs():
             self._refuse_changed(image, self._changed)
         pending = [file for file in image.migrations if not start.has(file.id)]
-        owed = [hook for hook in image.hooks if hook.id in start.owed]
-        half_undone = [id for id, half in start.half_way.items() if half.direction == "rollback"]
-        if not (self._asked_for(pending) or owed or half_undone):
+        pending_hooks = [hook for hook in image.hooks if hook.id in start.pending_hooks]
+        half_rolled_back = [
+            id for id, progress in start.half_applied.items() if progress.direction == "rollback"
+        ]
+        if not (self._selected(pending) or pending_hooks or half_rolled_back):
             self.is_noop = True
             return
-        if any(file.unfit for file in (*pending, *image.hooks)):
-            raise _Ends(2)
-        plan = self._closed(self._asked_for(in_order(pending)))
-        self._refuse_if(bool(half_undone))
+        if any(file.invalid for file in (*pending, *image.hooks)):
+            raise _Exit(2)
+        plan = self._with_dependencies(self._selected(in_order(pending)))
+        self._refuse_if(bool(half_rolled_back))
         if plan:
-            self._refuse_half_way(plan, "apply", self._changed)
+            self._refuse_half_applied(plan, "apply", self._changed)
             self._refuse_changed(image, self._changed)
         if self._transaction == "all":
-            self._refuse_if(any(file.is_piecewise for file in plan))
+            self._refuse_if(any(file.is_non_transactional for file in plan))
         self._apply_plan(plan)
-        for hook in image.hooks if plan else owed:
+        for hook in image.hooks if plan else pending_hooks:
             self._apply(hook)
 
     def _apply_plan(self, plan: Sequence[File]) -> None:
         begin = len(self.states)
-        owing = [hook.id for hook in self._image.hooks]
+        hooks_to_run = [hook.id for hook in self._image.hooks]
         try:
             for file in plan:
-                self._apply(file, owing)
+                self._apply(file, hooks_to_run)
         finally:
             if self._transaction == "all":
                 # either all of them, or nothing
@@ -201,11 +206,11 @@ class Migrate(Course):
                 self.states[begin:] = self.states[-1:] if whole and plan else []
 
     def _last_differs(self) -> bool:
-        """Whether the last file has changed, the only one that a no-op compares."""
+        """Whether the last file has changed, which a no-op compares."""
         [*_, last] = [file.checksum() for file in self._image.migrations] or [""]
         return bool(self._last_known) and self._last_known != last
 
-    def _asked_for(self, pending: Sequence[File]) -> list[File]:
+    def _selected(self, pending: Sequence[File]) -> list[File]:
         ids = [file.id for file in pending]
         if not self._to:
             return list(pending)
@@ -214,7 +219,7 @@ class Migrate(Course):
             return list(pending[: ids.index(self._to) + 1])
         return [file for file in pending if file.id < self._to]
 
-    def _closed(self, plan: Sequence[File]) -> list[File]:
+    def _with_dependencies(self, plan: Sequence[File]) -> list[File]:
         """The migrations in *plan* whose dependencies are applied, or come before them."""
         ids = {record.id for record in self.now.applied}
         kept = []
@@ -225,7 +230,7 @@ class Migrate(Course):
         return kept
 
 
-class Rollback(Course):
+class Rollback(ModelRun):
     """`rollback`: a number of *steps*, or to the migration *to*, or everything."""
 
     def __init__(
@@ -234,13 +239,13 @@ class Rollback(Course):
         super().__init__(state)
         try:
             self._do(image, steps, to, changed)
-        except _Ends as end:
+        except _Exit as end:
             self.code = end.code
 
     def _do(self, image: Image, steps: int, to: str, changed: Policy) -> None:
         start = self.now
-        if not (start.applied or start.owed):
-            self._refuse_half_way([], "rollback", changed)
+        if not (start.applied or start.pending_hooks):
+            self._refuse_half_applied([], "rollback", changed)
             self.is_noop = True
             return
         newest_first = [record.id for record in reversed(start.applied)]
@@ -253,29 +258,29 @@ class Rollback(Course):
         if chosen or changed == "fail":
             self._refuse_changed(image, changed)
         files = [image.files[id] for id in chosen if id in image.files]
-        if any(file.unfit for file in files):
-            raise _Ends(2)
+        if any(file.invalid for file in files):
+            raise _Exit(2)
         self._refuse_if(len(files) < len(chosen) or not all(file.reversible for file in files))
-        self._refuse_half_way(files, "rollback", changed)
+        self._refuse_half_applied(files, "rollback", changed)
         for file in files:
             self._roll_back(file)
 
 
-class ByHand(Course):
+class ManualChange(ModelRun):
     """A person applies or undoes a migration by hand, and only writes its row."""
 
     def __init__(self, state: State, file: File, direction: Direction) -> None:
         super().__init__(state)
         for part in file.parts("apply") if direction == "apply" else (Part("", does="drop"),):
-            self._go(self.now.after(part, file.table))
+            self._add(self.now.after(part, file.table))
         if direction == "apply":
             record = Record(file.id, "", breaking=False)
-            self._go(self.now._replace(applied=(*self.now.applied, record)))
+            self._add(self.now._replace(applied=(*self.now.applied, record)))
         else:
-            self._go(self.now.without(file.id))
+            self._add(self.now.without(file.id))
 
 
-class StockYoyo(Course):
+class YoyoRun(ModelRun):
     """A run of stock yoyo, without half-applied migrations and without failures."""
 
     def __init__(self, state: State, image: Image, direction: Direction) -> None:
@@ -297,11 +302,11 @@ class StockYoyo(Course):
         state = state.logged("apply", file.id)
         if not file.is_hook:
             state = state._replace(applied=(*state.applied, Record(file.id, "", False)))
-        self._go(state)
+        self._add(state)
 
     def _roll_back_without_journal(self, file: File) -> None:
         state = self._all_parts(file, "rollback")
-        self._go(state.logged("rollback", file.id).without(file.id))
+        self._add(state.logged("rollback", file.id).without(file.id))
 
     def _all_parts(self, file: File, direction: Direction) -> State:
         state = self.now
@@ -336,24 +341,27 @@ def seems_shared(state: State, image: Image) -> bool:
     return 0 < len(different) == len(compared) and (others or len(compared) > 1)
 
 
-def statuses(state: State, image: Image) -> dict[str, tuple[str, int | None]]:
+def expected_statuses(state: State, image: Image) -> dict[str, tuple[str, int | None]]:
     """The expected `status` of each migration: its state, and how many parts are done."""
     changed = changed_ids(state, image)
-    said: dict[str, tuple[str, int | None]] = {}
-    for file in (*image.migrations, *(hook for hook in image.hooks if hook.id in state.owed)):
-        half = state.half_way.get(file.id)
-        if half:
-            said[file.id] = _half(half)
+    expected: dict[str, tuple[str, int | None]] = {}
+    for file in (
+        *image.migrations,
+        *(hook for hook in image.hooks if hook.id in state.pending_hooks),
+    ):
+        progress = state.half_applied.get(file.id)
+        if progress:
+            expected[file.id] = _progress(progress)
         elif not state.has(file.id):
-            said[file.id] = ("pending", None)
+            expected[file.id] = ("pending", None)
         else:
-            said[file.id] = ("changed" if file.id in changed else "applied", None)
+            expected[file.id] = ("changed" if file.id in changed else "applied", None)
     unknown = [record.id for record in state.applied if record.id not in image.files]
-    for id in (*unknown, *state.half_way):
-        half = state.half_way.get(id)
-        said.setdefault(id, _half(half) if half else ("unknown", None))
-    return said
+    for id in (*unknown, *state.half_applied):
+        progress = state.half_applied.get(id)
+        expected.setdefault(id, _progress(progress) if progress else ("unknown", None))
+    return expected
 
 
-def _half(half: Half) -> tuple[str, int]:
-    return "applying" if half.direction == "apply" else "rolling back", half.done
+def _progress(progress: Progress) -> tuple[str, int]:
+    return "applying" if progress.direction == "apply" else "rolling back", progress.done

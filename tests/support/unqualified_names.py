@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from initmig.sql.statements import Node
 
 
-class Loose(NamedTuple):
+class UnqualifiedName(NamedTuple):
     """A name without a schema, and the kind of object that it names."""
 
     what: str
@@ -27,10 +27,10 @@ class Loose(NamedTuple):
         return f"{self.what} {self.name}"
 
 
-def loose_names(tree: Node) -> set[Loose]:
+def unqualified_names(tree: Node) -> set[UnqualifiedName]:
     """The names without a schema in the statement *tree*, and in SQL that it contains as text."""
     common = {node["ctename"] for name, node in nodes(tree) if name == "CommonTableExpr"}
-    found: set[Loose] = set()
+    found: set[UnqualifiedName] = set()
     for name, node in nodes(tree):
         look = _LOOKS.get(name)
         if look:
@@ -42,18 +42,18 @@ def _names(parts: list[Node]) -> list[str]:
     return [part["String"]["sval"] for part in parts if "String" in part]
 
 
-def _of(what: str, parts: list[Node]) -> Iterator[Loose]:
+def _of(what: str, parts: list[Node]) -> Iterator[UnqualifiedName]:
     names = _names(parts)
     if len(names) == 1:
-        yield Loose(what, names[0])
+        yield UnqualifiedName(what, names[0])
 
 
-def _relation(node: Node) -> Iterator[Loose]:
+def _relation(node: Node) -> Iterator[UnqualifiedName]:
     if "relname" in node and "schemaname" not in node:
-        yield Loose("relation", node["relname"])
+        yield UnqualifiedName("relation", node["relname"])
 
 
-def _call(node: Node) -> Iterator[Loose]:
+def _call(node: Node) -> Iterator[UnqualifiedName]:
     yield from _of("function", node["funcname"])
     called = _names(node["funcname"])[-1]
     for text in _texts(node.get("args", [])):
@@ -82,68 +82,68 @@ def _texts(value: Any) -> Iterator[str]:
                 yield node["sval"].get("sval", "")
 
 
-def _name_in_text(text: str) -> Iterator[Loose]:
+def _name_in_text(text: str) -> Iterator[UnqualifiedName]:
     quoted = r'"(?:[^"]|"")*"'
     if not re.match(rf"(?:{quoted}|\w+)\.", text):
-        yield Loose("name in a text", text)
+        yield UnqualifiedName("name in a text", text)
 
 
-def _sql_in_text(text: str) -> Iterator[Loose]:
+def _sql_in_text(text: str) -> Iterator[UnqualifiedName]:
     if not re.match(r"\s*(?:SELECT|WITH|TABLE|VALUES)\b", text, re.IGNORECASE):
         return
     inside = trees(text.encode())
     if inside is None:
-        yield Loose("text that no parser reads", text)
+        yield UnqualifiedName("text that no parser reads", text)
     for tree in inside or ():
-        yield from loose_names(tree)
+        yield from unqualified_names(tree)
 
 
-def _expression(node: Node) -> Iterator[Loose]:
+def _expression(node: Node) -> Iterator[UnqualifiedName]:
     yield from _of("operator", node["name"])
 
 
-def _type(node: Node) -> Iterator[Loose]:
+def _type(node: Node) -> Iterator[UnqualifiedName]:
     yield from _of("type", node.get("names", []))
 
 
-def _cast(node: Node) -> Iterator[Loose]:
+def _cast(node: Node) -> Iterator[UnqualifiedName]:
     names = _names(node["typeName"].get("names", []))
     if names and names[-1] in _REG_TYPES:
         for text in _texts(node["arg"]):
             yield from _name_in_text(text)
 
 
-def _case(node: Node) -> Iterator[Loose]:
+def _case(node: Node) -> Iterator[UnqualifiedName]:
     if "arg" in node:
-        yield Loose("operator", "= of CASE")
+        yield UnqualifiedName("operator", "= of CASE")
 
 
-def _join(node: Node) -> Iterator[Loose]:
+def _join(node: Node) -> Iterator[UnqualifiedName]:
     if "usingClause" in node or "isNatural" in node:
-        yield Loose("operator", "= of JOIN USING")
+        yield UnqualifiedName("operator", "= of JOIN USING")
 
 
-def _sublink(node: Node) -> Iterator[Loose]:
+def _sublink(node: Node) -> Iterator[UnqualifiedName]:
     if "operName" in node:
         yield from _of("operator", node["operName"])
     elif "testexpr" in node:
-        yield Loose("operator", "= of IN (SELECT)")
+        yield UnqualifiedName("operator", "= of IN (SELECT)")
 
 
-def _collation(node: Node) -> Iterator[Loose]:
+def _collation(node: Node) -> Iterator[UnqualifiedName]:
     yield from _of("collation", node["collname"])
 
 
-def _sort(node: Node) -> Iterator[Loose]:
+def _sort(node: Node) -> Iterator[UnqualifiedName]:
     yield from _of("operator", node.get("useOp", []))
 
 
-def _index_element(node: Node) -> Iterator[Loose]:
+def _index_element(node: Node) -> Iterator[UnqualifiedName]:
     yield from _of("operator class", node.get("opclass", []))
     yield from _of("collation", node.get("collation", []))
 
 
-def _sample(node: Node) -> Iterator[Loose]:
+def _sample(node: Node) -> Iterator[UnqualifiedName]:
     yield from _of("function", node["method"])
 
 
@@ -153,18 +153,18 @@ _IN_SCHEMAS = re.compile(
 )
 
 
-def _drop(node: Node) -> Iterator[Loose]:
+def _drop(node: Node) -> Iterator[UnqualifiedName]:
     if _IN_SCHEMAS.match(node["removeType"]):
         for each in node["objects"]:
             yield from _of("object", each.get("List", {}).get("items", []))
 
 
-def _constraints(node: Node) -> Iterator[Loose]:
+def _constraints(node: Node) -> Iterator[UnqualifiedName]:
     for each in node.get("constraints", []):
         yield from _relation(each["RangeVar"])
 
 
-def _do(node: Node) -> Iterator[Loose]:
+def _do(node: Node) -> Iterator[UnqualifiedName]:
     for each in node["args"]:
         argument = each["DefElem"]
         if argument["defname"] == "as":
@@ -181,16 +181,16 @@ _PLPGSQL = (
 )
 
 
-def _plpgsql(body: str) -> Iterator[Loose]:
+def _plpgsql(body: str) -> Iterator[UnqualifiedName]:
     left = " ".join(body.split())
     while left := left.lstrip("; "):
         found = next(filter(None, (re.match(pattern, left) for pattern in _PLPGSQL)), None)
         inside = trees(_sql_of(found).encode()) if found else None
         if found is None or inside is None:
-            yield Loose("PL/pgSQL that is not understood", left)
+            yield UnqualifiedName("PL/pgSQL that is not understood", left)
             return
         for tree in inside:
-            yield from loose_names(tree)
+            yield from unqualified_names(tree)
         left = left[found.end() :]
 
 
@@ -200,15 +200,17 @@ def _sql_of(found: re.Match[str]) -> str:
     return sql if plain or not sql else f"SELECT {sql.replace('NOT FOUND', 'true')}"
 
 
-def _all_of(*looks: Callable[[Node], Iterator[Loose]]) -> Callable[[Node], Iterator[Loose]]:
-    def look(node: Node) -> Iterator[Loose]:
+def _all_of(
+    *looks: Callable[[Node], Iterator[UnqualifiedName]],
+) -> Callable[[Node], Iterator[UnqualifiedName]]:
+    def look(node: Node) -> Iterator[UnqualifiedName]:
         for each in looks:
             yield from each(node)
 
     return look
 
 
-_LOOKS: dict[str, Callable[[Node], Iterator[Loose]]] = {
+_LOOKS: dict[str, Callable[[Node], Iterator[UnqualifiedName]]] = {
     "RangeVar": _relation,
     # the parser omits the node's name if the grammar allows only one kind
     "relation": _relation,

@@ -78,7 +78,7 @@ class Stage(NamedTuple):
         self.execute(f"SET ROLE {role}; {script}" if role else script)
 
 
-class Situation(NamedTuple):
+class Scenario(NamedTuple):
     """*prepare* creates the initial state; *act* runs initmig."""
 
     name: str
@@ -425,90 +425,90 @@ def _look_in_catalog(stage: Stage) -> list[Result]:
 _BOTH_KINDS = (SECOND, HOOK)
 
 _ALL = (
-    Situation("no-op", _run("migrate"), _applied),
-    Situation("no-op-json", _run("migrate --log-format=json --log-level=debug"), _applied),
-    Situation("first-run", _run("migrate"), _first_is_written),
-    Situation("pending", _run("migrate"), _after(SECOND)),
-    Situation("isolated", _run("migrate"), _after(ISOLATED)),
-    Situation("python", _run("migrate"), _after(PYTHON)),
-    Situation("non-transactional", _run("migrate"), _after(IN_PARTS)),
-    Situation("copy", _run("migrate"), _after(COPY)),
-    Situation("hook", _run("migrate"), _after(*_BOTH_KINDS)),
-    Situation("all", _run("migrate --transaction=all"), _after(*_BOTH_KINDS)),
-    Situation("failing", _run("migrate"), _after(BROKEN), (1,)),
-    Situation("before-yoyo-6", _run("status", "migrate"), _yoyo_before_6, (0, 0)),
-    Situation("stock-yoyo", _run("status", "migrate"), _stock_yoyo, (0, 0)),
-    Situation("0.1.0", _run("status", "migrate"), _release_0_1_0, (0, 0)),
-    Situation("odd-rows", _run("status", "migrate"), _after(SECOND, script=ODD_ROWS), (0, 0)),
-    Situation(
+    Scenario("no-op", _run("migrate"), _applied),
+    Scenario("no-op-json", _run("migrate --log-format=json --log-level=debug"), _applied),
+    Scenario("first-run", _run("migrate"), _first_is_written),
+    Scenario("pending", _run("migrate"), _after(SECOND)),
+    Scenario("isolated", _run("migrate"), _after(ISOLATED)),
+    Scenario("python", _run("migrate"), _after(PYTHON)),
+    Scenario("non-transactional", _run("migrate"), _after(IN_PARTS)),
+    Scenario("copy", _run("migrate"), _after(COPY)),
+    Scenario("hook", _run("migrate"), _after(*_BOTH_KINDS)),
+    Scenario("all", _run("migrate --transaction=all"), _after(*_BOTH_KINDS)),
+    Scenario("failing", _run("migrate"), _after(BROKEN), (1,)),
+    Scenario("before-yoyo-6", _run("status", "migrate"), _yoyo_before_6, (0, 0)),
+    Scenario("stock-yoyo", _run("status", "migrate"), _stock_yoyo, (0, 0)),
+    Scenario("0.1.0", _run("status", "migrate"), _release_0_1_0, (0, 0)),
+    Scenario("odd-rows", _run("status", "migrate"), _after(SECOND, script=ODD_ROWS), (0, 0)),
+    Scenario(
         "no-log",
         _run("status", "migrate"),
         _after(SECOND, script=NO_LOG),
         (0, 0),
     ),
-    Situation("half-applied", _run("status", "migrate"), _stopped(HALF_APPLIED), (0, 1)),
-    Situation("stale-row", _run("migrate"), _after(SECOND, script=STALE_ROW)),
-    Situation("yoyo-holds-lock", _waits_for_yoyo, _after(SECOND, script=ROW_OF_YOYO)),
-    Situation("queue", _queue, _after(BLOCKED), (0, 0)),
-    Situation("blocked-by-prepared", _blocked_by_prepared, _after(BLOCKED)),
-    Situation(
+    Scenario("half-applied", _run("status", "migrate"), _stopped(HALF_APPLIED), (0, 1)),
+    Scenario("stale-row", _run("migrate"), _after(SECOND, script=STALE_ROW)),
+    Scenario("yoyo-holds-lock", _waits_for_yoyo, _after(SECOND, script=ROW_OF_YOYO)),
+    Scenario("queue", _queue, _after(BLOCKED), (0, 0)),
+    Scenario("blocked-by-prepared", _blocked_by_prepared, _after(BLOCKED)),
+    Scenario(
         "pooled-blocked",
         _blocked("a", "migrate", "--lock-timeout=300ms", pooled=True),
         _after(BLOCKED),
         pooled=True,
     ),
-    Situation("blocked", _blocked("a", "migrate", "--lock-timeout=300ms"), _after(BLOCKED)),
-    Situation(
+    Scenario("blocked", _blocked("a", "migrate", "--lock-timeout=300ms"), _after(BLOCKED)),
+    Scenario(
         "history-locked",
         _blocked("_yoyo_migration", "migrate", "--lock-timeout=300ms"),
         _after(SECOND),
     ),
-    Situation("foreign", _run("migrate", "plan", "doctor"), _other_tool, (6, 6, 6)),
-    Situation("elsewhere", _run("migrate", "status"), _history_elsewhere, (6, 0)),
-    Situation(
+    Scenario("foreign", _run("migrate", "plan", "doctor"), _other_tool, (6, 6, 6)),
+    Scenario("elsewhere", _run("migrate", "status"), _history_elsewhere, (6, 0)),
+    Scenario(
         "pooled", _run_pooled("migrate", "migrate"), _after(SECOND, HOOK), (0, 0), pooled=True
     ),
-    Situation("pooled-python", _run_pooled("migrate"), _after(PYTHON), pooled=True),
-    Situation("pooled-in-parts", _run_pooled("migrate"), _after(IN_PARTS), pooled=True),
-    Situation("pooled-isolated", _run_pooled("migrate"), _after(ISOLATED), pooled=True),
-    Situation("pooled-rehearse", _run_pooled("rehearse"), _after(LEAVES, HOOK), pooled=True),
-    Situation("rollback", _run("rollback --steps=1"), _applied),
-    Situation("rollback-python", _run("rollback --all"), _both(PYTHON)),
-    Situation("rollback-in-parts", _run("rollback --all"), _both(IN_PARTS)),
-    Situation("half-rolled-back", _run("rollback --steps=1"), _stopped_in_rollback, (1,)),
-    Situation("status", _run("status", "status --json"), _after(SECOND), (0, 0)),
-    Situation("status-check", _run("status --check"), _after(SECOND), (7,)),
-    Situation("status-empty", _run("status"), _first_is_written),
-    Situation("plan", _run("plan", "plan --json"), _after(SECOND, HOOK), (0, 0)),
-    Situation("rehearse", _run("rehearse"), _after(SECOND, HOOK)),
-    Situation("rehearse-python", _run("rehearse"), _after(PYTHON)),
-    Situation("rehearse-in-parts", _run("rehearse --json"), _after(IN_PARTS)),
-    Situation(
+    Scenario("pooled-python", _run_pooled("migrate"), _after(PYTHON), pooled=True),
+    Scenario("pooled-in-parts", _run_pooled("migrate"), _after(IN_PARTS), pooled=True),
+    Scenario("pooled-isolated", _run_pooled("migrate"), _after(ISOLATED), pooled=True),
+    Scenario("pooled-rehearse", _run_pooled("rehearse"), _after(LEAVES, HOOK), pooled=True),
+    Scenario("rollback", _run("rollback --steps=1"), _applied),
+    Scenario("rollback-python", _run("rollback --all"), _both(PYTHON)),
+    Scenario("rollback-in-parts", _run("rollback --all"), _both(IN_PARTS)),
+    Scenario("half-rolled-back", _run("rollback --steps=1"), _stopped_in_rollback, (1,)),
+    Scenario("status", _run("status", "status --json"), _after(SECOND), (0, 0)),
+    Scenario("status-check", _run("status --check"), _after(SECOND), (7,)),
+    Scenario("status-empty", _run("status"), _first_is_written),
+    Scenario("plan", _run("plan", "plan --json"), _after(SECOND, HOOK), (0, 0)),
+    Scenario("rehearse", _run("rehearse"), _after(SECOND, HOOK)),
+    Scenario("rehearse-python", _run("rehearse"), _after(PYTHON)),
+    Scenario("rehearse-in-parts", _run("rehearse --json"), _after(IN_PARTS)),
+    Scenario(
         "rehearse-blocked", _blocked("a", "rehearse", "--lock-timeout=1s"), _after(BLOCKED), (1,)
     ),
-    Situation("rehearse-clock", _run("rehearse"), _after(CLOCK)),
-    Situation("rehearse-key-of-clock", _run("rehearse"), _after(KEY_OF_CLOCK)),
-    Situation("rehearse-name-of-clock", _run("rehearse"), _after(NAME_OF_CLOCK)),
-    Situation(
+    Scenario("rehearse-clock", _run("rehearse"), _after(CLOCK)),
+    Scenario("rehearse-key-of-clock", _run("rehearse"), _after(KEY_OF_CLOCK)),
+    Scenario("rehearse-name-of-clock", _run("rehearse"), _after(NAME_OF_CLOCK)),
+    Scenario(
         "rehearse-enum",
         _run("rehearse"),
         _after(ENUM, script=MOOD),
     ),
-    Situation("rehearse-twice", _run("rehearse"), _after(TWICE), (1,)),
-    Situation("rehearse-first", _run("rehearse"), _first_is_written),
-    Situation("wait", _run("wait"), _applied),
-    Situation("wait-for-database", _run("wait --for=database"), _nothing),
-    Situation("doctor", _run("doctor", "doctor --json"), _after(SECOND), (0, 0)),
-    Situation("doctor-extension", _run("doctor"), _after(EXTENSION)),
-    Situation("doctor-first", _run("doctor"), _first_is_written),
-    Situation("doctor-app-role", _doctor_of_role, _app_role, (4,)),
-    Situation("baseline", _run("baseline --to=0002_b"), _after(SECOND)),
-    Situation("baseline-first", _run("baseline --to=0001_a"), _first_is_written),
-    Situation("unlock", _run("unlock"), _after(script=ROW_OF_YOYO)),
-    Situation("serve", _serve, _applied),
-    Situation("each-schema", _run(r"migrate --each-schema=tenant\_%"), _tenants),
-    Situation("catalog", _look_in_catalog, _nothing, ()),
+    Scenario("rehearse-twice", _run("rehearse"), _after(TWICE), (1,)),
+    Scenario("rehearse-first", _run("rehearse"), _first_is_written),
+    Scenario("wait", _run("wait"), _applied),
+    Scenario("wait-for-database", _run("wait --for=database"), _nothing),
+    Scenario("doctor", _run("doctor", "doctor --json"), _after(SECOND), (0, 0)),
+    Scenario("doctor-extension", _run("doctor"), _after(EXTENSION)),
+    Scenario("doctor-first", _run("doctor"), _first_is_written),
+    Scenario("doctor-app-role", _doctor_of_role, _app_role, (4,)),
+    Scenario("baseline", _run("baseline --to=0002_b"), _after(SECOND)),
+    Scenario("baseline-first", _run("baseline --to=0001_a"), _first_is_written),
+    Scenario("unlock", _run("unlock"), _after(script=ROW_OF_YOYO)),
+    Scenario("serve", _serve, _applied),
+    Scenario("each-schema", _run(r"migrate --each-schema=tenant\_%"), _tenants),
+    Scenario("catalog", _look_in_catalog, _nothing, ()),
 )
 
-SITUATIONS = tuple(each for each in _ALL if each.name != "0.1.0" or has_commit(FIRST_RELEASE))
+SCENARIOS = tuple(each for each in _ALL if each.name != "0.1.0" or has_commit(FIRST_RELEASE))
 """An export of the repository does not have the code of 0.1.0."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-MARK: Final = "PLANTED"
+MARK: Final = "HOSTILE"
 
 # `strike` returns true, so that it can be part of any condition.
 _STRIKE = f"""
@@ -116,7 +116,7 @@ WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind IN ('r', 'v') AND re
     AND attnum > 0 AND atttypid <> ALL (ARRAY['anyarray', '_pg_statistic']::regtype[]) GROUP BY 1"""
 
 
-def plants_for(connection: psycopg.Connection, schema: str) -> str:
+def hostile_objects_for(connection: psycopg.Connection, schema: str) -> str:
     """SQL that creates every hostile object that a role with CREATE on *schema* can create.
 
     It has an object for every name that initmig or yoyo uses, on the server of *connection*.
@@ -125,7 +125,7 @@ def plants_for(connection: psycopg.Connection, schema: str) -> str:
     return ";\n".join(statements).replace("{schema}", schema)
 
 
-def struck(log: str) -> set[str]:
+def executed(log: str) -> set[str]:
     """The hostile objects that have run for initmig, according to the server's *log*."""
     return {
         entry.text

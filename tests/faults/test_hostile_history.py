@@ -9,9 +9,7 @@ import pytest
 
 from tests.support.command import Initmig
 from tests.support.databases import Database, create_database
-from tests.support.migrations import write
-from tests.support.planted import struck
-from tests.support.planted_history import (
+from tests.support.hostile_history import (
     HARMLESS,
     IN_ITS_PLACE,
     ON_TRUE_TABLE,
@@ -22,6 +20,8 @@ from tests.support.planted_history import (
     change,
     replace,
 )
+from tests.support.hostile_objects import executed
+from tests.support.migrations import write
 from tests.support.servers import running_server
 from tests.support.statement_log import SETTINGS
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dev.postgres import Server
-    from tests.support.forking import Fork
+    from tests.support.fork_server import ForkServer
     from tests.support.processes import Processes, Result
 
 FIRST = {"0001_a.sql": "CREATE TABLE a ();", "0001_a.rollback.sql": "DROP TABLE a;"}
@@ -84,12 +84,12 @@ class History:
         """Count hostile code that runs from now on."""
         self._since = self._server.log_size()
 
-    def struck(self) -> set[str]:
-        return struck(self._server.log_text(since=self._since))
+    def executed(self) -> set[str]:
+        return executed(self._server.log_text(since=self._since))
 
 
 @pytest.fixture
-def history(logging: Server, processes: Processes, fork: Fork, folder: Path) -> History:
+def history(logging: Server, processes: Processes, fork: ForkServer, folder: Path) -> History:
     return History(logging, Initmig(processes, fork), folder)
 
 
@@ -125,7 +125,7 @@ def test_all_commands_refuse_a_relation_that_is_not_a_plain_table(
     others = _refusals(history, ("migrate",))
     history.add_migration()
     others |= _refusals(history, *WRITING, *READING)
-    assert (others, history.struck()) == ({}, set())
+    assert (others, history.executed()) == ({}, set())
 
 
 @pytest.mark.parametrize(("table", "script"), _in_each_table(WITH_CODE))
@@ -138,7 +138,7 @@ def test_writing_commands_refuse_a_table_of_another_role(
         history.run(*command)
     history.add_migration()
     others |= _refusals(history, *WRITING)
-    assert (others, history.struck()) == ({}, set())
+    assert (others, history.executed()) == ({}, set())
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_writing_commands_refuse_a_table_with_code_of_any_owner(
         history.run(*command)
     history.add_migration()
     others = _refusals(history, *WRITING)
-    assert (others, history.struck()) == ({}, set())
+    assert (others, history.executed()) == ({}, set())
 
 
 @pytest.mark.parametrize(("table", "script"), _in_each_table(ON_TRUE_TABLE))
@@ -168,7 +168,7 @@ def test_code_added_with_privileges_on_the_table_does_not_run(
     history.add_migration()
     for command in (("rehearse",), ("migrate",), ("rollback", "--all")):
         history.run(*command)
-    assert history.struck() == set()
+    assert history.executed() == set()
 
 
 IN_FIRST_SCHEMA = {
@@ -184,7 +184,7 @@ IN_FIRST_SCHEMA = {
 
 @pytest.mark.parametrize("name", IN_FIRST_SCHEMA)
 def test_history_in_a_schema_of_another_role_is_refused_and_runs_nothing(
-    logging: Server, processes: Processes, fork: Fork, folder: Path, name: str
+    logging: Server, processes: Processes, fork: ForkServer, folder: Path, name: str
 ) -> None:
     history = History(logging, Initmig(processes, fork), folder)
     migrator = history.database.login_role(
@@ -205,7 +205,7 @@ def test_history_in_a_schema_of_another_role_is_refused_and_runs_nothing(
     history.begin()
     for command in (*READING, *WRITING):
         assert ID in history.run(*command, url=migrator).err
-    assert history.struck() == set()
+    assert history.executed() == set()
 
 
 @pytest.mark.parametrize(("table", "script"), _in_each_table(HARMLESS))

@@ -267,7 +267,7 @@ DROP_SUBSCRIPTIONS = (
 """PostgreSQL does not drop a database that has a subscription."""
 
 
-def everything(version: int) -> str:
+def full_schema(version: int) -> str:
     """The SQL that creates the schema on a major *version* of PostgreSQL."""
     parts = {15: _FROM_15, 17: _FROM_17, 18: _FROM_18}
     return _ALL + "".join(part for since, part in parts.items() if version >= since)

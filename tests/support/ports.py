@@ -18,7 +18,7 @@ def closed_port() -> int:
 
 
 @contextmanager
-def deaf_port() -> Iterator[int]:
+def silent_port() -> Iterator[int]:
     """A port of 127.0.0.1 that accepts connections and never answers."""
     # The kernel completes the handshake for a listening socket, even if accept is never called.
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:

@@ -1,4 +1,4 @@
-"""Writes the peak memory of a forked run (tests/support/forking.py) when it ends."""
+"""Writes the peak memory of a forked run (tests/support/fork_server.py) when it ends."""
 
 from __future__ import annotations
 

@@ -89,12 +89,12 @@ class Player:
         self,
         connections: Sequence[Answers],
         *,
-        patience: float | None = None,
+        idle_timeout: float | None = None,
         closes_after: bytes | None = None,
     ) -> None:
-        """Close a connection after *patience* seconds of silence, or after one certain answer."""
+        """Close connections after *idle_timeout* seconds of silence, or after *closes_after*."""
         self._connections = connections
-        self._patience = patience
+        self._idle_timeout = idle_timeout
         self._closes_after = closes_after
         self._lock = threading.Lock()
         self._numbers = itertools.cycle(range(len(connections)))
@@ -102,8 +102,8 @@ class Player:
     def __call__(self, link: Link) -> None:
         """Serve one connection."""
         link.read_startup()
-        if self._patience:
-            link.limit(self._patience)
+        if self._idle_timeout:
+            link.limit(self._idle_timeout)
         with self._lock:
             answers = iter([b"".join(pieces) for pieces in self._connections[next(self._numbers)]])
         sent = next(answers)
@@ -196,7 +196,7 @@ def _truncate(random: Random, pieces: Pieces, _: Pieces) -> None:
     pieces[last:] = [pieces[last][: random.randint(0, len(pieces[last]))]]
 
 
-MISTAKES: tuple[Callable[[Random, Pieces, Pieces], None], ...] = (
+CORRUPTIONS: tuple[Callable[[Random, Pieces, Pieces], None], ...] = (
     _flip_bits,
     _change_length,
     _change_number,
@@ -211,36 +211,36 @@ MISTAKES: tuple[Callable[[Random, Pieces, Pieces], None], ...] = (
 )
 
 
-class Mistaken(NamedTuple):
+class Corrupted(NamedTuple):
     """A recording with mistakes in one answer."""
 
     player: Player
-    story: str
+    description: str
     """Which mistakes were made, and where."""
 
 
-def mistaken(
+def corrupt(
     connections: Sequence[Answers],
     others: Iterable[bytes],
     random: Random,
-    patience: float | None = None,
-) -> Mistaken:
+    idle_timeout: float | None = None,
+) -> Corrupted:
     """Some mistakes in one answer of one of *connections*: to the login, or to a query.
 
-    *others* are further messages that may be inserted; *patience* is a `Player`'s.
+    *others* are further messages that may be inserted; *idle_timeout* is a `Player`'s.
     """
     number = random.randrange(len(connections))
     queries = range(1, len(connections[number]))
     turn = random.choice(queries) if queries and random.random() < 0.6 else 0
     pool = [*others, *itertools.chain(*itertools.chain(*connections))]
     pieces = list(connections[number][turn])
-    chosen = random.choices(MISTAKES, k=random.choice((1, 1, 2, 3)))
+    chosen = random.choices(CORRUPTIONS, k=random.choice((1, 1, 2, 3)))
     for make in chosen:
         make(random, pieces, pool)
     changed = [list(answers) for answers in connections]
     changed[number][turn] = pieces
     closes = random.random() < 0.4
     last = b"".join(pieces) if closes else None
-    player = Player(changed, patience=patience, closes_after=last)
+    player = Player(changed, idle_timeout=idle_timeout, closes_after=last)
     names = [each.__name__.strip("_") for each in chosen] + ["close"] * closes
-    return Mistaken(player, f"connection {number}, answer {turn}: {', '.join(names)}")
+    return Corrupted(player, f"connection {number}, answer {turn}: {', '.join(names)}")
