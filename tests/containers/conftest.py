@@ -1,4 +1,4 @@
-"""What every test with containers can ask for; all of it is gone when the test ends."""
+"""Fixtures for tests with containers; everything that they create is removed after the test."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class RunImage(Protocol):
 
 @pytest.fixture(scope="session")
 def docker_engine() -> None:
-    """Skips where no Docker engine answers."""
+    """Skips if no Docker engine answers."""
     if reason := why_no_docker():
         pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
 def image(docker_engine: None, tmp_path_factory: pytest.TempPathFactory) -> str:  # noqa: ARG001
-    """The image, built once per test run from what is in the repository."""
+    """The image, built once per test run from the repository."""
     once = _shared_folder(tmp_path_factory) / "image-is-built"
     with once.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -62,7 +62,7 @@ def image(docker_engine: None, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def postgres_image(docker_engine: None) -> str:  # noqa: ARG001
-    """The image of PostgreSQL, pulled where it is not there yet."""
+    """The image of PostgreSQL, pulled if the engine does not have it."""
     if docker("image", "inspect", POSTGRES_IMAGE).code != 0:
         docker_out("pull", "--quiet", POSTGRES_IMAGE, timeout=600)
     return POSTGRES_IMAGE
@@ -70,21 +70,21 @@ def postgres_image(docker_engine: None) -> str:  # noqa: ARG001
 
 @pytest.fixture
 def network(docker_engine: None) -> Iterator[str]:  # noqa: ARG001
-    """A network of the test's own."""
+    """A separate network for the test."""
     with running_network() as name:
         yield name
 
 
 @pytest.fixture
 def postgres(network: str, postgres_image: str) -> Iterator[Postgres]:  # noqa: ARG001
-    """A PostgreSQL on `network` that asks for a password."""
+    """PostgreSQL on `network`, with a password."""
     with running_postgres(network) as server:
         yield server
 
 
 @pytest.fixture
 def containers(docker_engine: None) -> Iterator[Containers]:  # noqa: ARG001
-    """Starts containers that end with the test."""
+    """Starts containers that are removed at the end of the test."""
     started = Containers()
     yield started
     started.clean_up()
@@ -92,7 +92,7 @@ def containers(docker_engine: None) -> Iterator[Containers]:  # noqa: ARG001
 
 @pytest.fixture
 def run_image(containers: Containers, image: str) -> RunImage:
-    """Runs the image to the end of its program."""
+    """Runs the image until its program exits."""
     return partial(containers.run, image)
 
 

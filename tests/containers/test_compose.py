@@ -1,4 +1,4 @@
-"""compose.yaml as it is: only the images are given by name, so that nothing is pulled or built."""
+"""compose.yaml unchanged, except for the images: they exist, so nothing is pulled or built."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ IDS = sorted({path.name.split(".")[0] for path in (REPOSITORY / "migrations").gl
 
 
 class MakeProject(Protocol):
-    """Gives a project, e.g. with a *migrations* folder in the place of the repository's.
+    """Makes a project, e.g. with a *migrations* folder in place of the repository's.
 
-    *migrate* changes that service.
+    *migrate* changes the service of that name.
     """
 
     def __call__(
@@ -33,7 +33,7 @@ class MakeProject(Protocol):
 
 
 @pytest.fixture(scope="module")
-def app_image(postgres_image: str) -> Iterator[str]:  # noqa: ARG001 what it is built from
+def app_image(postgres_image: str) -> Iterator[str]:  # noqa: ARG001 - its base image
     """The example app, built."""
     with built_image(EXAMPLE_APP) as name:
         yield name
@@ -51,7 +51,7 @@ def make_project(image: str, app_image: str, tmp_path: Path) -> Iterator[MakePro
     ) -> Project:
         services: dict[str, dict[str, Any]] = {
             "db": {"pull_policy": "never"},
-            # by its id, which stays when another test run gives the name to a newer one
+            # by its id, which stays the same if another test run builds a newer image with the same name
             "migrate": {"pull_policy": "never", "image": image_id(image)},
             "app": {"pull_policy": "never", "image": app_image},
         }
@@ -83,7 +83,7 @@ def test_run_migrate_applies_everything_once_and_leaves_no_container(project: Pr
     assert project("ps", "--all", "--services").out.split() == ["db"]
 
 
-def test_run_ends_with_the_exit_code_of_initmig(project: Project) -> None:
+def test_run_exits_with_the_exit_code_of_initmig(project: Project) -> None:
     project("up", "--detach", "--wait", "db")
     commands = ["status --check", "--no-such-flag", "migrate", "status --check"]
     codes = [project("run", "--rm", "migrate", *command.split()).code for command in commands]
@@ -105,7 +105,7 @@ def test_up_starts_the_app_once_the_migrations_are_applied(project: Project) -> 
     assert app["RestartCount"] == 0
 
 
-def test_the_sidecar_of_the_docs_gets_healthy_without_curl(make_project: MakeProject) -> None:
+def test_sidecar_of_the_docs_becomes_healthy_without_curl(make_project: MakeProject) -> None:
     page = (REPOSITORY / "docs/how-to/compose.md").read_text()
     snippet = page.split("## A health check without curl")[1].split("```yaml\n")[1].split("```")[0]
     project = make_project(migrate=yaml.safe_load(snippet))
@@ -129,7 +129,7 @@ def test_second_up_changes_nothing(project: Project) -> None:
     assert "nothing to do: 4 migrations, all applied" in project.logs("migrate")
 
 
-def test_app_is_not_started_when_a_migration_fails_and_is_when_it_is_mended(
+def test_app_starts_only_after_a_failed_migration_is_fixed(
     make_project: MakeProject, folder: Path
 ) -> None:
     write(folder, {"0001_users.sql": "CREATE TABLE users (id int);\nSELECT emial FROM users;\n"})
@@ -137,19 +137,19 @@ def test_app_is_not_started_when_a_migration_fails_and_is_when_it_is_mended(
 
     failed = project("up", "--detach")
     started_at = project.inspect("app")["State"]["StartedAt"]
-    told = project.logs("migrate")
+    logged = project.logs("migrate")
     write(folder, {"0001_users.sql": "CREATE TABLE users (id int);\n"})
-    mended = project("up", "--detach")
+    fixed = project("up", "--detach")
 
-    assert failed.code == 1, told
-    assert 'service "migrate" didn\'t complete successfully: exit 1' in failed.err, told
-    assert started_at.startswith("0001-01-01"), "never, in Docker's words"
-    assert "/migrations/0001_users.sql:2:8: 0001_users failed" in told
-    assert mended.code == 0, mended.err
+    assert failed.code == 1, logged
+    assert 'service "migrate" didn\'t complete successfully: exit 1' in failed.err, logged
+    assert started_at.startswith("0001-01-01"), "Docker's value for a container that never started"
+    assert "/migrations/0001_users.sql:2:8: 0001_users failed" in logged
+    assert fixed.code == 0, fixed.err
     wait_until(lambda: "users: 0" in project.logs("app"))
 
 
-def test_new_migration_is_applied_by_the_next_up_while_the_app_goes_on(
+def test_next_up_applies_a_new_migration_while_the_app_continues(
     make_project: MakeProject, folder: Path
 ) -> None:
     write(folder, {"0001_users.sql": "CREATE TABLE users (id int);\n"})
@@ -165,7 +165,7 @@ def test_new_migration_is_applied_by_the_next_up_while_the_app_goes_on(
     assert _life(project, "app") == before
 
 
-def test_migrations_and_app_have_no_rights_and_no_password_in_their_environment(
+def test_services_are_restricted_and_have_no_password_in_their_environment(
     project: Project,
 ) -> None:
     project("up", "--detach")
@@ -187,6 +187,6 @@ def test_migrations_and_app_have_no_rights_and_no_password_in_their_environment(
 
 
 def _life(project: Project, service: str) -> tuple[str, str]:
-    """What changes when the container of *service* is replaced or started again."""
+    """Values that change when the container of *service* is replaced or restarted."""
     inspected = project.inspect(service)
     return inspected["Id"], inspected["State"]["StartedAt"]

@@ -1,4 +1,4 @@
-"""The image: small, closed, the same each time, and at home under every restriction."""
+"""The image is small, reproducible and minimal, and works under every restriction."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ SITE = "usr/lib/python3/dist-packages"
 BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 SBOM = "usr/share/sbom/initmig.cdx.json"
 ONE = {"0001_one.sql": "CREATE TABLE one ()"}
-SLEEPING = {"0001_sleeping.sql": "CREATE TABLE half_done (); SELECT pg_sleep(60)"}
+SLEEPING = {"0001_sleeping.sql": "CREATE TABLE leftover (); SELECT pg_sleep(60)"}
 
 
 @dataclass(frozen=True)
 class File:
-    """What there is at a path of an image."""
+    """A file, folder or link of an image."""
 
     kind: bytes
     mode: int
@@ -94,7 +94,7 @@ def save(image: str, folder: Path) -> bytes:
 
 
 def files_of(saved: bytes) -> Files:
-    """The root file system in what `docker save` has given."""
+    """The root file system in the output of `docker save`."""
     with tarfile.open(fileobj=io.BytesIO(saved)) as tar:
 
         def content(name: str) -> bytes:
@@ -127,7 +127,7 @@ def bill(files: Files) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Place:
-    """A database on a network with nothing else: its containers reach no other address."""
+    """A database on an internal network: its containers reach no other address."""
 
     network: str
     postgres: Postgres
@@ -141,7 +141,7 @@ class Place:
     def options(self, folder: Path | None = None, *more: str) -> list[str]:
         """The options of `docker run` for the migrations in *folder*."""
         migrations = [f"--volume={folder}:/migrations:ro"] if folder else []
-        # The tests of Swarm leave their swarm, at which the engine forgets the names of all.
+        # When the tests of Swarm leave their swarm, the engine forgets the names of all containers.
         host = f"--add-host={self.postgres.name}:{self.address}"
         return [f"--network={self.network}", host, *migrations, *more]
 
@@ -175,7 +175,7 @@ def database(place: Place) -> Place:
 
 
 def make_certificates(folder: Path, host: str) -> None:
-    """Into *folder*: ca.crt, and server.crt and server.key for *host*; and an other.crt."""
+    """Write ca.crt, other.crt, and server.crt and server.key for *host* into *folder*."""
     for name in ("ca", "other"):
         openssl(folder, *_request(name, f"CN=initmig test {name}"), "-x509", f"-out={name}.crt")
     openssl(folder, *_request("server", f"CN={host}"), "-out=server.csr")
@@ -204,18 +204,18 @@ def assert_applied(result: Result, database: Place, *ids: str) -> None:
     assert database.postgres.applied() == list(ids)
 
 
-# ---- what is in it
+# ---- its content
 
 
-def test_unpacked_it_has_at_most_50_mb(files: Files) -> None:
+def test_unpacked_image_has_at_most_50_mb(files: Files) -> None:
     assert sum(len(file.content) for file in files.values()) <= 50 * MEGABYTE
 
 
-def test_compressed_it_has_at_most_20_mb(saved: bytes) -> None:
+def test_compressed_image_has_at_most_20_mb(saved: bytes) -> None:
     assert len(gzip.compress(saved, 6)) <= 20 * MEGABYTE
 
 
-def test_labels_say_what_it_is(image: str) -> None:
+def test_labels_describe_the_image(image: str) -> None:
     labels = json.loads(docker_out("inspect", "--format={{json .Config.Labels}}", image))
     prefix = "org.opencontainers.image."
     assert labels[f"{prefix}title"] == "initmig"
@@ -225,12 +225,12 @@ def test_labels_say_what_it_is(image: str) -> None:
     assert {f"{prefix}revision", f"{prefix}created"} <= labels.keys()
 
 
-def test_says_its_version_without_any_rights(run_image: RunImage) -> None:
+def test_version_is_printed_without_any_privilege(run_image: RunImage) -> None:
     result = run_image("--version", options=[*HARDENED, "--network=none", "--user=123456:0"])
     assert (result.code, result.out, result.err) == (0, f"initmig {__version__}\n", "")
 
 
-def test_has_no_program_but_python_and_initmig(files: Files, run_image: RunImage) -> None:
+def test_image_has_no_programs_except_python_and_initmig(files: Files, run_image: RunImage) -> None:
     folders = re.compile(r"(usr/|usr/local/|opt/)?s?bin/")
     programs = {path for path in files if folders.match(path)}
     assert programs == {"usr/bin/initmig", "usr/bin/python3.13"}
@@ -238,14 +238,14 @@ def test_has_no_program_but_python_and_initmig(files: Files, run_image: RunImage
     assert run_image("-c", ":", options=["--entrypoint=/bin/sh"]).code == 127
 
 
-def test_has_no_setuid_file_and_belongs_to_root(files: Files) -> None:
+def test_image_has_no_setuid_file_and_belongs_to_root(files: Files) -> None:
     assert [path for path, file in files.items() if file.mode & 0o6000] == []
     assert {file.owner for file in files.values()} == {(0, 0)}
     kinds = {file.kind for file in files.values()}
     assert kinds == {tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE}
 
 
-def test_nothing_but_tmp_can_be_written_by_others(files: Files) -> None:
+def test_only_tmp_can_be_written_by_other_users(files: Files) -> None:
     others = {
         path for path, file in files.items() if file.mode & 0o022 and file.kind != tarfile.SYMTYPE
     }
@@ -257,7 +257,7 @@ def test_every_file_can_be_read_by_any_user(files: Files) -> None:
     assert [path for path, file in files.items() if not file.mode & 0o004] == []
 
 
-def test_no_link_leads_nowhere(files: Files) -> None:
+def test_every_link_has_a_target(files: Files) -> None:
     links = {path: file.link for path, file in files.items() if file.kind == tarfile.SYMTYPE}
     targets = {
         path: os.path.normpath(os.path.join("/", os.path.dirname(path), link))[1:]
@@ -273,7 +273,7 @@ def test_libraries_and_programs_are_stripped(files: Files) -> None:
     assert [path for path, file in binaries.items() if b".debug_info" in file.content] == []
 
 
-def test_the_library_is_bytecode_that_is_not_checked_at_the_start(files: Files) -> None:
+def test_bytecode_is_not_checked_at_startup(files: Files) -> None:
     bytecode = {path: file for path, file in files.items() if path.endswith(".pyc")}
     assert f"{SITE}/initmig/cli/main.pyc" in bytecode
     unchecked_hash = (1).to_bytes(4, "little")
@@ -281,7 +281,7 @@ def test_the_library_is_bytecode_that_is_not_checked_at_the_start(files: Files) 
     assert [path for path in files if path.endswith(".py") or "__pycache__" in path] == []
 
 
-def test_holds_no_trace_of_where_it_was_built(files: Files) -> None:
+def test_image_has_no_trace_of_the_build_machine(files: Files) -> None:
     traces = re.compile(rb"/rootfs|/opt/(site|image)|file:///src|\bbuildkitsandbox\b")
     assert [path for path, file in files.items() if traces.search(file.content)] == []
     notes = ("direct_url.json", "RECORD", "INSTALLER", "REQUESTED")
@@ -331,7 +331,7 @@ def _field(text: str, name: str) -> str:
     return str(value)
 
 
-def test_bill_of_materials_has_what_is_bundled_in_the_driver(
+def test_bill_of_materials_has_the_libraries_bundled_with_the_driver(
     files: Files, bill: dict[str, Any]
 ) -> None:
     [driver] = [part for part in bill["components"] if part["name"] == "psycopg-binary"]
@@ -346,7 +346,7 @@ def test_bill_of_materials_has_what_is_bundled_in_the_driver(
     assert any(name.startswith("libpq-") for name in inside)
 
 
-def test_keeps_the_licence_of_everything_inside(files: Files, bill: dict[str, Any]) -> None:
+def test_image_has_the_licence_of_everything_inside(files: Files, bill: dict[str, Any]) -> None:
     texts = [path for path, file in files.items() if file.content]
     for part in bill["components"]:
         if part["purl"].startswith("pkg:deb/"):
@@ -358,21 +358,21 @@ def test_keeps_the_licence_of_everything_inside(files: Files, bill: dict[str, An
     assert "usr/share/common-licenses/GPL-3" in texts
 
 
-# ---- the same bytes from the same inputs
+# ---- reproducible builds
 
 
 @pytest.fixture(scope="module")
-def build_stage(image: str) -> Iterator[str]:  # noqa: ARG001 its cache
+def build_stage(image: str) -> Iterator[str]:  # noqa: ARG001 - fills its cache
     name = unique("build")
     build_repository(name, "--target=build")
     yield name
     docker("rmi", "--no-prune", name)
 
 
-def test_made_again_elsewhere_it_has_the_same_bytes(
+def test_image_built_in_another_environment_has_the_same_bytes(
     build_stage: str, files: Files, containers: Containers, tmp_path: Path
 ) -> None:
-    """Elsewhere: another name, clock, umask, language, and a certificate authority of its own."""
+    """The environment has another name, clock, umask, language and certificate authority."""
     ca = ("-x509", "-out=ca.crt")
     openssl(tmp_path, *_request("ca", "CN=authority of this machine"), *ca)
     script = """
@@ -402,7 +402,7 @@ def test_made_again_elsewhere_it_has_the_same_bytes(
     assert {file.modified for file in again.values()} == {0}
 
 
-def test_without_and_with_buildkit_it_has_the_same_bytes(
+def test_image_built_with_buildkit_has_the_same_bytes(
     image: str, files: Files, tmp_path: Path
 ) -> None:
     client = client_with_buildkit(tmp_path)
@@ -410,7 +410,7 @@ def test_without_and_with_buildkit_it_has_the_same_bytes(
     try:
         build_with(client, name)
         built = files_of(save(name, tmp_path))
-        if built[SBOM] != files[SBOM]:  # Debian has changed since one of them was cached
+        if built[SBOM] != files[SBOM]:  # Debian has changed since one of the two was cached
             build_repository(image, "--no-cache")
             build_with(client, name, "--no-cache")
             files, built = files_of(save(image, tmp_path)), files_of(save(name, tmp_path))
@@ -421,7 +421,7 @@ def test_without_and_with_buildkit_it_has_the_same_bytes(
 
 
 def client_with_buildkit(folder: Path) -> str:
-    """The first docker command that can use BuildKit: some need a plugin for it. Skips without."""
+    """The first docker command that can use BuildKit: some need a plugin. Skips if none can."""
     empty = write(folder / "empty", {"Dockerfile": "FROM scratch\nLABEL a=b\n"})
     for directory in os.get_exec_path():
         client = shutil.which("docker", path=directory)
@@ -450,7 +450,7 @@ def _buildkit(client: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("user", ["123456:0", "123456:654321", "0:0"])
-def test_applies_under_any_user_id(
+def test_migration_is_applied_under_any_user_id(
     run_image: RunImage, database: Place, folder: Path, user: str
 ) -> None:
     write(folder, ONE)
@@ -458,7 +458,7 @@ def test_applies_under_any_user_id(
     assert_applied(run_image(env=database.env, options=options), database, "0001_one")
 
 
-def test_applies_without_any_right_and_any_writable_path(
+def test_migration_is_applied_without_privileges_and_writable_paths(
     run_image: RunImage, database: Place, folder: Path
 ) -> None:
     write(folder, ONE)
@@ -468,7 +468,7 @@ def test_applies_without_any_right_and_any_writable_path(
     assert "warning" not in result.err
 
 
-def test_applies_with_no_network_but_the_databases(
+def test_migration_is_applied_with_only_the_network_of_the_database(
     run_image: RunImage, database: Place, folder: Path
 ) -> None:
     assert docker_out("network", "inspect", "--format={{.Internal}}", database.network) == "true"
@@ -477,7 +477,7 @@ def test_applies_with_no_network_but_the_databases(
     assert_applied(result, database, "0001_one")
 
 
-def test_stopped_in_mid_migration_it_rolls_back_and_ends_with_143(
+def test_container_stopped_during_a_migration_rolls_back_and_exits_143(
     containers: Containers, image: str, database: Place, folder: Path
 ) -> None:
     write(folder, SLEEPING)
@@ -493,7 +493,7 @@ def test_stopped_in_mid_migration_it_rolls_back_and_ends_with_143(
     )
     assert exit_code(name) == 143, logs(name).err
     assert "stopped by SIGTERM" in logs(name).err
-    assert database.postgres.value("SELECT to_regclass('half_done') IS NULL") == "t"
+    assert database.postgres.value("SELECT to_regclass('leftover') IS NULL") == "t"
     assert database.postgres.applied() == []
     assert database.postgres.value(asleep) == "0"
 
@@ -508,7 +508,7 @@ def test_stopped_in_mid_migration_it_rolls_back_and_ends_with_143(
         (7, "status --check", "SELECT 1"),
     ],
 )
-def test_exit_codes_pass_through(  # noqa: PLR0913, PLR0917 - three of them are its cases
+def test_exit_codes_pass_through(  # noqa: PLR0913, PLR0917 - three of them are parametrized
     run_image: RunImage, database: Place, folder: Path, code: int, command: str, content: str
 ) -> None:
     write(folder, {"0001_one.sql": content})
@@ -526,7 +526,7 @@ def test_exit_codes_of_the_connection_pass_through(
     assert result.code == code, result.err
 
 
-def test_finds_the_database_by_its_name(
+def test_database_is_found_by_its_name(
     run_image: RunImage, network: str, postgres: Postgres, folder: Path
 ) -> None:
     write(folder, ONE)
@@ -601,7 +601,7 @@ def connect_with(place: Place, *parameters: str) -> dict[str, str]:
     return {"DATABASE_URL": f"{place.postgres.url}?{'&'.join(parameters)}"}
 
 
-def test_verifies_the_server_with_a_mounted_certificate(
+def test_server_is_verified_with_a_mounted_certificate(
     run_image: RunImage, database: Place, folder: Path
 ) -> None:
     write(folder, WITH_TLS)
@@ -618,7 +618,7 @@ def test_verifies_the_server_with_a_mounted_certificate(
         ("disable", "warning tls off: anyone on the network between here and the server can read"),
     ],
 )
-def test_doctor_tells_whether_others_can_read(
+def test_doctor_reports_whether_the_connection_is_encrypted(
     run_image: RunImage, database: Place, folder: Path, mode: str, line: str
 ) -> None:
     write(folder, WITH_TLS)
@@ -629,7 +629,7 @@ def test_doctor_tells_whether_others_can_read(
     assert result.code == 0
 
 
-def test_refuses_a_server_that_another_authority_vouches_for(
+def test_server_certificate_of_another_authority_is_refused(
     run_image: RunImage, database: Place, folder: Path
 ) -> None:
     write(folder, WITH_TLS)
@@ -641,7 +641,7 @@ def test_refuses_a_server_that_another_authority_vouches_for(
     assert "certificate verify failed" in result.err
 
 
-def test_verifies_the_server_with_the_systems_certificates(
+def test_server_is_verified_with_the_certificates_of_the_system(
     run_image: RunImage, database: Place, folder: Path, files: Files
 ) -> None:
     write(folder, WITH_TLS)
@@ -653,7 +653,7 @@ def test_verifies_the_server_with_the_systems_certificates(
     assert database.postgres.value("SELECT ssl FROM proof") == "t"
 
 
-def test_the_systems_certificates_are_the_public_ones_alone(
+def test_certificates_of_the_system_are_only_the_public_ones(
     run_image: RunImage, database: Place, folder: Path
 ) -> None:
     write(folder, WITH_TLS)
@@ -669,7 +669,7 @@ def test_openssl_reads_more_than_a_hundred_public_certificates(run_image: RunIma
     assert int(result.out) > 100, result.err
 
 
-def test_reads_the_connection_string_from_a_secret(
+def test_connection_string_is_read_from_a_secret(
     run_image: RunImage, database: Place, folder: Path, tmp_path: Path
 ) -> None:
     write(folder, ONE)
@@ -680,7 +680,7 @@ def test_reads_the_connection_string_from_a_secret(
     assert_applied(run_image(env=env, options=options), database, "0001_one")
 
 
-def test_a_config_map_is_read_once(run_image: RunImage, database: Place, folder: Path) -> None:
+def test_config_map_is_read_once(run_image: RunImage, database: Place, folder: Path) -> None:
     sql = {f"000{number}_{name}.sql": f"CREATE TABLE {name} ()" for number, name in enumerate("ab")}
     write(folder / "..2026_01_01_00_00_00.1", sql)
     (folder / "..data").symlink_to("..2026_01_01_00_00_00.1")
@@ -738,7 +738,7 @@ def test_python_migrations_can_use_the_standard_library(
     }
 
 
-def test_an_application_adds_its_migrations_with_two_lines(
+def test_application_adds_its_migrations_with_two_lines(
     image: str, containers: Containers, database: Place, tmp_path: Path
 ) -> None:
     example = shutil.copytree(REPOSITORY / "examples/image", tmp_path / "example")

@@ -1,4 +1,4 @@
-"""swarm/deploy and the files of swarm/ on a real swarm of one node."""
+"""swarm/deploy and the files of swarm/, on a real swarm of one node."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.support.processes import Processes, Running
 
 PASSWORD = "nowhere-to-be-seen"
-# Slow enough for an app that does not wait to be caught.
+# Slow enough that an app that does not wait fails.
 USERS = {"0001_users.sql": "SELECT pg_sleep(2);\nCREATE TABLE users (id int);\n"}
 EMAIL = {**USERS, "0002_email.sql": "ALTER TABLE users ADD COLUMN email text;\n"}
 BROKEN = {**EMAIL, "0003_name.sql": "ALTER TABLE users ADD COLUMN name no_such_type;\n"}
@@ -45,7 +45,7 @@ signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 signal.sigwait({signal.SIGTERM})
 """
 
-# Without a database, for what does not depend on migrations. Each test gives it a way to fail.
+# Without a database, for tests without migrations. Each test makes it fail in a different way.
 PLAIN = """
 services:
   app:
@@ -85,7 +85,7 @@ IMPOSSIBLE = "node.labels.nowhere == true"
 
 
 class Images(NamedTuple):
-    """Two releases, and what can be wrong with the second."""
+    """Two releases of the app and its migrations, and faulty versions of the second one."""
 
     users: str
     email: str
@@ -102,10 +102,10 @@ class Images(NamedTuple):
 @pytest.fixture(scope="module")
 def images(
     image: str,
-    postgres_image: str,  # noqa: ARG001 what the app is built from
+    postgres_image: str,  # noqa: ARG001 - the base image of the app
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Images]:
-    """The images of an app and of its migrations, for as long as this module's tests run."""
+    """The images of an app and of its migrations, for all tests of this module."""
     folder = tmp_path_factory.mktemp("images")
     with ExitStack() as stack:
         app = stack.enter_context(built_image(EXAMPLE_APP))
@@ -132,14 +132,14 @@ def images(
 
 @pytest.fixture(scope="session")
 def swarm(docker_engine: None) -> Iterator[None]:  # noqa: ARG001
-    """The swarm, for as long as this process may need it."""
+    """The swarm, until this process has finished its tests."""
     with shared_swarm():
         yield
 
 
 @pytest.fixture(scope="module")
 def variables(postgres_image: str) -> dict[str, str]:
-    """What every deploy of these tests has in its environment."""
+    """The environment variables of every deploy of these tests."""
     postgres = image_id(postgres_image)
     times = {"APP_MONITOR": "2s", "APP_TIMEOUT": "90", "JOB_TIMEOUT": "90"}
     return {"POSTGRES_IMAGE": postgres, **times}
@@ -161,7 +161,7 @@ def shared_shop(swarm: None, images: Images, variables: dict[str, str]) -> Itera
 
 @pytest.fixture
 def shop(shared_shop: Stack, images: Images) -> Stack:
-    """A stack that runs the app of some release, which other tests have used before."""
+    """A stack that runs some release of the app, and which other tests have already used."""
     if shared_shop.replicas("app") != 2:
         _release(shared_shop, images)
     return shared_shop
@@ -180,13 +180,13 @@ def test_first_deploy_starts_the_app_once_the_migrations_are_applied(shop: Stack
     assert shop.applied() == ["0001_users"]
     migrate, gate = shop.tasks("migrate")[0], shop.tasks("gate")[0]
     apps = shop.tasks("app")
-    assert [task.state for task in apps] == ["running", "running"], "and none that failed before"
+    assert [task.state for task in apps] == ["running", "running"], "and no task failed before"
     assert migrate.state == gate.state == "complete"
     assert min(task.created for task in apps) > gate.ended > migrate.ended
     wait_until(lambda: "users: 0" in shop.logs("app"))
 
 
-def test_same_deploy_again_changes_nothing(shop: Stack, images: Images) -> None:
+def test_repeated_deploy_changes_nothing(shop: Stack, images: Images) -> None:
     before = shop.running("app"), shop.running("db")
 
     done = shop.deploy(MIGRATE_IMAGE=images.users, APP_IMAGE=images.app)
@@ -197,7 +197,7 @@ def test_same_deploy_again_changes_nothing(shop: Stack, images: Images) -> None:
     assert shop.logs("migrate").count("applied 0001_users") == 1
 
 
-def test_password_is_in_no_service_and_every_service_is_restricted(
+def test_no_service_contains_the_password_and_every_service_is_restricted(
     shop: Stack,
 ) -> None:
     for service in ("db", "migrate", "gate", "app"):
@@ -221,12 +221,12 @@ def test_update_applies_the_new_migration_before_the_new_app_starts(
     assert done.code == 0, done.err
     assert shop.applied() == ["0001_users", "0002_email"]
     new = [task for task in shop.tasks("app") if task.image == images.email_app]
-    assert [task.state for task in new] == ["running", "running"], "and none that failed before"
+    assert [task.state for task in new] == ["running", "running"], "and no task failed before"
     assert min(task.created for task in new) > shop.tasks("migrate")[-1].ended
     assert shop.running("app") == new
 
 
-def test_failing_migration_says_why_and_leaves_the_app(shop: Stack, images: Images) -> None:
+def test_failed_migration_is_reported_and_the_app_continues(shop: Stack, images: Images) -> None:
     before = shop.running("app")
 
     failed = shop.deploy(MIGRATE_IMAGE=images.broken, APP_IMAGE=images.email_app)
@@ -273,9 +273,7 @@ def test_deploy_that_is_overtaken_fails_and_does_not_touch_the_app(
     assert "0003_name" not in shop.applied()
 
 
-def test_deploy_that_was_killed_converges_when_it_runs_again(
-    shop: Stack, images: Images, processes: Processes
-) -> None:
+def test_killed_deploy_can_be_repeated(shop: Stack, images: Images, processes: Processes) -> None:
     killed = shop.start_deploy(processes, MIGRATE_IMAGE=images.slow, APP_IMAGE=images.email_app)
     _wait_for_the_slow_migration(shop, killed)
     killed.kill()
@@ -293,11 +291,11 @@ def _wait_for_the_slow_migration(stack: Stack, deploy: Running) -> None:
 
 
 def _is_asleep(stack: Stack) -> bool:
-    """The slow migration runs."""
+    """Whether the slow migration is running."""
     return stack.query("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == ["1"]
 
 
-def test_rotating_the_password_as_the_docs_say_disturbs_nobody(
+def test_password_rotation_of_the_docs_causes_no_failure(
     shop: Stack, images: Images, tmp_path: Path
 ) -> None:
     db, old = shop.running("db"), {task.id for task in shop.tasks("app")}
@@ -356,14 +354,14 @@ def test_exec_keeps_the_old_tasks_until_the_migrations_are_applied(
             image_id(built.enter_context(built_image(_executed(tmp_path / name, image, files))))
             for name, files in (("good", USERS), ("bad", SLOW_AND_BROKEN))
         )
-        # one replica, because what is tested is the health check
+        # one replica, because this tests the health check
         few = {"APP_REPLICAS": "1", "APP_MONITOR": "1s"}
         done = stack.deploy(DB, EXEC, APP_IMAGE=good, **few)
         assert done.code == 0, done.err
         before = stack.running("app")
         assert len(before) == 1
 
-        # It sleeps longer than Swarm monitors, so that a migrating task must not count as started.
+        # It sleeps longer than Swarm monitors, so a migrating task must not count as started.
         failed = stack.deploy(EXEC, APP_IMAGE=bad, **few)
 
         assert failed.code == 1, failed.err
@@ -405,7 +403,7 @@ def shared_plain_stack(swarm: None, postgres_image: str) -> Iterator[Stack]:  # 
 
 @pytest.fixture
 def running(shared_plain_stack: Stack, plain: Path) -> Stack:
-    """A stack of `PLAIN` that runs, which other tests have used before."""
+    """A running stack of `PLAIN`, which other tests have already used."""
     if shared_plain_stack.replicas("app") != 2:
         done = shared_plain_stack.deploy(plain)
         assert done.code == 0, done.err
@@ -425,12 +423,12 @@ def running(shared_plain_stack: Stack, plain: Path) -> Stack:
         ),
     ],
 )
-def test_update_that_fails_says_why_and_is_rolled_back(
+def test_failed_update_is_reported_and_rolled_back(
     running: Stack, plain: Path, change: dict[str, str], id: str, reason: str
 ) -> None:
     before = running.container("app")
 
-    # Time for a busy machine to report that a task has failed, which ends the monitoring.
+    # Time for a busy machine to report a failed task, which ends the monitoring.
     failed = running.deploy(plain, **{"APP_MONITOR": "20s", **change})
 
     assert failed.code == 1, failed.err
@@ -440,20 +438,18 @@ def test_update_that_fails_says_why_and_is_rolled_back(
     wait_until(lambda: running.replicas("app") == 2, 60)
 
 
-def test_update_that_is_paused_fails_and_the_next_deploy_mends_it(
-    running: Stack, plain: Path
-) -> None:
+def test_paused_update_fails_and_the_next_deploy_recovers(running: Stack, plain: Path) -> None:
     failed = running.deploy(plain, RUN="exit 3", ON_FAILURE="pause", APP_MONITOR="20s")
-    mended = running.deploy(plain)
+    recovered = running.deploy(plain)
 
     assert failed.code == 1, failed.err
     assert f"[paused]\n  {running.name}_app." in failed.err
     assert "non-zero exit (3)" in failed.err
-    assert mended.code == 0, mended.err
+    assert recovered.code == 0, recovered.err
     assert running.replicas("app") == 2
 
 
-def test_setting_is_live_when_the_deploy_ends(running: Stack, plain: Path) -> None:
+def test_setting_is_active_when_the_deploy_ends(running: Stack, plain: Path) -> None:
     before = {task.id for task in running.running("app")}
 
     done = running.deploy(plain, SETTING="new")
@@ -474,7 +470,7 @@ def test_deploy_keeps_the_number_of_replicas(running: Stack, plain: Path) -> Non
     docker_out("service", "scale", "--detach", f"{running.name}_app=2")
 
 
-def test_update_by_hand_while_a_deploy_waits_fails_it(
+def test_deploy_fails_if_its_service_is_updated_by_hand(
     running: Stack, plain: Path, processes: Processes
 ) -> None:
     deploy = running.start_deploy(processes, plain, SETTING="slow", APP_MONITOR="3s")
@@ -495,7 +491,7 @@ def test_second_deploy_waits_for_the_update_of_the_first(
 
     second = running.deploy(plain, SETTING="second")
 
-    # The second may have begun before the first has looked again.
+    # The second deploy may start before the first one checks its update again.
     assert first.result().code == 0 or "[overtaken]" in first.err, first.err
     assert second.code == 0, second.err
     assert "waiting for an earlier update to end" in second.err
@@ -510,7 +506,7 @@ def test_second_deploy_waits_for_the_update_of_the_first(
     ],
     ids=["fails", "never starts"],
 )
-def test_killed_deploy_does_not_cost_the_way_back(
+def test_update_of_a_killed_deploy_can_still_be_rolled_back(
     running: Stack, plain: Path, processes: Processes, change: dict[str, str]
 ) -> None:
     before = running.container("app")
@@ -536,7 +532,7 @@ def test_killed_deploy_does_not_cost_the_way_back(
         ({"RUN_JOB": STAY, "JOB_TIMEOUT": "3"}, 1, "not live after 3 s (running) [timed-out]"),
     ],
 )
-def test_job_that_fails_ends_the_deploy_before_the_app(
+def test_failed_job_ends_the_deploy_before_the_app_is_updated(
     running: Stack, files: Path, change: dict[str, str], code: int, message: str
 ) -> None:
     before = running.inspect("app")
@@ -573,7 +569,7 @@ def test_no_manager_is_an_error(running: Stack, plain: Path) -> None:
     assert "[docker-failed]" in done.err
 
 
-def test_app_that_never_comes_up_fails_its_first_deploy_and_can_be_mended(
+def test_app_that_never_starts_fails_its_first_deploy_and_the_next_recovers(
     swarm: None,  # noqa: ARG001
     plain: Path,
     postgres_image: str,
@@ -582,16 +578,16 @@ def test_app_that_never_comes_up_fails_its_first_deploy_and_can_be_mended(
     variables = {"APP_IMAGE": image, "OTHER_IMAGE": image, "APP_TIMEOUT": "60"}
     with new_stack(PASSWORD, **variables, APP_MONITOR="2s") as stack:
         failed = stack.deploy(plain, RUN="sleep 0.5; exit 3", APP_TIMEOUT="6")
-        mended = stack.deploy(plain, RUN=STAY)
+        recovered = stack.deploy(plain, RUN=STAY)
 
     assert failed.code == 1, failed.err
     assert "[timed-out]" in failed.err
     assert "non-zero exit (3)" in failed.err
-    assert mended.code == 0, mended.err
+    assert recovered.code == 0, recovered.err
 
 
 @pytest.mark.parametrize("waits_for", ["job", "app"])
-def test_stack_that_is_removed_ends_the_deploy(
+def test_removing_the_stack_ends_the_deploy(
     swarm: None,  # noqa: ARG001
     files: Path,
     postgres_image: str,

@@ -1,4 +1,4 @@
-"""The Compose tutorial, followed to its end."""
+"""The Compose tutorial, followed from start to finish."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _DOCKER = """\
 #!/bin/sh
-# The image is built already, and Compose may be a program of its own here.
+# The image is built already, and Compose may be a separate program here.
 case "$1" in
 build) exit 0 ;;
 compose) shift; exec {compose} --file=compose.yaml --file={override} "$@" ;;
@@ -61,15 +61,15 @@ def reader(image: str, postgres_image: str, tmp_path: Path) -> Iterator[dict[str
             docker(kind, *remove, *left)
 
 
-def test_the_compose_tutorial_works_as_written(reader: dict[str, str], tmp_path: Path) -> None:
+def test_compose_tutorial_works_as_written(reader: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "reader"
     folder.mkdir()
     done = follow(steps_of("tutorial/compose.md"), folder, env=reader)
     assert_done(done)
-    said = {each.step.command: each.output for each in done}
-    assert "app" in said["docker compose ps app"]
-    assert "running" in said["docker compose ps app"] or "Up" in said["docker compose ps app"]
-    states = said["docker compose run --rm migrate status"]  # the last one
+    outputs = {each.step.command: each.output for each in done}
+    assert "app" in outputs["docker compose ps app"]
+    assert "running" in outputs["docker compose ps app"] or "Up" in outputs["docker compose ps app"]
+    states = outputs["docker compose run --rm migrate status"]  # of the last run
     assert [line.split()[:2] for line in states.splitlines() if line.startswith("000")] == [
         ["0001_users", "applied"],
         ["0002_phone", "applied"],

@@ -1,4 +1,4 @@
-"""A cluster to test on: that of KUBECONFIG, to which INITMIG_TEST_CLUSTER brings images."""
+"""A cluster to test on, named by KUBECONFIG; INITMIG_TEST_CLUSTER loads images into it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _V1 = {"0001_users.sql": "CREATE TABLE users (email text NOT NULL);\n"}
 _V2 = {**_V1, "0002_orders.sql": "CREATE TABLE orders (paid boolean NOT NULL);\n"}
 _BAD = {**_V2, "0003_bad.sql": "ALTER TABLE users ADD phone text;\nUPDATE users SET nme = '';\n"}
 IMAGES = {"v1": _V1, "v2": _V2, "bad": _BAD}
-"""The tags of the app's migrations image, and what is in each."""
+"""The tags of the app's migrations image, with the files of each."""
 
 
 @pytest.fixture(scope="session")
 def _cluster(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Skips where there is no cluster; else it has the images."""
+    """Skips without a cluster; otherwise loads the images into it."""
     if reason := why_no_cluster():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("images")
@@ -60,7 +60,7 @@ def _namespaces(_cluster: None) -> Iterator[Namespaces]:
 def database_pod(
     _namespaces: Namespaces, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[DatabasePod]:
-    """The PostgreSQL of this run's apps."""
+    """The PostgreSQL server for the apps of this test run."""
     processes = Processes(tmp_path_factory.mktemp("database"))
     try:
         pod = start_database(_namespaces.create(), processes)
@@ -73,7 +73,7 @@ def database_pod(
 
 @pytest.fixture
 def app(database_pod: DatabasePod, _namespaces: Namespaces, tmp_path: Path) -> Iterator[App]:
-    """The example app, yet to be applied."""
+    """The example app, not yet applied to the cluster."""
     namespace = _namespaces.create()
     database = database_pod.create_database(f"app_{secrets.token_hex(4)}")
     yield App(namespace, database, database_pod, tmp_path)
@@ -82,7 +82,7 @@ def app(database_pod: DatabasePod, _namespaces: Namespaces, tmp_path: Path) -> I
 
 @contextmanager
 def _one_at_a_time(factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Gives a folder that the processes of this test run share, to one of them at a time."""
+    """Yield a folder that the processes of this test run share, to one process at a time."""
     folder = factory.getbasetemp()
     shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     with (shared / "kubernetes.lock").open("w") as lock:

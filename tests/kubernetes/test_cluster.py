@@ -1,4 +1,4 @@
-"""initmig as k8s/ runs it, on a real cluster."""
+"""initmig as in k8s/, on a real cluster."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 NOTHING_TO_DO = "nothing to do: 1 migration, all applied"
 
 
-def test_of_three_replicas_that_start_at_once_one_applies_and_all_become_ready(app: App) -> None:
+def test_one_of_three_replicas_applies_the_migration_and_all_become_ready(app: App) -> None:
     with app.delaying("users"):
         app.apply("base", replicas=3)
         wait_until(lambda: app.migrating_pods() == 3, 60)
@@ -39,7 +39,7 @@ def test_of_three_replicas_that_start_at_once_one_applies_and_all_become_ready(a
     assert app.applied() == ["0001_users"]
 
 
-def test_the_old_pods_serve_while_a_rolling_update_migrates(app: App, processes: Processes) -> None:
+def test_old_pods_serve_while_a_rolling_update_migrates(app: App, processes: Processes) -> None:
     app.apply("base", tag="v1")
     app.wait_for_rollout()
     old = app.ready_pods()
@@ -57,7 +57,7 @@ def test_the_old_pods_serve_while_a_rolling_update_migrates(app: App, processes:
     assert min(int(line or 0) for line in available.out.splitlines()) == 3
 
 
-def test_a_bad_migration_stops_the_rollout_and_undo_recovers(app: App) -> None:
+def test_bad_migration_stops_the_rollout_and_undo_recovers(app: App) -> None:
     app.apply("base", tag="v1")
     app.wait_for_rollout()
     old = app.ready_pods()
@@ -78,7 +78,7 @@ def test_a_bad_migration_stops_the_rollout_and_undo_recovers(app: App) -> None:
     app.kubectl_out("rollout", "undo", "deployment/app")
     app.wait_for_rollout()
     assert app.ready_pods() == old
-    # What was applied before the bad one stays, and the older image lives with it.
+    # The migration applied before the bad one stays, and the older image works with it.
     app.kubectl_out("delete", "pod", min(old), "--wait=false")
     wait_until(lambda: len(app.ready_pods() - old) == 1, 60)
     [later] = app.ready_pods() - old
@@ -99,14 +99,14 @@ def test_ten_more_pods_are_ten_no_ops_that_write_nothing(app: App) -> None:
     assert app.outcomes()[1:] == [NOTHING_TO_DO] * 10
 
 
-def test_a_pod_deleted_in_mid_migration_leaves_a_database_that_the_next_completes(
+def test_next_pod_completes_the_migrations_of_a_pod_that_was_deleted(
     app: App, processes: Processes
 ) -> None:
     with app.delaying("orders"):
         app.apply("base", tag="v2", replicas=1)
         app.wait_until_blocked()
         [pod] = app.pod_names()
-        # To follow it before the API knows of its start would be an error.
+        # `kubectl logs -f` fails until the API knows that the container has started.
         wait_until(lambda: app.all_say("applied 0001_users", "initmig"))
         log = app.follow(processes, "logs", "-f", pod, "--container=initmig")
         wait_until(lambda: "applied 0001_users" in log.out)
@@ -119,7 +119,7 @@ def test_a_pod_deleted_in_mid_migration_leaves_a_database_that_the_next_complete
     assert {"users", "orders"} <= app.database.tables()
 
 
-def test_a_file_more_in_the_config_map_is_a_rollout_that_applies_it(app: App) -> None:
+def test_new_file_in_the_config_map_is_applied_by_a_rollout(app: App) -> None:
     app.apply("configmap", replicas=1)
     app.wait_for_rollout()
     assert app.applied() == ["0001_users"]
@@ -130,7 +130,7 @@ def test_a_file_more_in_the_config_map_is_a_rollout_that_applies_it(app: App) ->
     assert re.fullmatch(r"applied 1 migration in .*: 0002_orders", outcome)
 
 
-def test_pods_wait_for_the_job_with_a_role_that_may_only_read(app: App) -> None:
+def test_pods_with_a_read_only_role_wait_for_the_job(app: App) -> None:
     with app.delaying("users"):
         app.apply("job", replicas=3)
         app.wait_until_blocked()
@@ -148,7 +148,7 @@ def test_pods_wait_for_the_job_with_a_role_that_may_only_read(app: App) -> None:
                 connection.execute(statement.encode())
 
 
-def test_the_container_of_the_sidecar_migrates_and_answers_as_its_probes_ask(app: App) -> None:
+def test_sidecar_container_migrates_and_answers_its_probes(app: App) -> None:
     """As an ordinary container, because a native sidecar needs a newer cluster."""
     init = "/spec/template/spec/initContainers/0"
     as_ordinary = [
@@ -165,8 +165,8 @@ def test_the_container_of_the_sidecar_migrates_and_answers_as_its_probes_ask(app
     assert kubectl_out("get", "--raw", f"{path}/readyz")
 
 
-def test_the_pod_of_an_index_migrates_the_database_of_that_key(app: App) -> None:
-    """The Indexed Job's pod alone: the Job itself needs a newer cluster."""
+def test_pod_of_an_index_migrates_the_database_of_that_key(app: App) -> None:
+    """Only the pod of the Indexed Job: the Job itself needs a newer cluster."""
     folder = app.folder / "many"
     urls = {"/stringData/0": "postgresql://nobody", "/stringData/1": app.url("owner")}
     write_kustomization(

@@ -36,7 +36,7 @@ VERSIONS = ("1.29.0", kubernetes_validate.latest_version())
 
 
 def files_of(page: str) -> dict[str, str]:
-    """The YAML of a *page* of docs/how-to, by the path in its first line."""
+    """The YAML files of a *page* of docs/how-to, by the path in their first line."""
     text = (REPOSITORY / "docs" / "how-to" / f"{page}.md").read_text()
     found = {}
     for _, code in FENCE.findall(text):
@@ -53,12 +53,12 @@ def put(folder: Path, files: dict[str, str]) -> Path:
 
 
 def copied(*names: str) -> dict[str, str]:
-    """Files that the pages tell the reader to copy."""
+    """Files that the reader copies, as the pages describe."""
     return {name: (MANIFESTS / "job" / name).read_text() for name in names}
 
 
 def by_kind(rendered: str) -> dict[str, Any]:
-    """The manifests, which are valid in each version."""
+    """The manifests by kind. Raises ValidationError if one is not valid in some version."""
     manifests = list(yaml.safe_load_all(rendered))
     for manifest in manifests:
         for version in VERSIONS:

@@ -1,4 +1,4 @@
-"""What k8s/ renders to is valid where it says it is, and as restricted as a cluster can ask for."""
+"""The manifests of k8s/ are valid in the supported versions, and as restricted as possible."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ FOLDERS = ("app", "base", "configmap", "job", "many", "sidecar")
 COMPONENTS = ("component", "networkpolicy")
 OLDEST = "1.29.0"
 NEWEST = kubernetes_validate.latest_version()
-# What lies between has what the oldest has, and nothing that the newest has not.
+# Versions in between have all fields of the oldest, and no field that the newest lacks.
 VERSIONS = (OLDEST, NEWEST)
-SOMEBODYS_APP = """
+APP_OF_A_USER = """
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: app}
@@ -55,7 +55,7 @@ spec:
 """
 
 
-def test_every_folder_that_can_be_rendered_is_looked_at() -> None:
+def test_every_folder_of_manifests_is_tested() -> None:
     kinds = {
         path.parent.name: yaml.safe_load(path.read_text())["kind"]
         for path in MANIFESTS.glob("*/kustomization.yaml")
@@ -65,12 +65,12 @@ def test_every_folder_that_can_be_rendered_is_looked_at() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_is_strictly_valid(folder: str, version: str) -> None:
+def test_manifests_are_strictly_valid(folder: str, version: str) -> None:
     for manifest in rendered(folder):
         kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def test_validation_is_strict_and_knows_the_fields_of_today() -> None:
+def test_validation_is_strict_and_knows_new_fields() -> None:
     [deployment] = [one for one in rendered("sidecar") if one["kind"] == "Deployment"]
     with pytest.raises(kubernetes_validate.ValidationError, match="restartPolicy"):
         kubernetes_validate.validate(deployment, "1.27.0", strict=True)
@@ -98,7 +98,7 @@ def test_pods_meet_the_restricted_pod_security_standard(folder: str) -> None:
             assert not any("hostPort" in port for port in container.get("ports", ()))
 
 
-def test_every_image_of_a_release_has_a_tag_and_none_is_latest() -> None:
+def test_every_image_has_a_tag_other_than_latest() -> None:
     for folder in FOLDERS:
         for spec in pod_specs(folder):
             for container in containers(spec):
@@ -107,7 +107,7 @@ def test_every_image_of_a_release_has_a_tag_and_none_is_latest() -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_containers_have_resources_and_say_why_they_ended(folder: str) -> None:
+def test_containers_have_resources_and_termination_messages(folder: str) -> None:
     for spec in pod_specs(folder):
         for container in containers(spec):
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}
@@ -116,7 +116,7 @@ def test_containers_have_resources_and_say_why_they_ended(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", [folder for folder in FOLDERS if folder != "app"])
-def test_the_connection_string_of_initmig_is_a_file_that_only_initmig_can_read(folder: str) -> None:
+def test_only_initmig_can_read_the_file_with_its_connection_string(folder: str) -> None:
     for spec in pod_specs(folder):
         secrets = {volume["name"] for volume in spec["volumes"] if "secret" in volume}
         for container in containers(spec):
@@ -130,7 +130,7 @@ def test_the_connection_string_of_initmig_is_a_file_that_only_initmig_can_read(f
             assert env["DATABASE_URL_FILE"].startswith(mounts[secret]["mountPath"] + "/")
 
 
-def test_three_lines_add_initmig_to_somebodys_deployment(tmp_path: Path) -> None:
+def test_three_lines_add_initmig_to_a_deployment(tmp_path: Path) -> None:
     shop, cache = render_with_component(tmp_path)
     spec = shop["spec"]["template"]["spec"]
     assert [container["name"] for container in spec["initContainers"]] == ["initmig", "assets"]
@@ -141,7 +141,7 @@ def test_three_lines_add_initmig_to_somebodys_deployment(tmp_path: Path) -> None
     assert "initContainers" not in cache["spec"]["template"]["spec"]
 
 
-def test_the_component_is_restricted_in_a_pod_that_is_not(tmp_path: Path) -> None:
+def test_init_container_of_the_component_is_restricted_in_any_pod(tmp_path: Path) -> None:
     shop, _ = render_with_component(tmp_path)
     kubernetes_validate.validate(shop, OLDEST, strict=True)
     assert shop["spec"]["template"]["spec"]["initContainers"][0]["securityContext"] == {
@@ -155,7 +155,7 @@ def test_the_component_is_restricted_in_a_pod_that_is_not(tmp_path: Path) -> Non
     }
 
 
-def test_the_patch_of_the_docs_puts_a_database_proxy_before_initmig(tmp_path: Path) -> None:
+def test_patch_of_the_docs_puts_a_database_proxy_before_initmig(tmp_path: Path) -> None:
     docs = (REPOSITORY / "docs" / "how-to" / "kubernetes.md").read_text()
     [patches] = [block for block in docs.split("```") if block.startswith("yaml\npatches:")]
     shop, _ = render_with_component(tmp_path, **yaml.safe_load(patches.removeprefix("yaml\n")))
@@ -166,7 +166,7 @@ def test_the_patch_of_the_docs_puts_a_database_proxy_before_initmig(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("folder", "give_up"), [("job", "FailJob"), ("many", "FailIndex")])
-def test_the_job_gives_up_where_a_retry_cannot_help_and_counts_no_drained_node(
+def test_job_fails_if_a_retry_cannot_help_and_ignores_drained_nodes(
     folder: str, give_up: str
 ) -> None:
     [job] = [manifest["spec"] for manifest in rendered(folder) if manifest["kind"] == "Job"]
@@ -184,7 +184,7 @@ def test_the_job_gives_up_where_a_retry_cannot_help_and_counts_no_drained_node(
     ]
 
 
-def test_the_index_is_defined_before_the_variable_that_it_goes_into() -> None:
+def test_index_is_defined_before_the_variable_that_uses_it() -> None:
     [spec] = pod_specs("many")
     names = [variable["name"] for variable in spec["containers"][0]["env"]]
     assert names[:2] == ["JOB_COMPLETION_INDEX", "DATABASE_URL_FILE"]
@@ -196,7 +196,7 @@ def test_every_completion_of_the_indexed_job_has_a_database() -> None:
     assert by_kind["Secret"]["stringData"].keys() == indexes
 
 
-def test_the_app_starts_after_the_sidecar_has_migrated() -> None:
+def test_app_starts_after_the_sidecar_has_migrated() -> None:
     [spec] = pod_specs("sidecar")
     [sidecar] = spec["initContainers"]
     assert sidecar["restartPolicy"] == "Always"
@@ -211,7 +211,7 @@ def test_the_app_starts_after_the_sidecar_has_migrated() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_with_policies_a_pod_reaches_dns_and_the_database_and_nothing_else(
+def test_policies_allow_only_dns_and_the_database(
     folder: str, version: str, tmp_path: Path
 ) -> None:
     manifests = render_with_policies(folder, tmp_path)
@@ -270,7 +270,7 @@ def rendered(folder: str) -> list[Json]:
 
 
 def render_with_component(folder: Path, **fields: Any) -> list[Json]:
-    """Somebody's two Deployments, in a kustomization that has the component."""
+    """The two Deployments of a user, in a kustomization with the component."""
     folder = folder / "shop"
     write_kustomization(
         folder,
@@ -279,7 +279,7 @@ def render_with_component(folder: Path, **fields: Any) -> list[Json]:
         images=[{"name": "initmig", "newName": "shop-migrations", "newTag": "42"}],
         **fields,
     )
-    (folder / "app.yaml").write_text(SOMEBODYS_APP)
+    (folder / "app.yaml").write_text(APP_OF_A_USER)
     by_name = {
         manifest["metadata"]["name"]: manifest
         for manifest in yaml.safe_load_all(kubectl_out("kustomize", str(folder)))
@@ -288,7 +288,7 @@ def render_with_component(folder: Path, **fields: Any) -> list[Json]:
 
 
 def pod_specs(folder: str) -> list[Json]:
-    """The specs of all pods of a folder of k8s/; there is at least one."""
+    """The specs of all pods of a folder of k8s/. Raises AssertionError if it has no pod."""
     specs = [
         manifest["spec"]["template"]["spec"]
         for manifest in rendered(folder)

@@ -1,4 +1,4 @@
-"""The Kubernetes tutorial, followed to its end on the test cluster."""
+"""The Kubernetes tutorial, followed from start to finish on the test cluster."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ esac
 
 @pytest.fixture
 def namespace(_cluster: None) -> Iterator[str]:
-    """The name of a namespace that does not exist yet, and of the images made there."""
+    """The name of a namespace that does not exist yet, and of the images created there."""
     name = f"initmig-test-{secrets.token_hex(4)}"
     yield name
     kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
@@ -49,7 +49,7 @@ def namespace(_cluster: None) -> Iterator[str]:
         docker("rmi", f"{name}:{release}")
 
 
-def test_the_kubernetes_tutorial_works_as_written(namespace: str, tmp_path: Path) -> None:
+def test_kubernetes_tutorial_works_as_written(namespace: str, tmp_path: Path) -> None:
     folder = tmp_path / "reader"
     folder.mkdir()
     (folder / "initmig").symlink_to(REPOSITORY)
@@ -61,20 +61,20 @@ def test_the_kubernetes_tutorial_works_as_written(namespace: str, tmp_path: Path
     }.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
-    # `kubectl config` changes it
+    # `kubectl config` changes the file
     config = shutil.copy(os.environ["KUBECONFIG"], tmp_path / "kubeconfig")
     env = {"PATH": f"{programs}:{os.environ['PATH']}", "KUBECONFIG": str(config)}
 
     *steps, last = [_renamed(step, namespace) for step in steps_of("tutorial/kubernetes.md")]
     assert isinstance(last, Step)
-    # that it is gone, which takes an old kubelet a minute, need not be seen
+    # without waiting for the deletion, which takes an old kubelet a minute
     steps.append(replace(last, command=f"{last.command} --wait=false"))
     dns = {"kubectl run db": '"$INITMIG_TEST_CLUSTER" dns'}
     assert_done(follow(steps, folder, env=env, after=dns, timeout=600))
 
 
 def _renamed(step: Step | tuple[str, str], name: str) -> Step | tuple[str, str]:
-    """*step* with *name* for the namespace and the images, which other runs use, too."""
+    """*step* with *name* for the namespace and the images, because other runs use these names."""
     if isinstance(step, tuple):
         file, content = step
         return file, content.replace("shop-migrations", name)
