@@ -5,12 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
 PYTEST_OPTIONS ?=
-# The tests wait more than they compute. Those that are slow come together: whoever is done takes from who is not.
+# The tests mostly wait. Slow tests are next to each other, so an idle worker takes tests from a busy one.
 WORKERS ?= 4
 PYTEST = $(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_OPTIONS)
 POSTGRES ?= 18
 
-# 18 and 17 are wheels, 16 to 14 come from npm (dev/package.json), others from where Debian puts them
+# 18 and 17 are wheels, 16 to 14 come from npm (dev/package.json), other versions from Debian's packages
 postgres = $(if $(filter-out 18,$(POSTGRES)),INITMIG_POSTGRES_BIN=$$($(BIN)/python -m dev.postgres programs $(POSTGRES)) && export INITMIG_POSTGRES_BIN &&)
 
 help: ## list the targets
@@ -19,7 +19,7 @@ help: ## list the targets
 run: $(VENV)/ready ## apply migrations/ to an embedded PostgreSQL and show the status table
 	@url=$$($(BIN)/python -m dev.postgres url --database example) && export DATABASE_URL="$$url" && $(BIN)/initmig migrate && $(BIN)/initmig status
 
-test: $(VENV)/ready ## run every test that this machine can run; with POSTGRES=14 to 17, only those that depend on the server
+test: $(VENV)/ready ## run every test that this machine can run; with POSTGRES=14 to 17, only tests that depend on the server
 	$(postgres) $(PYTEST) $(TESTS)
 
 test-faults: $(VENV)/ready ## run more cases of the tests that kill processes, cut connections and use up resources
@@ -73,7 +73,7 @@ $(VENV)/ready: requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# Its packages stay out of the environment of the tests.
+# Its packages are not installed into the environment of the tests.
 $(VENV)/docs/ready: requirements-docs.lock
 	$(PYTHON) -m venv $(VENV)/docs
 	$(VENV)/docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-docs.lock

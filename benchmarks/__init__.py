@@ -1,1 +1,1 @@
-"""initmig side by side with what a user would pick instead: `make bench`."""
+"""Compares initmig with the tools that users choose instead: `make bench`."""

@@ -32,7 +32,7 @@ _SMOKE_PEERS: Final = ["psql", "psycopg-script", "initmig", "dbmate", "yoyo"]
 
 
 def main() -> int:
-    """Do what the command line says; 1 if something could not be measured."""
+    """Run the command line; return 1 if something could not be measured."""
     signal.signal(signal.SIGTERM, _leave)
     asked = _parser().parse_args()
     if asked.command == "report":
@@ -44,7 +44,7 @@ def main() -> int:
     if asked.rounds:
         sizes = sizes._replace(rounds=dict.fromkeys(WORKS, asked.rounds))
     results = _measure([_PEERS[name] for name in names], works, sizes, asked.source)
-    # Few tools, or other sizes, are for the one who asked for them.
+    # Figures of a few tools, or of other sizes, are only printed.
     with_all = set(names) == set(_PEERS) and not (asked.smoke or asked.rounds)
     if with_all and set(works) != set(WORKS) and RESULTS.exists():
         results = Results.load(RESULTS).renewed(results)
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Names:
-    """Reads names, divided by commas or spaces."""
+    """Reads names, separated by commas or spaces."""
 
     def __init__(self, known: Sequence[str]) -> None:
         self._known = known
@@ -131,7 +131,7 @@ def _do(bench: Bench, work: str) -> list[Figure]:
 
 
 def _leave(*_: object) -> NoReturn:
-    # So that the server does not outlive this process.
+    # so that the server does not outlive this process
     sys.exit(143)
 
 

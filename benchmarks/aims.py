@@ -1,4 +1,4 @@
-"""What initmig wants to be, in figures, and how far it is."""
+"""initmig's goals in figures, and whether the results reach them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Aim(NamedTuple):
-    """A *value*, None if not measured, that is to be no more than *limit*."""
+    """A *value*, None if not measured, and its upper *limit*."""
 
     work: str
     words: str
@@ -23,32 +23,32 @@ class Aim(NamedTuple):
 
     @property
     def is_reached(self) -> bool:
-        """Whether it was measured, and is not too much."""
+        """Whether it was measured and is within the limit."""
         return self.value is not None and self.value <= self.limit
 
 
 def aims(results: Results) -> list[Aim]:
-    """All of them, in the order of the works."""
+    """All goals, in the order of the works."""
     parts = (_noop, _apply, _crowd, _crowds, _link, _big, _files, _tables)
     return [aim for part in parts for aim in part(results)]
 
 
 def start_and_work(results: Results, work: str, copies: int) -> float | None:
-    """Seconds of one copy alone, and of the start of *copies* that find nothing to do."""
+    """Seconds of one copy alone, plus those of *copies* that find nothing to do."""
     alone = results.median("crowd", "alone", "initmig")
     start = results.median(work, f"{copies} no-ops", "initmig")
     return alone + start if alone and start else None
 
 
 def growth(results: Results, peer: str) -> float | None:
-    """By how much the 20 MB raise the peak memory of *peer*, in multiples of the file's size."""
+    """The additional peak memory of *peer* for 20 MB, as a multiple of the file's size."""
     peak = results.median("big", "big", peer, "memory")
     usual = results.median("big", "no-op", peer, "memory")
     return (peak - usual) / results.sizes.big_bytes if peak and usual else None
 
 
 def trips_each(results: Results, peer: str) -> float | None:
-    """How many round trips one migration more costs."""
+    """The round trips that each additional migration costs."""
     all_in_all = results.median("link", "apply", peer, "round_trips")
     for_one = results.median("link", "apply one", peer, "round_trips")
     if all_in_all is None or for_one is None:
@@ -121,9 +121,11 @@ def _files(results: Results) -> Iterator[Aim]:
 
 def _tables(results: Results) -> Iterator[Aim]:
     for case, words in (("no-op", "no-op"), ("apply", f"{results.sizes.some} migrations")):
-        beside, alone = (
+        with_others, alone = (
             results.median("tables", f"{case}, {count}", "initmig")
             for count in (results.sizes.tables, 0)
         )
-        # No difference; the tenth is for what differs from run to run.
-        yield Aim("tables", f"{words}: with the tables against without", 1.1, ratio(beside, alone))
+        # The times should be equal; 10 % is for variation between runs.
+        yield Aim(
+            "tables", f"{words}: with the tables against without", 1.1, ratio(with_others, alone)
+        )

@@ -1,4 +1,4 @@
-"""What the works are done with: peers, databases, sizes."""
+"""The peers, databases and sizes of the works."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ EMPTY: Final = "template0"
 
 
 class Sizes(NamedTuple):
-    """How much of everything."""
+    """The sizes of the works."""
 
     few: int
     """Migrations for a no-op, and over the link."""
     some: int
-    """For a crowd, and beside many tables."""
+    """Migrations for many copies, and with many other tables."""
     many: int
-    """To apply one after the other."""
+    """Migrations to apply one after the other."""
     files: int
-    """Applied, for a no-op that has to look at them."""
+    """Applied migrations, for a no-op that has to list their files."""
     copies: int
     crowds: Sequence[int]
-    """Copies in crowds for which the server has not enough connections."""
+    """Numbers of copies for which the server does not have enough connections."""
     big_statements: int
     big_bytes: int
     statements: int
-    """In a file of short ones."""
+    """Statements in a file of short ones."""
     tables: int
     rounds: Mapping[str, int]
-    """Of each work; 1 where it is not named."""
+    """The rounds of each work; 1 if it is not listed."""
 
 
 FULL: Final = Sizes(
@@ -85,7 +85,7 @@ SMOKE: Final = Sizes(
 
 
 class Bench(NamedTuple):
-    """The peers that take part, and what they work on."""
+    """The peers that take part, and everything that they need."""
 
     peers: Sequence[Peer]
     installed: Installed
@@ -94,20 +94,20 @@ class Bench(NamedTuple):
     sizes: Sizes
 
     def rounds(self, work: str, peer: Peer) -> int:
-        """How often to measure; what has to start a Java machine, not as often."""
+        """The number of measurements; fewer for a tool that has to start a Java VM."""
         rounds = self.sizes.rounds.get(work, 1)
         return -(-rounds // 4) if peer.kind == "java" else rounds
 
     def among(self, *names: str) -> Iterator[Peer]:
-        """Those of the *names* that take part."""
+        """The peers in *names* that take part."""
         return (peer for peer in self.peers if peer.name in names)
 
     def home(self, peer: Peer) -> Home:
-        """Where *peer* is installed."""
+        """The folder of the installed *peer*."""
         return self.installed.homes[peer.name]
 
     def project(self, peer: Peer, migrations: Sequence[Migration], purpose: str) -> Project:
-        """The *migrations* in the form of *peer*, in a folder that is new for each *purpose*."""
+        """The *migrations* in the format of *peer*, in a separate folder for each *purpose*."""
         name = f"{peer.name.lower()}-{purpose}".replace(" ", "-")
         folder = KEPT / "work" / name
         shutil.rmtree(folder, ignore_errors=True)
@@ -123,7 +123,7 @@ class Bench(NamedTuple):
 
 
 class Project(NamedTuple):
-    """Migrations as a peer sees them, and a database for them."""
+    """The migrations of a peer, and a database for them."""
 
     databases: Databases
     database: str
@@ -133,18 +133,18 @@ class Project(NamedTuple):
     no_op: Callable[[str], Command]
 
     def url(self, port: int | None = None) -> str:
-        """Where the database is, through another *port* if there is one."""
+        """The URL of the database, through another *port* if given."""
         return self.databases.url(self.database, port=port)
 
     def apply(self, *, template: str = EMPTY, port: int | None = None) -> Sample:
-        """Apply everything to a new database. Raises CommandFailed unless that works."""
+        """Apply everything to a new database. Raises CommandFailed if that fails."""
         self.databases.create(self.database, template=template)
         sample = measure(self.migrate(self.url(port)))
         self.check()
         return sample
 
     def check(self) -> None:
-        """Raise CommandFailed if not everything is applied, whatever the exit code said."""
+        """Raise CommandFailed if a migration was not applied, even if the exit code was 0."""
         tables = self.databases.tables(self.database)
         if tables != self.tables:
             raise CommandFailed(f"exit code 0, and {tables} of {self.tables} tables")

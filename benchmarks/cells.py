@@ -1,4 +1,4 @@
-"""Figures as words, and words in tables, in Markdown."""
+"""Formats figures and tables as Markdown."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ NOTHING: Final = "-"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> str:
-    """A table whose first columns are *words*, and the others numbers."""
+    """A table; its first *words* columns are text, the others are numbers."""
     rule = ["---"] * words + ["---:"] * (len(head) - words)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
 
 
 def seconds(value: float | None) -> str:
-    """Milliseconds, or seconds from one on."""
+    """A time in milliseconds, or in seconds from 1 s on."""
     if value is None:
         return NOTHING
     if abs(value) < 1:
@@ -26,14 +26,14 @@ def seconds(value: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """A ratio, with as many digits as can be meant."""
+    """A ratio, with its significant digits."""
     if value is None:
         return NOTHING
     return f"{value:.2f}" if value < 10 else f"{value:.0f}"
 
 
 def short(value: float | None) -> str:
-    """Three digits at most that mean something."""
+    """A number with at most three significant digits."""
     return NOTHING if value is None else f"{value:.3g}"
 
 
@@ -43,5 +43,5 @@ def count(value: float | None) -> str:
 
 
 def mebibytes(size: float | None) -> str:
-    """Bytes, as MiB."""
+    """A size in bytes, as MiB."""
     return NOTHING if size is None else f"{size / 2**20:.0f} MiB"

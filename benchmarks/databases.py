@@ -1,4 +1,4 @@
-"""The benchmark's own PostgreSQL, set up as PostgreSQL comes, and its databases."""
+"""The benchmark's PostgreSQL server with its default settings, and its databases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dev.postgres import Server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What PostgreSQL itself sets, instead of what makes the tests fast: a commit is on the disk.
+# PostgreSQL's defaults, instead of the fast settings of the tests: a commit is on the disk.
 SETTINGS: Final = {
     "fsync": "on",
     "full_page_writes": "on",
@@ -32,8 +32,8 @@ ROLE: Final = "bench"
 
 @contextmanager
 def running_databases() -> Iterator[Databases]:
-    """A started server, that goes with its folder when the block ends."""
-    # Short, because of its socket, and where the user that runs PostgreSQL gets to.
+    """A started server, removed with its folder when the block ends."""
+    # short, because of the socket's path, and reachable for the user that runs PostgreSQL
     root = Path(tempfile.mkdtemp(prefix="initmig-bench-"))
     try:
         server = Server.create(root, settings=SETTINGS)
@@ -47,33 +47,33 @@ def running_databases() -> Iterator[Databases]:
 
 
 class Databases:
-    """Makes databases that an ordinary role owns, as a migrator's should be."""
+    """Creates databases that an ordinary role owns, as a migrator's role should."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self._run(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{ROLE}'")
 
     def url(self, name: str, *, port: int | None = None) -> str:
-        """The URL of database *name*, through another *port* if there is one."""
+        """The URL of database *name*, through another *port* if given."""
         address = f"{ROLE}:{ROLE}@127.0.0.1:{port or self.server.port}"
-        # Nobody offers TLS here, so nobody is made to ask for it either.
+        # This server has no TLS, so the tools do not ask for it.
         return f"postgresql://{address}/{name}?sslmode=disable"
 
     def create(self, name: str, *, template: str = "template0") -> str:
-        """The URL of the new database *name*, that replaces an older one."""
+        """Create database *name* in place of an older one, and return its URL."""
         self.drop(name)
         create = sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {}")
         self._run(create.format(*map(sql.Identifier, (name, ROLE, template))))
-        # So that nobody's work is disturbed by the one that somebody else has made due.
+        # so that no measurement is disturbed by the checkpoint of earlier work
         self._run("CHECKPOINT")
         return self.url(name)
 
     def drop(self, name: str) -> None:
-        """Drop database *name*, whoever is connected."""
+        """Drop database *name*, and disconnect its clients."""
         self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def clear(self) -> None:
-        """Drop all databases that were made here."""
+        """Drop all databases that were created here."""
         names = "SELECT datname FROM pg_database WHERE datdba = %s::regrole"
         with psycopg.connect(self.server.url()) as connection:
             made = connection.execute(names, [ROLE]).fetchall()
@@ -86,7 +86,7 @@ class Databases:
             connection.execute(script.encode())
 
     def tables(self, name: str) -> int:
-        """How many tables of the migrations there are in database *name*."""
+        """The number of tables in database *name* that the migrations created."""
         count = r"SELECT count(*) FROM pg_tables WHERE tablename ~ '^bench_'"
         with psycopg.connect(self.url(name), autocommit=True) as connection:
             [(tables,)] = connection.execute(count).fetchall()
@@ -98,13 +98,13 @@ class Databases:
 
 
 class Watch:
-    """Counts the connections to database *name*, over and over; to use in `with`."""
+    """Counts the connections to database *name* repeatedly; to use in `with`."""
 
     def __init__(self, databases: Databases, name: str) -> None:
         self.most = 0
-        """The most that were seen at once."""
+        """The most connections that were open at the same time."""
         self._name = name
-        # As superuser: its place is free when all others are taken.
+        # as superuser: a slot is reserved for it when all others are taken
         self._connection = psycopg.connect(databases.server.url(), autocommit=True)
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)

@@ -1,4 +1,4 @@
-"""Which modules a no-op imports, and what the slowest of them take."""
+"""The modules that a no-op imports, and the times of the slowest."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _LINE = re.compile(r"^import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)$", re.MULTILINE)
 
 
 class Imports(NamedTuple):
-    """The number of modules, and the slowest ones, each with its own microseconds."""
+    """The number of modules, and the slowest with their own microseconds."""
 
     number: int
     slowest: list[tuple[str, int]]
 
 
 def imports_of_a_no_op(bench: Bench) -> Imports:
-    """What `python -X importtime` tells of initmig's no-op."""
+    """The figures of `python -X importtime` for initmig's no-op."""
     for peer in bench.among("initmig"):
         project = bench.project(peer, small_migrations(bench.sizes.few), "imports")
         project.apply()

@@ -1,4 +1,4 @@
-"""Makes the tools ready, once, below `.bench/`."""
+"""Installs the tools, once, below `.bench/`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NODE_PINS: Final = [
 
 
 class Home(NamedTuple):
-    """Where a tool is installed. initmig is built from a *source* folder."""
+    """The folder of an installed tool. initmig is built from a *source* folder."""
 
     folder: Path
     source: Path
@@ -36,18 +36,18 @@ class Home(NamedTuple):
         return Command((str(self.folder / "bin" / name), *arguments), self.folder, environment)
 
     def node_program(self, name: str, *arguments: str, **environment: str) -> Command:
-        """A command of the one `node_modules`."""
+        """A command of the shared `node_modules`."""
         program = str(self.node_modules / ".bin" / name)
         return Command((program, *arguments), self.folder, environment)
 
     @property
     def node_modules(self) -> Path:
-        """Where npm has put all that is written in JavaScript, and more."""
+        """The folder into which npm installs the JavaScript tools, and some others."""
         return self.folder.parent / "node" / "node_modules"
 
 
 class Installed(NamedTuple):
-    """The peers that are there, in their homes, and why the others are not."""
+    """The installed peers with their folders, and the reasons why others were left out."""
 
     homes: dict[str, Home]
     versions: dict[str, str]
@@ -55,7 +55,7 @@ class Installed(NamedTuple):
 
 
 def install(peers: Iterable[Peer], source: Path) -> Installed:
-    """Make *peers* ready, as far as that is possible on this machine."""
+    """Install those of the *peers* that can be installed on this machine."""
     installed = Installed({}, {}, {})
     for peer in peers:
         home = Home(KEPT / "peers" / peer.name.lower(), source)
@@ -79,7 +79,7 @@ def _require(programs: Sequence[str]) -> None:
 
 
 def install_requirements(home: Home, requirements: Path) -> None:
-    """A virtual environment with what *requirements* pin, which name all that is needed."""
+    """Create a virtual environment with *requirements*, which pin all packages."""
     key = _digest([_PIP, requirements])
     if _is_made_from(home.folder, key):
         return
@@ -91,7 +91,7 @@ def install_requirements(home: Home, requirements: Path) -> None:
 
 
 def install_initmig(home: Home) -> None:
-    """initmig as a user gets it: the locked requirements, and its wheel."""
+    """Install initmig as users do: its locked requirements, and its wheel."""
     install_requirements(home, home.source / "requirements.lock")
     wheels = home.folder / "wheels"
     key = _digest([home.source / "pyproject.toml", *sorted(home.source.glob("initmig/**/*.py"))])
@@ -112,7 +112,7 @@ def _pip(home: Home, *arguments: str) -> None:
 
 
 def install_node_modules(home: Home) -> None:
-    """The one `node_modules`, made by whoever needs it first. Nothing of a package is run."""
+    """Install the shared `node_modules`, once. No script of a package is run."""
     folder = home.node_modules.parent
     key = _digest(_NODE_PINS)
     if _is_made_from(folder, key):
@@ -125,19 +125,19 @@ def install_node_modules(home: Home) -> None:
 
 
 def node_package_version(home: Home, package: str) -> str:
-    """The version of a *package* in `node_modules`."""
+    """The version of *package* in `node_modules`."""
     version: str = json.loads((home.node_modules / package / "package.json").read_text())["version"]
     return version
 
 
 def only_file(folder: Path, pattern: str) -> str:
-    """The one file of *folder* that *pattern* matches. Raises CommandFailed without one."""
+    """The only file of *folder* that matches *pattern*. Raises CommandFailed without one."""
     for path in folder.glob(pattern):
         return str(path)
     raise CommandFailed(f"there is no {pattern} for this machine")
 
 
-# --- what was made from what ---
+# --- installations are made again when their sources change ---
 
 
 def _digest(paths: Iterable[Path]) -> str:

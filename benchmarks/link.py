@@ -1,4 +1,4 @@
-"""A link to a far server: a proxy that holds everything up, and counts who waits for whom."""
+"""A link to a remote server: a proxy that delays all data, and counts the round trips."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _TERMINATE: Final = b"X\x00\x00\x00\x04"
 
 
 class Link:
-    """Carries connections to *server_port*, each way taking *delay* seconds; to use in `with`.
+    """Forwards connections to *server_port*, with *delay* seconds for each direction.
 
-    As on a real link, what is sent close together arrives close together.
+    Data that is sent close together arrives close together, as on a real link. To use in `with`.
     """
 
     def __init__(self, server_port: int, *, delay: float) -> None:
         self.port = 0
         self.connections = 0
         self.round_trips = 0
-        """How often a client sent something, once connected, and then heard of the server."""
+        """The number of times that a connected client has sent something and received an answer."""
         self._server_port = server_port
         self._delay = delay
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def reset(self) -> None:
-        """Count from 0."""
+        """Set the counts to 0."""
         self.connections = self.round_trips = 0
 
     def __enter__(self) -> Self:
@@ -50,11 +50,11 @@ class Link:
 
     async def _accept(self, client: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        server, ask = await asyncio.open_connection("127.0.0.1", self._server_port)
-        talk = _Talk(self)
+        server, request = await asyncio.open_connection("127.0.0.1", self._server_port)
+        turns = _Turns(self)
         await asyncio.gather(
-            self._carry(client, ask, talk.client_said),
-            self._carry(server, answer, talk.server_said),
+            self._carry(client, request, turns.client_sent),
+            self._carry(server, answer, turns.server_sent),
         )
 
     async def _carry(
@@ -70,19 +70,19 @@ class Link:
         self._loop.call_later(self._delay, target.close)
 
 
-class _Talk:
+class _Turns:
     """Whose turn it is in one connection."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
         self._is_connected = False
-        self._is_asked = False
+        self._is_waiting = False
 
-    def client_said(self, data: bytes) -> None:
-        self._is_asked = self._is_connected and data != _TERMINATE
+    def client_sent(self, data: bytes) -> None:
+        self._is_waiting = self._is_connected and data != _TERMINATE
 
-    def server_said(self, data: bytes) -> None:
-        # Only the first answer after a question is worth a wait, the others follow by themselves.
-        self._link.round_trips += self._is_asked
-        self._is_asked = False
+    def server_sent(self, data: bytes) -> None:
+        # Only the first answer to a request costs a round trip; the rest follows immediately.
+        self._link.round_trips += self._is_waiting
+        self._is_waiting = False
         self._is_connected = self._is_connected or _READY in data

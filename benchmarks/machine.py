@@ -1,4 +1,4 @@
-"""What the figures were taken on; nothing that tells whose machine it is."""
+"""A description of the machine without personal data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def describe_machine(databases: Databases) -> dict[str, str]:
-    """Words for everything that has a say in how long things take."""
+    """The properties that influence the figures."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "Processor": _processor(),

@@ -1,4 +1,4 @@
-"""Commands, what they take, and taking turns."""
+"""Runs and measures commands, several of them in turn."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ LONGEST_SECONDS: Final = 300.0
 
 
 class CommandFailed(Exception):
-    """A command that has to succeed did not, or took too long: there is no figure.
+    """A command failed or took too long, so there is no figure.
 
-    The first line says so, more lines are what the command said.
+    The first line is the reason; further lines are the command's output.
     """
 
 
 class Command(NamedTuple):
-    """What to run, where, and with which variables beside the few that all commands get."""
+    """A command, its folder, and its variables in addition to the common ones."""
 
     argv: tuple[str, ...]
     folder: Path
@@ -35,7 +35,7 @@ class Command(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """One process, with all its descendants, from the moment that the first copy was started."""
+    """One process with its descendants; times are from the start of the first copy."""
 
     exit_code: int
     wall_seconds: float
@@ -44,20 +44,20 @@ class Copy(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One measurement: of a command, or of copies of it that were started at once."""
+    """One measurement of a command, or of copies that were started at the same time."""
 
     wall: float
-    """Seconds to the last exit."""
+    """Seconds until the last exit."""
     cpu: float
     """Seconds of all processors and processes, user and system."""
     memory: int
-    """Bytes of the largest copy at its peak."""
+    """The peak of the largest copy, in bytes."""
     good: int = 1
-    """How many copies ended with 0."""
+    """The number of copies that exited 0."""
     connections: int = 0
-    """How many were seen at once, or opened, as the work says."""
+    """The number of connections, open at the same time or opened, as the work specifies."""
     round_trips: int = 0
-    """How often the server was waited for, once connected."""
+    """The number of times that a connected client waited for the server."""
 
 
 def measure(command: Command, *, limit: float = LONGEST_SECONDS) -> Sample:
@@ -65,13 +65,13 @@ def measure(command: Command, *, limit: float = LONGEST_SECONDS) -> Sample:
     with tempfile.NamedTemporaryFile() as output:
         [copy] = _run(command, 1, Path(output.name), limit)
         if copy.exit_code != 0:
-            said = output.read().decode(errors="replace").strip()
-            raise CommandFailed(f"exit code {copy.exit_code}\n{said[-2000:]}")
+            printed = output.read().decode(errors="replace").strip()
+            raise CommandFailed(f"exit code {copy.exit_code}\n{printed[-2000:]}")
     return Sample(copy.wall_seconds, copy.cpu_seconds, copy.peak_bytes)
 
 
 def measure_copies(command: Command, copies: int, *, limit: float = LONGEST_SECONDS) -> Sample:
-    """*copies* of *command* at once, however each of them ends.
+    """Run *copies* of *command* at the same time; they may fail.
 
     Raises CommandFailed if they take more than *limit* seconds.
     """
@@ -85,7 +85,7 @@ def measure_copies(command: Command, copies: int, *, limit: float = LONGEST_SECO
 
 
 def output_of(command: Command) -> str:
-    """What *command* prints, errors too. Raises CommandFailed unless it exits 0."""
+    """The output of *command*, including errors. Raises CommandFailed unless it exits 0."""
     done = subprocess.run(
         command.argv,
         cwd=command.folder,
@@ -133,7 +133,7 @@ def _environment(command: Command) -> dict[str, str]:
     kept = {
         name: os.environ[name] for name in ("PATH", "JAVA_HOME", "TMPDIR") if name in os.environ
     }
-    # A home of nobody's, so that no ~/.psqlrc and no ~/.npmrc has a say.
+    # A home that does not exist, so that no ~/.psqlrc and no ~/.npmrc is read.
     return {"HOME": "/nonexistent", "LC_ALL": "C.UTF-8", **kept, **command.environment}
 
 
@@ -141,19 +141,19 @@ def _environment(command: Command) -> dict[str, str]:
 
 
 class Trial(NamedTuple):
-    """Something to measure, *rounds* times."""
+    """Something to measure *rounds* times."""
 
     case: str
     peer: str
     rounds: int
     prepare: Callable[[], Callable[[], Sample]]
-    """Makes ready what is not to be measured, and gives what is."""
+    """Prepares the trial without measuring, and returns the function to measure."""
     is_optional: bool = False
-    """Whether it is a result, too, that it cannot be measured."""
+    """Whether it may be impossible to measure."""
 
 
 class Figure(NamedTuple):
-    """What the samples of one trial were, or *why_not*."""
+    """The samples of one trial, or the reason *why_not*."""
 
     work: str
     case: str
@@ -161,10 +161,10 @@ class Figure(NamedTuple):
     samples: Sequence[Sample] = ()
     why_not: str = ""
     is_optional: bool = False
-    """Whether it is a result, too, that there are no samples."""
+    """Whether it may be impossible to measure."""
 
     def median(self, field: str) -> float | None:
-        """The median of a *field* of the samples, None without samples."""
+        """The median of *field* over the samples, None without samples."""
         values = [getattr(sample, field) for sample in self.samples]
         return statistics.median(values) if values else None
 
@@ -179,7 +179,7 @@ class Figure(NamedTuple):
 
 
 def take_turns(work: str, trials: Iterable[Trial], say: Callable[[str], None]) -> list[Figure]:
-    """All *trials* once, unmeasured, and then round by round; a trial that fails takes no part."""
+    """Run all *trials* once without measuring, then round by round; failed trials are left out."""
     turns = [_Turns(work, trial, say) for trial in trials]
     for turn in turns:
         turn.prepare()
@@ -190,7 +190,7 @@ def take_turns(work: str, trials: Iterable[Trial], say: Callable[[str], None]) -
 
 
 class _Turns:
-    """One trial among others."""
+    """The turns of one trial among others."""
 
     def __init__(self, work: str, trial: Trial, say: Callable[[str], None]) -> None:
         self.trial = trial
@@ -201,7 +201,7 @@ class _Turns:
         self._why_not = ""
 
     def prepare(self) -> None:
-        """Prepare, and run once to warm what can be warmed."""
+        """Prepare, and run once to warm the caches."""
         self._attempt(self._warm)
 
     def take(self, number: int) -> None:
@@ -210,7 +210,7 @@ class _Turns:
             self._attempt(self._measure)
 
     def figure(self) -> Figure:
-        """What has come of it."""
+        """The figure, once all rounds are done."""
         return Figure(
             *(self._work, self.trial.case, self.trial.peer),
             *(tuple(self._samples), self._why_not, self.trial.is_optional),

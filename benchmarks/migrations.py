@@ -1,6 +1,6 @@
-"""The migrations that every tool gets, in PostgreSQL's own words.
+"""The migrations for every tool, as plain SQL of PostgreSQL.
 
-None of them holds a colon, a question mark or a percent sign, which some tools take for parameters.
+They contain no colon, question mark or percent sign, because some tools take these for parameters.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Migration(NamedTuple):
-    """One file, *number* from 1."""
+    """One migration, with a *number* from 1."""
 
     number: int
     name: str
@@ -20,28 +20,28 @@ class Migration(NamedTuple):
 
     @property
     def id(self) -> str:
-        """A name that sorts."""
+        """A name that sorts by number."""
         return f"{self.number:05}_{self.name}"
 
 
 def small_migrations(count: int) -> list[Migration]:
-    """*count* migrations of about 200 bytes: a table, a column, some rows, an index, and again."""
+    """*count* migrations of about 200 bytes: a table, a column, rows, an index, and so on."""
     return [_small(number) for number in range(1, count + 1)]
 
 
 def idle_migrations(count: int) -> list[Migration]:
-    """*count* migrations of about 200 bytes that leave nothing behind."""
+    """*count* migrations of about 200 bytes that change nothing."""
     sql = f"-- {'Much has been written about this one. ' * 5}\nSELECT 1;\n"
     return [Migration(number, "idle", sql) for number in range(1, count + 1)]
 
 
 def tables_of(migrations: Sequence[Migration]) -> int:
-    """How many tables there are after *migrations*."""
+    """The number of tables after *migrations*."""
     return sum(migration.sql.count("CREATE TABLE") for migration in migrations)
 
 
 def one_migration(name: str, *, statements: int, size: int) -> list[Migration]:
-    """A table, and so many INSERTs that their file has about *size* bytes."""
+    """A table, and *statements* INSERTs in a file of about *size* bytes."""
     filling = "x" * max(1, size // statements - 60)
     inserts = [
         f"INSERT INTO bench_{name} (id, note) VALUES ({number:08}, '{filling}');\n"

@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Mid tones, because an image on a page does not know what is behind it.
+# Medium tones, because an image does not know the color of its page.
 _TEXT: Final = "#7d8590"
 _BAR: Final = "#8fa3b8"
 _HIGHLIGHTED: Final = "#2f81f7"
@@ -27,7 +27,7 @@ _FRAME: Final = f"""\
 
 
 class Bar(NamedTuple):
-    """One bar, with a *name* before it and *words* behind it."""
+    """One bar, with a *name* before it and *words* after it."""
 
     name: str
     value: float
@@ -35,7 +35,7 @@ class Bar(NamedTuple):
 
 
 def bar_chart(title: str, bars: Sequence[Bar], *, highlighted: str = "", cut: bool = False) -> str:
-    """Horizontal bars from zero, the first on top; *cut* one that dwarfs all others."""
+    """Horizontal bars from zero, the first on top; with *cut*, one much longer bar is shortened."""
     left = round(max((len(bar.name) for bar in bars), default=0) * _LETTER) + 16
     width = left + _LONGEST + 190
     height = _HEAD + _ROW * len(bars) + 8
@@ -45,7 +45,7 @@ def bar_chart(title: str, bars: Sequence[Bar], *, highlighted: str = "", cut: bo
 
 
 def _full_length(values: Sequence[float], *, cut: bool) -> float:
-    """What the longest bar stands for: the largest value that is not out of all proportion."""
+    """The value of a full bar: the largest value, unless it is far larger than the others."""
     largest, second = [*sorted(values, reverse=True), 0, 0][:2]
     is_cut = cut and 0 < second < largest / 2.5
     return second * 1.15 if is_cut else largest or 1
@@ -70,7 +70,7 @@ def _text(x: float, top: int, words: str, attributes: str) -> str:
 
 
 def _cut(x: float, top: int) -> str:
-    """A gap, which says that the bar should be longer."""
+    """A gap, which shows that the bar would be longer."""
     path = f"M{x:.1f} {top + _ROW} l6 -{_ROW}"
-    # Drawn twice: what is between the lines is left of the bar, and grey on any page.
+    # Two lines with a gap between them that shows the bar: grey on any page.
     return f'<path d="{path} m5 0 l-6 {_ROW}" stroke="{_TEXT}" stroke-width="2" fill="none"/>'

@@ -133,7 +133,7 @@ def _crowds(results: Results) -> str:
 
 
 def _parts_of_crowds(results: Results, work: str, crowds: Sequence[int]) -> str:
-    """What the time to the last exit is made of, for initmig."""
+    """The parts of the time to the last exit, for initmig."""
     rows = []
     for copies in crowds:
         parts = {
@@ -201,17 +201,17 @@ def _tables(results: Results) -> str:
         found = [peer]
         for case in ("no-op", "apply"):
             alone = results.median("tables", f"{case}, 0", peer)
-            beside = results.median("tables", f"{case}, {count}", peer)
+            with_others = results.median("tables", f"{case}, {count}", peer)
             found += [
                 cells.seconds(alone),
-                cells.seconds(beside),
-                cells.number(ratio(beside, alone)),
+                cells.seconds(with_others),
+                cells.number(ratio(with_others, alone)),
             ]
         return found
 
     some = results.sizes.some
-    beside = (f"with {count:,} tables", "ratio")
-    head = ("tool", "no-op", *beside, f"apply {some}", *beside)
+    with_others = (f"with {count:,} tables", "ratio")
+    head = ("tool", "no-op", *with_others, f"apply {some}", *with_others)
     return _ranking(results, "tables", "no-op, 0", head, row)
 
 
@@ -262,8 +262,8 @@ def _seconds_of(results: Results, case: str, field: str) -> str:
 
 def _imports(results: Results) -> str:
     rows = [(f"`{name}`", cells.seconds(own / 1e6)) for name, own in results.imports.slowest]
-    said = f"A no-op of initmig imports {results.imports.number} modules. These are the slowest,"
-    return f"{said} each without its imports:\n\n{cells.table(('module', 'time'), rows)}"
+    intro = f"A no-op of initmig imports {results.imports.number} modules. These are the slowest,"
+    return f"{intro} each without its imports:\n\n{cells.table(('module', 'time'), rows)}"
 
 
 def _parts(results: Results, field: str) -> list[tuple[str, float | None]]:
@@ -372,7 +372,7 @@ def _ranking(
     head: Sequence[str],
     row: Callable[[str], Sequence[str]],
 ) -> str:
-    """A table of those with the *case* of *work*, the best first, and why some have no time."""
+    """A table of the tools with the *case* of *work*, best first, and why some are missing."""
 
     def place(peer: str) -> tuple[float, float]:
         good, wall = (results.median(work, case, peer, field) for field in ("good", "wall"))
@@ -395,14 +395,14 @@ def _with_notes(results: Results, work: str, table: str) -> str:
         for figure in figures
         if figure.why_not
     ]
-    said = "One round." if rounds == 1 else f"Medians of {rounds} rounds."
-    return "\n".join([table, "", said, *(["", *notes] if notes else [])])
+    rounds_note = "One round." if rounds == 1 else f"Medians of {rounds} rounds."
+    return "\n".join([table, "", rounds_note, *(["", *notes] if notes else [])])
 
 
 def _brief(reason: str) -> str:
-    """The first line, and the last error that a command named, without this machine's folders."""
-    first, *said = reason.splitlines()
-    errors = [line.strip() for line in said if "error" in line.lower()]
+    """The first line and the last error of a command, without the folders of this machine."""
+    first, *output = reason.splitlines()
+    errors = [line.strip() for line in output if "error" in line.lower()]
     words = f"{first}: {errors[-1]}" if errors else first
     return words.replace(str(REPOSITORY), "…")
 

@@ -1,4 +1,4 @@
-"""What was measured, kept between measuring and reporting."""
+"""The results, saved between measuring and reporting."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ if TYPE_CHECKING:
 
 
 class Results(NamedTuple):
-    """Everything that the report is made from."""
+    """All data of the report."""
 
     machine: dict[str, str]
     versions: dict[str, str]
-    """Of the peers that took part, in their order."""
+    """The versions of the peers that took part, in order."""
     left_out: dict[str, str]
-    """Why the other peers did not take part."""
+    """The reasons why other peers did not take part."""
     sizes: Sizes
     figures: list[Figure]
     imports: Imports
 
     def figure(self, work: str, case: str, peer: str) -> Figure | None:
-        """The figure of a trial, if there was one."""
+        """The figure of a trial, or None."""
         sought = (work, case, peer)
         return next((each for each in self.figures if each[:3] == sought), None)
 
     def median(self, work: str, case: str, peer: str, field: str = "wall") -> float | None:
-        """The median of a figure, None if it was not taken."""
+        """The median of a figure, or None if it was not measured."""
         figure = self.figure(work, case, peer)
         return figure.median(field) if figure else None
 
     def peers(self, work: str, case: str) -> list[str]:
-        """Those with a figure, in their order."""
+        """The peers with a figure, in order."""
         return [each.peer for each in self.figures if each[:2] == (work, case)]
 
     @property
     def missing(self) -> list[Figure]:
-        """What could not be measured, and should have been."""
+        """The figures that could not be measured, except optional ones."""
         return [each for each in self.figures if each.why_not and not each.is_optional]
 
     def renewed(self, newer: Results) -> Results:
-        """The *newer* ones, and of what was not measured again these."""
+        """The *newer* results, plus these for the works that were not measured again."""
         again = {figure.work for figure in newer.figures}
         kept = [figure for figure in self.figures if figure.work not in again]
         return newer._replace(figures=[*kept, *newer.figures])
 
     def save(self, path: Path) -> None:
-        """Write it, for `load`."""
+        """Save it, for `load`."""
         values = {
             **self._asdict(),
             "sizes": self.sizes._asdict(),
@@ -62,7 +62,7 @@ class Results(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> Results:
-        """What was saved."""
+        """The saved results."""
         values = json.loads(path.read_text())
         values["sizes"] = Sizes(**values["sizes"])
         values["figures"] = [Figure.from_json(each) for each in values["figures"]]
@@ -71,5 +71,5 @@ class Results(NamedTuple):
 
 
 def ratio(one: float | None, other: float | None) -> float | None:
-    """How many times *other* goes into *one*, None if either is not known."""
+    """*one* divided by *other*; None if either is not known."""
     return one / other if one is not None and other else None

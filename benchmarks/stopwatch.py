@@ -1,7 +1,7 @@
-"""Starts copies of a command at once and says what each took; for `python -I -S stopwatch.py`.
+"""Starts copies of a command and measures each; for `python -I -S stopwatch.py`.
 
-It is a small process of its own, because the peak memory of a child begins with that of whoever
-starts it, and because nothing else may want the interpreter while a child's end is waited for.
+It is a separate, small process for two reasons. The peak memory of a child starts with that of the
+process that starts it. And no other code may delay the interpreter while it waits for a child.
 """
 
 import json
@@ -11,7 +11,7 @@ import time
 
 
 def main() -> None:
-    """Do what the JSON on stdin asks for; a list with what each copy took."""
+    """Run the request from stdin, as JSON; print a list with the figures of each copy."""
     request = json.load(sys.stdin)
     os.chdir(request["folder"])
     output = (

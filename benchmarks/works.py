@@ -1,4 +1,4 @@
-"""What is measured: each work gives the trials that take turns in it."""
+"""The works: each yields the trials to measure in turn."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     Run = Callable[[], Sample]
     MakeProject = Callable[[], Project]
 
-# What a run that writes imports, and the same with the driver that it does without.
+# The imports of a run that writes, and the same with the driver that it does not need.
 ENGINE: Final = {
     "engine": "import initmig.commands.applying",
     "engine and psycopg": "import psycopg, initmig.commands.applying",
 }
 LIBPQ: Final = Path(__file__).with_name("floor") / "libpq.py"
-# Who has a part in the works that are not for all: initmig, its floors, and those to tell it from.
+# The peers of the works that not all peers do: initmig, its lower limits, and some to compare with.
 _WITH_A_LOCK: Final = ("initmig", "psycopg-script")
 _OF_BIG_FILES: Final = ("psql", "psycopg-script", "initmig", "dbmate", "yoyo")
 _OF_MANY_FILES: Final = ("psycopg-script", "initmig", "dbmate", "knex", "node-pg-migrate")
-_BESIDE_TABLES: Final = ("psycopg-script", "initmig", "yoyo")
+_WITH_OTHER_TABLES: Final = ("psycopg-script", "initmig", "yoyo")
 
 
 # --- one copy ---
 
 
 def noop(bench: Bench) -> Iterator[Trial]:
-    """Everything is applied, as at nearly every start of a pod."""
+    """A no-op: everything is applied, as at nearly every start of a pod."""
     migrations = small_migrations(bench.sizes.few)
     for peer in bench.peers:
         make = partial(bench.project, peer, migrations, "noop")
@@ -48,7 +48,7 @@ def noop(bench: Bench) -> Iterator[Trial]:
 
 
 def apply(bench: Bench) -> Iterator[Trial]:
-    """Many small migrations, an empty database."""
+    """Apply many small migrations to an empty database."""
     migrations = small_migrations(bench.sizes.many)
     for peer in bench.peers:
         make = partial(bench.project, peer, migrations, "apply")
@@ -65,11 +65,11 @@ def _apply(make: MakeProject, template: str = EMPTY) -> Run:
     return partial(make().apply, template=template)
 
 
-# --- many copies at once ---
+# --- many copies ---
 
 
 def crowd(bench: Bench) -> Iterator[Trial]:
-    """Copies that start at once, an empty database; psql alone has nothing against that."""
+    """Copies that start at the same time on an empty database. psql is left out: it has no lock."""
     for peer in bench.peers:
         if peer.name != "psql":
             yield _together(bench, "crowd", peer, bench.sizes.copies)
@@ -90,17 +90,17 @@ def crowds(bench: Bench) -> Iterator[Trial]:
 
 def _together(bench: Bench, work: str, peer: Peer, copies: int) -> Trial:
     make = partial(bench.project, peer, small_migrations(bench.sizes.some), f"together {copies}")
-    prepare = partial(_apply_at_once, bench, make, copies)
+    prepare = partial(_apply_together, bench, make, copies)
     return Trial(f"{copies} together", peer.name, bench.rounds(work, peer), prepare)
 
 
 def _starts(bench: Bench, work: str, peer: Peer, copies: int) -> Iterator[Trial]:
-    """What it takes to start so many processes, with a look at the database and without."""
+    """The start of *copies* processes, with a query of the database and without."""
     rounds = bench.rounds(work, peer)
     make = partial(bench.project, peer, small_migrations(bench.sizes.some), f"start {copies}")
-    yield Trial(f"{copies} no-ops", peer.name, rounds, partial(_no_op_at_once, make, copies))
+    yield Trial(f"{copies} no-ops", peer.name, rounds, partial(_no_ops_together, make, copies))
     version = bench.home(peer).program("initmig", "--version")
-    run = partial(_all_at_once, version, copies)
+    run = partial(_all_together, version, copies)
     yield Trial(f"{copies} versions", peer.name, rounds, partial(_ready, run))
 
 
@@ -108,9 +108,9 @@ def _ready(run: Run) -> Run:
     return run
 
 
-def _apply_at_once(bench: Bench, make: MakeProject, copies: int) -> Run:
+def _apply_together(bench: Bench, make: MakeProject, copies: int) -> Run:
     project = make()
-    # One that cannot do it alone would only look like one that cannot do it in a crowd.
+    # If a tool cannot do it alone, it must not look as if many copies were the problem.
     project.apply()
 
     def run() -> Sample:
@@ -124,24 +124,24 @@ def _apply_at_once(bench: Bench, make: MakeProject, copies: int) -> Run:
     return run
 
 
-def _no_op_at_once(make: MakeProject, copies: int) -> Run:
+def _no_ops_together(make: MakeProject, copies: int) -> Run:
     project = make()
     project.apply()
-    return partial(_all_at_once, project.no_op(project.url()), copies)
+    return partial(_all_together, project.no_op(project.url()), copies)
 
 
-def _all_at_once(command: Command, copies: int) -> Sample:
+def _all_together(command: Command, copies: int) -> Sample:
     sample = measure_copies(command, copies)
     if sample.good != copies:
         raise CommandFailed(f"exit code 0 of {sample.good} of {copies}")
     return sample
 
 
-# --- a server that is far away ---
+# --- a remote server ---
 
 
 def link(bench: Bench) -> Iterator[Trial]:
-    """Over a link with a delay."""
+    """No-ops and migrations over a link with a delay."""
     migrations = small_migrations(bench.sizes.few)
     for peer in bench.peers:
         rounds = bench.rounds("link", peer)
@@ -149,7 +149,7 @@ def link(bench: Bench) -> Iterator[Trial]:
         yield Trial("no-op", peer.name, rounds, partial(_no_op_over, bench.link, far))
         far = partial(bench.project, peer, migrations, "far")
         yield Trial("apply", peer.name, rounds, partial(_apply_over, bench.link, far))
-        # What is asked once in a run is told from what is asked for each migration.
+        # Separates the queries of a run from the queries of each migration.
         far = partial(bench.project, peer, migrations[:1], "far one")
         yield Trial("apply one", peer.name, 1, partial(_apply_over, bench.link, far))
 
@@ -169,7 +169,7 @@ def _counted(link: Link, run: Run) -> Sample:
     return run()._replace(connections=link.connections, round_trips=link.round_trips)
 
 
-# --- much of something ---
+# --- large amounts ---
 
 
 def big(bench: Bench) -> Iterator[Trial]:
@@ -181,12 +181,12 @@ def big(bench: Bench) -> Iterator[Trial]:
         "many": one_migration("many", statements=sizes.statements, size=100 * sizes.statements),
     }
     for peer in bench.among(*_OF_BIG_FILES):
-        # A stock yoyo may take minutes, or more locks than the server has.
-        patience = 1 if peer.name == "yoyo" else bench.rounds("big", peer)
+        # A stock yoyo can take minutes, or more locks than the server has.
+        rounds = 1 if peer.name == "yoyo" else bench.rounds("big", peer)
         for case, migrations in contents.items():
             make = partial(bench.project, peer, migrations, f"big {case}")
             prepare = partial(_no_op if case == "no-op" else _apply, make)
-            yield Trial(case, peer.name, patience, prepare, peer.name == "yoyo")
+            yield Trial(case, peer.name, rounds, prepare, peer.name == "yoyo")
 
 
 def files(bench: Bench) -> Iterator[Trial]:
@@ -199,10 +199,10 @@ def files(bench: Bench) -> Iterator[Trial]:
 
 
 def tables(bench: Bench) -> Iterator[Trial]:
-    """Beside many other tables."""
+    """No-ops and migrations in a database with many other tables."""
     few, some = small_migrations(bench.sizes.few), small_migrations(bench.sizes.some)
     for count, template in ((0, EMPTY), (bench.sizes.tables, _with_tables(bench))):
-        for peer in bench.among(*_BESIDE_TABLES):
+        for peer in bench.among(*_WITH_OTHER_TABLES):
             rounds = bench.rounds("tables", peer)
             make = partial(bench.project, peer, few, f"beside {count} no-op")
             yield Trial(f"no-op, {count}", peer.name, rounds, partial(_no_op, make, template))
@@ -213,7 +213,7 @@ def tables(bench: Bench) -> Iterator[Trial]:
 def _with_tables(bench: Bench) -> str:
     name = "with_tables"
     bench.databases.create(name)
-    # Some at a time, so that there is room for their locks.
+    # in groups, so that there is room for their locks
     for first in range(0, bench.sizes.tables, 1000):
         numbers = range(first, min(first + 1000, bench.sizes.tables))
         script = "".join(f"CREATE TABLE other_{number} (id integer);" for number in numbers)
@@ -225,7 +225,7 @@ def _with_tables(bench: Bench) -> str:
 
 
 def profile(bench: Bench) -> Iterator[Trial]:
-    """Whole commands, each of which does a little more than the one before it."""
+    """Whole commands, each of them a little more than the previous one."""
     parts = {"psql": _psql_parts, "psycopg-script": _psycopg_parts, "initmig": _initmig_parts}
     for peer in bench.among(*parts):
         project = bench.project(peer, small_migrations(bench.sizes.few), "profile")

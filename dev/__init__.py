@@ -1,1 +1,1 @@
-"""What a contributor needs and no user."""
+"""Tools for contributors, which users do not need."""

@@ -64,7 +64,7 @@ _ABOVE_LOG = frozenset({"WARNING", "ERROR", "FATAL", "PANIC"})
 
 
 class Server:
-    """A PostgreSQL server in a folder of its own, that listens on 127.0.0.1 only."""
+    """A PostgreSQL server in its own folder, which listens only on 127.0.0.1."""
 
     def __init__(
         self,
@@ -91,10 +91,10 @@ class Server:
         cluster: Path | None = None,
         installation: Installation | None = None,
     ) -> Server:
-        """Make a server in *root*, and do not start it yet.
+        """Create a server in *root*, without starting it.
 
         With *cluster*, it begins as a copy of that data folder, whose superuser has *password*.
-        Raises PostgresError if *root* holds a server, or cannot be reached by the one who runs it.
+        Raises PostgresError if *root* has a server, or PostgreSQL's account cannot reach *root*.
         """
         installation = installation or find_installation()
         _prepare_root(root, installation)
@@ -122,7 +122,7 @@ class Server:
             root, installation=installation, password=password, port=port, socket_dir=socket_dir
         )
         if running and not server.is_running():
-            # A pid file survives a crash, its port may be somebody else's by now.
+            # A pid file survives a crash, and another process may use its port.
             server.port = free_port()
         return server
 
@@ -148,7 +148,7 @@ class Server:
             raise PostgresError(f"{error}\n{self.log_text()[-2000:]}") from error
 
     def stop(self, mode: StopMode = "fast") -> None:
-        """Return once the server is gone."""
+        """Return once the server has stopped."""
         if self.is_running():
             self._control("stop", "-w", "-m", mode)
 
@@ -166,7 +166,7 @@ class Server:
         return self.installation.attempt("pg_ctl", "-D", self.data, "status").returncode == 0
 
     def standby(self, root: Path) -> Server:
-        """Make a streaming standby of this running server in *root*, and do not start it yet."""
+        """Create a streaming standby of this running server in *root*, without starting it."""
         _prepare_root(root, self.installation)
         _write_password(root, self.password, self.installation)
         clients_of(self.installation).run(
@@ -193,14 +193,14 @@ class Server:
         return f"postgresql://{account}@{address}/{quote(database, safe='')}"
 
     def ensure_database(self, name: str) -> None:
-        """Create database *name* unless it is there."""
+        """Create database *name* unless it exists."""
         with psycopg.connect(self.url(), autocommit=True) as connection:
             known = "SELECT FROM pg_database WHERE datname = %s"
             if connection.execute(known, [name]).fetchone() is None:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
 
     def log_size(self) -> int:
-        """Length of the log so far, in characters, to hand to *since*."""
+        """The length of the log so far in characters, for *since*."""
         return len(self.log_text())
 
     def log_text(self, *, since: int = 0) -> str:
@@ -218,7 +218,7 @@ class Server:
 
 
 def free_port() -> int:
-    """Pick a TCP port of 127.0.0.1 where nobody listens. Raises PostgresError if there is none."""
+    """Pick an unused TCP port of 127.0.0.1. Raises PostgresError if all are used."""
     for port in random.sample(PORTS, 1000):
         if _is_free(port):
             return port
@@ -240,7 +240,7 @@ def _prepare_root(root: Path, installation: Installation) -> None:
     installation.take(root)
     if not _is_reachable(root, installation):
         raise PostgresError(f"{root} cannot be reached by the user that runs PostgreSQL")
-    # Its socket lets anybody in who can open it.
+    # Any user who can open its socket can connect.
     root.chmod(0o700)
 
 
@@ -306,7 +306,7 @@ def _is_above_log(line: str) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says; a result goes to stdout, everything else to stderr."""
+    """Run the command line; a result goes to stdout, everything else to stderr."""
     parser = argparse.ArgumentParser(prog="python -m dev.postgres", description=__doc__)
     parser.add_argument("command", choices=["url", "stop", "programs"])
     parser.add_argument("version", nargs="?", default=DEFAULT_VERSION)
@@ -330,7 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _running_server(pointer: Path) -> Server:
-    root = _root_behind(pointer)
+    root = _data_folder(pointer)
     if (root / "data" / "PG_VERSION").exists():
         server = Server.open(root)
     else:
@@ -348,8 +348,8 @@ def _stop_server(pointer: Path) -> None:
         Server.open(pointer.resolve()).stop()
 
 
-def _root_behind(pointer: Path) -> Path:
-    """Where the data is: at *pointer*, or where it links to if PostgreSQL cannot get there."""
+def _data_folder(pointer: Path) -> Path:
+    """The folder of the data: *pointer*, or a linked folder if PostgreSQL cannot reach it."""
     installation = find_installation()
     if pointer.is_symlink() and not pointer.exists():
         pointer.unlink()

@@ -1,4 +1,4 @@
-"""Where the programs of PostgreSQL come from: wheels, npm packages, or Debian."""
+"""The programs of PostgreSQL: from wheels, npm packages, or Debian."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ DEBIAN: Final = Path("/usr/lib/postgresql")
 
 @functools.cache
 def find_installation() -> Installation:
-    """Find the programs: of INITMIG_POSTGRES_BIN, else of the wheel, copied if need be.
+    """Find the programs: of INITMIG_POSTGRES_BIN, or otherwise of the wheel, copied if needed.
 
-    Raises PostgresError if there are none, or none that the account can run.
+    Raises PostgresError if they are missing or the account cannot run them.
     """
     chosen = os.environ.get("INITMIG_POSTGRES_BIN")
     return installation_for(Path(chosen) if chosen else programs_of(DEFAULT_VERSION))
 
 
 def clients_of(installation: Installation) -> Installation:
-    """The client programs to use with *installation*: its own, else those of PostgreSQL 18.
+    """The client programs for *installation*: its own, or otherwise those of PostgreSQL 18.
 
-    The npm packages bring none; newer clients work with older servers.
+    The npm packages have no client programs; newer clients work with older servers.
     """
     if (installation.programs / "pg_dump").exists():
         return installation
@@ -66,7 +66,7 @@ def find_debian_installation() -> Installation | None:
 def programs_of(version: str) -> Path:
     """The programs of a major *version*: of its wheel, of npm, or as Debian installs them.
 
-    What comes from npm is installed if need be. Raises PostgresError where there are none.
+    npm packages are installed if needed. Raises PostgresError if the version is not available.
     """
     if version in WHEELS and (found := find_programs(WHEELS[version])):
         return found
@@ -83,9 +83,9 @@ def programs_of(version: str) -> Path:
 
 
 def install_npm_packages(folder: Path) -> None:
-    """Make *folder*/node_modules as dev/package-lock.json has it, unless it is so already.
+    """Install dev/package-lock.json into *folder*/node_modules, unless that is already done.
 
-    Raises PostgresError where npm is missing or fails.
+    Raises PostgresError if npm is missing or fails.
     """
     pins = hashlib.sha256(b"\0".join(path.read_bytes() for path in NPM_PINS)).hexdigest()
     with one_at_a_time(folder):
@@ -102,7 +102,7 @@ def install_npm_packages(folder: Path) -> None:
 
 
 def _run_npm(folder: Path) -> None:
-    # Nothing of a package is run.
+    # No script of a package is run.
     command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     otherwise = "or set INITMIG_POSTGRES_BIN to the folder of its programs"
     try:
@@ -117,7 +117,7 @@ def _run_npm(folder: Path) -> None:
 
 
 def _make_links(package: Path) -> None:
-    """Make the symbolic links that an npm *package* lists, because npm packs none."""
+    """Create the symbolic links that an npm *package* lists, because npm does not pack links."""
     for link in json.loads((package / "native" / "pg-symlinks.json").read_text()):
         target = package / link["target"]
         target.symlink_to(os.path.relpath(package / link["source"], target.parent))
@@ -127,9 +127,9 @@ def _make_links(package: Path) -> None:
 
 
 def installation_for(programs: Path) -> Installation:
-    """*programs*, or a copy of them that the account can run which PostgreSQL runs under.
+    """*programs*, or a copy of them that the account of PostgreSQL can run.
 
-    Raises PostgresError if it can run neither.
+    Raises PostgresError if the account can run neither.
     """
     account = unprivileged_account()
     installation = Installation(programs, account)
@@ -142,14 +142,14 @@ def installation_for(programs: Path) -> Installation:
 
 
 def _copy_programs(programs: Path) -> Path:
-    """Make a copy of the package's *programs* in the temporary folder, once."""
+    """Copy the package's *programs* to the temporary folder, once."""
     package = programs.parent.parent
     version = f"{package}:{programs.stat().st_mtime_ns}"
     copy = own_temporary_folder("initmig-postgres", version)
     if not (copy / package.name).exists():
         with tempfile.TemporaryDirectory(dir=copy) as name:
             copy_programs(programs, Path(name))
-            # The libraries first: whoever sees the package may already run it.
+            # The libraries first: a process that sees the package may run it immediately.
             for part in (f"{package.name}.libs", package.name):
                 _move_unless_there(Path(name) / part, copy / part)
     return copy / package.name / programs.parent.name / programs.name
@@ -166,19 +166,19 @@ def _move_unless_there(source: Path, target: Path) -> None:
 
 
 def own_temporary_folder(prefix: str, key: str, *, account: Account | None = None) -> Path:
-    """Make the folder for *key*, searchable by all. Raises PostgresError if it is not ours."""
+    """Create the folder for *key*, searchable by all. Raises PostgresError if it is not ours."""
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     folder = Path(tempfile.gettempdir()) / f"{prefix}-{os.geteuid()}-{digest}"
     folder.mkdir(mode=0o755, exist_ok=True)
     owners = {os.geteuid()} | ({account.uid} if account else set())
     if folder.is_symlink() or folder.stat().st_uid not in owners:
-        raise PostgresError(f"{folder} belongs to somebody else: remove it")
+        raise PostgresError(f"{folder} belongs to another user: remove it")
     return folder
 
 
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Keep other processes out of *folder*, which is made if need be."""
+    """Keep other processes out of *folder*, which is created if needed."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,6 +1,6 @@
 """`python -m dev.reference_pages` writes the tables of commands, settings and exit codes.
 
-They stand between comments in docs/reference/commands.md, settings.md and exit-codes.md.
+The tables are between comments in docs/reference/commands.md, settings.md and exit-codes.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What libpq itself takes: connect, ask one question, leave; for `python -I -S`, through ctypes."""
+"""The time of libpq alone: connect, send one query, disconnect. For `python -I -S`, with ctypes."""
 
 import ctypes
 import os
@@ -6,7 +6,7 @@ import sys
 
 
 def main(library: str, url: str) -> int:
-    """The exit code: 0 if the question was answered."""
+    """Return the exit code: 0 if the query was answered."""
     libpq = ctypes.CDLL(library)
     for name in ("PQconnectdb", "PQexec"):
         getattr(libpq, name).restype = ctypes.c_void_p

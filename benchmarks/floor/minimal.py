@@ -1,6 +1,6 @@
-"""The least that a migrator in Python does: ask, compare, apply each file with its row at once.
+"""The least that a migrator in Python does: query, compare, and apply each file with its row.
 
-It has no error messages, no waiting for the server, no checks: the floor, and not an example.
+It has no error messages, checks or waiting for the server. It is a lower limit, and not an example.
 """
 
 import os
@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS history (
 
 
 def main(folder: Path) -> None:
-    """Apply what is pending in *folder* to DATABASE_URL."""
+    """Apply the pending migrations in *folder* to DATABASE_URL."""
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
         if pending(connection, folder):
             lock(connection)
@@ -39,13 +39,13 @@ def pending(connection: psycopg.Connection, folder: Path) -> list[str]:
 
 
 def lock(connection: psycopg.Connection) -> None:
-    """Return once this is the only one; the lock ends with the connection."""
+    """Return once this process has the lock; it ends with the connection."""
     while connection.execute("SELECT pg_try_advisory_lock(%s)", [LOCK]).fetchone() != (True,):
         time.sleep(0.1)
 
 
 def apply(connection: psycopg.Connection, path: Path) -> None:
-    """The file and its row, in one message and one transaction."""
+    """Apply the file and insert its row, in one message and one transaction."""
     row = sql.SQL("INSERT INTO history (id) VALUES ({})").format(path.name).as_string()
     connection.execute(f"BEGIN;\n{path.read_text()}\n;{row}; COMMIT".encode())
 

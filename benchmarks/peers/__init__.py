@@ -1,4 +1,4 @@
-"""Whom initmig is measured against: how each is installed, fed with migrations, and called."""
+"""The tools that initmig is compared with: how to install them, write migrations and run them."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def _write_knex(folder: Path, migrations: Sequence[Migration]) -> None:
 
 def _knex(home: Home, folder: Path, url: str) -> Command:
     knexfile = str(folder / "knexfile.js")
-    # It wants to be found from where its file is.
+    # knex must be found from the folder of its file.
     where = {"DATABASE_URL": url, "NODE_PATH": str(home.node_modules)}
     return home.node_program("knex", "migrate:latest", "--knexfile", knexfile, **where)
 
@@ -80,7 +80,7 @@ NODE_PG_MIGRATE: Final = Peer(
 
 
 def _write_graphile(folder: Path, migrations: Sequence[Migration]) -> None:
-    """Each file as `graphile-migrate commit` leaves it: with its hash and the one before it."""
+    """Write each file as `graphile-migrate commit` does: with its hash and the previous hash."""
     (folder / ".gmrc").write_text("{}\n")
     committed = folder / "migrations" / "committed"
     committed.mkdir(parents=True)

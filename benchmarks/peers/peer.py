@@ -1,4 +1,4 @@
-"""What the benchmark has to know about a tool."""
+"""The description of a tool for the benchmark."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ if TYPE_CHECKING:
 
 
 class Peer(NamedTuple):
-    """One tool. Each migration is to be a transaction of its own, wherever it has a choice."""
+    """A tool. It applies each migration in a separate transaction, if it can be configured so."""
 
     name: str
     kind: Literal["floor", "compiled", "interpreted", "java"]
     install: Callable[[Home], None]
-    """Make it ready in its home."""
+    """Installs it in its folder."""
     version: Callable[[Home], str]
     write: Callable[[Path, Sequence[Migration]], None]
-    """Write the migrations into an empty folder, in the tool's own form."""
+    """Writes the migrations into an empty folder, in the tool's format."""
     migrate: Callable[[Home, Path, str], Command]
-    """Apply what is pending in a folder to the database with a URL."""
+    """The command that applies the migrations of a folder to the database of a URL."""
     needs: tuple[str, ...] = ()
-    """Programs that have to be on PATH."""
+    """The programs that must be on PATH."""
     ask: Callable[[Home, Path, str], Command] | None = None
-    """What stands for a run without anything pending, if that is not `migrate`."""
+    """The command for a run without pending migrations, if it is not `migrate`."""
 
     @property
     def no_op(self) -> Callable[[Home, Path, str], Command]:
-        """The command to give when nothing is pending."""
+        """The command for a run without pending migrations."""
         return self.ask or self.migrate
 
 
 def write_files(folder: Path, migrations: Sequence[Migration], form: str = "{sql}") -> None:
-    """A file `ID.sql` for each of *migrations*, with its SQL in a *form*."""
+    """Write a file `ID.sql` for each of *migrations*, with its SQL in *form*."""
     for migration in migrations:
         (folder / f"{migration.id}.sql").write_text(form.replace("{sql}", migration.sql))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from benchmarks.migrations import Migration
 
 
-# --- psql: one session, every file and its row in a transaction ---
+# --- psql: one session, each file and its row in a transaction ---
 
 _HISTORY: Final = "CREATE TABLE history (id text PRIMARY KEY);\n"
 _PART: Final = """\
@@ -66,7 +66,7 @@ PSQL: Final = Peer(
 )
 
 
-# --- dbmate: the program itself, without the script that npm puts before it ---
+# --- dbmate: the program, without the wrapper script of npm ---
 
 
 def _dbmate(home: Home, folder: Path, url: str) -> Command:

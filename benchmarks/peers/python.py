@@ -1,4 +1,4 @@
-"""Tools in Python, each in a virtual environment of its own."""
+"""Tools in Python, each in its own virtual environment."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _write_pgmigrate(folder: Path, migrations: Sequence[Migration]) -> None:
 
 
 def _pgmigrate(home: Home, folder: Path, url: str) -> Command:
-    # --ungroup: each migration in its own transaction
+    # --ungroup: a separate transaction for each migration
     options = ("--conn", url, "--base_dir", str(folder), "--target", "latest", "--ungroup")
     return home.program("pgmigrate", *options, "migrate")
 
@@ -123,11 +123,11 @@ def _write_alembic(folder: Path, migrations: Sequence[Migration]) -> None:
     before = None
     for migration in migrations:
         path = folder / "versions" / f"{migration.id}.py"
-        path.write_text(_alembic_revision(migration, before))
+        path.write_text(_alembic_file(migration, before))
         before = migration.id
 
 
-def _alembic_revision(migration: Migration, before: str | None) -> str:
+def _alembic_file(migration: Migration, before: str | None) -> str:
     return f"""\
 from alembic import op
 

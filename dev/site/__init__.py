@@ -1,1 +1,1 @@
-"""The documentation as a site: mkdocs.yml, and what it needs beside docs/."""
+"""Makes a site of the documentation: hooks and assets for mkdocs.yml."""

@@ -1,8 +1,8 @@
-"""What MkDocs needs beside docs/, so that the same Markdown works on GitHub and as a site.
+"""Hooks for MkDocs, so that the same Markdown works on GitHub and as a site.
 
 - README.md is the first page.
 - A link to a file outside docs/ leads to a page with its text, a link to a folder to a list.
-- Lists are indented as Python-Markdown wants them; GitHub reads them with less.
+- Lists are indented as Python-Markdown requires it; GitHub accepts less.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _LANGUAGES = {"yml": "yaml", "py": "python", "sql": "sql", "yaml": "yaml", "toml
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Give headings the anchors that GitHub gives them."""
+    """Give headings the same anchors as GitHub."""
     config.mdx_configs["toc"]["slugify"] = slugify(case="lower")
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add README.md, and every file and folder outside docs/ that a page leads to."""
+    """Add README.md, and every file and folder outside docs/ that a page links to."""
     pages = {"README.md": (ROOT / "README.md").read_text()}
     pages |= {f"docs/{file.src_uri}": file.content_string for file in files.documentation_pages()}
     waiting = dict(pages)
@@ -52,7 +52,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """The page with links that lead to pages of the site, and with lists that are understood."""
+    """The page with links to pages of the site, and with lists that Python-Markdown understands."""
     del config, files
     place = page.file.src_uri
     path = _path(place)
@@ -65,12 +65,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def as_python_markdown(markdown: str) -> str:
-    """*markdown* of GitHub so that Python-Markdown makes the same of it."""
+    """*markdown* of GitHub, changed so that Python-Markdown renders it in the same way."""
     return _TABLE_CODE.sub(_without_escapes, indented(markdown))
 
 
 def _without_escapes(row: re.Match[str]) -> str:
-    """A row of a table, as Python-Markdown needs it: GitHub wants a bar in its code escaped."""
+    """A row of a table for Python-Markdown: GitHub needs a bar in code escaped."""
     return re.sub(r"`[^`]*`", lambda code: code[0].replace("\\|", "|"), row[0])
 
 
@@ -81,7 +81,7 @@ def _targets(page: str, path: str) -> Iterator[str]:
 
 
 def _target(link: str, path: str) -> str:
-    """What of the repository a *link* in the page at *path* leads to; empty if nothing."""
+    """The path in the repository that a *link* in the page at *path* leads to; empty if none."""
     if ":" in link:
         return ""
     target = posixpath.normpath(posixpath.join(posixpath.dirname(path), link))
@@ -89,7 +89,7 @@ def _target(link: str, path: str) -> str:
 
 
 def _place(path: str) -> str:
-    """Where the site has what is at *path* in the repository."""
+    """The place in the site of the file or folder at *path* in the repository."""
     if path == "README.md":
         return "index.md"
     if path.startswith("docs/"):
@@ -98,7 +98,7 @@ def _place(path: str) -> str:
 
 
 def _path(place: str) -> str:
-    """What of the repository the page at *place* of the site shows."""
+    """The path in the repository that the page at *place* of the site shows."""
     if place == "index.md":
         return "README.md"
     if not place.startswith("repository/"):
@@ -108,7 +108,7 @@ def _path(place: str) -> str:
 
 
 def _page_of(path: str) -> str:
-    """A page that shows what is at *path* in the repository."""
+    """A page that shows the file or folder at *path* in the repository."""
     file = ROOT / path
     if file.is_dir():
         names = sorted(each.name for each in file.iterdir() if each.name != "__pycache__")
@@ -130,7 +130,7 @@ def indented(markdown: str) -> str:
     items: list[int] = []  # where the text of each open item begins
     result: list[str] = []
     fence = ""
-    is_loose = False  # an empty line has come since the last item began
+    is_loose = False  # there was an empty line since the last item began
     for line in markdown.splitlines():
         width = len(line) - len(line.lstrip(" "))
         marker, opening = _MARKER.match(line), _FENCE.match(line)

@@ -51,7 +51,7 @@ def make_project(image: str, app_image: str, tmp_path: Path) -> Iterator[MakePro
     ) -> Project:
         services: dict[str, dict[str, Any]] = {
             "db": {"pull_policy": "never"},
-            # by its id, which stays the same if another test run builds a newer image with the same name
+            # by its id: another test run can give the name to a newer image
             "migrate": {"pull_policy": "never", "image": image_id(image)},
             "app": {"pull_policy": "never", "image": app_image},
         }
