@@ -142,7 +142,7 @@ def test_invalid_port_is_refused(port: str, *, python: bool) -> None:
 
 
 @pytest.mark.parametrize("value", ["-1", "abc", "10s", "99999999999", "0x10"])
-def test_command_refuses_an_invalid_connect_timeout_without_waiting(
+def test_connect_timeout_is_accepted_or_refused_without_waiting(
     initmig: Initmig, database: Database, tmp_path: Path, value: str
 ) -> None:
     file = tmp_path / "services"
