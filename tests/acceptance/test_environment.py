@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support.command import JSON, NO_WAITING
+from tests.support.command import JSON
 from tests.support.databases import create_database
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
@@ -29,7 +29,7 @@ FILES = {
     "0002_b.py": "from yoyo import step\nstep('CREATE TABLE b ()', 'DROP TABLE b')",
 }
 LATIN_1 = os.fsdecode(b"caf\xe9")
-JSON_WITHOUT_WAIT = JSON | AT_ONCE
+JSON_WITHOUT_WAIT = JSON | WITHOUT_WAIT
 ENDS = {"LF": "\n", "CR LF": "\r\n", "blanks": " \t", "all of it": " \n\r\n "}
 
 

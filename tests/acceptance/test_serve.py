@@ -70,12 +70,12 @@ def serve(initmig: Initmig, folder: Path) -> Callable[..., ServeProcess]:
 
 
 @pytest.fixture
-def checking_often(processes: Processes, folder: Path) -> Callable[[str], Site]:
+def checking_often(processes: Processes, folder: Path) -> Callable[[str], ServeProcess]:
     """Starts `serve` with a check every tenth of a second."""
 
     def start(url: str) -> ServeProcess:
         env = {"DATABASE_URL": url, "INITMIG_MIGRATIONS": str(folder)}
-        return Site(processes.start([sys.executable, "-c", CHECKING_OFTEN], env=env))
+        return ServeProcess(processes.start([sys.executable, "-c", CHECKING_OFTEN], env=env))
 
     return start
 
@@ -98,7 +98,7 @@ def test_checks_and_answers_continue_while_no_thread_can_start(
     write(folder, FILES)
     env = {"DATABASE_URL": database.url, "INITMIG_MIGRATIONS": str(folder)}
     argv = [*nameless_user, sys.executable, "-c", LIMITED_BY_SIGNALS + CHECKING_OFTEN]
-    site = Site(processes.start(argv, env=env))
+    site = ServeProcess(processes.start(argv, env=env))
     wait_until(site.is_ready)
     site.running.send(signal.SIGUSR1)
     database.execute("DELETE FROM _yoyo_migration WHERE migration_id = '0002_b'")
@@ -114,7 +114,7 @@ def test_checks_and_answers_continue_while_no_thread_can_start(
 
 
 def test_ready_once_the_migrations_are_applied(
-    serve: Callable[..., Site], database: Database, folder: Path
+    serve: Callable[..., ServeProcess], database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
     site = serve(database.url)
@@ -125,7 +125,9 @@ def test_ready_once_the_migrations_are_applied(
     assert "ready: 2 migrations, all applied" in site.running.err
 
 
-def test_answers_before_the_database_is_reachable(serve: Callable[..., Site], folder: Path) -> None:
+def test_answers_before_the_database_is_reachable(
+    serve: Callable[..., ServeProcess], folder: Path
+) -> None:
     write(folder, FILES)
     site = serve(f"postgresql://127.0.0.1:{closed_port()}/shop")
     wait_until(lambda: "Connection refused" in site.ask("/readyz").body)
@@ -137,7 +139,7 @@ def test_answers_before_the_database_is_reachable(serve: Callable[..., Site], fo
 
 
 def test_reports_another_running_migrator_and_the_pending_migrations(
-    serve: Callable[..., Site], initmig: Initmig, database: Database, folder: Path
+    serve: Callable[..., ServeProcess], initmig: Initmig, database: Database, folder: Path
 ) -> None:
     write(folder, GATED)
     with closed_gate(database) as open_gate:
@@ -159,7 +161,7 @@ def test_reports_another_running_migrator_and_the_pending_migrations(
 
 
 def test_reports_progress_while_it_migrates(
-    serve: Callable[..., Site], database: Database, folder: Path
+    serve: Callable[..., ServeProcess], database: Database, folder: Path
 ) -> None:
     write(folder, GATED)
     with closed_gate(database) as open_gate:
@@ -174,7 +176,7 @@ def test_reports_progress_while_it_migrates(
 
 
 def test_not_ready_while_the_database_is_down_and_ready_again_afterwards(
-    checking_often: Callable[[str], Site], make_server: MakeServer, folder: Path
+    checking_often: Callable[[str], ServeProcess], make_server: MakeServer, folder: Path
 ) -> None:
     server = make_server()
     write(folder, FILES)
@@ -195,7 +197,10 @@ def test_not_ready_while_the_database_is_down_and_ready_again_afterwards(
 
 
 def test_not_ready_after_a_migration_is_rolled_back(
-    checking_often: Callable[[str], Site], initmig: Initmig, database: Database, folder: Path
+    checking_often: Callable[[str], ServeProcess],
+    initmig: Initmig,
+    database: Database,
+    folder: Path,
 ) -> None:
     write(folder, FILES)
     site = checking_often(database.url)
@@ -208,7 +213,7 @@ def test_not_ready_after_a_migration_is_rolled_back(
 
 
 def test_stays_ready_after_a_newer_image_applies_more_migrations(
-    checking_often: Callable[[str], Site],
+    checking_often: Callable[[str], ServeProcess],
     initmig: Initmig,
     database: Database,
     folder: Path,
@@ -224,7 +229,7 @@ def test_stays_ready_after_a_newer_image_applies_more_migrations(
 
 
 def test_not_ready_after_a_newer_image_applies_a_breaking_migration(
-    checking_often: Callable[[str], Site],
+    checking_often: Callable[[str], ServeProcess],
     initmig: Initmig,
     database: Database,
     folder: Path,
@@ -248,7 +253,7 @@ def test_not_ready_after_a_newer_image_applies_a_breaking_migration(
 
 
 def test_each_check_is_one_query(
-    checking_often: Callable[[str], Site],
+    checking_often: Callable[[str], ServeProcess],
     initmig: Initmig,
     database: Database,
     proxy: Proxy,
@@ -294,7 +299,7 @@ def test_metrics_are_gauges_with_help_and_the_values_of_the_run(
 
 
 def test_head_returns_the_same_headers_without_a_body(
-    serve: Callable[..., Site], database: Database, folder: Path
+    serve: Callable[..., ServeProcess], database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
     site = serve(database.url)
@@ -307,7 +312,7 @@ def test_head_returns_the_same_headers_without_a_body(
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"])
 def test_other_methods_get_405_with_the_allowed_methods(
-    method: str, serve: Callable[..., Site], database: Database, folder: Path
+    method: str, serve: Callable[..., ServeProcess], database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
     site = serve(database.url)
@@ -317,7 +322,7 @@ def test_other_methods_get_405_with_the_allowed_methods(
 
 
 def test_request_with_an_unread_body_gets_an_answer(
-    serve: Callable[..., Site], database: Database, folder: Path
+    serve: Callable[..., ServeProcess], database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
     site = serve(database.url)
@@ -325,7 +330,7 @@ def test_request_with_an_unread_body_gets_an_answer(
 
 
 def test_malformed_request_gets_a_text_answer_and_no_log_line(
-    serve: Callable[..., Site], database: Database, folder: Path
+    serve: Callable[..., ServeProcess], database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
     site = serve(database.url)
@@ -340,7 +345,7 @@ def test_malformed_request_gets_a_text_answer_and_no_log_line(
 
 
 def test_requests_are_logged_only_at_debug_level_and_without_the_query(
-    serve: Callable[..., Site], database: Database, folder: Path
+    serve: Callable[..., ServeProcess], database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
     quiet, verbose = serve(database.url), serve(database.url, "--log-level=debug")
@@ -354,7 +359,7 @@ def test_requests_are_logged_only_at_debug_level_and_without_the_query(
 
 
 def test_no_answer_shows_a_password_or_the_python_version(
-    serve: Callable[..., Site], server: DatabaseServer, database: Database, folder: Path
+    serve: Callable[..., ServeProcess], server: DatabaseServer, database: Database, folder: Path
 ) -> None:
     write(folder, FILES)
     host = server.url().rpartition("@")[2].partition("/")[0]
@@ -372,7 +377,7 @@ def test_no_answer_shows_a_password_or_the_python_version(
 
 @pytest.mark.parametrize("way", ["terminate", "interrupt"])
 def test_signal_stops_it_with_exit_code_0_despite_an_open_request(
-    way: str, serve: Callable[..., Site], database: Database, folder: Path, tmp_path: Path
+    way: str, serve: Callable[..., ServeProcess], database: Database, folder: Path, tmp_path: Path
 ) -> None:
     write(folder, FILES)
     outcome = tmp_path / "outcome"
@@ -390,7 +395,7 @@ def test_signal_stops_it_with_exit_code_0_despite_an_open_request(
 
 
 def test_signal_stops_it_while_a_check_hangs(
-    checking_often: Callable[[str], Site],
+    checking_often: Callable[[str], ServeProcess],
     database: Database,
     proxy: Proxy,
     folder: Path,
@@ -405,7 +410,7 @@ def test_signal_stops_it_while_a_check_hangs(
 
 
 def test_signal_during_a_migration_stops_it_like_migrate(
-    serve: Callable[..., Site], database: Database, folder: Path
+    serve: Callable[..., ServeProcess], database: Database, folder: Path
 ) -> None:
     write(folder, GATED)
     with closed_gate(database):

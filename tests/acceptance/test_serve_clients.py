@@ -100,14 +100,14 @@ def sending(data: bytes, many: int) -> Crowd:
 def repeating(data: bytes, many: int, first: bytes = b"") -> Crowd:
     """*many* clients that send *first*, then *data* repeatedly, and never read."""
 
-    def start(site: Site, stack: ExitStack) -> None:
+    def start(site: ServeProcess, stack: ExitStack) -> None:
         stack.enter_context(_repeated(site, data, many, first))
 
     return start
 
 
 @contextmanager
-def _repeated(site: Site, data: bytes, many: int, first: bytes) -> Iterator[None]:
+def _repeated(site: ServeProcess, data: bytes, many: int, first: bytes) -> Iterator[None]:
     ended = Event()
     with ExitStack() as stack:
         clients = [stack.enter_context(site.connect(first)) for _ in range(many)]
@@ -287,7 +287,7 @@ def site(serve: Serve) -> ServeProcess:
 
 @pytest.mark.parametrize(("parts", "status"), REQUESTS.values(), ids=REQUESTS)
 def test_any_request_gets_one_answer_and_the_connection_is_closed(
-    parts: list[bytes], status: bytes, site: Site
+    parts: list[bytes], status: bytes, site: ServeProcess
 ) -> None:
     answer = site.say(*parts)
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -306,10 +306,10 @@ def test_any_request_gets_one_answer_and_the_connection_is_closed(
         (b"x" * 5000, BAD),
     ],
 )
-def test_half_closed_client_gets_an_answer(data: bytes, status: bytes, site: Site) -> None:
+def test_half_closed_client_gets_an_answer(data: bytes, status: bytes, site: ServeProcess) -> None:
     answer = site.say(data, is_over=True)
     assert answer.splitlines()[0] == b"HTTP/1.0 " + status
 
 
-def test_client_that_sends_nothing_gets_no_answer(site: Site) -> None:
+def test_client_that_sends_nothing_gets_no_answer(site: ServeProcess) -> None:
     assert site.say(is_over=True) == b""

@@ -156,7 +156,7 @@ def test_signal_stops_the_wait_for_a_refusing_database(
 
 
 def test_signal_stops_the_wait_for_a_silent_database(initmig: Initmig, folder: Path) -> None:
-    with deaf_port() as port:
+    with silent_port() as port:
         url = f"postgresql://x@127.0.0.1:{port}/x"
         running = initmig.start(url=url, folder=write(folder, SLEEPING))
         wait_until(lambda: is_connected_to(port))

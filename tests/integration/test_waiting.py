@@ -13,7 +13,7 @@ import pytest
 
 from initmig.core.errors import DatabaseUnavailable
 from initmig.postgres import Settings, connect
-from tests.support.command import JSON, NO_WAITING
+from tests.support.command import JSON, WITHOUT_WAIT
 from tests.support.databases import Database, create_database
 from tests.support.migrations import write
 from tests.support.ports import closed_port, silent_port
@@ -97,7 +97,7 @@ def test_unresolvable_host_name_exits_3_after_the_timeout(initmig: Initmig, fold
 
 def test_timeout_of_zero_makes_one_attempt(initmig: Initmig, folder: Path) -> None:
     url = f"postgresql://u:p@127.0.0.1:{closed_port()}/x"
-    result = initmig(url=url, folder=folder, env=JSON | NO_WAITING)
+    result = initmig(url=url, folder=folder, env=JSON | WITHOUT_WAIT)
     assert result.code == 3
     assert [event["event"] for event in result.events] == ["failed"]
 
@@ -107,7 +107,7 @@ def test_refusal_by_the_second_host_is_reported(
 ) -> None:
     address = urlsplit(server.url()).netloc.rpartition("@")[2]
     url = f"postgresql://u:p@127.0.0.1:{closed_port()},{address}/x"
-    result = initmig(url=url, folder=folder, env=JSON | NO_WAITING)
+    result = initmig(url=url, folder=folder, env=JSON | WITHOUT_WAIT)
     assert result.code == 4
     assert "password authentication failed" in failure(result)
 
@@ -119,7 +119,7 @@ def test_first_host_that_answers_is_used(
     account, _, address = parts.netloc.rpartition("@")
     netloc = f"{account}@127.0.0.1:{closed_port()},{address}"
     result = initmig(
-        url=urlunsplit(parts._replace(netloc=netloc)), folder=folder, env=JSON | NO_WAITING
+        url=urlunsplit(parts._replace(netloc=netloc)), folder=folder, env=JSON | WITHOUT_WAIT
     )
     succeeded(result)
     assert "a" in database.tables()
@@ -268,7 +268,7 @@ def test_initmig_waits_for_a_database_that_is_created_late(
 
 def test_role_without_login_exits_4(initmig: Initmig, database: Database, folder: Path) -> None:
     url = database.login_role("ALTER ROLE {role} NOLOGIN")
-    result = initmig(url=url, folder=folder, env=JSON | NO_WAITING)
+    result = initmig(url=url, folder=folder, env=JSON | WITHOUT_WAIT)
     assert result.code == 4
     assert "is not permitted to log in" in failure(result)
 

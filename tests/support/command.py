@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 COMMAND = Path(sys.executable).with_name("initmig")
 
-# --- environments: combine them, e.g. `env=JSON | NO_WAITING` ---
+# --- environments: combine them, e.g. `env=JSON | WITHOUT_WAIT` ---
 
 JSON = {"INITMIG_LOG_FORMAT": "json"}
 """Makes each line of stderr a JSON object, for `Result.events`."""
 
-NO_WAITING = {"INITMIG_WAIT_TIMEOUT": "0"}
+WITHOUT_WAIT = {"INITMIG_WAIT_TIMEOUT": "0"}
 """Makes a run fail immediately if the database cannot be reached."""
 
 

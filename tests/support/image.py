@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.support.command import JSON, NO_WAITING
+from tests.support.command import JSON, WITHOUT_WAIT
 from tests.support.migrations import write
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Image:
             *arguments,
             url=self.database.url,
             folder=self.folder,
-            env=JSON | NO_WAITING | env,
+            env=JSON | WITHOUT_WAIT | env,
             timeout=60,
         )
 
