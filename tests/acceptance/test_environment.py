@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support.command import JSON
+from tests.support.command import JSON, WITHOUT_WAIT
 from tests.support.databases import create_database
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
