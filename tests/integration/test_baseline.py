@@ -474,10 +474,10 @@ def test_kill_at_any_message_records_all_or_nothing_and_a_rerun_succeeds(
     killed = True
     while killed:
         existing.execute(f"DROP TABLE IF EXISTS {', '.join(BOOKKEEPING)}")
-        blow = Blow(proxy, len(found) + 1)
-        blow.kill_before(forking)
-        done = forking.run(*argv, url=proxy.url(existing.name), folder=folder)
-        killed = blow.struck
+        interruption = Interruption(proxy, len(found) + 1)
+        interruption.kill_before(killable_runs)
+        done = killable_runs.run(*argv, url=proxy.url(existing.name), folder=folder)
+        killed = interruption.happened
         assert done.code == (-signal.SIGKILL if killed else 0), done.err
         found.append(recorded(existing))
         assert found[-1] in ([], IDS[:3])

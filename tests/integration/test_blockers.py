@@ -478,7 +478,7 @@ def test_monitor_with_a_hanging_connection_does_not_block(
 ) -> None:
     proxy = make_proxy(server)
     with monitoring(proxy.url(database.name), 0.1) as monitored:
-        proxy.deaf()
+        proxy.stop_answering()
         monitored.start("SELECT pg_sleep(0.3)")
         monitored.finish()
         assert proxy.connections == 2

@@ -122,7 +122,7 @@ class Outcome(NamedTuple):
 
 
 @pytest.fixture
-def forked(processes: Processes, fork: Fork) -> Initmig:
+def forked(processes: Processes, fork: ForkServer) -> Initmig:
     """The command in a forked process, which saves the startup time."""
     return Initmig(processes, fork)
 

@@ -310,7 +310,7 @@ class Scene:
         self.folder = write(
             folder, FILES | {path.name: path.read_text() for path in folder.glob("*")}
         )
-        self._forking = forking
+        self._forking = killable_runs
         self.succeeds("migrate", "--to=0002_b")
         database.execute(odd.script)
 
@@ -498,10 +498,10 @@ TWINS = {
 
 @pytest.mark.parametrize("twin", TWINS.values(), ids=TWINS)
 def test_second_row_does_not_hide_that_a_migration_changed_or_is_breaking(
-    twin: str, forking: Forking, database: Database, folder: Path
+    twin: str, killable_runs: KillableRuns, database: Database, folder: Path
 ) -> None:
     write(folder, {"0002_b.sql": "-- breaking: true\nCREATE TABLE b ();"})
-    scene = Scene(Odd(twin), forking, database, folder)
+    scene = Scene(Odd(twin), killable_runs, database, folder)
     scene.succeeds("status")
     (folder / "0002_b.sql").write_text("-- breaking: true\nCREATE TABLE b (n int);")
     assert scene.statuses()["0002_b"] == "changed"
@@ -535,7 +535,7 @@ ODD_JOURNALS = {
 
 @pytest.mark.parametrize("change", ODD_JOURNALS.values(), ids=ODD_JOURNALS)
 def test_odd_journal_values_never_skip_a_part(
-    change: str, forking: Forking, database: Database, folder: Path
+    change: str, killable_runs: KillableRuns, database: Database, folder: Path
 ) -> None:
     scene = Scene(Odd("CREATE TABLE gate ()"), killable_runs, database, folder)
     write(folder, IN_PARTS)

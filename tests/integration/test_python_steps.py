@@ -69,7 +69,7 @@ class Tool(NamedTuple):
 
 
 @pytest.fixture
-def tool(processes: Processes, fork: Fork, database: Database, folder: Path) -> Tool:
+def tool(processes: Processes, fork: ForkServer, database: Database, folder: Path) -> Tool:
     database.execute("CREATE TABLE added (name text, a int)")
     return Tool(Initmig(processes, fork), database, folder)
 

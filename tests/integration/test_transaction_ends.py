@@ -164,7 +164,7 @@ REFUSED = {
         (PREPARE, "SELECT 2"),
     ),
     "block without a COMMIT": Refused(
-        {"a.sql": f"{ALONE}SELECT 1;\nBEGIN; SELECT 2;"},
+        {"a.sql": f"{IN_PARTS}SELECT 1;\nBEGIN; SELECT 2;"},
         "a.sql:3:1",
         "transaction-not-committed",
         ("SELECT 2;", "COMMIT;"),
@@ -597,7 +597,7 @@ def test_prepared_transaction_with_standard_conforming_strings_off_is_reported(
 
 
 def test_plan_refuses_the_same_files_as_migrate(image: Image) -> None:
-    write(image.folder, {"a.sql": ALONE + BLOCK})
+    write(image.folder, {"a.sql": IN_PARTS + BLOCK})
     result = image.run("plan", "--json")
     assert result.code == 2
     assert "a.sql:4:1" in result.err

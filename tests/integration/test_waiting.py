@@ -79,7 +79,7 @@ def test_closed_port_exits_3_with_the_reason_after_the_timeout(
 def test_port_that_does_not_answer_exits_3_after_the_timeout(
     initmig: Initmig, folder: Path
 ) -> None:
-    with deaf_port() as port:
+    with silent_port() as port:
         url = f"postgresql://u:p@127.0.0.1:{port}/x"
         result = initmig("--wait-timeout", "2s", url=url, folder=folder, env=JSON)
     assert result.code == 3
