@@ -27,12 +27,16 @@ else:
         def __init_subclass__(cls) -> None:
             cls._fields = cls.__match_args__ = tuple(cls.__annotations__)
             cls._defaults = {name: vars(cls)[name] for name in cls._fields if name in vars(cls)}
+            cls._trailing = tuple(cls._defaults.values())
             for index, name in enumerate(cls._fields):
                 setattr(cls, name, property(itemgetter(index)))
 
         def __new__(cls, *values, **named):  # noqa: D102
-            if len(values) == len(cls._fields) and not named:
+            left = len(cls._fields) - len(values)
+            if not (left or named):
                 return tuple.__new__(cls, values)
+            if not named and 0 < left <= len(cls._trailing):
+                return tuple.__new__(cls, values + cls._trailing[-left:])
             rest = cls._fields[len(values) :]
             if unknown := named.keys() - set(rest):
                 raise TypeError(f"{cls.__name__} cannot take {', '.join(sorted(unknown))}")
@@ -64,4 +68,6 @@ else:
             return dict(zip(self._fields, tuple.__iter__(self), strict=True))
 
         def _replace(self, **named):
-            return type(self)(**(self._asdict() | named))
+            if unknown := named.keys() - set(self._fields):
+                raise TypeError(f"{type(self).__name__} cannot take {', '.join(sorted(unknown))}")
+            return tuple.__new__(type(self), (self._asdict() | named).values())
