@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    # imported on demand, because the command starts with every pod and needs none of it
+    # imported on demand: the command does not use these names, and it runs at the start of each pod
     if name == "__version__":
         from initmig.version import __version__
 

@@ -1,4 +1,4 @@
-"""`python -m initmig` is the installed command."""
+"""Runs the `initmig` command for `python -m initmig`."""
 
 from initmig.cli.main import run
 

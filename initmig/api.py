@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 class Settings(TypedDict, total=False):
     """The settings of the commands, named as their flags; durations as there, or in seconds.
 
-    What is not given comes from the environment, then from the default, as in the commands.
+    A setting that is missing comes from the environment, then from the default, as in the commands.
     """
 
     database_url: str
     migrations: Path | Sequence[Path]
     schema: str | Sequence[str]
-    """As ``--schema``, or a sequence of names, each as it is."""
+    """As ``--schema``, or a sequence of names that need no quotes."""
     history_schema: str
     history_table: str
     role: str
@@ -51,9 +51,9 @@ def _ignore(_: Event) -> None:
 
 
 def migrate(*, to: str = "", on_event: Emit = _ignore, **settings: Unpack[Settings]) -> Result:
-    """Apply what is pending, up to and including *to* if that is given.
+    """Apply the pending migrations, up to and including *to* if it is set.
 
-    Iterating over the result gives the ids that this call applied, in order.
+    Iterating over the result yields the ids that this call applied, in order.
 
     :raises InitmigError: as `initmig migrate`; its ``committed`` ids stay applied
     """
@@ -69,10 +69,10 @@ def rollback(
     on_event: Emit = _ignore,
     **settings: Unpack[Settings],
 ) -> Result:
-    """Roll back what was applied after *to*, the last *steps*, or *all*.
+    """Roll back the migrations after *to*, the last *steps* migrations, or *all* of them.
 
-    Iterating over the result gives the ids that this call rolled back, in order. *irreversible* is
-    "fail" or "skip", as in `initmig rollback --irreversible`.
+    Iterating over the result yields the ids that this call rolled back, in order. *irreversible*
+    is "fail" or "skip", as in `initmig rollback --irreversible`.
 
     :raises InitmigError: as `initmig rollback`; its ``committed`` ids stay rolled back
     """
@@ -85,7 +85,7 @@ def rollback(
 def status(
     *, on_event: Emit = _ignore, **settings: Unpack[Settings]
 ) -> tuple[MigrationStatus, ...]:
-    """Every migration and its state, as `initmig status` shows it.
+    """Return every migration and its state, as `initmig status` shows them.
 
     :raises InitmigError: as `initmig status`
     """
@@ -101,7 +101,7 @@ def verify(
     on_event: Emit = _ignore,
     **settings: Unpack[Settings],
 ) -> tuple[Verdict, ...]:
-    """A verdict on each migration, applied and rolled back on a scratch database.
+    """Apply and roll back each migration on a scratch database; return a verdict on each.
 
     A migration that is not accepted has ``problems``; `initmig verify` fails with all of them.
 
@@ -116,7 +116,7 @@ def verify(
 
 
 def _config(command: str, settings: Settings, **options: str | int) -> Config:
-    """:raises ConfigError: with every problem of the values."""
+    """:raises ConfigError: with every invalid value."""
     given = {**settings, **options}
     flags = (_flag(name, value) for name, value in given.items() if value or name in settings)
     return parse_config([command, *flags], os.environ)

@@ -1,4 +1,4 @@
-"""The text of the help, made from the same tables that the arguments are read with."""
+"""Writes the help from the same tables that are used to parse the arguments."""
 
 from collections.abc import Iterable
 from textwrap import fill, wrap
@@ -41,7 +41,7 @@ ENDS_WITH = {
     "help": (0, 2),
     "version": (0, 2),
 }
-"""The exit codes of each command, beside those of signals, and 1 for an internal error."""
+"""The exit codes of each command. Signals, and 1 for an internal error, are left out."""
 
 GROUPS = {
     "Deploy": ("migrate", "exec", "serve", "wait"),
@@ -76,7 +76,7 @@ _DURATIONS = "Durations are 500ms, 5s, 2m, 1h, or plain seconds."
 
 
 def help_text(topic: str = "") -> str:
-    """The help for *topic*, a command or what `help` knows besides; without one, for all."""
+    """The help for *topic*, a command or one of TOPICS; the general help if *topic* is empty."""
     if topic == "settings":
         return _settings_help()
     if topic == "exit-codes":
@@ -90,12 +90,12 @@ def version_text(_: str) -> str:
 
 
 def usage_line(name: str) -> str:
-    """How the command is called, without its example's values."""
+    """The usage of the command *name*, with placeholders for its options and operands."""
     return " ".join(filter(None, ["initmig", name, "[OPTIONS]", COMMANDS[name].operands]))
 
 
 def settings_of(name: str) -> tuple[Option, ...]:
-    """The settings that make a difference to the command, in the order of their table."""
+    """The settings that affect the command *name*, in the order of their table."""
     return tuple(option for option in SETTINGS if option.flag in COMMANDS[name].settings)
 
 
@@ -122,7 +122,7 @@ def _brief(option: Option) -> tuple[str, str]:
 
 
 def brief(option: Option) -> str:
-    """The first sentence of its help."""
+    """The first sentence of the help for *option*."""
     return option.help.partition(". ")[0]
 
 
@@ -175,7 +175,7 @@ def _heading(option: Option) -> str:
 
 
 def _columns(rows: Iterable[tuple[str, str]], column: int = _COLUMN) -> str:
-    """*rows* of a heading and its text, which begins in *column*."""
+    """Format *rows* of a heading and a text, with each text starting in *column*."""
     return "\n".join(_in_columns(heading, text, column) for heading, text in rows)
 
 

@@ -1,4 +1,4 @@
-"""Arguments in, exit code out: parses, calls the command, shows its result, reports its error."""
+"""Parses the arguments, runs the command, shows its result or error, and returns the exit code."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def run() -> None:
-    """The installed command."""
+    """Run the installed command."""
     from initmig.cli.process import run_as_program
 
     run_as_program(main)
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Do what *argv* asks for; the exit code, as docs/reference/exit-codes.md lists them."""
+    """Run the command in *argv*; return an exit code from docs/reference/exit-codes.md."""
     words = argv[: argv.index("--")] if "--" in argv else argv
     try:
         if "--version" in words:
@@ -43,8 +43,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             _print(_load(text)(config.name))
             return 0
     except InitmigError as error:
-        asked = parse_reporting(argv, environ)
-        return _fail(error, log_for(asked), asked.termination_log)
+        reporting = parse_reporting(argv, environ)
+        return _fail(error, log_for(reporting), reporting.termination_log)
     log = log_for(config, follows=True)
     try:
         return _stoppable(config._replace(live=log.follows), environ, log)
@@ -53,32 +53,32 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _load(name: str) -> Callable[..., Any]:
-    """The function that a table names as ``module:function``."""
+    """Import the function that a table names as ``module:function``."""
     module, _, function = name.partition(":")
-    # not by importlib, which the no-op does not need otherwise
+    # importlib would be one more module for a run with nothing to do
     found: Callable[..., Any] = getattr(__import__(f"initmig.{module}", fromlist=[""]), function)
     return found
 
 
 def _stoppable(config: Config, environ: Mapping[str, str], log: Log) -> int:
-    def say(stopped: Stopped) -> None:
+    def report(stopped: Stopped) -> None:
         event = StoppedBySignal(str(stopped), stopped.exit_code)
         log(event)
         write_outcome(config.termination_log, event_text(event))
 
     try:
-        with stoppable(say):
+        with stoppable(report):
             try:
                 return _done(config, environ, log)
             except Stopped as stopped:
-                return _end(stopped, say)
-    except Stopped as stopped:  # on the way in, or out
-        return _end(stopped, say)
+                return _end(stopped, report)
+    except Stopped as stopped:  # the signal came before or after the block inside
+        return _end(stopped, report)
 
 
-def _end(stopped: Stopped, say: Callable[[Stopped], object]) -> int:
+def _end(stopped: Stopped, report: Callable[[Stopped], object]) -> int:
     try:
-        say(stopped)
+        report(stopped)
     except Stopped as again:  # the log is a pipe that no process reads
         return again.exit_code
     return stopped.exit_code
@@ -94,7 +94,7 @@ def _done(config: Config, environ: Mapping[str, str], log: Log) -> int:
             _load(command.then)(config, environ)
     except InitmigError as error:
         return _fail(error, log, config.termination_log)
-    except Exception as error:  # noqa: BLE001 - one event and an outcome also then, and no secrets
+    except Exception as error:  # noqa: BLE001 - report it as one event, and without secrets
         from initmig.postgres import internal_error
 
         return _fail(internal_error(error), log, config.termination_log)
@@ -139,6 +139,6 @@ def _fail(error: InitmigError, log: Emit, termination_log: str) -> int:
 
 
 def _print(text: str) -> None:
-    """:raises ConfigError: stdout does not take *text*"""
+    """:raises ConfigError: *text* cannot be written to stdout"""
     if lost := write(text):
         raise lost

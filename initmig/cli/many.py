@@ -1,4 +1,4 @@
-"""`migrate` for many targets: shows each result as it comes, or all of them as a table."""
+"""Shows the results of `migrate` for many targets: each when it ends, or all in one table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def migrate_many(config: Config, emit: Emit) -> Migrated:
-    """As `many.migrate_many`; also what ended before an error, or a signal, is shown.
+    """Run `many.migrate_many`; after an error or a signal, still show the results so far.
 
     :raises InitmigError: the targets cannot be listed
     """

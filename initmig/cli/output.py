@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def log_for(config: Config, *, target: str = "", follows: bool = False) -> Log:
-    """A log on stderr. On a terminal it has colors and fits, and can show progress (*follows*)."""
+    """A log on stderr. On a terminal it uses colors, fits the width, and can *follow* the work."""
     level, form = config.log_level, config.log_format
     stream = sys.stderr
     is_terminal = stream is not None and stream.isatty()
@@ -23,25 +23,28 @@ def log_for(config: Config, *, target: str = "", follows: bool = False) -> Log:
         return Log(level, form, target=target)
     from initmig.reporting.terminal.display import display_of
 
-    # several processes would draw over each other
+    # the progress lines of several processes would overwrite each other
     follows = follows and not (config.targets or config.each_schema) and level in ("debug", "info")
     return Log(level, form, target=target, display=display_of(stream, config, follows=follows))
 
 
 def screen_for(config: Config) -> Screen:
-    """What stdout can show."""
+    """The width and colors of stdout."""
     from initmig.reporting.terminal.screen import screen_of
 
     return screen_of(sys.stdout, config)
 
 
 def write(text: str) -> ConfigError | None:
-    """Write *text* and a line end to stdout, with invisible characters escaped; why that failed."""
+    """Write *text* and a line end to stdout, with invisible characters escaped.
+
+    Return the error if that fails. A reader that closed the pipe is not an error.
+    """
     try:
         sys.stdout.write(with_line_breaks(text) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        discard(sys.stdout)  # the reader has what it wanted
+        discard(sys.stdout)
     except OSError as error:
         discard(sys.stdout)
         return ConfigError(

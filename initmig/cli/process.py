@@ -1,4 +1,4 @@
-"""How the process starts and ends around the command."""
+"""Prepares the process for the command, and exits with its code."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def run_as_program(main: Callable[[Sequence[str], Mapping[str, str]], int]) -> NoReturn:
     """Call *main* with this process's arguments and environment; exit with the code it returns."""
-    # Modules and lists of files are no garbage: searching them every 700 objects took a twentieth
-    # of a start.
+    # Modules and lists of files are never garbage. Searching them after every 700 objects took
+    # a twentieth of the startup time.
     gc.set_threshold(100_000)
     if not _is_usual():
         from initmig.cli import streams
@@ -28,8 +28,9 @@ def run_as_program(main: Callable[[Sequence[str], Mapping[str, str]], int]) -> N
     _strip_libpq_variables(environ)
     code = main(sys.argv[1:], environ)
     if code > 128 or "initmig.engine.python_migration" not in sys.modules:
-        # Only our own code ran, and its output is written. Taking the interpreter apart would take
-        # as long as asking the database. After a signal, no one waits for what is left.
+        # Only initmig's code ran, and its output is written. To shut down the interpreter would
+        # take as long as the query to the database. After a signal, cleanup would only delay
+        # the exit.
         os._exit(code)
     from initmig.cli.streams import flush
 
@@ -38,7 +39,7 @@ def run_as_program(main: Callable[[Sequence[str], Mapping[str, str]], int]) -> N
 
 
 def _is_usual() -> bool:
-    """Whether all streams are open, and everything is UTF-8."""
+    """Whether all standard streams are open, and they and file names use UTF-8."""
     open_ones = [stream for stream in (sys.stdin, sys.stdout, sys.stderr) if stream]
     return (
         len(open_ones) == 3
@@ -48,7 +49,7 @@ def _is_usual() -> bool:
 
 
 def _strip_libpq_variables(environ: Mapping[str, str]) -> None:
-    """Remove line ends from the values of libpq's variables, which libpq reads itself."""
+    """Remove trailing line ends from the ``PG*`` variables, because libpq reads them itself."""
     for name, value in environ.items():
         if name.startswith("PG") and value[-1:].isspace():
             # a password may end in a space

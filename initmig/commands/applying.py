@@ -1,4 +1,4 @@
-"""Applies what is pending: takes the lock, reads, decides, acts. It imports yoyo."""
+"""Applies the pending migrations: takes the lock, reads, decides, acts. It imports yoyo."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Loaded(Record):
     """The files that a run may need, read before it runs the first statement."""
 
     pending: tuple[Migration, ...]
-    """What was pending when it was read."""
+    """The migrations that were pending when the files were read."""
     hooks: tuple[Migration, ...]
     nothing_applied: bool
-    """Whether the history was empty then."""
+    """Whether the history was empty at that time."""
 
     def due(self, decision: Decision) -> list[Migration]:
         """The hooks that run after the plan of *decision*."""
@@ -47,18 +47,20 @@ class Loaded(Record):
 
 
 def load(run: Run, decision: Decision) -> Loaded:
-    """Load every file that may have to run.
+    """Load every file that the run may need.
 
-    :raises ConfigError: with every problem of all of them
+    :raises ConfigError: with every problem of the files
     """
     pending = load_pending(run, decision.left.pending, decision.applied)
     return Loaded(pending, load_hooks(run), not decision.applied)
 
 
 def apply(session: Session, run: Run, loaded: Loaded) -> bool:
-    """Apply what is pending under the migration lock; False if another migrator has done it.
+    """Apply the pending migrations under the migration lock.
 
-    :raises InitmigError: any of them
+    Return False if there is nothing to do because another migrator has applied them.
+
+    :raises InitmigError: the run is refused, or a migration fails
     """
     with locked(session, run, lambda: is_still_needed(session, run)) as executor:
         if executor is None:
@@ -81,9 +83,11 @@ def apply(session: Session, run: Run, loaded: Loaded) -> bool:
 
 
 def decide_now(session: Session, run: Run, loaded: Sequence[Migration]) -> Decision:
-    """What to apply as of now; others may have applied, or rolled back, what was *loaded*.
+    """Decide again under the lock, because other migrators may have changed the history.
 
-    :raises InitmigError: the run is refused, or a file that was not loaded before cannot be
+    *loaded* are the migrations that were loaded before.
+
+    :raises InitmigError: the run is refused, or a file that is not *loaded* yet has a problem
     """
     history = read_everything(session, run)
     pending = _still_pending(run, history, loaded)
@@ -98,7 +102,7 @@ def decide_now(session: Session, run: Run, loaded: Sequence[Migration]) -> Decis
 
 
 def _still_pending(run: Run, history: History, loaded: Sequence[Migration]) -> Sequence[Migration]:
-    """What is pending by *history*: from *loaded*, or loaded again if that lacks anything.
+    """The pending migrations by *history*, from *loaded*; loads all again if one is missing.
 
     :raises ConfigError: with every problem of the files
     """
@@ -122,7 +126,7 @@ def _forget_ended_rollbacks(session: Session, history: History, decision: Decisi
 
 @contextmanager
 def naming_baseline(loaded: Loaded) -> Iterator[None]:
-    """If nothing was applied before, name `baseline` in a failure over what exists already."""
+    """If nothing was applied before, suggest `baseline` when an object already exists."""
     try:
         yield
     except MigrationFailed as error:
@@ -138,14 +142,14 @@ def refuse_leftovers(
     *,
     together: bool = False,
 ) -> None:
-    """Refuse what would stay in a *session* that other clients use as well, behind a pooler.
+    """Refuse *migrations* that would leave state in a *session* that a pooler shares.
 
     The migrations that run *together* share one transaction.
 
-    :raises PlanError: with what each of *migrations* would leave; nothing was run
+    :raises PlanError: with the state that each migration would leave; nothing was run
     """
     if not session.is_dedicated:
-        from initmig.engine import session_state  # no other run needs it
+        from initmig.engine import session_state  # only needed with a pooler
 
         session_state.refuse(session, migrations, direction, together=together)
 
@@ -153,7 +157,7 @@ def refuse_leftovers(
 def locked(
     session: Session, run: Run, is_needed: Callable[[], bool]
 ) -> AbstractContextManager[Executor | None]:
-    """An executor that holds the migration lock, or None as soon as *is_needed* is false."""
+    """An executor that holds the migration lock, or None once *is_needed* returns False."""
     limits = get_ready(session, run)
     return locked_executor(
         session, limits=limits, clock=run.clock, emit=run.emit, is_needed=is_needed
@@ -161,7 +165,7 @@ def locked(
 
 
 def get_ready(session: Session, run: Run) -> Limits:
-    """Prepare *session* for the files of *run*; how long they may take."""
+    """Prepare *session* for the files of *run*; return the limits for them."""
     config = run.config
     if run.listing.has_python:
         session.switch_to_psycopg()

@@ -1,4 +1,4 @@
-"""Checks that commands share: whether something is really pending, and `migrate` would start."""
+"""Checks that commands share: whether work is really pending, and whether `migrate` would start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from initmig.commands.reading import (
 from initmig.core.errors import MigrationsPending
 from initmig.core.records import TYPE_CHECKING
 from initmig.migrations.decision import decide
-from initmig.migrations.planning import behind
+from initmig.migrations.planning import find_out_of_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 
 def confirm_pending(session: Session, run: Run, history: History) -> None:
-    """Check that what looks pending is, before anything is written or reported.
+    """Check that migrations which look pending really are, before anything is written or reported.
 
     Warns once if row level security may hide applied migrations.
 
     :raises PlanError: row level security hides everything; or nothing is applied here, because the
-        history is another tool's, or in another schema or table
+        history belongs to another tool, or is in another schema or table
     """
     from initmig.history import elsewhere
 
-    look_behind_policies(session, run)
+    warn_of_row_security(session, run)
     elsewhere.refuse_other_histories(session, run.config, history.ids, run.known)
 
 
-def look_behind_policies(session: Session, run: Run) -> None:
+def warn_of_row_security(session: Session, run: Run) -> None:
     """Warn once if row level security may hide applied migrations.
 
     :raises PlanError: it hides everything
@@ -49,7 +49,7 @@ def look_behind_policies(session: Session, run: Run) -> None:
 
 
 def decide_first(session: Session, run: Run) -> Decision:
-    """What is to be done, decided before the lock; of a start with nothing to do, it is all.
+    """Decide before taking the lock; a run with nothing to do ends after this.
 
     :raises PlanError: the run is refused
     """
@@ -61,15 +61,15 @@ def decide_first(session: Session, run: Run) -> Decision:
 
 
 def is_still_needed(session: Session, run: Run) -> bool:
-    """Whether there is still something to do, for a run that waits for its turn."""
+    """Whether there is still work to do, for a run that waits for its turn."""
     decision = decide(run.listing, read_ids(session), run.policy)
     return announce(run, decision).is_work
 
 
 def as_migrate_would(session: Session, run: Run, history: History) -> Decision:
-    """What `migrate` would decide, for commands that only read.
+    """Decide as `migrate` would, for commands that only read.
 
-    The pending files are loaded only if that is needed to judge their order.
+    The pending files are loaded only if their order has to be checked.
 
     :raises InitmigError: `migrate` would refuse to start
     """
@@ -80,7 +80,7 @@ def as_migrate_would(session: Session, run: Run, history: History) -> Decision:
     if pending:
         confirm_pending(session, run, history)
         refuse_unintended(run, pending, history.ids)
-    if run.config.out_of_order == "fail" and behind(pending, history.ids, run.listing):
+    if run.config.out_of_order == "fail" and find_out_of_order(pending, history.ids, run.listing):
         loaded = load_pending(run, pending, history.ids)
         history = with_modules(run, history, pending)
         refuse_refused(run, decide(run.listing, history, policy, loaded))
@@ -88,7 +88,7 @@ def as_migrate_would(session: Session, run: Run, history: History) -> Decision:
 
 
 def pending_error(ids: Sequence[str], hint: str) -> MigrationsPending:
-    """The error that the migrations *ids* are pending."""
+    """The error which reports that the migrations *ids* are pending."""
     return MigrationsPending(
         "migrations-pending", f"{len(ids)} pending: {', '.join(ids)}", hint=hint
     )

@@ -1,4 +1,4 @@
-"""What every command needs: its settings, its session, and one place that reports a decision."""
+"""The settings and session that every command needs, and functions that report a decision."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ class Run(Record):
     emit: Emit
     clock: Clock
     outage: waiting.Outage
-    """One for the whole run, because the wait timeout covers all of it."""
+    """Shared by all connections, because the wait timeout covers the whole run."""
     begun: float
     """Seconds of the clock."""
     emit_once: Emit
-    """For what each new connection would report again."""
+    """For events that each new connection would repeat."""
     committed: Committed
     reads: bool = False
-    """Whether nothing will be written."""
+    """Whether the run only reads."""
 
     def seconds(self) -> float:
-        """Since the run began."""
+        """Seconds since the run began."""
         return self.clock.now() - self.begun
 
     @property
@@ -91,7 +91,7 @@ class Run(Record):
 
 
 def begin(config: Config, emit: Emit, clock: Clock) -> Run:
-    """A run with the migrations that the folders contain.
+    """Start a run with the migrations in the folders.
 
     :raises ConfigError: a folder cannot be listed, or the folders contain no migration
     """
@@ -105,14 +105,14 @@ def begin(config: Config, emit: Emit, clock: Clock) -> Run:
 
 
 def without_files(config: Config, emit: Emit, clock: Clock) -> Run:
-    """A run that does not need this image's migrations."""
+    """Start a run that does not need this image's migrations."""
     outage = waiting.Outage(config.wait_timeout, clock, emit)
     once = _Once(emit)
     return Run(config, Listing(()), emit, clock, outage, clock.now(), once, Committed())
 
 
 class _Once:
-    """Emits each event the first time; a HistoryRead, whenever the history has changed."""
+    """Emits each event only once, but HistoryRead whenever the history has changed."""
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
@@ -133,9 +133,9 @@ class _Once:
 
 
 def finished(run: Run, act: Callable[[], _R]) -> _R:
-    """What *act* returns, once its summary is emitted.
+    """Call *act*, emit the summary of its result, and return the result.
 
-    `committed_before` gives the ids that the run had committed before an error.
+    If an error ends the run, `committed_before` returns the ids that were committed before it.
     """
     try:
         result = act()
@@ -148,7 +148,7 @@ def finished(run: Run, act: Callable[[], _R]) -> _R:
 
 
 def announce(run: Run, decision: Decision) -> Decision:
-    """Report *decision*: what was read, then why the run is refused, or what it warns of.
+    """Report the history, then the problems or the warnings of *decision*.
 
     :raises PlanError: the run is refused
     """
@@ -158,7 +158,7 @@ def announce(run: Run, decision: Decision) -> Decision:
 
 
 def refuse_refused(run: Run, decision: Decision) -> None:
-    """Report what was read for *decision*.
+    """Report the history that *decision* is based on.
 
     :raises PlanError: the run is refused
     """
@@ -169,7 +169,7 @@ def refuse_refused(run: Run, decision: Decision) -> None:
 
 
 def warn(run: Run, decision: Decision) -> None:
-    """Report what *decision* warns of."""
+    """Report the warnings of *decision*."""
     for event in decision.warnings:
         run.emit_once(event)
 
@@ -181,10 +181,10 @@ def refuse(problems: Sequence[Problem]) -> None:
 
 
 def with_session(run: Run, work: Callable[[Session], _T]) -> _T:
-    """What *work* returns on a session, with waiting for the database.
+    """Connect, waiting for the database, and return the result of *work* on the session.
 
-    :raises PlanError: the history's tables have changed since they were examined, so that they
-        could run other code
+    :raises PlanError: the history's tables have changed since they were checked, so they could run
+        other roles' code
     """
 
     def trusting(session: Session) -> _T:
@@ -205,11 +205,11 @@ def with_session(run: Run, work: Callable[[Session], _T]) -> _T:
 
 
 def set_retry_handler(session: Session, run: Run, *, limit: float) -> None:
-    """Report what holds up initmig's own statements, and wait *limit* seconds for each."""
+    """Limit each wait of initmig's statements for locks to *limit* seconds, and report blockers."""
 
-    def make(held_up: Session) -> StatementRetry:
+    def make(blocked: Session) -> StatementRetry:
         from initmig.locking.statement_retry import StatementRetry
 
-        return StatementRetry(held_up, limit, run.clock, run.emit)
+        return StatementRetry(blocked, limit, run.clock, run.emit)
 
     session.set_retry_handler(make, limit)

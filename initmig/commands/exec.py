@@ -1,4 +1,4 @@
-"""`exec`: migrates, then replaces this process with another program."""
+"""`exec`: migrates, then replaces this process with the program that you name."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def migrate_first(config: Config, emit: Emit) -> Result:
-    """Migrate, if the program of ``config.argv`` can be found.
+    """Check that the program of ``config.argv`` exists, then migrate.
 
-    :raises ConfigError: it cannot; nothing was applied
+    :raises ConfigError: the program cannot be found; nothing was applied
     :raises InitmigError: as `migrate`
     """
     from shutil import which
@@ -39,7 +39,7 @@ def migrate_first(config: Config, emit: Emit) -> Result:
 def become(config: Config, environ: Mapping[str, str]) -> NoReturn:
     """Replace this process with the program of ``config.argv``.
 
-    :raises ConfigError: the system refuses; the migrations are applied
+    :raises ConfigError: the program cannot be run; the migrations are applied
     """
     program = config.argv[0]
     restore_for_exec()

@@ -1,4 +1,4 @@
-"""Which relations a database has: one query of its catalog, which needs no privilege."""
+"""Reads a database's relations from its catalog, in one query that needs no privilege."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Ask = Callable[[str], list[tuple[Any, ...]]]
 
-# What is not there to others, or has no name of its own, is left out: TOAST, temporary tables.
+# Leaves out TOAST tables, which migrations never name, and temporary tables of other sessions.
 _SHOWN = r"n.nspname NOT LIKE 'pg\_toast%' AND n.nspname NOT LIKE 'pg\_temp\_%'"
 _OURS = "n.nspname NOT IN ('pg_catalog', 'information_schema')"
 
@@ -25,7 +25,8 @@ coalesce((SELECT json_agg(a.attname ORDER BY k.i)
           FROM unnest({numbers}) WITH ORDINALITY AS k (number, i)
           JOIN pg_attribute a ON a.attrelid = {table} AND a.attnum = k.number), '[]')"""
 
-# No function that opens a relation, as pg_get_expr() may: it would wait for who has locked it.
+# Calls no function that opens a relation, as pg_get_expr() may: it would wait for that
+# relation's locks.
 _FIELDS = {
     "server": "SELECT current_setting('server_version_num')::int",
     "path": f"SELECT name FROM ({SEARCH_PATH}) AS p WHERE name <> '' ORDER BY i",
@@ -99,7 +100,7 @@ _QUERY = f"SELECT {', '.join(map(_as_json, _FIELDS.values()))}"
 
 
 def take_inventory(ask: Ask) -> Inventory:
-    """What the catalog has now; *ask* gives the rows of a query, as `Session.query` does.
+    """Read the current catalog; *ask* returns the rows of a query, as `Session.query` does.
 
     :raises DatabaseRefused: the server refused the query
     """

@@ -1,7 +1,7 @@
-"""`migrate`: applies what is pending.
+"""`migrate`: applies the pending migrations.
 
-This module has only what a start with nothing to do needs. The rest, and with it yoyo, is imported
-once something is pending.
+This module contains only the code for a run with nothing to do. The rest, including yoyo, is
+imported once a migration is pending.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 def migrate(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> Result:
-    """Apply everything that is pending, up to and including ``config.to`` if that is set.
+    """Apply the pending migrations, up to and including ``config.to`` if it is set.
 
-    :raises InitmigError: any of them; its ``committed`` ids stay applied
+    :raises InitmigError: the run is refused, or fails; its ``committed`` ids stay applied
     """
     run = begin(config, emit, clock)
     return finished(run, lambda: with_session(run, _Migrating(run).work))
 
 
 class _Migrating:
-    """One run, over all the connections that it needs: the files are loaded only once."""
+    """One run, over all the connections that it needs. It loads the files only once."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -54,7 +54,7 @@ class _Migrating:
 
 
 def _apply(session: Session, run: Run, loaded: Loaded) -> Result:
-    """After a lost connection, what is left is decided again under the lock."""
+    """Apply under the lock, where the plan is decided again, also after a lost connection."""
     from initmig.commands import applying
 
     is_applied = applying.apply(session, run, loaded)

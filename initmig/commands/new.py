@@ -45,6 +45,6 @@ def new(config: Config, emit: Emit) -> Created:
 
 
 def show(created: Created, config: Config, screen: Screen) -> str:
-    """The paths, one on each line."""
+    """The paths of the files, one on each line."""
     del config, screen
     return "\n".join(map(in_one_line, created.paths))

@@ -34,22 +34,22 @@ if TYPE_CHECKING:
 
 
 class Plan(Record):
-    """What `migrate` would run, in order, and what its statements will lock."""
+    """The migrations that `migrate` would run, in order, and the locks that they take."""
 
     outcome: str
     ids: tuple[str, ...]
     seconds: float
     migrations: tuple[Migration, ...]
     forecast: Mapping[str, Sequence[Forecast]]
-    """By migration id."""
+    """The locks and advice, by migration id."""
     summary: Event | None = None
     failure: InitmigError | None = None
 
 
 def plan(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> Plan:
-    """What `migrate` would run, in order; reads only.
+    """Return what `migrate` would run, in order; reads only.
 
-    :raises InitmigError: any that `migrate` would raise before it runs anything
+    :raises InitmigError: any error that `migrate` would raise before it runs anything
     """
     run = begin(config, emit, clock)
     return finished(run, lambda: _plan(run))

@@ -1,4 +1,4 @@
-"""Reads what a decision needs from the database and the files, and no more than that."""
+"""Reads only the part of the database and the files that a decision needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def read_ids(session: Session) -> History:
-    """Only which ids are applied, for asking again and again.
+    """Read only the applied ids, for repeated queries.
 
     :raises DatabaseRefused: the role cannot read yoyo's table
     """
@@ -27,7 +27,10 @@ def read_ids(session: Session) -> History:
 
 
 def read_history(session: Session, run: Run, *, if_pending: bool = False) -> History:
-    """What is applied, in one query if nothing calls for more; with *if_pending*, pending files do.
+    """Read the applied migrations, usually in one query.
+
+    A second query reads their records if an id is unknown, the last file has changed,
+    ``--changed=fail`` is set, or, with *if_pending*, a file is pending.
 
     :raises DatabaseRefused: the role cannot read yoyo's table
     """
@@ -35,7 +38,7 @@ def read_history(session: Session, run: Run, *, if_pending: bool = False) -> His
 
 
 def read_history_again(session: Session, run: Run) -> History:
-    """As `read_history` with *if_pending*, for asking again and again.
+    """Read as `read_history` with *if_pending*, for repeated queries.
 
     :raises DatabaseRefused: the role cannot read yoyo's table
     """
@@ -70,10 +73,10 @@ def _last_has_changed(run: Run, glance: store.HistorySummary) -> bool:
 
 
 def read_everything(session: Session, run: Run) -> History:
-    """What is applied, and what is half-applied, with everything that is recorded about it.
+    """Read the applied and the half-applied migrations, with their records.
 
-    The files are compared with what was applied only if something is pending, or if
-    ``--changed=fail`` asks for it.
+    The files are compared with their recorded checksums only if something is pending, or with
+    ``--changed=fail``.
 
     :raises DatabaseRefused: the role cannot read the history's tables
     """
@@ -86,7 +89,7 @@ def read_everything(session: Session, run: Run) -> History:
 
 
 def compared(run: Run, history: History) -> History:
-    """*history* with the applied migrations whose files differ; reads those that have a checksum.
+    """Add to *history* which files have changed; reads only the files with a recorded checksum.
 
     :raises ConfigError: a file cannot be read
     """
@@ -104,12 +107,12 @@ def compared(run: Run, history: History) -> History:
 
 
 def with_modules(run: Run, history: History, pending: Sequence[MigrationFile]) -> History:
-    """*history* with the applied Python files that have no step, such as `helpers.py`.
+    """Add to *history* the applied Python files that have no step, such as `helpers.py`.
 
-    They sort behind all dates, and *pending* files are not out of order because of them. The files
+    They sort after all dates, and *pending* files are not out of order because of them. The files
     are read only if a pending file sorts before an applied one.
     """
-    if not planning.behind(pending, history.ids, run.listing):
+    if not planning.find_out_of_order(pending, history.ids, run.listing):
         return history
     modules = (file.id for file in run.listing.migrations if not may_have_steps(file))
     return history._replace(modules=frozenset(modules))
@@ -118,9 +121,9 @@ def with_modules(run: Run, history: History, pending: Sequence[MigrationFile]) -
 def load_pending(
     run: Run, pending: Sequence[MigrationFile], applied: Iterable[str]
 ) -> tuple[Migration, ...]:
-    """The *pending* files as code, in dependency order; the ids *applied* are done.
+    """Load the *pending* files, in dependency order; the ids *applied* count as done.
 
-    :raises ConfigError: with every problem of the files, also of those not meant for initmig
+    :raises ConfigError: with every problem of the files, including files of another tool
     """
     from initmig import engine
     from initmig.migrations import unintended
@@ -135,7 +138,7 @@ def load_pending(
 
 
 def load_hooks(run: Run) -> tuple[Migration, ...]:
-    """The post-apply hooks as code.
+    """Load the post-apply hooks.
 
     :raises ConfigError: with every problem of the files
     """
@@ -147,7 +150,7 @@ def load_hooks(run: Run) -> tuple[Migration, ...]:
 def load_to_undo(
     run: Run, chosen: Iterable[AppliedMigration], applied: Iterable[str]
 ) -> dict[str, Migration]:
-    """The files of the *chosen* migrations as code, by id; those that have a file.
+    """Load the files of the *chosen* migrations, by id. Migrations without a file are left out.
 
     :raises ConfigError: with every problem of the files
     """
@@ -167,9 +170,9 @@ def load_to_undo(
 
 
 def refuse_unintended(run: Run, pending: Sequence[MigrationFile], applied: Iterable[str]) -> None:
-    """Refuse *pending* files that are not meant for initmig, for commands that only read.
+    """Refuse *pending* files that were not written for initmig, for commands that only read.
 
-    Files with a name of a usual length are not loaded for this.
+    Files are loaded only if one of their names is unusually long.
 
     :raises ConfigError: there are objections to the files, or one cannot be read
     """

@@ -1,4 +1,4 @@
-"""What commands return."""
+"""The results that commands return."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     ]
 
     class AnyResult(Protocol):
-        """What the results of all commands have in common."""
+        """The attributes that the results of all commands share."""
 
         @property
         def outcome(self) -> str:
-            """What happened, in a word or two."""
+            """The outcome, in a word or two."""
 
         @property
         def ids(self) -> tuple[str, ...]:
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
         @property
         def seconds(self) -> float:
-            """How long it took, with all waiting."""
+            """How long the command took, including all waits."""
 
         @property
         def summary(self) -> Event | None:
-            """The event that reports the outcome; None if the shown result does."""
+            """The event that reports the outcome; None if the shown result reports it."""
 
         @property
         def failure(self) -> InitmigError | None:
@@ -50,13 +50,13 @@ if TYPE_CHECKING:
 
 
 class Result(Record):
-    """What a command did. Its items, its length and its truth are those of the ids."""
+    """The outcome of a command. As a sequence, it is the sequence of its ids."""
 
     outcome: Outcome
     ids: tuple[str, ...] = ()
     """The migrations that this call applied, rolled back or recorded, in the order done."""
     seconds: float = 0.0
-    """How long it took, with all waiting."""
+    """How long the command took, including all waits."""
     summary: Event | None = None
     """The event that reported the outcome: the last line of the log, the termination message."""
     failure: InitmigError | None = None
@@ -73,7 +73,7 @@ class Result(Record):
 
 
 class Committed:
-    """The ids of what a run has committed so far, over all the connections that it needed.
+    """The ids that a run has committed so far, over all the connections that it needed.
 
     An error that ends the run gets them as ``committed``.
     """
@@ -83,9 +83,9 @@ class Committed:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """In the order committed."""
+        """The ids, in the order committed."""
         return tuple(self._ids)
 
     def __call__(self, id: str) -> None:
-        """Note that the migration *id* is committed."""
+        """Record that the migration *id* is committed."""
         self._ids.append(id)

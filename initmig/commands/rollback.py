@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from initmig.commands.applying import locked, refuse_leftovers
-from initmig.commands.checks import look_behind_policies
+from initmig.commands.checks import warn_of_row_security
 from initmig.commands.context import begin, finished, refuse, with_session
 from initmig.commands.reading import compared, load_to_undo, read_everything
 from initmig.commands.result import Result
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 
 def rollback(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> Result:
-    """Roll back what ``config.to``, ``config.steps`` or ``config.all`` asks for, newest first.
+    """Roll back what ``config.to``, ``config.steps`` or ``config.all`` selects, newest first.
 
     :raises PlanError: one of the migrations cannot be rolled back; nothing was changed
-    :raises InitmigError: any other; its ``committed`` ids stay rolled back
+    :raises InitmigError: any other error; its ``committed`` ids stay rolled back
     """
     run = begin(config, emit, clock)
     return finished(run, lambda: with_session(run, _RollingBack(run).work))
 
 
 class _RollingBack:
-    """One run, over all the connections that it needs: what to roll back is chosen only once.
+    """One run, over all the connections that it needs. It chooses what to roll back only once.
 
-    `--steps 1` counts from the state in which the run found the database.
+    `--steps 1` counts from the state of the database when the run began.
     """
 
     def __init__(self, run: Run) -> None:
@@ -50,11 +50,11 @@ class _RollingBack:
     def work(self, session: Session) -> Result:
         run = self._run
         if not store.applied_ids(session):
-            look_behind_policies(session, run)
+            warn_of_row_security(session, run)
             refuse(refusals.half_applied(store.unfinished_migrations(session), {}, "rollback"))
             return _result(run)
         with locked(session, run, lambda: True) as executor:
-            assert executor is not None  # noqa: S101 - it is always needed
+            assert executor is not None  # noqa: S101 - `is_needed` above is always True
             history = compared(run, read_everything(session, run))
             depends = _depends(run, history)
             chosen = choose_to_undo(run.listing, history, run.policy, depends, self._chosen)

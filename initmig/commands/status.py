@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from initmig.commands.checks import as_migrate_would, look_behind_policies, pending_error
+from initmig.commands.checks import as_migrate_would, pending_error, warn_of_row_security
 from initmig.commands.context import begin, finished, with_session
 from initmig.commands.reading import compared, load_pending, with_modules
 from initmig.core.clock import SYSTEM_CLOCK
@@ -14,7 +14,7 @@ from initmig.core.events import HistoryShared, OtherHistoryFound
 from initmig.core.records import Record
 from initmig.history import elsewhere, store
 from initmig.migrations.decision import History
-from initmig.migrations.planning import behind, left_to_do, placed_by_name
+from initmig.migrations.planning import find_out_of_order, left_to_do, placed_by_name
 from initmig.migrations.refusals import shared
 from initmig.migrations.statuses import statuses
 from initmig.reporting.tables import status_json, status_table
@@ -35,20 +35,20 @@ _PENDING = ("pending", "applying", "rolling back")
 
 
 class Status(Record):
-    """Every migration of this image, and those that are applied and unknown to it."""
+    """Every migration of this image, and the applied migrations that are unknown to it."""
 
     outcome: str
     ids: tuple[str, ...]
-    """The pending migrations, also those that are half-applied."""
+    """The pending migrations, including the half-applied ones."""
     seconds: float
     migrations: tuple[MigrationStatus, ...]
     summary: Event | None = None
     failure: InitmigError | None = None
-    """With ``--check``, why `migrate` would refuse to start, or that migrations are pending."""
+    """With ``--check``: `migrate` would refuse to start, or migrations are pending."""
 
 
 def status(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> Status:
-    """Every migration and its state.
+    """Return every migration and its state.
 
     :raises InitmigError: the database cannot be read, or the folders cannot be listed
     """
@@ -68,7 +68,7 @@ def _status(session: Session, run: Run) -> Status:
         due_hooks=left.due_hooks,
         unfinished=history.unfinished,
     )
-    late = _behind(run, history, left.pending)
+    late = _out_of_order(run, history, left.pending)
     shown = tuple(_with_parts(run, row._replace(behind=late.get(row.id, ""))) for row in rows)
     ids = tuple(row.id for row in rows if row.state in _PENDING)
     failure = _failure(session, run, history, ids) if run.config.check else None
@@ -79,15 +79,15 @@ def _read(session: Session, run: Run) -> History:
     records = store.applied_migrations(session)
     ids = store.polled_summary(session).ids
     if left_to_do(run.listing, ids).pending:
-        look_behind_policies(session, run)
-        if not (ids or run.config.check):  # with --check it is the failure
+        warn_of_row_security(session, run)
+        if not (ids or run.config.check):  # --check reports it as the failure
             _warn_of_other_histories(session, run)
     unfinished = store.unfinished_migrations(session)
     return compared(run, History(ids, records, unfinished=unfinished))
 
 
 def _warn_of_other_histories(session: Session, run: Run) -> None:
-    """Warn of what `migrate` would refuse: the history is another tool's, or elsewhere."""
+    """Warn if `migrate` would refuse because of another tool's history, or one elsewhere."""
     try:
         elsewhere.refuse_other_histories(session, run.config, (), run.known)
     except PlanError as error:
@@ -105,19 +105,21 @@ def _failure(
     return pending_error(pending, "run `initmig migrate`") if pending else None
 
 
-def _behind(run: Run, history: History, pending: Sequence[MigrationFile]) -> Mapping[str, str]:
-    """As `planning.behind`, with the files read if that is needed and possible."""
-    late = behind(pending, history.ids, run.listing)
+def _out_of_order(
+    run: Run, history: History, pending: Sequence[MigrationFile]
+) -> Mapping[str, str]:
+    """As `find_out_of_order`, but reads the files if that is needed and possible."""
+    late = find_out_of_order(pending, history.ids, run.listing)
     if not late:
         return late
     with suppress(ConfigError):  # `migrate` reports that first
         pending = placed_by_name(load_pending(run, pending, history.ids))
     modules = with_modules(run, history, pending).modules
-    return behind(pending, [id for id in history.ids if id not in modules], run.listing)
+    return find_out_of_order(pending, [id for id in history.ids if id not in modules], run.listing)
 
 
 def _with_parts(run: Run, row: MigrationStatus) -> MigrationStatus:
-    """*row* with the places of the parts of its half-applied migration, if it can be read."""
+    """Add to *row* the places of its half-applied migration's parts, if the file can be read."""
     if not (row.unfinished and row.path):
         return row
     from initmig import engine

@@ -1,4 +1,4 @@
-"""`unlock`: removes the lock row of a stock yoyo that has ended, or of an initmig that has."""
+"""`unlock`: removes the lock row of a stock yoyo, or of an initmig that has ended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def unlock(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> Result:
     """Remove the lock row of a stock yoyo, or of an initmig that has ended.
 
-    The row of an initmig that is running is left alone.
+    The row of a running initmig is not removed.
 
     :raises InitmigError: the database cannot be read or written
     """

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def wait(config: Config, emit: Emit, clock: Clock = SYSTEM_CLOCK) -> Result:
     """Wait until the database answers, or until every migration of this image is applied.
 
-    :raises MigrationsPending: migrations are still pending at the end of the wait timeout
-    :raises InitmigError: any other that a read can meet
+    :raises MigrationsPending: migrations are still pending when the wait timeout passes
+    :raises InitmigError: any other error of a read
     """
     if config.wait_for == "database":
         run = without_files(config, emit, clock)

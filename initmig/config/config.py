@@ -1,4 +1,4 @@
-"""Arguments and environment to one frozen Config, with every problem reported together."""
+"""Parses arguments and environment into one frozen Config, and reports all problems together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HELP_FLAGS = ("--help", "-h")
 
 
 class Config(Record):
-    """Everything a use case may ask for; durations in seconds, 0 as the setting's help says."""
+    """All settings of a command. Durations are in seconds; 0 has the meaning in the help."""
 
     command: str
     database_url: Secret = Secret()
@@ -53,13 +53,13 @@ class Config(Record):
     termination_log: str = ""
     color: str = "auto"
     no_color: bool = False
-    """Whether NO_COLOR asks for none where *color* is auto."""
+    """Whether NO_COLOR turns colors off; used only if *color* is auto."""
     term: str = ""
-    """What kind of terminal it is, if it is one: TERM."""
+    """The type of the terminal, from TERM."""
     columns: int = 0
-    """The width of the terminal where that is not to be asked: COLUMNS."""
+    """The width from COLUMNS, which overrides the terminal's width; 0 if it is not set."""
     live: bool = False
-    """Whether somebody watches: long statements are reported every few seconds."""
+    """Whether a person watches, so that long statements are reported every few seconds."""
     to: str = ""
     steps: int = 0
     all: bool = False
@@ -84,7 +84,7 @@ class Config(Record):
 
 
 class _Words(Record):
-    """The command line, taken apart but not yet understood."""
+    """The command line, split into its parts, with values that are not parsed yet."""
 
     command: str
     values: dict[str, str]
@@ -93,12 +93,12 @@ class _Words(Record):
 
 
 def parse_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
-    """The settings by flag, then environment, then default.
+    """Read each setting from its flag, its environment variable, or its default, in this order.
 
-    :raises ConfigError: with every problem found, not only the first
+    :raises ConfigError: with all problems, not only the first
     """
     problems: list[Problem] = []
-    words = _take_apart(argv, problems)
+    words = _parse_words(argv, problems)
     command = COMMANDS.get(words.command, COMMANDS[DEFAULT_COMMAND])
     values: dict[str, Any] = {"command": words.command}
     if words.command in ABOUT_ITSELF:
@@ -108,20 +108,20 @@ def parse_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
         return Config(**values)
     for option in (*SETTINGS, *command.options):
         values.update(_value(option, words.values, environ, problems))
-    values.update(_terminal(environ))
+    values.update(_terminal_settings(environ))
     values.update(_secret_files(words.values, environ, problems))
     values.update(_operands(words, problems))
-    _check_together(words.command, words.values, problems)
-    problems.extend(_of_many(words.values, values))
+    _check_combinations(words.command, words.values, problems)
+    problems.extend(_many_problems(words.values, values))
     if problems:
         raise ConfigError.of(tuple(problems))
     return Config(**values)
 
 
 def parse_help(argv: Sequence[str]) -> Config:
-    """What somebody wants help about who has added --help or -h to *argv*.
+    """The `help` command for an *argv* that contains --help or -h.
 
-    :raises ConfigError: that is no command
+    :raises ConfigError: its first word is not a command
     """
     words, _ = _split_at_dashes(argv)
     [operands, _, _] = _sort_words([word for word in words if word not in HELP_FLAGS], [])
@@ -129,17 +129,17 @@ def parse_help(argv: Sequence[str]) -> Config:
 
 
 def parse_reporting(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
-    """Only how to log and where to leave the outcome: what an error of the rest is told by."""
-    flags = _take_apart(argv, []).values
+    """Only the settings that are needed to report an error in the other settings."""
+    flags = _parse_words(argv, []).values
     values: dict[str, Any] = {}
     for option in SETTINGS:
         if option.field in ("log_format", "log_level", "termination_log", "color"):
             values.update(_value(option, flags, environ, []))
-    values.update(_terminal(environ))
+    values.update(_terminal_settings(environ))
     return Config(DEFAULT_COMMAND, **values)
 
 
-def _take_apart(argv: Sequence[str], problems: list[Problem]) -> _Words:
+def _parse_words(argv: Sequence[str], problems: list[Problem]) -> _Words:
     before, rest = _split_at_dashes(argv)
     operands, values, unknown_flags = _sort_words(before, problems)
     command = operands.pop(0) if operands else DEFAULT_COMMAND
@@ -154,7 +154,7 @@ def _take_apart(argv: Sequence[str], problems: list[Problem]) -> _Words:
 def _sort_words(
     words: Sequence[str], problems: list[Problem]
 ) -> tuple[list[str], dict[str, str], list[str]]:
-    """The operands, the flags with their values, and the flags that nobody knows."""
+    """The operands, the flags with their values, and the unknown flags."""
     operands: list[str] = []
     values: dict[str, str] = {}
     unknown: list[str] = []
@@ -164,7 +164,7 @@ def _sort_words(
         if not word.startswith("-"):
             operands.append(word)
         elif (flag := word.partition("=")[0]) in OPTIONS:
-            _take_flag(word, left, values, problems)
+            _add_flag(word, left, values, problems)
         else:
             unknown.append(flag)
             if flag == word:
@@ -179,10 +179,8 @@ def _split_at_dashes(argv: Sequence[str]) -> tuple[Sequence[str], tuple[str, ...
     return argv[:index], tuple(argv[index + 1 :])
 
 
-def _take_flag(
-    word: str, words: list[str], values: dict[str, str], problems: list[Problem]
-) -> None:
-    """Put the flag *word* into *values*, with its value, which may be the first of *words*."""
+def _add_flag(word: str, words: list[str], values: dict[str, str], problems: list[Problem]) -> None:
+    """Add the flag *word* to *values*; its value may be the next word, the first of *words*."""
     flag, equals, value = word.partition("=")
     option = OPTIONS[flag]
     if not option.metavar:
@@ -204,14 +202,14 @@ def _take_flag(
 
 
 def _skip_value(flag: str, words: list[str]) -> None:
-    """Drop what is probably the value of an unknown *flag*: it would be told of as a command."""
+    """Drop the probable value of an unknown *flag*, so that it is not taken for a command."""
     from initmig.config.suggestions import FLAGS_ELSEWHERE, elsewhere, nearest
 
     if other := elsewhere(flag, FLAGS_ELSEWHERE):
         takes_value = other.takes_value
     else:
-        meant = nearest(flag, OPTIONS)
-        takes_value = not meant or bool(OPTIONS[meant[0]].metavar)
+        similar = nearest(flag, OPTIONS)
+        takes_value = not similar or bool(OPTIONS[similar[0]].metavar)
     if takes_value and words and words[0] not in COMMANDS and not words[0].startswith("-"):
         del words[0]
 
@@ -241,11 +239,11 @@ def _unknown_command(word: str, known: Iterable[str]) -> Problem:
     return Problem("unknown-command", f"unknown command {mask_secrets(word)}", hint=hint)
 
 
-_SHORT = len("--step")
+_LONGEST_SHORT_FLAG = len("--step")
 
 
 def _unknown_flag(flag: str, command: str) -> Problem:
-    """*flag* of *command*, whose own are meant more likely than those of others."""
+    """The problem of an unknown *flag*. Suggests flags of *command* before other flags."""
     from initmig.config.suggestions import FLAGS_ELSEWHERE, elsewhere, nearest
 
     if other := elsewhere(flag, FLAGS_ELSEWHERE):
@@ -254,7 +252,8 @@ def _unknown_flag(flag: str, command: str) -> Problem:
         options = COMMANDS[command].options if command in COMMANDS else ()
         own = [option.flag for option in (*options, *SETTINGS)]
         found = nearest(flag, (*own, "--help", "--version"))
-        if not found and len(flag) > _SHORT:  # for a short one, another command's is a guess
+        # a short flag resembles the flags of other commands only by chance
+        if not found and len(flag) > _LONGEST_SHORT_FLAG:
             found = nearest(flag, OPTIONS)
         name = command if command in COMMANDS else "COMMAND"
         hint = _did_you_mean(found) or f"run `initmig {name} --help` for a list of options"
@@ -262,7 +261,7 @@ def _unknown_flag(flag: str, command: str) -> Problem:
 
 
 def _did_you_mean(words: Sequence[str]) -> str:
-    """A question for one of *words*; empty where there is none."""
+    """A question that suggests *words*; empty if there are no words."""
     *others, last = words or ("",)
     return last and f"did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
 
@@ -273,7 +272,7 @@ def _value(
     environ: Mapping[str, str],
     problems: list[Problem],
 ) -> dict[str, Any]:
-    """The field of *option* and its value; nothing where Config's own default stands."""
+    """The field of *option* and its value; empty if Config's default applies."""
     text, source = flags.get(option.flag, ""), option.flag
     if not text and option.env:
         text, source = trimmed(environ.get(option.env, "")), option.env
@@ -288,8 +287,8 @@ def _value(
         return {}
 
 
-def _terminal(environ: Mapping[str, str]) -> dict[str, Any]:
-    """What the environment tells about a terminal, by the conventions of all programs."""
+def _terminal_settings(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of the terminal in the environment, by common conventions."""
     columns = environ.get("COLUMNS", "")[:5]
     return {
         "no_color": bool(environ.get("NO_COLOR")),  # https://no-color.org
@@ -319,7 +318,7 @@ def _secret_files(
 
 
 def _operands(words: _Words, problems: list[Problem]) -> dict[str, Any]:
-    """The positional arguments as fields."""
+    """The fields for the positional arguments."""
     operands, rest = words.operands, words.rest
     if words.command == "exec":
         if not rest:
@@ -330,11 +329,11 @@ def _operands(words: _Words, problems: list[Problem]) -> dict[str, Any]:
                     hint="write initmig exec -- CMD [ARG ...]",
                 )
             )
-        problems.extend(_superfluous(operands))
+        problems.extend(_unexpected_arguments(operands))
         return {"argv": rest}
     if words.command not in COMMANDS:
         return {}
-    problems.extend(_superfluous(rest))
+    problems.extend(_unexpected_arguments(rest))
     if words.command in ABOUT_ITSELF:
         return _topic(words, problems)
     if words.command == "new":
@@ -346,17 +345,17 @@ def _operands(words: _Words, problems: list[Problem]) -> dict[str, Any]:
                     hint="write, for example, initmig new add_email",
                 )
             )
-        problems.extend(_superfluous(operands[1:]))
+        problems.extend(_unexpected_arguments(operands[1:]))
         return {"name": " ".join(operands[:1])}
-    problems.extend(_superfluous(operands, words.command))
+    problems.extend(_unexpected_arguments(operands, words.command))
     return {}
 
 
 def _topic(words: _Words, problems: list[Problem]) -> dict[str, Any]:
-    """What `help` is asked about, or which shell `completion` is for."""
+    """The topic of `help`, or the shell of `completion`."""
     allowed = {"help": (*COMMANDS, *TOPICS), "completion": SHELLS}.get(words.command, ())
     name = "".join(words.operands[:1]) if allowed else ""
-    problems.extend(_superfluous(words.operands[1:] if allowed else words.operands))
+    problems.extend(_unexpected_arguments(words.operands[1:] if allowed else words.operands))
     if words.command == "completion" and name not in SHELLS:
         message = f"`completion` needs a shell: {', '.join(SHELLS)}"
         problems.append(Problem("missing-argument", message, hint="write initmig completion bash"))
@@ -365,20 +364,20 @@ def _topic(words: _Words, problems: list[Problem]) -> dict[str, Any]:
     return {"name": name}
 
 
-def _superfluous(words: Iterable[str], command: str = "") -> Iterator[Problem]:
+def _unexpected_arguments(words: Iterable[str], command: str = "") -> Iterator[Problem]:
     for word in words:
         yield Problem(
             "unexpected-argument",
             f"unexpected argument {mask_secrets(word)}",
-            hint=(_of_migrate(word) if command == "migrate" else "")
+            hint=(_migrate_hint(word) if command == "migrate" else "")
             or "remove it, or see initmig --help",
         )
 
 
-def _of_migrate(word: str) -> str:
-    """What to run instead of `migrate` with *word*, which may be a command's; empty if it is not.
+def _migrate_hint(word: str) -> str:
+    """Suggest what to run instead of `migrate` *word*; empty if *word* is not a command.
 
-    To some tools `migrate` is a group of commands, or their own name.
+    In some tools, `migrate` is a group of commands, or the name of the program.
     """
     from initmig.config.suggestions import COMMANDS_ELSEWHERE, elsewhere
 
@@ -388,8 +387,8 @@ def _of_migrate(word: str) -> str:
     return other.hint if other else ""
 
 
-def _check_together(command: str, flags: Mapping[str, str], problems: list[Problem]) -> None:
-    # a flag that nobody knows may be the one that is missed
+def _check_combinations(command: str, flags: Mapping[str, str], problems: list[Problem]) -> None:
+    # a missing flag may be a misspelled one, which is reported as unknown
     if command == "rollback" and not any(problem.id == "unknown-flag" for problem in problems):
         given = [flag for flag in ("--to", "--steps", "--all") if flags.get(flag)]
         if len(given) != 1:
@@ -422,7 +421,7 @@ def _conflicting(flag: str, other: str) -> Problem:
     )
 
 
-def _of_many(flags: Mapping[str, str], values: Mapping[str, Any]) -> Iterator[Problem]:
+def _many_problems(flags: Mapping[str, str], values: Mapping[str, Any]) -> Iterator[Problem]:
     many = {"targets", "each_schema"} & values.keys()
     if len(many) > 1:
         yield _conflicting("--targets", "--each-schema")

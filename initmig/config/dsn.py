@@ -1,4 +1,4 @@
-"""Connection strings: what libpq gets, and what a reader may see of it."""
+"""Checks connection strings for libpq, and masks their secrets."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ SCHEMES = (
     "postgresql+asyncpg",
     "ecto",
 )
-"""What a URL may begin with; the longer ones are for applications that share ``DATABASE_URL``."""
+"""The accepted schemes; the longer ones are for applications that share ``DATABASE_URL``."""
 
 _SIGNS = (
     *("://", "passw", "passphrase", "passcode", "pwd", "secret", "token", "credential", "jwt"),
     *("apikey", "api-key", "_key", "accesskey", "privatekey", "failing row"),
 )
-"""Where nothing of this is, there is nothing to mask."""
+"""Every text with a secret contains at least one of these."""
 
 
 LIBPQ = frozenset(
@@ -78,7 +78,7 @@ LIBPQ = frozenset(
         "user",
     )
 )
-"""The parameters of libpq 18; another version may know more, so that libpq decides on the rest."""
+"""The parameters of libpq 18. Other versions may have more, so libpq decides on other names."""
 
 _DIGITS = frozenset("0123456789")
 _HEX_DIGITS = _DIGITS | set("abcdefABCDEF")
@@ -89,7 +89,7 @@ _KEYWORD = frozenset("abcdefghijklmnopqrstuvwxyz_")
 class Dsn:
     """A connection string; only *conninfo* shows its secrets.
 
-    Not a tuple, because ``"%s" % dsn`` and ``json.dumps(dsn)`` would look into one.
+    It is not a tuple, because ``"%s" % dsn`` and ``json.dumps(dsn)`` would show a tuple's items.
     """
 
     __slots__ = ("conninfo",)
@@ -111,11 +111,12 @@ class Dsn:
 
 
 def parse_dsn(text: str) -> Dsn:
-    """Check a URL or ``key=value`` string for libpq; an empty one stands for its ``PG*`` variables.
+    """Check a URL or ``key=value`` string for libpq; an empty string means the ``PG*`` variables.
 
-    Raises ValueError where libpq would take a part of the password for something else, and
-    repeat it in its own errors. This error repeats nothing of *text* but the scheme.
     https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING
+
+    :raises ValueError: libpq would take part of the password for something else, and repeat it in
+        its error message. This error repeats only the scheme, and names that are not secret
     """
     if not is_transmittable(text):
         raise ValueError("the connection string is not UTF-8, or contains a NUL character")
@@ -132,42 +133,43 @@ def parse_dsn(text: str) -> Dsn:
     if not text.strip()[-1:].isalnum():
         from initmig.config.foreign_parameters import wrapping
 
-        if told := wrapping(text):
-            raise ValueError(told)
+        if problem := wrapping(text):
+            raise ValueError(problem)
     _check_url(rest)
     return Dsn(f"postgresql://{rest}")
 
 
 def trimmed(text: str) -> str:
-    """*text* without the blanks and line ends at its end, as of a value that was in a file.
+    """*text* without trailing blanks and line ends, which values from files often have.
 
-    A blank stays where a backslash makes it a part of the value.
+    A blank after a backslash is part of the value and stays.
     """
     short = text.rstrip()
     return text.rstrip("\r\n") if short.endswith("\\") else short
 
 
 def is_transmittable(text: str) -> bool:
-    """Whether *text* can be sent as UTF-8, to a library that takes NUL for its end."""
+    """Whether *text* is valid UTF-8 without NUL, which ends strings in C libraries."""
     if text.isascii():
         return "\0" not in text
-    # a lone surrogate stands for a byte that is not UTF-8
+    # a lone surrogate represents a byte that is not UTF-8
     return not any(each == "\0" or "\ud800" <= each < "\ue000" for each in text)
 
 
 def _is_scheme(text: str) -> bool:
-    """Whether *text*, which stands before ``://``, is a scheme, and not a part of a value."""
+    """Whether the *text* before ``://`` is a scheme, and not part of a value."""
     name = text.removeprefix("jdbc:")
     return name.isascii() and name[:1].isalpha() and set(name) <= _SCHEME
 
 
 def mask_secrets(text: str) -> str:
-    """Put ``***`` for each secret of a connection string, JSON or SQL that *text* may quote.
+    """Replace each secret in *text* by ``***``; it may quote connection strings, JSON or SQL.
 
-    Text that is SQL from its first to its last character is for `sql.masking.mask_sql`.
+    For text that is only SQL, use `sql.masking.mask_sql`.
 
-    Rather too much than too little: a password may hold ``@ : / ? & =`` and spaces, so that in
-    a URL it ends at the last ``@`` of the line, and as a parameter at the end of the line.
+    Masks too much rather than too little. A password may contain ``@ : / ? & =`` and spaces. In
+    a URL it therefore ends at the last ``@`` of the line, and as a parameter at the end of the
+    line.
     """
     lowered = text.lower()
     if not any(sign in lowered for sign in _SIGNS):
@@ -178,9 +180,11 @@ def mask_secrets(text: str) -> str:
 
 
 def _check_pairs(text: str) -> None:
-    """Raise ValueError unless libpq can split *text* into keys and values, and may know the keys.
+    """Check that libpq can split *text* into keys and values.
 
-    A key that nobody is known to have is left to libpq.
+    libpq decides about keys that are unknown here.
+
+    :raises ValueError: it cannot, or a key is one of another program
     """
     import re
 
@@ -198,16 +202,18 @@ def _check_pairs(text: str) -> None:
         return
     from initmig.config.foreign_parameters import in_pairs, wrapping
 
-    if told := wrapping(text) or in_pairs(text, LIBPQ):
-        raise ValueError(told)
+    if problem := wrapping(text) or in_pairs(text, LIBPQ):
+        raise ValueError(problem)
 
 
 def _check_url(rest: str) -> None:
-    """Raise ValueError if libpq would split what follows ``://`` elsewhere than its author.
+    """Check that libpq splits the URL after ``://`` as its author intended.
 
-    To libpq, all before the first ``@`` is user and password, unless a ``/`` comes earlier:
-    ``conninfo_uri_parse_options`` in
+    In libpq, everything before the first ``@`` is the user and password, unless a ``/`` comes
+    earlier: ``conninfo_uri_parse_options`` in
     https://github.com/postgres/postgres/blob/master/src/interfaces/libpq/fe-connect.c
+
+    :raises ValueError: a part must be percent-encoded, or a parameter is wrong
     """
     userinfo, at, _ = rest.partition("/")[0].partition("@")
     address, _, parameters = (rest[len(userinfo) + 1 :] if at else rest).partition("?")
@@ -224,7 +230,7 @@ def _check_url(rest: str) -> None:
             "/ as %2F and ? as %3F, and @ after them; a port is a number",
         ),
         (
-            not all(_is_parameter(each) or _stranger(each, rest) for each in given),
+            not all(_is_parameter(each) or _parameter_problem(each, rest) for each in given),
             "/ as %2F and ? as %3F; parameters are key=value, joined by &",
         ),
     ):
@@ -233,14 +239,17 @@ def _check_url(rest: str) -> None:
                 f"user name and password in the URL must be percent-encoded: write {remedy}"
             )
     for each in given:
-        if told := _stranger(each, rest):
-            raise ValueError(told)
+        if problem := _parameter_problem(each, rest):
+            raise ValueError(problem)
 
 
-def _stranger(parameter: str, rest: str) -> str:
-    """What is wrong with a *parameter* of the URL that ends in *rest*, if it can be named."""
+def _parameter_problem(parameter: str, rest: str) -> str:
+    """The problem of a *parameter* of the URL that ends in *rest*, if it is safe to show.
+
+    Empty if there is no problem, or if the parameter may be part of a password.
+    """
     key, equals, value = parameter.partition("=")
-    # libpq takes ssl=true from the URLs of JDBC
+    # libpq accepts JDBC's ssl=true
     if not key or (key in LIBPQ and equals and "=" not in value) or parameter == "ssl=true":
         return ""
     from initmig.config.foreign_parameters import in_url
@@ -249,12 +258,12 @@ def _stranger(parameter: str, rest: str) -> str:
 
 
 def _is_escape(text: str) -> bool:
-    """Whether *text*, which follows a ``%``, begins with the two digits of a character."""
+    """Whether *text*, which follows a ``%``, begins with two hexadecimal digits, not ``00``."""
     return text[:2] != "00" and len(text) > 1 and set(text[:2]) <= _HEX_DIGITS
 
 
 def _is_host(text: str) -> bool:
-    """Whether *text* is a host, or ``[IPv6]``, with nothing or a port behind it."""
+    """Whether *text* is a host or ``[IPv6]``, optionally followed by a port."""
     if text.startswith("["):
         _, end, port = text.partition("]")
         complete = end != ""
@@ -265,7 +274,7 @@ def _is_host(text: str) -> bool:
 
 
 def _is_parameter(text: str) -> bool:
-    """Whether *text* is ``key=value``, or nothing."""
+    """Whether *text* is ``key=value``, or empty."""
     key, equals, value = text.partition("=")
     is_key = len(key) > 2 and set(key) <= _KEYWORD
     return not text or (bool(equals) and "=" not in value and is_key)

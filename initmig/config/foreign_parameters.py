@@ -1,6 +1,7 @@
-"""What in a connection string is not libpq's, and what to write here; imported where there is some.
+"""Explains parts of a connection string that libpq does not know, and how to replace them.
 
-A name of another program is told; one that nobody knows may be a part of a password.
+Imported only if there is such a part. Names that another program uses are shown. Other names are
+shown only if they cannot be part of a password.
 """
 
 from __future__ import annotations
@@ -173,13 +174,13 @@ _TOOLS: Mapping[str, Mapping[str, str]] = {
         "DATABASE_URL POSTGRES_URL PG_URL POSTGRESQL_URL PGURL DB_URL DATABASE_URI": _VARIABLE,
     },
 }
-"""By who documents them: names that a connection string may have, and what to do here."""
+"""Parameter names by the program that documents them, and what to write for initmig instead."""
 
 _SEPARATORS = str.maketrans("", "", "_- ")
 
 
 def _folded(name: str) -> str:
-    """*name* as those compare it who ignore case and separators, such as Npgsql."""
+    """*name* without case and separators, which some programs ignore, such as Npgsql."""
     return name.lower().translate(_SEPARATORS)
 
 
@@ -206,9 +207,9 @@ _CLOSING = f"{_QUOTES}>,;"
 
 
 def remedy(name: str, known: Iterable[str]) -> str:
-    """What to do about the parameter *name*; empty if no other program is known to have it.
+    """How to replace the parameter *name*; empty if no other program is known to use it.
 
-    *known* are the names of libpq's own parameters.
+    *known* are the names of libpq's parameters.
     """
     if name in known:
         return ""
@@ -219,23 +220,23 @@ def remedy(name: str, known: Iterable[str]) -> str:
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
-    """What to say of the parameter *name*, which nobody is known to have."""
-    told = f"libpq does not know the parameter {name}"
+    """The problem of the parameter *name*, which no program is known to use."""
+    problem = f"libpq does not know the parameter {name}"
     if near := get_close_matches(name.lower(), known, n=1):
-        return f"{told}: did you mean {near[0]}?"
+        return f"{problem}: did you mean {near[0]}?"
     if near := get_close_matches(name, _REMEDIES, n=1, cutoff=0.8):
-        return f"{told}: if it stands for {near[0]}, {_REMEDIES[near[0]]}"
-    return f"{told}: leave it out"
+        return f"{problem}: if it stands for {near[0]}, {_REMEDIES[near[0]]}"
+    return f"{problem}: leave it out"
 
 
 def in_url(key: str, equals: str, rest: str, known: Iterable[str]) -> str:
-    """What is wrong with a parameter *key* of the URL that ends in *rest*; empty if unclear.
+    """The problem of the parameter *key* in the URL that ends in *rest*; empty if unclear.
 
-    *equals* is empty where it has no value. A plain name that nobody is known to have is left to
-    libpq, which may be newer.
+    *equals* is empty if the parameter has no value. libpq decides about plain names that are
+    unknown here, because it may be newer.
     """
-    if told := remedy(key, known):
-        return f"libpq does not know the parameter {key} of the URL: {told}"
+    if replacement := remedy(key, known):
+        return f"libpq does not know the parameter {key} of the URL: {replacement}"
     if not can_be_shown(key, rest):
         return ""
     if key in known and not equals:
@@ -248,24 +249,24 @@ def in_url(key: str, equals: str, rest: str, known: Iterable[str]) -> str:
 
 
 def in_pairs(text: str, known: Iterable[str]) -> str:
-    """What is wrong with a name in the pairs of *text*; empty if nothing is."""
+    """The problem of a name in the pairs of *text*; empty if there is no problem."""
     value = r"(?:'(?:[^'\\]|\\.)*'|[^\s\\]*(?:\\.[^\s\\]*)*)"
-    for name, said in re.findall(rf"(?s)([A-Za-z_]\w*)\s*=\s*({value})", text):
-        if re.search(r"(?i);\s*(host|port|server|username|user id|password|database)\s*=", said):
+    for name, given in re.findall(rf"(?s)([A-Za-z_]\w*)\s*=\s*({value})", text):
+        if re.search(r"(?i);\s*(host|port|server|username|user id|password|database)\s*=", given):
             return (
                 "the connection string separates its pairs with semicolons, as Npgsql does;"
                 " write a URL, or libpq's pairs: host=… port=… dbname=… user=… password=…"
             )
-        if told := remedy(name, known):
-            return f"libpq does not know the parameter {name}: {told}"
+        if replacement := remedy(name, known):
+            return f"libpq does not know the parameter {name}: {replacement}"
     return ""
 
 
 def can_be_shown(name: str, text: str) -> bool:
-    """Whether *name*, a parameter in *text*, cannot be a part of a password.
+    """Whether the parameter *name* in *text* cannot be part of a password.
 
-    It may be where a password, which has a ``&`` or a space in it, stands before; or where an ``@``
-    comes behind it. *text* is what stands behind ``://``, or pairs.
+    It may be part of one if a password comes before it, because a password may contain ``&`` or
+    a space, or if an ``@`` comes after it. *text* is a URL without its scheme, or pairs.
     """
     if "@" in text.partition("?")[2]:
         return False
@@ -274,11 +275,11 @@ def can_be_shown(name: str, text: str) -> bool:
 
 
 def wrapping(text: str) -> str:
-    """What stands around a URL or pairs in *text*, and what to write; empty if nothing does."""
+    """The problem of characters around the URL or the pairs in *text*; empty without any."""
     bare = text.strip()
-    told = _before(bare)
-    if told or "://" not in bare or bare[-1] not in _CLOSING:
-        return told and f"the connection string {told}"
+    problem = _problem_before(bare)
+    if problem or "://" not in bare or bare[-1] not in _CLOSING:
+        return problem and f"the connection string {problem}"
     code = "".join(f"%{byte:02X}" for byte in bare[-1].encode())
     return (
         f"the connection string ends with {bare[-1]}: remove it, or write {code} if it is part of"
@@ -286,8 +287,8 @@ def wrapping(text: str) -> str:
     )
 
 
-def _before(bare: str) -> str:
-    """What a connection string that is *bare* of blanks begins with that does not belong there."""
+def _problem_before(bare: str) -> str:
+    """The problem of text before the URL or pairs; *bare* has no blanks around it."""
     variable = (
         r"(?i)(?:export\s+|set\s+|\$env:)?(\w*(?:ur[il]|dsn)\w*)\s*[=:]\s*[\"']?[\w+]*postgres"
     )

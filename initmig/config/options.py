@@ -1,4 +1,4 @@
-"""Every setting and command in two tables, which the arguments and the help are made from."""
+"""The tables of all settings and commands. Parsing, help and completion are built from them."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 
 _read_once: dict[str, str] = {}
-"""What pipes have given, by their path: a pipe gives it only once."""
+"""The contents of pipes, by path, because a pipe can be read only once."""
 
 
 class Secret(Record):
-    """A value, or the file that holds it: read again at each use, as it may be rotated."""
+    """A value, or a file with the value that is read at each use, because it may be rotated."""
 
     value: str = ""
     path: str = ""
 
     def read(self) -> str:
-        """The value, without the line end of its file.
+        """The value, without the file's final line end.
 
-        :raises EmptySecret: the file is empty, perhaps not yet filled
-        :raises ConfigError: it cannot be read
+        :raises EmptySecret: the file is empty, perhaps because it is not filled yet
+        :raises ConfigError: the file cannot be read
         """
         if not self.path:
             return self.value
@@ -67,21 +67,21 @@ class Secret(Record):
 
 
 class Address(Record):
-    """Where to listen; an empty *host* is every address, port 0 any that is free."""
+    """Where to listen; an empty *host* means every address, port 0 any free port."""
 
     host: str
     port: int
 
 
 class Shard(Record):
-    """Part *number*, from 0, of so many *parts*."""
+    """Part *number*, counted from 0, of *parts*."""
 
     number: int
     parts: int
 
 
 class Option(Record):
-    """A flag, the variable that stands for it, and how its text becomes a value."""
+    """A flag, its environment variable, and the function that parses its text."""
 
     flag: str
     field: str
@@ -92,33 +92,33 @@ class Option(Record):
     """Empty for a flag that takes no value."""
     parse: Callable[[str], Any] = str
     implied: str = ""
-    """What the flag alone stands for; empty where it needs a value."""
+    """The value of the flag without an argument; empty if the flag needs one."""
 
 
 class Command(Record):
-    """A command: its help, its options, and what runs it, each as ``module:function`` of initmig.
+    """A command: its help, its options, and its functions, as ``module:function`` of initmig.
 
-    They are names, because only the module of the command that runs is imported.
+    The functions are names, because only the module of the command that runs is imported.
     """
 
     summary: str
     options: tuple[Option, ...] = ()
     operands: str = ""
-    """How the help shows its positional arguments."""
+    """The positional arguments, as the help shows them."""
     settings: tuple[str, ...] = ()
-    """The flags of those SETTINGS that matter to it. It accepts the others as well."""
+    """The flags of the SETTINGS that affect the command. It accepts the others as well."""
     run: str = ""
     """Does the work: ``(config, emit) -> result``."""
     run_many: str = ""
-    """The same where ``--targets`` or ``--each-schema`` selects many databases or schemas."""
+    """Does the work if ``--targets`` or ``--each-schema`` selects many databases or schemas."""
     show: str = ""
-    """The result as text for stdout: ``(result, config, screen) -> str``."""
+    """Formats the result for stdout: ``(result, config, screen) -> str``."""
     is_for_stdout: bool = True
-    """Whether a result that stdout does not take is an error; otherwise it is a warning."""
+    """Whether it is an error if the result cannot be written to stdout; otherwise a warning."""
     then: str = ""
     """Runs last, after the outcome is reported: ``(config, environ)``."""
     text: str = ""
-    """What a command about initmig itself prints: ``(operand) -> str``. It reads no setting."""
+    """Returns the output of a command without settings: ``(operand) -> str``."""
 
 
 def _choice(*allowed: str) -> Callable[[str], str]:
@@ -131,7 +131,7 @@ def _choice(*allowed: str) -> Callable[[str], str]:
 
 
 def _name(text: str) -> str:
-    """*text*, which the server is to understand."""
+    """*text*, if it can be sent to the server."""
     if not is_transmittable(text):
         raise ValueError(f"{text!r} is not UTF-8, or contains a NUL character")
     return text
@@ -189,7 +189,7 @@ def _folders(text: str) -> tuple[str, ...]:
 
 
 _LONGEST_SERVER_TIMEOUT_SECONDS = (2**31 - 1) / 1000
-"""PostgreSQL keeps its timeouts as milliseconds in 31 bits."""
+"""PostgreSQL stores its timeouts in milliseconds, as 32-bit signed integers."""
 
 
 def _server_timeout(text: str) -> float:
@@ -633,9 +633,9 @@ COMMANDS = {
 }
 DEFAULT_COMMAND = "migrate"
 ABOUT_ITSELF = tuple(name for name, command in COMMANDS.items() if command.text)
-"""The commands that read no setting and no variable: their output is always the same."""
+"""The commands that read no settings and no variables, so their output is always the same."""
 TOPICS = ("settings", "exit-codes")
-"""What `help` knows beside the commands."""
+"""The topics of `help` in addition to the commands."""
 SHELLS = ("bash", "zsh", "fish")
 
 OPTIONS = {

@@ -1,6 +1,6 @@
-"""What to write instead of a command or flag that initmig does not have.
+"""Suggests what to write instead of a command or flag that initmig does not have.
 
-Imported only when there is such a one. Nothing is ever run on a guess.
+Imported only for an unknown command or flag. initmig only suggests, and never runs a guess.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 _SHORTEST_PREFIX = 3
 _MOST = 3
-"""A prefix that more words share than these says nothing."""
+"""The most suggestions; a prefix that more words share is too vague."""
 
 
 class Elsewhere(Record):
-    """Words of other tools, separated by spaces, and what does that in initmig."""
+    """Words of other tools, separated by spaces, and what to use in initmig instead."""
 
     words: str
     hint: str
     takes_value: bool = False
-    """Whether the next argument belongs to it."""
+    """Whether the next argument is its value."""
 
 
 _SETTINGS = "run `initmig help settings` for all of them"
@@ -150,16 +150,16 @@ FLAGS_ELSEWHERE = (
 
 
 def elsewhere(word: str, table: Iterable[Elsewhere]) -> Elsewhere | None:
-    """The row of *table* that has *word*, of a command in any case."""
+    """The row of *table* that contains *word*; case matters only for flags."""
     words = {word} if word.startswith("-") else {word, word.lower().replace("_", "-")}
     return next((row for row in table if words & set(row.words.split())), None)
 
 
 def nearest(word: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Those of *known* that *word* may be a slip for; of equally near ones all, at most three.
+    """The words of *known* that *word* may be a typo of: the nearest ones, at most three.
 
-    That is one edit, from five characters on two, where to swap two neighbours is one; or a
-    beginning that both have, of three characters or more.
+    A typo is one edit, or two edits in words of five or more characters. A swap of two neighbours
+    is one edit. A word that is a prefix of the other, of three or more characters, also counts.
     """
     typed = word.lower().replace("_", "-")
     scores = {each: _score(typed, each) for each in known}
@@ -184,7 +184,7 @@ def _score(typed: str, known: str) -> int:
 
 
 def _edits(one: str, other: str) -> int:
-    """How many characters to insert, delete, replace, or swap with their neighbour."""
+    """The number of characters to insert, delete, replace, or swap with their neighbour."""
     if abs(len(one) - len(other)) > 2:
         return _NONE
     rows = list(_rows(one, other))

@@ -1,4 +1,4 @@
-"""Many databases or schemas in one run: a file that lists them, and who takes which."""
+"""Reads the file that lists many targets, and selects the targets of a shard."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _URLS = ("url", "url_env", "url_file")
 _AS_FLAGS = ("schema", "history_schema", "history_table", "role")
 _KEYS = ("name", *_URLS, "migrations", *_AS_FLAGS)
 _LISTS = ("migrations", "schema")
-"""What may be an array, too."""
+"""Keys whose value can also be an array."""
 
 
 class Target(Record):
-    """A database, or a schema of one, and all that is needed to migrate it."""
+    """A database or a schema, and the settings to migrate it."""
 
     name: str
     config: Config
 
 
 def read_targets(config: Config, environ: Mapping[str, str]) -> tuple[Target, ...]:
-    """Those of the TOML file that ``config.targets`` names, in its order.
+    """The targets in the TOML file ``config.targets``, in its order.
 
-    What a target does not say is as *config* has it.
+    A setting that a target leaves out is taken from *config*.
 
     :raises ConfigError: with every problem of the file
     """
@@ -96,7 +96,7 @@ def _tables(path: str) -> Sequence[Mapping[str, Any]]:
 def _with(
     config: Config, table: Mapping[str, Any], place: str, environ: Mapping[str, str]
 ) -> Config:
-    """*config* with what the *table* says."""
+    """*config* with the settings in *table*."""
     if problems := tuple(_problems(table, place, environ)):
         raise ConfigError.of(problems)
     flags = []
@@ -155,7 +155,7 @@ def _is_texts(value: Any) -> bool:
 
 
 def of_shard(targets: Sequence[Target], shard: Shard | None) -> tuple[Target, ...]:
-    """Those of *targets* that are this shard's, whatever others come or go."""
+    """The *targets* in this shard. It depends only on a target's name, not on other targets."""
     if shard is None:
         return tuple(targets)
     return tuple(

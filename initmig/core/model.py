@@ -182,7 +182,7 @@ class MigrationStatus(Record):
 
 
 class TargetResult(Record):
-    """What `migrate` did to one of many targets."""
+    """The outcome of `migrate` for one of many targets."""
 
     target: str
     exit_code: int

@@ -1,6 +1,6 @@
-"""Decides what a run applies, and whether it may start; pure.
+"""Decides which migrations a run applies, and whether it may start; pure.
 
-The caller reads, calls `decide` once, and acts on what it returns. `undoing` is the same for
+The caller reads, calls `decide` once, and acts on the decision. `undoing` does the same for
 `rollback`.
 """
 
@@ -40,16 +40,16 @@ class Policy(Record):
 
 
 class History(Record):
-    """What the database says is applied, as far as it was read."""
+    """The part of the database's history that was read."""
 
     ids: tuple[str, ...]
-    """As in `store.HistorySummary`."""
+    """The applied ids, as in `store.HistorySummary`."""
     records: tuple[AppliedMigration, ...] = ()
-    """Read only if something calls for them, because that is a second query."""
+    """Read only if they are needed, because they cost a second query."""
     changed: frozenset[str] = frozenset()
     """The ids whose files differ from the ones that were applied."""
     edited: frozenset[str] = frozenset()
-    """Those of *changed* whose files differ in more than their line ends."""
+    """The ids in *changed* whose files differ in more than their line ends."""
     modules: frozenset[str] = frozenset()
     """Applied Python files without steps, such as `helpers.py`: they may run at any time."""
     unfinished: tuple[Unfinished, ...] = ()
@@ -59,14 +59,14 @@ class Decision(Record):
     """What to do, or why not to start."""
 
     applied: tuple[str, ...]
-    """The ids of the history that this was decided from."""
+    """The applied ids that the decision is based on."""
     left: LeftToDo
     files: Sequence[MigrationFile] = ()
-    """What to apply; in dependency order if the files are loaded."""
+    """The files to apply; in dependency order if they are loaded."""
     plan: tuple[Migration, ...] = ()
-    """The same as code; empty before the files are loaded."""
+    """The loaded *files*; empty before they are loaded."""
     refused: tuple[Problem, ...] = ()
-    """Why the run must not start; empty if it may."""
+    """Why the run must not start; empty if it may start."""
     warnings: tuple[Event, ...] = ()
 
     @property
@@ -81,10 +81,10 @@ def decide(
     policy: Policy,
     loaded: Sequence[Migration] | None = None,
 ) -> Decision:
-    """What to apply of *listing* to a database with *history*, by *policy*.
+    """Decide which migrations of *listing* to apply to a database with *history*, by *policy*.
 
-    *loaded* are the pending migrations as code, in dependency order. Without it, nothing is judged
-    that depends on the content of the files: order, half-applied migrations, transactions.
+    *loaded* are the loaded pending migrations, in dependency order. Without it, checks that need
+    the content of the files are left out: order, half-applied migrations, transactions.
     """
     left = left_to_do(listing, history.ids)
     try:
@@ -98,6 +98,6 @@ def decide(
         return Decision(history.ids, left, refused=error.problems)
     if loaded is None and not history.records:
         return decision
-    from initmig.migrations import judging  # the no-op has nothing to judge
+    from initmig.migrations import judging  # a run with nothing to do does not need it
 
     return judging.judge(decision, listing, history, policy, is_loaded=loaded is not None)

@@ -1,4 +1,4 @@
-"""The migration files: list, identify, checksum, read."""
+"""Lists, identifies, reads and checksums migration files."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ if TYPE_CHECKING:
 _SUFFIXES = (".sql", ".py")
 _ROLLBACK = ".rollback.sql"
 _LARGE = 1 << 16
-_OR_BEGIN = ". To write the first migration, run `initmig new NAME`"
-"""So many bytes are worth OpenSSL."""
+"""From this size in bytes, loading OpenSSL is worth its time."""
+_FIRST_MIGRATION_HINT = ". To write the first migration, run `initmig new NAME`"
 _YOYO_TEMPORARY = "_tmp_yoyonew"
-"""What yoyo's own `new` calls a file that is still in the editor."""
+"""The prefix of the file that yoyo's `new` opens in the editor."""
 
 
-class Beside(Record):
-    """What folders hold beside migrations."""
+class OtherEntries(Record):
+    """The entries of migration folders that are not migrations."""
 
     ignored: tuple[str, ...]
-    """The paths of what looks like migrations: ``.SQL``, a pipe, a subfolder with SQL in it."""
+    """The paths that look like migrations: ``.SQL``, a pipe, a subfolder that contains SQL."""
     names: tuple[str, ...]
-    """Of everything, relative to its folder, with one level of subfolders."""
+    """The names of all entries, relative to their folder, with one level of subfolders."""
 
 
 class Contents(Record):
-    """What was read of a migration, once, for everything that is done with it."""
+    """The contents of a migration's files. They are read once, for all uses."""
 
     file: MigrationFile
     data: bytes
     rollback: bytes
-    """Empty where there is no rollback file."""
+    """Empty if there is no rollback file."""
     sources: tuple[Source, ...] = ()
-    """Those of an SQL file and its rollback; empty for Python."""
+    """The sources of an SQL file and its rollback; empty for Python."""
 
 
 class SqlFiles(Record):
-    """The SQL of a migration as the server gets it, in UTF-8, and what its header says."""
+    """The SQL of a migration for the server, in UTF-8, and its parsed header."""
 
     apply: bytes
     rollback: bytes
@@ -55,16 +55,16 @@ class SqlFiles(Record):
     rollback_checksum: str
     header: Header
     ignored: Sequence[Place]
-    """Where directives stand that yoyo does not read, nor does initmig."""
+    """The places of directives that neither yoyo nor initmig reads."""
     scan: Scan
     rollback_scan: Scan
 
 
 def list_files(sources: Sequence[str]) -> Listing:
-    """The migrations of the folders that *sources* name, by their names alone; nothing is read.
+    """List the migrations in the folders that *sources* name, without reading them.
 
-    :raises ConfigError: a folder is not there or cannot be listed, a source names none, two files
-        have the same id, or a rollback file has no migration
+    :raises ConfigError: a folder does not exist or cannot be listed, a source names no folder, two
+        files have the same id, or a rollback file has no migration
     """
     problems: list[Problem] = []
     folders = _folders(sources, problems)
@@ -81,9 +81,9 @@ def list_files(sources: Sequence[str]) -> Listing:
 
 
 def _folders(sources: Sequence[str], problems: list[Problem]) -> Sequence[str]:
-    """The folders that *sources* name, each once."""
+    """The folders that *sources* name, without duplicates."""
     if len(sources) == 1 and not any(sign in sources[0] for sign in "*?[:"):
-        return sources  # the usual case, which loads nothing more
+        return sources  # the usual case, which needs no further module
     from initmig.migrations.sources import expand
 
     return expand(sources, problems)
@@ -99,7 +99,7 @@ def _list_folder(folder: str, problems: list[Problem]) -> Iterator[MigrationFile
                 "folder-unreadable",
                 f"cannot list the migrations folder {folder}: {error.strerror}",
                 hint="set --migrations or INITMIG_MIGRATIONS to the folder with the migrations"
-                + _OR_BEGIN * isinstance(error, FileNotFoundError),
+                + _FIRST_MIGRATION_HINT * isinstance(error, FileNotFoundError),
             )
         )
         return
@@ -121,35 +121,36 @@ def _list_folder(folder: str, problems: list[Problem]) -> Iterator[MigrationFile
 
 def _is_migration(entry: os.DirEntry[str]) -> bool:
     name = entry.name
-    if not name.endswith(_SUFFIXES) or _is_none_of_ours(name):
+    if not name.endswith(_SUFFIXES) or _is_incidental(name):
         return False
-    # a link to nowhere is a migration that cannot be read, not one that is not there
+    # list a broken link, so that it is reported as unreadable and not overlooked
     return entry.is_file() or not os.path.exists(entry.path)
 
 
-def _is_none_of_ours(name: str) -> bool:
-    """Whether a file of this *name* is an editor's, the system's or Python's own."""
+def _is_incidental(name: str) -> bool:
+    """Whether an editor, the operating system, yoyo or Python creates files of this *name*."""
     return name.startswith((".", _YOYO_TEMPORARY)) or name.endswith("~") or name == "__pycache__"
 
 
-def look_beside(sources: Sequence[str]) -> Beside:
-    """What lies in the same folders that `list_files` leaves out.
+def list_other_entries(sources: Sequence[str]) -> OtherEntries:
+    """List the entries of the migration folders that `list_files` leaves out.
 
-    What cannot be listed is passed over.
+    Folders that cannot be listed are skipped.
     """
     ignored: list[str] = []
     names: list[str] = []
     for folder in _folders(sources, []):
         for entry in _entries(folder):
-            if _is_migration(entry) or _is_none_of_ours(entry.name):
+            if _is_migration(entry) or _is_incidental(entry.name):
                 continue
             inside = [each.name for each in _entries(entry.path)] if entry.is_dir() else []
             names += [entry.name, *(f"{entry.name}/{name}" for name in inside)]
             if entry.name.lower().endswith(_SUFFIXES):
                 ignored.append(_join(folder, entry.name))
-            elif any(name.lower().endswith(".sql") for name in inside):  # Python's may be imported
+            # subfolders with Python may be packages that the migrations import
+            elif any(name.lower().endswith(".sql") for name in inside):
                 ignored.append(_join(folder, entry.name) + os.sep)
-    return Beside(tuple(sorted(ignored)), tuple(sorted(names)))
+    return OtherEntries(tuple(sorted(ignored)), tuple(sorted(names)))
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
@@ -167,7 +168,7 @@ def _join(folder: str, name: str) -> str:
 def _is_unprintable(name: str) -> bool:
     if name.isascii() and name.isprintable():
         return False
-    # a surrogate stands for a byte that is not UTF-8
+    # a surrogate represents a byte that is not UTF-8
     return any(c < " " or "\x7f" <= c < "\xa0" or "\ud800" <= c < "\ue000" for c in name)
 
 
@@ -202,12 +203,12 @@ def _orphan(folder: str, name: str) -> Problem:
 
 
 def checksum(path: str) -> str:
-    """SHA-256 of the bytes of *path*, in hexadecimal; :raises ConfigError: it cannot be read."""
+    """SHA-256 of the file *path*, in hexadecimal; :raises ConfigError: it cannot be read."""
     return digest(read_bytes(path))
 
 
 def differs_in_line_ends(path: str, recorded: str) -> bool:
-    """Whether *path* has the *recorded* checksum with the line ends of another system."""
+    """Whether *path* would have the *recorded* checksum with other line ends (LF or CRLF)."""
     unix = read_bytes(path).replace(b"\r\n", b"\n")
     return recorded in (digest(unix), digest(unix.replace(b"\n", b"\r\n")))
 
@@ -218,7 +219,10 @@ def digest(data: bytes) -> str:
 
 
 def _sha256(size: int) -> Any:
-    """For small data what hashlib falls back on: to load OpenSSL takes a tenth of a start."""
+    """The SHA-256 function: hashlib's fallback for small data.
+
+    Loading OpenSSL takes a tenth of the startup time.
+    """
     for module in ("_sha2", "_sha256") if size < _LARGE else ():  # since Python 3.12, and before
         try:
             return __import__(module).sha256
@@ -241,7 +245,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def check_readable(path: str) -> None:
-    """:raises ConfigError: *path* cannot be read; nothing of it is."""
+    """Check that *path* can be opened, without reading it; :raises ConfigError: it cannot."""
     try:
         with open(path, "rb") as file:
             file.read(0)
@@ -260,7 +264,7 @@ def _unreadable(path: str, error: OSError) -> ConfigError:
 
 
 def read(file: MigrationFile) -> Contents:
-    """*file* and its rollback as they are now; :raises ConfigError: one cannot be read."""
+    """Read *file* and its rollback now; :raises ConfigError: one of them cannot be read."""
     rollback = read_bytes(file.rollback_path) if file.rollback_path else b""
     data = read_bytes(file.path)
     return Contents(file, data, rollback, _sources(file, data, rollback) if file.is_sql else ())
@@ -275,7 +279,10 @@ def _sources(file: MigrationFile, data: bytes, rollback: bytes) -> tuple[Source,
 
 
 def dependencies(file: MigrationFile) -> frozenset[str]:
-    """What *file* says it depends on, as far as it can be read without running or refusing it."""
+    """The ids that *file* declares as dependencies; empty if it cannot be parsed.
+
+    The file is not run, and problems in it are not reported.
+    """
     try:
         data = read_bytes(file.path)
         if file.is_sql:
@@ -288,7 +295,7 @@ def dependencies(file: MigrationFile) -> frozenset[str]:
 
 
 def may_have_steps(file: MigrationFile) -> bool:
-    """Whether *file* may define steps: False for Python that has none of yoyo's words for it."""
+    """Whether *file* may define steps: False for Python without any of yoyo's names for them."""
     if file.is_sql:
         return True
     try:
@@ -312,7 +319,7 @@ def _python_dependencies(data: bytes) -> frozenset[str]:
 
 
 def read_all(files: Iterable[MigrationFile]) -> tuple[list[Contents], list[Problem]]:
-    """The same of all *files*, and why some of them cannot be read."""
+    """Read all *files*; return their contents, and a problem for each that cannot be read."""
     found: list[Contents] = []
     problems: list[Problem] = []
     for file in files:
@@ -324,7 +331,7 @@ def read_all(files: Iterable[MigrationFile]) -> tuple[list[Contents], list[Probl
 
 
 def parse_sql(contents: Contents) -> SqlFiles:
-    """An SQL file and its rollback, checked as far as that goes without a server.
+    """Parse an SQL file and its rollback, with every check that needs no server.
 
     :raises ConfigError: with every problem of both
     """

@@ -1,6 +1,6 @@
-"""Which other migration tool a file, a folder or a history table belongs to.
+"""Recognizes files, folders and history tables of other migration tools.
 
-Formats and table names are those of each tool's documentation; the ones that were counted in public
+Formats and table names come from each tool's documentation. The tools that were found in public
 repositories come first.
 """
 
@@ -21,7 +21,7 @@ _BY_NAME = {
     "Flyway": r"^[VUB]\d[\d._]*__|^R__",
 }
 
-# Each is a comment on a line of its own, in lower case.
+# Each is a comment on a separate line, in lower case.
 _BY_MARKER = {
     "goose": r"--[ \t]*\+goose\b",
     "dbmate": r"--[ \t]*migrate:(up|down)\b",
@@ -46,7 +46,7 @@ _BY_FOLDER = {
 }
 
 _BY_TABLE: dict[str, dict[str, str]] = {
-    # by the columns where several tools use the same name; "" stands for any
+    # by a column, because several tools use the same name; "" matches any columns
     "schema_migrations": {
         "dirty": "golang-migrate",
         "inserted_at": "Ecto",
@@ -76,11 +76,11 @@ _BY_TABLE: dict[str, dict[str, str]] = {
 }
 
 HISTORY_TABLES = tuple(_BY_TABLE)
-"""The names of the tables in which other tools keep their history."""
+"""The names of other tools' history tables."""
 
 
 GUIDES = ("alembic", "dbmate", "ecto", "flyway", "golang-migrate", "goose", "prisma")
-"""The tools with a page of their own, docs/how-to/from-TOOL.md."""
+"""The tools that have a page, docs/how-to/from-TOOL.md."""
 
 
 def guide(tool: str) -> str:
@@ -91,19 +91,22 @@ def guide(tool: str) -> str:
 
 
 class Marker(Record):
-    """What makes the text of a file another tool's, at *offset*."""
+    """A mark of another tool in the text of a file, at *offset*."""
 
     tool: str
     offset: int
 
 
 def tool_of_name(name: str) -> str:
-    """The tool that names its files as *name*; empty where none does."""
+    """The tool that uses file names like *name*; empty if no tool does."""
     return _tool_of(name, _BY_NAME)
 
 
 def tool_of_folder(entries: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """The tool whose folder holds *entries*, one level deep, and those that show it; or nothing."""
+    """The tool whose folder has *entries*, one level deep, and the entries that identify it.
+
+    Empty if no tool is recognized.
+    """
     for tool, pattern in _BY_FOLDER.items():
         if found := tuple(entry for entry in entries if re.search(pattern, entry)):
             return tool, found
@@ -111,18 +114,18 @@ def tool_of_folder(entries: Sequence[str]) -> tuple[str, tuple[str, ...]]:
 
 
 def tool_of_table(name: str, columns: Collection[str]) -> str:
-    """The tool whose history is the table *name* with these *columns*; empty where none is."""
+    """The tool whose history is the table *name* with these *columns*; empty if unknown."""
     tools = _BY_TABLE.get(name, {})
     return next((tool for column, tool in tools.items() if not column or column in columns), "")
 
 
 def marks_in(text: str) -> Mapping[int, str]:
-    """The marks of other tools in *text*, by their offsets, wherever they are."""
+    """The marks of other tools in *text*, also in strings and comments, by their offsets."""
     return {match.start("mark"): match["mark"] for match in _markers().finditer(text)}
 
 
 def marker_in(source: Source) -> Marker | None:
-    """The first mark of another tool in the SQL of *source*, outside of strings and data."""
+    """The first mark of another tool in the SQL of *source*, outside strings and data."""
     if found := source.mark:
         offset, mark = found
         return Marker(_tool_of(mark.lower(), _BY_MARKER), offset)

@@ -1,4 +1,4 @@
-"""Judges a decision by the settings: what they refuse, and what they only warn of; pure."""
+"""Turns findings about a decision into problems or warnings, by the settings; pure."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def judge(
     decision: Decision, listing: Listing, history: History, policy: Policy, *, is_loaded: bool
 ) -> Decision:
-    """*decision* with every problem and warning that *policy* makes of what was found.
+    """Add to *decision* every problem and warning that follows from *policy*.
 
-    If its plan *is_loaded*, also what depends on the content of the files is judged.
+    If its plan *is_loaded*, the content of the files is checked, too.
     """
     unknown = decision.left.unknown
     late: Sequence[Finding] = ()
@@ -54,7 +54,7 @@ def judge(
 def reaction(
     policy: str, findings: Sequence[Finding]
 ) -> tuple[Sequence[Problem], Sequence[Event]]:
-    """The problems or the warnings that *policy* (fail, warn or allow) makes of *findings*."""
+    """Turn *findings* into problems or warnings, by *policy*: fail, warn or allow."""
     if policy == "fail":
         return [finding.problem for finding in findings], ()
     return (), [finding.event for finding in findings] if policy == "warn" else ()
@@ -63,7 +63,7 @@ def reaction(
 def _content_problems(
     history: History, policy: Policy, plan: Sequence[Migration]
 ) -> tuple[Problem, ...]:
-    """Why the content of the *plan* does not fit the settings, or what was begun."""
+    """Why the content of the *plan* does not fit the settings or the half-applied migrations."""
     stopped = [each for each in history.unfinished if plan or each.direction == "rollback"]
     resumed = {migration.id: migration for migration in plan} if policy.resume else {}
     problems = half_applied(stopped, policy, resumed, "apply")
@@ -78,7 +78,7 @@ def half_applied(
     resumed: Mapping[str, Migration],
     direction: Direction,
 ) -> tuple[Problem, ...]:
-    """Why the run cannot resume what *stopped* in this *direction*.
+    """Why the run cannot resume the migrations that *stopped*, in this *direction*.
 
     *resumed* are the migrations that the run would resume, by their ids.
     """
@@ -90,7 +90,10 @@ def half_applied(
 
 
 def shared(listing: Listing, history: History, policy: Policy) -> tuple[Problem, ...]:
-    """The problem that the history is another application's; ``--changed=allow`` accepts that."""
+    """The problem that the history belongs to another application.
+
+    ``--changed=allow`` accepts it.
+    """
     if policy.changed == "allow":
         return ()
     return refusals.shared(listing, history.records, history.edited)

@@ -1,4 +1,4 @@
-"""What is pending, what is applied, and in which order: pure functions over ids and files."""
+"""Finds pending and applied migrations, and their order: pure functions over ids and files."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 class LeftToDo(Record):
-    """What is left to do in a database, in the order in which to do it."""
+    """The work left to do in a database, in order."""
 
     pending: tuple[MigrationFile, ...]
     due_hooks: tuple[MigrationFile, ...]
     """The hooks that have not run since something was applied."""
     half_undone: tuple[str, ...]
-    """The ids of migrations whose rollback has begun and not ended: running or interrupted."""
+    """The ids of migrations whose rollback is running or was interrupted."""
     unknown: tuple[str, ...]
-    """The applied ids that no file of this image has, in the order applied."""
+    """The applied ids without a file in this image, in the order applied."""
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of everything that is left to do; unknown migrations are not this image's."""
+        """The ids of all work that is left; unknown migrations do not belong to this image."""
         return (*(file.id for file in (*self.pending, *self.due_hooks)), *self.half_undone)
 
 
 def left_to_do(listing: Listing, applied: Collection[str]) -> LeftToDo:
-    """What is left to do in a database whose history has the ids *applied*."""
+    """Find the work left to do in a database whose history has the ids *applied*."""
     known, done = {file.id for file in listing.migrations}, {*applied}
     # the two sets are usually equal, and may have thousands of ids
     others = [] if done <= known else unknown_ids(applied, listing)
@@ -46,7 +46,7 @@ def left_to_do(listing: Listing, applied: Collection[str]) -> LeftToDo:
 
 
 def unknown_migrations(listing: Listing, applied: Iterable[str]) -> tuple[str, ...]:
-    """The *applied* ids of migrations that no file of this image has."""
+    """The *applied* ids of migrations without a file in this image."""
     others = unknown_ids(applied, listing)
     return tuple(id for id in others if not id.startswith((HOOK, UNDOING)))
 
@@ -58,21 +58,21 @@ def pending_files(listing: Listing, applied: Iterable[str]) -> tuple[MigrationFi
 
 
 def unknown_ids(ids: Iterable[str], listing: Listing) -> list[str]:
-    """Those *ids* that no file of this image has."""
+    """The *ids* without a file in this image."""
     known = {PACKAGE, *(file.id for file in listing.migrations)}
     return [id for id in ids if id not in known]
 
 
 def recorded(applied: Iterable[AppliedMigration], listing: Listing) -> tuple[AppliedMigration, ...]:
-    """What is *applied*, without an ``__init__.py`` that this image does not have."""
+    """The *applied* migrations, without an ``__init__.py`` that this image does not have."""
     has_package = any(file.id == PACKAGE for file in listing.packages)
     return tuple(each for each in applied if has_package or each.id != PACKAGE)
 
 
 def resolve_id(text: str, ids: Sequence[str]) -> str:
-    """The id that is *text*, or the only one that starts with it.
+    """Return *text* if it is an id, otherwise the only id with this prefix.
 
-    :raises PlanError: no id does, or several do
+    :raises PlanError: no id matches, or several do
     """
     if text in ids:
         return text
@@ -98,9 +98,9 @@ def _nearest_hint(text: str, ids: Sequence[str]) -> str:
 
 
 def asked_for(to: str, pending: Sequence[_T], listing: Listing) -> Sequence[_T]:
-    """Those of the *pending* migrations that ``--to`` asks for; all of them if *to* is empty.
+    """The *pending* migrations that ``--to`` selects; all of them if *to* is empty.
 
-    :raises PlanError: *to* does not stand for exactly one id
+    :raises PlanError: *to* does not match exactly one id
     """
     if not to:
         return pending
@@ -110,7 +110,7 @@ def asked_for(to: str, pending: Sequence[_T], listing: Listing) -> Sequence[_T]:
 def up_to(target: str, ordered: Sequence[_T], listing: Listing) -> tuple[_T, ...]:
     """The *ordered* pending migrations up to and including *target*, a whole id.
 
-    If *target* is applied already, these are the ones that are listed before it.
+    If *target* is already applied, the result is the migrations that are listed before it.
     """
     ids = [migration.id for migration in ordered]
     if target in ids:
@@ -129,7 +129,7 @@ def applied_up_to(target: str, applied: Collection[str], listing: Listing) -> tu
 def without_blocked(
     chosen: Sequence[Migration], pending: Iterable[Migration]
 ) -> tuple[Migration, ...]:
-    """The *chosen* ones of the *pending* migrations that depend on none that stays pending."""
+    """The *chosen* migrations that do not depend on a migration that would stay *pending*."""
     blocked = {migration.id for migration in pending} - {migration.id for migration in chosen}
     kept: list[Migration] = []
     for migration in chosen:
@@ -140,10 +140,13 @@ def without_blocked(
     return tuple(kept)
 
 
-def behind(
+def find_out_of_order(
     pending: Sequence[MigrationFile], applied: Iterable[str], listing: Listing
 ) -> dict[str, str]:
-    """The pending ids that sort before an applied one of their folder, each with the last such."""
+    """The pending ids that sort before an applied id of their folder, each with the last such id.
+
+    Only the names decide; see `placed_by_name`.
+    """
     done = frozenset(applied)
     last: dict[str, str] = {}
     for file in listing.migrations:
@@ -155,8 +158,8 @@ def behind(
 def placed_by_name(ordered: Iterable[Migration]) -> tuple[MigrationFile, ...]:
     """The files of the *ordered* pending migrations whose names decide when they run.
 
-    The others depend on a migration that sorts after them, so their place is intended, or they are
-    Python files without steps, which may run at any time.
+    Leaves out migrations that depend on a later file, because their place is intended, and Python
+    files without steps, because they may run at any time.
     """
     placed: list[MigrationFile] = []
     moved: set[str] = set()
@@ -171,7 +174,7 @@ def placed_by_name(ordered: Iterable[Migration]) -> tuple[MigrationFile, ...]:
 def newest_first(
     applied: Sequence[AppliedMigration], depends: Mapping[str, Collection[str]]
 ) -> tuple[AppliedMigration, ...]:
-    """The *applied* migrations, last one first, and each after those that *depends* on it."""
+    """The *applied* migrations, newest first, but each after the migrations that depend on it."""
     by_id = {migration.id: migration for migration in applied}
     dependents: dict[str, list[str]] = {id: [] for id in by_id}
     for migration in applied:
@@ -199,7 +202,7 @@ def to_roll_back(
     steps: int = 0,
     everything: bool = False,
 ) -> tuple[AppliedMigration, ...]:
-    """What to roll back of everything that is applied, *newest_first*; *to* stays applied.
+    """Select the migrations to roll back from all applied ones, *newest_first*; *to* is kept.
 
     :raises PlanError: *to*, a whole id, is not applied
     """
@@ -220,7 +223,7 @@ def to_roll_back(
 def still_applied(
     chosen: Iterable[AppliedMigration], applied: Iterable[AppliedMigration]
 ) -> tuple[AppliedMigration, ...]:
-    """The *chosen* migrations that are still *applied*, and were not applied again since."""
+    """The *chosen* migrations that are still *applied*, and have not been applied again since."""
     now = {(migration.id, migration.applied_at) for migration in applied}
     return tuple(each for each in chosen if (each.id, each.applied_at) in now)
 
@@ -228,6 +231,6 @@ def still_applied(
 def kept_applied(
     chosen: Iterable[AppliedMigration], applied: Iterable[AppliedMigration]
 ) -> tuple[str, ...]:
-    """The ids that stay applied if the *chosen* ones are rolled back, in the order applied."""
+    """The ids that stay applied if the *chosen* migrations are rolled back, in the order applied."""
     undone = {migration.id for migration in chosen}
     return tuple(migration.id for migration in applied if migration.id not in undone)

@@ -1,4 +1,4 @@
-"""Why a run must not start, as problems with their next steps; pure functions."""
+"""States why a run must not start, as problems with their next steps; pure functions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from initmig.core.errors import Place, Problem
 from initmig.core.events import Changed, OutOfOrder, RollbackSkipped
 from initmig.core.model import HOOK
 from initmig.core.records import TYPE_CHECKING, Record
-from initmig.migrations.planning import behind, unknown_ids
+from initmig.migrations.planning import find_out_of_order, unknown_ids
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ _ALREADY_EXISTS = ("42P07", "42P06", "42710", "42723", "42701")
 
 
 class Finding(Record):
-    """What a policy decides on: the event that warns of it, or the problem that refuses it."""
+    """A fact that a policy decides on: the event that warns of it, or the problem that refuses."""
 
     event: OutOfOrder | Changed
     problem: Problem
@@ -40,7 +40,7 @@ def out_of_order(
     """The pending migrations that sort before an applied one of the same folder."""
     return tuple(
         Finding(OutOfOrder(id, last), _out_of_order(id, last))
-        for id, last in behind(pending, applied, listing).items()
+        for id, last in find_out_of_order(pending, applied, listing).items()
     )
 
 
@@ -53,7 +53,7 @@ def _out_of_order(id: str, applied_id: str) -> Problem:
 
 
 def changed(listing: Listing, ids: Collection[str]) -> tuple[Finding, ...]:
-    """The applied migrations, of the *ids*, whose file differs from the one that was applied."""
+    """The migrations with the *ids*, whose files have changed since they were applied."""
     return tuple(
         Finding(Changed(file.id, file.path), _changed(file.id, file.path))
         for file in listing.migrations
@@ -72,11 +72,11 @@ def _changed(id: str, path: str) -> Problem:
 def shared(
     listing: Listing, applied: Iterable[AppliedMigration], edited: Collection[str]
 ) -> tuple[Problem, ...]:
-    """The problem that the history seems to be another application's, with ids that are used here.
+    """The problem that the history seems to belong to another application that uses the same ids.
 
     *edited* are the ids of the changed files that differ in more than their line ends. All files
-    that can be compared must be among them. A single one may be a file that was edited, unless the
-    history also has ids that this image lacks.
+    that can be compared must be among them. If there is only one file to compare, it may just have
+    been edited, unless the history also has ids that this image lacks.
     """
     known = {file.id for file in listing.migrations}
     records = tuple(applied)
@@ -110,7 +110,7 @@ def too_old(unknown: Iterable[AppliedMigration]) -> tuple[Problem, ...]:
 
 
 def not_transactional(migrations: Iterable[Migration]) -> tuple[Problem, ...]:
-    """The problem that *migrations* which run in one transaction are not all transactional."""
+    """The problem that some *migrations* for one transaction are not transactional."""
     others = ", ".join(migration.id for migration in migrations if not migration.transactional)
     if not others:
         return ()
@@ -127,7 +127,7 @@ def half_applied(
 ) -> tuple[Problem, ...]:
     """A problem for each half-applied migration that this run does not resume.
 
-    *migrations* are the ones that the run applies, or rolls back, by their ids.
+    *migrations* are the migrations that the run applies or rolls back, by their ids.
     """
     return tuple(
         Problem(
@@ -161,7 +161,7 @@ def changed_half_applied(
 
 
 def _begun(migration: Migration, direction: Direction) -> tuple[str, str, Sequence[Place]]:
-    """Checksum, path and parts of *migration* in the *direction* in which it was begun."""
+    """The checksum, path and parts of *migration* in the *direction* that was interrupted."""
     if direction == "apply":
         return migration.checksum, migration.file.path, migration.parts
     path = migration.file.rollback_path or migration.file.path
@@ -186,11 +186,11 @@ def irreversible(
     *,
     skip: bool,
 ) -> tuple[tuple[Problem, ...], tuple[RollbackSkipped, ...]]:
-    """Why the *chosen* migrations cannot be rolled back, and what is skipped instead.
+    """Why the *chosen* migrations cannot be rolled back, and the migrations to skip instead.
 
     *migrations* are the files of the chosen ones, by their ids. With *skip*, each migration without
-    a rollback is skipped. Without it, only those are whose rollback had begun already: finishing
-    that needs no second decision.
+    a rollback is skipped. Without it, a migration is skipped only if its rollback had already
+    begun, because that was decided then.
     """
     problems: list[Problem] = []
     skipped: list[RollbackSkipped] = []
@@ -232,8 +232,8 @@ def without_rollback(migration: Migration) -> Problem | None:
 def _lacking(migration: Migration) -> tuple[str, tuple[Place, ...]]:
     """Which parts of *migration* have no rollback, in words, and the place of each.
 
-    A part is a step in Python, or the whole file in SQL. No places mean that all of it can be
-    rolled back.
+    A part is a step in Python, or the whole file in SQL. If there are no places, the whole
+    migration can be rolled back.
     """
     fact, path = f"{migration.id} has no rollback", migration.file.path
     missing = {n: step for n, step in enumerate(migration.steps, 1) if not step.undoing}
@@ -246,7 +246,7 @@ def _lacking(migration: Migration) -> tuple[str, tuple[Place, ...]]:
 
 
 def with_baseline(problem: Problem) -> Problem:
-    """*problem* of a first migration; names `baseline` if something exists already."""
+    """Suggest `baseline` in the *problem* of a first migration if an object already exists."""
     if problem.server.sqlstate not in _ALREADY_EXISTS:
         return problem
     return problem._replace(

@@ -1,4 +1,4 @@
-"""The files of a new migration."""
+"""Writes the files of a new migration."""
 
 from __future__ import annotations
 
@@ -29,24 +29,26 @@ def rollback(connection):
 steps = [step(apply, rollback)]
 '''
 
-# The rollback file that 0.1.0 wrote.
+# initmig 0.1.0 wrote this rollback file.
 _OLD_ROLLBACK = "-- Undo it: initmig refuses to roll back while this file has no statement."
 
 _LONGEST = 4096
-"""In bytes, with all that an editor may have added."""
+"""In bytes, including anything that an editor may have added."""
 
 _TEMPLATES = {text.strip() for text in (_SQL, _ROLLBACK, _OLD_ROLLBACK, _PYTHON)}
 
 
 def is_template(data: bytes) -> bool:
-    """Whether *data* is a file of `write_migration` that nobody has edited."""
+    """Whether *data* is an unedited file from `write_migration`."""
     # an editor may have changed the line ends, or the empty lines at the end
     text = data[:_LONGEST].decode("utf-8-sig", "replace")
     return len(data) < _LONGEST and text.replace("\r\n", "\n").strip() in _TEMPLATES
 
 
 def write_migration(folder: str, name: str, *, python: bool, now: float) -> tuple[str, ...]:
-    """The paths written in *folder*, which is made where it is missing; *now* in epoch seconds.
+    """Write the files of a migration in *folder*, and return their paths.
+
+    The folder is created if it does not exist. *now* is in seconds since the epoch.
 
     :raises ConfigError: *name* has no letter or digit, or a file cannot be written
     """
@@ -71,7 +73,7 @@ def write_migration(folder: str, name: str, *, python: bool, now: float) -> tupl
                 written.append(path)
                 file.write(text)
     except OSError as error:
-        for path in written:  # half of a migration is none
+        for path in written:  # a migration without its rollback file would be incomplete
             os.remove(path)
         raise ConfigError(
             "file-not-written",

@@ -1,4 +1,4 @@
-"""The folders that `--migrations` names: as they are, by a pattern, or in a Python package."""
+"""Finds the folders that `--migrations` names: by path, by pattern, or in a Python package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _HINT = "set --migrations or INITMIG_MIGRATIONS to the folder with the migration
 
 
 def expand(sources: Iterable[str], problems: list[Problem]) -> list[str]:
-    """The folders of all *sources*, in their order, each once; what names none is a problem."""
+    """The folders of all *sources*, in order, without duplicates.
+
+    A source that names no folder is added to *problems*.
+    """
     found: dict[str, str] = {}
     for source in sources:
         try:
@@ -29,9 +32,9 @@ def expand(sources: Iterable[str], problems: list[Problem]) -> list[str]:
 
 
 def to_write_in(sources: Iterable[str]) -> str:
-    """The first of *sources* that is a folder's path; else the only folder that they name.
+    """The folder for a new migration: the first path in *sources*, or the only folder they match.
 
-    :raises ConfigError: there is neither
+    :raises ConfigError: *sources* name no folder, or several
     """
     sources = tuple(sources)
     for source in sources:
@@ -59,7 +62,10 @@ def _is_pattern(source: str) -> bool:
 
 
 def _folders(source: str) -> list[str]:
-    """:raises ConfigError: *source* is not a path, and names no folder."""
+    """The folders of *source*.
+
+    :raises ConfigError: *source* is a pattern or a package that names no folder
+    """
     if _is_path(source):
         return [source]
     if inside := _in_package(source):
@@ -73,7 +79,7 @@ def _folders(source: str) -> list[str]:
 
 
 def _in_package(source: str) -> tuple[str, str] | None:
-    """The package and the folder of ``package:NAME:FOLDER``, as yoyo writes it; else None."""
+    """The package and the folder of ``package:NAME:FOLDER``, yoyo's syntax; otherwise None."""
     scheme, _, rest = source.partition(":")
     package, colon, folder = rest.partition(":")
     if scheme != "package" or not (package and colon) or "/" in package:
@@ -82,9 +88,9 @@ def _in_package(source: str) -> tuple[str, str] | None:
 
 
 def _folders_of_package(package: str, folder: str) -> list[str]:
-    """The *folder* in each place of the *package*, which may have several as a namespace.
+    """The *folder* in each location of the *package*; a namespace package may have several.
 
-    Nothing of it is imported: a package may be a whole application.
+    The package is not imported, because it may be a whole application.
     """
     name, *below = package.split(".")
     places = [os.path.join(place, *below) for place in _places(name)]
@@ -96,7 +102,7 @@ def _folders_of_package(package: str, folder: str) -> list[str]:
     if not any(map(os.path.isdir, places)):
         raise _no_folder(
             f"the package {package} is not installed in {', '.join(filter(None, sys.path))}",
-            f"install it for the Python that runs initmig{_of_isolated()}",
+            f"install it for the Python that runs initmig{_install_hint()}",
         )
     folders = [os.path.join(place, folder) for place in places]
     if not (found := [path for path in folders if os.path.isdir(path)]):
@@ -109,7 +115,7 @@ def _folders_of_package(package: str, folder: str) -> list[str]:
 
 
 def _places(name: str) -> list[str]:
-    """Where Python would look for what is in the package *name*; nothing where it has none."""
+    """The folders where Python would look for modules of the package *name*; empty if unknown."""
     for finder in sys.meta_path:
         if spec := finder.find_spec(name, None):
             return list(spec.submodule_search_locations or ())
@@ -122,7 +128,7 @@ def _is_in_file(path: str) -> bool:
     return os.path.isfile(path)
 
 
-def _of_isolated() -> str:
+def _install_hint() -> str:
     if not sys.flags.isolated:
         return ", or add its parent folder to PYTHONPATH"
     return (

@@ -20,7 +20,7 @@ def statuses(
     due_hooks: Iterable[MigrationFile] = (),
     unfinished: Iterable[Unfinished] = (),
 ) -> tuple[MigrationStatus, ...]:
-    """Every migration: those of this image in its order, the hooks that are due, the unknown ones.
+    """The state of this image's migrations in its order, the pending hooks, and unknown migrations.
 
     An unknown migration that is half-applied is shown as half-applied.
     """

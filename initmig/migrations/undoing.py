@@ -1,4 +1,4 @@
-"""Decides what a run rolls back, and whether it may start; pure."""
+"""Decides which migrations a run rolls back, and whether it may start; pure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Undoing(Record):
-    """How to roll back what was chosen, or why not to start."""
+    """How to roll back the chosen migrations, or why not to start."""
 
     kept: tuple[str, ...]
     """The ids that stay applied, in the order applied."""
@@ -38,7 +38,7 @@ class Undoing(Record):
     """The migrations whose records are removed without a rollback."""
 
     def kept_by(self, to: str) -> str:
-        """The id that `rollback --to` keeps: *to*, which may be a prefix; empty without one."""
+        """The whole id that `rollback --to` keeps, if *to* is a prefix; empty if *to* is empty."""
         if not to or to in self.kept:
             return to
         return next((id for id in self.kept if id.startswith(to)), "")
@@ -51,10 +51,10 @@ def choose_to_undo(
     depends: Mapping[str, Collection[str]],
     before: tuple[AppliedMigration, ...] | None,
 ) -> tuple[AppliedMigration, ...]:
-    """The applied migrations that *policy* asks to roll back, newest first.
+    """Choose the applied migrations that *policy* asks to roll back, newest first.
 
-    *depends* has the dependencies of each applied migration, by id. *before* is what was chosen
-    *before* a connection was lost: what of it is still applied is the choice.
+    *depends* has the dependencies of each applied migration, by id. *before* is the choice from
+    before a connection was lost; the part of it that is still applied is chosen again.
 
     :raises PlanError: ``--to`` does not name an applied migration
     """
@@ -74,9 +74,9 @@ def decide_rollback(
     chosen: Sequence[AppliedMigration],
     loaded: Mapping[str, Migration],
 ) -> Undoing:
-    """How to roll back the *chosen* migrations.
+    """Decide how to roll back the *chosen* migrations.
 
-    *loaded* are their files as code, by id. A chosen migration without a file is refused.
+    *loaded* are their loaded files, by id. A chosen migration without a file is refused.
     """
     applied = recorded(history.records, listing)
     kept = kept_applied(chosen, applied)

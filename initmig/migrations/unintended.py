@@ -1,6 +1,6 @@
-"""Refuses files that were not meant for initmig; docs/reference/errors.md lists the cases.
+"""Refuses files that were not written for initmig; docs/reference/errors.md lists the cases.
 
-The no-op imports this module only if the folders contain no migrations.
+A run with nothing to do imports this module only if the folders contain no migrations.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from initmig.migrations.foreign import Marker
 
 _SHOWN_NAMES = 5
-"""Enough to recognize a folder."""
+"""Enough names to recognize a folder."""
 
 _LONGEST_BLANK = 4096
-"""Bytes: a longer file has text in it."""
+"""In bytes; a longer file is not blank."""
 
 
 def refuse_empty(config: Config) -> None:
@@ -30,15 +30,15 @@ def refuse_empty(config: Config) -> None:
 
     :raises ConfigError: they belong to another tool, or ``--allow-empty`` is missing
     """
-    from initmig.migrations.files import look_beside
+    from initmig.migrations.files import list_other_entries
     from initmig.migrations.foreign import tool_of_folder
 
-    beside = look_beside(config.migrations)
-    tool, names = tool_of_folder(beside.names)
+    others = list_other_entries(config.migrations)
+    tool, names = tool_of_folder(others.names)
     if tool and config.foreign == "fail":
         raise ConfigError.of((_foreign(tool, names),))
     if not config.allow_empty:
-        ignored = f" (ignored: {_some(beside.ignored)})" if beside.ignored else ""
+        ignored = f" (ignored: {_some(others.ignored)})" if others.ignored else ""
         raise ConfigError(
             "no-migrations",
             f"no migrations in {', '.join(config.migrations)}{ignored}",
@@ -65,13 +65,13 @@ def refuse_unintended(
 def objections(
     pending: Sequence[Contents], applied: Iterable[str], listing: Listing, config: Config
 ) -> tuple[Problem, ...]:
-    """Why *pending* files must not run: another tool's, still empty, or the same name twice.
+    """Why *pending* files must not run: another tool's format, no content, or a duplicate name.
 
-    :raises ConfigError: an applied file, to compare with, cannot be read
+    :raises ConfigError: an applied file that is needed for comparison cannot be read
     """
     done = frozenset(applied)
     return (
-        *_spelled_otherwise([each.file for each in pending], done, listing),
+        *_other_spellings([each.file for each in pending], done, listing),
         *_foreign_files(pending, done, listing, config),
         *(problem for each in pending if (problem := _unwritten(each))),
     )
@@ -80,9 +80,9 @@ def objections(
 def objections_to_undo(
     chosen: Iterable[Contents], applied: Iterable[str], listing: Listing, config: Config
 ) -> tuple[Problem, ...]:
-    """Why the rollback files of the *chosen* migrations must not run: they are another tool's.
+    """Why the rollback files of the *chosen* migrations must not run: another tool's format.
 
-    :raises ConfigError: an applied file, to compare with, cannot be read
+    :raises ConfigError: an applied file that is needed for comparison cannot be read
     """
     rollbacks = [
         each._replace(
@@ -95,7 +95,7 @@ def objections_to_undo(
 
 
 def warnings(plan: Iterable[Migration], config: Config) -> Iterator[Event]:
-    """What is unusual about the files of a *plan*, and which files in the folders are ignored."""
+    """Warn of unusual facts about the files of a *plan*, and of ignored files in the folders."""
     yield from ignored(config)
     for migration in plan:
         for place in migration.ignored:
@@ -106,19 +106,19 @@ def warnings(plan: Iterable[Migration], config: Config) -> Iterator[Event]:
 
 
 def ignored(config: Config) -> Iterator[Event]:
-    """Which files in the folders look like migrations but are not used."""
-    from initmig.migrations.files import look_beside
+    """Warn of files in the folders that look like migrations but are not used."""
+    from initmig.migrations.files import list_other_entries
 
-    if paths := look_beside(config.migrations).ignored:
+    if paths := list_other_entries(config.migrations).ignored:
         yield FilesIgnored(paths)
 
 
-def _spelled_otherwise(
+def _other_spellings(
     pending: Iterable[MigrationFile], applied: Collection[str], listing: Listing
 ) -> Iterator[Problem]:
     """A problem for each name that also exists, or is applied, in another Unicode spelling.
 
-    https://unicode.org/reports/tr15/ defines which spellings are the same text.
+    https://unicode.org/reports/tr15/ defines which spellings are equivalent.
     """
     files = [file for file in (*pending, *listing.hooks) if not file.id.isascii()]
     if not files:
@@ -161,10 +161,10 @@ def _code_points(id: str) -> str:
 def _foreign_files(
     pending: Sequence[Contents], applied: Collection[str], listing: Listing, config: Config
 ) -> Iterator[Problem]:
-    """A problem for each other tool, unless files of the same form are applied already."""
+    """A problem for each other tool, unless files in its format are already applied."""
     if config.foreign == "allow":
         return
-    from initmig.migrations.files import look_beside, read
+    from initmig.migrations.files import list_other_entries, read
     from initmig.migrations.foreign import tool_of_folder
 
     files = [each for each in pending if each.file.is_sql]
@@ -177,14 +177,14 @@ def _foreign_files(
         if all(_tool_of_text(read(file)) != tool for file in done):
             yield _foreign(tool, _paths(marked[tool]), _place_of_marker(marked[tool][0]))
     if files and not (named or marked or done):
-        names = look_beside(config.migrations).names
+        names = list_other_entries(config.migrations).names
         tool, _ = tool_of_folder([name for name in names if "/" not in name])
         if tool:
             yield _foreign(tool, _paths(files))
 
 
 def _grouped(found: Iterable[tuple[str, Contents]]) -> dict[str, list[Contents]]:
-    """The files by their tool; those without a tool are left out."""
+    """The files by their tool; files without a tool are left out."""
     groups: dict[str, list[Contents]] = {}
     for tool, each in found:
         if tool:
@@ -219,7 +219,7 @@ def _marker_in(contents: Contents) -> Marker | None:
 
 
 def _unwritten(contents: Contents) -> Problem | None:
-    """Why the file is not finished; None if it is."""
+    """The problem that the file is empty or an unedited template; None if it is neither."""
     from initmig.migrations.scaffold import is_template
 
     file = contents.file

@@ -1,4 +1,4 @@
-"""Events as lines: text for people, JSON for machines. What each says stands in one table."""
+"""Writes events as lines of text or JSON. One table has the words of each event."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def _after_colon(items: tuple[str, ...]) -> str:
 
 
 def _doing(words: str) -> str:
-    said = words.removeprefix("running").removeprefix(", ")
-    return f": {said}" if said else ""
+    shown = words.removeprefix("running").removeprefix(", ")
+    return f": {shown}" if shown else ""
 
 
 def _finished(event: events.Finished) -> str:
@@ -349,14 +349,15 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
 
 
 def event_words(event: Event) -> str:
-    """*event* in words, without secrets; to be made visible where it is shown."""
+    """*event* in words, without secrets. The caller must escape invisible characters."""
     return mask_secrets(_RENDERINGS[type(event)].text(event))
 
 
 def event_text(event: Event, width: int = 0) -> str:
-    """*event* in words, without secrets, as lines of which only the first can pass for an event.
+    """*event* in words, without secrets.
 
-    *width* is that of `problem_text`.
+    Later lines are marked, so that they cannot be mistaken for another event. *width* is as in
+    `problem_text`.
     """
     if isinstance(event, events.Failed):
         return problem_text(event.problem, width)
@@ -364,10 +365,10 @@ def event_text(event: Event, width: int = 0) -> str:
 
 
 def problem_text(problem: Problem, width: int = 0) -> str:
-    """The fact with its place first, the line with a caret, the server's words, the next step.
+    """The place and the fact, the source line with a caret, the server's words, the next step.
 
-    Without secrets, and nothing but its own lines can pass for one of these. The line of the file
-    takes at most *width* cells of a terminal, if that is not 0.
+    The text contains no secrets. Quoted text is marked, so that it cannot be mistaken for one of
+    these lines. The source line takes at most *width* cells of a terminal; 0 means no limit.
     """
     where = f"{problem.place}: " if problem.place else ""
     code = f" ({problem.server.sqlstate})" if problem.server.sqlstate else ""
@@ -394,7 +395,7 @@ _NO_NUMBER = f"{'':>6} | "
 
 
 def _excerpt(place: Place, width: int) -> list[str]:
-    """The source line and a caret under the column; of a very long line only what is near."""
+    """The source line and a caret under the column; of a long line, only the part near it."""
     end = max(0, place.column - place.before - 1)
     source, before = _shown(place.source), _shown(place.source[:end])
     size: Callable[[str], int] = len
@@ -402,30 +403,30 @@ def _excerpt(place: Place, width: int) -> list[str]:
     if width:
         from initmig.reporting.terminal.cells import cells
 
-        # tabs, of which nobody knows how wide the terminal makes them
+        # the width of a tab depends on the terminal
         source, before = source.replace("\t", "    "), before.replace("\t", "    ")
         size, room = cells, min(width - len(_NO_NUMBER), _WIDEST)
     shown, before = _near(source, before, room, size)
     line = f"{place.line or '':>6} | {shown}"
     if not place.column:
         return [line]
-    # a tab stays a tab, so that the caret stands under its character on any terminal
+    # keep tabs, so that the caret is under its character on any terminal
     indent = "".join(c if c == "\t" else " " * size(c) for c in before)
     return [line, f"{_NO_NUMBER}{indent}^"]
 
 
 def _near(source: str, before: str, room: int, size: Callable[[str], int]) -> tuple[str, str]:
-    """What of *source* has room around the end of *before*; and of that likewise."""
+    """Cut *source* and *before* to *room* cells around the end of *before*."""
     start = max(0, len(before) + 1 - room // 2) if size(source) > room else 0
     end = start + room
     while size(source[start:end]) > room:
-        # what is wide takes two cells
+        # wide characters take two cells
         start, end = start + (len(before) > start + room // 4), end - 1
     return source[start:end], before[start:]
 
 
 class Log:
-    """Writes the events that are important enough to *stream*, a whole line at a time."""
+    """Writes the events from a minimum level to *stream*, one whole line at a time."""
 
     def __init__(
         self,
@@ -436,7 +437,7 @@ class Log:
         target: str = "",
         display: Display | None = None,
     ) -> None:
-        """Each line names the *target*, if it is of one of many; *display* shows it."""
+        """Each line names the *target*, if it is not empty; *display* formats it for a terminal."""
         self._shown = LEVELS[LEVELS.index(level) :]
         self._render = _json_line if form == "json" else _text_line
         self._target = target
@@ -452,22 +453,22 @@ class Log:
             try:
                 self._write(event, level, self._stream)
             except OSError:
-                # nobody reads it: no reason to stop between two migrations
+                # a log that cannot be written must not stop a run between two migrations
                 discard(self._stream)
             except ValueError:
                 self._stream = None  # a migration has closed it
             except KeyboardInterrupt:
                 if not _takes_more(self._stream):
-                    discard(self._stream)  # or the last words would hang as well
+                    discard(self._stream)  # or writing the final event would hang as well
                 raise
 
     @property
     def follows(self) -> bool:
-        """Whether it shows what is going on, and not only what has happened."""
+        """Whether the log shows running work, and not only completed work."""
         return self._display is not None and self._display.progress is not None
 
     def rest(self) -> None:
-        """Leave nothing on a terminal but whole lines."""
+        """Erase the progress line on a terminal."""
         if self._display:
             self._display.rest()
 
@@ -482,7 +483,7 @@ class Log:
 
 
 def _takes_more(stream: TextIO) -> bool:
-    """Whether something can be written to *stream* at once."""
+    """Whether *stream* can be written to without waiting."""
     from select import POLLOUT, poll
 
     ready = poll()
@@ -491,11 +492,11 @@ def _takes_more(stream: TextIO) -> bool:
 
 
 def discard(stream: TextIO) -> None:
-    """Let *stream*, which failed, lead nowhere: Python would fail again when it closes it."""
+    """Redirect a failed *stream* to the null device, or Python would fail again when closing it."""
     try:
         null = os.open(os.devnull, os.O_WRONLY)
     except OSError:
-        return  # no file descriptor is left: it goes on failing
+        return  # no file descriptor is left, so nothing can replace the stream
     os.dup2(null, stream.fileno())
     os.close(null)
 
@@ -533,7 +534,7 @@ def _json_line(event: Event, level: str, target: str) -> str:
 
 
 def _masked(value: Any) -> Any:
-    """*value* without secrets, text by text: in one line a mask might reach beyond the text."""
+    """*value* with each text masked separately: a mask may extend to the end of the line."""
     if isinstance(value, str):
         return mask_secrets(value)
     if isinstance(value, dict):

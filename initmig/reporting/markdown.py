@@ -1,9 +1,9 @@
-"""Text of others in Markdown (GFM), where it must be nothing but text.
+"""Writes untrusted text in Markdown (GFM) so that it is rendered only as text.
 
-GitHub and GitLab look for mentions (``@name``), issues (``#1``, ``GH-1``, ``!1``), commits and
-labels in what a text looks like once it is rendered, so that no escape in the source keeps them
-from it. Neither looks into code, and no link, image or HTML works there. So whatever is not a
-plain word or a small number stands in a code span.
+GitHub and GitLab link mentions (``@name``), issues (``#1``, ``GH-1``, ``!1``), commits and labels.
+They search the rendered text, so escapes in the source do not prevent it. They skip code spans, and
+in these no link, image or HTML works either. Everything except plain words and small numbers is
+therefore written as a code span.
 
 - https://github.github.com/gfm/#code-spans, and for the bar in a table #example-200
 - https://docs.github.com/en/get-started/writing-on-github/working-with-advanced-formatting/autolinked-references-and-urls
@@ -30,30 +30,30 @@ _COMMIT = re.compile(r"[0-9a-f]{7,}", re.IGNORECASE)
 
 
 def prose(text: str) -> str:
-    """*text* in one line: plain words as they are, and what stands between them as code."""
+    """*text* in one line, with everything except plain words and small numbers as code."""
     runs = groupby(_one_line(text).split(" "), _is_plain)
     return " ".join(" ".join(run) if plain else _quoted(" ".join(run)) for plain, run in runs)
 
 
 def _quoted(run: str) -> str:
-    """*run* as code, and behind it the punctuation with which it ends."""
+    """*run* as code, followed by its final punctuation, if any."""
     text = run.removesuffix(",").removesuffix(":").removesuffix(";")
     return code(text) + run[len(text) :] if text else code(run)
 
 
 def code(text: str) -> str:
-    """*text* in one line, as code; nothing if there is none. A backtick becomes an apostrophe."""
+    """*text* in one line, as code; empty if *text* is empty. Backticks become apostrophes."""
     shown = _one_line(text).replace("`", "'")
     return f"`{shown}`" if shown else ""
 
 
 def row(cells: Iterable[str]) -> str:
-    """The line of a table with these *cells*, each of them `prose` or `code`."""
+    """A row of a table; each of *cells* is the result of `prose` or `code`."""
     return f"| {' | '.join(map(_cell, cells))} |"
 
 
 def _cell(markdown: str) -> str:
-    # a bar ends the cell, even in code, unless a backslash stands before it
+    # a bar ends the cell, even in code, unless a backslash comes before it
     return markdown.replace("|", r"\|")
 
 

@@ -1,4 +1,4 @@
-"""Results for stdout: tables, checks and verdicts, their JSON, and the SQL of a plan."""
+"""Formats results for stdout: tables, their JSON, and the SQL of a plan."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _STATUS_KINDS = (ID, WORDS, FIXED, NAME, FIXED)
 _OUTCOME_KINDS = (ID, WORDS, FIXED)
 
 _STATE_STYLES = {"applied": "green", "pending": "yellow", "unknown": "yellow"}
-"""The others are red."""
+"""All other states are red."""
 
 _COMMENT_WIDTH = len("-- ")
 
 
 def status_table(rows: Iterable[MigrationStatus], screen: Screen = PLAIN) -> str:
-    """One line for each migration, under headings; several where *screen* is too narrow."""
+    """A line for each migration, under headings; more lines if *screen* is too narrow."""
     return screen.text(table([_HEADINGS, *map(_cells, rows)], screen, _STATUS_KINDS))
 
 
@@ -72,7 +72,7 @@ def _remarks(row: MigrationStatus) -> Iterator[str]:
 
 
 def table(rows: Sequence[tuple[str, ...]], screen: Screen, kinds: Sequence[str]) -> Iterator[Line]:
-    """*rows* of cells, of which the first are headings, in columns that have these *kinds*."""
+    """The lines of a table. The first of *rows* has the headings; *kinds* are the columns'."""
     first, *others = rows
     heads = tuple(Styled(each, "dim") for each in first)
     for lines in blocks([heads, *others], screen, kinds, headed=True):
@@ -82,13 +82,13 @@ def table(rows: Sequence[tuple[str, ...]], screen: Screen, kinds: Sequence[str])
 def blocks(
     rows: Sequence[tuple[str, ...]], screen: Screen, kinds: Sequence[str], *, headed: bool = False
 ) -> list[list[Line]]:
-    """The lines of each of *rows*: one where there is room, whatever is in its cells."""
+    """The lines of each row, usually one. Line breaks in cells are escaped."""
     shown = [[like(cell, in_one_line(cell)) for cell in row] for row in rows]
     return laid_out(shown, screen.width, kinds, headed=headed)
 
 
 def status_json(rows: Iterable[MigrationStatus]) -> str:
-    """A JSON document with every migration and what is known of it."""
+    """A JSON document with every migration and its state."""
     return to_json({"migrations": [_record(row) for row in rows]}, indent=2)
 
 
@@ -115,7 +115,7 @@ def _record(row: MigrationStatus) -> dict[str, object]:
 
 
 def targets_table(outcomes: Iterable[TargetResult], screen: Screen = PLAIN) -> str:
-    """One line for each target, under headings, by name; several if *screen* is too narrow."""
+    """A line for each target, by name, under headings; more lines if *screen* is too narrow."""
     rows = [
         (each.target, _outcome(each), format_duration(each.duration_seconds))
         for each in sorted(outcomes)
@@ -132,7 +132,7 @@ def _outcome(outcome: TargetResult) -> str:
 
 
 def target_json(outcome: TargetResult) -> str:
-    """One line of JSON."""
+    """The outcome as one line of JSON."""
     return to_json({**outcome._asdict(), "message": outcome.message or None})
 
 
@@ -141,7 +141,7 @@ def plan_sql(
     expected: Mapping[str, Sequence[Forecast]],
     screen: Screen = PLAIN,
 ) -> str:
-    """What runs, in order, as SQL; above each migration, as comments, what is to be known of it.
+    """The SQL that runs, in order. Comments above each migration state its properties and locks.
 
     The SQL is never wrapped, because it may be copied.
     """
@@ -158,7 +158,7 @@ def plan_sql(
 def _comments(
     migration: Migration, expected: Iterable[Forecast], width: int
 ) -> Iterator[Sequence[str]]:
-    # what ended the line would end the comment, and the rest would be SQL
+    # a line break would end the comment, and the rest would be SQL
     for style, lines in (
         ("cyan", _facts(migration)),
         ("red", _refused(migration)),
@@ -211,7 +211,7 @@ def _sql(migration: Migration) -> list[str]:
 
 
 def plan_json(migrations: Sequence[Migration], expected: Mapping[str, Sequence[Forecast]]) -> str:
-    """A JSON document with every migration that runs, in order."""
+    """A JSON document with the migrations of a plan, in order."""
     records = [
         {
             "id": each.id,

@@ -1,4 +1,4 @@
-"""The outcome where Kubernetes shows it: the termination message of the container."""
+"""Writes the outcome to the container's termination message, which Kubernetes shows."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ LIMIT_BYTES = 4096
 
 
 def write_outcome(path: str, text: str) -> None:
-    """Put *text* into *path*, or where it is empty into Kubernetes' own file if that exists.
+    """Write *text* to *path*. If *path* is empty, use Kubernetes' default file if it exists.
 
-    It is cut to 4,096 bytes. A file that cannot be written is no reason to fail: what it would
-    say stands in the log.
+    The text is cut to 4,096 bytes. If the file cannot be written, nothing is raised, because the
+    log also has the outcome.
     """
     path = path or (KUBERNETES_PATH if os.path.exists(KUBERNETES_PATH) else "")
     if not path:
         return
     data = text.encode()[:LIMIT_BYTES].decode(errors="ignore").encode()
     try:
-        with open(path, "wb", opener=_open_at_once) as file:
+        with open(path, "wb", opener=_open_without_waiting) as file:
             file.write(data)
     except OSError:
         return
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """Open *path*, without waiting for a reader of what may be a pipe."""
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open *path*, which may be a pipe, without waiting for a reader."""
     return os.open(path, flags | os.O_NONBLOCK, 0o666)

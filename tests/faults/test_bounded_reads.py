@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from initmig.commands.serve.serve import look, reading_run
+from initmig.commands.serve.serve import check, reading_run
 from initmig.config.config import parse_config
 from initmig.core.clock import SYSTEM_CLOCK
 from initmig.core.errors import DatabaseUnavailable
@@ -98,6 +98,6 @@ def test_serve_check_names_the_session_that_locks_the_history(
         other.execute("SET application_name = 'the app'")
         other.execute(f"BEGIN; LOCK TABLE {TABLES} IN ACCESS EXCLUSIVE MODE".encode())
         with pytest.raises(DatabaseUnavailable) as failed:
-            look(reading_run(config, listing, lambda _: None, SYSTEM_CLOCK))
+            check(reading_run(config, listing, lambda _: None, SYSTEM_CLOCK))
     assert failed.value.id == "no-answer"
     assert HOLDER in str(failed.value)

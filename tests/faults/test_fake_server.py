@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from initmig.commands.serve.serve import look, reading_run
+from initmig.commands.serve.serve import check, reading_run
 from initmig.config.config import parse_config
 from initmig.core.clock import SYSTEM_CLOCK
 from initmig.core.errors import DatabaseUnavailable, InitmigError
@@ -386,7 +386,7 @@ def test_serve_check_raises_an_initmig_error_for_any_broken_answer(
     with FakeServer(tmp_path, at_query=QUERY[name]) as fake:
         config = parse_config(["serve"], {"DATABASE_URL": fake.url()})
         with pytest.raises(InitmigError):
-            look(reading_run(config, list_files((str(folder),)), lambda _: None, SYSTEM_CLOCK))
+            check(reading_run(config, list_files((str(folder),)), lambda _: None, SYSTEM_CLOCK))
 
 
 def test_serve_check_times_out_on_a_silent_server(tmp_path: Path, folder: Path) -> None:
@@ -394,5 +394,5 @@ def test_serve_check_times_out_on_a_silent_server(tmp_path: Path, folder: Path) 
     with FakeServer(tmp_path, at_query=QUERY["silent"]) as fake:
         config = parse_config(["serve"], {"DATABASE_URL": fake.url()})
         with pytest.raises(DatabaseUnavailable) as failed:
-            look(reading_run(config, list_files((str(folder),)), lambda _: None, SYSTEM_CLOCK))
+            check(reading_run(config, list_files((str(folder),)), lambda _: None, SYSTEM_CLOCK))
         assert failed.value.id == "no-answer"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from psycopg import sql
 
-from initmig.commands.serve.serve import look, reading_run
+from initmig.commands.serve.serve import check, reading_run
 from initmig.config.config import parse_config
 from initmig.core.clock import SYSTEM_CLOCK
 from initmig.migrations.files import list_files
@@ -427,7 +427,7 @@ def check_reading(scene: Scene) -> None:
         rehearsed = scene.json("rehearse", "--json")["migrations"]
         assert [each["id"] for each in rehearsed] == pending
     config = parse_config(["serve"], {"DATABASE_URL": scene.database.url})
-    look(reading_run(config, list_files((str(scene.folder),)), lambda _: None, SYSTEM_CLOCK))
+    check(reading_run(config, list_files((str(scene.folder),)), lambda _: None, SYSTEM_CLOCK))
     scene.succeeds("unlock")
     assert scene.history() == before
 

@@ -13,7 +13,7 @@ from initmig.core.events import HistoryRead
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 TEXT = PAGE.read_text()
-READ = after(State(begun=0.0), HistoryRead(applied=1, pending=(), unknown=0))
+READ = after(State(started=0.0), HistoryRead(applied=1, pending=(), unknown=0))
 SAMPLES = [
     sample
     for family in text_string_to_metric_families(exposition(READ, 1.0).decode())

@@ -146,7 +146,7 @@ def test_nothing_is_out_of_order_if_files_were_applied_in_order(
     everything = listing(*sorted(names))
     count = data.draw(st.integers(0, len(names)))
     done, pending = everything.migrations[:count], everything.migrations[count:]
-    assert planning.behind(pending, ids_of(done), everything) == {}
+    assert planning.find_out_of_order(pending, ids_of(done), everything) == {}
 
 
 def test_rollback_is_in_reverse_order_of_application() -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.parser import text_string_to_metric_families
 
 from initmig.commands.result import Result
-from initmig.commands.serve.serve import State, after, answer, ended, exposition, obstacles
+from initmig.commands.serve.serve import State, after, answer, ended, exposition, reasons_not_ready
 from initmig.core.events import (
     Connected,
     HistoryRead,
@@ -21,7 +21,7 @@ from initmig.core.events import (
 if TYPE_CHECKING:
     from initmig.core.events import Event
 
-BEGUN = State(begun=100.0)
+BEGUN = State(started=100.0)
 RUNNING = "the run has not finished"
 TWO_PENDING = HistoryRead(applied=1, pending=("0002_b", "0003_c"), unknown=0)
 NONE_PENDING = HistoryRead(applied=3, pending=(), unknown=0)
@@ -45,56 +45,59 @@ def values(state: State, now: float = 100.0) -> dict[str, float]:
 
 
 def test_not_ready_before_the_database_has_answered() -> None:
-    assert obstacles(BEGUN) == ("the database has not answered yet", RUNNING)
+    assert reasons_not_ready(BEGUN) == ("the database has not answered yet", RUNNING)
 
 
 def test_pending_migrations_decrease_with_each_applied_one() -> None:
     begun = state_after(TWO_PENDING, MigrationStarted("0002_b", "m/0002_b.sql", 1, 2))
-    assert obstacles(begun) == ("[1/2] 0002_b (m/0002_b.sql)", "2 pending: 0002_b, 0003_c")
+    assert reasons_not_ready(begun) == ("[1/2] 0002_b (m/0002_b.sql)", "2 pending: 0002_b, 0003_c")
     later = after(begun, MigrationApplied("0002_b", 0.1))
-    assert obstacles(later)[-1] == "1 pending: 0003_c"
+    assert reasons_not_ready(later)[-1] == "1 pending: 0003_c"
     assert later.history == HistoryRead(applied=2, pending=("0003_c",), unknown=0)
 
 
 def test_answer_names_20_pending_migrations() -> None:
     many = tuple(f"{number:04}_x" for number in range(1, 1001))
-    reason = obstacles(state_after(HistoryRead(applied=0, pending=many, unknown=0)))[-1]
+    reason = reasons_not_ready(state_after(HistoryRead(applied=0, pending=many, unknown=0)))[-1]
     assert reason.startswith("1000 pending: 0001_x, 0002_x, ")
     assert reason.endswith(", 0020_x and 980 more")
 
 
 def test_not_ready_until_the_run_has_ended() -> None:
     running = state_after(NONE_PENDING)
-    assert obstacles(running) == (RUNNING,)
-    assert obstacles(running._replace(ended=101.0)) == ()
+    assert reasons_not_ready(running) == (RUNNING,)
+    assert reasons_not_ready(running._replace(ended=101.0)) == ()
 
 
 def test_not_ready_after_a_migration_is_rolled_back_elsewhere() -> None:
-    assert obstacles(state_after(NONE_PENDING, TWO_PENDING, until=101.0)) == (
+    assert reasons_not_ready(state_after(NONE_PENDING, TWO_PENDING, until=101.0)) == (
         "2 pending: 0002_b, 0003_c",
     )
 
 
 def test_unknown_migrations_do_not_affect_readiness() -> None:
     ahead = HistoryRead(applied=3, pending=(), unknown=2)
-    assert obstacles(state_after(ahead, until=101.0)) == ()
+    assert reasons_not_ready(state_after(ahead, until=101.0)) == ()
 
 
 def test_ready_again_after_the_database_returns() -> None:
     away = state_after(NONE_PENDING, WaitingForDatabase("Connection refused", 60), until=101.0)
-    assert obstacles(away) == ("waiting up to 1 m for the database: Connection refused",)
-    assert obstacles(after(away, Connected(3.0))) == ()
-    assert obstacles(after(away, NONE_PENDING)) == ()
+    assert reasons_not_ready(away) == ("waiting up to 1 m for the database: Connection refused",)
+    assert reasons_not_ready(after(away, Connected(3.0))) == ()
+    assert reasons_not_ready(after(away, NONE_PENDING)) == ()
 
 
 def test_lock_holder_is_named_until_the_lock_is_acquired() -> None:
     waiting = state_after(TWO_PENDING, WaitingInQueue("pid 7 (app)", 7, (), 3.0))
-    assert "pid 7 (app)" in obstacles(waiting)[0]
-    assert obstacles(after(waiting, LockAcquired(4.0, pooled=False))) == (
+    assert "pid 7 (app)" in reasons_not_ready(waiting)[0]
+    assert reasons_not_ready(after(waiting, LockAcquired(4.0, pooled=False))) == (
         RUNNING,
         "2 pending: 0002_b, 0003_c",
     )
-    assert "process 42" in obstacles(state_after(TWO_PENDING, WaitingForYoyo(42, "2026", 0)))[0]
+    assert (
+        "process 42"
+        in reasons_not_ready(state_after(TWO_PENDING, WaitingForYoyo(42, "2026", 0)))[0]
+    )
 
 
 def test_statement_of_another_session_is_in_no_answer() -> None:
@@ -107,7 +110,7 @@ def test_statement_of_another_session_is_in_no_answer() -> None:
 def test_reason_with_line_ends_and_control_characters_is_one_indented_reason() -> None:
     reason = "server: x\nready\r\x1b[2J\u202e\udcff"
     for state in (
-        BEGUN._replace(trouble=reason),
+        BEGUN._replace(database_problem=reason),
         state_after(WaitingForDatabase(reason, 1)),
     ):
         body = answer("/readyz", state, 200.0).body.decode()
@@ -122,7 +125,7 @@ def test_unknown_counts_are_not_exported() -> None:
 
 
 def test_counts_are_kept_while_the_database_is_unreachable() -> None:
-    away = state_after(TWO_PENDING)._replace(trouble="Connection refused")
+    away = state_after(TWO_PENDING)._replace(database_problem="Connection refused")
     assert values(away)["initmig_migrations_pending"] == 2
     assert values(away)["initmig_database_up"] == 0
 

@@ -12,7 +12,7 @@ import pytest
 from initmig.config.config import parse_config
 from initmig.config.targets import read_targets
 from initmig.core.errors import ConfigError, Problem
-from initmig.migrations.files import list_files, look_beside
+from initmig.migrations.files import list_files, list_other_entries
 from initmig.migrations.sources import expand, to_write_in
 from tests.support.migrations import write
 
@@ -93,7 +93,7 @@ def test_every_folder_that_matches_a_pattern_is_read(here: Path) -> None:
 
     listed = [file.path for file in list_files(["apps/*"]).migrations]
     assert listed == ["apps/a/1.sql", "apps/b/2.sql"]
-    assert look_beside(["apps/*"]).ignored == ("apps/a/3.SQL", "apps/b/4.SQL")
+    assert list_other_entries(["apps/*"]).ignored == ("apps/a/3.SQL", "apps/b/4.SQL")
 
 
 @pytest.mark.parametrize(

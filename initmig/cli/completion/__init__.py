@@ -1,6 +1,6 @@
-"""Completion scripts for bash, zsh and fish, made from the tables of commands and options.
+"""Writes completion scripts for bash, zsh and fish from the tables of commands and options.
 
-After `exec --`, each leaves the rest to the shell, as it is another command's line.
+After `exec --`, the scripts leave completion to the shell, because another command follows.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 def script(shell: str) -> str:
-    """What *shell* has to read to complete the words of `initmig`."""
+    """The script that adds completion for `initmig` to *shell*."""
     return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell]()
 
 
 class _Flag(Record):
-    """A flag as a shell has to know it."""
+    """A flag, with the facts that a shell needs to complete it."""
 
     name: str
     help: str
     takes_value: bool = False
     optional: bool = False
-    """A value needs an equals sign, and may be missing."""
+    """Whether the value can be left out; if present, it follows an equals sign."""
     choices: tuple[str, ...] = ()
     place: str = ""
-    """``file`` or ``folder``, where it takes such a one."""
+    """``file`` or ``folder`` if the value is a path to one."""
 
 
 _EVERYWHERE = (_Flag("--help", "show help"),)
@@ -53,7 +53,7 @@ def _flag(option: Option) -> _Flag:
 
 
 def _flags(command: str) -> tuple[_Flag, ...]:
-    """What the help of *command* lists; without one, what fits before it."""
+    """The flags in the help of *command*; if it is empty, the flags that can come before one."""
     name = command or DEFAULT_COMMAND
     options = (*COMMANDS[name].options, *settings_of(name))
     return (*map(_flag, options), *_EVERYWHERE, *(() if command else _WITHOUT_COMMAND))
@@ -65,7 +65,7 @@ def _operands(command: str) -> tuple[str, ...]:
 
 
 def _all_flags() -> Iterator[_Flag]:
-    """Each flag once: what it takes is the same with every command."""
+    """Each flag once, because it takes the same values with every command."""
     seen = set()
     for flag in (each for name in ("", *COMMANDS) for each in _flags(name)):
         if flag.name not in seen:
@@ -74,7 +74,7 @@ def _all_flags() -> Iterator[_Flag]:
 
 
 def _taking_next(flags: Iterable[_Flag]) -> list[str]:
-    """The names of those whose value is the next word, unless it follows an equals sign."""
+    """The names of the *flags* whose value can be the next word."""
     return [flag.name for flag in flags if flag.takes_value and not flag.optional]
 
 
@@ -107,7 +107,7 @@ def _bash_values(flag: _Flag) -> str:
 
 
 def _filled(shell: str, **parts: str) -> str:
-    """The template for *shell*, with each part at the place of its name between at signs."""
+    """The template for *shell*; each ``@NAME@`` is replaced by the part with that name."""
     template = Path(__file__).with_name(f"initmig.{shell}").read_text("utf-8")
     for name, text in parts.items():
         template = template.replace(f"@{name}@", text)
@@ -193,5 +193,5 @@ def _fish_flag(flag: _Flag, commands: Iterable[str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """*text* for all three shells, none of which reads anything in single quotes."""
+    """*text* in single quotes, which all three shells take literally."""
     return "'" + text.replace("'", "'\\''") + "'"

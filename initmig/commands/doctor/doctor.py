@@ -77,7 +77,7 @@ DELETE FROM {0.own} WHERE false"""
 
 
 class Diagnosis(Record):
-    """What `doctor` found."""
+    """The result of `doctor`."""
 
     outcome: str
     ids: tuple[str, ...]

@@ -82,7 +82,7 @@ def check_pending(
 def _check_decision(
     session: Session, run: Run, history: History, decision: Decision
 ) -> Iterator[Check]:
-    """Why `migrate` would refuse to start, and what it would warn of."""
+    """Why `migrate` would refuse to start, and its warnings."""
     events: list[Event] = []
     refused = decision.refused
     if decision.left.pending:

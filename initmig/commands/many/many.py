@@ -1,7 +1,7 @@
-"""Many databases or schemas in one run: processes that each migrate one after the other.
+"""Migrates many databases or schemas in one run, in several worker processes.
 
-Processes and not threads: each has its own signals, its own yoyo, and what its migrations in
-Python do to a process.
+It uses processes and not threads, because each needs its own signals and its own yoyo, and because
+Python migrations may change the state of their process.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from initmig.postgres import Session
 
 _WORST_FIRST = (143, 130, 1, 6, 4, 2, 5, 3)
-"""Exit codes: stopped, then those that a retry does not help."""
+"""Exit codes: stopped by a signal, then errors that a retry does not fix, then the others."""
 
 _SPARE_DESCRIPTORS = 8
 
@@ -54,17 +54,17 @@ ORDER BY nspname"""
 
 
 class Migrated(Record):
-    """What `migrate` did to many targets."""
+    """The outcome of `migrate` for many targets."""
 
     outcome: str
     ids: tuple[str, ...]
     """The names of the targets to which something was applied."""
     seconds: float
     targets: tuple[TargetResult, ...]
-    """As they ended; those that were not started are missing."""
+    """In the order in which they ended, without the targets that were not started."""
     summary: TargetsFinished
     failure: TargetsFailed | None = None
-    """If not all were migrated; its exit code is the worst of theirs."""
+    """Set if a target failed; its exit code is the first of their codes in `_WORST_FIRST`."""
 
 
 def migrate_many(
@@ -76,26 +76,26 @@ def migrate_many(
 ) -> Migrated:
     """Migrate every target in one of ``config.parallel`` processes.
 
-    The events of a target go to what *emit_for* returns for its name, in that process. *report*
-    gets each result as it comes, in this one.
+    *emit_for* returns, for the name of a target, the function that gets its events in the worker
+    process. *report* gets each result in this process, as soon as the target ends.
 
     :raises InitmigError: the targets cannot be listed
     """
     run = without_files(config, emit, SYSTEM_CLOCK)
 
-    def work_off() -> Migrated:
+    def migrate_all() -> Migrated:
         targets = _targets(config, emit)
         results = []
-        for result in _work_off(targets, config, emit, emit_for):
+        for result in _run_workers(targets, config, emit, emit_for):
             report(result)
             results.append(result)
         return _migrated(targets, results, run.seconds())
 
-    return finished(run, work_off)
+    return finished(run, migrate_all)
 
 
 def _targets(config: Config, emit: Emit) -> tuple[Target, ...]:
-    listed = _listed(config, emit)
+    listed = _list_targets(config, emit)
     targets = of_shard(listed, config.shard)
     if not targets:
         source = config.targets or f"schemas LIKE '{config.each_schema}'"
@@ -122,7 +122,7 @@ def _migrated(
     return Migrated(outcome, applied, seconds, tuple(results), summary, failure)
 
 
-def _listed(config: Config, emit: Emit) -> tuple[Target, ...]:
+def _list_targets(config: Config, emit: Emit) -> tuple[Target, ...]:
     if config.targets:
         return read_targets(config, os.environ)
     query = _SCHEMAS.format(pattern=quote_literal(config.each_schema))
@@ -135,10 +135,12 @@ def _listed(config: Config, emit: Emit) -> tuple[Target, ...]:
     return tuple(Target(name, config._replace(schema=(name,))) for name in names)
 
 
-def _refuse_user(schema: str) -> None:
-    """:raises ConfigError: the *schema* is the one that no search path can name.
+def _refuse_user_schema(schema: str) -> None:
+    """Refuse the schema whose name has another meaning in a search path.
 
-    The other such name, pg_temp, is never listed.
+    The other name with such a meaning, pg_temp, is never listed.
+
+    :raises ConfigError: *schema* is that schema
     """
     if schema == USER_SCHEMA:
         raise ConfigError(
@@ -149,54 +151,56 @@ def _refuse_user(schema: str) -> None:
         )
 
 
-# --- the process that deals the targets out ---
+# --- the main process, which assigns targets to workers ---
 
 
 class _Worker(Record):
-    """A process that migrates what it is given, and answers with the outcome."""
+    """A process that migrates the targets assigned to it, and sends back the outcomes."""
 
     pid: int
     channel: socket.socket
 
-    def give(self, number: int) -> None:
+    def assign(self, number: int) -> None:
+        """Send the index of a target."""
         self.channel.sendall(number.to_bytes(4, "big"))
 
-    def take(self) -> TargetResult | None:
-        """The outcome of what it was given; None if it has ended without one."""
+    def receive(self) -> TargetResult | None:
+        """Receive the outcome of the assigned target; None if the process died without one."""
         with self.channel.makefile("rb") as lines:
             line = lines.readline()
         return TargetResult(*loads(line)) if line else None
 
 
-def _work_off(
+def _run_workers(
     targets: Sequence[Target], config: Config, emit: Emit, emit_for: Callable[[str], Emit]
 ) -> Iterator[TargetResult]:
-    """The outcomes as they come; those not begun are left out where one failed and that is asked.
+    """Yield the outcome of each target when it ends.
 
-    Whoever has finished one gets the next: some take longer than others.
+    With ``--fail-fast``, no further target is started after a failure. A worker gets its next
+    target when it has finished one, because some targets take longer than others.
     """
     waiting = deque(range(len(targets)))
     size = min(config.parallel, len(targets))
-    # a selector that takes no file descriptor: the workers may have got the last ones
+    # PollSelector needs no file descriptor: the workers may have taken the last ones
     with _workers(size, targets, emit, emit_for) as workers, PollSelector() as busy:
 
-        def deal(worker: _Worker) -> None:
+        def assign_next(worker: _Worker) -> None:
             if waiting:
                 number = waiting.popleft()
-                worker.give(number)
+                worker.assign(number)
                 busy.register(worker.channel, EVENT_READ, (worker, targets[number].name))
 
         for worker in workers:
-            deal(worker)
+            assign_next(worker)
         while busy.get_map():
             for key, _ in busy.select():
                 busy.unregister(key.fileobj)
                 worker, name = key.data
-                outcome = worker.take()
+                outcome = worker.receive()
                 if config.fail_fast and (outcome is None or outcome.exit_code):
                     waiting.clear()
                 if outcome:
-                    deal(worker)
+                    assign_next(worker)
                 yield outcome or TargetResult(name, 1, message="its process was killed")
 
 
@@ -204,15 +208,17 @@ def _work_off(
 def _workers(
     size: int, targets: Sequence[Target], emit: Emit, emit_for: Callable[[str], Emit]
 ) -> Iterator[list[_Worker]]:
-    """*size* processes, or as many as can be had, but one at least.
+    """Start *size* processes, or as many as the system allows, but at least one.
 
-    Where it ends before they do, they are stopped as this one was.
+    If an error or a signal stops this process, the workers get SIGTERM.
 
-    :raises ConfigError: not even one can be had
+    :raises ConfigError: the system allows no process
     """
     workers: list[_Worker] = []
     try:
-        reason = _recruit(workers, size, lambda inherited: _start(inherited, targets, emit_for))
+        reason = _start_workers(
+            workers, size, lambda inherited: _start_worker(inherited, targets, emit_for)
+        )
         if size and not workers:
             raise ConfigError(
                 "no-process",
@@ -229,19 +235,22 @@ def _workers(
         raise
     finally:
         for worker in workers:
-            worker.channel.close()  # which ends those that have nothing to do
+            worker.channel.close()  # an idle worker then exits
         for worker in workers:
             os.waitpid(worker.pid, 0)
 
 
-def _recruit(workers: list[_Worker], size: int, start: Callable[[Sequence[int]], _Worker]) -> str:
-    """Let *start* add to *workers* until there are *size*; why there are fewer, else empty.
+def _start_workers(
+    workers: list[_Worker], size: int, start: Callable[[Sequence[int]], _Worker]
+) -> str:
+    """Add processes from *start* to *workers* until there are *size*.
 
-    It gets the file descriptors that are not meant for the new process.
+    Return the reason if there are fewer, otherwise an empty string. *start* gets the file
+    descriptors that the new process must close.
     """
     spare: list[int] = []
     try:
-        # for what is opened later: modules, the termination log
+        # reserve descriptors for files that are opened later: modules, the termination log
         spare.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(_SPARE_DESCRIPTORS))
         while len(workers) < size:
             workers.append(start([*spare, *(worker.channel.fileno() for worker in workers)]))
@@ -253,7 +262,7 @@ def _recruit(workers: list[_Worker], size: int, start: Callable[[Sequence[int]],
     return ""
 
 
-def _start(
+def _start_worker(
     inherited: Sequence[int], targets: Sequence[Target], emit_for: Callable[[str], Emit]
 ) -> _Worker:
     ours, theirs = socket.socketpair()
@@ -263,46 +272,46 @@ def _start(
         return _Worker(pid, ours)
     try:
         for each in (ours.fileno(), *inherited):
-            os.close(each)  # else it would not notice when the one that deals is gone
-        _serve(theirs, targets, emit_for)
+            os.close(each)  # with these open, it would not notice that the main process has died
+        _migrate_assigned(theirs, targets, emit_for)
     except Stopped:
         pass
     finally:
         os._exit(0)
 
 
-# --- the processes that migrate ---
+# --- the worker processes ---
 
 
-def _serve(
+def _migrate_assigned(
     channel: socket.socket, targets: Sequence[Target], emit_for: Callable[[str], Emit]
 ) -> None:
-    # else the one that deals would not notice when this process is gone
+    # open in a child, it would hide from the main process that this process has died
     close_in_children([channel])
     while number := channel.recv(4):
         target = targets[int.from_bytes(number, "big")]
-        outcome = _attempt(target, emit_for(target.name))
+        outcome = _migrate_target(target, emit_for(target.name))
         channel.sendall(dumps(outcome).encode() + b"\n")
 
 
-def _attempt(target: Target, emit: Emit) -> TargetResult:
+def _migrate_target(target: Target, emit: Emit) -> TargetResult:
     begun = SYSTEM_CLOCK.now()
 
     def ended(exit_code: int, applied: Sequence[str], message: str = "") -> TargetResult:
         return TargetResult(target.name, exit_code, applied, message, SYSTEM_CLOCK.now() - begun)
 
-    def say(stopped: Stopped) -> None:
+    def report_stop(stopped: Stopped) -> None:
         emit(StoppedBySignal(str(stopped), stopped.exit_code))
 
     try:
-        with stoppable(say):
+        with stoppable(report_stop):
             if target.config.each_schema:
-                _refuse_user(target.name)
+                _refuse_user_schema(target.name)
             result = migrate(target.config, emit)
     except Stopped as stopped:
-        say(stopped)
+        report_stop(stopped)
         return ended(stopped.exit_code, committed_before(stopped), f"stopped by {stopped}")
-    except Exception as error:  # noqa: BLE001 - the other targets must not suffer from it
+    except Exception as error:  # noqa: BLE001 - continue with the other targets
         failure = error if isinstance(error, InitmigError) else internal_error(error)
         for problem in failure.problems:
             emit(Failed(problem, failure.exit_code))

@@ -1,7 +1,7 @@
-"""Answers GET and HEAD over HTTP, and lets no client hold it up; knows nothing of migrations.
+"""Answers GET and HEAD over HTTP. No client can block it, and it does not depend on migrations.
 
-One thread has all connections and never waits for one of them. A connection has one request and a
-few seconds. When there are too many, one is closed for each that comes.
+One thread handles all connections and never blocks on any of them. Each connection gets one request
+and a few seconds. At the limit, one connection is closed for each new one.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ if TYPE_CHECKING:
     from initmig.core.events import Emit
 
 _TICK_SECONDS = 0.1
-"""How soon the server notices that it is to end, or that a client has had its time."""
+"""How soon the server notices that it must stop, or that a connection has timed out."""
 
-_MOST_SECONDS = 5.0
-"""For a connection: to send its request, to read the answer, and to close."""
+_CONNECTION_SECONDS = 5.0
+"""The time that a client has to send its request, read the answer, and close."""
 
-_MOST_CONNECTIONS = 512
-_SHARE_OF_DESCRIPTORS = 4
-"""Connections may have a quarter of the descriptors of this process: migrations need some, too."""
+_CONNECTION_LIMIT = 512
+_DESCRIPTORS_PER_CONNECTION = 4
+"""Connections may use a quarter of this process's descriptors: migrations need some, too."""
 
 _LONGEST_HEAD = 8192
-"""Bytes of a request line and its headers. The probes of the kubelet have some 150."""
+"""Bytes of a request line and its headers. The kubelet's probes have about 150."""
 
-_ENDS_OF_A_HEAD = (b"\n\r\n", b"\n\n")
+_HEAD_ENDS = (b"\n\r\n", b"\n\n")
 
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 _LONGEST_SHOWN = 200
-"""Characters of a method or path, in the event."""
+"""Characters of a method or path in an event."""
 
 
 class Answer(Record):
-    """What a request gets."""
+    """An HTTP response."""
 
     status: HTTPStatus
     body: bytes
@@ -62,19 +62,19 @@ class Answer(Record):
 
 
 Reply = Callable[[str], Answer]
-"""The answer to GET of a path, which has lost what follows a `?`; called in the server's thread."""
+"""Returns the answer to GET for a path without its query. Called in the server's thread."""
 
 
 def plain(status: HTTPStatus, text: str) -> Answer:
-    """*text* as a line, or several."""
+    """An answer with *text*, which may have several lines."""
     return Answer(status, f"{text}\n".encode(), "text/plain; charset=utf-8")
 
 
 @contextmanager
 def listening(address: Address, reply: Reply, emit: Emit) -> Iterator[None]:
-    """Answer requests inside.
+    """Answer requests inside the block.
 
-    :raises ConfigError: it cannot listen on *address*
+    :raises ConfigError: *address* cannot be used, or the thread cannot start
     """
     server = _listen(address, reply, emit)
     close_in_children([server])
@@ -90,7 +90,7 @@ def listening(address: Address, reply: Reply, emit: Emit) -> Iterator[None]:
             hint="raise this user's limit on processes and threads, and run again",
         ) from None
     try:
-        emit(Listening(_written(*server.address[:2])))
+        emit(Listening(_address_text(*server.address[:2])))
         yield
     finally:
         server.ended = True
@@ -101,21 +101,21 @@ def listening(address: Address, reply: Reply, emit: Emit) -> Iterator[None]:
 def _listen(address: Address, reply: Reply, emit: Emit) -> _Server:
     try:
         return _Server(address, reply, emit)
-    except (OSError, UnicodeError) as error:  # a name can be one that DNS does not know how to ask
+    except (OSError, UnicodeError) as error:  # IDNA cannot encode some names
         reason = error.strerror if isinstance(error, OSError) else "not a valid host name"
         raise ConfigError(
             "cannot-listen",
-            f"cannot listen on {_written(*address)}: {reason}; nothing was applied",
+            f"cannot listen on {_address_text(*address)}: {reason}; nothing was applied",
             hint="set --listen to an address of this host and a free port",
         ) from None
 
 
-def _written(host: Any, port: Any) -> str:
+def _address_text(host: Any, port: Any) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _Client:
-    """A connection: it sends a request, gets the answer, and closes."""
+    """A connection that sends one request, gets the answer, and closes."""
 
     def __init__(self, connection: socket.socket, host: str, deadline: float) -> None:
         self.connection = connection
@@ -130,7 +130,7 @@ class _Client:
 
 
 class _Server:
-    """All connections, in one thread."""
+    """Handles all connections in one thread."""
 
     def __init__(self, address: Address, reply: Reply, emit: Emit) -> None:
         self.ended = False
@@ -138,7 +138,7 @@ class _Server:
         """The oldest first."""
         self._reply = reply
         self._emit = emit
-        self._most = most_connections()
+        self._limit = most_connections()
         self._listener = _bound(address)
         self.address = self._listener.getsockname()
         try:
@@ -154,16 +154,16 @@ class _Server:
     def serve(self) -> None:
         """Answer until *ended*.
 
-        Each host has one turn, then new clients have theirs: a probe waits for one request of each
-        other host, and not for all of a host that floods.
+        In each round, every host gets one turn, and then new clients are accepted. A probe
+        therefore waits for at most one request of each other host, even if a host floods.
         """
         while not self.ended:
             ready = [key.fileobj for key, _ in self._selector.select(_TICK_SECONDS)]
             for client in {one.host: one for one in ready if isinstance(one, _Client)}.values():
-                self._attend(client)
+                self._handle(client)
             if self._listener in ready:
-                self._accept_some()
-            self._drop_late(time.monotonic())
+                self._accept_clients()
+            self._drop_overdue(time.monotonic())
 
     def close(self) -> None:
         for client in list(self.clients):
@@ -171,33 +171,33 @@ class _Server:
         self._selector.close()
         self._listener.close()
 
-    def _accept_some(self) -> None:
-        """Take new clients, but so few that each of them is heard before it has to make room."""
-        for number in range(max(1, self._most // 4)):
+    def _accept_clients(self) -> None:
+        """Accept a few new clients, so that each can be answered before it must make room."""
+        for number in range(max(1, self._limit // 4)):
             try:
                 connection, (host, *_) = self._listener.accept()
             except OSError as error:
-                # only of the first it is known that there is a client
+                # only before the first accept is a client certain to be waiting
                 if error.errno in _NO_DESCRIPTORS and number == 0:
                     self._make_room()
                 return
-            if len(self.clients) >= self._most:
+            if len(self.clients) >= self._limit:
                 self._make_room()
-            self._welcome(connection, host)
+            self._add(connection, host)
 
-    def _welcome(self, connection: socket.socket, host: str) -> None:
+    def _add(self, connection: socket.socket, host: str) -> None:
         connection.settimeout(0)
-        client = _Client(connection, host, time.monotonic() + _MOST_SECONDS)
+        client = _Client(connection, host, time.monotonic() + _CONNECTION_SECONDS)
         self.clients[client] = None
-        self._watch(client, EVENT_READ)
+        self._wait_for(client, EVENT_READ)
 
     def _make_room(self) -> None:
         if self.clients:
             self._drop(to_close(self.clients))
-        else:  # others have all descriptors, and until they close one there is nothing to do
+        else:  # other parts of the process use all descriptors: wait until one is closed
             time.sleep(_TICK_SECONDS)
 
-    def _drop_late(self, now: float) -> None:
+    def _drop_overdue(self, now: float) -> None:
         for client in list(self.clients):
             if client.deadline > now:
                 break
@@ -209,62 +209,64 @@ class _Server:
             self._selector.unregister(client)
         client.connection.close()
 
-    def _watch(self, client: _Client, event: int) -> None:
+    def _wait_for(self, client: _Client, event: int) -> None:
         try:
             self._selector.register(client, event)
         except KeyError:
             self._selector.modify(client, event)
-        except OSError:  # the kernel's memory for it is used up
+        except OSError:  # the kernel has no memory left for it
             self._drop(client)
 
-    def _attend(self, client: _Client) -> None:
+    def _handle(self, client: _Client) -> None:
         try:
             if not client.is_answered:
-                self._hear(client)
+                self._receive(client)
             elif client.unsent:
                 self._send(client)
             elif not client.connection.recv(_LONGEST_HEAD):
                 self._drop(client)
         except BlockingIOError:
             pass
-        except OSError:  # it has gone
+        except OSError:  # the client has disconnected
             self._drop(client)
-        except Exception:  # noqa: BLE001 - the next client gets its answer all the same
+        except Exception:  # noqa: BLE001 - the other clients still get their answers
             self._drop(client)
             self._emit(RequestFailed(format_exc().rstrip()))
 
-    def _hear(self, client: _Client) -> None:
-        said = client.connection.recv(_LONGEST_HEAD)
+    def _receive(self, client: _Client) -> None:
+        received = client.connection.recv(_LONGEST_HEAD)
         # a client may begin with empty lines
-        client.request = (client.request + said).lstrip(b"\r\n")
-        if not client.request and not said:
+        client.request = (client.request + received).lstrip(b"\r\n")
+        if not client.request and not received:
             self._drop(client)
             return
-        status = completeness(client.request, is_over=not said)
+        status = completeness(client.request, is_over=not received)
         if status is not HTTPStatus.CONTINUE:
-            client.unsent = _Exchange(client.request, status, self._reply, self._emit).response
+            client.unsent = _RequestHandler(
+                client.request, status, self._reply, self._emit
+            ).response
             client.is_answered, client.request = True, b""
             self._send(client)
 
     def _send(self, client: _Client) -> None:
-        """Send what the kernel takes.
+        """Send as many bytes as the kernel accepts.
 
-        After the last byte the client closes first: closed with something unread in it, the kernel
-        would take the answer back.
+        After the last byte, wait for the client to close first. If this side closed with unread
+        bytes, the kernel would reset the connection, and the client could lose the answer.
         """
         with suppress(BlockingIOError):
             client.unsent = client.unsent[client.connection.send(client.unsent) :]
         if client.unsent:
-            self._watch(client, EVENT_WRITE)
+            self._wait_for(client, EVENT_WRITE)
         else:
             client.connection.shutdown(socket.SHUT_WR)
-            self._watch(client, EVENT_READ)
+            self._wait_for(client, EVENT_READ)
 
 
 def _bound(address: Address) -> socket.socket:
-    """A socket that listens, with IPv4 where it is for every address.
+    """A listening socket; for every address, it accepts both IPv6 and IPv4.
 
-    :raises OSError: it cannot
+    :raises OSError: the address cannot be used
     """
     host = address.host or ("::" if socket.has_dualstack_ipv6() else "0.0.0.0")  # noqa: S104
     family, *_, place = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)[0]
@@ -274,7 +276,7 @@ def _bound(address: Address) -> socket.socket:
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind(place)
-        listener.listen(_MOST_CONNECTIONS)
+        listener.listen(_CONNECTION_LIMIT)
     except OSError:
         listener.close()
         raise
@@ -283,17 +285,18 @@ def _bound(address: Address) -> socket.socket:
 
 
 def most_connections() -> int:
-    """How many connections there are at a time."""
+    """The largest number of open connections."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
-        return _MOST_CONNECTIONS
-    return max(1, min(_MOST_CONNECTIONS, descriptors // _SHARE_OF_DESCRIPTORS))
+        return _CONNECTION_LIMIT
+    return max(1, min(_CONNECTION_LIMIT, descriptors // _DESCRIPTORS_PER_CONNECTION))
 
 
 def to_close(clients: Iterable[_Client]) -> _Client:
-    """Who makes room: the oldest of the host that has the most of *clients*, the oldest first.
+    """Choose the client to close: the oldest one of the host with the most connections.
 
-    So a host that floods closes its own connections, and not the kubelet's.
+    *clients* are sorted by age, oldest first. A host that floods therefore loses its own
+    connections, and not the kubelet's.
     """
     clients = list(clients)
     [(host, _)] = Counter(client.host for client in clients).most_common(1)
@@ -301,11 +304,11 @@ def to_close(clients: Iterable[_Client]) -> _Client:
 
 
 def completeness(request: bytes, *, is_over: bool) -> HTTPStatus:
-    """CONTINUE while *request* lacks its end, OK once it is here, or why it is refused.
+    """CONTINUE while *request* is incomplete, OK when it is complete, or the error status.
 
     :param is_over: the client sends no more
     """
-    if any(end in request for end in _ENDS_OF_A_HEAD):
+    if any(end in request for end in _HEAD_ENDS):
         return HTTPStatus.OK
     if is_over:
         return HTTPStatus.BAD_REQUEST
@@ -316,15 +319,15 @@ def completeness(request: bytes, *, is_over: bool) -> HTTPStatus:
     return HTTPStatus.REQUEST_URI_TOO_LONG
 
 
-class _Exchange(BaseHTTPRequestHandler):
-    """A request in memory, and its response: HTTP/1.0, so that a client sends one and no more."""
+class _RequestHandler(BaseHTTPRequestHandler):
+    """A request in memory, and its response. HTTP/1.0 allows one request per connection."""
 
     default_request_version = "HTTP/1.0"  # with HTTP/0.9, an error would have no status
 
     def __init__(self, request: bytes, status: HTTPStatus, reply: Reply, emit: Emit) -> None:
         self._reply = reply
         self._emit = emit
-        # No header changes the answer, so that none is parsed.
+        # No header changes the answer, so the headers are not parsed.
         line, _, _ = request.partition(b"\n")
         self.rfile = BytesIO(line + b"\n\r\n")
         self.wfile = self._response = BytesIO()
@@ -334,7 +337,7 @@ class _Exchange(BaseHTTPRequestHandler):
             self.send_error(status)
             return
         self.handle_one_request()
-        if not self.response:  # http.server has nothing to say to a line of blanks
+        if not self.response:  # http.server does not answer a request line of blanks
             self.send_error(HTTPStatus.BAD_REQUEST)
 
     @property
@@ -342,14 +345,14 @@ class _Exchange(BaseHTTPRequestHandler):
         return self._response.getvalue()
 
     def do_GET(self) -> None:
-        self._send(self._reply(self._bare_path()))
+        self._send(self._reply(self._path_without_query()))
 
-    do_HEAD = do_GET  # noqa: N815 - http.server's way
+    do_HEAD = do_GET  # noqa: N815 - http.server requires this name
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Plain text, and nothing of what the client sent.
+        """Send plain text that repeats no part of the request.
 
-        http.server says of a method without a ``do_`` function that it is not implemented.
+        http.server reports a method without a ``do_`` function as not implemented (501).
         """
         del message, explain
         not_allowed = code == HTTPStatus.NOT_IMPLEMENTED
@@ -369,19 +372,22 @@ class _Exchange(BaseHTTPRequestHandler):
             self.wfile.write(answer.body)
 
     def version_string(self) -> str:
-        """For the header Server, which need not tell Python's version."""
+        """The value of the Server header, without Python's version."""
         return "initmig"
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """An event, of level debug: probes come every few seconds."""
+        """Emit an event of level debug, because probes arrive every few seconds."""
         del size
-        # there is none in a request that could not be understood
-        method, path = (self.command or "")[:_LONGEST_SHOWN], self._bare_path()[:_LONGEST_SHOWN]
+        # a request that cannot be parsed has no method or path
+        method, path = (
+            (self.command or "")[:_LONGEST_SHOWN],
+            self._path_without_query()[:_LONGEST_SHOWN],
+        )
         self._emit(RequestAnswered(method, path, int(code)))
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: what was wrong with a request is in its status."""
+        """Log nothing: the status already reports the error."""
 
-    def _bare_path(self) -> str:
-        # there is none in a request that could not be understood
+    def _path_without_query(self) -> str:
+        # a request that cannot be parsed has no path
         return getattr(self, "path", "").partition("?")[0]

@@ -1,7 +1,7 @@
-"""`serve`: migrates, then stays and answers whether every migration of this image is applied.
+"""`serve`: migrates, then keeps running and reports over HTTP whether migrations are pending.
 
-The main thread migrates and looks. Requests get their answers in another one, from what is known at
-that moment, so that no request waits for the database.
+The main thread migrates and checks the database. Another thread answers requests from the latest
+known state, so that no request waits for the database.
 """
 
 from __future__ import annotations
@@ -52,34 +52,35 @@ if TYPE_CHECKING:
     from initmig.core.events import Emit, Event
     from initmig.core.model import Listing
 
-LOOK_EVERY_SECONDS = 30.0
+CHECK_INTERVAL_SECONDS = 30.0
 
-_LOOK_SECONDS = 10.0
-"""The limit for one look: a server that takes longer cannot be used anyway."""
+_CHECK_SECONDS = 10.0
+"""The limit for one check: a server that takes longer cannot be used anyway."""
 
-_NAP_SECONDS = 0.1
-"""Python sees a signal that comes just before it falls asleep only when it wakes up."""
+_LONGEST_SLEEP_SECONDS = 0.1
+"""The longest sleep: Python handles a signal that arrives just before a sleep only after it."""
 
-_MOST_SHOWN = 20
-"""Pending migrations that an answer names: clients that never read it have it in memory."""
+_SHOWN_PENDING = 20
+"""Pending migrations that an answer names. It limits the memory for clients that read slowly."""
 
 _OUTCOMES = ("running", "applied", "applied_elsewhere", "nothing_pending")
 
 
 class State(Record):
-    """All that answers are made of; replaced as a whole, so that none speaks of two moments."""
+    """The facts for all answers. Replaced as a whole, so that each answer is consistent."""
 
-    begun: float
-    """Seconds of the clock, as *ended*, which is None while the run goes on."""
+    started: float
+    """When the run began, in seconds of the clock."""
     ended: float | None = None
+    """When the run ended, in seconds of the clock; None while it continues."""
     outcome: str = "running"
     history: HistoryRead | None = None
-    """As it was read last."""
-    trouble: str = "the database has not answered yet"
-    """Why it is not known what is applied now; empty where it is."""
+    """The history when it was last read."""
+    database_problem: str = "the database has not answered yet"
+    """Why the applied migrations are unknown now; empty if they are known."""
     refusal: str = ""
-    """Why `migrate` would refuse to start, in words; empty where it would not."""
-    doing: str = ""
+    """Why `migrate` would refuse to start, in words; empty if it would start."""
+    activity: str = ""
     waited_for_database: float = 0.0
     waited_for_migrator: float = 0.0
 
@@ -89,88 +90,90 @@ def serve(
     emit: Emit,
     clock: Clock = SYSTEM_CLOCK,
     *,
-    interval: float = LOOK_EVERY_SECONDS,
+    interval: float = CHECK_INTERVAL_SECONDS,
 ) -> Result:
-    """Migrate, then look every *interval* seconds until a signal; answer all the while.
+    """Migrate, then check the database every *interval* seconds until a signal.
 
-    :raises ConfigError: it cannot listen; nothing was applied
-    :raises InitmigError: any that `migrate` raises
+    Requests are answered from the beginning.
+
+    :raises ConfigError: the address or a thread is not available; nothing was applied
+    :raises InitmigError: any error that `migrate` raises
     """
     listing = list_files(config.migrations)
-    board = _Board(emit, clock)
-    with listening(config.listen, board.answer, emit):
-        result = migrate(config, board, clock)
-        run = reading_run(config, listing, board, clock)
+    keeper = _StateKeeper(emit, clock)
+    with listening(config.listen, keeper.answer, emit):
+        result = migrate(config, keeper, clock)
+        run = reading_run(config, listing, keeper, clock)
         try:
-            board.end_run(result)
-            _keep_looking(lambda: _look_and_report(run, board), clock, interval)
+            keeper.end_run(result)
+            _check_repeatedly(lambda: _check_and_report(run, keeper), clock, interval)
         except Stopped as stopped:
             summary = ServingEnded(str(stopped))
     emit(summary)
     return Result("stopped serving", result.ids, run.seconds(), summary)
 
 
-def _keep_looking(look: Callable[[], None], clock: Clock, interval: float) -> NoReturn:
-    """Let *look* run every *interval* seconds, until a signal."""
+def _check_repeatedly(check: Callable[[], None], clock: Clock, interval: float) -> NoReturn:
+    """Call *check* every *interval* seconds, until a signal."""
     while True:
         _pause(clock, interval)
-        _in_thread(look)
+        _in_thread(check)
 
 
 def _pause(clock: Clock, seconds: float) -> None:
     until = clock.now() + seconds
     while (left := until - clock.now()) > 0:
-        clock.sleep(min(left, _NAP_SECONDS))
+        clock.sleep(min(left, _LONGEST_SLEEP_SECONDS))
 
 
 def _in_thread(work: Callable[[], None]) -> None:
-    """Run *work* where it holds up no signal: a name server or a database may let it hang."""
+    """Run *work* in a thread, because it may hang, and this thread must still handle signals."""
     done: Future[None] = Future()
 
     def run() -> None:
         try:
             work()
             done.set_result(None)
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+        except BaseException as error:  # noqa: BLE001 - `done.result` raises it again
             done.set_exception(error)
 
-    thread = Thread(target=run, name="look", daemon=True)
+    thread = Thread(target=run, name="check", daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # as many threads as this user may have
+    except RuntimeError:  # the user's limit on threads is reached
         run()
     while thread.is_alive():
-        thread.join(_NAP_SECONDS)
+        thread.join(_LONGEST_SLEEP_SECONDS)
     done.result()
 
 
 def reading_run(config: Config, listing: Listing, emit: Emit, clock: Clock) -> Run:
-    """A run for `look`, which writes nothing."""
+    """A run for `check`, which writes nothing."""
     return without_files(config, emit, clock)._replace(listing=listing, reads=True)
 
 
-def _look_and_report(run: Run, board: _Board) -> None:
+def _check_and_report(run: Run, keeper: _StateKeeper) -> None:
     refusal = ""
     try:
-        look(run)
-        board.see()
+        check(run)
+        keeper.database_answered()
     except PlanError as error:
-        board.see()
+        keeper.database_answered()
         refusal = mask_secrets(str(error))
     except InitmigError as error:
-        board.lose_sight(mask_secrets(str(error)))
-    board.refuse(refusal)
-    board.report()
+        keeper.database_failed(mask_secrets(str(error)))
+    keeper.refuse(refusal)
+    keeper.report()
 
 
-def look(run: Run) -> None:
-    """Read what is applied, in one attempt, usually one query, without waiting.
+def check(run: Run) -> None:
+    """Read the applied migrations in one attempt, usually with one query, without waiting.
 
     :raises PlanError: `migrate` would refuse to start
     :raises InitmigError: the database does not answer, or refuses
     """
     session = postgres.connect(run.settings)
-    set_retry_handler(session, run, limit=_LOOK_SECONDS)
+    set_retry_handler(session, run, limit=_CHECK_SECONDS)
     try:
         with postgres.checking_answers():
             as_migrate_would(session, run, read_history(session, run, if_pending=True))
@@ -178,8 +181,8 @@ def look(run: Run) -> None:
         session.close()
 
 
-class _Board:
-    """Passes events on, and keeps what requests are answered from."""
+class _StateKeeper:
+    """Forwards events, and keeps the state that answers use."""
 
     def __init__(self, emit: Emit, clock: Clock) -> None:
         self._emit = emit
@@ -195,18 +198,18 @@ class _Board:
         self._state = ended(self._state, result, self._clock.now())
         self.report()
 
-    def see(self) -> None:
-        self._state = self._state._replace(trouble="")
+    def database_answered(self) -> None:
+        self._state = self._state._replace(database_problem="")
 
-    def lose_sight(self, reason: str) -> None:
-        self._state = self._state._replace(trouble=reason)
+    def database_failed(self, reason: str) -> None:
+        self._state = self._state._replace(database_problem=reason)
 
     def refuse(self, reason: str) -> None:
         self._state = self._state._replace(refusal=reason)
 
     def report(self) -> None:
-        """Emit whether it is ready, if that has changed."""
-        reasons = obstacles(self._state)
+        """Emit Ready or NotReady if the state has changed."""
+        reasons = reasons_not_ready(self._state)
         if reasons != self._reported:
             self._reported = reasons
             history = self._state.history
@@ -218,16 +221,16 @@ class _Board:
 
 
 def ended(state: State, result: Result, now: float) -> State:
-    """*state* once the run has ended with *result*; *now* in seconds of the state's clock."""
-    state = state._replace(ended=now, doing="", outcome=result.outcome.replace(" ", "_"))
+    """*state* after the run has ended with *result*; *now* in seconds of the state's clock."""
+    state = state._replace(ended=now, activity="", outcome=result.outcome.replace(" ", "_"))
     if result.outcome != "applied elsewhere":
         return state
-    # the result counts from the beginning of the run
+    # `seconds` counts from the beginning of the run
     return state._replace(waited_for_migrator=result.seconds - state.waited_for_database)
 
 
 def after(state: State, event: Event) -> State:
-    """*state* once *event* has happened."""
+    """*state* after *event*."""
     for part in (_history_after, _wait_after):
         state = part(state, event)
     return state
@@ -236,9 +239,9 @@ def after(state: State, event: Event) -> State:
 def _history_after(state: State, event: Event) -> State:
     match event:
         case HistoryRead():
-            return state._replace(history=event, trouble="")
+            return state._replace(history=event, database_problem="")
         case MigrationStarted():
-            return state._replace(doing=event_words(event))
+            return state._replace(activity=event_words(event))
         case MigrationApplied():
             return state._replace(history=_with_applied(state.history, event.id))
     return state
@@ -247,14 +250,16 @@ def _history_after(state: State, event: Event) -> State:
 def _wait_after(state: State, event: Event) -> State:
     match event:
         case WaitingForDatabase():
-            return state._replace(trouble=event_words(event))
+            return state._replace(database_problem=event_words(event))
         case Connected():
-            return state._replace(trouble="", waited_for_database=event.waited_seconds)
+            return state._replace(database_problem="", waited_for_database=event.waited_seconds)
         case WaitingInQueue() | WaitingForYoyo():
             waited = event.waited_seconds
-            return state._replace(doing=event_words(event), waited_for_migrator=waited)
+            return state._replace(activity=event_words(event), waited_for_migrator=waited)
         case LockAcquired():
-            return state._replace(trouble="", doing="", waited_for_migrator=event.waited_seconds)
+            return state._replace(
+                database_problem="", activity="", waited_for_migrator=event.waited_seconds
+            )
     return state
 
 
@@ -265,15 +270,15 @@ def _with_applied(history: HistoryRead | None, id: str) -> HistoryRead | None:
     return history._replace(applied=history.applied + 1, pending=pending)
 
 
-def obstacles(state: State) -> tuple[str, ...]:
-    """Why it is not ready, in words; none where it is."""
-    reasons = [state.trouble, state.refusal]
+def reasons_not_ready(state: State) -> tuple[str, ...]:
+    """Why initmig is not ready, in words; empty if it is ready."""
+    reasons = [state.database_problem, state.refusal]
     if state.ended is None:
-        reasons.append(state.doing or "the run has not finished")
+        reasons.append(state.activity or "the run has not finished")
     if state.history and state.history.pending:
         pending = state.history.pending
-        shown = ", ".join(pending[:_MOST_SHOWN])
-        more = len(pending) - _MOST_SHOWN
+        shown = ", ".join(pending[:_SHOWN_PENDING])
+        more = len(pending) - _SHOWN_PENDING
         reasons.append(f"{len(pending)} pending: {shown}{f' and {more} more' if more > 0 else ''}")
     return tuple(filter(None, reasons))
 
@@ -284,7 +289,7 @@ def answer(path: str, state: State, now: float) -> Answer:
         case "/healthz":
             return plain(HTTPStatus.OK, "ok")
         case "/readyz":
-            return _readiness(obstacles(state))
+            return _readiness(reasons_not_ready(state))
         case "/metrics":
             return Answer(HTTPStatus.OK, exposition(state, now), CONTENT_TYPE_PLAIN_0_0_4)
         case _:
@@ -301,7 +306,7 @@ def _readiness(reasons: tuple[str, ...]) -> Answer:
 
 def exposition(state: State, now: float) -> bytes:
     """The metrics of *state* in Prometheus' text format."""
-    registry = CollectorRegistry()  # not the library's own, which tells of the process
+    registry = CollectorRegistry()  # the library's default registry has metrics of the process
     registry.register(_Collector(state, now))
     return generate_latest(registry)
 
@@ -316,7 +321,7 @@ class _Collector(Record):
 
 
 def _counts(history: HistoryRead | None) -> Iterator[GaugeMetricFamily]:
-    """Without values while they are not known: a 0 would say that nothing is pending."""
+    """Metrics without values until they are known: 0 would mean that nothing is pending."""
     pending = None if history is None else len(history.pending)
     for state, help, value in (
         ("pending", "Pending migrations of this image.", pending),
@@ -334,7 +339,7 @@ def _run_metrics(state: State, now: float) -> Iterator[GaugeMetricFamily]:
     up = GaugeMetricFamily(
         "initmig_database_up", "1 if the database answered the last query, else 0."
     )
-    up.add_metric([], not state.trouble)
+    up.add_metric([], not state.database_problem)
     yield up
     outcome = GaugeMetricFamily(
         "initmig_last_run_outcome",
@@ -347,7 +352,7 @@ def _run_metrics(state: State, now: float) -> Iterator[GaugeMetricFamily]:
     yield GaugeMetricFamily(
         "initmig_last_run_duration_seconds",
         "Duration of the last run; of one that is running, so far.",
-        (now if state.ended is None else state.ended) - state.begun,
+        (now if state.ended is None else state.ended) - state.started,
     )
     waited = GaugeMetricFamily(
         "initmig_waited_seconds",

@@ -52,7 +52,7 @@ _REPORTED_AS_VERIFIED = (MigrationStarted, MigrationApplied, MigrationRolledBack
 
 
 class Verification(Record):
-    """What `verify` found."""
+    """The result of `verify`."""
 
     outcome: str
     ids: tuple[str, ...]

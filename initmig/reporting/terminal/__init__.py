@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: widths, colours, and a line that shows the work that goes on.
+"""Output for people at a terminal: widths, colours, and a line that shows the running work.
 
-Imported only where a stream is a terminal, or is to get colours.
+Imported only if a stream is a terminal, or if colours are turned on.
 """

@@ -1,7 +1,7 @@
-"""How many cells of a terminal a text takes, and lines that do not take more than there are.
+"""Measures the cells that text takes on a terminal, and wraps or shortens lines to fit.
 
-By Unicode's own tables, which Python has: wcwidth would bring a second copy of them. The texts are
-visible ones (visible.py), so that no character moves the cursor.
+Uses the Unicode tables in Python, because wcwidth would add a second copy of them. The texts have
+no invisible characters (visible.py), so no character moves the cursor.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 ELLIPSIS = "…"
 
 _BREAKS = "_-./:,;=|"
-"""Behind which a word may be continued in the next line, where it has to be."""
+"""A long word may be divided after these characters."""
 
 _FAR = 4
-"""So many characters for each cell are looked at: most of them would take none."""
+"""Characters to measure for each cell of a line; more would only be needed for zero widths."""
 
 _JUNGSEONG = range(0x1160, 0x1200)
-"""Hangul vowels and finals: drawn into the cells of the consonant before them."""
+"""Hangul vowels and finals, which are drawn in the cells of the consonant before them."""
 
 
 def cells(text: str) -> int:
-    """How many cells *text* takes."""
+    """The number of cells that *text* takes."""
     return len(text) if text.isascii() else sum(map(_cells_of, text))
 
 
@@ -37,26 +37,29 @@ def _cells_of(character: str) -> int:
 
 
 def padded(text: str, width: int) -> str:
-    """*text* and blanks, up to *width* cells."""
+    """*text* followed by blanks, up to *width* cells."""
     return text + " " * (width - cells(text))
 
 
 def longest_word(text: str, breaks: str = "") -> int:
-    """The cells of the longest part of *text* that is not divided at blanks, or after *breaks*."""
+    """The cells of the longest part of *text* when it is divided at blanks and after *breaks*."""
     for each in breaks:
         text = text.replace(each, f"{each} ")
     return max(map(cells, text.split()), default=0)
 
 
 def shortened(text: str, width: int) -> str:
-    """*text*, its end left out where it takes more than *width* cells."""
+    """*text*; if it takes more than *width* cells, an ellipsis replaces its end."""
     if cells(text) <= width:
         return text
     return text[: _fitting(text, width - 1)] + ELLIPSIS
 
 
 def shortened_inside(text: str, width: int) -> str:
-    """*text*, its middle left out where it takes more than *width* cells: two thirds are before."""
+    """*text*; if it takes more than *width* cells, an ellipsis replaces its middle.
+
+    Two thirds of the cells are before the ellipsis.
+    """
     if cells(text) <= width:
         return text
     tail = max(0, (width - 1) // 3)
@@ -67,7 +70,7 @@ def shortened_inside(text: str, width: int) -> str:
 
 
 def _fitting(text: str, width: int) -> int:
-    """How many characters of *text*, one at least, fit in *width* cells."""
+    """The number of characters of *text*, at least one, that fit in *width* cells."""
     taken = 0
     for index, character in enumerate(text):
         taken += _cells_of(character) if not character.isascii() else 1
@@ -77,7 +80,7 @@ def _fitting(text: str, width: int) -> int:
 
 
 def wrapped(text: str, width: int, hang: int = 0) -> list[str]:
-    """*text* as lines of at most *width* cells; all but the first have *hang* blanks in front."""
+    """*text* as lines of at most *width* cells; all except the first are indented by *hang*."""
     indent = " " * hang
     return [
         f"{indent if start else ''}{text[start:end]}" for start, end in spans(text, width, hang)
@@ -87,9 +90,9 @@ def wrapped(text: str, width: int, hang: int = 0) -> list[str]:
 def spans(
     text: str, width: int, hang: int = 0, keep: Sequence[int] = ()
 ) -> Iterator[tuple[int, int]]:
-    """Where each of those lines begins and ends in *text*.
+    """The start and end in *text* of each line of `wrapped`.
 
-    The blank at each of the indexes *keep* is none at which a line ends.
+    No line ends at the blanks whose indexes are in *keep*.
     """
     start, room = 0, width
     while cells(near := text[start : start + _FAR * width]) > room or start + len(near) < len(text):
@@ -101,7 +104,7 @@ def spans(
 
 
 def _end_of_line(text: str, width: int, keep: Sequence[int]) -> int:
-    """Where the first line of *text*, which takes more than *width* cells, ends."""
+    """The index where to end the first line of *text*, which takes more than *width* cells."""
     fitting = _fitting(text, width)
     first = len(text) - len(text.lstrip(" "))
     for index in range(fitting, first, -1):
@@ -118,6 +121,6 @@ def _end_of_line(text: str, width: int, keep: Sequence[int]) -> int:
 
 
 def _is_in_quantity(text: str, blank: int) -> bool:
-    """Whether the *blank* stands between a number and its unit."""
+    """Whether the *blank* is between a number and its unit."""
     unit = text[blank + 1 : blank + 4].partition(" ")[0].rstrip(":;,.)")
     return text[blank - 1].isdigit() and unit in ("s", "m", "h", "%", "MB")

@@ -1,4 +1,4 @@
-"""The log on a terminal: in colours, in lines that fit, above what shows the work that goes on."""
+"""Shows the log on a terminal: in colours, in lines that fit, above the progress line."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 _STYLES = {"debug": "dim", "info": "green", "warning": "yellow", "error": "red"}
 _LABELS = {"next": "cyan", "DETAIL": "dim", "HINT": "dim", "CONTEXT": "dim"}
-"""What the lines below an error may begin with."""
+"""The labels of the lines below an error."""
 
 _HANG = 4
 _BEFORE_CARET = f"{'':>6} | "
 
 
 def display_of(stream: TextIO, config: Config, *, follows: bool) -> Display:
-    """How the log is shown on *stream*; it *follows* the work if that is a terminal."""
+    """The display of the log on *stream*; it *follows* the work only on a real terminal."""
     progress = None
-    # where the width is not known, nobody looks: the terminal is that of a container
+    # an unknown width means a container's terminal, which usually has no viewer
     if (
         follows
         and obeys(config.term)
@@ -41,14 +41,14 @@ def display_of(stream: TextIO, config: Config, *, follows: bool) -> Display:
 
 
 class Display:
-    """Shows lines on a *screen*, whose width may change, above the *progress*."""
+    """Shows lines above the *progress*; the width of the *screen* may change."""
 
     def __init__(self, screen: Callable[[], Screen], progress: Progress | None = None) -> None:
         self.screen = screen
         self.progress = progress
 
     def note(self, event: Event) -> bool:
-        """Let the progress show what *event* means; whether that is enough."""
+        """Show *event* in the progress; return whether it needs no line in the log."""
         return self.progress is not None and self.progress.note(event)
 
     def write(self, text: str, stream: TextIO) -> None:
@@ -62,12 +62,12 @@ class Display:
             stream.flush()
 
     def rest(self) -> None:
-        """Leave nothing but whole lines."""
+        """Erase the progress line."""
         if self.progress:
             self.progress.rest()
 
     def text(self, time: str, level: str, text: str, screen: Screen) -> str:
-        """The *text* of an event, of visible lines, as it is on *screen*."""
+        """Format the *text* of an event for *screen*; its invisible characters are escaped."""
         first, *others = text.split("\n")
         head = [Styled(time, "dim"), " ", Styled(f"{level:7}", _STYLES[level]), " ", first]
         width = screen.width
@@ -80,9 +80,9 @@ class Display:
 
 
 def _below(line: str, width: int) -> Iterable[Line]:
-    """A *line* below the first one, as lines that fit."""
+    """Wrap a *line* that follows the first one to *width*."""
     if line.startswith(CONTINUATION):
-        # the text of others is marked as such, in each of its lines
+        # mark each line of quoted text
         text = line.removeprefix(CONTINUATION).replace("\t", "    ")
         return [
             [CONTINUATION, *part] for part in fitted([text], width and width - len(CONTINUATION), 0)

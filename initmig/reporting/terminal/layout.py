@@ -1,7 +1,7 @@
-"""Tables and lines that fit the width of a terminal.
+"""Fits tables and lines to the width of a terminal.
 
-A table that is too wide loses the columns that are empty, then its longest cells are wrapped or
-shortened. Where that is not enough, each row becomes a paragraph, with a line for each cell.
+If a table is too wide, its empty columns are removed. Then its longest cells are wrapped or
+shortened. If it is still too wide, each row becomes a paragraph, with a line for each cell.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ GAP = 2
 """Blanks between two columns."""
 
 ID, WORDS, PROSE, NAME, SQL, FIXED = "id", "words", "prose", "name", "sql", "fixed"
-"""What a column has: ids, which are wrapped last and never shortened; some words; sentences; names
-and SQL, which may lose their ends; and what stays as it is."""
+"""The kinds of columns: ids are wrapped last and never shortened, words and prose are wrapped,
+names and SQL are shortened, and fixed columns do not change."""
 
 _LEAST = {ID: 20, WORDS: 9, PROSE: 26, NAME: 8, SQL: 24}
 _SHORTENED = (NAME, SQL)
 _BREAKS = "_-./:,"
 _LONGEST_WORD = 24
-"""Longer ones are divided somewhere."""
+"""Longer words are divided anywhere."""
 _HANG = 2
 
 
 def laid_out(
     rows: Sequence[Row], width: int, kinds: Sequence[str], *, headed: bool
 ) -> list[list[Line]]:
-    """The lines of each of *rows*, of which none takes more than *width* cells.
+    """The lines of each of *rows*; each line takes at most *width* cells.
 
-    Each of *kinds* says what a column has; the first row is the headings if it is *headed*.
+    *kinds* has the kind of each column. If the table is *headed*, the first row has the headings.
     """
     if width and _natural(rows) > width:
         rows, kinds = _without_empty(rows, kinds, headed=headed)
@@ -60,14 +60,14 @@ def _widest(column: Sequence[str]) -> int:
 def _without_empty(
     rows: Sequence[Row], kinds: Sequence[str], *, headed: bool
 ) -> tuple[Sequence[Row], Sequence[str]]:
-    """*rows* without the columns that have at most a heading."""
+    """*rows* and *kinds* without the columns that are empty except for a heading."""
     columns = [*zip(*rows, strict=True)]
     kept = [number for number, column in enumerate(columns) if number == 0 or any(column[headed:])]
     return [[row[number] for number in kept] for row in rows], [kinds[number] for number in kept]
 
 
 def _widths(rows: Sequence[Row], width: int, kinds: Sequence[str]) -> list[int]:
-    """Of each column; empty if they cannot be made narrow enough."""
+    """The width of each column; empty if the columns cannot be made narrow enough."""
     columns = [*zip(*rows, strict=True)]
     widths = [_widest(column) for column in columns]
     over = sum(widths) + GAP * (len(widths) - 1) - width if width else 0
@@ -87,7 +87,7 @@ def _widths(rows: Sequence[Row], width: int, kinds: Sequence[str]) -> list[int]:
 
 
 def _least(column: Sequence[str], kind: str) -> int:
-    """How narrow a column of this *kind* may become."""
+    """The smallest width of a column of this *kind*."""
     widest = _widest(column)
     if kind == FIXED:
         return widest
@@ -97,7 +97,7 @@ def _least(column: Sequence[str], kind: str) -> int:
 
 
 def _in_columns(columns: Sequence[Sequence[str]], widths: Sequence[int]) -> list[Line]:
-    """The lines of a row, of which each of the *columns* has some."""
+    """The lines of a row whose cells, the *columns*, may have several lines each."""
     height = max(map(len, columns))
     return [
         _line([column[number] if number < len(column) else "" for column in columns], widths)
@@ -110,7 +110,7 @@ def _cell(text: str, width: int, kind: str) -> list[str]:
         return [text]
     if kind in _SHORTENED:
         return [like(text, shortened(text, width))]
-    # what is continued must not look like another row
+    # a continuation line must not look like another row
     hang = _HANG if kind == ID else 0
     return [like(text, each) for each in wrapped(text, width, hang)]
 
@@ -133,7 +133,7 @@ def _in_paragraphs(rows: Sequence[Row], width: int, *, headed: bool) -> list[lis
         return [_paragraph(row, width) for row in rows]
     heads, *others = rows
     size = max(map(cells, heads[1:]), default=0)
-    shown: list[list[Line]] = [[]]  # the headings stand in the paragraphs
+    shown: list[list[Line]] = [[]]  # the paragraphs contain the headings
     return shown + [
         [
             *(fitted([row[0]], width, _HANG) if row[0] else ()),
@@ -153,7 +153,7 @@ def _in_paragraphs(rows: Sequence[Row], width: int, *, headed: bool) -> list[lis
 
 
 def _paragraph(row: Row, width: int) -> list[Line]:
-    """The cells but the last in one line, that in those below it."""
+    """All cells in one line if they fit; otherwise the last cell goes below the others."""
     *before, last = row
     title = [piece for each in before for piece in (each, " " * GAP)]
     if sum(map(cells, title)) + cells(last) <= width:
@@ -162,9 +162,9 @@ def _paragraph(row: Row, width: int) -> list[Line]:
 
 
 def fitted(line: Line, width: int, hang: int = _HANG, keep: Sequence[int] = ()) -> list[Line]:
-    """*line* as lines of at most *width* cells, 0 for no limit, with *hang* blanks in front.
+    """*line* as lines of at most *width* cells, 0 for no limit; later lines are indented by *hang*.
 
-    Each piece keeps its style. No line ends at the blanks of the indexes *keep*.
+    Each piece keeps its style. No line ends at the blanks whose indexes are in *keep*.
     """
     text = "".join(line)
     if not width or cells(text) <= width:
@@ -177,7 +177,7 @@ def fitted(line: Line, width: int, hang: int = _HANG, keep: Sequence[int] = ()) 
 
 
 def _within(line: Line, start: int, end: int) -> list[str]:
-    """What of the pieces of *line* stands between *start* and *end*."""
+    """The pieces of *line* between *start* and *end*, cut to fit."""
     found, at = [], 0
     for piece in line:
         part = piece[max(0, start - at) : max(0, end - at)]

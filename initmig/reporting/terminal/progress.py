@@ -1,8 +1,8 @@
-"""One line at the foot of a terminal that shows what a run is doing, drawn again and again.
+"""Draws one line at the bottom of a terminal that shows the current work of a run.
 
-Nothing of it is ever left: it is erased before each line of the log, and at the end. The cursor
-rests at its beginning, so that whatever else is written there covers it. A terminal that is gone,
-slow or stopped takes nothing from the run: the line is drawn only where there is room.
+The line is erased before each line of the log, and when the run ends. The cursor stays at its
+start, so that any other output overwrites it. A terminal that is closed, slow or stopped does not
+delay the run: the line is drawn only if that needs no waiting.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 _TICK_SECONDS = 0.5
 _SHORTEST_WORK_SECONDS = 1.0
-"""What takes less is not shown: it would only flicker."""
+"""Shorter work is not shown, because it would only flicker."""
 
 _SILENCE_SECONDS = 8.0
-"""After so long without a word of it, what nobody has said to begin is taken to be over."""
+"""Work that was not announced counts as finished after this long without an event."""
 
 _ERASE = "\r\x1b[J"
-"""From the beginning of the line, which may have become several when the terminal was resized."""
+"""Erases from the start of the line to the end of the screen, because a resize may wrap it."""
 
 _LONGEST_DRAWING_SECONDS = 1.0
 _SHORTEST_NAME = 24
@@ -44,30 +44,30 @@ _USUAL_WIDTH = 80
 
 
 class Work:
-    """What is going on, and since when."""
+    """The current work, and when it began."""
 
     def __init__(self, id: str, begun: float, *, announced: bool) -> None:
         self.id = id
         self.name = _shown(id)
         self.begun = begun
         self.announced = announced
-        """Whether its end will be reported as well."""
+        """Whether an event reports its end as well."""
         self.position = ""
-        """Of a migration, in the plan."""
+        """The position of a migration in the plan."""
         self.is_file = False
-        """Whether the name may be divided: of one that has a number in front, enough is left."""
+        """Whether the name may be shortened inside: its number is enough to recognize a file."""
         self.limit = ""
-        self.heard = begun
+        self.updated = begun
         self.doing = ""
         self.blockers: tuple[str, ...] = ()
 
     def does(self, doing: str, blockers: Sequence[str] = ()) -> None:
-        """It is *doing* that now, and *blockers* stand in its way."""
-        self.heard = monotonic()
+        """Update its activity, *doing*, and the *blockers* that it waits for."""
+        self.updated = monotonic()
         self.doing, self.blockers = _shown(doing), tuple(map(_shown, blockers))
 
     def line(self, now: float, width: int) -> tuple[str, str]:
-        """Its name, and how it is getting on, in *width* cells together."""
+        """Its name and its progress, in *width* cells together."""
         name, rest = self.position + self.name, ""
         for rest in self._rests(now - self.begun):
             if cells(name + rest) <= width:
@@ -79,7 +79,7 @@ class Work:
         return name, shortened(rest, width - cells(name)) if cells(name) < width else ""
 
     def _rests(self, seconds: float) -> Iterator[str]:
-        """How it is getting on, in ever fewer words."""
+        """Its progress, in fewer words each time."""
         elapsed = f" {format_duration(int(seconds))}{self.limit}"
         doing = f": {self.doing}" if self.doing else ""
         joint = "; blocked by " if doing else ": blocked by "
@@ -93,16 +93,16 @@ class Work:
 
 
 def _in_short(blocker: str) -> str:
-    """Its number, and the application."""
+    """The process and application of a *blocker*, without other facts."""
     name, bracket, facts = blocker.partition(" (")
     return f"{name} ({facts.partition(',')[0].rstrip(')')})" if bracket else name
 
 
 class Progress:
-    """Follows the events of a run and shows on *stream*, a terminal, what it is doing."""
+    """Follows the events of a run, and shows its current work on *stream*, a terminal."""
 
     def __init__(self, stream: TextIO, *, columns: int, colour: bool) -> None:
-        """*columns* is its width where that is not to be asked."""
+        """*columns* overrides the terminal's width if it is not 0."""
         self._stream = stream
         self._columns = columns
         self._screen = Screen(0, colour)
@@ -122,10 +122,10 @@ class Progress:
         self._is_off, self._drawn = True, None
 
     def note(self, event: Event) -> bool:
-        """Show what *event* means; whether that is enough, and no line of the log is needed."""
+        """Show *event*; return whether it needs no line in the log."""
         if self._is_off:
             return isinstance(event, events.StatementRunning)
-        with self._noting:  # else a late report could bring back what has just ended
+        with self._noting:  # without the lock, a late report could restore work that has ended
             if isinstance(event, _ENDS):
                 self._rest(getattr(event, "id", ""))
                 return False
@@ -133,9 +133,12 @@ class Progress:
 
     @contextmanager
     def interrupted(self) -> Iterator[str]:
-        """Inside, a line may be written, behind what this gives, which erases the progress."""
+        """Inside the block, other text may be written to the terminal.
+
+        Yields the text that erases the progress; write it first.
+        """
         with self._locked():
-            # where it is off, it may be another process that has drawn it
+            # if the progress is off here, another process may have drawn it
             erasing, self._drawn = _ERASE if self._drawn or self._is_off else "", None
             yield erasing
             if erasing and not self._is_off:
@@ -144,7 +147,7 @@ class Progress:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         if not self._lock.acquire(timeout=_LONGEST_DRAWING_SECONDS):
-            self._is_off = True  # the terminal takes nothing, and the run is not to wait for it
+            self._is_off = True  # the terminal accepts no output, and must not delay the run
             yield
             return
         try:
@@ -153,7 +156,7 @@ class Progress:
             self._lock.release()
 
     def rest(self) -> None:
-        """Nothing is going on: show nothing."""
+        """Show nothing, because no work is running."""
         self._rest("")
         with self._locked():
             if self._drawn and self._write(_ERASE):
@@ -170,12 +173,12 @@ class Progress:
             thread = Thread(target=self._run, name="progress", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # as many threads as this user may have
+            except RuntimeError:  # the user's limit on threads is reached
                 self._is_off = True
             else:
                 self._thread = thread
 
-    # --- what each event means ---
+    # --- events ---
 
     def _follow(self, event: Event) -> bool:
         match event:
@@ -203,17 +206,17 @@ class Progress:
 
     def _running(self, event: events.StatementRunning) -> None:
         if event.id == self._over:
-            return  # it was on its way when the migration ended
+            return  # a late event of a migration that has ended
         work = self._work
         if work is None or work.id != event.id:
             work = Work(event.id, monotonic() - event.elapsed_seconds, announced=False)
         work.name, work.is_file = _shown(_place(event) or event.id), True
-        # of what runs, the line shows it already
+        # the line itself already shows that the statement is running
         work.does(event.doing.removeprefix("running").removeprefix(", "), event.blockers)
         self._begin(work)
 
     def _queues(self, whose: str, pid: int, holder: str, waited: float) -> bool:
-        """Whether it is no news who is waited for."""
+        """Show the wait; return whether the same holder was reported before."""
         is_known, self._holder = self._holder == (whose, pid), (whose, pid)
         work = Work(f"waiting for {whose}", monotonic() - waited, announced=True)
         work.does(holder)
@@ -234,7 +237,7 @@ class Progress:
         while not self._is_off:
             self._wanted.wait()
             self._wanted.clear()
-            if self._lock.acquire(blocking=False):  # else somebody is writing, and then draws
+            if self._lock.acquire(blocking=False):  # the current owner of the lock draws afterwards
                 try:
                     self._draw()
                 finally:
@@ -244,13 +247,13 @@ class Progress:
             pausing.wait(_TICK_SECONDS)
 
     def _draw(self) -> None:
-        """Draw what is going on, or erase what was; the caller holds the lock."""
+        """Draw the current work, or erase the line; the caller holds the lock."""
         work, now = self._work, monotonic()
-        if work and not work.announced and now - work.heard > _SILENCE_SECONDS:
+        if work and not work.announced and now - work.updated > _SILENCE_SECONDS:
             work = None
         if work and now - work.begun >= _SHORTEST_WORK_SECONDS:
             width = width_of(self._stream, self._columns) or _USUAL_WIDTH
-            # the last cell stays free: some terminals begin the next line once it is written
+            # keep the last cell free: some terminals start a new line once it is written
             name, rest = work.line(now, width - 1)
             drawn = (width, name, rest)
             if drawn != self._drawn:
@@ -261,7 +264,7 @@ class Progress:
             self._drawn = None
 
     def _write(self, text: str) -> bool:
-        """Whether *text* was written: not where that would have to wait for the terminal."""
+        """Write *text*, unless that would have to wait for the terminal; return whether it did."""
         try:
             number = self._stream.fileno()
             ready = poll()
@@ -269,7 +272,7 @@ class Progress:
             if not any(found & POLLOUT for _, found in ready.poll(0)):
                 return False
             os.write(number, text.encode(errors="backslashreplace"))
-        except (OSError, ValueError):  # it is gone
+        except (OSError, ValueError):  # the terminal is closed
             self._is_off = True
             return False
         return True
@@ -280,7 +283,7 @@ def _shown(text: str) -> str:
 
 
 def _place(event: events.StatementRunning) -> str:
-    """The file, and the line where that is known."""
+    """The file, with the line if it is known."""
     file = os.path.basename(event.path)
     return f"{file}:{event.line}" if file and event.line else file
 

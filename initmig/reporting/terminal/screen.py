@@ -1,4 +1,4 @@
-"""What a stream can show, and text in colours for it."""
+"""Finds the width and colours of a stream, and formats coloured text for it."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ _RESET = "\x1b[0m"
 
 
 class Styled(str):
-    """A piece of a text that has a style: the name of a colour, bold or dim."""
+    """A piece of text with a style: the name of a colour, bold or dim."""
 
     __slots__ = ("style",)
     style: str
 
     def __new__(cls, text: str, style: str) -> Self:
-        """*text* with *style*."""
+        """Create *text* with *style*."""
         piece = super().__new__(cls, text)
         piece.style = style
         return piece
 
 
 class Screen(Record):
-    """How wide a stream is, in cells, 0 for no limit; and whether it shows colours."""
+    """The width of a stream in cells, 0 for no limit, and whether it shows colours."""
 
     width: int = 0
     colour: bool = False
 
     def text(self, lines: Iterable[Line]) -> str:
-        """*lines* as one text, in colours if it shows them."""
+        """*lines* as one text, with colours if the screen shows them."""
         if not self.colour:
             return "\n".join("".join(line) for line in lines)
         return SafeText("\n".join("".join(map(_painted, line)) for line in lines))
@@ -65,7 +65,7 @@ def like(piece: str, text: str) -> str:
 
 
 def screen_of(stream: TextIO, config: Config) -> Screen:
-    """What *stream* can show, and is to."""
+    """The width and colours of *stream*, by its terminal and the settings."""
     is_terminal = is_a_terminal(stream)
     return Screen(
         width_of(stream, config.columns) if is_terminal else 0,
@@ -75,7 +75,7 @@ def screen_of(stream: TextIO, config: Config) -> Screen:
 
 
 def is_a_terminal(stream: TextIO) -> bool:
-    """Whether *stream* leads to a terminal."""
+    """Whether *stream* is a terminal."""
     try:
         return stream.isatty()
     except ValueError:  # it is closed
@@ -83,14 +83,14 @@ def is_a_terminal(stream: TextIO) -> bool:
 
 
 def obeys(term: str) -> bool:
-    """Whether a terminal of the kind *term*, as TERM has it, does what escape sequences say."""
+    """Whether a terminal of the type *term*, from TERM, supports escape sequences."""
     return term not in ("", "dumb")
 
 
 def width_of(stream: TextIO, columns: int) -> int:
-    """The cells of a line of *stream*; 0 if nobody knows, as where a container has a terminal.
+    """The width of *stream* in cells; 0 if it is unknown, as on a container's terminal.
 
-    As in `shutil.get_terminal_size`, COLUMNS comes before what the terminal says.
+    COLUMNS has priority over the terminal, as in `shutil.get_terminal_size`.
     """
     width = columns
     if not width:
