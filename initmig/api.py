@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 class Settings(TypedDict, total=False):
-    """The settings of the commands, named as their flags; durations as there, or in seconds.
+    """The settings of the commands, named like their flags.
+
+    Durations are strings as in the flags, such as "5s", or numbers of seconds.
 
     A setting that is missing comes from the environment, then from the default, as in the commands.
     """

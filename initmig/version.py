@@ -1,3 +1,3 @@
-"""The version, apart from the package, which would import everything for it."""
+"""Contains only the version, so that a build can read it without importing anything else."""
 
 __version__ = "0.1.0"

@@ -106,7 +106,7 @@ def _summary(result: AnyResult) -> str:
 
 
 def _result(config: Config, log: Log) -> AnyResult:
-    """The result of the command, once it is shown.
+    """Run the command, show its result, and return it.
 
     :raises InitmigError: the command failed, or its result could not be written
     """

@@ -1,4 +1,4 @@
-"""Where output goes: the log on stderr, the result on stdout."""
+"""Writes output: the log to stderr, the result to stdout."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Run(Record):
 
     @property
     def settings(self) -> postgres.Settings:
-        """How to connect now: a secret may be in a file, and may be rotated."""
+        """The settings for a new connection, with secrets read again, because they may change."""
         config = self.config
         return postgres.Settings(
             config.database_url.read(),
@@ -175,7 +175,7 @@ def warn(run: Run, decision: Decision) -> None:
 
 
 def refuse(problems: Sequence[Problem]) -> None:
-    """:raises PlanError: there are *problems*; all of them are reported together."""
+    """Refuse the run if there are *problems*; :raises PlanError: with all of them."""
     if problems:
         raise PlanError.of(tuple(problems))
 

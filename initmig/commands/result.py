@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
         @property
         def ids(self) -> tuple[str, ...]:
-            """The migrations that the command applied, showed or checked."""
+            """The migrations that the command applied, rolled back, showed or checked."""
 
         @property
         def seconds(self) -> float:
@@ -62,7 +62,7 @@ class Result(Record):
     failure: InitmigError | None = None
     """Always None: these commands raise their errors."""
 
-    def __iter__(self) -> Iterator[str]:  # type: ignore[override] # a tuple only to be cheap
+    def __iter__(self) -> Iterator[str]:  # type: ignore[override] # a Record is a tuple only for speed
         return iter(self.ids)
 
     def __len__(self) -> int:

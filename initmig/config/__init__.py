@@ -1,1 +1,1 @@
-"""Arguments and environment variables to one frozen Config."""
+"""Parses arguments and environment variables into one frozen Config."""

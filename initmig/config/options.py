@@ -89,7 +89,7 @@ class Option(Record):
     env: str = ""
     default: str = ""
     metavar: str = ""
-    """Empty for a flag that takes no value."""
+    """The placeholder for the value in the help; empty for a flag that takes no value."""
     parse: Callable[[str], Any] = str
     implied: str = ""
     """The value of the flag without an argument; empty if the flag needs one."""

@@ -110,7 +110,7 @@ def _with(
         if key in table:
             text = table[key] if isinstance(table[key], str) else join_names(table[key])
             flags.append(f"--{key.replace('_', '-')}={text}")
-    # the same rules as for the command's own flags
+    # apply the same rules as for the command's flags
     parsed = parse_config([config.command, *flags], {})
     changes: dict[str, Any] = {key: getattr(parsed, key) for key in _AS_FLAGS if key in table}
     if "migrations" in table:

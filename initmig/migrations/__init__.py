@@ -1,1 +1,1 @@
-"""The migration files, and the decision what to do with them."""
+"""Reads migration files, and decides which of them to apply or roll back."""

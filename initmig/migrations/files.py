@@ -223,7 +223,7 @@ def _sha256(size: int) -> Any:
 
     Loading OpenSSL takes a tenth of the startup time.
     """
-    for module in ("_sha2", "_sha256") if size < _LARGE else ():  # since Python 3.12, and before
+    for module in ("_sha2", "_sha256") if size < _LARGE else ():  # Python 3.12 and later, or older
         try:
             return __import__(module).sha256
         except ImportError:

@@ -84,7 +84,7 @@ GUIDES = ("alembic", "dbmate", "ecto", "flyway", "golang-migrate", "goose", "pri
 
 
 def guide(tool: str) -> str:
-    """The page that explains how to move from *tool*, which may be "one or another"."""
+    """The page that explains how to move from *tool*, which may be two names joined by "or"."""
     first = tool.partition(" ")[0].lower()
     page = f"from-{first}" if first in GUIDES else "adopt-a-database"
     return f"docs/how-to/{page}.md"

@@ -1,4 +1,4 @@
-"""The lines of `status`: each migration and its state."""
+"""Finds the state of each migration, for `status`."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Migrated(Record):
 
     outcome: str
     ids: tuple[str, ...]
-    """The names of the targets to which something was applied."""
+    """The names of the targets to which migrations were applied."""
     seconds: float
     targets: tuple[TargetResult, ...]
     """In the order in which they ended, without the targets that were not started."""

@@ -135,7 +135,7 @@ class _Server:
     def __init__(self, address: Address, reply: Reply, emit: Emit) -> None:
         self.ended = False
         self.clients: dict[_Client, None] = {}
-        """The oldest first."""
+        """The open connections, oldest first."""
         self._reply = reply
         self._emit = emit
         self._limit = most_connections()
