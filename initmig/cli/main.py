@@ -49,7 +49,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         return _stoppable(config._replace(live=log.follows), environ, log)
     finally:
-        log.rest()
+        log.clear()
 
 
 def _load(name: str) -> Callable[..., Any]:
@@ -89,7 +89,7 @@ def _done(config: Config, environ: Mapping[str, str], log: Log) -> int:
     try:
         result = _result(config, log)
         write_outcome(config.termination_log, _summary(result))
-        log.rest()
+        log.clear()
         if command.then:
             _load(command.then)(config, environ)
     except InitmigError as error:
@@ -119,7 +119,7 @@ def _result(config: Config, log: Log) -> AnyResult:
     result: AnyResult = _load(work)(config, log)
     lost = None
     if command.show:
-        log.rest()
+        log.clear()
         lost = write(_load(command.show)(result, config, screen_for(config)))
     if result.failure:
         raise result.failure

@@ -33,15 +33,15 @@ def _migrations(count: int) -> str:
     return counted(count, "migration")
 
 
-def _list(ids: tuple[str, ...]) -> str:
+def _joined(ids: tuple[str, ...]) -> str:
     return ", ".join(ids)
 
 
-def _after_colon(items: tuple[str, ...]) -> str:
+def _blocked_by(items: tuple[str, ...]) -> str:
     return f"; blocked by {'; '.join(items)}" if items else ""
 
 
-def _doing(words: str) -> str:
+def _activity(words: str) -> str:
     shown = words.removeprefix("running").removeprefix(", ")
     return f": {shown}" if shown else ""
 
@@ -55,13 +55,13 @@ def _finished(event: events.Finished) -> str:
     count = _migrations(len(event.ids))
     if event.total > len(event.ids):
         count = f"{len(event.ids)} of {_migrations(event.total)}"
-    return f"{done} {count}{as_}{what} in {took}: {_list(event.ids)}"
+    return f"{done} {count}{as_}{what} in {took}: {_joined(event.ids)}"
 
 
 def _targets_finished(event: events.TargetsFinished) -> str:
     parts = [f"applied migrations to {event.applied}"]
     if event.failed:
-        parts.append(f"{len(event.failed)} failed ({_list(event.failed)})")
+        parts.append(f"{len(event.failed)} failed ({_joined(event.failed)})")
     if event.not_begun:
         parts.append(f"{event.not_begun} not started")
     return f"{counted(event.targets, 'target')}: {', '.join(parts)}"
@@ -71,11 +71,11 @@ def _retried(event: events.MigrationRetried) -> str:
     return (
         f"{event.id}: {event.reason}; retry {event.attempt} of {event.attempts}"
         f" in {format_duration(event.pause_seconds)}"
-        f"{_after_colon(event.blockers)}"
+        f"{_blocked_by(event.blockers)}"
     )
 
 
-def _in_file(event: events.StatementRunning) -> str:
+def _statement_place(event: events.StatementRunning) -> str:
     return f" ({Place(event.path, event.line)})" if event.path else ""
 
 
@@ -93,12 +93,12 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
         ),
     ),
     events.NoMigrationsFound: _Rendering(
-        "warning", lambda e: f"no migrations in {_list(e.folders)}"
+        "warning", lambda e: f"no migrations in {_joined(e.folders)}"
     ),
     events.FilesIgnored: _Rendering(
         "warning",
         lambda e: (
-            f"ignored {_list(e.paths)}: migrations must be directly in the folder,"
+            f"ignored {_joined(e.paths)}: migrations must be directly in the folder,"
             " with names that end in .sql or .py"
         ),
     ),
@@ -173,7 +173,7 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
         "debug",
         lambda e: (
             f"{e.applied} applied, {e.unknown} unknown, {len(e.pending)} pending"
-            + (f": {_list(e.pending)}" if e.pending else "")
+            + (f": {_joined(e.pending)}" if e.pending else "")
         ),
     ),
     events.OutOfOrder: _Rendering(
@@ -190,7 +190,7 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.UnknownMigrations: _Rendering(
         "warning",
         lambda e: (
-            f"the database is ahead of these migrations: {_list(e.ids)}"
+            f"the database is ahead of these migrations: {_joined(e.ids)}"
             f" {'is' if len(e.ids) == 1 else 'are'} applied, but unknown here"
         ),
     ),
@@ -198,7 +198,7 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
         "warning",
         lambda e: (
             f"row level security on {e.table} applies to {e.role}"
-            f" (policies: {_list(e.policies)}); applied migrations that it hides look pending"
+            f" (policies: {_joined(e.policies)}); applied migrations that it hides look pending"
         ),
     ),
     events.HistoryShared: _Rendering("warning", lambda e: f"{e.reason}; {e.next_step}"),
@@ -238,10 +238,12 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     ),
     events.RollbackSkipped: _Rendering(
         "warning",
-        lambda e: f"{e.reason} ({_list(e.places)}); skipping it and removing the record of {e.id}",
+        lambda e: (
+            f"{e.reason} ({_joined(e.places)}); skipping it and removing the record of {e.id}"
+        ),
     ),
     events.AlreadyApplied: _Rendering(
-        "info", lambda e: f"already applied, left unchanged: {_list(e.ids)}"
+        "info", lambda e: f"already applied, left unchanged: {_joined(e.ids)}"
     ),
     events.RecordPlanned: _Rendering(
         "info", lambda e: f"will record as applied without running it: {e.id} ({e.path})"
@@ -254,8 +256,8 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
     events.StatementRunning: _Rendering(
         "info",
         lambda e: (
-            f"{e.id}{_in_file(e)} has been running for {format_duration(e.elapsed_seconds)}"
-            f"{_doing(e.doing)}{_after_colon(e.blockers)}"
+            f"{e.id}{_statement_place(e)} has been running for {format_duration(e.elapsed_seconds)}"
+            f"{_activity(e.doing)}{_blocked_by(e.blockers)}"
         ),
     ),
     events.OwnStatementWaiting: _Rendering(
@@ -263,7 +265,7 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
         lambda e: (
             "one of initmig's own statements has been held up for"
             f" {format_duration(e.waited_seconds)} (limit {format_duration(e.timeout_seconds)})"
-            f"{_doing(e.doing)}{_after_colon(e.blockers)}"
+            f"{_activity(e.doing)}{_blocked_by(e.blockers)}"
         ),
     ),
     events.LockNotReleased: _Rendering(
@@ -316,7 +318,7 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
         lambda e: f"cannot report long statements and who blocks them: {e.reason}",
     ),
     events.TargetsFinished: _Rendering("info", _targets_finished),
-    events.FilesCreated: _Rendering("info", lambda e: f"wrote {_list(e.paths)}"),
+    events.FilesCreated: _Rendering("info", lambda e: f"wrote {_joined(e.paths)}"),
     events.Listening: _Rendering(
         "info", lambda e: f"listening on {e.address}: /healthz, /readyz, /metrics"
     ),
@@ -406,7 +408,7 @@ def _excerpt(place: Place, width: int) -> list[str]:
         # the width of a tab depends on the terminal
         source, before = source.replace("\t", "    "), before.replace("\t", "    ")
         size, room = cells, min(width - len(_NO_NUMBER), _WIDEST)
-    shown, before = _near(source, before, room, size)
+    shown, before = _cut_around(source, before, room, size)
     line = f"{place.line or '':>6} | {shown}"
     if not place.column:
         return [line]
@@ -415,7 +417,7 @@ def _excerpt(place: Place, width: int) -> list[str]:
     return [line, f"{_NO_NUMBER}{indent}^"]
 
 
-def _near(source: str, before: str, room: int, size: Callable[[str], int]) -> tuple[str, str]:
+def _cut_around(source: str, before: str, room: int, size: Callable[[str], int]) -> tuple[str, str]:
     """Cut *source* and *before* to *room* cells around the end of *before*."""
     start = max(0, len(before) + 1 - room // 2) if size(source) > room else 0
     end = start + room
@@ -448,8 +450,8 @@ class Log:
         """Write *event*, unless it is below the level."""
         level = _level(event)
         is_shown = level in self._shown
-        is_noted = self._display and self._display.note(event)
-        if self._stream and is_shown and not is_noted:
+        is_in_progress_line = self._display and self._display.note(event)
+        if self._stream and is_shown and not is_in_progress_line:
             try:
                 self._write(event, level, self._stream)
             except OSError:
@@ -467,10 +469,10 @@ class Log:
         """Whether the log shows running work, and not only completed work."""
         return self._display is not None and self._display.progress is not None
 
-    def rest(self) -> None:
+    def clear(self) -> None:
         """Erase the progress line on a terminal."""
         if self._display:
-            self._display.rest()
+            self._display.clear()
 
     def _write(self, event: Event, level: str, stream: TextIO) -> None:
         if not self._display:

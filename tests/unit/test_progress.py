@@ -42,7 +42,7 @@ def logging(columns: int = 120) -> Iterator[tuple[Terminal, Log, Progress]]:
             "info", "text", stream, display=Display(lambda: Screen(columns, colour=True), shows)
         )
         yield terminal, log, shows
-        log.rest()
+        log.clear()
     terminal.close()
 
 
@@ -56,7 +56,7 @@ def quick_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
 def work(*, blockers: tuple[str, ...] = ()) -> Work:
     found = Work(ID, 0, announced=True)
     found.position, found.name, found.is_file = "[2/5] ", f"{ID}.sql:4", True
-    found.does("running, waits for Lock: relation", blockers)
+    found.update("running, waits for Lock: relation", blockers)
     return found
 
 
@@ -168,7 +168,7 @@ def test_closed_terminal_is_ignored() -> None:
         terminal.close()
         log(BLOCKED)
         log(APPLIED)
-        log.rest()
+        log.clear()
         assert shows.note(BLOCKED)
 
 
@@ -176,4 +176,4 @@ def test_stream_that_is_not_a_terminal_raises_no_error() -> None:
     shows = Progress(io.StringIO(), columns=80, colour=False)
     shows.note(STARTED)
     time.sleep(0.1)
-    shows.rest()
+    shows.clear()

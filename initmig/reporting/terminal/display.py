@@ -57,14 +57,14 @@ class Display:
             stream.write(text)
             stream.flush()
             return
-        with self.progress.interrupted() as erasing:
+        with self.progress.erased() as erasing:
             stream.write(erasing + text)
             stream.flush()
 
-    def rest(self) -> None:
+    def clear(self) -> None:
         """Erase the progress line."""
         if self.progress:
-            self.progress.rest()
+            self.progress.clear()
 
     def text(self, time: str, level: str, text: str, screen: Screen) -> str:
         """Format the *text* of an event for *screen*; its invisible characters are escaped."""

@@ -24,7 +24,7 @@ ID, WORDS, PROSE, NAME, SQL, FIXED = "id", "words", "prose", "name", "sql", "fix
 """The kinds of columns: ids are wrapped last and never shortened, words and prose are wrapped,
 names and SQL are shortened, and fixed columns do not change."""
 
-_LEAST = {ID: 20, WORDS: 9, PROSE: 26, NAME: 8, SQL: 24}
+_LEAST_WIDTHS = {ID: 20, WORDS: 9, PROSE: 26, NAME: 8, SQL: 24}
 _SHORTENED = (NAME, SQL)
 _BREAKS = "_-./:,"
 _LONGEST_WORD = 24
@@ -39,7 +39,7 @@ def laid_out(
 
     *kinds* has the kind of each column. If the table is *headed*, the first row has the headings.
     """
-    if width and _natural(rows) > width:
+    if width and _full_width(rows) > width:
         rows, kinds = _without_empty(rows, kinds, headed=headed)
     widths = _widths(rows, width, kinds)
     if not widths:
@@ -49,7 +49,7 @@ def laid_out(
     return [_in_columns(row, taken) for row in wrapped_rows]
 
 
-def _natural(rows: Sequence[Row]) -> int:
+def _full_width(rows: Sequence[Row]) -> int:
     return sum(map(_widest, zip(*rows, strict=True))) + GAP * (len(rows[0]) - 1)
 
 
@@ -71,7 +71,7 @@ def _widths(rows: Sequence[Row], width: int, kinds: Sequence[str]) -> list[int]:
     columns = [*zip(*rows, strict=True)]
     widths = [_widest(column) for column in columns]
     over = sum(widths) + GAP * (len(widths) - 1) - width if width else 0
-    least = [_least(column, kind) for column, kind in zip(columns, kinds, strict=True)]
+    least = [_least_width(column, kind) for column, kind in zip(columns, kinds, strict=True)]
     for shrinking in ({WORDS, PROSE, NAME, SQL}, {ID}):
         while over > 0:
             spare = [
@@ -86,14 +86,14 @@ def _widths(rows: Sequence[Row], width: int, kinds: Sequence[str]) -> list[int]:
     return widths if over <= 0 else []
 
 
-def _least(column: Sequence[str], kind: str) -> int:
+def _least_width(column: Sequence[str], kind: str) -> int:
     """The smallest width of a column of this *kind*."""
     widest = _widest(column)
     if kind == FIXED:
         return widest
     breaks = _BREAKS if kind == ID else ""
     word = max(longest_word(each, breaks) for each in column) if kind not in _SHORTENED else 0
-    return min(widest, max(_LEAST[kind], min(word, _LONGEST_WORD)))
+    return min(widest, max(_LEAST_WIDTHS[kind], min(word, _LONGEST_WORD)))
 
 
 def _in_columns(columns: Sequence[Sequence[str]], widths: Sequence[int]) -> list[Line]:

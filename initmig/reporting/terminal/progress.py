@@ -32,7 +32,7 @@ _TICK_SECONDS = 0.5
 _SHORTEST_WORK_SECONDS = 1.0
 """Shorter work is not shown, because it would only flicker."""
 
-_SILENCE_SECONDS = 8.0
+_LONGEST_SILENCE_SECONDS = 8.0
 """Work that was not announced counts as finished after this long without an event."""
 
 _ERASE = "\r\x1b[J"
@@ -61,7 +61,7 @@ class Work:
         self.doing = ""
         self.blockers: tuple[str, ...] = ()
 
-    def does(self, doing: str, blockers: Sequence[str] = ()) -> None:
+    def update(self, doing: str, blockers: Sequence[str] = ()) -> None:
         """Update its activity, *doing*, and the *blockers* that it waits for."""
         self.updated = monotonic()
         self.doing, self.blockers = _shown(doing), tuple(map(_shown, blockers))
@@ -69,7 +69,7 @@ class Work:
     def line(self, now: float, width: int) -> tuple[str, str]:
         """Its name and its progress, in *width* cells together."""
         name, rest = self.position + self.name, ""
-        for rest in self._rests(now - self.begun):
+        for rest in self._progress_texts(now - self.begun):
             if cells(name + rest) <= width:
                 return name, rest
         if self.is_file:
@@ -78,21 +78,21 @@ class Work:
         name = shortened(name, width)
         return name, shortened(rest, width - cells(name)) if cells(name) < width else ""
 
-    def _rests(self, seconds: float) -> Iterator[str]:
+    def _progress_texts(self, seconds: float) -> Iterator[str]:
         """Its progress, in fewer words each time."""
         elapsed = f" {format_duration(int(seconds))}{self.limit}"
         doing = f": {self.doing}" if self.doing else ""
         joint = "; blocked by " if doing else ": blocked by "
         if self.blockers:
             yield f"{elapsed}{doing}{joint}{'; '.join(self.blockers)}"
-            short = ", ".join(map(_in_short, self.blockers))
+            short = ", ".join(map(_short, self.blockers))
             yield f"{elapsed}{doing}{joint}{short}"
             yield f"{elapsed}: blocked by {short}"
         else:
             yield f"{elapsed}{doing}"
 
 
-def _in_short(blocker: str) -> str:
+def _short(blocker: str) -> str:
     """The process and application of a *blocker*, without other facts."""
     name, bracket, facts = blocker.partition(" (")
     return f"{name} ({facts.partition(',')[0].rstrip(')')})" if bracket else name
@@ -107,32 +107,32 @@ class Progress:
         self._columns = columns
         self._screen = Screen(0, colour)
         self._work: Work | None = None
-        self._over = ""
+        self._ended_id = ""
         self._holder: tuple[str, int] | None = None
         self._drawn: tuple[int, str, str] | None = None
-        self._lock = Lock()
-        self._noting = Lock()
-        self._wanted = Flag()
+        self._draw_lock = Lock()
+        self._event_lock = Lock()
+        self._redraw = Flag()
         self._is_off = False
         self._thread: Thread | None = None
-        os.register_at_fork(after_in_child=self._in_child)
+        os.register_at_fork(after_in_child=self._turn_off_in_child)
 
-    def _in_child(self) -> None:
-        self._lock = Lock()
+    def _turn_off_in_child(self) -> None:
+        self._draw_lock = Lock()
         self._is_off, self._drawn = True, None
 
     def note(self, event: Event) -> bool:
         """Show *event*; return whether it needs no line in the log."""
         if self._is_off:
             return isinstance(event, events.StatementRunning)
-        with self._noting:  # without the lock, a late report could restore work that has ended
-            if isinstance(event, _ENDS):
-                self._rest(getattr(event, "id", ""))
+        with self._event_lock:  # without the lock, a late report could restore work that has ended
+            if isinstance(event, _ENDING_EVENTS):
+                self._end_work(getattr(event, "id", ""))
                 return False
             return self._follow(event)
 
     @contextmanager
-    def interrupted(self) -> Iterator[str]:
+    def erased(self) -> Iterator[str]:
         """Inside the block, other text may be written to the terminal.
 
         Yields the text that erases the progress; write it first.
@@ -146,29 +146,29 @@ class Progress:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        if not self._lock.acquire(timeout=_LONGEST_DRAWING_SECONDS):
+        if not self._draw_lock.acquire(timeout=_LONGEST_DRAWING_SECONDS):
             self._is_off = True  # the terminal accepts no output, and must not delay the run
             yield
             return
         try:
             yield
         finally:
-            self._lock.release()
+            self._draw_lock.release()
 
-    def rest(self) -> None:
+    def clear(self) -> None:
         """Show nothing, because no work is running."""
-        self._rest("")
+        self._end_work("")
         with self._locked():
             if self._drawn and self._write(_ERASE):
                 self._drawn = None
 
-    def _rest(self, id: str) -> None:
-        self._over = id
+    def _end_work(self, id: str) -> None:
+        self._ended_id = id
         self._work = self._holder = None
 
     def _begin(self, work: Work) -> None:
         self._work = work
-        self._wanted.set()
+        self._redraw.set()
         if self._thread is None:
             thread = Thread(target=self._run, name="progress", daemon=True)
             try:
@@ -183,51 +183,51 @@ class Progress:
     def _follow(self, event: Event) -> bool:
         match event:
             case events.MigrationStarted():
-                self._over = ""
+                self._ended_id = ""
                 work = Work(event.id, monotonic(), announced=True)
                 work.position, work.is_file = f"[{event.position}/{event.total}] ", True
                 self._begin(work)
             case events.StatementRunning():
-                self._running(event)
+                self._show_statement(event)
                 return True
             case events.MigrationRetried() if self._work:
-                self._work.does(f"{event.reason}, waiting to try again", event.blockers)
+                self._work.update(f"{event.reason}, waiting to try again", event.blockers)
             case events.WaitingForDatabase():
-                self._waits("waiting for the database", event.reason, event.timeout_seconds)
+                self._show_wait("waiting for the database", event.reason, event.timeout_seconds)
             case events.WaitingForMigrations():
-                self._waits("waiting for migrations", event.reason, event.timeout_seconds)
+                self._show_wait("waiting for migrations", event.reason, event.timeout_seconds)
             case events.WaitingInQueue():
                 whose = "another migrator" if event.is_migrator else "the migration lock"
-                return self._queues(whose, event.holder_pid, event.holder, event.waited_seconds)
+                return self._show_queue(whose, event.holder_pid, event.holder, event.waited_seconds)
             case events.WaitingForYoyo():
                 holder = f"process {event.pid}"
-                return self._queues("yoyo", event.pid, holder, event.waited_seconds)
+                return self._show_queue("yoyo", event.pid, holder, event.waited_seconds)
         return False
 
-    def _running(self, event: events.StatementRunning) -> None:
-        if event.id == self._over:
+    def _show_statement(self, event: events.StatementRunning) -> None:
+        if event.id == self._ended_id:
             return  # a late event of a migration that has ended
         work = self._work
         if work is None or work.id != event.id:
             work = Work(event.id, monotonic() - event.elapsed_seconds, announced=False)
         work.name, work.is_file = _shown(_place(event) or event.id), True
         # the line itself already shows that the statement is running
-        work.does(event.doing.removeprefix("running").removeprefix(", "), event.blockers)
+        work.update(event.doing.removeprefix("running").removeprefix(", "), event.blockers)
         self._begin(work)
 
-    def _queues(self, whose: str, pid: int, holder: str, waited: float) -> bool:
+    def _show_queue(self, whose: str, pid: int, holder: str, waited: float) -> bool:
         """Show the wait; return whether the same holder was reported before."""
         is_known, self._holder = self._holder == (whose, pid), (whose, pid)
         work = Work(f"waiting for {whose}", monotonic() - waited, announced=True)
-        work.does(holder)
+        work.update(holder)
         self._begin(work)
         return is_known
 
-    def _waits(self, what: str, reason: str, timeout: float) -> None:
+    def _show_wait(self, what: str, reason: str, timeout: float) -> None:
         begun = self._work.begun if self._work and self._work.id == what else monotonic()
         work = Work(what, begun, announced=True)
         work.limit = f" of {format_duration(timeout)}" if timeout else ""
-        work.does(reason)
+        work.update(reason)
         self._begin(work)
 
     # --- drawing ---
@@ -235,21 +235,22 @@ class Progress:
     def _run(self) -> None:
         pausing = Flag()
         while not self._is_off:
-            self._wanted.wait()
-            self._wanted.clear()
-            if self._lock.acquire(blocking=False):  # the current owner of the lock draws afterwards
+            self._redraw.wait()
+            self._redraw.clear()
+            # if another thread has the lock, it draws afterwards
+            if self._draw_lock.acquire(blocking=False):
                 try:
                     self._draw()
                 finally:
-                    self._lock.release()
+                    self._draw_lock.release()
             if self._work or self._drawn:
-                self._wanted.set()
+                self._redraw.set()
             pausing.wait(_TICK_SECONDS)
 
     def _draw(self) -> None:
         """Draw the current work, or erase the line; the caller holds the lock."""
         work, now = self._work, monotonic()
-        if work and not work.announced and now - work.updated > _SILENCE_SECONDS:
+        if work and not work.announced and now - work.updated > _LONGEST_SILENCE_SECONDS:
             work = None
         if work and now - work.begun >= _SHORTEST_WORK_SECONDS:
             width = width_of(self._stream, self._columns) or _USUAL_WIDTH
@@ -288,7 +289,7 @@ def _place(event: events.StatementRunning) -> str:
     return f"{file}:{event.line}" if file and event.line else file
 
 
-_ENDS = (
+_ENDING_EVENTS = (
     events.Connected,
     events.LockAcquired,
     events.AppliedElsewhere,
