@@ -1,4 +1,4 @@
-"""The directives of an SQL file are those that stock yoyo reads in it."""
+"""initmig reads the same directives in an SQL file as stock yoyo."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def read_by_initmig(folder: Path) -> tuple[bool, frozenset[str]]:
 
 
 @pytest.mark.parametrize("header", READ_ALIKE.values(), ids=READ_ALIKE)
-def test_a_header_says_what_it_says_to_yoyo(tmp_path: Path, header: str) -> None:
+def test_a_header_is_read_as_by_yoyo(tmp_path: Path, header: str) -> None:
     write(tmp_path, {"x.sql": f"{header}\nSELECT 1;"})
 
     assert read_by_initmig(tmp_path) == read_by_yoyo(f"{tmp_path}/x.sql")
@@ -99,7 +99,7 @@ FRAGMENTS = [
 
 @settings(max_examples=300)
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join))
-def test_any_header_says_what_it_says_to_yoyo(header: str) -> None:
+def test_any_header_is_read_as_by_yoyo(header: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), {"x.sql": f"{header}\nSELECT 1;"})
         try:
@@ -119,7 +119,7 @@ def test_any_header_says_what_it_says_to_yoyo(header: str) -> None:
     ],
     ids=["a blank behind it", "a tab behind it", "a byte order mark", "both"],
 )
-def test_what_yoyo_fails_on_is_read_as_it_is_meant(
+def test_a_header_that_crashes_yoyo_is_read_as_intended(
     tmp_path: Path, header: str, *, transactional: bool
 ) -> None:
     write(tmp_path, {"x.sql": f"{header}\nSELECT 1;"})
@@ -141,9 +141,7 @@ def test_what_yoyo_fails_on_is_read_as_it_is_meant(
         ("-- Breaking: true", "unknown-directive"),
     ],
 )
-def test_what_is_meant_as_a_directive_and_is_none_is_refused(
-    tmp_path: Path, header: str, error: str
-) -> None:
+def test_a_misspelled_directive_is_refused(tmp_path: Path, header: str, error: str) -> None:
     write(tmp_path, {"x.sql": f"{header}\nSELECT 1;"})
 
     with pytest.raises(ConfigError) as caught:

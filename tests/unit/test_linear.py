@@ -33,7 +33,7 @@ PACKAGE = str(Path(initmig.__file__).parent)
 
 
 class Work:
-    """What is done inside: the lines of initmig's own code that are run, and bytes read."""
+    """Counts the work inside the block: lines of initmig's code that run, and bytes read."""
 
     def __init__(self) -> None:
         self.amount = 0
@@ -214,6 +214,6 @@ def test_four_times_the_statements_are_four_times_the_work(
     case: Callable[[int, Work], object],
 ) -> None:
     # A block of 4096 bytes is read for a place: each file has to have more than one.
-    work_for(case, 2)  # what is done once in a process
+    work_for(case, 2)  # do the work that a process does only once
     few, many = work_for(case, 100), work_for(case, 400)
     assert many < 4.8 * few

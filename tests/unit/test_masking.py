@@ -1,4 +1,4 @@
-"""What is masked of SQL and of what a server says; the real thing is in tests/integration."""
+"""Masking in SQL and server messages; tests/integration tests it with a real server."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def rows(heading: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(("example", "shown"), rows("What is masked"))
-def test_the_page_says_what_is_masked(example: str, shown: str) -> None:
+def test_the_masked_examples_of_the_page_are_masked(example: str, shown: str) -> None:
     assert mask_sql(example) == shown
 
 
 @pytest.mark.parametrize("example", [cells[0] for cells in rows("What is not masked")])
-def test_the_page_says_what_is_not_masked(example: str) -> None:
+def test_the_unmasked_examples_of_the_page_are_not_masked(example: str) -> None:
     assert mask_sql(example) == example
 
 
@@ -52,11 +52,11 @@ def test_no_form_shows_its_secret(name: str) -> None:
     assert mask_sql(masked) == masked
 
 
-TOLD_BEHIND = ("wrong type", "DO with a variable")
-"""What tells that it is a secret stands behind it."""
+KEYWORD_AFTER_SECRET = ("wrong type", "DO with a variable")
+"""Forms whose secret is recognized only by the text after it."""
 
 
-@pytest.mark.parametrize("name", [name for name in FORMS if name not in TOLD_BEHIND])
+@pytest.mark.parametrize("name", [name for name in FORMS if name not in KEYWORD_AFTER_SECRET])
 def test_a_form_that_is_cut_shows_nothing_of_its_secret(name: str) -> None:
     sql = FORMS[name]
     after = sql.index(CANARY) + len(CANARY)
@@ -65,7 +65,7 @@ def test_a_form_that_is_cut_shows_nothing_of_its_secret(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", READABLE)
-def test_what_has_no_secret_stays_as_it_is(name: str) -> None:
+def test_sql_without_a_secret_is_unchanged(name: str) -> None:
     assert mask_sql(READABLE[name]) == READABLE[name]
     assert list(secrets_in(READABLE[name], bodies=True)) == []
 
@@ -80,7 +80,7 @@ def test_no_line_of_a_file_shows_its_secret(name: str) -> None:
         assert 0 <= place.column - place.before - 1 <= len(place.source)
 
 
-def test_the_caret_stays_under_what_it_points_at() -> None:
+def test_the_caret_stays_under_its_word() -> None:
     sql = "ALTER ROLE app PASSWORD 'a long secret'; SELECT oops"
     place = Lines("a.sql", sql.encode()).place(sql.index("oops"))
     assert place.column == sql.index("oops") + 1
@@ -123,9 +123,9 @@ SECRETS = secret_values("ALTER ROLE a PASSWORD 'it''s a Kanari3nVogel'; SET x.to
     ],
 )
 def test_a_message_does_not_repeat_a_secret(text: str, shown: str | None) -> None:
-    said = masked_problem(Problem("x", text), SECRETS).message
-    assert "anari3n" not in said
-    assert said == (shown or said)
+    message = masked_problem(Problem("x", text), SECRETS).message
+    assert "anari3n" not in message
+    assert message == (shown or message)
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,8 @@ def test_a_detail_shows_a_key_but_no_row(
     sqlstate: str, table: str, detail: str, shown: str
 ) -> None:
     server = ServerMessage(sqlstate, detail, table=table)
-    said = masked_problem(Problem("x", "y", server=server)).server.detail
-    assert said.startswith(shown or detail)
+    message = masked_problem(Problem("x", "y", server=server)).server.detail
+    assert message.startswith(shown or detail)
 
 
 FRAME = "PL/pgSQL function inline_code_block line 3 at EXECUTE"
@@ -208,7 +208,7 @@ def test_a_context_shows_places_and_no_sql(context: str, shown: str) -> None:
         f"oauth_client_secret = '{CANARY}'",
     ],
 )
-def test_any_text_is_masked_by_what_it_looks_like(text: str) -> None:
+def test_a_secret_is_masked_in_any_text(text: str) -> None:
     assert CANARY not in mask_secrets(text)
     assert mask_secrets(mask_secrets(text)) == mask_secrets(text)
 
@@ -245,7 +245,7 @@ def test_any_sql_shows_all_but_its_secret(sql: tuple[str, str]) -> None:
 
 
 @given(secret_sql(quotes=True))
-def test_any_sql_shows_no_secret_whatever_its_comments_are(sql: tuple[str, str]) -> None:
+def test_sql_with_any_comments_shows_no_secret(sql: tuple[str, str]) -> None:
     assert CANARY not in mask_sql(sql[0])
     assert CANARY not in Lines("a.sql", sql[0].encode()).place(0).source
 

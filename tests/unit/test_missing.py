@@ -1,4 +1,4 @@
-"""Which tables the pending SQL uses that are not there: what is certain, and nothing else."""
+"""Missing tables in pending SQL: only certain findings are reported."""
 
 from __future__ import annotations
 
@@ -184,11 +184,11 @@ FINE = {
 
 
 @pytest.mark.parametrize("sql", FINE.values(), ids=FINE)
-def test_nothing_is_said_that_is_not_certain(sql: str) -> None:
+def test_uncertain_tables_are_not_reported(sql: str) -> None:
     assert missing(sql) == []
 
 
-def test_what_one_file_makes_the_next_one_has() -> None:
+def test_a_table_of_one_file_exists_in_the_next_one() -> None:
     assert missing("CREATE TABLE t ()", "DELETE FROM t") == []
     assert missing("DO $$ BEGIN END $$", "DELETE FROM nope") == []
     found = missing("SET search_path = app; SELECT * FROM orders", "DELETE FROM orders")
@@ -197,7 +197,7 @@ def test_what_one_file_makes_the_next_one_has() -> None:
     ]
 
 
-def test_steps_are_searched_until_one_does_what_nobody_knows() -> None:
+def test_steps_are_searched_until_one_has_unknown_effects() -> None:
     def names(*steps: Step) -> list[str]:
         return [each.name for each in find_missing([steps], INVENTORY)]
 
@@ -225,9 +225,7 @@ def test_an_event_trigger_may_make_tables() -> None:
         ("DELETE FROM app.zzz", "app.zzz", ()),
     ],
 )
-def test_what_may_have_been_meant_is_suggested(
-    sql: str, name: str, nearest: tuple[str, ...]
-) -> None:
+def test_a_similar_table_is_suggested(sql: str, name: str, nearest: tuple[str, ...]) -> None:
     [found] = missing(sql)
     assert (found.name, found.nearest) == (name, nearest)
 
@@ -241,7 +239,7 @@ def test_what_may_have_been_meant_is_suggested(
         "ALTER TABLE users SET SCHEMA app",
     ],
 )
-def test_what_was_there_says_since_when_it_is_gone(sql: str) -> None:
+def test_a_dropped_or_moved_table_is_reported_with_the_place(sql: str) -> None:
     [found] = missing(f"SELECT 1;\n{sql}", "SELECT 1 FROM users; DELETE FROM users")
     assert found.removed_at is not None
     assert (str(found.removed_at), str(found.place)) == ("1.sql:2:1", "2.sql:1:15")

@@ -1,4 +1,4 @@
-"""What is foreseen of files that PostgreSQL will refuse, and what an error advises."""
+"""Predictions of statements that PostgreSQL will refuse, and the advice in errors."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_each_statement_is_found_at_its_place(
     ]
 
 
-def test_a_rollback_is_told_from_what_it_undoes(tmp_path: Path) -> None:
+def test_a_rollback_is_distinguished_from_its_migration(tmp_path: Path) -> None:
     many = "SELECT 1;\n" * 3 + f"CREATE DATABASE {'x' * 60} TEMPLATE template0"
     [apply, rollback] = found(tmp_path, ("a.sql", many), ("a.rollback.sql", "DROP DATABASE x"))
     assert (apply.direction, rollback.direction) == ("apply", "rollback")

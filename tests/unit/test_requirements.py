@@ -1,4 +1,4 @@
-"""What a migration's statements need, as far as PostgreSQL's parser tells."""
+"""The requirements of a migration's statements, by PostgreSQL's parser."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def needs(text: str) -> list[Requirement]:
 
 
 def left(*texts: str, home: str = "public") -> list[Requirement]:
-    """What is outstanding of files with these *texts*, one after another."""
+    """The requirements of files with these *texts*, in order, that earlier files do not meet."""
     stated = [
         each
         for i, text in enumerate(texts)
@@ -122,7 +122,7 @@ def test_statement_requires_a_version(text: str, what: str, major: int) -> None:
     assert Requires(what, major) in needs(text)
 
 
-def test_what_every_supported_server_knows_requires_none() -> None:
+def test_syntax_of_every_supported_server_requires_no_version() -> None:
     text = (
         "CREATE OR REPLACE TRIGGER g BEFORE INSERT ON t EXECUTE FUNCTION f();"
         " CREATE UNIQUE INDEX ON t (a); SELECT FROM (SELECT 1) AS s;"
@@ -131,14 +131,14 @@ def test_what_every_supported_server_knows_requires_none() -> None:
     assert [need for need in needs(text) if isinstance(need, Requires)] == []
 
 
-def test_a_statement_stands_at_its_place() -> None:
+def test_a_statement_has_its_place() -> None:
     [stated] = read_requirements(
         "a.sql", step_of("a.sql", "SELECT 1; -- é\n  DROP TABLE t;".encode())
     )[0]
     assert str(stated.place) == "a.sql:2:3"
 
 
-def test_what_the_parser_does_not_read_is_said_and_the_rest_is_read() -> None:
+def test_unparsed_statements_are_reported_and_the_others_are_read() -> None:
     unread = step_of("a.sql", b"DROP TABLE t;\nCREATE TABEL t ();\nDROP VIEW v")
     stated, fell_back = read_requirements("a.sql", unread)
     assert fell_back == 'line 2: syntax error at or near "TABEL"'
@@ -148,7 +148,7 @@ def test_what_the_parser_does_not_read_is_said_and_the_rest_is_read() -> None:
     ]
 
 
-def test_what_the_migrations_have_made_before_is_theirs() -> None:
+def test_objects_of_earlier_migrations_belong_to_them() -> None:
     made = "CREATE TABLE t (a int PRIMARY KEY, b int REFERENCES t)"
     assert left(made, "ALTER TABLE t ADD c int; DROP TABLE public.t") == []
     assert left("CREATE TABLE public.t ()", "DROP TABLE t") == [Fills("public")]
@@ -165,11 +165,11 @@ def test_a_schema_that_the_migrations_have_made_is_theirs_to_fill() -> None:
     assert left("CREATE TABLE s.t (); CREATE SCHEMA s") == [Fills("s"), made]
 
 
-def test_if_not_exists_makes_nothing_of_its_own() -> None:
+def test_if_not_exists_claims_no_ownership() -> None:
     assert left("CREATE TABLE IF NOT EXISTS t (); DROP TABLE t") == [Uses(T, "drop", "drops")]
 
 
-def test_behind_another_role_or_search_path_names_are_not_known_to_the_end_of_the_file() -> None:
+def test_after_another_role_or_search_path_names_are_unknown_until_the_file_ends() -> None:
     drop_s = Uses(Relation("s", "t"), "drop", "drops")
     dropping = "DROP TABLE s.t, t; CREATE EXTENSION e; SELECT FROM (SELECT 1)"
     extension, requires = (

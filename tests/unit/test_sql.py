@@ -111,7 +111,7 @@ def test_a_text_is_split_where_psql_would_split_it(text: str, expected: list[str
 
 
 @given(SQL)
-def test_statements_stand_in_order_where_they_say(text: str) -> None:
+def test_statements_are_in_order_at_their_offsets(text: str) -> None:
     before = 0
     for statement in split(text):
         assert before <= statement.start < statement.end <= len(text)
@@ -198,7 +198,7 @@ LEFT_OUT = {
 
 
 @pytest.mark.parametrize(("text", "kept"), LEFT_OUT.values(), ids=LEFT_OUT)
-def test_a_frame_is_left_out_and_all_else_stays_where_it_is(text: str, kept: str) -> None:
+def test_a_frame_is_blanked_and_other_text_keeps_its_place(text: str, kept: str) -> None:
     left = blanked(text.encode(), scanned(octets(text.encode())).frame)
 
     assert left.decode() == kept
@@ -224,7 +224,7 @@ def test_a_frame_is_left_out_and_all_else_stays_where_it_is(text: str, kept: str
         "COMMIT; a; BEGIN;",
     ],
 )
-def test_what_is_no_frame_stays(text: str) -> None:
+def test_text_without_a_frame_is_kept(text: str) -> None:
     assert [*scanned(text).frame] == []
 
 
@@ -253,7 +253,7 @@ def test_every_such_command_is_found_once() -> None:
         "COPY t FROM STDIN;\nCOMMIT\n\\.\n",
     ],
 )
-def test_what_leaves_the_transaction_open_is_not_reported(text: str) -> None:
+def test_commands_that_keep_the_transaction_open_are_not_reported(text: str) -> None:
     assert [*scanned(text).transaction_commands] == []
 
 
@@ -339,7 +339,7 @@ def test_data_of_copy_is_what_psql_would_send(text: str, data: list[str]) -> Non
 
 
 @given(SQL)
-def test_data_of_copy_stands_between_statements(text: str) -> None:
+def test_data_of_copy_is_between_statements(text: str) -> None:
     statements = split(text)
     for each in scanned(text).copies:
         assert each.start <= each.end < each.after
@@ -372,7 +372,7 @@ def test_restrictions_become_blanks(text: str, expected: str) -> None:
         "COPY t (a, stdin) TO STDOUT",
     ],
 )
-def test_what_the_server_understands_is_not_reported(text: str) -> None:
+def test_sql_that_the_server_understands_is_not_reported(text: str) -> None:
     assert [*scanned(text).psql_only] == []
 
 
@@ -450,7 +450,7 @@ def test_time_grows_with_the_text_and_not_faster(piece: str) -> None:
 
 
 def borders(letter: str) -> list[str]:
-    """Texts of which *letter* stands at, before and behind the end of a piece."""
+    """Texts with *letter* before, at and after the border of a piece."""
     return [" " * (65536 - before) + letter * 9 + " " * 70000 for before in range(12)]
 
 
@@ -475,7 +475,7 @@ def test_an_offset_in_characters_is_found_in_bytes(letter: str) -> None:
             assert characters(data, 0, len(text[:number].encode())) == min(number, len(text))
 
 
-def test_a_word_is_found_wherever_it_stands() -> None:
+def test_a_word_is_found_at_every_offset() -> None:
     for text in borders("StDin"):
         assert mentions(text, ["stdin"])
         assert mentions(text.encode(), ["stdin", "other"])
@@ -484,7 +484,7 @@ def test_a_word_is_found_wherever_it_stands() -> None:
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("letter", ["x", "é", "漢", "🐘"])
-def test_places_go_on_where_a_block_of_lines_ends(letter: str, end: str) -> None:
+def test_places_continue_after_a_block_of_lines(letter: str, end: str) -> None:
     for before in range(8):
         text = f"{' ' * (4096 - before)}{letter}{end}{letter * 3}{end}{' ' * 5000}{letter}"
         index = Lines("f", text.encode())
@@ -497,7 +497,7 @@ def test_places_go_on_where_a_block_of_lines_ends(letter: str, end: str) -> None
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "漢", "🐘"])
-def test_of_a_very_long_line_what_is_near_is_shown(letter: str) -> None:
+def test_only_the_near_part_of_a_very_long_line_is_shown(letter: str) -> None:
     line = f"a{letter}" * 100_000
     data = f"one\n{line}\nthree".encode()
     for column in (1, 2, 3, 50_000, 99_999, 199_998, 199_999, 200_000, 200_001):

@@ -57,7 +57,7 @@ def whole(text: str) -> list[Statement]:
 
 
 def splits(text: str) -> list[tuple[int, int, str]]:
-    """What `split` finds, in bytes."""
+    """The statements from `split`, with offsets in bytes."""
     data = text.encode()
     return [(s.start, s.end, data[s.start : s.end].decode()) for s in split(octets(data))]
 
@@ -77,14 +77,14 @@ def assert_is(found: Kind | None, expected: Kind | None) -> None:
 
 
 @pytest.mark.parametrize("text", ONE_STATEMENT.values(), ids=ONE_STATEMENT)
-def test_stands_where_split_says(text: str) -> None:
+def test_statements_are_at_the_offsets_of_split(text: str) -> None:
     for script in (text, f"-- é\nSELECT 0; {text}\n; ;SELECT 9;\r\n/* end */"):
         found = [statement[:3] for statement in read_statements(script.encode()).statements]
         assert found == splits(script)
 
 
 @given(st.lists(st.tuples(st.sampled_from(VALID), st.sampled_from(BETWEEN)), max_size=8))
-def test_joined_statements_are_parted_again(pairs: list[tuple[str, str]]) -> None:
+def test_joined_statements_are_split_again(pairs: list[tuple[str, str]]) -> None:
     text = "\ufeff" + "".join(f"{statement}\n{between}" for statement, between in pairs)
     statements = whole(text)
 
@@ -95,7 +95,7 @@ def test_joined_statements_are_parted_again(pairs: list[tuple[str, str]]) -> Non
 
 
 @pytest.mark.parametrize("text", ["", ";;", " \r\n\t", "-- c", "/* ; */ ;", "\ufeff"])
-def test_what_is_empty_has_no_statements(text: str) -> None:
+def test_empty_text_has_no_statements(text: str) -> None:
     assert read_statements(text.encode()) == Reading((), "")
 
 
@@ -131,7 +131,7 @@ def test_scripts_of_extensions_are_read() -> None:
         assert [s[:3] for s in whole(script)] == splits(script)
 
 
-# --- what they are ---
+# --- kinds ---
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_scripts_of_extensions_are_read() -> None:
         ("DROP SUBSCRIPTION s", Drops("subscription", "s")),
     ],
 )
-def test_what_makes_or_removes_something_names_it(text: str, expected: Kind) -> None:
+def test_a_statement_that_creates_or_drops_an_object_names_it(text: str, expected: Kind) -> None:
     assert_is(kind(text), expected)
 
 
@@ -194,7 +194,7 @@ def test_what_makes_or_removes_something_names_it(text: str, expected: Kind) -> 
         "ALTER SUBSCRIPTION s ADD PUBLICATION p",
     ],
 )
-def test_what_is_refused_in_a_transaction_runs_alone(text: str) -> None:
+def test_statements_refused_in_a_transaction_run_alone(text: str) -> None:
     assert_is(kind(text), NotInTransaction())
 
 
@@ -288,7 +288,7 @@ def test_anything_else_is_nothing_special(text: str) -> None:
         ("SELECT 1", False),
     ],
 )
-def test_says_what_runs_alone(text: str, expected: bool) -> None:
+def test_statements_that_run_alone_are_recognized(text: str, expected: bool) -> None:
     assert cannot_run_in_transaction(kind(text)) == expected
 
 
@@ -302,7 +302,7 @@ def test_a_quoted_name_is_that_name(name: str) -> None:
     assert kind(f'CREATE INDEX "{escaped}" ON {found.table} (a)') == found
 
 
-# --- what the parser does not read ---
+# --- text that the parser cannot read ---
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_a_quoted_name_is_that_name(name: str) -> None:
         ("SELECT E'\\xff'", 'line 4: invalid byte sequence for encoding "UTF8": 0xff'),
     ],
 )
-def test_where_the_parser_fails_it_is_split_all_the_same(statement: str, why: str) -> None:
+def test_text_is_split_even_if_the_parser_fails(statement: str, why: str) -> None:
     text = f"-- é\n\nVACUUM;\n{statement};\nCOMMIT;"
     statements, fell_back = read_statements(text.encode())
 
@@ -332,7 +332,7 @@ def test_where_the_parser_fails_it_is_split_all_the_same(statement: str, why: st
     assert kinds[1] is None
 
 
-def test_the_first_failure_is_told() -> None:
+def test_the_first_failure_is_reported() -> None:
     assert read_statements(b"A;\n\nB").fell_back == 'line 1: syntax error at or near "A"'
 
 
@@ -363,8 +363,8 @@ def test_the_first_failure_is_told() -> None:
         "comment",
     ],
 )
-def test_what_is_nested_or_long_does_not_end_the_process(text: str) -> None:
-    # in a process of its own, so that a crash would be this test's failure and no other's
+def test_nested_or_long_statements_do_not_crash_the_process(text: str) -> None:
+    # in a separate process, so that a crash fails only this test
     code = (
         "import sys; from initmig.sql.statements import read_statements;"
         "print([s.kind for s in read_statements(sys.stdin.buffer.read()).statements])"
