@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""inventory.py ROOT SITE: into ROOT, what is in it, and under which licences.
+"""inventory.py ROOT SITE: writes a list of the contents of ROOT, and their licences, into ROOT.
 
-A bill of materials (CycloneDX), Debian's copyright files, and dpkg's notes in the form in which
-scanners look for them in images without dpkg. ROOT holds Debian's files under their own paths, and
-Python packages in its folder SITE, with the licences in their metadata. The build fails if there is
-a file that comes from neither.
+It writes a bill of materials (CycloneDX), Debian's copyright files, and dpkg's status files, where
+scanners expect them in images without dpkg. ROOT contains files of Debian under their own paths,
+and Python packages in its folder SITE, whose metadata names their licences. The build fails if a
+file comes from neither.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Component = dict[str, Any]
 
 
 def main(root: Path, site: str) -> None:
-    """Find out and write down all of it."""
+    """Write the inventory of *root*."""
     packages = owners(origins(root, site))
     wheels = sorted(distributions(path=[f"{root}{site}"]), key=lambda wheel: wheel.name.lower())
     [version] = [wheel.version for wheel in wheels if wheel.name == "initmig"]
@@ -44,7 +44,7 @@ def main(root: Path, site: str) -> None:
 
 
 def origins(root: Path, site: str) -> set[str]:
-    """Where the files of *root* were copied from; but for those of *site*, and our own."""
+    """The paths that the files of *root* were copied from, without those of *site* and our own."""
     paths = {f"/{path.relative_to(root)}" for path in root.rglob("*") if not path.is_dir()}
     return {
         os.path.realpath(COPIED_FROM.get(path, re.sub(r"\.pyc$", ".py", path)))
@@ -81,7 +81,7 @@ def copy(path: str, root: Path) -> None:
 
 
 def keep_status(root: Path, package: str) -> None:
-    """What dpkg knows about *package*."""
+    """Write the status of *package* as dpkg reports it."""
     target = root / "var/lib/dpkg/status.d" / package.partition(":")[0]
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(output("dpkg-query", "--status", package), encoding="utf-8")
@@ -99,7 +99,7 @@ def debian(package: str) -> Component:
 
 
 def pypi(wheel: Distribution) -> Component:
-    """An installed wheel, with what is bundled in it, as a component."""
+    """An installed wheel as a component, including the libraries that it bundles."""
     purl = f"pkg:pypi/{re.sub(r'[-_.]+', '-', wheel.name).lower()}@{quote(wheel.version)}"
     kind = "application" if wheel.name == "initmig" else "library"
     found = component(kind, wheel.name, wheel.version, purl) | {"licenses": [licence(wheel)]}
@@ -108,7 +108,7 @@ def pypi(wheel: Distribution) -> Component:
 
 
 def licence(wheel: Distribution) -> Component:
-    """As an SPDX expression where *wheel* gives one, else by the name that it gives."""
+    """The licence of *wheel*: an SPDX expression if it has one, otherwise a name."""
     metadata = wheel.metadata.json
     if expression := metadata.get("license_expression"):
         return {"expression": expression}
@@ -117,7 +117,7 @@ def licence(wheel: Distribution) -> Component:
 
 
 def bundled(wheel: Distribution) -> list[Component]:
-    """The shared libraries in *wheel*, and what its own bills of materials say about them."""
+    """The shared libraries in *wheel*, and the components that its bills of materials list."""
     name = re.sub(r"[-_.]+", "_", wheel.name).lower()
     site = Path(str(wheel.locate_file("")))
     bills = sorted(site.glob(f"{name}-{wheel.version}.dist-info/sboms/*.cdx.json"))  # PEP 770
@@ -126,14 +126,14 @@ def bundled(wheel: Distribution) -> list[Component]:
 
 
 def library(path: Path) -> Component:
-    """A shared library of which nothing is known but its name and content."""
+    """A shared library, of unknown origin, with its name and checksum."""
     digest = sha256(path.read_bytes()).hexdigest()
     hashes = [{"alg": "SHA-256", "content": digest}]
     return {"type": "file", "bom-ref": f"file:{path.name}", "name": path.name, "hashes": hashes}
 
 
 def parts(path: Path) -> list[Component]:
-    """The components of the bill of materials in *path*, but for the one that it is of."""
+    """The components of the bill of materials in *path*, without its subject."""
     bill = json.loads(path.read_text(encoding="utf-8"))
     itself = bill["metadata"]["component"]["bom-ref"]
     keys = ("type", "bom-ref", "name", "version", "purl")
@@ -145,12 +145,12 @@ def parts(path: Path) -> list[Component]:
 
 
 def component(kind: str, name: str, version: str, purl: str) -> Component:
-    """What every component has."""
+    """The fields that every component has."""
     return {"type": kind, "bom-ref": purl, "name": name, "version": version, "purl": purl}
 
 
 def write_sbom(path: Path, version: str, components: list[Component]) -> None:
-    """The same bytes for the same *components*."""
+    """Write the bill of materials, with the same bytes for the same *components*."""
     image = {"type": "container", "bom-ref": "image", "name": "initmig", "version": version}
     serial = uuid5(NAMESPACE_URL, json.dumps(components))
     made = datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", "0")), UTC)
@@ -169,7 +169,7 @@ def write_sbom(path: Path, version: str, components: list[Component]) -> None:
 
 
 def output(*command: str) -> str:
-    """What *command* prints; :raises subprocess.CalledProcessError: it fails."""
+    """The output of *command*; :raises subprocess.CalledProcessError: it fails."""
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 

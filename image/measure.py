@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""measure.py [ROUNDS]: how long `docker run` of initmig takes, beside one that does nothing.
+"""measure.py [ROUNDS]: compares `docker run` of initmig with a container that does nothing.
 
-The kinds of run take turns, so that a noisy machine is as unfair to one as to the others; what is
-printed are medians, and the median of the ratios within a round. Needs the images initmig,
-debian:trixie-slim and postgres:17, which environment variables can name otherwise.
+The kinds of run alternate, so that noise on the machine affects all of them. It prints medians, and
+the median of the ratios within a round. It needs the images initmig, debian:trixie-slim and
+postgres:17. Environment variables can name others.
 """
 
 from __future__ import annotations

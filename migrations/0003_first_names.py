@@ -6,7 +6,7 @@ __depends__ = {"0001_users"}
 
 
 def fill_first_names(connection):
-    """Work in batches, so that a large table is not read into memory at once."""
+    """Work in batches, because a large table does not fit into memory."""
     with connection.cursor() as cursor:
         while True:
             cursor.execute(
@@ -20,7 +20,7 @@ def fill_first_names(connection):
 
 
 def nothing_to_undo(connection):
-    """The column goes with the step before."""
+    """Dropping the column, in the first step, is enough."""
 
 
 steps = [

@@ -16,9 +16,7 @@ from dev.prose.markers import table
 from dev.prose.rules import ROOT, Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from dev.prose.check import Page
+    from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,19 +30,13 @@ def main(arguments: Sequence[str]) -> int:
     if options.markers:
         print("\n".join(table(rules, pages)))
         return 0
-    return report(Check(rules, pages if options.paths else checked(pages, rules)))
+    return report(Check(rules, pages))
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:
     if not paths:
         return files_of(ROOT)
     return [file for path in paths for file in (files_below(path) if path.is_dir() else [path])]
-
-
-def checked(pages: Iterable[Page], rules: Rules) -> list[Page]:
-    """*pages*, with only the texts for users where the code is not checked yet."""
-    left_out = rules.code_not_checked_yet
-    return [page.only("text") if page.folder in left_out else page for page in pages]
 
 
 def report(check: Check) -> int:

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
 FOR_USERS = ("README.md", "CHANGELOG.md", "swarm/deploy")
 FOR_USERS_BELOW = ("docs/**/*.md", "examples/**/*.md", "initmig/**/*.py")
-CODE_BELOW = ("dev/**/*.py", "benchmarks/**/*.py", "tests/**/*.py", "k8s/**/*.yaml", "swarm/*.yaml")
+CODE_BELOW = (
+    *("dev/**/*.py", "benchmarks/**/*.py", "tests/**/*.py", "image/*.py", "migrations/*.py"),
+    *("k8s/**/*.yaml", "swarm/*.yaml"),
+)
 CODE = (".ci/run", "Makefile", "compose.yaml")
-STRINGS_ARE_DATA = ("benchmarks/", "dev/", "tests/")
+STRINGS_ARE_DATA = ("benchmarks/", "dev/", "image/", "migrations/", "tests/")
 """Folders whose strings are not for users, and may contain any words."""
 
 

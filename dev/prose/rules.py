@@ -56,8 +56,6 @@ class Rules(NamedTuple):
 
     words: tuple[Word, ...]
     excuses: tuple[Excuse, ...] = ()
-    code_not_checked_yet: tuple[str, ...] = ()
-    """Folders whose docstrings, comments and names are checked only on request."""
 
     @classmethod
     def read(cls, path: Path = ROOT / "dev" / "words.toml") -> Rules:
@@ -66,7 +64,6 @@ class Rules(NamedTuple):
         return cls(
             tuple(_word(**each) for each in content["words"]),
             tuple(Excuse(**each) for each in content["exceptions"]),
-            tuple(content["code_not_checked_yet"]),
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.prose.__main__ import checked, main
+from dev.prose.__main__ import main
 from dev.prose.check import Check, Page
 from dev.prose.comments import texts_of_hash_comments
 from dev.prose.files import files_of, page_of, pages_of
@@ -294,14 +294,6 @@ def test_markers_of_paths_are_printed(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "odd.py").write_text("# mend it\n")
     assert main(["--markers", str(tmp_path)]) == 0
     assert capsys.readouterr().out.splitlines()[-1].split()[:4] == ["all", "2", "1", "500.0"]
-
-
-def test_unchecked_folder_is_checked_only_if_given() -> None:
-    page = Page("initmig/sql/odd.py", texts_of_python("# mend it\ntext = 'mend it'\n"))
-    listed = Rules(RULES.words, code_not_checked_yet=("initmig/sql",))
-    [only_text] = checked([page], listed)
-    assert [text.kind for text in only_text.texts] == ["text"]
-    assert checked([page], Rules(RULES.words)) == [page]
 
 
 def test_only_the_unreleased_section_of_the_changelog_is_read() -> None:
