@@ -115,13 +115,11 @@ def _still_pending(run: Run, history: History, loaded: Sequence[Migration]) -> S
 
 def _forget_ended_rollbacks(session: Session, history: History, decision: Decision) -> None:
     """Remove the marks of interrupted rollbacks that a stock yoyo has completed."""
-    unfinished = {each.id for each in history.unfinished}
-    home = home_of(session)
-    for id in decision.left.half_undone:
-        if id not in unfinished:
-            session.query(
-                store.write_guard(session, home) + store.delete_history_rows(home, UNDOING + id)
-            )
+    for id in set(decision.left.half_undone) - {each.id for each in history.unfinished}:
+        home = home_of(session)
+        session.query(
+            store.write_guard(session, home) + store.delete_history_rows(home, UNDOING + id)
+        )
 
 
 @contextmanager

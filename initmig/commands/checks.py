@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from initmig.commands.context import announce, refuse_refused
+from initmig.commands.context import announce, enforce
 from initmig.commands.reading import (
     load_pending,
     read_history,
@@ -75,7 +75,7 @@ def as_migrate_would(session: Session, run: Run, history: History) -> Decision:
     """
     policy = run.policy._replace(transaction="each")
     decision = decide(run.listing, history, policy)
-    refuse_refused(run, decision)
+    enforce(run, decision)
     pending = decision.left.pending
     if pending:
         confirm_pending(session, run, history)
@@ -83,7 +83,7 @@ def as_migrate_would(session: Session, run: Run, history: History) -> Decision:
     if run.config.out_of_order == "fail" and find_out_of_order(pending, history.ids, run.listing):
         loaded = load_pending(run, pending, history.ids)
         history = with_modules(run, history, pending)
-        refuse_refused(run, decide(run.listing, history, policy, loaded))
+        enforce(run, decide(run.listing, history, policy, loaded))
     return decision
 
 

@@ -152,13 +152,13 @@ def announce(run: Run, decision: Decision) -> Decision:
 
     :raises PlanError: the run is refused
     """
-    refuse_refused(run, decision)
+    enforce(run, decision)
     warn(run, decision)
     return decision
 
 
-def refuse_refused(run: Run, decision: Decision) -> None:
-    """Report the history that *decision* is based on.
+def enforce(run: Run, decision: Decision) -> None:
+    """Report the history that *decision* is based on, and refuse the run if it must not start.
 
     :raises PlanError: the run is refused
     """

@@ -45,29 +45,31 @@ def read_history_again(session: Session, run: Run) -> History:
     return _more(session, run, store.polled_summary(session, _last_id(run)), if_pending=True)
 
 
-def _more(session: Session, run: Run, glance: store.HistorySummary, *, if_pending: bool) -> History:
-    left = planning.left_to_do(run.listing, glance.ids)
+def _more(
+    session: Session, run: Run, summary: store.HistorySummary, *, if_pending: bool
+) -> History:
+    left = planning.left_to_do(run.listing, summary.ids)
     if (
         left.unknown
         or (if_pending and left.pending)
         or run.config.changed == "fail"
-        or _last_has_changed(run, glance)
+        or _last_has_changed(run, summary)
     ):
         records = store.applied_migrations(session)
-        return compared(run, History(glance.ids, records))
-    return History(glance.ids)
+        return compared(run, History(summary.ids, records))
+    return History(summary.ids)
 
 
 def _last_id(run: Run) -> str:
     return run.listing.migrations[-1].id if run.listing.migrations else ""
 
 
-def _last_has_changed(run: Run, glance: store.HistorySummary) -> bool:
+def _last_has_changed(run: Run, summary: store.HistorySummary) -> bool:
     """Whether the last file differs from the one that was applied; False if it cannot be read."""
-    if not glance.checksum:
+    if not summary.checksum:
         return False
     try:
-        return glance.checksum != checksum(run.listing.migrations[-1].path)
+        return summary.checksum != checksum(run.listing.migrations[-1].path)
     except ConfigError:
         return False
 

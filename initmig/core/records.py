@@ -16,7 +16,7 @@ __all__ = ["TYPE_CHECKING", "Record"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NamedTuple as Record
+    from typing import NamedTuple as Record  # noqa: TID251 - it is the one kind
 else:
 
     class Record(tuple):
