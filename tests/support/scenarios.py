@@ -371,7 +371,7 @@ def _waits_for_yoyo(stage: Stage) -> list[Result]:
 def _serve(stage: Stage) -> list[Result]:
     running = stage.start("serve", "--listen=127.0.0.1:0", "--log-level=debug")
     running.wait_for_line("listening")
-    wait_until(lambda: "up to date" in running.err or "applied" in running.err)
+    wait_until(lambda: "ready: " in running.err)
     running.terminate()
     return [running.result()]
 
