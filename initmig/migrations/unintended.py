@@ -241,8 +241,10 @@ def _unwritten(contents: Contents) -> Problem | None:
 def _is_blank(data: bytes) -> bool:
     from initmig.sql.source import without_mark
 
-    left = without_mark(data).strip()
-    return len(left) < _LONGEST_BLANK and not left.decode(errors="replace").strip()
+    left = data.strip()  # before the mark is removed: each step copies a large file
+    if len(left) >= _LONGEST_BLANK:
+        return False
+    return not without_mark(left).decode(errors="replace").strip()
 
 
 def _foreign(tool: str, paths: Sequence[str], place: Place | None = None) -> Problem:

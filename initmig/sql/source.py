@@ -118,7 +118,8 @@ class Source:
         return Content(data, header, scan, problems, reader.ignored())
 
     def _read(self) -> tuple[_HeaderReader, Header, Scan]:
-        scanner = Scanner(octets(self._text), self._marks)
+        marks = self._marks  # before the octets, or there would be two copies of them
+        scanner = Scanner(octets(self._text), marks)
         reader = _HeaderReader(self.path, self._text, scanner)
         header = self._undoes.content.header if self._undoes else reader.header
         return reader, header, scanner.scan(transactional=header.transactional)
