@@ -89,6 +89,21 @@ class InitmigError(Exception):
         """The id of the first problem, for programs."""
         return self.problems[0].id
 
+    @property
+    def place(self) -> Place | None:
+        """The place of the first problem in a file; None if unknown."""
+        return self.problems[0].place
+
+    @property
+    def server(self) -> ServerMessage:
+        """The server's fields of the first problem."""
+        return self.problems[0].server
+
+    @property
+    def sqlstate(self) -> str:
+        """The server's SQLSTATE for the first problem; empty if the server sent none."""
+        return self.server.sqlstate
+
 
 def committed_before(error: BaseException) -> tuple[str, ...]:
     """The ids that a run had committed before it ended with *error*, in that order."""

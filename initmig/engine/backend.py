@@ -659,7 +659,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
             self._roll_back_session()  # the migration may have started another transaction
             begin = begins_at()
             which = f"that begins at {begin}" if is_block else "that initmig opened for it"
-            place = error.problems[0].place or begin
+            place = error.place or begin
             raise transaction_ended_error(
                 id, self.session, place, which=which, seconds=time.monotonic() - started
             ) from error
@@ -690,7 +690,7 @@ def create_lock_table(session: Session) -> None:
     try:
         session.query(backend.lock_table_definition)
     except DatabaseRefused as error:
-        if error.problems[0].server.sqlstate not in _CREATED_CONCURRENTLY:
+        if error.sqlstate not in _CREATED_CONCURRENTLY:
             raise
 
 

@@ -216,7 +216,7 @@ class Batch:
                 )
         except StatementFailed as error:
             if place := _place(message, error):
-                error.at(place)
+                error.set_place(place)
             for part in message:
                 if isinstance(part, Script):
                     error.masked_by(part.masked)

@@ -255,7 +255,7 @@ class Executor:
 
         :raises DatabaseUnavailable: the server is read-only, so the migration is not the cause
         """
-        if error.problems[0].server.sqlstate == READ_ONLY and self._session.usable:
+        if error.sqlstate == READ_ONLY and self._session.usable:
             check_writable(self._session)
         self._session.add_setting_source(error)
 
@@ -295,7 +295,7 @@ class Executor:
             self._monitor.stop()
 
     def _retried(self, migration: Migration, state: Any) -> Event:
-        server = state.outcome.exception().problems[0].server
+        server = state.outcome.exception().server
         return MigrationRetried(
             migration.id,
             cause_of(server.sqlstate).name,
@@ -308,7 +308,7 @@ class Executor:
 
 
 def _is_retryable(error: BaseException) -> bool:
-    return isinstance(error, MigrationFailed) and is_contention(error.problems[0].server.sqlstate)
+    return isinstance(error, MigrationFailed) and is_contention(error.sqlstate)
 
 
 @contextmanager
@@ -340,8 +340,8 @@ def named(migration: Migration, next_step: NextStep) -> Iterator[None]:
         raise MigrationFailed(
             error.id,
             f"{migration.id} failed: {error}",
-            hint=_advised(migration, error, next_step(migration, error.server.sqlstate)),
-            place=error.problems[0].place or Place(migration.file.path),
+            hint=_advised(migration, error, next_step(migration, error.sqlstate)),
+            place=error.place or Place(migration.file.path),
             server=error.server,
         ) from error
     except ClientFailed as error:

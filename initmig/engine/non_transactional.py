@@ -118,9 +118,9 @@ class NonTransactionalRun:
             else:
                 self._run_in_transaction(number, part)
         except StatementFailed as error:
-            if error.problems[0].place:
-                raise
-            raise error.at(part.place) from error
+            if not error.place:
+                error.set_place(part.place)
+            raise
 
     def _run_block(self, number: int, part: Part) -> None:
         """Run a transaction block, and commit it together with its journal entry."""
@@ -137,9 +137,9 @@ class NonTransactionalRun:
                 part.run(self._backend)
                 self._backend.add(self._journal.mark_done(number))
         except StatementFailed as error:
-            if error.server.sqlstate == _NOT_IN_TRANSACTION:
+            if error.sqlstate == _NOT_IN_TRANSACTION:
                 self._run_outside_transaction(number, part, None)
-            elif error.server.sqlstate == _COMMIT_NOT_ALLOWED:
+            elif error.sqlstate == _COMMIT_NOT_ALLOWED:
                 self._run_committing(number, part)
             else:
                 raise
@@ -150,7 +150,7 @@ class NonTransactionalRun:
         try:
             self._session.run(f"DO {quote_literal(block)}")
         except StatementFailed as error:
-            if error.server.sqlstate != _SYNTAX_ERROR:
+            if error.sqlstate != _SYNTAX_ERROR:
                 raise
             # PL/pgSQL cannot call a procedure without variables for its output arguments
             self._run_outside_transaction(number, part, None)

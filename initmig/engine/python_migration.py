@@ -187,8 +187,9 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             raise StatementFailed(
                 "transaction-ended",
                 "the transaction has already ended",
+                place=self._place_of_code(function),
                 server=ServerMessage(NO_TRANSACTION),
-            ).at(self._place_of_code(function))
+            )
 
     def _place_of_step(self, step: Any, direction: Direction) -> Place:
         code = getattr(step.step, f"_{direction}", None)
@@ -285,7 +286,9 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
                 yield
         except StatementFailed as error:
             error.masked_by(self._strings.masked)
-            raise self._with_advice(error).at(self._place_of(error)) from error
+            self._add_advice(error)
+            error.set_place(self._place_of(error))
+            raise
         except InitmigError:
             raise
         except (Exception, SystemExit) as error:
@@ -303,11 +306,10 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
                 place=self._place_of(error),
             ) from error
 
-    def _with_advice(self, error: StatementFailed) -> StatementFailed:
+    def _add_advice(self, error: StatementFailed) -> None:
         [problem] = error.problems
         if error.__cause__ and not problem.hint:
             error.problems = (problem._replace(hint=hint_for(error.__cause__)),)
-        return error
 
     def _place_of(self, error: BaseException) -> Place:
         """The file's line in the innermost stack frame, or the place of the SQL that failed."""

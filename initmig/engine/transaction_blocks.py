@@ -98,4 +98,6 @@ def _run_inside(backend: Backend, part: Part) -> None:
         part.run(backend)
         backend.session.run_own(f"RELEASE SAVEPOINT {SAVEPOINT}")
     except StatementFailed as error:
-        raise (error if error.problems[0].place else error.at(part.place)) from error
+        if not error.place:
+            error.set_place(part.place)
+        raise

@@ -158,7 +158,7 @@ def history_summary(session: Session, id: str = "") -> HistorySummary:
 
             trust.require_trusted(session, home_of(session))
             return history_summary(session, id)
-        sqlstate = error.problems[0].server.sqlstate
+        sqlstate = error.sqlstate
         if sqlstate == UNDEFINED_COLUMN:
             return HistorySummary(_ids_before_6(session))
         if sqlstate != UNDEFINED_TABLE:

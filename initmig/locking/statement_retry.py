@@ -51,7 +51,7 @@ class StatementRetry:
 
     def pause_before_retry(self, error: InitmigError, waited: float) -> bool:
         """As in `connection.RetryHandler`."""
-        cause = cause_of(error.problems[0].server.sqlstate)
+        cause = cause_of(error.sqlstate)
         if cause.kind not in ("contention", "canceled"):
             return False
         self._doing = cause.name
@@ -76,7 +76,7 @@ class StatementRetry:
             "no-answer",
             words,
             hint=f"{hint}, and run again; --wait-timeout sets how long initmig waits",
-            server=error.problems[0].server,
+            server=error.server,
         )
 
     def _report(self, doing: str, waited: float) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from initmig.core.errors import Place, Problem, ServerMessage
+    from initmig.core.errors import Place, Problem
 
 UNDEFINED_TABLE = "42P01"
 UNDEFINED_COLUMN = "42703"
@@ -59,20 +59,14 @@ class StatementFailed(InitmigError):
     completed = 0
     """Number of statements in the message that were completed before the failure."""
 
-    def at(self, place: Place) -> StatementFailed:
-        """Set *place*, the place in a file, and return this error."""
+    def set_place(self, place: Place) -> None:
+        """Set the place in a file."""
         self.problems = (self.problems[0]._replace(place=place),)
-        return self
 
     def masked_by(self, mask: Callable[[Problem], Problem]) -> None:
         """Replace the text by the result of *mask*, because the server repeats what it received."""
         self.problems = (mask(self.problems[0]),)
         self.args = (self.problems[0].message,)
-
-    @property
-    def server(self) -> ServerMessage:
-        """The server's fields of the error."""
-        return self.problems[0].server
 
 
 class ClientFailed(InitmigError):
@@ -260,7 +254,7 @@ def disconnect_error(
         return None
     from initmig.core.causes import cause_of
 
-    cause = cause_of(failed.server.sqlstate if failed else "", closed=closed)
+    cause = cause_of(failed.sqlstate if failed else "", closed=closed)
     if failed and cause.kind == "setting":
         failed.problems = (failed.problems[0]._replace(id=TIMEOUT_ID),)
         return failed

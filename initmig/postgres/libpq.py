@@ -339,7 +339,7 @@ class LibpqConnection:
         ended = disconnect_error(refused, words, closed=self.closed)
         if ended is None:
             return
-        if says_out_of_memory(words) and not (refused and refused.server.sqlstate):
+        if says_out_of_memory(words) and not (refused and refused.sqlstate):
             raise client_failed("PQconsumeInput", words)  # libpq itself closed it
         self._ended = ended
         raise ended

@@ -173,11 +173,11 @@ class Session:
         try:
             self.run(f"SET LOCAL {wanted.name} = {wanted.value}; SELECT")
         except StatementFailed as error:
-            if cause_of(error.server.sqlstate).kind != "error":
+            if cause_of(error.sqlstate).kind != "error":
                 raise as_refusal(error) from error
             names = self._settings.refused | {wanted.name}
             self._settings = self._settings._replace(refused=names)
-            if wanted.warn_if_missing or error.server.sqlstate != UNDEFINED_OBJECT:
+            if wanted.warn_if_missing or error.sqlstate != UNDEFINED_OBJECT:
                 self._report_left_out(wanted, str(error))
 
     def _report_left_out(self, wanted: OptionalSetting, reason: str) -> None:

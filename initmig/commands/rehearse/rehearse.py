@@ -118,14 +118,14 @@ def _interruption_as_no_answer() -> Iterator[None]:
     try:
         yield
     except (DatabaseRefused, StatementFailed) as error:
-        sqlstate = error.problems[0].server.sqlstate
+        sqlstate = error.sqlstate
         if not (is_contention(sqlstate) or is_cancellation(sqlstate)):
             raise
         raise NoAnswer(
             "no-answer",
             f"one of initmig's own statements was interrupted: {error}",
             hint="rehearse again when the database is less busy, or raise --lock-timeout",
-            server=error.problems[0].server,
+            server=error.server,
         ) from error
 
 
@@ -209,7 +209,7 @@ class _Rehearser:
         """Whether one `now()` for all migrations can cause this kind of *failure*."""
         if not failure or not self._begins or not self._backend.session.in_transaction:
             return False
-        return failure.problems[0].server.sqlstate.startswith(_MAYBE_TIME_DEPENDENT)
+        return failure.sqlstate.startswith(_MAYBE_TIME_DEPENDENT)
 
     def _reason_not_to_run(self, migration: Migration) -> NotRehearsed | None:
         """The reason why *migration* cannot run here, or None if it can."""
@@ -303,7 +303,7 @@ def _is_hook(migration: Migration) -> bool:
 
 def _fails_in_migrate_too(error: MigrationFailed) -> bool:
     """Whether *error* does not depend on the migrations that ran before, or were skipped."""
-    sqlstate, cause = error.problems[0].server.sqlstate, error.__cause__
+    sqlstate, cause = error.sqlstate, error.__cause__
     never_runs = isinstance(cause, StatementFailed) and cause.routine == PREVENTING
     return (
         is_cancellation(sqlstate)

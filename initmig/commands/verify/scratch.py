@@ -93,7 +93,7 @@ def _create(session: Session, name: str) -> None:
     try:
         session.command(f"CREATE DATABASE {quote_identifier(name)}")
     except DatabaseRefused as error:
-        server = error.problems[0].server
+        server = error.server
         if not server.lacks_privilege:
             raise
         raise DatabaseRefused(
