@@ -9,6 +9,7 @@ PYTEST_OPTIONS ?=
 WORKERS ?= 4
 PYTEST = $(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_OPTIONS)
 POSTGRES ?= 18
+pip = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # 18 and 17 are wheels, 16 to 14 come from npm (dev/package.json), other versions from Debian's packages
 postgres = $(if $(filter-out 18,$(POSTGRES)),INITMIG_POSTGRES_BIN=$$($(BIN)/python -m dev.postgres programs $(POSTGRES)) && export INITMIG_POSTGRES_BIN &&)
@@ -16,7 +17,7 @@ postgres = $(if $(filter-out 18,$(POSTGRES)),INITMIG_POSTGRES_BIN=$$($(BIN)/pyth
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(VENV)/ready ## apply migrations/ to an embedded PostgreSQL and show the status table
+run: $(VENV)/initmig ## apply migrations/ to an embedded PostgreSQL and show the status table
 	@url=$$($(BIN)/python -m dev.postgres url --database example) && export DATABASE_URL="$$url" && $(BIN)/initmig migrate && $(BIN)/initmig status
 
 test: $(VENV)/ready ## run every test that this machine can run; with POSTGRES=14 to 17, only tests that depend on the server
@@ -46,7 +47,7 @@ format: $(VENV)/ready ## fix and format the code with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-db: $(VENV)/ready ## start the embedded PostgreSQL and print its URL
+db: $(VENV)/initmig ## start the embedded PostgreSQL and print its URL
 	@$(BIN)/python -m dev.postgres url
 
 db-stop: ## stop the embedded PostgreSQL of `make run` and `make db`
@@ -55,6 +56,7 @@ db-stop: ## stop the embedded PostgreSQL of `make run` and `make db`
 lock: ## update the lock files of the dependencies (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml --group run -c requirements-dev.lock -o requirements-run.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --group build -o requirements-build.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --group docs -o requirements-docs.lock
 
@@ -66,11 +68,16 @@ pin-base: ## pin the current digest of the base image in the Dockerfile (needs D
 clean: db-stop ## stop the embedded PostgreSQL, and remove everything that the other targets created
 	rm -rf $(VENV) .run .bench dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache site
 
-$(VENV)/ready: requirements-dev.lock pyproject.toml
+# `make run` needs only initmig and a server, so a newcomer does not wait for the tools of a contributor.
+$(VENV)/initmig: requirements-run.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "initmig needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(pip) --require-hashes --requirement requirements-run.lock
+	$(pip) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/ready: requirements-dev.lock $(VENV)/initmig
+	$(pip) --require-hashes --requirement requirements-dev.lock
 	@touch $@
 
 # Its packages are not installed into the environment of the tests.
