@@ -21,6 +21,7 @@ from initmig.core.identity import current_identity
 from initmig.core.model import HOOK
 from initmig.core.records import Record
 from initmig.core.report_schedule import ReportSchedule
+from initmig.core.retrying import error_of, retry
 from initmig.engine.backend import Backend, create_lock_table
 from initmig.history import store
 from initmig.locking.blockers import StatementMonitor
@@ -35,6 +36,8 @@ from initmig.postgres import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from tenacity import RetryCallState, Retrying
 
     from initmig.core.clock import Clock
     from initmig.core.errors import Problem
@@ -53,6 +56,7 @@ _T = TypeVar("_T")
 
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
+_JITTER_SECONDS = 0.5
 _LIVE_SECONDS = 2.0
 _LOOK_UP_SECONDS = 1.0
 """A signal has to end a run within five seconds."""
@@ -243,12 +247,27 @@ class Executor:
 
     def _retrying(self, migration: Migration, attempt: Callable[[], _T]) -> _T:
         """Run *attempt*, and retry it after a pause if another session caused the failure."""
-        try:
-            return self._watched(migration, attempt)
-        except MigrationFailed as error:
-            if not _is_retryable(error):
-                raise
-            return self._again(migration, attempt, error)
+        with naming_blockers(self._monitor):
+            return retry(
+                lambda: self._watched(migration, attempt),
+                _is_retryable,
+                lambda: self._retries_of(migration),
+            )
+
+    def _retries_of(self, migration: Migration) -> Retrying:
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt
+        from tenacity.wait import wait_exponential_jitter
+
+        return Retrying(
+            retry=retry_if_exception(_is_retryable),
+            wait=wait_exponential_jitter(
+                multiplier=_FIRST_PAUSE_SECONDS, max=_LONGEST_PAUSE_SECONDS, jitter=_JITTER_SECONDS
+            ),
+            stop=stop_after_attempt(self._lock_retries + 1),
+            before_sleep=lambda state: self._emit(self._retried(migration, state)),
+            sleep=self._clock.sleep,
+            reraise=True,
+        )
 
     def _judge(self, error: MigrationFailed) -> None:
         """Add the setting that caused *error* to its message.
@@ -258,30 +277,6 @@ class Executor:
         if error.sqlstate == READ_ONLY and self._session.usable:
             check_writable(self._session)
         self._session.add_setting_source(error)
-
-    def _again(self, migration: Migration, attempt: Callable[[], _T], met: MigrationFailed) -> _T:
-        """Retry *attempt*, which has just failed with the error *met*, after growing pauses."""
-        # imported here, because the import takes longer than most runs, and few runs need it
-        from tenacity import Retrying, retry_if_exception, stop_after_attempt
-        from tenacity.wait import wait_exponential_jitter
-
-        errors = [met]
-
-        def again() -> _T:
-            if errors:
-                raise errors.pop()
-            return self._watched(migration, attempt)
-
-        retrying = Retrying(
-            retry=retry_if_exception(_is_retryable),
-            wait=wait_exponential_jitter(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, jitter=0.5),
-            stop=stop_after_attempt(self._lock_retries + 1),
-            sleep=self._clock.sleep,
-            before_sleep=lambda state: self._emit(self._retried(migration, state)),
-            reraise=True,
-        )
-        with naming_blockers(self._monitor):
-            return retrying(again)
 
     def _watched(self, migration: Migration, attempt: Callable[[], _T]) -> _T:
         self._monitor.start(migration.id)
@@ -294,8 +289,8 @@ class Executor:
         finally:
             self._monitor.stop()
 
-    def _retried(self, migration: Migration, state: Any) -> Event:
-        server = state.outcome.exception().server
+    def _retried(self, migration: Migration, state: RetryCallState) -> Event:
+        server = error_of(state).server
         return MigrationRetried(
             migration.id,
             cause_of(server.sqlstate).name,

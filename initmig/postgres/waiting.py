@@ -6,12 +6,15 @@ from initmig.core.durations import format_duration
 from initmig.core.errors import DatabaseUnavailable, EmptySecret, InitmigError, MigrationsPending
 from initmig.core.events import Connected, WaitingForDatabase, WaitingForMigrations
 from initmig.core.records import TYPE_CHECKING
+from initmig.core.retrying import error_of, retry
 from initmig.core.signals import stop_takes_precedence
 from initmig.postgres import LoginRefused, NoAnswer, checking_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn, TypeVar
+
+    from tenacity import Retrying
 
     from initmig.core.clock import Clock
     from initmig.core.events import Emit
@@ -56,18 +59,27 @@ def with_session(
         finally:
             session.close()
 
-    # Without tenacity: otherwise hundreds of copies that find no free slot would import it, which
-    # takes longer than a complete run with nothing to do.
-    while True:
-        try:
-            return attempt()
-        except NoAnswer:
-            raise
-        except _WORTH_WAITING as error:
-            outage.record_error(error)
-            if outage.is_over():
-                outage.give_up(error)
-        outage.pause()
+    return retry(attempt, _is_worth_waiting, lambda: _retrying(outage))
+
+
+def _is_worth_waiting(error: BaseException) -> bool:
+    return isinstance(error, _WORTH_WAITING) and not isinstance(error, NoAnswer)
+
+
+def _retrying(outage: Outage) -> Retrying:
+    from tenacity import Retrying, retry_if_exception, wait_random_exponential
+
+    # full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    pause = wait_random_exponential(multiplier=_FIRST_PAUSE_SECONDS, max=_LONGEST_PAUSE_SECONDS)
+    return Retrying(
+        retry=retry_if_exception(_is_worth_waiting),
+        after=lambda state: outage.record_error(error_of(state)),
+        wait=lambda state: min(pause(state), outage.seconds_left()),
+        stop=lambda _: outage.is_over(),
+        before_sleep=lambda state: outage.report(error_of(state)),
+        sleep=outage.clock.sleep,
+        retry_error_callback=lambda state: outage.give_up(error_of(state)),
+    )
 
 
 class Outage:
@@ -89,7 +101,6 @@ class Outage:
         """Whether a lost connection was reported. A standby answers every attempt."""
         self._reported: set[str] = set()
         self._pending = ""
-        self._longest_pause = _FIRST_PAUSE_SECONDS / 2
 
     def connect_limit(self) -> float:
         """Seconds for one attempt to connect, for all addresses together."""
@@ -119,14 +130,15 @@ class Outage:
             self._emit(Connected(self._before))
 
     def record_error(self, error: InitmigError) -> None:
-        """Record *error*. Report its reason if it is new and there is time left to wait."""
+        """Record *error*, the result of an attempt."""
         self._start_timer()
         if not isinstance(error, LoginRefused):
             self._refused_since = None
         elif self._refused_since is None:
             self._refused_since = self.clock.now()
-        if self.is_over():
-            return
+
+    def report(self, error: InitmigError) -> None:
+        """Report the reason of *error*, for which the run waits, if it is new."""
         self._is_down = self._is_down or not self._connected
         reason = str(error)
         if isinstance(error, MigrationsPending):
@@ -143,14 +155,6 @@ class Outage:
         if self._refused_since is not None:
             left = min(left, _REFUSED_SECONDS - (self.clock.now() - self._refused_since))
         return max(0.0, left)
-
-    def pause(self) -> None:
-        """Wait before the next attempt: full jitter, with a growing maximum.
-
-        https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-        """
-        self._longest_pause = min(2 * self._longest_pause, _LONGEST_PAUSE_SECONDS)
-        self.clock.sleep(min(self.clock.jitter() * self._longest_pause, self.seconds_left()))
 
     def is_over(self) -> bool:
         """Whether the latest error is final."""
