@@ -11,10 +11,16 @@ from initmig.core.causes import cause_of
 from initmig.core.durations import format_duration
 from initmig.core.errors import InitmigError
 from initmig.core.events import OwnStatementWaiting
+from initmig.core.retrying import error_of
 from initmig.locking.blockers import activity_of
 from initmig.postgres import NoAnswer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from tenacity import RetryCallState, Retrying
+
     from initmig.core.clock import Clock
     from initmig.core.events import Emit
     from initmig.postgres import Session
@@ -35,7 +41,6 @@ class StatementRetry:
         self._reported_at = 0.0
         self._doing = ""
         self._blockers: tuple[str, ...] = ()
-        self._longest_pause = _FIRST_PAUSE_SECONDS
 
     def report(self, sql: str, waited: float) -> None:
         """As in `connection.RetryHandler`."""
@@ -49,19 +54,35 @@ class StatementRetry:
                 self._blockers = activity.blockers
         self._report(self._doing, waited)
 
-    def pause_before_retry(self, error: InitmigError, waited: float) -> bool:
+    def retrying(
+        self,
+        is_retryable: Callable[[BaseException], bool],
+        waited: Callable[[], float],
+        prepare: Callable[[InitmigError], None],
+    ) -> Retrying:
         """As in `connection.RetryHandler`."""
-        cause = cause_of(error.sqlstate)
-        if cause.kind not in ("contention", "canceled"):
-            return False
-        self._doing = cause.name
-        if waited >= self._limit:
-            raise self.no_answer_error(error) from error
-        self._report(cause.name, waited)
-        pause = self._longest_pause * (1 + self._clock.jitter()) / 2
-        self._longest_pause = min(2 * self._longest_pause, _LONGEST_PAUSE_SECONDS)
-        self._clock.sleep(min(pause, self._limit - waited))
-        return True
+        from tenacity import Retrying, retry_if_exception, wait_random_exponential
+
+        def record(state: RetryCallState) -> None:
+            self._doing = cause_of(error_of(state).sqlstate).name
+
+        def before_sleep(state: RetryCallState) -> None:
+            self._report(self._doing, waited())
+            prepare(error_of(state))
+
+        def give_up(state: RetryCallState) -> NoReturn:
+            raise self.no_answer_error(error_of(state)) from error_of(state)
+
+        pause = wait_random_exponential(multiplier=_FIRST_PAUSE_SECONDS, max=_LONGEST_PAUSE_SECONDS)
+        return Retrying(
+            retry=retry_if_exception(is_retryable),
+            after=record,
+            wait=lambda state: min(pause(state), max(self._limit - waited(), 0)),
+            stop=lambda _: waited() >= self._limit,
+            before_sleep=before_sleep,
+            sleep=self._clock.sleep,
+            retry_error_callback=give_up,
+        )
 
     def no_answer_error(self, error: InitmigError) -> InitmigError:
         """As in `connection.RetryHandler`."""

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
+from tenacity import Retrying
+
 from initmig.core.errors import InitmigError
 
 OnNotice = Callable[[str, str], None]
@@ -19,10 +21,15 @@ class RetryHandler(Protocol):
     def report(self, sql: str, waited: float) -> None:
         """Report that the server has not answered *sql* for *waited* seconds."""
 
-    def pause_before_retry(self, error: InitmigError, waited: float) -> bool:
-        """Pause and return True if a retry after *error* can help, otherwise return False.
+    def retrying(
+        self,
+        is_retryable: Callable[[BaseException], bool],
+        waited: Callable[[], float],
+        prepare: Callable[[InitmigError], None],
+    ) -> Retrying:
+        """The rules for retries, which report each reason and then *prepare* the next attempt.
 
-        :raises InitmigError: a retry could help, but the time is over
+        *waited* returns the seconds since the first attempt began.
         """
 
     def no_answer_error(self, error: InitmigError) -> InitmigError:

@@ -6,6 +6,7 @@ from time import monotonic
 
 from initmig.core.errors import DatabaseRefused, DatabaseUnavailable, InitmigError
 from initmig.core.records import TYPE_CHECKING
+from initmig.core.retrying import retry
 from initmig.postgres import search_path
 from initmig.postgres.connecting import open_connection
 from initmig.postgres.errors import TIMEOUT_ID, UNDEFINED_OBJECT, StatementFailed, as_refusal
@@ -318,22 +319,33 @@ class Session:
             self._deadline = float("inf")
 
     def _retry(self, work: Callable[[], _T], make: MakeHandler | None) -> _T:
-        while True:
-            try:
-                return self._translate_refusals(work)
-            except DatabaseRefused as error:
-                if make is None:
-                    raise
-                if error.id == TIMEOUT_ID and not self.is_dedicated:
-                    self.reconnect()  # the session had no state, so use another one
-                    continue
-                waited = monotonic() - self._begun
-                if not (
-                    self.usable and self._current_handler(make).pause_before_retry(error, waited)
-                ):
-                    raise
-                if not self._timeout_sql:
-                    self.apply_own_timeouts()
+        if make is None:
+            return self._translate_refusals(work)
+        return retry(
+            lambda: self._translate_refusals(work),
+            self._is_retryable,
+            lambda: self._current_handler(make).retrying(
+                self._is_retryable, lambda: monotonic() - self._begun, self._prepare_retry
+            ),
+        )
+
+    def _is_retryable(self, error: BaseException) -> bool:
+        from initmig.core.causes import is_cancellation, is_contention
+
+        if not isinstance(error, DatabaseRefused):
+            return False
+        is_interrupted = is_contention(error.sqlstate) or is_cancellation(error.sqlstate)
+        return self._can_be_replaced(error) or (self.usable and is_interrupted)
+
+    def _can_be_replaced(self, error: InitmigError) -> bool:
+        """Whether a timeout setting closed the session, which had no state."""
+        return error.id == TIMEOUT_ID and not self.is_dedicated
+
+    def _prepare_retry(self, error: InitmigError) -> None:
+        if self._can_be_replaced(error):
+            self.reconnect()
+        elif not self._timeout_sql:
+            self.apply_own_timeouts()
 
     def _translate_refusals(self, work: Callable[[], _T]) -> _T:
         try:
