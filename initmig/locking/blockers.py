@@ -220,7 +220,7 @@ class StatementMonitor:
                 # after a failure, the session's own connection is idle
                 with checking_answers():
                     return _describe_blockers(self._session, f"ARRAY{pids}", own=0)
-        except (InitmigError, UnicodeError):  # psycopg cannot decode names that are not UTF-8
+        except InitmigError:
             pass
         return tuple(f"pid {pid}" for pid in pids)
 

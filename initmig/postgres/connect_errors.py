@@ -1,9 +1,8 @@
 """Classify failed attempts to connect. Imported only after a failure, to keep startup fast.
 
-psycopg reports no SQLSTATE for a failed attempt. libpq's ping has the same result for a server
-without free slots, without TLS, with a rejected password, and without an answer. So the category
-comes from the message. If the message is unknown or in another language, it comes from the
-SQLSTATEs, and then from the ping.
+libpq's ping has the same result for a server without free slots, without TLS, with a rejected
+password, and without an answer. So the category comes from the message. If the message is unknown
+or in another language, it comes from the SQLSTATEs, and then from the ping.
 """
 
 from __future__ import annotations
@@ -17,12 +16,10 @@ from initmig.core.causes import TRANSIENT_SQLSTATES
 from initmig.core.errors import ConfigError, DatabaseRefused, DatabaseUnavailable
 from initmig.core.records import TYPE_CHECKING
 from initmig.postgres.errors import NAME_PRIMARY, LoginRefused
-from initmig.postgres.libpq import ConnectFailed, LibpqConnection, find_libpq, ping
-from initmig.postgres.parameters import CONNECT_TIMEOUT_SECONDS
+from initmig.postgres.libpq import find_libpq
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from ctypes import CDLL
     from typing import Literal
 
     from initmig.core.errors import InitmigError
@@ -82,14 +79,13 @@ _UNKNOWN = r'invalid (?:connection option|URI query parameter:?) "([^"]*)"'
 
 def connect_error(
     reason: str,
-    sqlstates: Sequence[str] | None,
+    sqlstates: Sequence[str],
     params: Mapping[str, str],
     given: Mapping[str, str],
 ) -> InitmigError:
     """The error for a failed attempt to connect with *params*, for *reason*.
 
-    Without *sqlstates*, they are queried. *given* has the resolved
-    parameters.
+    *sqlstates* are from the servers that were tried, and *given* has the resolved parameters.
     """
     missing = re.match(_NO_SOCKET, reason)
     if missing and not (given.get("host") or given.get("hostaddr")):
@@ -195,30 +191,8 @@ def _category_by_words(reason: str) -> _Category | None:
     )
 
 
-def _category_by_sqlstates(sqlstates: Sequence[str] | None, params: Mapping[str, str]) -> _Category:
-    libpq = find_libpq()
-    if libpq is None:
-        return "unavailable"
-    known = _ask_for_sqlstates(libpq, params) if sqlstates is None else sqlstates
-    if known:
-        return (
-            "unavailable"
-            if all(each.startswith(TRANSIENT_SQLSTATES) for each in known)
-            else "refused"
-        )
-    return _PINGS.get(ping(libpq, params), "unavailable")
-
-
-def _ask_for_sqlstates(libpq: CDLL, params: Mapping[str, str]) -> Sequence[str]:
-    """The SQLSTATEs of another attempt to connect; empty if unknown.
-
-    The server's messages may be in any language (``lc_messages``).
-    """
-    connection = LibpqConnection(libpq, params)
-    try:
-        connection.finish_connecting(CONNECT_TIMEOUT_SECONDS)
-    except ConnectFailed as failed:
-        return failed.sqlstates or ()
-    finally:
-        connection.close()
-    return ("00000",)
+def _category_by_sqlstates(sqlstates: Sequence[str], params: Mapping[str, str]) -> _Category:
+    if not sqlstates:
+        return _PINGS.get(find_libpq().ping(params), "unavailable")
+    is_transient = all(each.startswith(TRANSIENT_SQLSTATES) for each in sqlstates)
+    return "unavailable" if is_transient else "refused"

@@ -1,22 +1,23 @@
-"""Connect to the first address that answers, through libpq if possible."""
+"""Connect to the first address that answers, without psycopg if possible."""
 
 from __future__ import annotations
 
 from time import monotonic
 
 from initmig.core.records import TYPE_CHECKING
-from initmig.postgres.libpq import ConnectFailed, ConnectTimedOut, LibpqConnection, find_libpq
+from initmig.postgres.connection import LibpqConnection
+from initmig.postgres.libpq import ConnectFailed, ConnectTimedOut, find_libpq
 from initmig.postgres.parameters import FORCED_PARAMETERS
 from initmig.postgres.resolve import ports_of, resolve_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from initmig.core.events import ParameterIgnored
     from initmig.postgres.connection import Connection
     from initmig.postgres.parameters import ResolvedSettings, Settings
 
-    _Open = Callable[[ResolvedSettings, dict[str, str], float], Connection]
+    _Start = Callable[[str, Mapping[str, str]], Connection]
 
 _SHORTEST_SECONDS = 1.0
 """Minimum for one address when the time for all is nearly over."""
@@ -29,7 +30,7 @@ def open_connection(
     python: bool = False,
     warn: Callable[[ParameterIgnored], None] = lambda _: None,
 ) -> Connection:
-    """Connect through libpq, or through psycopg for *python* or if libpq is not found.
+    """Connect, through psycopg if *python* is true.
 
     *warn* is called for each parameter that cannot be used and is not required. *limit* and the
     errors are those of `session.connect`.
@@ -38,7 +39,7 @@ def open_connection(
     for each in resolved.ignored:
         warn(each)
     try:
-        return _open(resolved, monotonic() + limit, alone=not python and find_libpq() is not None)
+        return _open(resolved, _start(python=python), monotonic() + limit)
     except ConnectFailed as failed:
         from initmig.postgres.connect_errors import connect_error
 
@@ -46,23 +47,31 @@ def open_connection(
         raise connect_error(str(failed), failed.sqlstates, params, resolved.given) from failed
 
 
-def _open(resolved: ResolvedSettings, deadline: float, *, alone: bool) -> Connection:
-    """Connect before *deadline*, through libpq if *alone*, otherwise through psycopg."""
-    if not alone:
-        from initmig.postgres.dbapi import open_by_psycopg
+def _start(*, python: bool) -> _Start:
+    if python:
+        from initmig.postgres.dbapi import start_by_psycopg
 
-        return _open_one(resolved, open_by_psycopg, deadline, ())
+        return start_by_psycopg
+    return _start_by_libpq
+
+
+def _start_by_libpq(conninfo: str, params: Mapping[str, str]) -> Connection:
+    return LibpqConnection(find_libpq(), {"dbname": conninfo, **params})
+
+
+def _open(resolved: ResolvedSettings, start: _Start, deadline: float) -> Connection:
+    """Connect before *deadline*."""
     if resolved.has_several_hosts:
-        return _open_one(resolved, _by_libpq, deadline, ())
+        return _open_one(resolved, start, deadline, ())
     try:
         # the other half is for further addresses of the host
-        return _by_libpq(resolved, {}, _share(resolved, deadline, 2))
+        return _open_at(resolved, start, {}, _share(resolved, deadline, 2))
     except ConnectTimedOut as failed:
-        return _open_one(resolved, _by_libpq, deadline, (failed,))
+        return _open_one(resolved, start, deadline, (failed,))
 
 
 def _open_one(
-    resolved: ResolvedSettings, open_at: _Open, deadline: float, silent: Sequence[ConnectTimedOut]
+    resolved: ResolvedSettings, start: _Start, deadline: float, silent: Sequence[ConnectTimedOut]
 ) -> Connection:
     """Connect to the first address that answers, without those in *silent*.
 
@@ -75,7 +84,7 @@ def _open_one(
     left = attempts(resolved.given, ports_of(resolved), {each.address for each in silent})
     while left:
         try:
-            return open_at(resolved, left[0], _share(resolved, deadline, len(left)))
+            return _open_at(resolved, start, left[0], _share(resolved, deadline, len(left)))
         except ConnectFailed as failed:
             failures.append(failed)
             del left[0]
@@ -88,14 +97,17 @@ def _share(resolved: ResolvedSettings, deadline: float, attempts: int) -> float:
     return min(resolved.timeout, max(left, _SHORTEST_SECONDS))
 
 
-def _by_libpq(resolved: ResolvedSettings, address: dict[str, str], seconds: float) -> Connection:
-    libpq = find_libpq()
-    assert libpq  # noqa: S101 - it was there a moment ago
-    params = {"dbname": resolved.conninfo, **resolved.params, **FORCED_PARAMETERS, **address}
-    connection = LibpqConnection(libpq, params)
+def _open_at(
+    resolved: ResolvedSettings, start: _Start, address: Mapping[str, str], seconds: float
+) -> Connection:
+    """Connect at *address* within *seconds*.
+
+    :raises ConnectFailed: no connection was made
+    """
+    connection = start(resolved.conninfo, {**resolved.params, **FORCED_PARAMETERS, **address})
     try:
         connection.finish_connecting(seconds)
-    except ConnectFailed:
+    except BaseException:
         connection.close()
         raise
     return connection

@@ -7,21 +7,20 @@ import os
 from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from ctypes import c_void_p
 from functools import cached_property
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 from psycopg import pq
-from psycopg.conninfo import make_conninfo
-from psycopg.errors import error_from_result
-from psycopg.generators import fetch
+from psycopg.errors import get_base_exception, lookup
+from psycopg.pq.misc import strip_severity
 from psycopg.rows import tuple_row
-from psycopg.waiting import Ready, Wait
 
-from initmig.core.errors import ConfigError, InitmigError, ServerMessage
+from initmig.core.errors import ServerMessage
 from initmig.core.records import Record
 from initmig.core.signals import callback
+from initmig.postgres import connection
 from initmig.postgres.cursors import (
     Cursor,
     Refused,
@@ -34,41 +33,37 @@ from initmig.postgres.cursors import (
     transaction_end_refused,
 )
 from initmig.postgres.errors import (
-    NO_COPY_DATA,
-    ROWS_AT_A_TIME,
-    AfterCommit,
-    ClientFailed,
     StatementFailed,
-    UnexpectedAnswer,
     as_number,
     client_failed,
-    connection_lost,
-    discard_unsent,
     disconnect_error,
-    not_committed,
     one_line,
-    out_of_memory,
-    outcome_unknown,
     says_out_of_memory,
     shortened,
     unexpected_answer,
 )
-from initmig.postgres.libpq import OPEN, ConnectFailed
-from initmig.postgres.memory_limit import MemoryLimit
-from initmig.postgres.notices import Notices
-from initmig.postgres.parameters import COMMIT_MARK, FORCED_PARAMETERS, RAW
+from initmig.postgres.exchange import read_rows
+from initmig.postgres.libpq import (
+    NO_LIMIT,
+    OPEN,
+    USUAL_VERBOSITY,
+    as_text,
+    libpq_of_psycopg,
+)
+from initmig.postgres.parameters import RAW
 from initmig.sql.scanner import ending_transaction, split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from typing import TypeVar
 
     from psycopg._queries import PostgresQuery
     from psycopg.abc import PQGen
 
-    from initmig.postgres.connection import OnNotice
-    from initmig.postgres.parameters import ResolvedSettings
+    from initmig.core.errors import InitmigError
+    from initmig.postgres.libpq import Library
+    from initmig.postgres.notices import Notices
 
     _T = TypeVar("_T")
 
@@ -79,15 +74,9 @@ logging.getLogger("psycopg").addHandler(logging.NullHandler())
 callback(psycopg.Connection._notice_handler)  # noqa: SLF001
 callback(psycopg.Connection._notify_handler)  # noqa: SLF001
 
-_MARK = COMMIT_MARK.encode()
+_PARTIAL = (pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_CHUNK)
+"""Statuses of results before the last one of a statement."""
 
-_CHUNKED_SINCE = 170000
-"""The first libpq version with chunked mode."""
-
-_ROWS = (pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_CHUNK)
-"""Statuses of a partial result."""
-
-_CANCEL_SECONDS = 1.0
 _NOTIFICATIONS_KEPT = 10_000
 """Limit for notifications that no step reads."""
 
@@ -235,10 +224,6 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             raise close_refused()
         super().close()
 
-    def force_close(self) -> None:
-        """Close the connection, even if it is lent."""
-        super().close()
-
     def checked_query(self, query: PostgresQuery) -> PostgresQuery:
         """Return *query*, or an empty query for a COMMIT to be ignored.
 
@@ -267,196 +252,67 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         return True
 
 
-class PsycopgConnection:
-    """A `connection.Connection` that uses psycopg."""
+class PsycopgConnection(connection.Connection):
+    """A connection that psycopg has opened, which Python steps can borrow."""
 
-    silence_seconds = float("inf")
+    verbosity = USUAL_VERBOSITY  # steps may show the text of psycopg's errors
 
-    def __init__(self, connection: Connection) -> None:
-        self.dbapi = connection
-        self.on_silence: Callable[[], None] = lambda: None
-        OPEN.add(self)
-        connection._notifies_backlog = deque(maxlen=_NOTIFICATIONS_KEPT)  # noqa: SLF001
-        self._ended: InitmigError | None = None
-        """The error that closed the connection. Later messages, such as ROLLBACK, raise it again.
-        """
+    def __init__(self, libpq: Library, pgconn: pq.abc.PGconn) -> None:
+        self.dbapi = Connection(pgconn)
+        self.dbapi.reset_attributes()
+        self.dbapi._notifies_backlog = deque(maxlen=_NOTIFICATIONS_KEPT)  # noqa: SLF001
+        super().__init__(libpq)
 
     @property
-    def startup_pid(self) -> int:
-        """As in `connection.Connection`."""
-        return self.dbapi.info.backend_pid
+    def pointer(self) -> c_void_p:
+        """As in `libpq.Handle`. A step can close the connection."""
+        return c_void_p(self.dbapi.pgconn.pgconn_ptr)
 
     @property
-    def server_version(self) -> int:
-        """As in `connection.Connection`."""
-        return self.dbapi.info.server_version
+    def lock(self) -> AbstractContextManager[object]:
+        """As in `connection.Connection`. Threads of a step may use the connection, too."""
+        lock: AbstractContextManager[object] = self.dbapi.lock
+        return lock
 
-    @property
-    def closed(self) -> bool:
-        """As in `connection.Connection`."""
-        return self.dbapi.closed
-
-    @property
-    def in_transaction(self) -> bool:
-        """As in `connection.Connection`."""
-        return self.dbapi.info.transaction_status != pq.TransactionStatus.IDLE
-
-    @property
-    def encoding(self) -> str:
-        """As in `connection.Connection`."""
-        return self.dbapi.info.parameter_status("client_encoding") or ""
-
-    def set_notice_handler(self, on_notice: OnNotice) -> None:
-        """As in `connection.Connection`."""
-        notices = self.dbapi.notice_queue = Notices(on_notice)
+    def collect_notices(self, notices: Notices) -> None:
+        """As in `connection.Connection`, also while a step uses the connection."""
 
         @callback
         def receive(diagnostic: psycopg.errors.Diagnostic) -> None:
             notices.add(diagnostic.severity_nonlocalized or "", diagnostic.message_primary or "")
 
+        self.dbapi.notice_queue = notices
         self.dbapi.add_notice_handler(receive)
 
-    def exchange(
-        self,
-        message: bytes,
-        timeout: float,
-        copies: Iterator[Iterable[bytes]],
-        *,
-        commits: bool = False,
-        discards: bool = False,
-    ) -> list[tuple[Any, ...]]:
-        """As in `connection.Connection`.
-
-        This does not use a cursor, which does not report how many statements were completed before
-        a failure, and keeps every row of every statement.
-        """
-        if self._ended:
-            raise self._ended
-        started, sent = monotonic(), False
-        try:
-            with self.dbapi.lock:
-                self.dbapi.pgconn.send_query(message)
-                sent = True
-                if discards:
-                    _receive_in_pieces(self.dbapi.pgconn)
-                limit = None if timeout == float("inf") else timeout
-                answered = _answer(self.dbapi.pgconn, copies, self._forget_prepared)
-                answer = self.dbapi.wait(
-                    self._with_silence_handler(_with_memory_limit(answered, MemoryLimit(timeout))),
-                    timeout=limit,
-                )
-            return self._check_answer(answer, commits=commits)
-        except UnexpectedAnswer as odd:
-            self._ended = odd
-            self.close()
-            raise
-        except ClientFailed as failed:
-            raise self._give_up(failed, committing=sent and commits) from failed
-        except MemoryError as error:
-            memory = out_of_memory("could not use the connection to the server")
-            raise self._give_up(memory, committing=sent and commits) from error
-        except psycopg.Error as error:
-            if not self.closed and monotonic() - started >= timeout:
-                with suppress(psycopg.Error):  # otherwise the server keeps waiting for a lock
-                    self.dbapi.cancel_safe(timeout=_CANCEL_SECONDS)
-                self.close()  # the answer may still arrive, and be taken for the next one
-                raise self._lost(f"no answer in {timeout:g} s") from error
-            words = one_line(str(error))
-            if self.closed and not says_out_of_memory(words):
-                raise self._lost(words) from error
-            ours = client_failed(words.partition(":")[0], words)
-            raise self._give_up(ours, committing=sent and commits) from error
-
-    def _forget_prepared(self, result: pq.abc.PGresult) -> None:
-        """Clear psycopg's prepared statements after a *result* that deallocated them."""
-        if result.command_status == b"DEALLOCATE ALL":
-            prepared = self.dbapi._prepared  # noqa: SLF001 - which sees only what psycopg sends
-            prepared.clear()
-            prepared._to_flush.clear()  # noqa: SLF001
-
-    def _with_silence_handler(self, answer: PQGen[_Answer]) -> PQGen[_Answer]:
-        """Process *answer*, and call `on_silence` whenever the server is silent for long."""
-        heard = monotonic()
-        try:
-            wanted = next(answer)
-            while True:
-                ready = yield wanted
-                if ready:
-                    heard = monotonic()
-                elif monotonic() - heard >= self.silence_seconds:
-                    self.on_silence()
-                    heard = monotonic()
-                wanted = answer.send(ready)
-        except StopIteration as end:
-            received: _Answer = end.value
-            return received
+    def take_notifications(self) -> None:
+        """Pass the notifications to psycopg, because a step may read them."""
+        pgconn = self.dbapi.pgconn
+        while notification := pgconn.notifies():
+            pgconn.notify_handler(notification)
 
     def sample(self, sql: str) -> Sample:
         """Run *sql*, and return only the first rows of its first statement.
 
-        :raises psycopg.Error: as from a cursor, because callers expect that
+        :raises psycopg.Error: the server rejected a statement; yoyo expects the error of a cursor
+        :raises InitmigError: any other failure, as `exchange`
         """
-        first = _FirstRows()
+        first = _FirstRows(self.libpq)
         failed = has_failed(self.dbapi)
-        with self.dbapi.lock:
-            self.dbapi.pgconn.send_query(sql.encode(self.dbapi.info.encoding))
-            _receive_in_pieces(self.dbapi.pgconn)
-            answer = self.dbapi.wait(_answer(self.dbapi.pgconn, iter(()), first.add))
-        if answer.failed:
-            raise error_from_result(answer.failed, encoding=self.dbapi.info.encoding)
+        message = sql.encode(self.dbapi.info.encoding)
+        with suppress(StatementFailed):
+            self._exchange(message, NO_LIMIT, iter(()), on_piece=first.add)
+        self._forget_prepared()
+        if first.error:
+            raise first.error
         if failed and is_commit(sql):
             raise commit_failed()
-        rows = tuple(row for result in first.results for row in self._rows(result))
-        return Sample(first.columns(self.dbapi.info.encoding), rows, first.total)
+        return first.sample(self.dbapi)
 
-    def _check_answer(self, answer: _Answer, *, commits: bool) -> list[tuple[Any, ...]]:
-        """The rows of *answer*, after checks for errors and for the COMMIT."""
-        answered = answer.ended or _tag(answer.last)
-        try:
-            if answer.failed:
-                self._raise_failed(answer, is_committed=commits and answered == "COMMIT")
-            if answer.lost:
-                words = one_line(str(answer.lost))
-                ours = client_failed(words.partition(":")[0], words)
-                raise self._lost(words) if self.closed else self._give_up(ours, committing=False)
-        except InitmigError as error:
-            if answer.ended == "COMMIT":
-                raise AfterCommit.of(error.problems) from error
-            raise
-        if commits and answered != "COMMIT":
-            raise not_committed(answered, completed=answer.completed - 1)
-        return self._rows(answer.last)
-
-    def _raise_failed(self, answer: _Answer, *, is_committed: bool) -> None:
-        assert answer.failed  # noqa: S101 - so it was found
-        error = error_from_result(answer.failed, encoding="utf-8")
-        if error.sqlstate or self.closed:
-            raise self._translate(error, completed=answer.completed) from error
-        # the server has committed; libpq only lacked memory for the rows
-        if not is_committed:
-            raise client_failed("PQgetResult", one_line(str(error)))
-
-    def _give_up(self, failed: ClientFailed, *, committing: bool) -> InitmigError:
-        """Close the connection, whose state is unknown, and return the error."""
-        self._ended = outcome_unknown(failed) if committing else failed
-        if not self.closed:
-            discard_unsent(self.dbapi.pgconn.socket)
-        self.close()
-        return self._ended
-
-    def _lost(self, words: str) -> InitmigError:
-        self._ended = self._ended or connection_lost(words)
-        return self._ended
-
-    def _rows(self, result: pq.abc.PGresult) -> list[tuple[Any, ...]]:
-        if not result.ntuples:
-            return []
-        transformer = psycopg.adapt.Transformer(self.dbapi)
-        transformer.set_pgresult(result)
-        try:
-            return transformer.load_rows(0, result.ntuples, tuple)
-        except (psycopg.Error, ValueError, TypeError, IndexError) as error:
-            raise unexpected_answer(error) from error
+    def _forget_prepared(self) -> None:
+        """Clear the list of psycopg's prepared statements, which SQL can deallocate."""
+        prepared = self.dbapi._prepared  # noqa: SLF001 - it sees only what psycopg sends
+        prepared.clear()
+        prepared._to_flush.clear()  # noqa: SLF001
 
     @contextmanager
     def translating_errors(self) -> Iterator[None]:
@@ -469,20 +325,18 @@ class PsycopgConnection:
         except psycopg.Error as error:
             raise self._translate(error) from error
 
-    def _translate(self, error: psycopg.Error, *, completed: int = 0) -> InitmigError:
+    def _translate(self, error: psycopg.Error) -> InitmigError:
         words = one_line(str(error))
         # a result without an SQLSTATE comes from libpq, because the server always sends one
         of_libpq = words.startswith(_CLIENT_FAILED) or error.pgresult is not None
         if not error.sqlstate and (says_out_of_memory(words) or (of_libpq and not self.closed)):
             call = "PQgetResult" if error.pgresult else words.partition(":")[0]
-            return self._ended or self._give_up(client_failed(call, words), committing=False)
-        failed = _statement_failed(error, completed=completed)
+            return self._ended or self._give_up(client_failed(call, words))
+        failed = _statement_failed(error)
         # psycopg raises the server's error before it notices that the connection is closed
         closed = self.closed or error.diag.severity_nonlocalized in ("FATAL", "PANIC")
         if ended := disconnect_error(failed, words, closed=closed):
-            self.close()
-            self._ended = self._ended or ended
-            return self._ended
+            return self._ended or self._end(ended)
         return failed
 
     @contextmanager
@@ -490,6 +344,7 @@ class PsycopgConnection:
         """Lend the connection to the migration *to*; *on_ignored* as in `Connection`."""
         if self.dbapi.borrower != to:
             self.dbapi.reset_attributes()
+        self._forget_prepared()
         self.dbapi.borrower = to
         self.dbapi.lent_by, self.dbapi.on_ignored = os.getpid(), on_ignored
         try:
@@ -497,62 +352,23 @@ class PsycopgConnection:
         finally:
             self.dbapi.lent_by, self.dbapi.on_ignored = 0, None
 
-    def fileno(self) -> int:
-        """The file descriptor of the socket.
-
-        :raises psycopg.OperationalError: the connection is closed
-        """
-        return self.dbapi.fileno()
-
     def close(self) -> None:
-        """As in `connection.Connection`."""
+        """As in `libpq.Handle`, even if the connection is lent."""
         OPEN.discard(self)
-        self.dbapi.force_close()
+        self.dbapi.pgconn.finish()
 
 
-def open_by_psycopg(
-    resolved: ResolvedSettings, address: dict[str, str], seconds: float
-) -> PsycopgConnection:
-    """Connect in autocommit mode at *address*, within *seconds*.
-
-    :raises ConnectFailed: no connection was made
-    """
-    params: dict[str, Any] = {**resolved.params, **FORCED_PARAMETERS, **address}
-    params["connect_timeout"] = 0 if seconds == float("inf") else max(1, round(seconds))
-    try:
-        connection = Connection.connect(resolved.conninfo, **params)
-    except psycopg.Error as error:
-        raise _connect_failed(error) from error
-    except UnicodeError as error:
-        raise ConfigError(
-            "malformed-url",
-            "a host name is not valid",
-            hint="check the host names in the connection string or in PGHOST",
-        ) from error
-    connection.reset_attributes()
-    return PsycopgConnection(connection)
+def start_by_psycopg(conninfo: str, params: Mapping[str, str]) -> PsycopgConnection:
+    """Start to connect with *conninfo* and *params*, which override it."""
+    given = pq.Conninfo.parse(conninfo.encode(errors=RAW))
+    options = {each.keyword: each.val for each in given if each.val is not None}
+    options |= {name.encode(): value.encode(errors=RAW) for name, value in params.items()}
+    pairs = (b"%s='%s'" % (name, _escaped(value)) for name, value in options.items())
+    return PsycopgConnection(libpq_of_psycopg(), pq.PGconn.connect_start(b" ".join(pairs)))
 
 
-def look_up(params: Mapping[str, str], *, needs_user: bool) -> dict[str, str]:
-    """Resolve *params* as `resolve` does, with psycopg's libpq.
-
-    :raises ConnectFailed: libpq cannot parse *params*, or finds no user
-    """
-    try:
-        conninfo = make_conninfo(params["dbname"], **{**params, "dbname": None})
-        pgconn = pq.PGconn.connect_start(conninfo.encode())
-        options = {each.keyword.decode(): each.val for each in pgconn.info}
-        if needs_user:
-            raise ConnectFailed(pgconn.get_error_message())
-    except psycopg.Error as error:
-        raise _connect_failed(error) from error
-    return {name: value.decode(errors=RAW) for name, value in options.items() if value is not None}
-
-
-def _connect_failed(error: psycopg.Error) -> ConnectFailed:
-    failed = ConnectFailed(str(error))
-    failed.sqlstates = None
-    return failed
+def _escaped(value: bytes) -> bytes:
+    return value.replace(b"\\", b"\\\\").replace(b"'", b"\\'")
 
 
 class Sample(Record):
@@ -568,171 +384,70 @@ class Sample(Record):
 class _FirstRows:
     """Collects the first rows of the first statement in a message, and counts its rows."""
 
-    def __init__(self) -> None:
-        self.results: list[pq.abc.PGresult] = []
-        self.total = 0
+    def __init__(self, libpq: Library) -> None:
+        self._libpq = libpq
+        self._columns: list[tuple[bytes, int]] = []
+        """The name and the type of each column."""
+        self._rows: list[tuple[bytes | None, ...]] = []
+        self._total = 0
         self._complete = False
+        self.error: psycopg.Error | None = None
+        """The server's error."""
 
-    def add(self, result: pq.abc.PGresult) -> None:
+    def add(self, result: c_void_p) -> None:
         """Add *result* if it belongs to the first statement. Results arrive in order."""
+        libpq = self._libpq
+        status = libpq.PQresultStatus(result)
+        if status == pq.ExecStatus.FATAL_ERROR:
+            self.error = self.error or _error_of(libpq, result)
         if self._complete:
             return
-        self.total += result.ntuples
-        if len(self.results) < _SAMPLE // ROWS_AT_A_TIME:
-            self.results.append(result)
-        self._complete = result.status not in _ROWS
+        columns = range(libpq.PQnfields(result))
+        self._columns = [
+            (libpq.PQfname(result, each), libpq.PQftype(result, each)) for each in columns
+        ]
+        self._total += libpq.PQntuples(result)
+        if len(self._rows) < _SAMPLE:
+            self._rows += read_rows(libpq, result, lambda _: bytes)
+        self._complete = status not in _PARTIAL
 
-    def columns(self, encoding: str) -> tuple[str, ...]:
-        """The names of the columns."""
-        first = self.results[0]
-        names = (first.fname(column) or b"" for column in range(first.nfields))
-        return tuple(name.decode(encoding) for name in names)
+    def sample(self, dbapi: Connection) -> Sample:
+        """The rows as the cursor of *dbapi* returns them.
 
-
-class _Answer(Record):
-    """The server's answer to one message."""
-
-    last: pq.abc.PGresult
-    failed: pq.abc.PGresult | None
-    """The first failed result."""
-    completed: int
-    """Number of statements completed before the failure, without those after a COMMIT."""
-    ended: str
-    """The command tag after the `COMMIT_MARK`; empty without a mark."""
-    lost: psycopg.Error | None
-    """The error that closed the connection after a confirmed COMMIT."""
-
-
-def _with_memory_limit(answer: PQGen[_Answer], memory_limit: MemoryLimit) -> PQGen[_Answer]:
-    """Process *answer*, and check its size.
-
-    :raises UnexpectedAnswer: the answer is too large
-    """
-    try:
-        wanted = next(answer)
-        while True:
-            ready = yield wanted
-            if ready:
-                memory_limit.check()
-            wanted = answer.send(ready)
-    except StopIteration as end:
-        received: _Answer = end.value
-        return received
-
-
-def _receive_in_pieces(pgconn: pq.abc.PGconn) -> None:
-    """Receive the rows of the sent message in small chunks, to save memory."""
-    if pq.version() >= _CHUNKED_SINCE:
-        pgconn.set_chunked_rows_mode(ROWS_AT_A_TIME)
-    else:
-        pgconn.set_single_row_mode()
-
-
-def _answer(
-    pgconn: pq.abc.PGconn,
-    copies: Iterator[Iterable[bytes]],
-    on_result: Callable[[pq.abc.PGresult], None] = lambda _: None,
-) -> PQGen[_Answer]:
-    """Receive the complete answer to the sent message. *on_result* is called with each result.
-
-    :raises psycopg.Error: libpq failed, or a result is missing
-    """
-    yield from _flush(pgconn)
-    last, failed, completed = None, None, 0
-    marked, ended, lost = False, "", None
-    while True:
+        :raises UnexpectedAnswer: psycopg cannot read a value
+        """
+        names = tuple(name.decode(dbapi.info.encoding) for name, _ in self._columns)
+        transformer = psycopg.adapt.Transformer(dbapi)
+        loads = [transformer.get_loader(type, pq.Format.TEXT).load for _, type in self._columns]
         try:
-            result = yield from _next_result(pgconn, copies)
-        except psycopg.DatabaseError as error:
-            if failed is None and ended != "COMMIT":
-                raise
-            lost = error
-            break  # the server sent its reason before it closed the connection
-        if result is None:
-            break
-        last = result
-        on_result(result)
-        if result.status == pq.ExecStatus.FATAL_ERROR:
-            failed = failed or result
-        elif failed is None and result.status not in _ROWS:
-            completed += not ended
-            ended = ended or (_tag(result) if marked else "")
-            # for a missing column, libpq would print a notice
-            marked = result.nfields == 1 and result.fname(0) == _MARK
-    if last is None or (pgconn.transaction_status == pq.TransactionStatus.ACTIVE and not lost):
-        raise psycopg.OperationalError("receiving a result failed: libpq has none where one is due")
-    return _Answer(last, failed, completed, ended, lost)
-
-
-def _tag(result: pq.abc.PGresult) -> str:
-    return (result.command_status or b"").decode(errors="replace")
-
-
-def _next_result(
-    pgconn: pq.abc.PGconn, copies: Iterator[Iterable[bytes]]
-) -> PQGen[pq.abc.PGresult | None]:
-    """Return the next result, or None at the end. A COPY is served first."""
-    while True:
-        result: pq.abc.PGresult | None = yield from fetch(pgconn)
-        match result and result.status:
-            case pq.ExecStatus.COPY_IN:
-                transfer = _copy(pgconn, next(copies, None))
-            case pq.ExecStatus.COPY_OUT:
-                transfer = _discard(pgconn)
-            case pq.ExecStatus.COPY_BOTH:  # libpq would return it forever
-                raise psycopg.OperationalError(
-                    "receiving a result failed: the server started a replication"
+            rows = tuple(
+                tuple(
+                    None if value is None else load(value)
+                    for load, value in zip(loads, row, strict=True)
                 )
-            case _:
-                return result
-        try:
-            yield from transfer
-        except psycopg.OperationalError:
-            if pgconn.status != pq.ConnStatus.BAD:
-                raise
-            # the next result has the server's reason
+                for row in self._rows[:_SAMPLE]
+            )
+        except (psycopg.Error, ValueError, TypeError, IndexError) as error:
+            raise unexpected_answer(error) from error
+        return Sample(names, rows, self._total)
 
 
-def _copy(pgconn: pq.abc.PGconn, pieces: Iterable[bytes] | None) -> PQGen[None]:
-    """Send the data for a COPY FROM STDIN, or an error message without *pieces*."""
-    for piece in pieces or ():
-        _check_queued(pgconn.put_copy_data(piece))
-        yield from _flush(pgconn)
-    _check_queued(pgconn.put_copy_end(NO_COPY_DATA if pieces is None else None))
-    yield from _flush(pgconn)
+def _error_of(libpq: Library, result: c_void_p) -> psycopg.Error:
+    """The error that a cursor would raise for *result*."""
+    fields: dict[int, bytes | None] = {
+        each: libpq.PQresultErrorField(result, each) for each in pq.DiagnosticField
+    }
+    message = strip_severity(as_text(libpq.PQresultErrorMessage(result)))
+    sqlstate = as_text(fields[pq.DiagnosticField.SQLSTATE])
+    try:
+        kind = lookup(sqlstate)
+    except KeyError:
+        kind = get_base_exception(sqlstate)
+    return kind(message, info=fields)
 
 
-def _check_queued(returned: int) -> None:
-    """Check that libpq queued the data.
-
-    :raises psycopg.OperationalError: libpq is out of memory, because everything was sent before
-    """
-    if not returned:
-        raise psycopg.OperationalError("sending copy data failed: out of memory")
-
-
-def _discard(pgconn: pq.abc.PGconn) -> PQGen[None]:
-    """Read and discard the data of a COPY TO STDOUT."""
-    while (length := pgconn.get_copy_data(1)[0]) >= 0:
-        if not length:
-            yield Wait.R
-            pgconn.consume_input()
-
-
-def _flush(pgconn: pq.abc.PGconn) -> PQGen[None]:
-    """Send the queued data. Also read, because the server may wait for that.
-
-    psycopg's own generator does not survive an interruption: after one, it would need a value to
-    continue.
-    """
-    while pgconn.flush():
-        ready = yield Wait.RW
-        if ready and ready & Ready.R:
-            pgconn.consume_input()
-
-
-def _statement_failed(error: psycopg.Error, *, completed: int) -> StatementFailed:
-    """The error for a failed statement, after *completed* statements of the same message."""
+def _statement_failed(error: psycopg.Error) -> StatementFailed:
+    """The error for a failed statement of a step."""
     diagnostic = error.diag
     fields = (
         *(error.sqlstate, diagnostic.message_detail, diagnostic.message_hint, diagnostic.context),
@@ -747,5 +462,4 @@ def _statement_failed(error: psycopg.Error, *, completed: int) -> StatementFaile
     )
     failed.position = as_number(diagnostic.statement_position or "")
     failed.routine = diagnostic.source_function or ""
-    failed.completed = completed
     return failed

@@ -6,7 +6,10 @@ from initmig.core.records import TYPE_CHECKING
 from initmig.core.signals import raise_deferred_stop
 
 if TYPE_CHECKING:
-    from initmig.postgres.connection import OnNotice
+    from collections.abc import Callable
+
+    OnNotice = Callable[[str, str], None]
+    """Called with the severity and the text of a notice."""
 
 MAX_NOTICES = 1000
 """Limit for the notices of one message. The rest are counted."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 from initmig.config.dsn import mask_secrets, parse_dsn
 from initmig.core.errors import ConfigError
 from initmig.core.records import TYPE_CHECKING
-from initmig.postgres.libpq import ConnectFailed, LibpqConnection, find_libpq
+from initmig.postgres.connection import LibpqConnection
+from initmig.postgres.libpq import ConnectFailed, find_libpq
 from initmig.postgres.parameters import CONNECT_TIMEOUT_SECONDS, RAW, ResolvedSettings, defaults
 
 if TYPE_CHECKING:
@@ -88,12 +89,7 @@ def _look_up(params: Mapping[str, str], *, needs_user: bool = False) -> dict[str
 
     :raises ConnectFailed: libpq cannot parse *params* or the files that they name, or finds no user
     """
-    libpq = find_libpq()
-    if libpq is None:
-        from initmig.postgres.dbapi import look_up
-
-        return look_up(params, needs_user=needs_user)
-    connection = LibpqConnection(libpq, params)
+    connection = LibpqConnection(find_libpq(), params)
     try:
         options = connection.options()
         if needs_user:

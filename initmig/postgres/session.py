@@ -23,15 +23,39 @@ from initmig.postgres.parameters import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypeAlias, TypeVar
+    from typing import Any, Protocol, TypeAlias, TypeVar
+
+    from tenacity import Retrying
 
     from initmig.core.events import ParameterIgnored
-    from initmig.postgres.connection import Connection, Copies, OnNotice, RetryHandler
+    from initmig.postgres.connection import Connection, Copies
+    from initmig.postgres.notices import OnNotice
     from initmig.postgres.parameters import OptionalSetting, Settings
 
     _T = TypeVar("_T")
     MakeHandler: TypeAlias = Callable[["Session"], RetryHandler]
     OnLeftOut: TypeAlias = Callable[[str, str, str], None]
+
+    class RetryHandler(Protocol):
+        """Handles initmig's own statements while other sessions block them."""
+
+        def report(self, sql: str, waited: float) -> None:
+            """Report that the server has not answered *sql* for *waited* seconds."""
+
+        def retrying(
+            self,
+            is_retryable: Callable[[BaseException], bool],
+            waited: Callable[[], float],
+            prepare: Callable[[InitmigError], None],
+        ) -> Retrying:
+            """The rules for retries, which report each reason and then *prepare* the next attempt.
+
+            *waited* returns the seconds since the first attempt began.
+            """
+
+        def no_answer_error(self, error: InitmigError) -> InitmigError:
+            """The error to raise for *error* when the time is over."""
+
 
 _RECONNECT_SECONDS = 60.0
 """For all addresses together, if the wait timeout is unknown."""
