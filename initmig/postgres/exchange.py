@@ -258,7 +258,10 @@ class Answer:
 def read_rows(
     libpq: Library, result: c_void_p, parser_of: Callable[[int], Callable[[bytes], Any]]
 ) -> list[tuple[Any, ...]]:
-    """The rows of *result*, whose values *parser_of* their type reads. NULL is None."""
+    """The rows of *result*.
+
+    *parser_of* returns the function that reads the values of a type. NULL is read as None.
+    """
 
     def column(number: int) -> list[Any]:
         parse = parser_of(libpq.PQftype(result, number))

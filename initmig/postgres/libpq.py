@@ -1,4 +1,4 @@
-"""psycopg's libpq, called through ctypes, and what every connection that it holds can do.
+"""The libpq that psycopg includes, through ctypes, and its connection handles.
 
 Importing psycopg takes several times as long as connecting, one query, and closing. See
 docs/explanation/benchmarks.md for the figures.
@@ -158,7 +158,7 @@ class Library(CDLL):
 
 
 def find_libpq() -> Library:
-    """Load the library of psycopg's binary package, or else the one that psycopg uses."""
+    """Load the library of psycopg's binary package. Without that package, load psycopg's own."""
     for folder in (os.path.join(each, "psycopg_binary.libs") for each in sys.path):
         for name in os.listdir(folder) if os.path.isdir(folder) else ():
             if name.startswith("libpq-"):

@@ -17,12 +17,12 @@ from initmig.postgres.session import Session
 from tests.support.databases import ASLEEP
 from tests.support.fork_server import ForkServer, KillableRuns
 from tests.support.kill_trial import KillTrial, Run
-from tests.support.libpq_faults import FAIL, FAILURES, REPORT, Fault, Report
+from tests.support.libpq_faults import FAIL, FAILURES, REPORT, Fault, Owner, Report
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tests.support.command import Initmig
@@ -44,23 +44,35 @@ SQL = {
     "0004_parts.sql": "-- transactional: false\nINSERT INTO t VALUES (-4);\nVACUUM t;\n"
     "BEGIN;\nINSERT INTO t VALUES (-5);\nCOMMIT;\nCREATE INDEX CONCURRENTLY t_a ON t (a);",
 }
-PYTHON = SQL | {"0005_python.py": "from yoyo import step\nstep('INSERT INTO t VALUES (-6)')\n"}
-FILES = {"ctypes": SQL, "psycopg": PYTHON}
+SWITCH = {"0005_python.py": "from yoyo import step\nstep('INSERT INTO t VALUES (-6)')\n"}
+FUNCTION = """
+import io
+from yoyo import step
+
+def insert(connection):
+    cursor = connection.cursor()
+    cursor.execute("INSERT INTO t VALUES (-7)")
+    cursor.copy_expert("COPY t FROM STDIN", io.StringIO("8\\tcopied\\n"))
+    cursor.copy_expert("COPY t TO STDOUT", io.StringIO())
+
+step(insert)
+"""
+# The files of each caller of libpq.
+FILES: Mapping[Owner, Mapping[str, str]] = {
+    "libpq": SQL,
+    "psycopg": SQL | SWITCH,
+    "step": {"0001_small.sql": SQL["0001_small.sql"], "0005_python.py": FUNCTION},
+}
+PYTHON = {"0005_python"}
 CANCEL = [name for name in FAILURES if name.startswith("PQcancel")]
-CALLED = {
-    "ctypes": [name for name in FAILURES if name not in CANCEL],
-    # psycopg connects in blocking mode, and never reads the options of a connection
+CALLED: Mapping[Owner, Sequence[str]] = {
+    "libpq": [name for name in FAILURES if name not in CANCEL],
+    # psycopg itself starts to connect, and its connection's options are never read
     "psycopg": [
-        *(
-            "PQsendQuery",
-            "PQsetChunkedRowsMode",
-            "PQflush",
-            "PQputCopyData",
-            "PQputCopyEnd",
-            "PQgetCopyData",
-        ),
-        *("PQconsumeInput", "PQgetResult"),
+        name for name in FAILURES if name not in (*CANCEL, "PQconnectStartParams", "PQconninfo")
     ],
+    # the functions whose failure psycopg reports
+    "step": ["PQsendQuery", "PQflush", "PQputCopyEnd", "PQgetCopyData", "PQconsumeInput"],
 }
 
 
@@ -89,6 +101,7 @@ class FailingTrial(KillTrial):
         self.begin()
         result, report = self.fail(fault)
         check_report(self.database, result)
+        assert report.circular == [], fault
         if result.code == 0:
             assert self.snapshot() == self.undisturbed, fault
         assert self.run(self.database.url) == (0, ""), fault
@@ -125,13 +138,14 @@ def fork() -> Iterator[ForkServer]:
 
 
 @pytest.fixture(params=FILES)
-def owner(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def owner(request: pytest.FixtureRequest) -> Owner:
+    found: Owner = request.param
+    return found
 
 
 @pytest.fixture
 def trial(
-    owner: str, database: Database, proxy: Proxy, killable_runs: KillableRuns, folder: Path
+    owner: Owner, database: Database, proxy: Proxy, killable_runs: KillableRuns, folder: Path
 ) -> FailingTrial:
     run = Run(("migrate",), FILES[owner])
     return FailingTrial(
@@ -139,7 +153,7 @@ def trial(
     )
 
 
-def faults(trial: FailingTrial, owner: str, *, most: int) -> Iterator[Fault]:
+def faults(trial: FailingTrial, owner: Owner, *, most: int) -> Iterator[Fault]:
     """The faults for each failure of each function: at most *most* calls of it, evenly spread."""
     for function in CALLED[owner]:
         number = trial.calls[f"{owner} {function}"]
@@ -152,7 +166,7 @@ def faults(trial: FailingTrial, owner: str, *, most: int) -> Iterator[Fault]:
 
 @pytest.mark.parametrize("most", [3, pytest.param(25, marks=pytest.mark.exhaustive)])
 def test_failed_libpq_call_is_reported_and_a_rerun_succeeds(
-    trial: FailingTrial, owner: str, most: int
+    trial: FailingTrial, owner: Owner, most: int
 ) -> None:
     failed = {
         (fault.function, fault.failure)
@@ -164,13 +178,25 @@ def test_failed_libpq_call_is_reported_and_a_rerun_succeeds(
 
 # --- SIGTERM ---
 
+HANDLES: Mapping[Owner, Mapping[str, str]] = {
+    "libpq": {},
+    "psycopg": {"0002_b.py": "from yoyo import step\nstep('CREATE TABLE b ()')\n"},
+}
+
+
+@pytest.fixture(params=HANDLES)
+def handle(request: pytest.FixtureRequest) -> Owner:
+    """Whose connection applies SQL files: initmig's own, or psycopg's because of a Python file."""
+    found: Owner = request.param
+    return found
+
 
 @pytest.mark.parametrize("function", CANCEL)
 def test_sigterm_stops_the_run_even_if_the_statement_cannot_be_cancelled(
-    processes: Processes, database: Database, folder: Path, function: str
+    processes: Processes, database: Database, folder: Path, function: str, handle: Owner
 ) -> None:
-    write(folder, {"0001_a.sql": "CREATE TABLE a (); SELECT pg_sleep(60)"})
-    fault = Fault("ctypes", function, FAILURES[function][0], 1)
+    write(folder, {"0001_a.sql": "CREATE TABLE a (); SELECT pg_sleep(60)", **HANDLES[handle]})
+    fault = Fault(handle, function, FAILURES[function][0], 1)
     env = {"DATABASE_URL": database.url, "INITMIG_MIGRATIONS": str(folder), FAIL: json.dumps(fault)}
     running = processes.start([sys.executable, "-m", MODULE, "migrate"], env=env)
     wait_until(lambda: database.value(ASLEEP) == 1, timeout=30)
@@ -183,7 +209,7 @@ def test_sigterm_stops_the_run_even_if_the_statement_cannot_be_cancelled(
 # --- COMMIT ---
 
 
-@pytest.fixture(params=[False, True], ids=["ctypes", "psycopg"])
+@pytest.fixture(params=[False, True], ids=["libpq", "psycopg"])
 def session(database: Database, request: pytest.FixtureRequest) -> Iterator[Session]:
     settings = Settings(database.url)
     with closing(open_connection(settings, 30, python=request.param)) as connection:
@@ -279,22 +305,13 @@ LIMITED = {
     "SELECT": "CREATE TABLE limited ();\n"
     "SELECT repeat('x', 1000) FROM generate_series(1, {size} / 250);",
 }
-HANDLES: Mapping[str, Mapping[str, str]] = {
-    "ctypes": {},
-    "psycopg": {"0002_b.py": "from yoyo import step\nstep('CREATE TABLE b ()')\n"},
-}
 # At 225,000 PQsendQuery runs out of memory, at the lower limits Python does.
 LIMITS = [190_000, 225_000]
 MORE_LIMITS = [130_000, 160_000, 300_000]
 
 
-@pytest.fixture(params=HANDLES)
-def handle(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(params=LIMITED)
-def kind(request: pytest.FixtureRequest, folder: Path, handle: str) -> str:
+def kind(request: pytest.FixtureRequest, folder: Path, handle: Owner) -> str:
     """A kind of large migration, whose file is in *folder*, and a second file for *handle*."""
     kind = str(request.param)
     line = "x" * 999 + "\n"

@@ -1,7 +1,7 @@
 """libpq with one failing call, as its manual describes; `python -m` runs initmig with it.
 
-Both kinds of connection use it: initmig's through ctypes, and psycopg's Python implementation,
-which calls the same library in the same way as the binary one.
+initmig calls libpq through ctypes, on its own connection and on psycopg's. A Python function uses
+psycopg's Python implementation, which calls libpq as the binary one does.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ import os
 import sys
 from collections import Counter
 from contextlib import contextmanager
-from ctypes import CDLL
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.support.libpq_faults import FAIL, FAILURES, REPORT, Fault, Report
+from tests.support.libpq_faults import FAIL, FAILURES, REPORT, Fault, Owner, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, MutableMapping, Sequence
+    from collections.abc import Iterator, MutableMapping, Sequence
 
 _PACKAGE = find_spec("psycopg_binary")
 assert _PACKAGE
@@ -32,7 +31,10 @@ os.environ["PSYCOPG_IMPL"] = "python"
 
 from psycopg.pq import _pq_ctypes as _of_psycopg  # noqa: E402 - the lines above choose its libpq
 
+from initmig.core.errors import InitmigError  # noqa: E402
+from initmig.postgres import dbapi  # noqa: E402
 from initmig.postgres import libpq as _of_initmig  # noqa: E402
+from initmig.postgres.libpq import Library  # noqa: E402
 
 
 class _Faults:
@@ -41,7 +43,7 @@ class _Faults:
         self.happened = False
         self._fault = fault
 
-    def must_fail(self, owner: str, function: str) -> bool:
+    def must_fail(self, owner: Owner, function: str) -> bool:
         self.calls[f"{owner} {function}"] += 1
         fault = self._fault
         fails = bool(
@@ -61,55 +63,47 @@ class _Faults:
 class _Function:
     """A function of libpq, with the attributes of ctypes' own object."""
 
-    def __init__(self, library: Any, name: str, owner: str, faults: _Faults) -> None:
+    def __init__(self, library: Any, real: Any, owner: Owner, faults: _Faults) -> None:
         self._library = library
-        self._real = getattr(library, name)
-        self._name = name
+        self._real = real
         self._owner = owner
         self._faults = faults
-        self.errcheck: Callable[[Any, Any, Sequence[Any]], Any] | None = None
-
-    @property
-    def restype(self) -> Any:
-        return self._real.restype
-
-    @restype.setter
-    def restype(self, type: Any) -> None:
-        self._real.restype = type
 
     def __call__(self, *arguments: Any) -> Any:
-        fails = self._faults.must_fail(self._owner, self._name)
-        result = self._failed(arguments) if fails else self._real(*arguments)
-        return self.errcheck(result, self, arguments) if self.errcheck else result
+        if not self._faults.must_fail(self._owner, self._real.__name__):
+            return self._real(*arguments)
+        result, check = self._failed(arguments), self._real.errcheck
+        return check(result, self._real, arguments) if check else result
 
     def _failed(self, arguments: Sequence[Any]) -> Any:
-        failure = self._faults.failure
+        failure, type = self._faults.failure, self._real.restype
         if failure is None:
-            return None if self.restype is ctypes.c_void_p else self.restype()
-        if self._name != "PQgetResult":
+            return None if type is ctypes.c_void_p else type()
+        if self._real.__name__ != "PQgetResult":
             return failure
         # as if libpq has no memory for a result: the result is lost, and an error replaces it
         result = self._real(*arguments)
         if not result:
             return result
-        self._library.PQclear(self.restype(result) if isinstance(result, int) else result)
+        self._library.PQclear(type(result) if isinstance(result, int) else result)
         make = self._library.PQmakeEmptyPGresult
-        make.restype = self.restype
+        make.restype = type
         return make(arguments[0], failure)
 
 
-class _Library:
-    """initmig's handle to libpq."""
+class _FailingLibrary(Library):
+    """initmig's libpq, for the connections of *owner*."""
 
-    def __init__(self, path: str, faults: _Faults) -> None:
-        self._real = CDLL(path)
+    def __init__(self, path: str, owner: Owner, faults: _Faults) -> None:
+        self._owner = owner
         self._faults = faults
+        super().__init__(path)
 
     def __getattr__(self, name: str) -> Any:
-        function: Any = getattr(self._real, name)
+        function = super().__getattr__(name)
         if name in FAILURES:
-            function = _Function(self._real, name, "ctypes", self._faults)
-        setattr(self, name, function)
+            function = _Function(self, function, self._owner, self._faults)
+            setattr(self, name, function)
         return function
 
 
@@ -118,15 +112,52 @@ def around(env: MutableMapping[str, str]) -> Iterator[None]:
     """Inside, libpq fails as the variables in *env* specify; the variables are removed."""
     fault, report = env.pop(FAIL, ""), env.pop(REPORT, "")
     faults = _Faults(Fault(*json.loads(fault)) if fault else None)
-    setattr(_of_initmig, "CDLL", lambda path: _Library(path, faults))  # noqa: B010 - it is imported there
-    for name in FAILURES:
-        if hasattr(_of_psycopg, name):
-            setattr(_of_psycopg, name, _Function(_of_psycopg, name, "psycopg", faults))
+    _replace(faults)
+    errors = _recorded_errors()
     try:
         yield
     finally:
         if report:
-            Path(report).write_text(json.dumps(Report(faults.calls, faults.happened)))
+            circular = [error.id for error in errors if _is_its_own_cause(error)]
+            Path(report).write_text(json.dumps(Report(faults.calls, faults.happened, circular)))
+
+
+def _replace(faults: _Faults) -> None:
+    """Replace initmig's and psycopg's functions of libpq."""
+    replaced = {
+        (_of_initmig, "Library"): lambda path: _FailingLibrary(path, "libpq", faults),
+        (dbapi, "libpq_of_psycopg"): lambda: _FailingLibrary(str(_LIBPQ), "psycopg", faults),
+        **{
+            (_of_psycopg, name): _Function(_of_psycopg, real, "step", faults)
+            for name in FAILURES
+            if (real := getattr(_of_psycopg, name, None))
+        },
+    }
+    for (module, name), replacement in replaced.items():
+        setattr(module, name, replacement)
+
+
+def _recorded_errors() -> list[InitmigError]:
+    """A list to which each later error of initmig is added."""
+    errors: list[InitmigError] = []
+    create = InitmigError.__init__
+
+    def record(error: InitmigError, *arguments: Any, **options: Any) -> None:
+        errors.append(error)
+        create(error, *arguments, **options)
+
+    setattr(InitmigError, "__init__", record)  # noqa: B010 - mypy allows no other way
+    return errors
+
+
+def _is_its_own_cause(error: BaseException) -> bool:
+    """Whether the causes of *error* never end."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        cause = cause.__cause__
+    return cause is not None
 
 
 if __name__ == "__main__":

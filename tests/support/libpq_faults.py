@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Owner = Literal["libpq", "psycopg", "step"]
+"""The caller of libpq: initmig on its own connection or on psycopg's, or psycopg in a function."""
 
 FAIL = "FAILING_LIBPQ"
 """The variable with the `Fault`, as JSON; without it nothing fails."""
@@ -24,15 +27,16 @@ FAILURES: dict[str, tuple[int | None, ...]] = {
     "PQgetResult": (None, 7),
     "PQcancelCreate": (None,),
     "PQcancelStart": (0,),
+    "PQcancelPoll": (0,),
     "PQcancelSocket": (-1,),
 }
 """The results of each function when it fails; None is NULL, 7 a result of PGRES_FATAL_ERROR."""
 
 
 class Fault(NamedTuple):
-    """The call *number*, from 1, of *function* on the connection of *owner* returns *failure*."""
+    """The call *number*, from 1, of *function* by *owner* returns *failure*."""
 
-    owner: str
+    owner: Owner
     function: str
     failure: int | None
     number: int
@@ -45,3 +49,5 @@ class Report(NamedTuple):
     """How many times each function was called, by `owner function`."""
     happened: bool
     """Whether the failing call was made."""
+    circular: list[str]
+    """The ids of the errors that are their own cause."""
