@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from initmig.postgres.parameters import OptionalSetting, Settings
 
     _T = TypeVar("_T")
-    MakeHandler: TypeAlias = Callable[["Session"], RetryHandler]
-    OnLeftOut: TypeAlias = Callable[[str, str, str], None]
 
     class RetryHandler(Protocol):
         """Handles initmig's own statements while other sessions block them."""
@@ -55,6 +53,9 @@ if TYPE_CHECKING:
 
         def no_answer_error(self, error: InitmigError) -> InitmigError:
             """The error to raise for *error* when the time is over."""
+
+    MakeHandler: TypeAlias = Callable[["Session"], RetryHandler]
+    OnLeftOut: TypeAlias = Callable[[str, str, str], None]
 
 
 _RECONNECT_SECONDS = 60.0
