@@ -1,7 +1,6 @@
 """The only package that talks to PostgreSQL. It translates driver errors to initmig's errors.
 
-Connections use libpq directly. psycopg, which is slow to import, is used for Python steps, or if no
-usable libpq is found.
+Connections use libpq directly. psycopg, which is slow to import, is used for Python steps.
 """
 
 from initmig.core.quoting import quote_identifier, quote_literal

@@ -268,14 +268,7 @@ def connection_lost(words: str) -> DatabaseUnavailable:
 
 def one_line(words: str) -> str:
     """libpq's message on one line, without repeated failures."""
-    import re
-
-    # psycopg lists several attempts, and adds the host to each
-    frame = (
-        r"Multiple connection.*|(- host: .*?, hostaddr: .*?: )?"
-        r"(connection failed: )?(connection is bad: )?"
-    )
-    lines = (re.sub(f"^({frame})", "", line.strip()) for line in words.splitlines())
+    lines = (line.strip() for line in words.splitlines())
     return mask_secrets("; ".join(dict.fromkeys(filter(None, lines))))
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import datetime as dt
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import closing
 from ctypes.util import find_library
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from initmig.core.errors import DatabaseUnavailable
@@ -21,6 +24,7 @@ from initmig.postgres.connection import LibpqConnection
 from initmig.postgres.dbapi import PsycopgConnection
 from initmig.postgres.libpq import Library
 from tests.support.databases import ASLEEP
+from tests.support.migrations import write
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
     from initmig.postgres.connection import Connection
     from tests.support.databases import Database
+    from tests.support.processes import Processes
 
 # These tests are for the client, so one version of the server is enough.
 pytestmark = pytest.mark.any_version
@@ -251,3 +256,36 @@ def test_statement_is_prepared_again_after_sql_has_deallocated_it(
             connection.dbapi.execute("SELECT %s::int", [1])
             connection.sample(deallocates)
             assert connection.dbapi.execute("SELECT %s::int", [1]).fetchall() == [(1,)]
+
+
+# --- psycopg without its binary package ---
+
+APPLY = """
+import os, sys
+sys.path[:] = {path}
+from initmig.cli.main import main
+code = main(["migrate"], os.environ)
+assert "psycopg_binary" not in sys.modules
+sys.exit(code)
+"""
+
+
+@pytest.mark.skipif(not find_library("pq"), reason="needs the system's libpq (Debian: libpq5)")
+def test_migrations_are_applied_without_the_binary_package_of_psycopg(
+    database: Database, processes: Processes, folder: Path, tmp_path: Path
+) -> None:
+    packages, installed = tmp_path / "packages", Path(psycopg.__file__).parents[1]
+    packages.mkdir()
+    for each in installed.iterdir():
+        if not each.name.startswith("psycopg_binary"):
+            (packages / each.name).symlink_to(each)
+    path = [str(packages) if each == str(installed) else each for each in sys.path]
+    step = "from yoyo import step\nstep('INSERT INTO a VALUES (2)')\n"
+    write(folder, {"0001_a.sql": "CREATE TABLE a (a int);\nCOPY a FROM stdin;\n1\n\\.\n"})
+    env = {"DATABASE_URL": database.url, "INITMIG_MIGRATIONS": str(folder)}
+    command = [sys.executable, "-I", "-S", "-c", APPLY.format(path=path)]
+    for more in ({}, {"0002_b.py": step}):
+        write(folder, more)
+        result = processes.start(command, env=env).result()
+        assert result.code == 0, result.err
+    assert database.query("SELECT a FROM a ORDER BY a") == [(1,), (2,)]
