@@ -18,6 +18,28 @@ if TYPE_CHECKING:
         def __len__(self) -> int: ...
         def __getitem__(self, index: slice, /) -> bytes: ...
 
+    class Runnable(Protocol):
+        """The code of a migration. Its channel and its parts are types of the engine."""
+
+        source: str | None
+        """The text of a Python file; None for SQL."""
+        sets_isolation: bool
+        """Whether it may set the isolation level, which must precede all queries."""
+        sets_session: bool
+        """Whether it may change settings of the session."""
+
+        def run(self, channel: Any, direction: Direction) -> None:
+            """Send the SQL, or run the steps, in the open transaction."""
+
+        def statements(self) -> Sequence[Any]:
+            """The parts to apply one by one in an open transaction."""
+
+        def visible_parts(self, direction: Direction) -> Sequence[Any]:
+            """The statements or steps that run in the *direction*, for inspection."""
+
+        def parts(self, direction: Direction) -> Sequence[Any]:
+            """The parts that the journal counts, in the order run; empty if transactional."""
+
 
 HOOK = "post-apply"
 """File names with this prefix run after every run that applied a migration."""
@@ -119,8 +141,7 @@ class Migration(Record):
     breaking: bool
     depends: frozenset[str]
     steps: tuple[Step, ...]
-    handle: Any
-    """The engine's object for the migration. Only the engine uses it."""
+    handle: Runnable
     rollback_checksum: str = ""
     """SHA-256 of the rollback, as *checksum*."""
     parts: Sequence[Place] = ()

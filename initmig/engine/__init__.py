@@ -11,7 +11,7 @@ history tables and their rows are yoyo's.
 
 from __future__ import annotations
 
-from initmig.engine.backend import Backend, create_lock_table, try_create_tables
+from initmig.engine.history_tables import create_lock_table, try_create_tables
 from initmig.engine.loader import load
 
-__all__ = ["Backend", "create_lock_table", "load", "try_create_tables"]
+__all__ = ["create_lock_table", "load", "try_create_tables"]

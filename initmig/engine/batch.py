@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from initmig.core.errors import Place
 from initmig.core.records import Record
-from initmig.postgres import ClientFailed, StatementFailed
+from initmig.postgres import ClientFailed, StatementFailed, search_path
 from initmig.sql.lines import Lines, characters, offset_of
 from initmig.sql.scanner import octets, spans, split
 
@@ -40,6 +40,10 @@ _TOO_LARGE_TO_REREAD = 1 << 23
 
 _TOO_LARGE_TO_SCAN = 1 << 20
 """A file with more bytes is not scanned only to find its first statement."""
+
+
+_SENT_ALONE_BYTES = 1 << 20
+"""From this size on, copying a script into a larger message costs more than a separate message."""
 
 
 class Script(Record):
@@ -148,7 +152,7 @@ class Batch:
     """Collects SQL, in order, and sends all of it as one message."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self.session = session
         self._waiting: list[str | Script] = []
 
     def add(self, sql: str | Script) -> None:
@@ -166,8 +170,32 @@ class Batch:
         """Remove all SQL without sending it."""
         self._waiting = []
 
+    def run(self, script: Script) -> None:
+        """Send all SQL and *script*, or only add *script* if the message begins a transaction.
+
+        :raises StatementFailed: as `send`
+        """
+        if self._can_wait(script):
+            self.add(script)
+            return
+        self.send()
+        self.add(script)
+        self.send()
+
+    def _can_wait(self, script: Script) -> bool:
+        # a syntax error in a later message would end a transaction that is already open
+        begins = self._waiting and not self.session.in_transaction
+        # COMMIT must follow COPY data in another message, once the server has accepted all of it
+        return bool(begins) and not script.data and script.size < _SENT_ALONE_BYTES
+
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Send all SQL, then *sql*, and return the rows of *sql*.
+        """Like `query_by_path`, in a transaction, but names are looked up only in pg_catalog."""
+        rows = self.query_by_path(f"{search_path.PIN_PATH}{sql}")
+        self.add(search_path.RESTORE_PATH)
+        return rows
+
+    def query_by_path(self, sql: str) -> list[tuple[Any, ...]]:
+        """Send all SQL, then *sql*, and return the rows of *sql*; by the user's search path.
 
         :raises StatementFailed: as `send`
         """
@@ -189,7 +217,7 @@ class Batch:
         try:
             return self._send(message, commits=commits, discards=discards)
         except StatementFailed as error:
-            if error.completed or self._session.in_transaction or len(message) == 1:
+            if error.completed or self.session.in_transaction or len(message) == 1:
                 raise
             # The server could not parse the message, so it did not even run BEGIN. The error is
             # more precise if the file is sent separately.
@@ -205,7 +233,7 @@ class Batch:
             each for part in message if isinstance(part, Script) for each in part.copy_chunks()
         )
         try:
-            rows = self._session.run(
+            rows = self.session.run(
                 b"".join(_joined(message)), copy_chunks, commits=commits, discards=discards
             )
             if next(copy_chunks, None):
@@ -221,9 +249,9 @@ class Batch:
                 if isinstance(part, Script):
                     error.masked_by(part.masked)
             raise
-        if self._session.connection.encoding != "UTF8":  # initmig sends only UTF-8
+        if self.session.connection.encoding != "UTF8":  # initmig sends only UTF-8
             with suppress(ClientFailed):  # *message* succeeded, and the next one fails instead
-                self._session.run_own("SET client_encoding = 'UTF8'")
+                self.session.run_own("SET client_encoding = 'UTF8'")
         return rows
 
 

@@ -17,12 +17,13 @@ from initmig.core.events import (
     MigrationRolledBack,
     MigrationStarted,
 )
-from initmig.core.identity import current_identity
 from initmig.core.model import HOOK
 from initmig.core.records import Record
 from initmig.core.report_schedule import ReportSchedule
 from initmig.core.retrying import error_of, retry
-from initmig.engine.backend import Backend, create_lock_table
+from initmig.engine.channel import Channel, open_channel
+from initmig.engine.history_tables import create_lock_table, prepare
+from initmig.engine.migration_runner import MigrationRunner
 from initmig.history import store
 from initmig.locking.blockers import StatementMonitor
 from initmig.locking.lock import migration_lock
@@ -82,15 +83,15 @@ class Executor:
 
     def __init__(
         self,
-        backend: Backend,
+        runner: MigrationRunner,
         monitor: StatementMonitor,
         *,
         lock_retries: int,
         clock: Clock,
         emit: Emit,
     ) -> None:
-        self._backend = backend
-        self._session = backend.session
+        self._runner = runner
+        self._session = runner.session
         self._monitor = monitor
         self._lock_retries = lock_retries
         self._clock = clock
@@ -109,10 +110,10 @@ class Executor:
 
         :raises MigrationFailed: one failed; those before it are kept
         """
-        self._backend.due_hooks = due_hooks
+        act = partial(self._runner.apply, due_hooks=due_hooks)
         for position, migration in enumerate(migrations, 1):
             self._start(migration, position, len(migrations))
-            apply = partial(self._run, migration, self._backend.apply_one, next_step=next_step)
+            apply = partial(self._run, migration, act, next_step=next_step)
             yield from self._committing([migration], apply, MigrationApplied)
 
     def apply_all(
@@ -124,23 +125,26 @@ class Executor:
 
         :raises MigrationFailed: one failed; nothing is kept
         """
-        self._backend.due_hooks = due_hooks
         yield from self._committing(
             migrations,
-            lambda: self._retrying(migrations[0], lambda: self._apply_in_one(migrations)),
+            lambda: self._retrying(
+                migrations[0], lambda: self._apply_in_one(migrations, due_hooks)
+            ),
             MigrationApplied,
         )
 
-    def _apply_in_one(self, migrations: Sequence[Migration]) -> list[float]:
+    def _apply_in_one(
+        self, migrations: Sequence[Migration], due_hooks: Sequence[str]
+    ) -> list[float]:
         """The seconds that each of *migrations* took."""
         seconds = []
-        with self._backend.transaction_for(*(migration.handle for migration in migrations)):
+        with self._runner.one_transaction(migrations) as transaction:
             for position, migration in enumerate(migrations, 1):
                 self._start(migration, position, len(migrations))
                 self._monitor.start(migration.id)
                 started = time.monotonic()
                 with named(migration, _next_step):
-                    self._backend.apply_one(migration.handle)
+                    transaction.apply(migration, due_hooks)
                 seconds.append(time.monotonic() - started)
         return seconds
 
@@ -156,7 +160,7 @@ class Executor:
             undo = partial(
                 self._run,
                 migration,
-                self._backend.rollback_one,
+                self._runner.roll_back,
                 next_step=next_step or _next_step_back,
             )
             yield from self._committing([migration], undo, MigrationRolledBack)
@@ -166,10 +170,9 @@ class Executor:
 
         :raises DatabaseRefused: the server refused the records; no record is kept
         """
-        handles = [migration.handle for migration in migrations]
 
         def record() -> list[float]:
-            self._session.with_retries(lambda: self._backend.mark_migrations(handles))
+            self._session.with_retries(lambda: self._runner.record(migrations))
             return [0.0] * len(migrations)
 
         yield from self._committing(migrations, record, lambda each, _: MigrationRecorded(each))
@@ -182,12 +185,7 @@ class Executor:
         :raises MigrationFailed: one failed and stays due; what was applied before is kept
         """
         for hook in hooks:
-            run = partial(
-                self._run,
-                hook,
-                lambda handle: self._backend.apply_one(handle, mark=False),
-                next_step=next_step,
-            )
+            run = partial(self._run, hook, self._runner.run_hook, next_step=next_step)
             yield from self._committing([hook], run, HookRan)
 
     def _committing(
@@ -231,7 +229,7 @@ class Executor:
     def _run(
         self,
         migration: Migration,
-        unit: Callable[[Any], None],
+        unit: Callable[[Migration], None],
         *,
         next_step: NextStep | None = None,
     ) -> list[float]:
@@ -240,7 +238,7 @@ class Executor:
         def attempt() -> list[float]:
             started = time.monotonic()
             with named(migration, next_step or _next_step):
-                unit(migration.handle)
+                unit(migration)
             return [time.monotonic() - started]
 
         return self._retrying(migration, attempt)
@@ -416,32 +414,31 @@ def locked_executor(
         if held is None:
             yield None
             return
-        with monitored_backend(session, held, limits=limits, emit=emit) as (backend, monitor):
-            session.with_retries(backend.prepare)
+        with monitored_channel(session, held, limits=limits, emit=emit) as (channel, monitor):
+            runner = MigrationRunner(channel, session.with_retries(lambda: prepare(channel)))
             yield Executor(
-                backend, monitor, lock_retries=limits.lock_retries, clock=clock, emit=emit
+                runner, monitor, lock_retries=limits.lock_retries, clock=clock, emit=emit
             )
 
 
 @contextmanager
-def monitored_backend(
+def monitored_channel(
     session: Session, held: HeldLock, *, limits: Limits, emit: Emit
-) -> Iterator[tuple[Backend, StatementMonitor]]:
-    """A backend that respects *limits* while the lock is *held*, and a monitor of its work."""
+) -> Iterator[tuple[Channel, StatementMonitor]]:
+    """A channel that respects *limits* while the lock is *held*, and a monitor of its work."""
     look_every = limits.lock_timeout / 2 or float("inf")
     schedule = _live if limits.live else ReportSchedule
     with StatementMonitor(
         session, pid=held.pid, look_every=look_every, emit=emit, schedule=schedule
     ) as monitor:
-        backend = Backend(
+        channel = open_channel(
             session,
-            by=current_identity(),
             emit=emit,
             settings=_settings(session, limits) + monitor.mark,
             guard=held.guard,
+            on_statement=monitor.set_place,
         )
-        backend.on_statement = monitor.set_place
-        yield backend, monitor
+        yield channel, monitor
 
 
 def _live() -> ReportSchedule:

@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, TypeVar, overload
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from initmig.core.errors import Place
-    from initmig.engine.non_transactional import Part
-
 _T = TypeVar("_T")
 
 
@@ -32,8 +29,3 @@ class LazySequence(Sequence[_T]):
         if isinstance(index, slice):
             return LazySequence(self._make, self._numbers[index])
         return self._make(self._numbers[index])
-
-
-def places_of(parts: Sequence[Part]) -> Sequence[Place]:
-    """The place where each of *parts* begins."""
-    return LazySequence(lambda number: parts[number].place, range(len(parts)))

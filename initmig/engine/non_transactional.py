@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from initmig.core.errors import MigrationFailed
 from initmig.core.events import LeftOverRemoved, MigrationResumed, PartFoundDone
 from initmig.core.model import UNDOING
-from initmig.core.records import Record
 from initmig.engine import catalog
-from initmig.engine.batch import Script
+from initmig.engine.ended_transaction import SAVEPOINT, transaction_prepared_error
 from initmig.engine.journal import Journal
-from initmig.engine.transactions import SAVEPOINT, cleaning_up, transaction_prepared_error
+from initmig.engine.session_reset import cleaning_up
 from initmig.history import store
 from initmig.postgres import StatementFailed, quote_literal
 from initmig.sql.statements import EndsBlock, EndsItsBlocks, SetsSession, cannot_run_in_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from initmig.core.errors import Place
-    from initmig.core.model import Direction
-    from initmig.engine.backend import Backend
-    from initmig.sql.statements import Kind
+    from initmig.core.model import Direction, Migration
+    from initmig.engine.channel import Channel
+    from initmig.engine.parts import Part
 
 _NOT_IN_TRANSACTION = "25001"
 """active_sql_transaction: the statement cannot run in a transaction, and did nothing."""
@@ -36,46 +34,17 @@ _COMMIT_NOT_ALLOWED = "2D000"
 _SYNTAX_ERROR = "42601"
 
 
-class Part(Record):
-    """The unit that the journal counts: a statement, a transaction block, or a Python step."""
-
-    run: Callable[[Backend], None]
-    """Runs the part; raises StatementFailed with its place."""
-    at: Place | Script
-    """Where it begins. A Script counts lines to find its place, so this is delayed until needed."""
-    source: str | Script = ""
-    """The SQL; empty if it is not a single statement."""
-    kind: Kind | None = None
-    commit: str = ""
-    """The COMMIT of a transaction block in the file. *run* leaves the transaction open."""
-    body: Sequence[Part] = ()
-    """The parts between BEGIN and COMMIT."""
-    is_block: bool = False
-    """Whether it is a transaction block in the migration."""
-    opaque: bool = False
-    """Whether its SQL is unknown, as for a Python function."""
-
-    @property
-    def place(self) -> Place:
-        """The place where it begins."""
-        return self.at.place if isinstance(self.at, Script) else self.at
-
-    @property
-    def sql(self) -> str:
-        """The text of the statement; empty if it is not a single statement."""
-        return self.source.sql.decode() if isinstance(self.source, Script) else self.source
-
-
 class NonTransactionalRun:
     """Runs a migration's parts, starting where the last run stopped."""
 
-    def __init__(self, backend: Backend, migration: Any, direction: Direction) -> None:
-        self._backend = backend
-        self._session = backend.session
+    def __init__(self, channel: Channel, migration: Migration, direction: Direction) -> None:
+        self._channel = channel
+        self._session = channel.session
+        self._transactions = channel.transactions
         self._id = migration.id
         self._direction = direction
-        self._parts: Sequence[Part] = migration.parts(direction)
-        self._journal = Journal(backend.session, migration.description, direction)
+        self._parts: Sequence[Part] = migration.handle.parts(direction)
+        self._journal = Journal(channel.session, migration, direction)
 
     def run(self) -> None:
         """Run the remaining parts.
@@ -83,9 +52,9 @@ class NonTransactionalRun:
         :raises StatementFailed: earlier parts are kept, and the next run resumes at this part
         """
         done, before = self._begin_or_resume()
-        with self._backend.session_settings():
+        with self._channel.reset.changing_settings():
             for setting, _ in _settings_of(self._parts[:done]):
-                setting.run(self._backend)
+                setting.run(self._channel)
             for number, part in enumerate(self._parts[done:], done + 1):
                 self._run(number, part, before)
                 before = None
@@ -99,15 +68,15 @@ class NonTransactionalRun:
         if stopped.checksum != self._journal.checksum:
             self._commit(self._journal.resume())
         in_doubt = stopped.before is not None
-        self._backend.emit(
+        self._channel.emit(
             MigrationResumed(self._id, stopped.parts_done, len(self._parts), in_doubt=in_doubt)
         )
         return stopped.parts_done, stopped.before
 
     def _beginning(self) -> Iterator[str]:
-        yield self._journal.begin(self._backend.by)
+        yield self._journal.begin(self._channel.by)
         if self._direction == "rollback":
-            yield store.mark_due(self._backend.home, [UNDOING + self._id])
+            yield store.mark_due(self._channel.home, [UNDOING + self._id])
 
     def _run(self, number: int, part: Part, before: str | None) -> None:
         try:
@@ -126,16 +95,16 @@ class NonTransactionalRun:
         """Run a transaction block, and commit it together with its journal entry."""
         end = f"SAVEPOINT {SAVEPOINT};{self._journal.mark_done(number)};{part.commit}"
         with self._roll_back_if_open(), self._block_must_stay_open(part):
-            part.run(self._backend)
+            part.run(self._channel)
             self._session.run(end, commits=True)
 
     def _run_in_transaction(self, number: int, part: Part) -> None:
         """Run a statement together with its journal entry, or separately if the server insists."""
         self._remove_leftovers(part, None)
         try:
-            with self._backend.transaction():
-                part.run(self._backend)
-                self._backend.add(self._journal.mark_done(number))
+            with self._transactions.transaction():
+                part.run(self._channel)
+                self._channel.batch.add(self._journal.mark_done(number))
         except StatementFailed as error:
             if error.sqlstate == _NOT_IN_TRANSACTION:
                 self._run_outside_transaction(number, part, None)
@@ -169,7 +138,7 @@ class NonTransactionalRun:
             if not catalog.was_done(self._session, part.kind, before):
                 self._run_to_end(part)
             elif in_doubt:
-                self._backend.emit(PartFoundDone(self._id, number, len(self._parts)))
+                self._channel.emit(PartFoundDone(self._id, number, len(self._parts)))
         self._commit(self._journal.mark_done(number))
 
     def _run_to_end(self, part: Part) -> None:
@@ -179,7 +148,7 @@ class NonTransactionalRun:
         """
         prepared = catalog.prepared_transactions(self._session) if part.opaque else ()
         with self._roll_back_if_open(), self._block_must_stay_open(part):
-            part.run(self._backend)
+            part.run(self._channel)
             if self._session.in_transaction:
                 raise MigrationFailed(
                     "transaction-left-open",
@@ -192,23 +161,23 @@ class NonTransactionalRun:
 
     @contextmanager
     def _roll_back_if_open(self) -> Iterator[None]:
-        with cleaning_up(self._backend.rollback):
+        with cleaning_up(self._transactions.roll_back):
             yield
 
     def _block_must_stay_open(self, part: Part) -> AbstractContextManager[None]:
         """Report an error if a statement in a block ends the transaction before its COMMIT."""
         if not part.is_block:
             return nullcontext()
-        return self._backend.transaction_must_stay_open(self._id, lambda: part.place, is_block=True)
+        return self._transactions.must_stay_open(self._id, lambda: part.place, is_block=True)
 
     def _remove_leftovers(self, part: Part, before: str | None) -> None:
         for what in catalog.remove_leftovers(self._session, part.kind, before):
-            self._backend.emit(LeftOverRemoved(self._id, what))
+            self._channel.emit(LeftOverRemoved(self._id, what))
 
     def _commit(self, sql: str) -> None:
         def commit() -> None:
-            with self._backend.history_transaction():
-                self._backend.add(sql)
+            with self._transactions.for_own_sql():
+                self._channel.batch.add(sql)
 
         self._session.with_retries(commit)
 

@@ -26,13 +26,12 @@ from initmig.core.events import CommitIgnored
 from initmig.core.forks import close_in_children, exiting_in_child
 from initmig.core.model import Migration, Step
 from initmig.engine.captured_output import capture_output, describe_error, yoyo_log
-from initmig.engine.lazy_sequence import places_of
-from initmig.engine.non_transactional import Part
+from initmig.engine.ended_transaction import NO_TRANSACTION
+from initmig.engine.parts import Part, places_of
 from initmig.engine.python_hints import hint_for
 from initmig.engine.python_import import load_from_bytes
 from initmig.engine.python_strings import PythonStrings, without_strings
 from initmig.engine.transaction_blocks import group_blocks
-from initmig.engine.transactions import NO_TRANSACTION
 from initmig.migrations.files import digest
 from initmig.postgres import OPEN, StatementFailed
 from initmig.sql.scanner import scan
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
     from initmig.core.events import Emit
     from initmig.core.model import Direction
-    from initmig.engine.backend import Backend
+    from initmig.engine.channel import Channel
     from initmig.migrations.files import Contents
     from initmig.postgres import Session
     from initmig.sql.statements import Kind
@@ -106,7 +105,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
 
     def statements(self) -> tuple[Part, ...]:
         """The whole migration as one part, because the SQL of functions is unknown."""
-        return (Part(lambda backend: self.run(backend, "apply"), Place(self.path)),)
+        return (Part(lambda channel: self.run(channel, "apply"), Place(self.path)),)
 
     def visible_parts(self, direction: Direction) -> Sequence[Part]:
         """The steps that run in the *direction*. The SQL of functions is unknown."""
@@ -124,8 +123,8 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         return group_blocks(self.visible_parts(direction))
 
     def _part(self, step: Any, direction: Direction) -> Part:
-        def run(backend: Backend) -> None:
-            self._run_step(backend, step, direction)
+        def run(channel: Channel) -> None:
+            self._run_step(channel, step, direction)
 
         code = getattr(step.step, f"_{direction}", None)
         if not isinstance(code, str):
@@ -162,28 +161,28 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
     def _place_of_sql(self, sql: str, position: int = 0) -> Place:
         return self._strings.place(sql, position)
 
-    def run(self, backend: Backend, direction: Direction) -> None:
+    def run(self, channel: Channel, direction: Direction) -> None:
         """Run the steps.
 
         :raises StatementFailed: the server refused a step
         :raises MigrationFailed: a step raised any other exception
         """
         for step in self.steps if direction == "apply" else reversed(self.steps):
-            self._run_step(backend, step, direction)
+            self._run_step(channel, step, direction)
 
-    def _run_step(self, backend: Backend, step: Any, direction: Direction) -> None:
+    def _run_step(self, channel: Channel, step: Any, direction: Direction) -> None:
         # the migration's transaction, or a block that other steps begin and end
-        is_in_transaction = self.use_transactions or backend.session.in_transaction
-        ignored = partial(self._report_ignored_commit, backend.emit) if is_in_transaction else None
-        backend.on_statement(partial(self._place_of_step, step, direction))
+        is_in_transaction = self.use_transactions or channel.session.in_transaction
+        ignored = partial(self._report_ignored_commit, channel.emit) if is_in_transaction else None
+        channel.on_statement(partial(self._place_of_step, step, direction))
         with (
-            capture_output(backend.emit, self._strings.without_secrets),
-            self._translate_errors(backend.session, ignored),
+            capture_output(channel.emit, self._strings.without_secrets),
+            self._translate_errors(channel.session, ignored),
             exiting_in_child(),
         ):
-            getattr(step, direction)(backend)
+            getattr(step, direction)(channel.yoyo)
         function = next(_functions(step.step, direction), None)
-        if self.use_transactions and function and not backend.session.in_transaction:
+        if self.use_transactions and function and not channel.session.in_transaction:
             raise StatementFailed(
                 "transaction-ended",
                 "the transaction has already ended",

@@ -11,10 +11,9 @@ from initmig.sql.statements import cannot_run_in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from typing import Any
 
     from initmig.core.model import Direction, Migration
-    from initmig.engine.non_transactional import Part
+    from initmig.engine.parts import Part
     from initmig.postgres import Session
     from initmig.sql.leftovers import Change
 
@@ -40,7 +39,7 @@ def refuse(
         raise PlanError.of(problems)
 
 
-def reset_statements(migration: Any, direction: Direction) -> str:
+def reset_statements(migration: Migration, direction: Direction) -> str:
     """The SQL that resets each setting that *migration* changes, by name."""
     names = {
         change.key: None
@@ -55,7 +54,7 @@ def _problems(
     migration: Migration, direction: Direction, preamble: str, *, together: bool
 ) -> Iterator[Problem]:
     id, transactional = migration.id, migration.transactional
-    for group in _groups(migration.handle, direction):
+    for group in _groups(migration, direction):
         for part, leaves in left(_changes(group), commits=not together):
             if leaves.kind == SETTING and transactional and leaves.key:
                 continue  # reset before the COMMIT
@@ -87,12 +86,12 @@ _NEXT_STEP_IN_PARTS = (
 )
 
 
-def _groups(handle: Any, direction: Direction) -> Iterator[Sequence[Part]]:
+def _groups(migration: Migration, direction: Direction) -> Iterator[Sequence[Part]]:
     """Groups of a migration's parts that are sure to use one server connection behind a pooler."""
-    if handle.use_transactions:
-        yield handle.visible_parts(direction)
+    if migration.transactional:
+        yield migration.handle.visible_parts(direction)
     else:
-        for part in handle.parts(direction):
+        for part in migration.handle.parts(direction):
             yield (part, *part.body)
 
 

@@ -8,7 +8,7 @@ from yoyo.migrations import Migration as YoyoMigration
 
 from initmig.core.model import Migration, Step
 from initmig.engine.batch import Script
-from initmig.engine.lazy_sequence import places_of
+from initmig.engine.parts import places_of
 from initmig.migrations.files import parse_sql
 from initmig.migrations.scaffold import is_template
 from initmig.sql.lines import Lines
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from initmig.core.events import Emit
     from initmig.core.model import Direction, MigrationFile, Sliceable
-    from initmig.engine.backend import Backend
-    from initmig.engine.non_transactional import Part
+    from initmig.engine.channel import Channel
+    from initmig.engine.parts import Part
     from initmig.migrations.files import Contents
     from initmig.sql.scanner import Scan
 
@@ -79,12 +79,12 @@ class SqlMigration(YoyoMigration):  # type: ignore[misc]
             source.scan.first is not None,
         )
 
-    def run(self, backend: Backend, direction: Direction) -> None:
+    def run(self, channel: Channel, direction: Direction) -> None:
         """Send the SQL to the server.
 
         :raises StatementFailed: with its place in the file
         """
-        backend.run(self._scripts[direction])
+        channel.run(self._scripts[direction])
 
     def statements(self) -> Sequence[Part]:
         """The statements to apply, each to be run in an open transaction."""

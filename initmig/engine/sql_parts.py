@@ -8,7 +8,7 @@ from initmig.core.events import ParserFellBack
 from initmig.engine.batch import Script
 from initmig.engine.large_files import ChunkedFile
 from initmig.engine.lazy_sequence import LazySequence
-from initmig.engine.non_transactional import Part
+from initmig.engine.parts import Part
 from initmig.engine.transaction_blocks import group_blocks
 from initmig.sql.lines import Lines
 from initmig.sql.scanner import Spans, octets, spans
@@ -51,6 +51,6 @@ def _parts(lines: Lines, statements: Found[Kind], copies: Sequence[CopyData]) ->
         copied = (data[start],) if start in data else ()
         script = Script(lines, start, copied[0].after if copied else end, copied)
         sql = script if not copied else script._replace(end=end, data=())
-        return Part(lambda backend: backend.run(script), script, sql, kind)
+        return Part(lambda channel: channel.run(script), script, sql, kind)
 
     return LazySequence(part, range(len(statements)))

@@ -6,16 +6,16 @@ from array import array
 from typing import TYPE_CHECKING
 
 from initmig.core.errors import ConfigError
+from initmig.engine.ended_transaction import SAVEPOINT
 from initmig.engine.lazy_sequence import LazySequence
-from initmig.engine.non_transactional import Part
-from initmig.engine.transactions import SAVEPOINT
+from initmig.engine.parts import Part
 from initmig.postgres import StatementFailed
 from initmig.sql.statements import EndsBlock, EndsItsBlocks, OpensBlock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from initmig.engine.backend import Backend
+    from initmig.engine.channel import Channel
 
 
 def group_blocks(parts: Sequence[Part]) -> Sequence[Part]:
@@ -76,27 +76,27 @@ def _block(parts: Sequence[Part]) -> Part:
     # the progress of a block that rolls back cannot be committed with the block
     commit = end.sql if end.kind.commits else ""
 
-    def run(backend: Backend) -> None:
-        begin.run(backend)
-        if backend.prologue:
-            backend.session.run_own(backend.prologue)
+    def run(channel: Channel) -> None:
+        begin.run(channel)
+        if prologue := channel.transactions.prologue:
+            channel.session.run_own(prologue)
         for part in body:
-            _run_inside(backend, part)
+            _run_inside(channel, part)
         if not commit:
-            end.run(backend)
+            end.run(channel)
 
     return Part(run, begin.at, commit=commit, body=body if commit else (), is_block=True)
 
 
-def _run_inside(backend: Backend, part: Part) -> None:
+def _run_inside(channel: Channel, part: Part) -> None:
     """Run *part*, which must not end the open transaction."""
     if not part.opaque:
-        part.run(backend)
+        part.run(channel)
         return
     try:
-        backend.session.run_own(f"SAVEPOINT {SAVEPOINT}")
-        part.run(backend)
-        backend.session.run_own(f"RELEASE SAVEPOINT {SAVEPOINT}")
+        channel.session.run_own(f"SAVEPOINT {SAVEPOINT}")
+        part.run(channel)
+        channel.session.run_own(f"RELEASE SAVEPOINT {SAVEPOINT}")
     except StatementFailed as error:
         if not error.place:
             error.set_place(part.place)

@@ -17,6 +17,7 @@ from initmig.sql.lines import Lines
 from initmig.sql.lock_forecast import Forecast, forecast_of
 from initmig.sql.locks import LOCK_MODES, strongest
 from tests.support.databases import create_database
+from tests.support.migrations import NO_CODE
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -338,7 +339,7 @@ def migration(id: str, sql: str) -> Migration:
     """A migration with one SQL file."""
     file = MigrationFile(id, f"{id}.sql")
     step = Step(sql.encode(), b"", place_at=Lines(file.path, sql.encode()).numbers)
-    return Migration(file, "", True, False, frozenset(), (step,), None)
+    return Migration(file, "", True, False, frozenset(), (step,), NO_CODE)
 
 
 class PopulatedDatabase:

@@ -13,7 +13,7 @@ from initmig.core.errors import MigrationFailed
 from initmig.core.model import Migration, MigrationFile, Step
 from initmig.sql.not_in_transaction import refused_in_transaction
 from tests.support.databases import create_database
-from tests.support.migrations import write
+from tests.support.migrations import NO_CODE, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -127,7 +127,7 @@ def populated(database: Database) -> Iterator[Database]:
 def is_predicted(sql: str) -> bool:
     file = MigrationFile("0001_a", "m/0001_a.sql")
     step = Step(sql.encode(), b"")
-    migration = Migration(file, "", True, False, frozenset(), (step,), None)
+    migration = Migration(file, "", True, False, frozenset(), (step,), NO_CODE)
     return any(refused_in_transaction([migration]))
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from initmig.core.model import Runnable
+
+NO_CODE = cast("Runnable", None)
+"""The code of a migration that a test only judges, and never runs."""
 
 
 def write(folder: Path, files: Mapping[str, str | bytes]) -> Path:

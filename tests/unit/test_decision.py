@@ -22,6 +22,7 @@ from initmig.core.model import (
 from initmig.migrations import refusals
 from initmig.migrations.decision import History, Policy, decide
 from initmig.migrations.undoing import choose_to_undo, decide_rollback
+from tests.support.migrations import NO_CODE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +48,7 @@ def migration(
     steps = tuple(
         Step(b"SELECT 1", each.encode(), line) for line, each in enumerate(rollbacks or ("",), 1)
     )
-    made = Migration(file(id, suffix), "1", True, False, frozenset(depends), steps, None)
+    made = Migration(file(id, suffix), "1", True, False, frozenset(depends), steps, NO_CODE)
     return made._replace(**fields)
 
 

@@ -22,6 +22,7 @@ from initmig.sql.relations import Inventory, Relation
 from initmig.sql.requirements import outstanding, read_requirements
 from initmig.sql.scanner import octets, scan, spans
 from initmig.sql.source import Source
+from tests.support.migrations import NO_CODE
 from tests.support.steps import step_of
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def planned(number: int, work: Work) -> object:
     data = Counted.of(text.encode(), work)
     file = MigrationFile("a", "a.sql")
     step = Step(data, b"", place_at=Lines("a.sql", data).numbers)
-    migration = Migration(file, "", True, False, frozenset(), (step,), None)
+    migration = Migration(file, "", True, False, frozenset(), (step,), NO_CODE)
     findings = [Finding("a.sql", i + 1, 5, "words") for i in range(number)]
     inventory = Inventory(relations=(Relation(1, "public", "users", "r"),))
     found = forecast_of([migration], inventory, findings)["a"]
@@ -120,7 +121,9 @@ def planned(number: int, work: Work) -> object:
 def renamed_again_and_again(number: int, work: Work) -> object:
     text = "".join(f"ALTER TABLE t{i} RENAME TO t{i + 1};\n" for i in range(number))
     step = Step(Counted.of(text.encode(), work), b"")
-    migration = Migration(MigrationFile("a", "a.sql"), "", True, False, frozenset(), (step,), None)
+    migration = Migration(
+        MigrationFile("a", "a.sql"), "", True, False, frozenset(), (step,), NO_CODE
+    )
     inventory = Inventory(relations=(Relation(1, "public", "t0", "r"),))
     return forecast_of([migration], inventory)
 
@@ -160,7 +163,9 @@ def problems(number: int, work: Work) -> object:
 def refused_in_a_transaction(number: int, work: Work) -> object:
     data = Counted.of(b"VACUUM t; %80s\n" % b"" * number, work)
     step = Step(data, b"")
-    migration = Migration(MigrationFile("a", "a.sql"), "", True, False, frozenset(), (step,), None)
+    migration = Migration(
+        MigrationFile("a", "a.sql"), "", True, False, frozenset(), (step,), NO_CODE
+    )
     found = list(refused_in_transaction([migration]))
     assert len(found) == number
     return found

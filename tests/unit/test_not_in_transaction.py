@@ -10,7 +10,7 @@ from initmig import engine
 from initmig.core.model import Migration, MigrationFile
 from initmig.migrations.files import list_files
 from initmig.sql.not_in_transaction import Refused, advice_after, refused_in_transaction
-from tests.support.migrations import write
+from tests.support.migrations import NO_CODE, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,5 +98,5 @@ def test_a_block_of_the_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("transactional", [True, False])
 def test_another_error_gets_no_advice(sqlstate: str, routine: str, transactional: bool) -> None:
     file = MigrationFile("a", "m/a.sql")
-    migration = Migration(file, "", transactional, False, frozenset(), (), None)
+    migration = Migration(file, "", transactional, False, frozenset(), (), NO_CODE)
     assert advice_after(migration, sqlstate, routine, "") == ""

@@ -15,6 +15,7 @@ from initmig.core.model import (
 )
 from initmig.migrations import planning
 from initmig.migrations.statuses import statuses
+from tests.support.migrations import NO_CODE
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 NAMES = st.lists(st.text("abc0_", min_size=1, max_size=4), unique=True, max_size=8)
@@ -36,7 +37,7 @@ def migration(
     id: str, *rollbacks: str, suffix: str = "sql", transactional: bool = True
 ) -> Migration:
     steps = tuple(Step(b"SELECT 1", each.encode(), line) for line, each in enumerate(rollbacks, 1))
-    return Migration(file(id, "m", suffix), "", transactional, False, frozenset(), steps, None)
+    return Migration(file(id, "m", suffix), "", transactional, False, frozenset(), steps, NO_CODE)
 
 
 def ids_of(files: Sequence[MigrationFile | AppliedMigration]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from initmig.commands.applying import Loaded, decide_now, get_ready, load, refuse_leftovers
@@ -24,8 +25,10 @@ from initmig.core.errors import DatabaseRefused, MigrationFailed
 from initmig.core.events import AppliedElsewhere, NothingPending
 from initmig.core.model import HOOK
 from initmig.core.records import Record
-from initmig.engine.backend import create_lock_table
-from initmig.engine.executor import monitored_backend, named, naming_blockers
+from initmig.engine.executor import monitored_channel, named, naming_blockers
+from initmig.engine.history_tables import create_lock_table, prepare
+from initmig.engine.rehearsal import rehearsal
+from initmig.engine.transactions import savepoint
 from initmig.locking.lock import lock_for_rehearsal
 from initmig.locking.queue import Queue
 from initmig.migrations.refusals import with_baseline
@@ -42,8 +45,10 @@ if TYPE_CHECKING:
     from initmig.core.errors import Problem
     from initmig.core.events import Emit
     from initmig.core.model import Migration
-    from initmig.engine import Backend
-    from initmig.engine.non_transactional import Part
+    from initmig.engine.channel import Channel
+    from initmig.engine.parts import Part
+    from initmig.engine.recorder import Recorder
+    from initmig.engine.rehearsal import RehearsalTransaction
     from initmig.locking.blockers import StatementMonitor
     from initmig.postgres import Session
 
@@ -91,15 +96,18 @@ def _rehearse(session: Session, run: Run) -> Rehearsal:
             elsewhere = AppliedElsewhere(seconds)
             return Rehearsal("applied elsewhere", (), seconds, summary=elsewhere)
         with (
-            monitored_backend(session, held, limits=limits, emit=run.emit) as (backend, monitor),
-            backend.rehearsal_transaction(),
+            monitored_channel(session, held, limits=limits, emit=run.emit) as (channel, monitor),
+            rehearsal(channel) as transaction,
         ):
             with _interruption_as_no_answer():
-                backend.prepare(upgrades=False)  # an upgrade would lock the history until the end
+                # an upgrade would lock the history until the end
+                recorder = prepare(channel, upgrades=False)
                 plan = _planned(session, run, loaded)
             refuse_leftovers(session, plan)
             in_one_transaction = run.config.transaction == "all"
-            rehearser = _Rehearser(backend, monitor, in_one_transaction=in_one_transaction)
+            rehearser = _Rehearser(
+                channel, transaction, recorder, monitor, in_one_transaction=in_one_transaction
+            )
             done, failure = rehearser.run(plan)
             if failure and loaded.nothing_applied:
                 failure.problems = tuple(map(with_baseline, failure.problems))
@@ -142,16 +150,24 @@ class _Rehearser:
     """
 
     def __init__(
-        self, backend: Backend, monitor: StatementMonitor, *, in_one_transaction: bool
+        self,
+        channel: Channel,
+        transaction: RehearsalTransaction,
+        recorder: Recorder,
+        monitor: StatementMonitor,
+        *,
+        in_one_transaction: bool,
     ) -> None:
-        self._backend = backend
+        self._channel = channel
+        self._transaction = transaction
+        self._recorder = recorder
         self._monitor = monitor
         self._in_one_transaction = in_one_transaction
-        home = backend.home
+        batch, home = channel.batch, channel.home
         history = (home.history, home.log, home.version, home.lock, home.own)
-        self._observer = Observer(backend.query_by_path, backend.query, excluded=history)
-        query = self._or_no_rows(backend.query_by_path)
-        self._query_catalogs = self._or_no_rows(backend.query)
+        self._observer = Observer(batch.query_by_path, batch.query, excluded=history)
+        query = self._or_no_rows(batch.query_by_path)
+        self._query_catalogs = self._or_no_rows(batch.query)
         self._backdating = Backdating(query, self._query_catalogs, log=home.log, excluded=history)
         self._skipped: list[str] = []
         self._is_first = True
@@ -207,7 +223,7 @@ class _Rehearser:
 
     def _may_depend_on_time(self, failure: MigrationFailed | None) -> bool:
         """Whether one `now()` for all migrations can cause this kind of *failure*."""
-        if not failure or not self._begins or not self._backend.session.in_transaction:
+        if not failure or not self._begins or not self._channel.session.in_transaction:
             return False
         return failure.sqlstate.startswith(_MAYBE_TIME_DEPENDENT)
 
@@ -226,8 +242,8 @@ class _Rehearser:
             with (
                 naming_blockers(self._monitor),
                 named(migration, _next_step),
-                self._backend.rehearse_one(
-                    migration.handle, mark=not _is_hook(migration), commits=self._commits
+                self._transaction.rehearsing(
+                    migration, partial(self._record, migration), commits=self._commits
                 ),
             ):
                 for statement in migration.handle.statements():
@@ -235,9 +251,15 @@ class _Rehearser:
         finally:
             self._monitor.stop()
 
+    def _record(self, migration: Migration, seconds: float) -> None:
+        if _is_hook(migration):
+            self._recorder.hook_ran(migration)
+        else:
+            self._recorder.applied(migration, seconds)
+
     def _observed(self, statement: Part) -> StatementImpact:
         started = time.monotonic()
-        statement.run(self._backend)
+        statement.run(self._channel)
         seconds = time.monotonic() - started
         return StatementImpact(statement.place, statement.sql, seconds, self._observer.impacts())
 
@@ -250,7 +272,7 @@ class _Rehearser:
         """
         [problem] = error.problems
         # a step may have committed, and then no transaction is left to continue in
-        if _fails_in_migrate_too(error) or not self._backend.session.in_transaction:
+        if _fails_in_migrate_too(error) or not self._channel.session.in_transaction:
             return None
         why = self._shared_transaction_reason(migration, done, problem) or self._skipped_reason()
         place = f"{problem.place}: " if problem.place else ""
@@ -270,7 +292,7 @@ class _Rehearser:
             # behind a pooler, `migrate` first guards the lock with a query, unless the file sets
             # the isolation level
             may_set_transaction=migration.handle.sets_isolation
-            or self._backend.session.is_dedicated,
+            or self._channel.session.is_dedicated,
         )
         return find_reason(failure, self._query_catalogs)
 
@@ -284,7 +306,7 @@ class _Rehearser:
 
         def answer(sql: str) -> Sequence[tuple[Any, ...]]:
             try:
-                with self._backend.transaction():
+                with savepoint(self._channel.batch):
                     return query(sql)
             except StatementFailed:
                 return ()
