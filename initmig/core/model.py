@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         def __getitem__(self, index: slice, /) -> bytes: ...
 
     class Runnable(Protocol):
-        """The code of a migration. Its channel and its parts are types of the engine."""
+        """The code of a migration. Its channel and its parts are objects of the engine."""
 
         source: str | None
         """The text of a Python file; None for SQL."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Channel(Record):
-    """What every migration of a run uses. All of it works on the same session."""
+    """The objects that the migrations of a run share, all of them for the same *session*."""
 
     session: Session
     batch: Batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from initmig.core.causes import cause_of, is_cancellation, is_contention
 from initmig.core.errors import InitmigError, MigrationFailed, Place

@@ -101,9 +101,9 @@ def _create_missing_tables(channel: Channel, existing: Collection[str]) -> None:
 
 
 def _schema_version(channel: Channel, existing: Collection[str]) -> int | None:
-    """The version of yoyo's tables; None if they have none.
+    """The version of yoyo's tables; None if it is not recorded.
 
-    :raises PlanError: a newer yoyo has made them
+    :raises PlanError: a newer yoyo has changed them
     """
     if VERSION not in existing:
         return None

@@ -32,13 +32,14 @@ from initmig.engine.python_hints import hint_for
 from initmig.engine.python_import import load_from_bytes
 from initmig.engine.python_strings import PythonStrings, without_strings
 from initmig.engine.transaction_blocks import group_blocks
+from initmig.engine.yoyo_steps import flattened, functions_of, single_steps
 from initmig.migrations.files import digest
 from initmig.postgres import OPEN, StatementFailed
 from initmig.sql.scanner import scan
 from initmig.sql.statements import EndsBlock, EndsItsBlocks, OpensBlock, read_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from initmig.core.events import Emit
     from initmig.core.model import Direction
@@ -50,15 +51,6 @@ if TYPE_CHECKING:
 close_in_children(OPEN)
 
 _DIRECTIVES = ("__transactional__", "__depends__", "__breaking__")
-
-
-_IGNORED: dict[str | None, frozenset[Direction]] = {
-    None: frozenset(),
-    "apply": frozenset({"apply"}),
-    "rollback": frozenset({"rollback"}),
-    "all": frozenset({"apply", "rollback"}),
-}
-"""The directions whose errors are ignored, by yoyo's ``ignore_errors``."""
 
 
 class PythonMigration(YoyoMigration):  # type: ignore[misc]
@@ -77,7 +69,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         checksum = digest(contents.data)
         self.sets_isolation = "isolation" in (self.source or "").lower()
         self.sets_session = True  # the SQL of its functions is unknown
-        steps = tuple(self._model_step(*each) for each in _steps(self.steps))
+        steps = tuple(self._model_step(*each) for each in single_steps(self.steps))
         self._parts: dict[Direction, Sequence[Part]] = {"apply": (), "rollback": ()}
         if not self.use_transactions:
             self._parts = {"apply": self._parts_in("apply"), "rollback": self._parts_in("rollback")}
@@ -98,7 +90,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
 
     def _strip_own_transactions(self) -> None:
         """Remove BEGIN and COMMIT from steps where they enclose all of the SQL."""
-        for step, _ in _steps(self.steps):
+        for step, _ in single_steps(self.steps):
             for name in ("_apply", "_rollback"):
                 if isinstance(code := getattr(step, name), str):
                     setattr(step, name, self._strings.without_transaction(code))
@@ -112,7 +104,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
         return [self._part(step, direction) for step in self._steps_in(direction)]
 
     def _steps_in(self, direction: Direction) -> Sequence[Any]:
-        steps = list(_flattened(self.steps))
+        steps = list(flattened(self.steps))
         return steps if direction == "apply" else steps[::-1]
 
     def parts(self, direction: Direction) -> Sequence[Part]:
@@ -128,7 +120,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
 
         code = getattr(step.step, f"_{direction}", None)
         if not isinstance(code, str):
-            function = next(_functions(step.step, direction), None)
+            function = next(functions_of(step.step, direction), None)
             opaque = isinstance(step.step, StepGroup) or bool(function)
             return Part(run, self._place_of_code(function), opaque=opaque)
         place = self._place_of_code(code)
@@ -181,7 +173,7 @@ class PythonMigration(YoyoMigration):  # type: ignore[misc]
             exiting_in_child(),
         ):
             getattr(step, direction)(channel.yoyo)
-        function = next(_functions(step.step, direction), None)
+        function = next(functions_of(step.step, direction), None)
         if self.use_transactions and function and not channel.session.in_transaction:
             raise StatementFailed(
                 "transaction-ended",
@@ -358,36 +350,6 @@ def _kind_of(sql: str, place: Place) -> Kind | None:
         return None
     group_blocks([Part(lambda _: None, place, each.text, each.kind) for each in statements])
     return EndsItsBlocks()
-
-
-def _flattened(steps: Iterable[Any]) -> Iterator[Any]:
-    """*steps* with groups replaced by their steps, unless the group as a whole ignores errors."""
-    for wrapper in steps:
-        if isinstance(wrapper.step, StepGroup) and not wrapper.ignore_errors:
-            yield from _flattened(wrapper.step.steps)
-        else:
-            yield wrapper
-
-
-def _functions(step: Any, direction: Direction) -> Iterator[Any]:
-    """The functions among *step* and the steps in it."""
-    if isinstance(step, StepGroup):
-        for wrapper in step.steps:
-            yield from _functions(wrapper.step, direction)
-    elif callable(code := getattr(step, f"_{direction}")):
-        yield code
-
-
-def _steps(
-    steps: Iterable[Any], may_fail: frozenset[Direction] = frozenset()
-) -> Iterator[tuple[Any, frozenset[Direction]]]:
-    """The single steps in yoyo's wrappers and groups, and the directions that ignore errors."""
-    for wrapper in steps:
-        ignored = may_fail | _IGNORED[wrapper.ignore_errors]
-        if isinstance(wrapper.step, StepGroup):
-            yield from _steps(wrapper.step.steps, ignored)
-        else:
-            yield wrapper.step, ignored
 
 
 def _source_of(code: Any, path: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Removes what migrations leave in a session: settings, prepared statements, advisory locks."""
+"""Removes the state that migrations leave in a session, such as settings and advisory locks."""
 
 from __future__ import annotations
 

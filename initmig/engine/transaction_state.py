@@ -1,7 +1,4 @@
-"""Discards, in the open transaction, what a migration leaves for the migrations after it.
-
-Between migrations in transactions of their own, COMMIT and its cleanup do this.
-"""
+"""Discards, in the open transaction, the state that a COMMIT and its cleanup would discard."""
 
 from __future__ import annotations
 
@@ -62,7 +59,7 @@ def reset_settings(channel: Channel, migration: Migration, direction: Direction)
 
 
 def discard_state(channel: Channel, migration: Migration) -> None:
-    """Discard what *migration* leaves in a dedicated session.
+    """Discard the state that *migration* leaves in a dedicated session.
 
     Advisory locks stay, because the server does not show whether a lock is for the session or the
     transaction.
@@ -75,7 +72,7 @@ def discard_state(channel: Channel, migration: Migration) -> None:
 def discard_pooled_state(
     channel: Channel, migration: Migration, original: Mapping[str, ChangedSetting]
 ) -> None:
-    """Discard what *migration* leaves behind a pooler, as far as a ROLLBACK restores it.
+    """Discard the state that *migration* leaves in a pooled session and that a ROLLBACK restores.
 
     *original* are the `changed_settings` before the first migration.
     """

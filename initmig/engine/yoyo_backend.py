@@ -1,4 +1,4 @@
-"""What yoyo calls on its backend: it runs steps, and writes yoyo's tables, in initmig's session."""
+"""yoyo's backend in initmig's session: it runs steps, and writes yoyo's tables."""
 
 from __future__ import annotations
 

@@ -63,6 +63,18 @@ _BACKDATED = (
 )
 
 
+class _Turn(Record):
+    """A migration, and its position in the transactions that `migrate` would use."""
+
+    migration: Migration
+    is_first: bool
+    """Whether it is the first migration."""
+    begins: bool
+    """Whether `migrate` would begin a transaction for it."""
+    commits: bool
+    """Whether `migrate` would commit after it."""
+
+
 class _Attempt(Record):
     """One run of a migration."""
 
@@ -170,41 +182,44 @@ class _Rehearser:
         self._query_catalogs = self._or_no_rows(batch.query)
         self._backdating = Backdating(query, self._query_catalogs, log=home.log, excluded=history)
         self._skipped: list[str] = []
-        self._is_first = True
-        """Whether the current migration is the first one."""
-        self._begins = True
-        """Whether `migrate` would begin a transaction for the current migration."""
-        self._commits = True
-        """Whether `migrate` would commit after the current migration."""
 
     def run(
         self, plan: Sequence[Migration]
     ) -> tuple[tuple[RehearsedMigration, ...], MigrationFailed | None]:
         """Rehearse *plan* up to the first migration that fails; the results, and its failure."""
         done: list[RehearsedMigration] = []
-        for number, migration in enumerate(plan):
-            self._is_first = number == 0
-            self._begins = not self._in_one_transaction or self._is_first or _is_hook(migration)
-            self._commits = not self._in_one_transaction or all(map(_is_hook, plan[number + 1 :]))
-            rehearsed, failure = self._rehearse(migration)
+        for turn in self._turns(plan):
+            rehearsed, failure = self._rehearse(turn)
             done.append(rehearsed)
             if rehearsed.not_rehearsed:
-                self._skipped.append(migration.id)
+                self._skipped.append(turn.migration.id)
             if failure:
                 return tuple(done), failure
         return tuple(done), None
 
-    def _rehearse(self, migration: Migration) -> tuple[RehearsedMigration, MigrationFailed | None]:
+    def _turns(self, plan: Sequence[Migration]) -> Iterator[_Turn]:
+        separate = not self._in_one_transaction
+        for number, migration in enumerate(plan):
+            is_first = number == 0
+            yield _Turn(
+                migration,
+                is_first,
+                begins=separate or is_first or _is_hook(migration),
+                commits=separate or all(map(_is_hook, plan[number + 1 :])),
+            )
+
+    def _rehearse(self, turn: _Turn) -> tuple[RehearsedMigration, MigrationFailed | None]:
+        migration = turn.migration
         rehearsed = RehearsedMigration(migration.id, migration.file.path)
         if not_rehearsed := self._reason_not_to_run(migration):
             locked = self._observer.begin_migration()
             return rehearsed._replace(not_rehearsed=not_rehearsed, locked_before=locked), None
-        attempt = self._attempt(migration)
-        backdated = self._may_depend_on_time(attempt.failure) and self._backdating.apply()
+        attempt = self._attempt(turn)
+        backdated = self._may_depend_on_time(turn, attempt.failure) and self._backdating.apply()
         if backdated:
-            attempt = self._attempt(migration)
+            attempt = self._attempt(turn)
         failure = attempt.failure
-        not_rehearsed = self._excuse(migration, attempt.done, failure) if failure else None
+        not_rehearsed = self._excuse(turn, attempt.done, failure) if failure else None
         rehearsed = rehearsed._replace(
             statements=tuple(attempt.done),
             locked_before=attempt.locked_before,
@@ -213,17 +228,17 @@ class _Rehearser:
         )
         return rehearsed, None if not_rehearsed else failure
 
-    def _attempt(self, migration: Migration) -> _Attempt:
+    def _attempt(self, turn: _Turn) -> _Attempt:
         attempt = _Attempt(self._observer.begin_migration(), [])
         try:
-            self._execute(migration, attempt.done)
+            self._execute(turn, attempt.done)
         except MigrationFailed as error:
             return attempt._replace(failure=error)
         return attempt
 
-    def _may_depend_on_time(self, failure: MigrationFailed | None) -> bool:
+    def _may_depend_on_time(self, turn: _Turn, failure: MigrationFailed | None) -> bool:
         """Whether one `now()` for all migrations can cause this kind of *failure*."""
-        if not failure or not self._begins or not self._channel.session.in_transaction:
+        if not failure or not turn.begins or not self._channel.session.in_transaction:
             return False
         return failure.sqlstate.startswith(_MAYBE_TIME_DEPENDENT)
 
@@ -236,14 +251,15 @@ class _Rehearser:
             return None
         return NotRehearsed("depends-on-not-rehearsed", f"depends on {_names_skipped(missing)}")
 
-    def _execute(self, migration: Migration, done: list[StatementImpact]) -> None:
+    def _execute(self, turn: _Turn, done: list[StatementImpact]) -> None:
+        migration = turn.migration
         self._monitor.start(migration.id)
         try:
             with (
                 naming_blockers(self._monitor),
                 named(migration, _next_step),
                 self._transaction.rehearsing(
-                    migration, partial(self._record, migration), commits=self._commits
+                    migration, partial(self._record, migration), commits=turn.commits
                 ),
             ):
                 for statement in migration.handle.statements():
@@ -264,7 +280,7 @@ class _Rehearser:
         return StatementImpact(statement.place, statement.sql, seconds, self._observer.impacts())
 
     def _excuse(
-        self, migration: Migration, done: Sequence[StatementImpact], error: MigrationFailed
+        self, turn: _Turn, done: Sequence[StatementImpact], error: MigrationFailed
     ) -> NotRehearsed | None:
         """The reason why `migrate` might not meet this *error*, or None if it would.
 
@@ -274,20 +290,21 @@ class _Rehearser:
         # a step may have committed, and then no transaction is left to continue in
         if _fails_in_migrate_too(error) or not self._channel.session.in_transaction:
             return None
-        why = self._shared_transaction_reason(migration, done, problem) or self._skipped_reason()
+        why = self._shared_transaction_reason(turn, done, problem) or self._skipped_reason()
         place = f"{problem.place}: " if problem.place else ""
         return why and why._replace(words=f"{why.words}: {place}{problem.message}")
 
     def _shared_transaction_reason(
-        self, migration: Migration, done: Sequence[StatementImpact], problem: Problem
+        self, turn: _Turn, done: Sequence[StatementImpact], problem: Problem
     ) -> NotRehearsed | None:
-        if not self._begins:
+        if not turn.begins:
             return None
+        migration = turn.migration
         failure = Failure(
             problem,
             _failed(migration, done),
             [statement.sql for statement in done],
-            is_first=self._is_first,
+            is_first=turn.is_first,
             is_python=not migration.file.is_sql,
             # behind a pooler, `migrate` first guards the lock with a query, unless the file sets
             # the isolation level
