@@ -123,7 +123,7 @@ class YoyoBackend(PostgresqlPsycopgBackend):  # type: ignore[misc]
     def connection(self) -> Any:
         """The session's connection, after all collected SQL was sent."""
         self._batch.send()
-        return self._connection
+        return self._batch.session.connection.dbapi
 
     def cursor(self) -> _StepCursor:
         """A cursor for an SQL step, after all collected SQL was sent."""
