@@ -48,7 +48,7 @@ def main() -> int:
     with_all = set(names) == set(_PEERS) and not (asked.smoke or asked.rounds)
     if with_all and set(works) != set(WORKS) and RESULTS.exists():
         results = Results.load(RESULTS).renewed(results)
-    if with_all and {figure.work for figure in results.figures} == set(WORKS):
+    if with_all and results.works == set(WORKS):
         results.save(RESULTS)
         write_document(results)
     else:

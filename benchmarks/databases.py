@@ -28,6 +28,8 @@ SETTINGS: Final = {
     "max_connections": "100",
 }
 ROLE: Final = "bench"
+TRUSTED: Final = "_trust"
+"""The end of the name of a database that the role can use without a password."""
 
 
 @contextmanager
@@ -37,6 +39,7 @@ def running_databases() -> Iterator[Databases]:
     root = Path(tempfile.mkdtemp(prefix="initmig-bench-"))
     try:
         server = Server.create(root, settings=SETTINGS)
+        _trust(server)
         server.start()
         try:
             yield Databases(server)
@@ -44,6 +47,13 @@ def running_databases() -> Iterator[Databases]:
             server.stop("immediate")
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+def _trust(server: Server) -> None:
+    """Accept connections to databases with the suffix `TRUSTED` without a password."""
+    rules = server.data / "pg_hba.conf"
+    # The first rule that matches applies. A name with a slash is a regular expression.
+    rules.write_text(f'host "/{TRUSTED}$" {ROLE} 127.0.0.1/32 trust\n{rules.read_text()}')
 
 
 class Databases:

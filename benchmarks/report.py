@@ -34,9 +34,9 @@ def write_document(results: Results) -> None:
 
 
 def tables(results: Results) -> str:
-    """The tables of the works that were done, for a terminal."""
-    works = {figure.work for figure in results.figures}
-    sections = (name for name in _SECTIONS if _PART_OF.get(name, name) in works)
+    """The goals and tables of the works that were done, for a terminal."""
+    works = results.works
+    sections = ["aims", *(name for name in _SECTIONS if _PART_OF.get(name, name) in works)]
     return "\n\n".join(f"{name}\n\n{_SECTIONS[name](results)}" for name in sections)
 
 
@@ -63,34 +63,35 @@ def _aims(results: Results) -> str:
             "yes" if aim.is_reached else "no",
         )
         for aim in aims(results)
+        if aim.work in results.works
     ]
     return cells.table(("work", "goal", "at most", "measured", "reached"), rows, words=2)
 
 
 def _noop(results: Results) -> str:
-    return _one_copy(results, "noop", "psql")
+    def row(peer: str) -> Sequence[str]:
+        trusted = (results.median("noop", "trust", peer, field) for field in ("wall", "cpu"))
+        return (*_one_copy(results, "noop", peer, ("psql",)), *map(cells.seconds, trusted))
+
+    trusted = ("without a password: time", "processor time")
+    head = ("tool", "against psql", "time", "processor time", "memory", *trusted)
+    return _ranking(results, "noop", "", head, row)
 
 
 def _apply(results: Results) -> str:
-    return _one_copy(results, "apply", "psycopg-script")
-
-
-def _one_copy(results: Results, work: str, floor: str) -> str:
-    def row(peer: str) -> Sequence[str]:
-        wall, cpu, memory = (results.median(work, "", peer, f) for f in ("wall", "cpu", "memory"))
-        against = (results.median(work, "", name) for name in ("psql", floor))
-        ratios = [cells.number(ratio(wall, other)) for other in against]
-        return (
-            peer,
-            *ratios[: 1 + (floor != "psql")],
-            cells.seconds(wall),
-            cells.seconds(cpu),
-            cells.mebibytes(memory),
-        )
-
-    floors = ["psql"] if floor == "psql" else ["psql", floor]
+    floors = ("psql", "psycopg-script")
     head = ("tool", *(f"against {name}" for name in floors), "time", "processor time", "memory")
-    return _ranking(results, work, "", head, row)
+    return _ranking(
+        results, "apply", "", head, lambda peer: _one_copy(results, "apply", peer, floors)
+    )
+
+
+def _one_copy(results: Results, work: str, peer: str, floors: Sequence[str]) -> Sequence[str]:
+    """The cells of *peer* in a table of *work*: against each of *floors*, time and memory."""
+    wall, cpu, memory = (results.median(work, "", peer, f) for f in ("wall", "cpu", "memory"))
+    against = (ratio(wall, results.median(work, "", floor)) for floor in floors)
+    ratios = map(cells.number, against)
+    return (peer, *ratios, cells.seconds(wall), cells.seconds(cpu), cells.mebibytes(memory))
 
 
 def _crowd(results: Results) -> str:

@@ -35,6 +35,11 @@ class Results(NamedTuple):
         figure = self.figure(work, case, peer)
         return figure.median(field) if figure else None
 
+    @property
+    def works(self) -> set[str]:
+        """The works that were done, completely or not."""
+        return {figure.work for figure in self.figures}
+
     def peers(self, work: str, case: str) -> list[str]:
         """The peers with a figure, in order."""
         return [each.peer for each in self.figures if each[:2] == (work, case)]
@@ -46,8 +51,7 @@ class Results(NamedTuple):
 
     def renewed(self, newer: Results) -> Results:
         """The *newer* results, plus these for the works that were not measured again."""
-        again = {figure.work for figure in newer.figures}
-        kept = [figure for figure in self.figures if figure.work not in again]
+        kept = [figure for figure in self.figures if figure.work not in newer.works]
         return newer._replace(figures=[*kept, *newer.figures])
 
     def save(self, path: Path) -> None:

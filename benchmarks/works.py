@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.bench import EMPTY
-from benchmarks.databases import Watch
+from benchmarks.databases import TRUSTED, Watch
 from benchmarks.measuring import Command, CommandFailed, Trial, measure, measure_copies
 from benchmarks.migrations import idle_migrations, one_migration, small_migrations
 
@@ -40,11 +40,15 @@ _WITH_OTHER_TABLES: Final = ("psycopg-script", "initmig", "yoyo")
 
 
 def noop(bench: Bench) -> Iterator[Trial]:
-    """A no-op: everything is applied, as at nearly every start of a pod."""
+    """A no-op: everything is applied, as at nearly every start of a pod.
+
+    Measured with a password, and with trust authentication.
+    """
     migrations = small_migrations(bench.sizes.few)
-    for peer in bench.peers:
-        make = partial(bench.project, peer, migrations, "noop")
-        yield Trial("", peer.name, bench.rounds("noop", peer), partial(_no_op, make))
+    for case, purpose in (("", "noop"), ("trust", f"noop{TRUSTED}")):
+        for peer in bench.peers:
+            make = partial(bench.project, peer, migrations, purpose)
+            yield Trial(case, peer.name, bench.rounds("noop", peer), partial(_no_op, make))
 
 
 def apply(bench: Bench) -> Iterator[Trial]:
