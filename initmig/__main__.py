@@ -1,5 +1,5 @@
 """Runs the `initmig` command for `python -m initmig`."""
 
-from initmig.cli.main import run
+from initmig.cli.process import run
 
 run()

@@ -22,13 +22,6 @@ if TYPE_CHECKING:
     from initmig.reporting.logs import Log
 
 
-def run() -> None:
-    """Run the installed command."""
-    from initmig.cli.process import run_as_program
-
-    run_as_program(main)
-
-
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run the command in *argv*; return an exit code from docs/reference/exit-codes.md."""
     words = argv[: argv.index("--")] if "--" in argv else argv

@@ -1,4 +1,4 @@
-"""Prepares the process for the command, and exits with its code."""
+"""The entry point: prepares the process for the command, and exits with its code."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import gc
 import os
 import sys
 
-from initmig.config.dsn import trimmed
-from initmig.core.records import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
     from typing import NoReturn
 
 
-def run_as_program(main: Callable[[Sequence[str], Mapping[str, str]], int]) -> NoReturn:
-    """Call *main* with this process's arguments and environment; exit with the code it returns."""
-    # Modules and lists of files are never garbage. Searching them after every 700 objects took
-    # a twentieth of the startup time.
+def run() -> NoReturn:
+    """Run the command with this process's arguments and environment; exit with its exit code."""
+    # Modules and lists of files are never garbage. Searching them after every 700 objects would
+    # take a twentieth of the startup time, most of it during the imports.
     gc.set_threshold(100_000)
+    from initmig.cli.main import main
+
     if not _is_usual():
         from initmig.cli import streams
 
@@ -50,6 +50,8 @@ def _is_usual() -> bool:
 
 def _strip_libpq_variables(environ: Mapping[str, str]) -> None:
     """Remove trailing line ends from the ``PG*`` variables, because libpq reads them itself."""
+    from initmig.config.dsn import trimmed
+
     for name, value in environ.items():
         if name.startswith("PG") and value[-1:].isspace():
             # a password may end in a space

@@ -56,7 +56,7 @@ signal.signal(signal.SIGUSR1, lambda *_: wanted.set())
 signal.signal(signal.SIGUSR2, lambda *_: wanted.clear())
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 threading.Thread(target=take, daemon=True).start()
-from initmig.cli.main import run
+from initmig.cli.process import run
 run()
 """
 

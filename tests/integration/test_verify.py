@@ -765,7 +765,7 @@ def in_environment(processes: Processes, root: Path, folder: Path, *, without: s
         if not path.name.startswith(without):
             (site / path.name).symlink_to(path)
     return processes.start(
-        [sys.executable, "-S", "-c", "from initmig.cli.main import run; run()", "verify"],
+        [sys.executable, "-S", "-c", "from initmig.cli.process import run; run()", "verify"],
         env={"PYTHONPATH": f"{site}:{PROJECT}", "INITMIG_MIGRATIONS": str(folder)},
     ).result()
 
