@@ -10,14 +10,14 @@ equals a plain tuple. Type checkers do not know about this difference.
 
 from __future__ import annotations
 
-from operator import itemgetter
-
 __all__ = ["TYPE_CHECKING", "Record"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NamedTuple as Record  # noqa: TID251 - it is the one kind
 else:
+    # The module `operator` defines many more functions, in Python, before it imports this one.
+    from _operator import itemgetter
 
     class Record(tuple):
         """A tuple with a field, and a default if given, for each annotated attribute."""

@@ -42,11 +42,15 @@ OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalo
     AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))
 OR EXISTS (SELECT FROM pg_catalog.pg_statistic_ext s
     WHERE s.stxrelid OPERATOR(pg_catalog.=) c.oid)"""
+# Only superusers have this privilege on a catalog. To look the role up in the view pg_roles would
+# take an eighth of the time that the server needs for the message.
+_OWNER_IS_SUPERUSER = (
+    "pg_catalog.has_table_privilege(c.relowner, 'pg_catalog.pg_authid', 'TRUNCATE')"
+)
 _WRITE_RISKS = f"""{_READ_RISKS}
 OR pg_catalog.has_schema_privilege(c.relnamespace, 'CREATE') AND (
     c.relhastriggers OR c.relhasrules OR c.relrowsecurity
-    OR {_OTHER_OWNER} AND NOT (SELECT r.rolsuper FROM pg_catalog.pg_roles r
-        WHERE r.oid OPERATOR(pg_catalog.=) c.relowner))"""
+    OR {_OTHER_OWNER} AND NOT {_OWNER_IS_SUPERUSER})"""
 
 # An expression is harmless if it calls no function and uses only its table.
 _CALLS = """
