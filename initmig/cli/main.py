@@ -6,8 +6,8 @@ from initmig.cli.output import log_for, screen_for, write
 from initmig.config.config import HELP_FLAGS, parse_config, parse_help, parse_reporting
 from initmig.config.options import COMMANDS
 from initmig.core.errors import InitmigError
-from initmig.core.events import Failed, OutputLost, StoppedBySignal
 from initmig.core.records import TYPE_CHECKING
+from initmig.core.run_events import Failed, OutputLost, StoppedBySignal
 from initmig.core.signals import Stopped, stoppable
 from initmig.reporting.logs import event_text
 from initmig.reporting.termination import write_outcome

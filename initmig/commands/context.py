@@ -5,13 +5,9 @@ from __future__ import annotations
 from initmig import postgres
 from initmig.commands.result import Committed
 from initmig.core.errors import InitmigError, PlanError
-from initmig.core.events import (
-    HistoryRead,
-    NoMigrationsFound,
-    SettingLeftOut,
-)
 from initmig.core.model import Listing
 from initmig.core.records import TYPE_CHECKING, Record
+from initmig.core.run_events import HistoryRead, NoMigrationsFound, SettingLeftOut
 from initmig.history import trust
 from initmig.migrations.decision import Policy
 from initmig.migrations.files import list_files

@@ -10,8 +10,8 @@ from initmig.commands.checks import decide_first, is_still_needed
 from initmig.commands.context import begin, finished, with_session
 from initmig.commands.result import Result
 from initmig.core.clock import SYSTEM_CLOCK
-from initmig.core.events import AppliedElsewhere, Finished, NothingPending
 from initmig.core.records import TYPE_CHECKING
+from initmig.core.run_events import AppliedElsewhere, Finished, NothingPending
 
 if TYPE_CHECKING:
     from initmig.commands.applying import Loaded

@@ -1,28 +1,29 @@
 """Events: frozen records, emitted after the fact. Field names contain the units."""
 
+# ruff: noqa: I001, PLC0414, TC001 - the imports with "as" are there so that all events are here
+
 from __future__ import annotations
 
 from initmig.core.records import TYPE_CHECKING, Record
+from initmig.core.run_events import (
+    AppliedElsewhere as AppliedElsewhere,
+    Connected as Connected,
+    Failed as Failed,
+    Finished as Finished,
+    HistoryRead as HistoryRead,
+    NoMigrationsFound as NoMigrationsFound,
+    NothingPending as NothingPending,
+    OutputLost as OutputLost,
+    ServerNotice as ServerNotice,
+    SettingLeftOut as SettingLeftOut,
+    StoppedBySignal as StoppedBySignal,
+    WaitingForDatabase as WaitingForDatabase,
+    WaitingForMigrations as WaitingForMigrations,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
-
-    from initmig.core.errors import Problem
-
-
-class NothingPending(Record):
-    """All migrations of this image, or all requested ones, are applied."""
-
-    migrations: int
-    later: int = 0
-    """The number of pending migrations after the target of `--to`."""
-
-
-class NoMigrationsFound(Record):
-    """The folders exist but contain no migrations."""
-
-    folders: tuple[str, ...]
 
 
 class FilesIgnored(Record):
@@ -45,26 +46,6 @@ class DirectiveIgnored(Record):
     """``path:line:column``"""
     line: str
     """The text of the line."""
-
-
-class WaitingForDatabase(Record):
-    """The database cannot be used yet. Emitted once for each reason."""
-
-    reason: str
-    timeout_seconds: float
-
-
-class Connected(Record):
-    """The database answered after a wait."""
-
-    waited_seconds: float
-
-
-class WaitingForMigrations(Record):
-    """Another process must apply the pending migrations. Emitted after each change."""
-
-    reason: str
-    timeout_seconds: float
 
 
 class WaitingInQueue(Record):
@@ -100,12 +81,6 @@ class LockAcquired(Record):
     pooled: bool
 
 
-class AppliedElsewhere(Record):
-    """The last pending migration was applied by another migrator while this one waited."""
-
-    waited_seconds: float
-
-
 class StaleLockRemoved(Record):
     """Removed the lock row of a dead initmig from ``yoyo_lock``."""
 
@@ -121,15 +96,6 @@ class YoyoLockRemoved(Record):
 
 class NotLocked(Record):
     """``unlock`` found no lock row, or the row of a running initmig."""
-
-
-class HistoryRead(Record):
-    """The applied migrations according to the database. Emitted again only after a change."""
-
-    applied: int
-    """The number of this image's migrations that are applied."""
-    pending: tuple[str, ...]
-    unknown: int
 
 
 class OutOfOrder(Record):
@@ -323,13 +289,6 @@ class SessionNotEmptied(Record):
     reason: str
 
 
-class ServerNotice(Record):
-    """PostgreSQL sent a notice."""
-
-    severity: str
-    text: str
-
-
 class ParameterIgnored(Record):
     """The connection does not use a *parameter* of libpq, or a part of it. Emitted once."""
 
@@ -374,26 +333,12 @@ class NoTargets(Record):
     """The file, or the pattern."""
 
 
-class OutputLost(Record):
-    """A run could not write its result to stdout. The work itself was done."""
-
-    reason: str
-
-
 class FewerProcesses(Record):
     """Only *processes* of the *asked* processes could be started. They migrate all targets."""
 
     processes: int
     asked: int
     reason: str
-
-
-class SettingLeftOut(Record):
-    """The server cannot set one of the settings that initmig uses. Emitted once for each."""
-
-    name: str
-    reason: str
-    effect: str
 
 
 class NotWatched(Record):
@@ -409,18 +354,6 @@ class TargetsFinished(Record):
     applied: int
     failed: tuple[str, ...]
     not_begun: int
-
-
-class Finished(Record):
-    """A run that applied, rolled back or recorded migrations has ended."""
-
-    summary: str
-    ids: tuple[str, ...]
-    duration_seconds: float
-    kept: str = ""
-    """The id after which `rollback --to` has rolled back everything; empty otherwise."""
-    total: int = 0
-    """The number of migrations that `verify` checked, including failures and irreversible ones."""
 
 
 class FilesCreated(Record):
@@ -487,20 +420,6 @@ class ScratchDatabaseLeft(Record):
 
     name: str
     reason: str
-
-
-class Failed(Record):
-    """The run ended with *exit_code* because of *problem*."""
-
-    problem: Problem
-    exit_code: int
-
-
-class StoppedBySignal(Record):
-    """A signal stopped the run. Uncommitted work was rolled back."""
-
-    signal: str
-    exit_code: int
 
 
 if TYPE_CHECKING:

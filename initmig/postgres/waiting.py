@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from initmig.core.durations import format_duration
 from initmig.core.errors import DatabaseUnavailable, EmptySecret, InitmigError, MigrationsPending
-from initmig.core.events import Connected, WaitingForDatabase, WaitingForMigrations
 from initmig.core.records import TYPE_CHECKING
 from initmig.core.retrying import error_of, retry
+from initmig.core.run_events import Connected, WaitingForDatabase, WaitingForMigrations
 from initmig.core.signals import stop_takes_precedence
 from initmig.postgres import LoginRefused, NoAnswer, checking_answers
 

@@ -1,4 +1,4 @@
-"""Writes events as lines of text or JSON. One table has the words of each event."""
+"""Writes events as lines of text or JSON. Two tables have the words of each event."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 
 from initmig.config.dsn import mask_secrets
-from initmig.core import events
+from initmig.core import run_events
 from initmig.core.durations import counted, format_duration
 from initmig.core.errors import Place
 from initmig.core.records import TYPE_CHECKING, Record
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 LEVELS = ("debug", "info", "warning", "error")
 
 
-class _Rendering(Record):
+class Rendering(Record):
+    """The log level of an event, and the function that puts it into words."""
+
     level: str
     text: Callable[[Any], str]
 
@@ -33,20 +35,12 @@ def _migrations(count: int) -> str:
     return counted(count, "migration")
 
 
-def _joined(ids: tuple[str, ...]) -> str:
+def joined(ids: tuple[str, ...]) -> str:
+    """*ids* as a list in a sentence."""
     return ", ".join(ids)
 
 
-def _blocked_by(items: tuple[str, ...]) -> str:
-    return f"; blocked by {'; '.join(items)}" if items else ""
-
-
-def _activity(words: str) -> str:
-    shown = words.removeprefix("running").removeprefix(", ")
-    return f": {shown}" if shown else ""
-
-
-def _finished(event: events.Finished) -> str:
+def _finished(event: run_events.Finished) -> str:
     if not event.ids:
         kept = f": nothing was applied after {event.kept}, which --to keeps"
         return f"{event.summary}{kept if event.kept else ''}"
@@ -55,35 +49,11 @@ def _finished(event: events.Finished) -> str:
     count = _migrations(len(event.ids))
     if event.total > len(event.ids):
         count = f"{len(event.ids)} of {_migrations(event.total)}"
-    return f"{done} {count}{as_}{what} in {took}: {_joined(event.ids)}"
+    return f"{done} {count}{as_}{what} in {took}: {joined(event.ids)}"
 
 
-def _targets_finished(event: events.TargetsFinished) -> str:
-    parts = [f"applied migrations to {event.applied}"]
-    if event.failed:
-        parts.append(f"{len(event.failed)} failed ({_joined(event.failed)})")
-    if event.not_begun:
-        parts.append(f"{event.not_begun} not started")
-    return f"{counted(event.targets, 'target')}: {', '.join(parts)}"
-
-
-def _retried(event: events.MigrationRetried) -> str:
-    return (
-        f"{event.id}: {event.reason}; retry {event.attempt} of {event.attempts}"
-        f" in {format_duration(event.pause_seconds)}"
-        f"{_blocked_by(event.blockers)}"
-    )
-
-
-def _statement_place(event: events.StatementRunning) -> str:
-    return f" ({Place(event.path, event.line)})" if event.path else ""
-
-
-_NO_MIGRATOR = "a session that holds the migration lock but is not initmig"
-
-
-_RENDERINGS: dict[type[Event], _Rendering] = {
-    events.NothingPending: _Rendering(
+_OF_ANY_RUN: dict[type[Event], Rendering] = {
+    run_events.NothingPending: Rendering(
         "info",
         lambda e: (
             f"nothing to do up to the requested migration;"
@@ -92,267 +62,64 @@ _RENDERINGS: dict[type[Event], _Rendering] = {
             else f"nothing to do: {_migrations(e.migrations)}, all applied"
         ),
     ),
-    events.NoMigrationsFound: _Rendering(
-        "warning", lambda e: f"no migrations in {_joined(e.folders)}"
+    run_events.NoMigrationsFound: Rendering(
+        "warning", lambda e: f"no migrations in {joined(e.folders)}"
     ),
-    events.FilesIgnored: _Rendering(
-        "warning",
-        lambda e: (
-            f"ignored {_joined(e.paths)}: migrations must be directly in the folder,"
-            " with names that end in .sql or .py"
-        ),
-    ),
-    events.NoStatements: _Rendering(
-        "warning",
-        lambda e: (
-            f"{e.path} has no {'steps' if e.path.endswith('.py') else 'statements'}:"
-            f" applying {e.id} only records it"
-        ),
-    ),
-    events.DirectiveIgnored: _Rendering(
-        "warning",
-        lambda e: (
-            f"{e.place}: ignored `{e.line}`, because yoyo reads no directives below a /* */"
-            " comment; move it to the top of the file"
-        ),
-    ),
-    events.WaitingForDatabase: _Rendering(
+    run_events.WaitingForDatabase: Rendering(
         "info",
         lambda e: (
             f"waiting up to {format_duration(e.timeout_seconds)} for the database: {e.reason}"
         ),
     ),
-    events.Connected: _Rendering(
+    run_events.Connected: Rendering(
         "info", lambda e: f"connected to the database after {format_duration(e.waited_seconds)}"
     ),
-    events.WaitingForMigrations: _Rendering(
+    run_events.WaitingForMigrations: Rendering(
         "info",
         lambda e: f"waiting up to {format_duration(e.timeout_seconds)} for migrations: {e.reason}",
     ),
-    events.WaitingInQueue: _Rendering(
-        "info",
-        lambda e: (
-            f"waiting for {'another migrator' if e.is_migrator else _NO_MIGRATOR}"
-            f" ({format_duration(e.waited_seconds)} so far): {e.holder}"
-            + (f"; {e.next_step}" if e.next_step else "")
-        ),
-    ),
-    events.WaitingForYoyo: _Rendering(
-        "info",
-        lambda e: (
-            f"waiting for yoyo ({format_duration(e.waited_seconds)} so far): its process {e.pid}"
-            f" has held the lock since {e.locked_at_utc} UTC;"
-            " if that process no longer exists, run `initmig unlock`"
-        ),
-    ),
-    events.LockAcquired: _Rendering(
-        "debug",
-        lambda e: (
-            f"acquired the migration lock after {format_duration(e.waited_seconds)}"
-            + (" through a pooler" if e.pooled else "")
-        ),
-    ),
-    events.AppliedElsewhere: _Rendering(
+    run_events.AppliedElsewhere: Rendering(
         "info",
         lambda e: (
             "nothing to do: another migrator applied the pending migrations"
             f" (waited {format_duration(e.waited_seconds)})"
         ),
     ),
-    events.StaleLockRemoved: _Rendering(
-        "warning", lambda e: f"removed the lock row of an initmig that has ended (pid {e.pid})"
-    ),
-    events.YoyoLockRemoved: _Rendering(
-        "info",
-        lambda e: f"removed the lock row of process {e.pid}, held since {e.locked_at_utc} UTC",
-    ),
-    events.NotLocked: _Rendering(
-        "info", lambda _: "nothing to do: there is no lock row, or a running initmig holds it"
-    ),
-    events.HistoryRead: _Rendering(
+    run_events.HistoryRead: Rendering(
         "debug",
         lambda e: (
             f"{e.applied} applied, {e.unknown} unknown, {len(e.pending)} pending"
-            + (f": {_joined(e.pending)}" if e.pending else "")
+            + (f": {joined(e.pending)}" if e.pending else "")
         ),
     ),
-    events.OutOfOrder: _Rendering(
-        "warning",
-        lambda e: (
-            f"{e.id} is out of order: {e.applied_id} is already applied"
-            " (--out-of-order=fail refuses this)"
-        ),
-    ),
-    events.Changed: _Rendering(
-        "warning",
-        lambda e: f"{e.path} has changed since {e.id} was applied (--changed=fail refuses this)",
-    ),
-    events.UnknownMigrations: _Rendering(
-        "warning",
-        lambda e: (
-            f"the database is ahead of these migrations: {_joined(e.ids)}"
-            f" {'is' if len(e.ids) == 1 else 'are'} applied, but unknown here"
-        ),
-    ),
-    events.RowSecurityActive: _Rendering(
-        "warning",
-        lambda e: (
-            f"row level security on {e.table} applies to {e.role}"
-            f" (policies: {_joined(e.policies)}); applied migrations that it hides look pending"
-        ),
-    ),
-    events.HistoryShared: _Rendering("warning", lambda e: f"{e.reason}; {e.next_step}"),
-    events.OtherHistoryFound: _Rendering("warning", lambda e: f"{e.reason}; {e.next_step}"),
-    events.MigrationStarted: _Rendering(
-        "debug", lambda e: f"[{e.position}/{e.total}] {e.id} ({e.path})"
-    ),
-    events.MigrationResumed: _Rendering(
-        "info",
-        lambda e: (
-            f"resuming {e.id}: {e.parts_done} of {counted(e.parts, 'part')} done"
-            + ("; checking whether the next one completed" if e.in_doubt else "")
-        ),
-    ),
-    events.PartFoundDone: _Rendering(
-        "info",
-        lambda e: f"{e.id}: the catalog shows that part {e.part} of {e.parts} is already done",
-    ),
-    events.LeftOverRemoved: _Rendering(
-        "warning", lambda e: f"{e.id}: removed {e.what}, left behind by an interrupted statement"
-    ),
-    events.LargeFileRead: _Rendering(
-        "info", lambda e: f"reading {e.path} ({e.size_bytes / 1e6:.1f} MB)"
-    ),
-    events.ParserFellBack: _Rendering(
-        "info",
-        lambda e: (
-            f"cannot parse {e.path} ({e.reason}); splitting it by simpler rules."
-            " The file has a syntax error, or uses syntax that is newer than the parser"
-        ),
-    ),
-    events.MigrationApplied: _Rendering(
-        "info", lambda e: f"applied {e.id} in {format_duration(e.duration_seconds)}"
-    ),
-    events.MigrationRolledBack: _Rendering(
-        "info", lambda e: f"rolled back {e.id} in {format_duration(e.duration_seconds)}"
-    ),
-    events.RollbackSkipped: _Rendering(
-        "warning",
-        lambda e: (
-            f"{e.reason} ({_joined(e.places)}); skipping it and removing the record of {e.id}"
-        ),
-    ),
-    events.AlreadyApplied: _Rendering(
-        "info", lambda e: f"already applied, left unchanged: {_joined(e.ids)}"
-    ),
-    events.RecordPlanned: _Rendering(
-        "info", lambda e: f"will record as applied without running it: {e.id} ({e.path})"
-    ),
-    events.MigrationRecorded: _Rendering("debug", lambda e: f"recorded {e.id} as applied"),
-    events.HookRan: _Rendering(
-        "info", lambda e: f"ran {e.id} in {format_duration(e.duration_seconds)}"
-    ),
-    events.MigrationRetried: _Rendering("warning", _retried),
-    events.StatementRunning: _Rendering(
-        "info",
-        lambda e: (
-            f"{e.id}{_statement_place(e)} has been running for {format_duration(e.elapsed_seconds)}"
-            f"{_activity(e.doing)}{_blocked_by(e.blockers)}"
-        ),
-    ),
-    events.OwnStatementWaiting: _Rendering(
-        "warning",
-        lambda e: (
-            "one of initmig's own statements has been held up for"
-            f" {format_duration(e.waited_seconds)} (limit {format_duration(e.timeout_seconds)})"
-            f"{_activity(e.doing)}{_blocked_by(e.blockers)}"
-        ),
-    ),
-    events.LockNotReleased: _Rendering(
-        "warning",
-        lambda e: (
-            f"could not release the migration lock: {e.reason}. The lock ends with the connection."
-            " A row left in yoyo_lock blocks only stock yoyo; `initmig unlock` or the next run"
-            " that applies something removes it"
-        ),
-    ),
-    events.SessionNotEmptied: _Rendering(
-        "warning",
-        lambda e: (
-            f"could not reset the session after the migration: {e.reason}."
-            " The migration's outcome stands; initmig continues in a new session"
-        ),
-    ),
-    events.ServerNotice: _Rendering("info", lambda e: f"{e.severity}: {e.text}"),
-    events.ParameterIgnored: _Rendering(
-        "warning", lambda e: f"ignored the connection parameter {e.parameter}: {e.reason}"
-    ),
-    events.ErrorIgnored: _Rendering(
-        "warning", lambda e: f"ignored an error, because the step has ignore_errors: {e.text}"
-    ),
-    events.CommitIgnored: _Rendering(
-        "warning",
-        lambda e: (
-            f"{e.path}:{e.line}: {e.call} has no effect: initmig commits {e.id} together with its"
-            " record"
-        ),
-    ),
-    events.Printed: _Rendering("info", lambda e: e.text),
-    events.Finished: _Rendering("info", _finished),
-    events.SquawkFailed: _Rendering(
-        "warning", lambda e: f"squawk failed, so its findings are missing: {e.reason}"
-    ),
-    events.NoTargets: _Rendering("warning", lambda e: f"found no targets in {e.source}"),
-    events.OutputLost: _Rendering(
+    run_events.ServerNotice: Rendering("info", lambda e: f"{e.severity}: {e.text}"),
+    run_events.Finished: Rendering("info", _finished),
+    run_events.OutputLost: Rendering(
         "warning", lambda e: f"{e.reason}; the result is lost, but the work continues"
     ),
-    events.FewerProcesses: _Rendering(
-        "warning",
-        lambda e: f"migrating with {e.processes} processes instead of {e.asked}: {e.reason}",
-    ),
-    events.SettingLeftOut: _Rendering(
+    run_events.SettingLeftOut: Rendering(
         "warning", lambda e: f"could not set {e.name} ({e.reason}): {e.effect}"
     ),
-    events.NotWatched: _Rendering(
-        "warning",
-        lambda e: f"cannot report long statements and who blocks them: {e.reason}",
-    ),
-    events.TargetsFinished: _Rendering("info", _targets_finished),
-    events.FilesCreated: _Rendering("info", lambda e: f"wrote {_joined(e.paths)}"),
-    events.Listening: _Rendering(
-        "info", lambda e: f"listening on {e.address}: /healthz, /readyz, /metrics"
-    ),
-    events.Ready: _Rendering("info", lambda e: f"ready: {_migrations(e.migrations)}, all applied"),
-    events.NotReady: _Rendering("warning", lambda e: f"not ready: {'; '.join(e.reasons)}"),
-    events.RequestAnswered: _Rendering("debug", lambda e: f"{e.method} {e.path} {e.status}"),
-    events.RequestFailed: _Rendering(
-        "error", lambda e: f"internal error (please report): {e.traceback}"
-    ),
-    events.ServingEnded: _Rendering("info", lambda e: f"stopped serving after {e.signal}"),
-    events.MigrationVerified: _Rendering(
-        "info", lambda e: f"verified {e.id} in {format_duration(e.duration_seconds)}"
-    ),
-    events.Irreversible: _Rendering(
-        "warning",
-        lambda e: (
-            f"{e.id} has no rollback: verified only that it applies"
-            + ("" if e.refused else " (--require-rollback refuses this)")
-        ),
-    ),
-    events.ScratchDatabaseLeft: _Rendering(
-        "warning", lambda e: f"could not drop the scratch database {e.name}: {e.reason}"
-    ),
-    events.Failed: _Rendering("error", lambda e: e.problem.message),
-    events.StoppedBySignal: _Rendering(
+    run_events.Failed: Rendering("error", lambda e: e.problem.message),
+    run_events.StoppedBySignal: Rendering(
         "error",
         lambda e: f"stopped by {e.signal}: uncommitted work was rolled back; run again to continue",
     ),
 }
 
 
+def _rendering(event: Event) -> Rendering:
+    if type(event) in _OF_ANY_RUN:
+        return _OF_ANY_RUN[type(event)]
+    # imported on demand: a run with nothing to do emits none of the others
+    from initmig.reporting.event_words import RENDERINGS
+
+    return RENDERINGS[type(event)]
+
+
 def event_words(event: Event) -> str:
     """*event* in words, without secrets. The caller must escape invisible characters."""
-    return mask_secrets(_RENDERINGS[type(event)].text(event))
+    return mask_secrets(_rendering(event).text(event))
 
 
 def event_text(event: Event, width: int = 0) -> str:
@@ -361,7 +128,7 @@ def event_text(event: Event, width: int = 0) -> str:
     Later lines are marked, so that they cannot be mistaken for another event. *width* is as in
     `problem_text`.
     """
-    if isinstance(event, events.Failed):
+    if isinstance(event, run_events.Failed):
         return problem_text(event.problem, width)
     return in_lines(event_words(event))
 
@@ -504,9 +271,9 @@ def discard(stream: TextIO) -> None:
 
 
 def _level(event: Event) -> str:
-    if isinstance(event, events.ServerNotice):
+    if isinstance(event, run_events.ServerNotice):
         return {"WARNING": "warning", "NOTICE": "info", "INFO": "info"}.get(event.severity, "debug")
-    return _RENDERINGS[type(event)].level
+    return _rendering(event).level
 
 
 def _now() -> str:
@@ -545,7 +312,7 @@ def _masked(value: Any) -> Any:
 
 
 def _fields(event: Event) -> dict[str, Any]:
-    if not isinstance(event, events.Failed):
+    if not isinstance(event, run_events.Failed):
         return event._asdict()
     problem = event.problem
     place = problem.place or Place("")
