@@ -1,6 +1,6 @@
 """Events: frozen records, emitted after the fact. Field names contain the units."""
 
-# ruff: noqa: I001, PLC0414, TC001 - the imports with "as" are there so that all events are here
+# ruff: noqa: I001, PLC0414, TC001 - the imports with "as" make this module list all events
 
 from __future__ import annotations
 

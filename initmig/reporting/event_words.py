@@ -1,6 +1,6 @@
 """The levels and words of the events that a run with nothing to do never emits.
 
-Those of the other events are in `reporting.logs`.
+`reporting.logs` has the words of the other events.
 """
 
 from __future__ import annotations
