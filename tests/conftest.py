@@ -55,6 +55,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "any_version: has the same result on each version of PostgreSQL"
     )
     config.addinivalue_line("markers", "each_version: a table of the server's behaviour")
+    config.addinivalue_line(
+        "markers", "installed: runs the installed command, because a fork would differ"
+    )
     # tests/faults/test_sequences.py then runs in four parallel parts
     examples = 60 if config.getoption("--exhaustive") else 25
     # a busy machine must not fail a test
@@ -252,8 +255,10 @@ def killable_runs(processes: Processes, fork: ForkServer) -> KillableRuns:
 
 @pytest.fixture
 def initmig(request: pytest.FixtureRequest, processes: Processes) -> Initmig:
-    """Runs the installed command, or forks of it with a chosen PostgreSQL version."""
-    return Initmig(processes, request.getfixturevalue("fork") if is_version_chosen() else None)
+    """Runs forks of the command, or the installed command if the test has the mark `installed`."""
+    if request.node.get_closest_marker("installed"):
+        return Initmig(processes)
+    return Initmig(processes, request.getfixturevalue("fork"))
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.support.databases import Database, DatabaseServer
     from tests.support.processes import Running
 
-pytestmark = pytest.mark.any_version
+pytestmark = [pytest.mark.any_version, pytest.mark.installed]
 
 STARTS = {
     "fork": "if not os.fork():\n    sleep()",

@@ -64,9 +64,14 @@ class Initmig:
         prefix = options.get("prefix", ())
         argv = [*prefix, *self._command, *arguments]
         env, cwd = _environment(options), options.get("cwd")
-        if self._fork and not prefix:
+        if self._fork and not prefix and not any(map(_is_read_at_the_start, env)):
             return self._processes.start(argv, env=env, cwd=cwd, start=self._fork)
         return self._processes.start(argv, env=env, cwd=cwd)
+
+
+def _is_read_at_the_start(variable: str) -> bool:
+    """Whether Python or the dynamic linker reads *variable*, so that a fork would ignore it."""
+    return variable.startswith(("PYTHON", "LD_"))
 
 
 def _environment(options: Options) -> dict[str, str]:

@@ -27,13 +27,14 @@ _FORKING = f"""
 import gc, json, os, socket, sys, traceback
 from contextlib import nullcontext
 from importlib import import_module
+from pkgutil import walk_packages
 from select import select
 around = import_module(sys.argv[2]).around if sys.argv[2:] else nullcontext
-import initmig.cli.main, initmig.cli.process
-import initmig.engine.python_migration, initmig.engine.sql_parts
-import initmig.migrations.unintended, initmig.postgres.connect_errors, initmig.locking.queue
-import initmig.commands.applying, initmig.commands.rollback
 import difflib, pgparse, psycopg, tenacity
+import initmig
+for module in walk_packages(initmig.__path__, "initmig."):
+    if module.name != "initmig.__main__":
+        import_module(module.name)
 gc.freeze()
 
 def run(order, out, err, end):
