@@ -58,8 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "installed: runs the installed command, because a fork would differ"
     )
-    # tests/faults/test_sequences.py then runs in four parallel parts
-    examples = 60 if config.getoption("--exhaustive") else 25
+    # in each of the eight parallel parts of tests/faults/test_sequences.py
+    examples = 50 if config.getoption("--exhaustive") else 4
     # a busy machine must not fail a test
     too_slow = [HealthCheck.too_slow]
     settings.register_profile(

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from tests.support.processes import Processes, Result
     from tests.support.yoyo import Yoyo
 
+# The order and the records are the client's work.
+pytestmark = pytest.mark.any_version
+
 STEPS = {
     "back a second": (-1,),
     "back an hour": (-3600,),
@@ -176,7 +179,6 @@ def record(image: Image, stock: Stock, tool: str, id: str) -> None:
 
 
 @both_directions
-@pytest.mark.any_version
 @pytest.mark.parametrize("step", [-1, 1], ids=["back", "forward"])
 @pytest.mark.parametrize("tools", ["ymym", "mymy", "yymm", "mmyy", "bymb"])
 def test_order_is_kept_when_yoyo_applies_some_on_another_clock(
@@ -191,7 +193,6 @@ def test_order_is_kept_when_yoyo_applies_some_on_another_clock(
     assert image.roll_back("--all") == [IDS[2], IDS[1], IDS[0]]
 
 
-@pytest.mark.any_version
 @pytest.mark.parametrize("step", [-1, 1], ids=["back", "forward"])
 @pytest.mark.parametrize("tools", ["omom", "momo", "omym", "ymom"])
 def test_order_is_kept_when_0_1_0_applies_some(
@@ -246,7 +247,6 @@ TIMES = {
 }
 
 
-@pytest.mark.any_version
 @pytest.mark.parametrize("by", ["yoyo", "initmig"])
 @pytest.mark.parametrize("times", TIMES.values(), ids=TIMES)
 @pytest.mark.parametrize("undone", [1, 2, 3, 4])

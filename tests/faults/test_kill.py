@@ -11,7 +11,6 @@ import pytest
 from tests.support.databases import ASLEEP, create_database
 from tests.support.kill_trial import KillTrial, Run
 from tests.support.migrations import write
-from tests.support.servers import is_version_chosen
 from tests.support.statements import commits, kinds, statements
 from tests.support.waiting import wait_until
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from tests.support.command import Initmig
     from tests.support.databases import Database
     from tests.support.fork_server import KillableRuns
-    from tests.support.proxy import Message, Proxy
+    from tests.support.proxy import Proxy
     from tests.support.servers import MakeServer
 
 # These tests are for the client, so one version of the server is enough.
@@ -204,14 +203,6 @@ TWICE = [
 MakeKillTrial = Callable[[Run], KillTrial]
 
 
-def sample(messages: list[Message], database: Database) -> list[Message]:
-    """All messages on the default version; every second one, alternating, on a chosen version."""
-    if not is_version_chosen():
-        return messages
-    major = database.value("SELECT current_setting('server_version_num')::int / 10000")
-    return messages[major % 2 :: 2]
-
-
 @pytest.fixture
 def make_kill_trial(
     database: Database, proxy: Proxy, killable_runs: KillableRuns, folder: Path
@@ -227,7 +218,7 @@ def test_rerun_completes_after_sigkill_at_any_message(
     make_kill_trial: MakeKillTrial, run: Run, answered: bool
 ) -> None:
     trial = make_kill_trial(run)
-    for message in sample(trial.messages_to_interrupt(answered=answered), trial.database):
+    for message in trial.messages_to_interrupt(answered=answered):
         trial.kill(message, answered=answered)
         trial.check_rerun(message)
 

@@ -246,6 +246,7 @@ def with_all(directive: str = "") -> dict[str, str]:
     return {"0001_t.sql": "CREATE TABLE t1 ()", **files}
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("directive", ["", "-- transactional: false"])
 def test_file_that_leaves_something_in_the_session_is_refused_before_anything_runs(
     database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path, directive: str
@@ -260,6 +261,7 @@ def test_file_that_leaves_something_in_the_session_is_refused_before_anything_ru
     assert "t1" not in database.tables()
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("name", ["0001_t.sql", "0001_t.py", "post-apply.sql"])
 def test_each_kind_of_file_that_leaves_something_is_refused(
     database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path, name: str
@@ -275,6 +277,7 @@ def test_each_kind_of_file_that_leaves_something_is_refused(
         assert "t1" not in database.tables()
 
 
+@pytest.mark.any_version
 def test_rollback_that_leaves_something_in_the_session_is_refused(
     database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path
 ) -> None:
@@ -290,6 +293,7 @@ def test_rollback_that_leaves_something_in_the_session_is_refused(
     assert "t2" in database.tables()
 
 
+@pytest.mark.any_version
 def test_temporary_table_is_refused_with_transaction_all(
     database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path
 ) -> None:
@@ -335,6 +339,7 @@ def test_file_that_leaves_nothing_runs_and_its_settings_are_reset(
 # --- many copies at the same time ---
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(
     "limits",
     [
@@ -364,6 +369,7 @@ def test_sixteen_copies_apply_each_migration_once_and_one_at_a_time(
     assert_applied_once(database, 3)
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("mode", POOLED)
 def test_waiting_run_holds_no_server_connection_between_attempts(
     database: Database, server: DatabaseServer, initmig: Initmig, folder: Path, mode: str
@@ -469,6 +475,7 @@ def test_migrator_that_lost_its_lock_between_migrations_does_not_start_another(
 # --- PgBouncer itself ---
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_run_completes_when_the_pooler_is_restarted_during_a_migration(
     database: Database, server: DatabaseServer, initmig: Initmig, folder: Path, how: signal.Signals
@@ -484,6 +491,7 @@ def test_run_completes_when_the_pooler_is_restarted_during_a_migration(
     assert_applied_once(database, 2)
 
 
+@pytest.mark.any_version
 def test_rerun_without_the_pooler_completes_after_the_pooler_died(
     database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path
 ) -> None:
@@ -499,6 +507,7 @@ def test_rerun_without_the_pooler_completes_after_the_pooler_died(
     assert_applied_once(database, 1)
 
 
+@pytest.mark.any_version
 def test_reload_pause_and_resume_of_the_pooler_only_delay_a_run(
     database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path
 ) -> None:
@@ -520,6 +529,7 @@ def test_reload_pause_and_resume_of_the_pooler_only_delay_a_run(
     assert_applied_once(database, 3)
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("mode", POOLED)
 def test_rerun_after_sigkill_behind_a_pooler_waits_for_the_running_statement(
     database: Database, server: DatabaseServer, initmig: Initmig, folder: Path, mode: str
@@ -536,6 +546,7 @@ def test_rerun_after_sigkill_behind_a_pooler_waits_for_the_running_statement(
     assert_applied_once(database, 1)
 
 
+@pytest.mark.any_version
 def test_waiting_run_starts_only_after_the_statement_of_a_killed_run_has_ended(
     database: Database, make_pooler: MakePooler, initmig: Initmig, folder: Path
 ) -> None:

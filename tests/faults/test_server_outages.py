@@ -287,6 +287,7 @@ def test_server_that_returns_too_late_exits_3_and_a_rerun_completes(
     assert_complete(database)
 
 
+@pytest.mark.any_version
 @pytest.mark.long
 @pytest.mark.parametrize("mode", ["immediate", "fast"])
 def test_run_resumes_after_twenty_seconds_without_the_server(
@@ -305,6 +306,7 @@ def test_run_resumes_after_twenty_seconds_without_the_server(
     assert_complete(database)
 
 
+@pytest.mark.any_version
 @pytest.mark.long
 def test_outages_add_up_to_the_wait_timeout(stage: Stage, initmig: Initmig, folder: Path) -> None:
     # A migration that crashes the server each time must not keep a run forever.
@@ -328,6 +330,7 @@ def test_outages_add_up_to_the_wait_timeout(stage: Stage, initmig: Initmig, fold
     assert_complete(database)
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("mode", ["immediate", "fast"])
 def test_queued_copies_resume_after_the_server_was_stopped(
     stage: Stage, initmig: Initmig, folder: Path, mode: StopMode
@@ -351,6 +354,7 @@ def test_queued_copies_resume_after_the_server_was_stopped(
     assert_complete(stage.database)
 
 
+@pytest.mark.any_version
 def test_queued_copy_exits_3_if_the_server_stays_down(
     make_server: MakeServer, initmig: Initmig, folder: Path
 ) -> None:
@@ -408,6 +412,7 @@ def disconnected(database: Database) -> Callable[[], object]:
     return action
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_disconnected_migrator_and_queued_copy_both_exit_zero(
     database: Database, proxy: Proxy, initmig: Initmig, folder: Path, moment: Moment
@@ -430,6 +435,7 @@ def test_disconnected_migrator_and_queued_copy_both_exit_zero(
     assert_complete(database)
 
 
+@pytest.mark.any_version
 def test_disconnected_queued_copies_rejoin_the_queue(
     database: Database, proxy: Proxy, initmig: Initmig, folder: Path
 ) -> None:
@@ -523,6 +529,7 @@ def test_migration_completes_without_a_free_slot_for_the_blocker_query(
     assert_complete(database)
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(("copies", "slots"), [(8, 3), long(32, 10)])
 def test_more_copies_than_connection_slots_all_exit_zero(
     make_server: MakeServer, initmig: Initmig, folder: Path, copies: int, slots: int

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from tests.support.processes import Result, Running
     from tests.support.yoyo import Yoyo
 
+# Both releases send the same SQL to each version of the server.
+pytestmark = pytest.mark.any_version
+
 # Not sorted by name.
 IDS = ("0003_c", "0001_a", "0004_d", "0002_b")
 
@@ -83,7 +86,6 @@ def other(version: str) -> str:
 # --- one after the other ---
 
 
-@pytest.mark.any_version
 @pytest.mark.parametrize("by", ["old", "new"])
 @pytest.mark.parametrize("turns", ["ooon", "oonn", "onon", "nono", "nnoo", "nooo"])
 def test_both_versions_show_and_roll_back_each_others_migrations_in_order(
@@ -166,7 +168,6 @@ def test_change_of_a_migration_applied_by_0_1_0_is_detected(versions: Versions) 
     assert versions.states("new")[IDS[0]] == "changed"
 
 
-@pytest.mark.any_version
 @pytest.mark.parametrize("made_by", ["old", "new"])
 @pytest.mark.parametrize(
     ("command", "code"),
@@ -263,7 +264,6 @@ def test_history_of_0_1_0_in_a_later_schema_is_found_with_history_schema(
 # --- mutual exclusion ---
 
 
-@pytest.mark.any_version
 @pytest.mark.parametrize(
     ("schema", "path", "exists"),
     [
@@ -328,7 +328,6 @@ def half_applied(versions: Versions) -> HalfApplied:
     return HalfApplied(versions)
 
 
-@pytest.mark.any_version
 @pytest.mark.parametrize(
     "started_by", [*product(["old", "new"], repeat=len(COMMANDS))], ids="-".join
 )

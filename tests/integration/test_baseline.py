@@ -461,6 +461,7 @@ def test_records_through_a_pooler(
     assert existing.query("SELECT * FROM yoyo_lock") == []
 
 
+@pytest.mark.any_version
 def test_kill_at_any_message_records_all_or_nothing_and_a_rerun_succeeds(
     existing: Database,
     server: DatabaseServer,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.support.proxy import MakeProxy, Message, Verdict
     from tests.support.yoyo import Yoyo
 
+pytestmark = pytest.mark.any_version
+
 # Applying one of these a second time fails.
 TRANSACTIONAL = {
     "0001_a.sql": "CREATE TABLE a (id int); INSERT INTO a SELECT generate_series(1, 1000)",

@@ -241,6 +241,7 @@ def test_each_page_for_another_tool_is_tested() -> None:
     assert {path.stem for path in PAGES.glob("from-*.md")} == set(MOVES) - {"adopt-a-database"}
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("page", MOVES)
 def test_commands_of_the_page_move_a_database_to_initmig(page: str, project: Project) -> None:
     move = MOVES[page]
@@ -276,6 +277,7 @@ def test_commands_of_the_page_move_a_database_to_initmig(page: str, project: Pro
         assert "users" not in project.empty.tables()
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("page", sorted(set(MOVES) - {"adopt-a-database"}))
 def test_migration_of_the_page_drops_the_table_of_the_other_tool(
     page: str, project: Project
@@ -292,6 +294,7 @@ def test_migration_of_the_page_drops_the_table_of_the_other_tool(
     assert not before & project.existing.tables()
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("page", sorted(set(MOVES) - {"adopt-a-database"}))
 def test_migrate_refuses_a_database_that_has_not_moved_yet(page: str, project: Project) -> None:
     project.existing.execute(MOVES[page].history)
@@ -323,6 +326,7 @@ def test_verify_prints_the_output_that_its_page_shows(
     assert shown.splitlines() == ["$ initmig verify", *result.out.splitlines()]
 
 
+@pytest.mark.any_version
 def test_nothing_is_recorded_after_a_failed_migration_of_golang_migrate(
     project: Project,
 ) -> None:
@@ -338,6 +342,7 @@ def test_nothing_is_recorded_after_a_failed_migration_of_golang_migrate(
     assert project.existing.tables() == {"schema_migrations"}
 
 
+@pytest.mark.any_version
 def test_breaking_change_of_the_page_stops_an_older_image(project: Project) -> None:
     folder = project.folder / "migrations"
     *steps, undo = blocks("zero-downtime", "sql")

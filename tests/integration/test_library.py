@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from initmig.core.events import Event
     from tests.support.databases import Database
 
+pytestmark = pytest.mark.any_version
+
 FILES = {
     "0001_a.sql": "CREATE TABLE a ()",
     "0001_a.rollback.sql": "DROP TABLE a",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.support.databases import Database
     from tests.support.processes import Result
 
+pytestmark = pytest.mark.any_version
+
 FILES = {
     "0001_a.sql": "CREATE TABLE a (id integer)",
     "0002_b.py": "from yoyo import step\nstep('INSERT INTO a VALUES (1)', 'DELETE FROM a')",

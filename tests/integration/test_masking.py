@@ -80,6 +80,7 @@ NOT_IN_A_STEP = ("COPY data", "behind a stray quote", "comment")
 """Forms that a step cannot have: psql's data, a preceding statement, or only a comment."""
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("name", [name for name in FORMS if name not in NOT_IN_A_STEP])
 def test_no_output_shows_the_secret_of_a_python_step(name: str, shown: Shown) -> None:
     found = {

@@ -99,6 +99,7 @@ SHOWN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("columns", WIDTHS)
 @pytest.mark.parametrize("name", SHOWN)
 def test_no_line_is_wider_than_the_terminal(
@@ -117,6 +118,7 @@ def test_no_line_is_wider_than_the_terminal(
             assert each in text
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("columns", WIDTHS)
 def test_error_fits_and_its_caret_is_below_the_position(
     runs: Runs, folder: Path, columns: int
@@ -132,6 +134,7 @@ def test_error_fits_and_its_caret_is_below_the_position(
         assert raw[at - 1][caret:].startswith("missing")
 
 
+@pytest.mark.any_version
 def test_sql_of_a_plan_is_not_shortened(runs: Runs, folder: Path) -> None:
     write(folder, {f"{PHONE}.sql": FAILING})
     with terminal_of(40) as terminal:
@@ -139,12 +142,14 @@ def test_sql_of_a_plan_is_not_shortened(runs: Runs, folder: Path) -> None:
         assert FAILING in unstyled(terminal.raw)
 
 
+@pytest.mark.any_version
 def test_columns_variable_sets_the_width(half_applied: Runs) -> None:
     with terminal_of(200) as terminal:
         half_applied.on(terminal, "status", COLUMNS="40")
         assert_fits_in(terminal, 40)
 
 
+@pytest.mark.any_version
 def test_terminal_without_a_width_gets_whole_lines_and_no_progress(
     half_applied: Runs, folder: Path
 ) -> None:
@@ -172,6 +177,7 @@ COLOURS: dict[str, tuple[tuple[str, ...], dict[str, str], bool]] = {
 }
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("name", COLOURS)
 def test_colours_follow_the_flags_and_variables(half_applied: Runs, name: str) -> None:
     flags, env, has_colours = COLOURS[name]
@@ -182,6 +188,7 @@ def test_colours_follow_the_flags_and_variables(half_applied: Runs, name: str) -
         assert "pending" in terminal.raw
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.parametrize(("flag", "in_pipe"), [("auto", False), ("always", True)])
 def test_each_stream_has_colours_if_it_is_a_terminal(
@@ -197,6 +204,7 @@ def test_each_stream_has_colours_if_it_is_a_terminal(
             assert max(map(cells, unstyled(other).splitlines())) > 80
 
 
+@pytest.mark.any_version
 def test_usage_error_has_colours(runs: Runs) -> None:
     with terminal_of(80) as terminal:
         assert runs.on(terminal, "--lock-timeout=soon").code == 2
@@ -206,6 +214,7 @@ def test_usage_error_has_colours(runs: Runs) -> None:
         assert "\x1b" not in terminal.raw
 
 
+@pytest.mark.any_version
 def test_termination_log_has_no_colours(half_applied: Runs, tmp_path: Path) -> None:
     outcome = tmp_path / "outcome"
     with terminal_of(80) as terminal:
@@ -214,6 +223,7 @@ def test_termination_log_has_no_colours(half_applied: Runs, tmp_path: Path) -> N
     assert "\x1b" not in outcome.read_text()
 
 
+@pytest.mark.any_version
 def test_escape_sequences_in_messages_do_not_reach_the_terminal(runs: Runs, folder: Path) -> None:
     hostile = "DO $$ BEGIN RAISE WARNING E'\\x1b[2J\\x1b[31mred\\ninfo: forged'; END $$"
     write(folder, {f"{PHONE}.sql": f"-- \x1b[2J\n{hostile}"})
@@ -283,6 +293,7 @@ def test_progress_names_the_blocker(runs: Runs, database: Database, folder: Path
         assert_only_whole_lines(terminal)
 
 
+@pytest.mark.any_version
 def test_many_migrations_leave_whole_lines(runs: Runs, folder: Path) -> None:
     write(folder, {f"{n:04}_a.sql": "SELECT pg_sleep(0.05)" for n in range(60)})
     with terminal_of(60) as terminal:
@@ -291,6 +302,7 @@ def test_many_migrations_leave_whole_lines(runs: Runs, folder: Path) -> None:
         assert_fits(terminal)
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
 def test_signal_leaves_whole_lines(runs: Runs, folder: Path, how: str) -> None:
     write(folder, {"0001_sleeps.sql": "SELECT pg_sleep(60)"})
@@ -308,6 +320,7 @@ def test_signal_leaves_whole_lines(runs: Runs, folder: Path, how: str) -> None:
         assert "SIGINT" in terminal.raw or "SIGTERM" in terminal.raw
 
 
+@pytest.mark.any_version
 def test_signal_stops_a_run_whose_terminal_is_not_read(runs: Runs, folder: Path) -> None:
     write(
         folder, {"0001_sleeps.sql": "SELECT pg_sleep(3)", "0002_sleeps.sql": "SELECT pg_sleep(9)"}
@@ -321,6 +334,7 @@ def test_signal_stops_a_run_whose_terminal_is_not_read(runs: Runs, folder: Path)
         assert running.result(timeout=6).code == 143
 
 
+@pytest.mark.any_version
 def test_output_of_a_forked_process_is_on_a_separate_line(runs: Runs, folder: Path) -> None:
     steps = (
         "import os, time\nfrom yoyo import step\n"
@@ -341,6 +355,7 @@ def test_output_of_a_forked_process_is_on_a_separate_line(runs: Runs, folder: Pa
         assert_only_whole_lines(terminal)
 
 
+@pytest.mark.any_version
 def test_table_of_rehearse_contains_no_progress(runs: Runs, folder: Path) -> None:
     write(folder, {"0001_sleeps.sql": "SELECT 1;\nSELECT pg_sleep(4)"})
     with terminal_of(100) as terminal:
@@ -351,6 +366,7 @@ def test_table_of_rehearse_contains_no_progress(runs: Runs, folder: Path) -> Non
         assert terminal.lines[0].startswith("statement")
 
 
+@pytest.mark.any_version
 def test_progress_shows_the_wait_for_the_database(runs: Runs, folder: Path) -> None:
     write(folder, FILES)
     with terminal_of(80) as terminal:
@@ -362,6 +378,7 @@ def test_progress_shows_the_wait_for_the_database(runs: Runs, folder: Path) -> N
         assert_only_whole_lines(terminal)
 
 
+@pytest.mark.any_version
 def test_run_succeeds_if_the_terminal_is_resized_not_read_and_closed(
     runs: Runs, database: Database, folder: Path
 ) -> None:
@@ -378,6 +395,7 @@ def test_run_succeeds_if_the_terminal_is_resized_not_read_and_closed(
     assert "done" in database.tables()
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("flags", [("--log-format=json",), ("--log-level=warning",)], ids=str)
 def test_no_progress_with_json_or_warnings_only(
     runs: Runs, folder: Path, flags: tuple[str, ...]
@@ -389,6 +407,7 @@ def test_no_progress_with_json_or_warnings_only(
         assert "0001_sleeps.sql" not in terminal.raw
 
 
+@pytest.mark.any_version
 def test_dumb_terminal_gets_log_lines_for_the_progress(runs: Runs, folder: Path) -> None:
     write(folder, {"0001_sleeps.sql": "SELECT pg_sleep(11)"})
     with terminal_of(80) as terminal:

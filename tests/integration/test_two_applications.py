@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         def __call__(self, *command: str, folder: Path) -> Result: ...
 
 
+pytestmark = pytest.mark.any_version
+
 READING = (("wait", "--wait-timeout=0"), ("status", "--check"))
 COMMANDS = (("migrate",), *READING)
 

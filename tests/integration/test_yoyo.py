@@ -146,6 +146,7 @@ def test_times_are_utc_in_any_time_zone_of_the_server(
     assert states(initmig, database, folder) == {"0001_one": "applied"}
 
 
+@pytest.mark.any_version
 def test_each_tool_continues_the_history_of_the_other(
     initmig: Initmig, yoyo: Yoyo, database: Database, folder: Path
 ) -> None:
