@@ -38,7 +38,9 @@ def prose(text: str) -> str:
 def _quoted(run: str) -> str:
     """*run* as code, followed by its final punctuation, if any."""
     text = run.removesuffix(",").removesuffix(":").removesuffix(";")
-    return code(text) + run[len(text) :] if text else code(run)
+    if not text or text.endswith(" "):  # `code` would drop the space
+        return code(run)
+    return code(text) + run[len(text) :]
 
 
 def code(text: str) -> str:

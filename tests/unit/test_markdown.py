@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from cmarkgfm import github_flavored_markdown_to_html
 from cmarkgfm.cmark import Options
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from initmig.core.visible import in_one_line
@@ -150,6 +150,9 @@ def test_markup_and_references_stay_plain_text(text: str) -> None:
     assert_only_text(f"before {text} after")
 
 
+@example(": :")
+@example("@x ,")
+@example(",;")
 @given(ANYTHING)
 def test_any_text_stays_plain_text(text: str) -> None:
     assert_only_text(text)
