@@ -157,8 +157,18 @@ class Library(CDLL):
         return int(self.PQpingParams(as_array(params.keys()), as_array(params.values()), 1))
 
 
+_loaded: list[Library] = []
+"""The result of `find_libpq`, which is the same for every connection of the process."""
+
+
 def find_libpq() -> Library:
-    """Load the library of psycopg's binary package. Without that package, load psycopg's own."""
+    """The library of psycopg's binary package. Without that package, psycopg's own."""
+    if not _loaded:
+        _loaded.append(_load_libpq())
+    return _loaded[0]
+
+
+def _load_libpq() -> Library:
     for folder in (os.path.join(each, "psycopg_binary.libs") for each in sys.path):
         for name in os.listdir(folder) if os.path.isdir(folder) else ():
             if name.startswith("libpq-"):
