@@ -152,6 +152,7 @@ def script(initmig: Initmig, database: Database, folder: Path) -> Script:
     return Script(initmig, database, folder)
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(("text", "query", "expected"), SCRIPTS.values(), ids=SCRIPTS)
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"], ids=["lf", "crlf"])
 def test_script_for_psql_has_the_same_result(

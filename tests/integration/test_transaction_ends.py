@@ -208,6 +208,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("name", REFUSED)
 def test_file_that_would_not_commit_its_block_is_refused_before_anything_runs(
     image: Image, name: str
@@ -288,6 +289,7 @@ def test_blocks_in_a_file_are_committed_and_rolled_back_as_written(
     assert prepared(image.database) == ([] if "PREPARED" in text else ["other"])
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize("name", ACCEPTED)
 @pytest.mark.parametrize("together", [False, True], ids=["each a step", "all one step"])
 def test_blocks_in_steps_have_the_same_result_as_in_yoyo(
