@@ -251,7 +251,7 @@ def test_image_and_setting_are_rolled_back_together_and_the_deploy_fails(
     assert "[rolled-back]" in done.err
     assert "non-zero exit (1)" in done.err
     assert shop.container("app") == before
-    wait_until(lambda: shop.replicas("app") == 2, 60)
+    wait_until(lambda: shop.replicas("app") == 2, 120)
     assert {task.image for task in shop.running("app")} == {before["Image"]}
 
 
@@ -435,7 +435,7 @@ def test_failed_update_is_reported_and_rolled_back(
     assert f"[{id}]\n  {running.name}_app." in failed.err
     assert reason in failed.err
     assert running.container("app") == before
-    wait_until(lambda: running.replicas("app") == 2, 60)
+    wait_until(lambda: running.replicas("app") == 2, 120)
 
 
 def test_paused_update_fails_and_the_next_deploy_recovers(running: Stack, plain: Path) -> None:
@@ -577,7 +577,7 @@ def test_app_that_never_starts_fails_its_first_deploy_and_the_next_recovers(
     image = image_id(postgres_image)
     variables = {"APP_IMAGE": image, "OTHER_IMAGE": image, "APP_TIMEOUT": "60"}
     with new_stack(PASSWORD, **variables, APP_MONITOR="2s") as stack:
-        failed = stack.deploy(plain, RUN="sleep 0.5; exit 3", APP_TIMEOUT="6")
+        failed = stack.deploy(plain, RUN="sleep 0.5; exit 3", APP_TIMEOUT="40")
         recovered = stack.deploy(plain, RUN=STAY)
 
     assert failed.code == 1, failed.err

@@ -146,7 +146,7 @@ def logs(name: str) -> Result:
     return docker("logs", name)
 
 
-def wait_for_log(name: str, text: str, timeout: float = 30) -> None:
+def wait_for_log(name: str, text: str, timeout: float = 60) -> None:
     """Return once *text* is in the container's stderr. Raises AssertionError with its logs."""
     try:
         wait_until(lambda: text in logs(name).err, timeout)
@@ -154,7 +154,7 @@ def wait_for_log(name: str, text: str, timeout: float = 30) -> None:
         raise AssertionError(f"no {text!r} in the logs of {name}:\n{logs(name).err}") from error
 
 
-def exit_code(name: str, timeout: float = 60) -> int:
+def exit_code(name: str, timeout: float = 300) -> int:
     """The exit code of a container, once it has exited."""
     return int(docker_out("wait", name, timeout=timeout))
 
@@ -220,7 +220,7 @@ def running_postgres(
             "postgres",
             *flags,
         )
-        wait_until(postgres.is_ready, 60)
+        wait_until(postgres.is_ready, 120)
         yield postgres
     finally:
         containers.clean_up()

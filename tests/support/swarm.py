@@ -193,7 +193,7 @@ def _create_secret(name: str, content: str) -> None:
 
 def _remove(stack: Stack) -> None:
     docker("stack", "rm", stack.name)
-    wait_until(lambda: _is_removed(stack), 60)
+    wait_until(lambda: _is_removed(stack), 300)
     docker("volume", "rm", f"{stack.name}_data")
     secrets = docker_out("secret", "ls", "--quiet", f"--filter=name={stack.name}").split()
     docker("secret", "rm", *secrets)
