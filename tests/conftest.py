@@ -43,8 +43,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         "--sample",
-        action="store_true",
-        help="run one case of each test, and every case of those marked `each_version`",
+        metavar="PART/PARTS",
+        help="run every case of the tests marked `each_version`,"
+        " and one case of each of the others in this part of them, such as 1/3",
     )
 
 
@@ -75,19 +76,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     kept = [item for item in items if not _is_left_out(item)]
-    if config.getoption("--sample"):
-        kept = _sample(kept)
+    if sample := config.getoption("--sample"):
+        kept = _sample(kept, *map(int, sample.split("/")))
     config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
     items[:] = kept
 
 
-def _sample(items: list[pytest.Item]) -> list[pytest.Item]:
-    """The first case of each test, and every case of those marked `each_version`."""
+def _sample(items: list[pytest.Item], part: int, parts: int) -> list[pytest.Item]:
+    """Every case of the tests marked `each_version`, one case of every *parts*-th other test."""
+    complete = [item for item in items if item.get_closest_marker("each_version")]
     first: dict[str, pytest.Item] = {}
     for item in items:
-        complete = item.get_closest_marker("each_version")
-        first.setdefault(item.nodeid if complete else item.nodeid.partition("[")[0], item)
-    return list(first.values())
+        if not item.get_closest_marker("each_version"):
+            first.setdefault(item.nodeid.partition("[")[0], item)
+    return [*complete, *list(first.values())[part - 1 :: parts]]
 
 
 def _is_left_out(item: pytest.Item) -> bool:
