@@ -78,7 +78,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept = [item for item in items if not _is_left_out(item)]
     if sample := config.getoption("--sample"):
         kept = _sample(kept, *map(int, sample.split("/")))
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    remaining = set(kept)
+    config.hook.pytest_deselected(items=[item for item in items if item not in remaining])
     items[:] = kept
 
 
