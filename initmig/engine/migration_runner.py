@@ -105,7 +105,8 @@ class SharedTransaction:
         started = time.monotonic()
         with channel.transactions.must_stay_open(migration.id, partial(Place, migration.file.path)):
             with savepoint(batch):
-                batch.send()  # BEGIN, so that a failure of the file is reported as its own
+                if not channel.session.in_transaction:
+                    batch.send()  # BEGIN, so that a failure of the file is reported as its own
                 self._run(migration)
                 self._recorder.applied(migration, time.monotonic() - started, due_hooks)
                 batch.add(_FAILS_OUTSIDE_TRANSACTION)
