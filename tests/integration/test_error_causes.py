@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from tests.support.databases import Database
 
+# The cause of an error depends on the client.
+pytestmark = pytest.mark.any_version
+
 IN_PARTS = "-- transactional: false\n"
 PYTHON = "from yoyo import step\n"
 PYTHON_IN_PARTS = f"{PYTHON}__transactional__ = False\n"
