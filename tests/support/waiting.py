@@ -19,4 +19,4 @@ def wait_until(condition: Callable[[], bool], timeout: float = 20) -> None:
         ended = time.monotonic()
         assert ended < deadline, f"the condition is still false after {timeout} s"
         # A check can be a query or a program: most of the time, other tests have the processor.
-        time.sleep(min(max(0.02, 3 * (ended - began)), 1))
+        time.sleep(min(max(0.02, 3 * (ended - began)), 0.5))
