@@ -22,9 +22,11 @@ class Aim(NamedTuple):
     value: float | None
 
     @property
-    def is_reached(self) -> bool:
-        """Whether it was measured and is within the limit."""
-        return self.value is not None and self.value <= self.limit
+    def verdict(self) -> str:
+        """Whether the value is within the limit; "-" if it was not measured."""
+        if self.value is None:
+            return "-"
+        return "yes" if self.value <= self.limit else "no"
 
 
 def aims(results: Results) -> list[Aim]:

@@ -60,7 +60,7 @@ def _aims(results: Results) -> str:
             aim.words,
             f"{aim.limit:g}",
             cells.short(aim.value),
-            "yes" if aim.is_reached else "no",
+            aim.verdict,
         )
         for aim in aims(results)
         if aim.work in results.works

@@ -31,7 +31,7 @@ _LONGEST_PAUSE_SECONDS = 3.0
 
 
 class StatementRetry:
-    """A `connection.RetryHandler` for one statement, which may take *limit* seconds in all."""
+    """A `session.RetryHandler` for one statement, which may take *limit* seconds in all."""
 
     def __init__(self, session: Session, limit: float, clock: Clock, emit: Emit) -> None:
         self._session = session
@@ -43,7 +43,7 @@ class StatementRetry:
         self._blockers: tuple[str, ...] = ()
 
     def report(self, sql: str, waited: float) -> None:
-        """As in `connection.RetryHandler`."""
+        """As in `session.RetryHandler`."""
         try:
             activity = activity_of(self._session, sql)
         except InitmigError:
@@ -60,7 +60,7 @@ class StatementRetry:
         waited: Callable[[], float],
         prepare: Callable[[InitmigError], None],
     ) -> Retrying:
-        """As in `connection.RetryHandler`."""
+        """As in `session.RetryHandler`."""
         from tenacity import Retrying, retry_if_exception, wait_random_exponential
 
         def record(state: RetryCallState) -> None:
@@ -85,7 +85,7 @@ class StatementRetry:
         )
 
     def no_answer_error(self, error: InitmigError) -> InitmigError:
-        """As in `connection.RetryHandler`."""
+        """As in `session.RetryHandler`."""
         words = f"no answer to one of initmig's own statements in {format_duration(self._limit)}"
         if self._doing:
             words += f": {self._doing}"
