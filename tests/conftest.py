@@ -47,6 +47,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run every case of the tests marked `each_version`,"
         " and one case of each of the others in this part of them, such as 1/3",
     )
+    parser.addoption(
+        "--turn",
+        metavar="PART/PARTS",
+        help="of the cases of each test, run only this part, such as every third, from the first",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -78,6 +83,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept = [item for item in items if not _is_left_out(item)]
     if sample := config.getoption("--sample"):
         kept = _sample(kept, *map(int, sample.split("/")))
+    if turn := config.getoption("--turn"):
+        kept = _turn(kept, *map(int, turn.split("/")))
     remaining = set(kept)
     config.hook.pytest_deselected(items=[item for item in items if item not in remaining])
     items[:] = kept
@@ -91,6 +98,18 @@ def _sample(items: list[pytest.Item], part: int, parts: int) -> list[pytest.Item
         if not item.get_closest_marker("each_version"):
             first.setdefault(item.nodeid.partition("[")[0], item)
     return [*complete, *list(first.values())[part - 1 :: parts]]
+
+
+def _turn(items: list[pytest.Item], part: int, parts: int) -> list[pytest.Item]:
+    """Every *parts*-th case of each test, from case number *part*; all cases if there are fewer."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    return [
+        item
+        for each in cases.values()
+        for item in (each[part - 1 :: parts] if len(each) >= parts else each)
+    ]
 
 
 def _is_left_out(item: pytest.Item) -> bool:

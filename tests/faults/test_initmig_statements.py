@@ -49,7 +49,7 @@ INITMIG_TABLES = (
     "_yoyo_version",
     "_initmig_migration",
 )
-QUICK = "--lock-timeout=100ms"
+QUICK = "--lock-timeout=500ms"
 
 BLOCKED = "SELECT pid FROM pg_locks WHERE NOT granted AND relation = to_regclass(%s)"
 WAITS_FOR_ROW = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"

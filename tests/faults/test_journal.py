@@ -182,7 +182,7 @@ def test_statement_with_a_lock_timeout_is_retried_without_the_parts_before_it(im
     )
     with image.database.connect(autocommit=False) as other:
         other.execute("SELECT count(*) FROM t")
-        running = image.start("--lock-timeout=200ms")
+        running = image.start("--lock-timeout=1s")
         blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         wait_until(
             lambda: image.database.value(f"{blocked} AND query LIKE '%ALTER TABLE t ADD%'") == 1

@@ -575,7 +575,7 @@ def test_run_waits_for_a_lock_on_an_initmig_table(
     write(folder, exclusive(2, 0))
     with database.connect() as other:
         other.execute(f"BEGIN; LOCK TABLE {table} IN SHARE MODE".encode())
-        running = initmig.start("--lock-timeout=100ms", url=url, folder=folder)
+        running = initmig.start("--lock-timeout=1s", url=url, folder=folder)
         for expected in (True, False):
             wait_until(lambda: bool(database.value(BLOCKED, [table])) is expected)  # noqa: B023
     result = running.result()

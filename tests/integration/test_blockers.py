@@ -107,7 +107,7 @@ def test_lock_timeout_is_retried_and_names_the_blocker(
 ) -> None:
     database.execute("CREATE TABLE busy ()")
     write(folder, BUSY)
-    flags = ("--lock-timeout=600ms", "--log-format=json")
+    flags = ("--lock-timeout=3s", "--log-format=json")
     with holding_busy(database) as pid:
         running = initmig.start(*flags, url=database.url, folder=folder)
         running.wait_for_line("migration_retried")
@@ -129,7 +129,7 @@ def test_blocker_is_named_if_the_lock_is_requested_late(
     database.execute("CREATE TABLE busy ()")
     write(folder, {"0001_late.sql": "SELECT pg_sleep(1.2); ALTER TABLE busy ADD x int"})
     with holding_busy(database) as pid:
-        running = initmig.start("--lock-timeout=1s", url=database.url, folder=folder)
+        running = initmig.start("--lock-timeout=4s", url=database.url, folder=folder)
         line = running.wait_for_line("retry 1 of 10")
     assert f"; blocked by pid {pid} (the app" in line
     assert running.result().code == 0
@@ -142,7 +142,7 @@ def test_blocker_with_more_privileges_is_named_without_its_query(
     Database(plain).execute("CREATE TABLE busy ()")
     write(folder, BUSY)
     with holding_busy(database) as pid:
-        running = initmig.start("--lock-timeout=600ms", url=plain, folder=folder)
+        running = initmig.start("--lock-timeout=3s", url=plain, folder=folder)
         line = running.wait_for_line("retry 1 of 10")
     assert f"; blocked by pid {pid} (the app, user postgres, " in line
     assert "pg_read_all_stats" in line

@@ -322,7 +322,7 @@ def test_query_of_a_blocker_forges_no_line(
     database.execute("CREATE TABLE a ()")
     write(folder, {"1.sql": "ALTER TABLE a ADD n int"})
     env = {"DATABASE_URL": database.url}
-    flags = ("--lock-timeout=500ms", "--lock-retries=1")
+    flags = ("--lock-timeout=2s", "--lock-retries=1")
     with database.connect(autocommit=False) as blocker:
         blocker.execute("LOCK TABLE a")
         blocker.execute(f"SET application_name = {IN_ROWS}")

@@ -10,20 +10,25 @@ from tests.support.migrations import write
 from tests.support.secret_forms import CANARY, FORMS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from tests.support.databases import Database
     from tests.support.fork_server import KillableRuns
 
-OUTPUTS = {
+    Outputs = Mapping[str, tuple[list[str], Mapping[str, str]]]
+
+# the server repeats the secret in its error
+OF_A_FAILURE = {
     "text": (["migrate"], {}),
     "JSON": (["migrate"], {"INITMIG_LOG_FORMAT": "json"}),
-    "plan": (["plan"], {}),
-    "plan --json": (["plan", "--json"], {}),
     "rehearse": (["rehearse"], {}),
     "rehearse --json": (["rehearse", "--json"], {"INITMIG_LOG_FORMAT": "json"}),
     "rehearse --markdown": (["rehearse", "--markdown"], {}),
+}
+OF_FILES = {
+    "plan": (["plan"], {}),
+    "plan --json": (["plan", "--json"], {}),
     "doctor": (["doctor"], {}),
     "status": (["status"], {}),
 }
@@ -36,10 +41,10 @@ class Shown:
     def __init__(self, killable_runs: KillableRuns, database: Database, folder: Path) -> None:
         self._forking, self._database, self._folder = killable_runs, database, folder
 
-    def of(self, files: dict[str, str]) -> Iterator[tuple[str, str]]:
+    def of(self, files: Mapping[str, str], outputs: Outputs) -> Iterator[tuple[str, str]]:
         write(self._folder, files)
         outcome = self._folder.with_name("outcome")
-        for name, (arguments, env) in OUTPUTS.items():
+        for name, (arguments, env) in outputs.items():
             variables = {
                 "INITMIG_TERMINATION_LOG": str(outcome),
                 "INITMIG_LOG_LEVEL": "debug",
@@ -66,26 +71,35 @@ def in_python(sql: str) -> str:
     return f"from yoyo import step\nstep({sql!r})\nstep('SELECT oops')\n"
 
 
+def assert_hidden(shown: Shown, files: Mapping[str, str], outputs: Outputs) -> None:
+    found = {where: text for where, text in shown.of(files, outputs) if CANARY in text}
+    assert found == {}
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_no_output_shows_the_secret(name: str, shown: Shown) -> None:
-    found = {
-        where: text
-        for where, text in shown.of({"0001_a.sql": f"{FORMS[name]}; SELECT oops"})
-        if CANARY in text
-    }
-    assert found == {}
+    assert_hidden(shown, {"0001_a.sql": f"{FORMS[name]}; SELECT oops"}, OF_A_FAILURE)
 
 
 NOT_IN_A_STEP = ("COPY data", "behind a stray quote", "comment")
 """Forms that a step cannot have: psql's data, a preceding statement, or only a comment."""
+OF_A_STEP = {name: form for name, form in FORMS.items() if name not in NOT_IN_A_STEP}
 
 
 @pytest.mark.any_version
-@pytest.mark.parametrize("name", [name for name in FORMS if name not in NOT_IN_A_STEP])
+@pytest.mark.parametrize("name", OF_A_STEP)
 def test_no_output_shows_the_secret_of_a_python_step(name: str, shown: Shown) -> None:
-    found = {
-        where: text
-        for where, text in shown.of({"0001_a.py": in_python(FORMS[name])})
-        if CANARY in text
-    }
-    assert found == {}
+    assert_hidden(shown, {"0001_a.py": in_python(OF_A_STEP[name])}, OF_A_FAILURE)
+
+
+PENDING = {
+    "SQL": {f"{n:04}_a.sql": f"{form}; SELECT oops" for n, form in enumerate(FORMS.values())},
+    "Python": {f"{n:04}_a.py": in_python(form) for n, form in enumerate(OF_A_STEP.values())},
+}
+
+
+@pytest.mark.parametrize("files", PENDING.values(), ids=PENDING)
+def test_no_output_about_pending_files_shows_their_secrets(
+    files: Mapping[str, str], shown: Shown
+) -> None:
+    assert_hidden(shown, files, OF_FILES)

@@ -423,7 +423,7 @@ def test_lock_timeout_names_the_blocker_and_is_not_retried(
     write(folder, {"0002_a.sql": "CREATE TABLE a ();\nALTER TABLE users ADD a int"})
     with psycopg.connect(migrated.url, application_name="the app") as other:
         other.execute("SELECT FROM users")
-        result = initmig("rehearse", "--lock-timeout=500ms", url=migrated.url, folder=folder)
+        result = initmig("rehearse", "--lock-timeout=3s", url=migrated.url, folder=folder)
         pid = other.info.backend_pid
     assert result.code == 1
     assert f"{folder}/0002_a.sql:2:1: 0002_a failed: canceling statement due to" in result.err

@@ -136,11 +136,11 @@ class KillTrial:
         code, errors = self._kill(interruption, answered=answered)
         assert (interruption.happened, code) == (True, -signal.SIGKILL), (message, errors)
 
-    def kill_rerun(self, number: int, *, answered: bool) -> bool:
-        """Run again, and kill it at its message *number*; False if it finished before."""
+    def kill_rerun(self, number: int) -> bool:
+        """Run again, and kill it before its message *number*; False if it finished before."""
         self._disturb_nothing()
         interruption = Interruption(self.proxy, number)
-        code, errors = self._kill(interruption, answered=answered)
+        code, errors = self._kill(interruption, answered=False)
         assert code == (-signal.SIGKILL if interruption.happened else 0), (number, errors)
         return interruption.happened
 
