@@ -85,6 +85,8 @@ def install_requirements(home: Home, requirements: Path) -> None:
         return
     shutil.rmtree(home.folder)
     _run(sys.executable, "-m", "venv", str(home.folder))
+    # from 3.12, venv does not install it: its hook takes time at each start of the interpreter
+    _run(*home.program("python", "-m", "pip", "uninstall", "--quiet", "--yes", "setuptools").argv)
     _pip(home, "--require-hashes", "--requirement", str(_PIP))
     _pip(home, "--require-hashes", "--no-deps", "--requirement", str(requirements))
     _note(home.folder, key)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from _thread import allocate_lock
-from ctypes import CFUNCTYPE, c_void_p
 
 from initmig.core.errors import InitmigError
 from initmig.core.records import TYPE_CHECKING
@@ -25,6 +24,7 @@ from initmig.postgres.errors import (
 )
 from initmig.postgres.exchange import Exchange
 from initmig.postgres.libpq import OPEN, Handle, as_array, as_text
+from initmig.postgres.native import c_void_p
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -220,6 +220,8 @@ class LibpqConnection(Connection):
 
     def collect_notices(self, notices: Notices) -> None:
         """As in `Connection`."""
+        from ctypes import CFUNCTYPE
+
         field = self.libpq.PQresultErrorField
 
         @callback

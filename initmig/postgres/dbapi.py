@@ -7,7 +7,6 @@ import os
 from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from ctypes import c_void_p
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -50,6 +49,7 @@ from initmig.postgres.libpq import (
     as_text,
     libpq_of_psycopg,
 )
+from initmig.postgres.native import c_void_p
 from initmig.postgres.parameters import RAW
 from initmig.sql.scanner import ending_transaction, split
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ctypes import byref, c_void_p
 from select import POLLIN, POLLOUT
 from time import monotonic
 
@@ -21,6 +20,7 @@ from initmig.postgres.errors import (
 )
 from initmig.postgres.libpq import as_text, wait
 from initmig.postgres.memory_limit import MemoryLimit
+from initmig.postgres.native import byref, c_void_p
 from initmig.postgres.parameters import COMMIT_MARK, RAW
 
 if TYPE_CHECKING:

@@ -9,22 +9,14 @@ from __future__ import annotations
 
 import os
 import sys
-from ctypes import (
-    CDLL,
-    POINTER,
-    Structure,
-    c_char_p,
-    c_int,
-    c_void_p,
-    create_string_buffer,
-)
-from itertools import takewhile
 from select import POLLIN, POLLOUT, poll
 from time import monotonic
 
 from initmig.core.records import TYPE_CHECKING
+from initmig.postgres import native
 from initmig.postgres.errors import client_failed, one_line
 from initmig.postgres.memory_limit import MemoryLimit
+from initmig.postgres.native import Structure, c_char_p, c_int, c_void_p
 from initmig.postgres.parameters import RAW
 
 if TYPE_CHECKING:
@@ -42,7 +34,10 @@ NO_LIMIT = float("inf")
 _CANCEL_MESSAGE_BYTES = 256
 
 _POINTERS = frozenset(
-    ("PQconnectStartParams", "PQcancelCreate", "PQgetCancel", "PQgetResult", "PQnotifies")
+    (
+        *("PQconnectStartParams", "PQconninfo", "PQcancelCreate", "PQgetCancel"),
+        *("PQgetResult", "PQnotifies"),
+    )
 )
 _TEXTS = frozenset(
     (
@@ -85,7 +80,7 @@ class _Option(Structure):
     )
 
 
-class Library(CDLL):
+class Library(native.Library):
     """libpq, whose functions raise ClientFailed if they fail."""
 
     def __init__(self, path: str) -> None:
@@ -110,8 +105,6 @@ class Library(CDLL):
             function.restype = c_void_p
         elif name in _TEXTS:
             function.restype = c_char_p
-        elif name == "PQconninfo":
-            function.restype = POINTER(_Option)
         if name in _NEVER_NULL:
             function.errcheck = self._checked(name, bool)
         elif name in _LOWEST_GOOD:
@@ -145,6 +138,8 @@ class Library(CDLL):
             self.PQcancelFinish(cancel)
 
     def _cancel_before_17(self, connection: c_void_p, _: float) -> None:
+        from ctypes import create_string_buffer
+
         cancel = c_void_p(self.PQgetCancel(connection))
         try:
             message = create_string_buffer(_CANCEL_MESSAGE_BYTES)
@@ -254,9 +249,11 @@ class Handle:
     def options(self) -> dict[bytes, bytes | None]:
         """The resolved parameters, with libpq's variables, files and defaults."""
         options = self.libpq.PQconninfo(self.pointer)
-        named = takewhile(lambda option: option.keyword is not None, options)
-        found = {option.keyword: option.value for option in named}
-        self.libpq.PQconninfoFree(options)
+        found, address = {}, options
+        while (option := _Option.from_address(address)).keyword is not None:
+            found[option.keyword] = option.value
+            address += native.sizeof(_Option)
+        self.libpq.PQconninfoFree(c_void_p(options))
         return found
 
     def finish_connecting(self, seconds: float) -> None:

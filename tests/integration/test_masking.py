@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     Outputs = Mapping[str, tuple[list[str], Mapping[str, str]]]
 
 # the server repeats the secret in its error
-OF_A_FAILURE = {
+OF_A_FAILURE: Outputs = {
     "text": (["migrate"], {}),
     "JSON": (["migrate"], {"INITMIG_LOG_FORMAT": "json"}),
     "rehearse": (["rehearse"], {}),
     "rehearse --json": (["rehearse", "--json"], {"INITMIG_LOG_FORMAT": "json"}),
     "rehearse --markdown": (["rehearse", "--markdown"], {}),
 }
-OF_FILES = {
+OF_FILES: Outputs = {
     "plan": (["plan"], {}),
     "plan --json": (["plan", "--json"], {}),
     "doctor": (["doctor"], {}),

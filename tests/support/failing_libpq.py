@@ -35,6 +35,7 @@ from initmig.core.errors import InitmigError  # noqa: E402
 from initmig.postgres import dbapi  # noqa: E402
 from initmig.postgres import libpq as _of_initmig  # noqa: E402
 from initmig.postgres.libpq import Library  # noqa: E402
+from initmig.postgres.native import c_void_p  # noqa: E402
 
 
 class _Faults:
@@ -78,7 +79,7 @@ class _Function:
     def _failed(self, arguments: Sequence[Any]) -> Any:
         failure, type = self._faults.failure, self._real.restype
         if failure is None:
-            return None if type is ctypes.c_void_p else type()
+            return None if type in (ctypes.c_void_p, c_void_p) else type()
         if self._real.__name__ != "PQgetResult":
             return failure
         # as if libpq has no memory for a result: the result is lost, and an error replaces it
