@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""inventory.py ROOT SITE: writes a list of the contents of ROOT, and their licences, into ROOT.
+"""inventory.py ROOT OPT SITE: writes a list of the contents of ROOT, and their licences, into ROOT.
 
-It writes a bill of materials (CycloneDX), Debian's copyright files, and dpkg's status files, where
-scanners expect them in images without dpkg. ROOT contains files of Debian under their own paths,
-and Python packages in its folder SITE, whose metadata names their licences. The build fails if a
-file comes from neither.
+It writes a bill of materials (CycloneDX) and Debian's copyright files below OPT, and dpkg's status
+files where scanners expect them in images without dpkg. In ROOT, a file of Debian has its own path,
+with OPT instead of /usr. Python packages are in OPT/SITE, and their metadata names their licences.
+The build fails if a file comes from neither and is not our own.
 """
 
 from __future__ import annotations
@@ -24,32 +24,35 @@ from typing import Any
 from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
 
-SBOM = "usr/share/sbom/initmig.cdx.json"
-COPIED_FROM = {"/etc/ssl/certs/ca-certificates.crt": "/usr/share/ca-certificates/mozilla"}
-OURS = {"/usr/bin/initmig"}
+SBOM = "share/sbom/initmig.cdx.json"
+COPIED_FROM = {"/usr/cert.pem": "/usr/share/ca-certificates/mozilla"}
+OURS = {"/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/usr/bin/initmig", "/usr/nss"}
 COMMON = "/usr/share/common-licenses"
 
 Component = dict[str, Any]
 
 
-def main(root: Path, site: str) -> None:
+def main(root: Path, opt: str, site: str) -> None:
     """Write the inventory of *root*."""
-    packages = owners(origins(root, site))
-    wheels = sorted(distributions(path=[f"{root}{site}"]), key=lambda wheel: wheel.name.lower())
+    folder = root / opt.removeprefix("/")
+    packages = owners(origins(root, opt, site))
+    wheels = sorted(distributions(path=[f"{folder}/{site}"]), key=lambda wheel: wheel.name.lower())
     [version] = [wheel.version for wheel in wheels if wheel.name == "initmig"]
     for package in packages:
-        keep_copyright(root, package)
+        keep_copyright(folder, package)
         keep_status(root, package)
-    write_sbom(root / SBOM, version, [*map(debian, packages), *map(pypi, wheels)])
+    components = [*(debian(package, opt) for package in packages), *map(pypi, wheels)]
+    write_sbom(folder / SBOM, version, components)
 
 
-def origins(root: Path, site: str) -> set[str]:
+def origins(root: Path, opt: str, site: str) -> set[str]:
     """The paths that the files of *root* were copied from, without those of *site* and our own."""
-    paths = {f"/{path.relative_to(root)}" for path in root.rglob("*") if not path.is_dir()}
+    files = (path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+    paths = {re.sub(f"^{opt}/", "/usr/", f"/{path.relative_to(root)}") for path in files}
     return {
         os.path.realpath(COPIED_FROM.get(path, re.sub(r"\.pyc$", ".py", path)))
         for path in paths - OURS
-        if not path.startswith(f"{site}/")
+        if not path.startswith(f"/usr/{site}/")
     }
 
 
@@ -63,19 +66,19 @@ def owners(paths: set[str]) -> list[str]:
     return sorted({name for names, _ in found for name in names.split(", ")})
 
 
-def keep_copyright(root: Path, package: str) -> None:
+def keep_copyright(folder: Path, package: str) -> None:
     """The copyright file of *package*, and the licences that it leaves to be read elsewhere."""
     copyright = f"/usr/share/doc/{package.partition(':')[0]}/copyright"
-    copy(copyright, root)
+    copy(copyright, folder)
     text = Path(copyright).read_text(encoding="utf-8")
     for name in set(re.findall(rf"{COMMON}/([\w.+-]*\w)", text)):
         if Path(COMMON, name).exists():  # one names a licence that Debian has not
-            copy(f"{COMMON}/{name}", root)
+            copy(f"{COMMON}/{name}", folder)
 
 
-def copy(path: str, root: Path) -> None:
-    """Copy a file to the same path in *root*."""
-    target = root / path.removeprefix("/")
+def copy(path: str, folder: Path) -> None:
+    """Copy a file below /usr to the same path below *folder*."""
+    target = folder / Path(path).relative_to("/usr")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, target)
 
@@ -87,14 +90,14 @@ def keep_status(root: Path, package: str) -> None:
     target.write_text(output("dpkg-query", "--status", package), encoding="utf-8")
 
 
-def debian(package: str) -> Component:
-    """A Debian package as a component."""
+def debian(package: str, opt: str) -> Component:
+    """A Debian package as a component, whose licence is below *opt*."""
     fields = "${Package} ${Version} ${Architecture}"
     name, version, architecture = output("dpkg-query", "-W", f"-f={fields}", package).split()
     system = platform.freedesktop_os_release()
     distro = f"{system['ID']}-{system['VERSION_ID']}"
     purl = f"pkg:deb/debian/{name}@{quote(version)}?arch={architecture}&distro={distro}"
-    licence = {"type": "license", "url": f"file:///usr/share/doc/{name}/copyright"}
+    licence = {"type": "license", "url": f"file://{opt}/share/doc/{name}/copyright"}
     return component("library", name, version, purl) | {"externalReferences": [licence]}
 
 
@@ -174,4 +177,4 @@ def output(*command: str) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -21,6 +21,8 @@ from tests.support.docker import (
     running_postgres,
     why_no_docker,
 )
+from tests.support.place import Place, running_place
+from tests.support.swarm import shared_swarm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -80,6 +82,26 @@ def postgres(network: str, postgres_image: str) -> Iterator[Postgres]:  # noqa: 
     """PostgreSQL on `network`, with a password."""
     with running_postgres(network) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def swarm(docker_engine: None) -> Iterator[None]:  # noqa: ARG001
+    """The swarm, until this process has finished its tests."""
+    with shared_swarm():
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(postgres_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:  # noqa: ARG001
+    """A server with a password and TLS."""
+    with running_place(tmp_path_factory.mktemp("tls")) as running:
+        yield running
+
+
+@pytest.fixture
+def database(place: Place) -> Place:
+    """An empty database of `place`."""
+    return place.with_database()
 
 
 @pytest.fixture

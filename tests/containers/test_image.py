@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import tarfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -20,32 +20,31 @@ import pytest
 from initmig.version import __version__
 from tests.support.docker import (
     REPOSITORY,
-    Postgres,
     build_arguments,
     build_repository,
     docker,
     docker_out,
     exit_code,
     logs,
-    running_network,
-    running_postgres,
     unique,
 )
 from tests.support.migrations import write
+from tests.support.place import HARDENED, assert_applied, openssl, request
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from tests.containers.conftest import RunImage
-    from tests.support.docker import Containers
-    from tests.support.processes import Result
+    from tests.support.docker import Containers, Postgres
+    from tests.support.place import Place
 
 MEGABYTE = 1_000_000
-HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
-SITE = "usr/lib/python3/dist-packages"
-BUNDLE = "etc/ssl/certs/ca-certificates.crt"
-SBOM = "usr/share/sbom/initmig.cdx.json"
+OPT = "opt/initmig"
+SITE = f"{OPT}/lib/python3/dist-packages"
+BUNDLE = f"{OPT}/cert.pem"
+SYSTEM_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+SBOM = f"{OPT}/share/sbom/initmig.cdx.json"
 ONE = {"0001_one.sql": "CREATE TABLE one ()"}
 SLEEPING = {"0001_sleeping.sql": "CREATE TABLE leftover (); SELECT pg_sleep(60)"}
 
@@ -125,94 +124,33 @@ def bill(files: Files) -> dict[str, Any]:
     return parsed
 
 
-@dataclass(frozen=True)
-class Place:
-    """A database on an internal network: its containers reach no other address."""
-
-    network: str
-    postgres: Postgres
-    address: str
-    ca: Path
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {"DATABASE_URL": self.postgres.url}
-
-    def options(self, folder: Path | None = None, *more: str) -> list[str]:
-        """The options of `docker run` for the migrations in *folder*."""
-        migrations = [f"--volume={folder}:/migrations:ro"] if folder else []
-        # When the tests of Swarm leave their swarm, the engine forgets the names of all containers.
-        host = f"--add-host={self.postgres.name}:{self.address}"
-        return [f"--network={self.network}", host, *migrations, *more]
-
-
-@pytest.fixture(scope="module")
-def place(postgres_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:  # noqa: ARG001
-    """A server with a password and TLS."""
-    settings = {"ssl_cert_file": "/tls/server.crt", "ssl_key_file": "/tls/server.key"}
-    folder = tmp_path_factory.mktemp("tls")
-    with (
-        running_network("--internal") as network,
-        running_postgres(network, settings=settings) as postgres,
-    ):
-        make_certificates(folder, postgres.name)
-        docker_out("cp", folder, f"{postgres.name}:/tls")
-        docker_out("exec", postgres.name, "chown", "-R", "postgres", "/tls")
-        postgres.query("ALTER SYSTEM SET ssl = on")
-        postgres.query("SELECT pg_reload_conf()")
-        wait_until(lambda: postgres.value("SHOW ssl") == "on")
-        address = f"{{{{(index .NetworkSettings.Networks {json.dumps(network)}).IPAddress}}}}"
-        found = docker_out("inspect", f"--format={address}", postgres.name)
-        yield Place(network, postgres, found, folder / "ca.crt")
-
-
-@pytest.fixture
-def database(place: Place) -> Place:
-    """An empty database of `place`."""
-    name = unique("db").replace("-", "_")
-    place.postgres.query(f"CREATE DATABASE {name}")
-    return replace(place, postgres=replace(place.postgres, database=name))
-
-
-def make_certificates(folder: Path, host: str) -> None:
-    """Write ca.crt, other.crt, and server.crt and server.key for *host* into *folder*."""
-    for name in ("ca", "other"):
-        openssl(folder, *_request(name, f"CN=initmig test {name}"), "-x509", f"-out={name}.crt")
-    openssl(folder, *_request("server", f"CN={host}"), "-out=server.csr")
-    (folder / "names").write_text(f"subjectAltName=DNS:{host}")
-    ca = ("-CA=ca.crt", "-CAkey=ca.key", "-CAcreateserial", "-extfile=names")
-    openssl(folder, "x509", "-req", "-in=server.csr", *ca, "-out=server.crt")
-    (folder / "server.key").chmod(0o600)
-
-
-def _request(name: str, subject: str) -> list[str]:
-    key = ["-newkey=rsa:2048", "-nodes", f"-keyout={name}.key"]
-    return ["req", "-new", *key, f"-subj=/{subject}"]
-
-
-def openssl(folder: Path, *arguments: str) -> None:
-    """Run openssl, with options written as `-name=value`."""
-    words = [word for argument in arguments for word in argument.split("=", 1)]
-    done = subprocess.run(
-        ["openssl", *words], cwd=folder, capture_output=True, check=False, text=True
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def assert_applied(result: Result, database: Place, *ids: str) -> None:
-    assert result.code == 0, result.err
-    assert database.postgres.applied() == list(ids)
-
-
 # ---- its content
 
 
-def test_unpacked_image_has_at_most_50_mb(files: Files) -> None:
-    assert sum(len(file.content) for file in files.values()) <= 50 * MEGABYTE
+def test_unpacked_image_has_at_most_45_mb(files: Files) -> None:
+    assert sum(len(file.content) for file in files.values()) <= 45 * MEGABYTE
 
 
-def test_compressed_image_has_at_most_20_mb(saved: bytes) -> None:
-    assert len(gzip.compress(saved, 6)) <= 20 * MEGABYTE
+def test_compressed_image_has_at_most_16_mb(saved: bytes) -> None:
+    assert len(gzip.compress(saved, 6)) <= 16 * MEGABYTE
+
+
+def test_only_links_and_well_known_files_are_outside_of_opt_initmig(files: Files) -> None:
+    outside = {path for path, file in files.items() if file.kind != tarfile.DIRTYPE}
+    outside = {
+        path for path in outside if not path.startswith((f"{OPT}/", "var/lib/dpkg/status.d/"))
+    }
+    assert outside == {
+        "etc/group",
+        "etc/nsswitch.conf",
+        "etc/os-release",
+        "etc/passwd",
+        "etc/ssl/certs/ca-certificates.crt",
+        "usr/bin/initmig",
+        "usr/bin/python3.13",
+        "usr/share/zoneinfo",
+    }
+    assert {"tmp", "migrations"} < files.keys()
 
 
 def test_labels_describe_the_image(image: str) -> None:
@@ -231,9 +169,10 @@ def test_version_is_printed_without_any_privilege(run_image: RunImage) -> None:
 
 
 def test_image_has_no_programs_except_python_and_initmig(files: Files, run_image: RunImage) -> None:
-    folders = re.compile(r"(usr/|usr/local/|opt/)?s?bin/")
+    folders = re.compile(r"(usr/|usr/local/|opt/|opt/initmig/)?s?bin/")
     programs = {path for path in files if folders.match(path)}
-    assert programs == {"usr/bin/initmig", "usr/bin/python3.13"}
+    names = ("initmig", "python3.13")
+    assert programs == {f"{folder}/bin/{name}" for folder in ("usr", OPT) for name in names}
     assert run_image("-c", ":", options=["--entrypoint=sh"]).code == 127
     assert run_image("-c", ":", options=["--entrypoint=/bin/sh"]).code == 127
 
@@ -269,7 +208,7 @@ def test_every_link_has_a_target(files: Files) -> None:
 
 def test_libraries_and_programs_are_stripped(files: Files) -> None:
     binaries = {path: file for path, file in files.items() if file.content[:4] == b"\x7fELF"}
-    assert "usr/bin/python3.13" in binaries
+    assert f"{OPT}/bin/python3.13" in binaries
     assert [path for path, file in binaries.items() if b".debug_info" in file.content] == []
 
 
@@ -350,12 +289,12 @@ def test_image_has_the_licence_of_everything_inside(files: Files, bill: dict[str
     texts = [path for path, file in files.items() if file.content]
     for part in bill["components"]:
         if part["purl"].startswith("pkg:deb/"):
-            assert f"usr/share/doc/{part['name']}/copyright" in texts
+            assert f"{OPT}/share/doc/{part['name']}/copyright" in texts
         else:
             name = f"{part['name'].replace('-', '_')}-{part['version']}"
             pattern = re.compile(rf"{SITE}/{name}\.dist-info/(.*/)?(LICEN|COPYING)", re.IGNORECASE)
             assert list(filter(pattern.match, texts)), f"no licence of {name}"
-    assert "usr/share/common-licenses/GPL-3" in texts
+    assert f"{OPT}/share/common-licenses/GPL-3" in texts
 
 
 # ---- reproducible builds
@@ -374,7 +313,7 @@ def test_image_built_in_another_environment_has_the_same_bytes(
 ) -> None:
     """The environment has another name, clock, umask, language and certificate authority."""
     ca = ("-x509", "-out=ca.crt")
-    openssl(tmp_path, *_request("ca", "CN=authority of this machine"), *ca)
+    openssl(tmp_path, *request("ca", "CN=authority of this machine"), *ca)
     script = """
         set -e
         umask 077
@@ -648,7 +587,7 @@ def test_server_is_verified_with_the_certificates_of_the_system(
     env = connect_with(database, "sslrootcert=system")
     bundle = folder.with_name("bundle.crt")
     bundle.write_bytes(files[BUNDLE].content + database.ca.read_bytes())
-    options = database.options(folder, f"--volume={bundle}:/{BUNDLE}:ro")
+    options = database.options(folder, f"--volume={bundle}:{SYSTEM_BUNDLE}:ro")
     assert_applied(run_image(env=env, options=options), database, "0001_tls")
     assert database.postgres.value("SELECT ssl FROM proof") == "t"
 
@@ -736,6 +675,27 @@ def test_python_migrations_can_use_the_standard_library(
         "host": "example.org",
         "word": "one",
     }
+
+
+IMPORTS_ALL = """
+import pkgutil, sys
+for module in pkgutil.walk_packages(["/opt/initmig/lib/python3.13"]):
+    if not module.name.endswith("__main__"):
+        try:
+            __import__(module.name)
+        except ImportError as error:
+            print(error.name)
+print(len(sys.modules))
+"""
+
+
+def test_rest_of_the_standard_library_needs_nothing_that_was_removed(run_image: RunImage) -> None:
+    result = run_image("-c", IMPORTS_ALL, options=["--entrypoint=python3.13"])
+    *missing, number = result.out.split()
+    assert int(number) > 300, result.err
+    # of Chinese, Japanese and Korean character sets, of distutils, and of Windows
+    east_asian = {f"_codecs_{name}" for name in ("cn", "hk", "jp", "kr", "tw", "iso2022")}
+    assert set(missing) == east_asian | {"distutils", "msvcrt"}
 
 
 def test_application_adds_its_migrations_with_two_lines(

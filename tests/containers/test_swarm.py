@@ -19,7 +19,7 @@ from tests.support.docker_images import (
     migrations_folder,
 )
 from tests.support.migrations import write
-from tests.support.swarm import DEPLOY, Stack, new_stack, shared_swarm
+from tests.support.swarm import DEPLOY, Stack, new_stack
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -128,13 +128,6 @@ def images(
         built = [stack.enter_context(built_image(each)) for each in (*migrations, *apps)]
         users, email, broken, slow, email_app, broken_app = map(image_id, built)
         yield Images(users, email, broken, slow, image_id(app), email_app, broken_app)
-
-
-@pytest.fixture(scope="session")
-def swarm(docker_engine: None) -> Iterator[None]:  # noqa: ARG001
-    """The swarm, until this process has finished its tests."""
-    with shared_swarm():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -379,7 +372,7 @@ def _executed(folder: Path, image: str, migrations: dict[str, str]) -> Path:
     write(folder, {"app": EXECUTED_APP})
     (folder / "app").chmod(0o755)
     with (folder / "Dockerfile").open("a") as file:
-        file.write("COPY app /app\n")
+        file.write('COPY app /app\nCMD ["exec", "--", "/app"]\n')
     return folder
 
 
