@@ -366,7 +366,7 @@ def test_long_vacuum_and_analyze_report_their_phase_and_percentage(
 ) -> None:
     fill(database, rows=20_000)
     with monitoring(database.url, 0.05) as monitored:
-        monitored.start("SET vacuum_cost_delay = 10; SET vacuum_cost_limit = 5", statement)
+        monitored.start("SET vacuum_cost_delay = 80; SET vacuum_cost_limit = 5", statement)
         monitored.finish()
     percents = [text for text in monitored.activities if text.startswith(doing) and " %" in text]
     assert len(set(percents)) > 1, monitored.activities
