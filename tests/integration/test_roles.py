@@ -1,9 +1,10 @@
-"""k8s/roles.sql grants privileges to the owner and the app, and revokes those of other roles."""
+"""roles.sql grants privileges to the owner and the app, and revokes those of other roles."""
 
 from __future__ import annotations
 
 import secrets
 import subprocess
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -49,24 +50,27 @@ class Roles(NamedTuple):
 @pytest.fixture(params=["public", "shop"])
 def roles(request: pytest.FixtureRequest, database: Database) -> Iterator[Roles]:
     """The roles after a run of the script, with its default schema and with a separate schema."""
-    schema: str = request.param
-    suffix = secrets.token_hex(4)
-    owner, app = f"owner_{suffix}", f"app_{suffix}"
     # the default of PostgreSQL 14, and of databases upgraded from it
     database.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
-    variables = {
-        "database": database.name,
-        "owner": owner,
-        "app": app,
-        "owner_password": "it's",
-        "app_password": "secret",
-    }
-    if schema != "public":
-        variables["schema"] = schema
-    run_script(database.url, variables)
+    schema: str = request.param
+    with created_roles(database, **({} if schema == "public" else {"schema": schema})) as created:
+        yield created
+
+
+@contextmanager
+def created_roles(database: Database, **optional: str) -> Iterator[Roles]:
+    """The roles after a run of the script with *optional* variables; dropped at the end."""
+    suffix = secrets.token_hex(4)
+    owner, app = f"owner_{suffix}", f"app_{suffix}"
+    names = {"database": database.name, "owner": owner, "app": app}
+    passwords = {"owner_password": "it's", "app_password": "secret"}
+    run_script(database.url, names | passwords | optional)
     stranger = database.login_role()
     yield Roles(
-        schema, as_role(database, owner, "it's"), as_role(database, app, "secret"), stranger
+        optional.get("schema", "public"),
+        as_role(database, owner, "it's"),
+        as_role(database, app, "secret"),
+        stranger,
     )
     with database.connect() as connection:
         for name in (owner, app):
@@ -76,7 +80,7 @@ def roles(request: pytest.FixtureRequest, database: Database) -> Iterator[Roles]
 
 
 def run_script(url: str, variables: dict[str, str]) -> None:
-    script = REPOSITORY / "k8s" / "roles.sql"
+    script = REPOSITORY / "examples" / "database" / "roles.sql"
     options = [f"--set={name}={value}" for name, value in variables.items()]
     command = [
         str(clients_of(find_installation()).programs / "psql"),
@@ -123,6 +127,30 @@ def test_owner_can_migrate_and_app_can_read_and_wait(
         assert connection.execute("SHOW search_path").fetchone() == (roles.schema,)
         with pytest.raises(errors.InsufficientPrivilege):
             connection.execute("INSERT INTO users VALUES ('x')")
+
+
+@pytest.mark.parametrize("optional", [{}, {"schema": "shop"}], ids=["public", "shop"])
+def test_app_can_write_to_tables_but_not_to_a_separate_history(
+    optional: dict[str, str], database: Database, initmig: Initmig, folder: Path
+) -> None:
+    write(folder, {"0001_users.sql": "CREATE TABLE users (id serial, name text)"})
+    history = {"INITMIG_HISTORY_SCHEMA": "initmig"}
+    with created_roles(database, history="initmig", **optional) as roles:
+        done = initmig(url=roles.owner, folder=folder, env=history)
+        waited = initmig("wait", "--wait-timeout=0", url=roles.app, folder=folder, env=history)
+
+        assert (done.code, waited.code) == (0, 0), done.err + waited.err
+        with psycopg.connect(roles.app, autocommit=True) as connection:
+            connection.execute("INSERT INTO users (name) VALUES ('x')")
+            connection.execute("UPDATE users SET name = 'y'")
+            connection.execute("DELETE FROM users")
+            for statement in ("DELETE FROM initmig._yoyo_migration", "DROP TABLE users"):
+                with pytest.raises(errors.InsufficientPrivilege):
+                    connection.execute(statement.encode())
+        env = history | {"INITMIG_APP_ROLE": urlsplit(roles.app).username or ""}
+        checked = initmig("doctor", url=roles.owner, folder=folder, env=env)
+    assert checked.code == 0, checked.out
+    assert [line for line in checked.out.splitlines() if not line.startswith("ok ")] == []
 
 
 def test_second_run_fails_and_changes_nothing(roles: Roles, database: Database) -> None:

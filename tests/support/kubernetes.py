@@ -181,13 +181,13 @@ class DatabasePod:
     """The same server, reached from this machine."""
 
     def create_database(self, app: str) -> Database:
-        """Create the database *app*, with the roles of k8s/roles.sql: *app* and *app*_owner."""
+        """Create the database *app*, with the roles of roles.sql: *app* and *app*_owner."""
         database = create_database(self.server, name=app)
         names = {"database": app, "owner": f"{app}_owner", "app": app}
         names |= {"owner_password": PASSWORD, "app_password": PASSWORD}
         variables = [f"--set={name}={value}" for name, value in names.items()]
         psql = ("psql", "-XqU", "postgres", "-d", app, "-v", "ON_ERROR_STOP=1", *variables)
-        script = (MANIFESTS / "roles.sql").read_text()
+        script = (REPOSITORY / "examples" / "database" / "roles.sql").read_text()
         kubectl_out("exec", f"-n={self.namespace}", "-i", "db", "--", *psql, stdin=script)
         return database
 

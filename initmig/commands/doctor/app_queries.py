@@ -52,7 +52,7 @@ EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c
 _HAS_MIGRATED_TABLES = f"""
 EXISTS (SELECT FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
     WHERE c.relnamespace = s.oid AND c.relkind IN ('r', 'p') AND r.rolname = current_user
-    AND NOT {_IS_EXTENSION_MEMBER})"""
+    AND c.relname NOT IN ({{history}}) AND NOT {_IS_EXTENSION_MEMBER})"""
 
 _SCHEMAS = f"""
 SELECT quote_ident(nspname), nspname, {SCHEMA_OWNER},
@@ -196,7 +196,7 @@ class AppQueries:
 
     def schemas(self, *, everywhere: bool) -> Sequence[AppSchema]:
         """The schemas of the search path, and *everywhere* also others with migrated tables."""
-        query = _SCHEMAS.format(role=self._role, everywhere=everywhere)
+        query = _SCHEMAS.format(role=self._role, everywhere=everywhere, history=self._history)
         return [AppSchema(*row) for row in self._session.query(query)]
 
     def objects(self, schemas: Collection[str]) -> Sequence[AppObject]:
