@@ -72,7 +72,8 @@ def _example(
 def stack(swarm: None, postgres_image: str) -> Iterator[Stack]:  # noqa: ARG001
     postgres = image_id(postgres_image)
     times = {"APP_MONITOR": "2s", "APP_TIMEOUT": "90"}
-    with new_stack("nowhere-to-be-seen", POSTGRES_IMAGE=postgres, **times) as new:
+    passwords = {"owner": "nowhere-to-be-seen", "app": "not-to-be-seen-either"}
+    with new_stack(passwords, POSTGRES_IMAGE=postgres, **times) as new:
         yield new
 
 

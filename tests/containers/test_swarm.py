@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from tests.support.processes import Processes, Running
 
-PASSWORD = "nowhere-to-be-seen"
+PASSWORDS = {"owner": "nowhere-to-be-seen", "app": "not-to-be-seen-either"}
+SECRETS = {"db": {"owner", "app"}, "migrate": {"owner"}, "gate": {"app"}, "app": {"app"}}
 # Slow enough that an app that does not wait fails.
 USERS = {"0001_users.sql": "SELECT pg_sleep(2);\nCREATE TABLE users (id int);\n"}
 EMAIL = {**USERS, "0002_email.sql": "ALTER TABLE users ADD COLUMN email text;\n"}
@@ -141,13 +142,13 @@ def variables(postgres_image: str) -> dict[str, str]:
 @pytest.fixture
 def stack(swarm: None, variables: dict[str, str]) -> Iterator[Stack]:  # noqa: ARG001
     """A stack that has not been deployed."""
-    with new_stack(PASSWORD, **variables) as new:
+    with new_stack(PASSWORDS, **variables) as new:
         yield new
 
 
 @pytest.fixture(scope="module")
 def shared_shop(swarm: None, images: Images, variables: dict[str, str]) -> Iterator[Stack]:  # noqa: ARG001
-    with new_stack(PASSWORD, **variables) as new:
+    with new_stack(PASSWORDS, **variables) as new:
         _release(new, images)
         yield new
 
@@ -177,7 +178,8 @@ def test_first_deploy_starts_the_app_once_the_migrations_are_applied(shop: Stack
     assert migrate.state == gate.state == "complete"
     # the container of `migrate` may end after the gate has seen its last record
     [recorded] = shop.query(
-        "SELECT to_char(max(applied_at_utc), 'YYYY-MM-DD\"T\"HH24:MI:SS.US') FROM _yoyo_migration"
+        "SELECT to_char(max(applied_at_utc), 'YYYY-MM-DD\"T\"HH24:MI:SS.US')"
+        " FROM initmig._yoyo_migration"
     )
     assert min(task.created for task in apps) > gate.ended > recorded
     wait_until(lambda: "users: 0" in shop.logs("app"))
@@ -194,18 +196,32 @@ def test_repeated_deploy_changes_nothing(shop: Stack, images: Images) -> None:
     assert shop.logs("migrate").count("applied 0001_users") == 1
 
 
-def test_no_service_contains_the_password_and_every_service_is_restricted(
+def test_each_service_is_restricted_and_has_only_the_secrets_of_its_role(
     shop: Stack,
 ) -> None:
-    for service in ("db", "migrate", "gate", "app"):
+    for service, roles in SECRETS.items():
         inspected = shop.inspect(service)
-        assert PASSWORD not in json.dumps(inspected)
+        containers = [docker_out("inspect", each) for each in shop.containers(service)]
+        for password in PASSWORDS.values():
+            assert password not in json.dumps(inspected)
+            assert [each for each in containers if password in each] == []
         container = inspected["Spec"]["TaskTemplate"]["ContainerSpec"]
-        assert [each["SecretName"] for each in container["Secrets"]] == [shop.secret]
+        assert {each["SecretName"] for each in container["Secrets"]} == {
+            shop.secrets[role] for role in roles
+        }
         assert container["CapabilityDrop"] == ["ALL"]
         assert container.get("ReadOnly", False) == (service != "db")
         limits = inspected["Spec"]["TaskTemplate"]["Resources"]["Limits"]
         assert {"MemoryBytes", "Pids"} <= limits.keys()
+
+
+def test_app_cannot_read_the_owners_secret_or_create_a_table(shop: Stack) -> None:
+    app, *_ = shop.containers("app")
+    assert docker_out("exec", app, "ls", "/run/secrets").split() == ["app_password"]
+    create = 'PGPASSWORD=$(cat "$PASSWORD_FILE") psql --command "CREATE TABLE planted ()"'
+    created = docker("exec", app, "sh", "-c", create)
+    assert created.code == 1
+    assert "permission denied for schema public" in created.err
 
 
 def test_update_applies_the_new_migration_before_the_new_app_starts(
@@ -240,7 +256,7 @@ def test_image_and_setting_are_rolled_back_together_and_the_deploy_fails(
 ) -> None:
     before = shop.container("app")
 
-    change = {"APP_IMAGE": images.broken_app, "DB_USER": "nobody", "APP_MONITOR": "20s"}
+    change = {"APP_IMAGE": images.broken_app, "APP_LOGIN": "nobody", "APP_MONITOR": "20s"}
     done = shop.deploy(SWARM / "app.yaml", **change)
 
     assert done.code == 1, done.err
@@ -292,18 +308,21 @@ def _is_asleep(stack: Stack) -> bool:
     return stack.query("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == ["1"]
 
 
-def test_password_rotation_of_the_docs_causes_no_failure(
+def test_password_rotations_of_the_docs_cause_no_failure(
     shop: Stack, images: Images, tmp_path: Path
 ) -> None:
     db, old = shop.running("db"), {task.id for task in shop.tasks("app")}
     failed = _failed(shop)
-    new_secret = f"{shop.name}-2"
     page = (REPOSITORY / "docs" / "how-to" / "swarm.md").read_text()
-    [script] = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    scripts = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(scripts) == 2, "one for each role"
+    script = "".join(scripts)
+    app_secret, owner_secret = f"{shop.name}-app-2", f"{shop.name}-owner-2"
     for word, own in (
         ("shop_db", f"{shop.name}_db"),
         ("swarm/deploy shop", f"{DEPLOY} {shop.name}"),
-        ("app_2_password", new_secret),
+        ("app_2_password", app_secret),
+        ("owner_2_password", owner_secret),
     ):
         assert word in script
         script = script.replace(word, own)
@@ -318,7 +337,7 @@ def test_password_rotation_of_the_docs_causes_no_failure(
         cwd=tmp_path,
         env=environment,
         text=True,
-        timeout=120,
+        timeout=240,
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -327,6 +346,13 @@ def test_password_rotation_of_the_docs_causes_no_failure(
     assert _failed(shop) <= failed
     assert "PGUSER=app_2" in shop.container("app")["Env"]
     assert shop.query("SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = 'app'") == ["t"]
+    assert _secrets(shop, "app") == _secrets(shop, "gate") == {app_secret}
+    assert _secrets(shop, "migrate") == {owner_secret}
+    assert list(tmp_path.iterdir()) == []
+
+
+def _secrets(stack: Stack, service: str) -> set[str]:
+    return {each["SecretName"] for each in stack.container(service)["Secrets"]}
 
 
 def _failed(stack: Stack) -> set[str]:
@@ -357,6 +383,10 @@ def test_exec_keeps_the_old_tasks_until_the_migrations_are_applied(
         assert done.code == 0, done.err
         before = stack.running("app")
         assert len(before) == 1
+        owner = "SELECT tableowner FROM pg_tables WHERE tablename = 'users'"
+        assert stack.query(owner) == ["app_owner"]
+        assert "PGUSER=app" in stack.container("app")["Env"]
+        assert _secrets(stack, "app") == set(stack.secrets.values())
 
         # It sleeps longer than Swarm monitors, so a migrating task must not count as started.
         failed = stack.deploy(EXEC, APP_IMAGE=bad, **few)
@@ -394,7 +424,7 @@ def plain(files: Path) -> Path:
 def shared_plain_stack(swarm: None, postgres_image: str) -> Iterator[Stack]:  # noqa: ARG001
     image = image_id(postgres_image)
     variables = {"APP_IMAGE": image, "OTHER_IMAGE": image, "RUN": STAY, "APP_TIMEOUT": "60"}
-    with new_stack(PASSWORD, **variables) as new:
+    with new_stack(PASSWORDS, **variables) as new:
         yield new
 
 
@@ -573,7 +603,7 @@ def test_app_that_never_starts_fails_its_first_deploy_and_the_next_recovers(
 ) -> None:
     image = image_id(postgres_image)
     variables = {"APP_IMAGE": image, "OTHER_IMAGE": image, "APP_TIMEOUT": "60"}
-    with new_stack(PASSWORD, **variables, APP_MONITOR="2s") as stack:
+    with new_stack(PASSWORDS, **variables, APP_MONITOR="2s") as stack:
         failed = stack.deploy(plain, RUN="sleep 0.5; exit 3", APP_TIMEOUT="40")
         recovered = stack.deploy(plain, RUN=STAY)
 
@@ -592,7 +622,7 @@ def test_removing_the_stack_ends_the_deploy(
     waits_for: str,
 ) -> None:
     image = image_id(postgres_image)
-    with new_stack(PASSWORD, APP_IMAGE=image, OTHER_IMAGE=image, APP_MONITOR="60s") as stack:
+    with new_stack(PASSWORDS, APP_IMAGE=image, OTHER_IMAGE=image, APP_MONITOR="60s") as stack:
         file = files / {"job": "job.yaml", "app": "plain.yaml"}[waits_for]
         deploy = stack.start_deploy(processes, file, RUN=STAY, RUN_JOB=STAY)
         deploy.wait_for_line(f"_{waits_for}: ")

@@ -37,12 +37,12 @@ class Project:
         files = [f"--file={REPOSITORY / 'compose.yaml'}", f"--file={override}"]
         self._command = [*command, f"--project-name={self.name}", "--progress=plain", *files]
 
-    def __call__(self, *arguments: str, timeout: float = 90) -> Result:
+    def __call__(self, *arguments: str, stdin: str = "", timeout: float = 90) -> Result:
         """Run until it exits. Raises subprocess.TimeoutExpired after *timeout* seconds."""
         started = time.monotonic()
         done = subprocess.run(
             [*self._command, *arguments],
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             check=False,
             env=_environment(),
@@ -63,10 +63,14 @@ class Project:
 
     def applied(self) -> list[str]:
         """The ids of the applied migrations."""
-        query = "SELECT migration_id FROM _yoyo_migration ORDER BY migration_id"
-        done = self("exec", "-T", "db", "psql", "-XqAt", "-U", "app", "-c", query)
+        done = self.psql("SELECT migration_id FROM initmig._yoyo_migration ORDER BY migration_id")
         assert done.code == 0, done.err
         return done.out.split()
+
+    def psql(self, script: str, *, role: str = "postgres") -> Result:
+        """The result of psql, which reads *script* from its standard input, as *role*."""
+        options = ("-XqAt", "-v", "ON_ERROR_STOP=1", "-U", role, "-d", "app")
+        return self("exec", "-T", "db", "psql", *options, stdin=script)
 
 
 @contextmanager
@@ -80,5 +84,5 @@ def compose_project(override: Path) -> Iterator[Project]:
 
 
 def _environment() -> dict[str, str]:
-    ours = ("COMPOSE_", "DB_PASSWORD_FILE")
+    ours = ("COMPOSE_", "OWNER_PASSWORD_FILE", "APP_PASSWORD_FILE")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}

@@ -88,16 +88,19 @@ class Task:
 
 
 class Stack:
-    """Deploys stack files with swarm/deploy, under a unique name and with a separate secret."""
+    """Deploys stack files with swarm/deploy, under a unique name and with separate secrets."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         """*variables* are in the environment of every deploy."""
         self.name = unique("stack")
-        self.secret = f"{self.name}-password"
+        self.secrets = {role: f"{self.name}-{role}" for role in ("owner", "app")}
         self._variables = {
             "RESOLVE_IMAGE": "never",
-            "FIRST_PASSWORD_SECRET": self.secret,
-            "DB_PASSWORD_SECRET": self.secret,
+            **{
+                f"{prefix}{role.upper()}_PASSWORD_SECRET": name
+                for prefix in ("FIRST_", "")
+                for role, name in self.secrets.items()
+            },
             **variables,
         }
 
@@ -152,15 +155,18 @@ class Stack:
 
     def applied(self) -> list[str]:
         """The ids of the applied migrations."""
-        return self.query("SELECT migration_id FROM _yoyo_migration ORDER BY migration_id")
+        return self.query("SELECT migration_id FROM initmig._yoyo_migration ORDER BY migration_id")
 
     def query(self, script: str) -> list[str]:
         """The words that *script* returns in the database of swarm/db.yaml."""
-        [db] = docker_out(
-            "ps", "--quiet", f"--filter=label=com.docker.swarm.service.name={self.name}_db"
-        ).split()
-        psql = ("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "app", "-c", script)
-        return docker_out("exec", db, *psql).split()
+        [db] = self.containers("db")
+        psql = ("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "app")
+        return docker_out("exec", db, *psql, "-c", script).split()
+
+    def containers(self, service: str) -> list[str]:
+        """The ids of the running containers of *service*."""
+        label = f"--filter=label=com.docker.swarm.service.name={self.name}_{service}"
+        return docker_out("ps", "--quiet", label).split()
 
     def inspect(self, service: str) -> dict[str, Any]:
         """The output of `docker service inspect` for *service*."""
@@ -176,10 +182,14 @@ class Stack:
 
 
 @contextmanager
-def new_stack(password: str, **variables: str) -> Iterator[Stack]:
-    """A stack that has not been deployed, and its secret; each deploy has *variables*."""
+def new_stack(passwords: Mapping[str, str], **variables: str) -> Iterator[Stack]:
+    """A stack that has not been deployed, with a secret for the password of each role.
+
+    Each deploy has *variables*.
+    """
     stack = Stack(variables)
-    _create_secret(stack.secret, password)
+    for role, name in stack.secrets.items():
+        _create_secret(name, passwords[role])
     try:
         yield stack
     finally:

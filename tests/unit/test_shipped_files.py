@@ -50,7 +50,7 @@ def services(path: Path) -> list[tuple[str, dict[str, Any]]]:
     return list(yaml.safe_load(path.read_text())["services"].items())
 
 
-@pytest.mark.parametrize(
+each_service = pytest.mark.parametrize(
     ("file", "name", "service"),
     [
         pytest.param(path.name, name, service, id=f"{path.name} {name}")
@@ -58,6 +58,9 @@ def services(path: Path) -> list[tuple[str, dict[str, Any]]]:
         for name, service in services(path)
     ],
 )
+
+
+@each_service
 def test_service_has_limits_and_only_required_capabilities(
     file: str, name: str, service: dict[str, Any]
 ) -> None:
@@ -74,6 +77,22 @@ def test_service_has_limits_and_only_required_capabilities(
     # Swarm ignores security_opt, so it would only appear to protect the service
     expected = ["no-new-privileges:true"] if file == "compose.yaml" else None
     assert service.get("security_opt") == expected
+
+
+@each_service
+def test_service_reads_only_the_secrets_of_its_role_and_from_files(
+    file: str, name: str, service: dict[str, Any]
+) -> None:
+    # PostgreSQL creates both roles, and `initmig exec` shares a container with the app
+    both = name == "db" or file == "exec.yaml"
+    roles = ["owner", "app"] if both else [{"migrate": "owner"}.get(name, "app")]
+    mounted = [each["target"] if isinstance(each, dict) else each for each in service["secrets"]]
+    assert mounted == [f"{role}_password" for role in roles]
+    environment = service["environment"]
+    assert [key for key in environment if "PASSWORD" in key and not key.endswith("_FILE")] == []
+    if name != "db":
+        read = {value for key, value in environment.items() if key.endswith("PASSWORD_FILE")}
+        assert read == {f"/run/secrets/{role}_password" for role in roles}
 
 
 # --- Kubernetes ---
