@@ -6,6 +6,7 @@ import fcntl
 import os
 import secrets
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +25,7 @@ from tests.support.kubernetes import (
 from tests.support.processes import Processes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _V1 = {"0001_users.sql": "CREATE TABLE users (email text NOT NULL);\n"}
@@ -64,8 +65,7 @@ def database_pod(
     processes = Processes(tmp_path_factory.mktemp("database"))
     try:
         pod = start_database(_namespaces.create(), processes)
-        with _one_at_a_time(tmp_path_factory):
-            cluster_script("dns")
+        _name_services(tmp_path_factory)
         yield pod
     finally:
         processes.clean_up()
@@ -74,10 +74,45 @@ def database_pod(
 @pytest.fixture
 def app(database_pod: DatabasePod, _namespaces: Namespaces, tmp_path: Path) -> Iterator[App]:
     """The example app, not yet applied to the cluster."""
+    with _new_app(database_pod, _namespaces, tmp_path) as app:
+        yield app
+
+
+@pytest.fixture
+def start_own_database(
+    _namespaces: Namespaces, tmp_path: Path, processes: Processes
+) -> Callable[[], DatabasePod]:
+    """Starts PostgreSQL for this test only: each time a new pod, with the data of the last one."""
     namespace = _namespaces.create()
-    database = database_pod.create_database(f"app_{secrets.token_hex(4)}")
-    yield App(namespace, database, database_pod, tmp_path)
-    _namespaces.begin_to_delete(namespace)
+    volume = f"hostPath: {{path: {tmp_path / 'data'}, type: DirectoryOrCreate}}"
+    return partial(start_database, namespace, processes, volume=volume)
+
+
+@pytest.fixture
+def app_on_own_database(
+    start_own_database: Callable[[], DatabasePod],
+    _namespaces: Namespaces,
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+) -> Iterator[App]:
+    """The example app on the first pod of that server, not yet applied to the cluster."""
+    server = start_own_database()
+    _name_services(tmp_path_factory)
+    with _new_app(server, _namespaces, tmp_path) as app:
+        yield app
+
+
+@contextmanager
+def _new_app(server: DatabasePod, namespaces: Namespaces, folder: Path) -> Iterator[App]:
+    namespace = namespaces.create()
+    database = server.create_database(f"app_{secrets.token_hex(4)}")
+    yield App(namespace, database, server, folder)
+    namespaces.begin_to_delete(namespace)
+
+
+def _name_services(factory: pytest.TempPathFactory) -> None:
+    with _one_at_a_time(factory):
+        cluster_script("dns")
 
 
 @contextmanager

@@ -106,7 +106,7 @@ class App:
         pods = json.loads(
             self.kubectl_out("get", "pods", "-l=app.kubernetes.io/name=app", "-o=json")
         )
-        return [pod for pod in pods["items"] if "deletionTimestamp" not in pod["metadata"]]
+        return _remaining(pods["items"])
 
     def ready_pods(self) -> set[str]:
         """The names of the pods that are ready."""
@@ -114,6 +114,11 @@ class App:
 
     def pod_names(self) -> list[str]:
         return [name_of(pod) for pod in self.pods()]
+
+    def job_pods(self) -> list[str]:
+        """The names of the Job's pods, except pods that are being deleted."""
+        pods = json.loads(self.kubectl_out("get", "pods", "-l=job-name=migrate", "-o=json"))
+        return [name_of(pod) for pod in _remaining(pods["items"])]
 
     def init_log(self, pod: str, container: str = "initmig") -> str:
         """The output of an init container so far; "" before it has started."""
@@ -132,11 +137,21 @@ class App:
 
         Raises AssertionError if one failed or was started twice.
         """
-        statuses = [init_status(pod) for pod in self.pods()]
-        for status in statuses:
-            assert status["restartCount"] == 0, status
-            assert status["state"]["terminated"]["exitCode"] == 0, status
-        return sorted(status["state"]["terminated"].get("message", "") for status in statuses)
+        assert set(self.restarts().values()) == {0}
+        return sorted(self.messages().values())
+
+    def messages(self) -> dict[str, str]:
+        """The termination message of each pod's init container.
+
+        Raises AssertionError if its last run failed.
+        """
+        ended = {name_of(pod): init_status(pod)["state"]["terminated"] for pod in self.pods()}
+        assert all(state["exitCode"] == 0 for state in ended.values()), ended
+        return {name: state.get("message", "") for name, state in ended.items()}
+
+    def restarts(self) -> dict[str, int]:
+        """How often each pod's init container was started again."""
+        return {name_of(pod): init_status(pod)["restartCount"] for pod in self.pods()}
 
     def applied(self) -> list[str]:
         """The id of each "apply" in yoyo's log, in order."""
@@ -203,6 +218,10 @@ _LOCAL = [
     # An old cluster does not always know this field.
     patch("Job", add=_NEVER, remove=["/spec/podFailurePolicy"]),
 ]
+
+
+def _remaining(pods: Sequence[Json]) -> list[Json]:
+    return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
 
 def name_of(pod: Json) -> str:

@@ -160,6 +160,7 @@ kind: Pod
 metadata: {name: db, labels: {app: db}}
 spec:
   automountServiceAccountToken: false
+  restartPolicy: Never
   terminationGracePeriodSeconds: 1
   containers:
     - name: db
@@ -169,6 +170,8 @@ spec:
       env: [{name: POSTGRES_PASSWORD, value: %(password)s}]
       # Not an exec probe: on a busy machine that is late, and takes the Service away.
       readinessProbe: {tcpSocket: {port: 5432}, periodSeconds: 1}
+      volumeMounts: [{name: data, mountPath: /var/lib/postgresql/data}]
+  volumes: [{name: data, %(volume)s}]
 """
 
 
@@ -179,6 +182,18 @@ class DatabasePod:
     namespace: str
     server: ExternalServer
     """The same server, reached from this machine."""
+
+    def kubectl_out(self, *arguments: str) -> str:
+        return kubectl_out(f"-n={self.namespace}", *arguments)
+
+    @property
+    def address(self) -> str:
+        """The pod's own address."""
+        return self.kubectl_out("get", "pod/db", "-o=jsonpath={.status.podIP}")
+
+    def reached_directly(self, database: Database) -> Database:
+        """*database*, if this machine is the node: without a forwarded port."""
+        return Database(f"postgresql://postgres:{PASSWORD}@{self.address}/{database.name}")
 
     def create_database(self, app: str) -> Database:
         """Create the database *app*, with the roles of roles.sql: *app* and *app*_owner."""
@@ -198,9 +213,14 @@ class DatabasePod:
         )
 
 
-def start_database(namespace: str, processes: Processes) -> DatabasePod:
-    """Start PostgreSQL in *namespace*; one of *processes* forwards a local port to it."""
-    values = {"image": f"{REGISTRY}/{POSTGRES_IMAGE}", "password": PASSWORD}
+def start_database(
+    namespace: str, processes: Processes, *, volume: str = "emptyDir: {}"
+) -> DatabasePod:
+    """Start PostgreSQL in *namespace*; one of *processes* forwards a local port to it.
+
+    Its data is in *volume*, a volume's fields in YAML.
+    """
+    values = {"image": f"{REGISTRY}/{POSTGRES_IMAGE}", "password": PASSWORD, "volume": volume}
     kubectl_out("apply", f"-n={namespace}", "-f", "-", stdin=DATABASE_MANIFEST % values)
     kubectl_out("wait", f"-n={namespace}", "--for=condition=Ready", "pod/db", "--timeout=60s")
     address = f"127.0.0.1:{_forwarded_port(processes, namespace)}"
