@@ -61,6 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "any_version: has the same result on each version of PostgreSQL"
     )
     config.addinivalue_line("markers", "each_version: a table of the server's behaviour")
+    config.addinivalue_line("markers", "alone: no other test uses the cluster at the same time")
     config.addinivalue_line(
         "markers", "installed: runs the installed command, because a fork would differ"
     )

@@ -26,6 +26,7 @@ from tests.support.processes import Processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 _V1 = {"0001_users.sql": "CREATE TABLE users (email text NOT NULL);\n"}
@@ -48,6 +49,16 @@ def _cluster(tmp_path_factory: pytest.TempPathFactory) -> None:
             for tag, files in IMAGES.items():
                 load_image(f"{MIGRATIONS_IMAGE}:{tag}", files, folder / tag)
             loaded.touch()
+
+
+@pytest.fixture(autouse=True)
+def _share_of_the_node(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Other tests use the cluster at the same time, but not those marked `alone`."""
+    is_alone = request.node.get_closest_marker("alone") is not None
+    with _lock(tmp_path_factory, "node", fcntl.LOCK_EX if is_alone else fcntl.LOCK_SH):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -115,11 +126,15 @@ def _name_services(factory: pytest.TempPathFactory) -> None:
         cluster_script("dns")
 
 
+def _one_at_a_time(factory: pytest.TempPathFactory) -> AbstractContextManager[Path]:
+    return _lock(factory, "kubernetes", fcntl.LOCK_EX)
+
+
 @contextmanager
-def _one_at_a_time(factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Yield a folder that the processes of this test run share, to one process at a time."""
+def _lock(factory: pytest.TempPathFactory, name: str, kind: int) -> Iterator[Path]:
+    """Lock *name* for the processes of this test run, and yield a folder that they share."""
     folder = factory.getbasetemp()
     shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
-    with (shared / "kubernetes.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, kind)
         yield shared

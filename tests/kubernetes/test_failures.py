@@ -87,6 +87,7 @@ def test_another_copy_takes_over_when_packets_are_dropped(app: App) -> None:
 
 
 @needs_node
+@pytest.mark.alone
 def test_migration_completes_while_the_kubelet_is_down(app: App) -> None:
     # The forwarded port goes through the kubelet.
     app.database = app.server.reached_directly(app.database)

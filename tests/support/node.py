@@ -51,8 +51,8 @@ def cut_off(address: str) -> Iterator[None]:
 def stopped_kubelet() -> Iterator[None]:
     """Stop the kubelet for a short time.
 
-    Stopped instead of killed: with a killed one, the `kubectl port-forward` of every other test
-    would end. After 10 s, the API server no longer waits for it, and other tests would fail.
+    Stopped instead of killed: with a killed one, the `kubectl port-forward` of other tests would
+    end. After 40 s, Kubernetes counts every pod of the node as not ready.
     """
     with _fault('kill -STOP "$1"', 'kill -CONT "$1"', _kubelet_pid().read_text().strip()):
         yield
