@@ -92,16 +92,16 @@ def swarm(docker_engine: None) -> Iterator[None]:  # noqa: ARG001
 
 
 @pytest.fixture(scope="module")
-def place(postgres_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:  # noqa: ARG001
+def _place(postgres_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:  # noqa: ARG001
     """A server with a password and TLS."""
     with running_place(tmp_path_factory.mktemp("tls")) as running:
         yield running
 
 
 @pytest.fixture
-def database(place: Place) -> Place:
-    """An empty database of `place`."""
-    return place.with_database()
+def place(_place: Place) -> Place:
+    """A server in a container, with an empty database for this test."""
+    return _place.with_database()
 
 
 @pytest.fixture

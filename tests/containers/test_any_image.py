@@ -94,16 +94,16 @@ def variables(text: str) -> dict[str, str]:
 
 
 def test_initmig_migrates_and_becomes_the_program_of_the_image(
-    base: Base, containers: Containers, database: Place, folder: Path
+    base: Base, containers: Containers, place: Place, folder: Path
 ) -> None:
     write(folder, MIGRATIONS)
-    env = {**database.env, "INITMIG_MIGRATIONS": "/migrations"}
-    options = database.options(folder, *RESTRICTED)
+    env = {**place.env, "INITMIG_MIGRATIONS": "/migrations"}
+    options = place.options(folder, *RESTRICTED)
 
     result = containers.run(base.image, env=env, options=options)
 
-    assert_applied(result, database, "0001_one", "0002_looks_around")
-    report = json.loads(database.postgres.value("SELECT report FROM found"))
+    assert_applied(result, place, "0001_one", "0002_looks_around")
+    report = json.loads(place.postgres.value("SELECT report FROM found"))
     assert report["offset"] == 7200
     assert report["address"] == "127.0.0.1"
     assert report["authorities"] > 100
@@ -122,17 +122,17 @@ def test_initmig_migrates_and_becomes_the_program_of_the_image(
 
 
 def test_initmig_looks_for_no_library_of_the_image(
-    base: Base, containers: Containers, database: Place, folder: Path
+    base: Base, containers: Containers, place: Place, folder: Path
 ) -> None:
     imports = "import asyncio, bz2, ctypes, decimal, lzma, pwd, socket, ssl, uuid\n"
     uses = "pwd.getpwall(); socket.getaddrinfo('localhost', 1)\n"
     write(folder, {"0001_one.py": f"{imports}{uses}from yoyo import step\nstep('SELECT 1')\n"})
-    url = f"{database.postgres.url}?gssencmode=prefer"
+    url = f"{place.postgres.url}?gssencmode=prefer"
     env = {"DATABASE_URL": url, "INITMIG_MIGRATIONS": "/migrations", "LD_DEBUG": "libs"}
 
-    result = containers.run(base.image, env=env, options=[*database.options(folder), INITMIG])
+    result = containers.run(base.image, env=env, options=[*place.options(folder), INITMIG])
 
-    assert_applied(result, database, "0001_one")
+    assert_applied(result, place, "0001_one")
     tried = set(re.findall(r"(?:trying file=|calling init: )(\S+)", result.err))
     assert {path for path in tried if not path.startswith("/opt/initmig/")} == set()
     assert len(tried) > 30
@@ -152,18 +152,18 @@ def test_server_is_found_by_its_name(
 
 
 def test_server_is_verified_with_an_authority_of_the_image(
-    base: Base, containers: Containers, database: Place, folder: Path
+    base: Base, containers: Containers, place: Place, folder: Path
 ) -> None:
     write(folder, {"0001_one.sql": "CREATE TABLE one ()"})
-    env = {"DATABASE_URL": f"{database.postgres.url}?sslrootcert=system"}
-    options = database.options(folder, *RESTRICTED, INITMIG)
+    env = {"DATABASE_URL": f"{place.postgres.url}?sslrootcert=system"}
+    options = place.options(folder, *RESTRICTED, INITMIG)
     command = ("migrate", "--migrations=/migrations")
 
     result = containers.run(base.image, *command, "--wait-timeout=1", env=env, options=options)
     assert result.code == 4, result.err
     assert "certificate verify failed" in result.err
 
-    digest = openssl(folder, "x509", "-noout", "-subject_hash", f"-in={database.ca}").strip()
-    added = f"--volume={database.ca}:/etc/ssl/certs/{digest}.0:ro"
+    digest = openssl(folder, "x509", "-noout", "-subject_hash", f"-in={place.ca}").strip()
+    added = f"--volume={place.ca}:/etc/ssl/certs/{digest}.0:ro"
     result = containers.run(base.image, *command, env=env, options=[*options, added])
-    assert_applied(result, database, "0001_one")
+    assert_applied(result, place, "0001_one")

@@ -390,51 +390,51 @@ def _buildkit(client: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("user", ["123456:0", "123456:654321", "0:0"])
 def test_migration_is_applied_under_any_user_id(
-    run_image: RunImage, database: Place, folder: Path, user: str
+    run_image: RunImage, place: Place, folder: Path, user: str
 ) -> None:
     write(folder, ONE)
-    options = database.options(folder, f"--user={user}")
-    assert_applied(run_image(env=database.env, options=options), database, "0001_one")
+    options = place.options(folder, f"--user={user}")
+    assert_applied(run_image(env=place.env, options=options), place, "0001_one")
 
 
 def test_migration_is_applied_without_privileges_and_writable_paths(
-    run_image: RunImage, database: Place, folder: Path
+    run_image: RunImage, place: Place, folder: Path
 ) -> None:
     write(folder, ONE)
-    options = database.options(folder, *HARDENED, "--user=123456:0")
-    result = run_image(env=database.env, options=options)
-    assert_applied(result, database, "0001_one")
+    options = place.options(folder, *HARDENED, "--user=123456:0")
+    result = run_image(env=place.env, options=options)
+    assert_applied(result, place, "0001_one")
     assert "warning" not in result.err
 
 
 def test_migration_is_applied_with_only_the_network_of_the_database(
-    run_image: RunImage, database: Place, folder: Path
+    run_image: RunImage, place: Place, folder: Path
 ) -> None:
-    assert docker_out("network", "inspect", "--format={{.Internal}}", database.network) == "true"
+    assert docker_out("network", "inspect", "--format={{.Internal}}", place.network) == "true"
     write(folder, ONE)
-    result = run_image(env=database.env, options=database.options(folder))
-    assert_applied(result, database, "0001_one")
+    result = run_image(env=place.env, options=place.options(folder))
+    assert_applied(result, place, "0001_one")
 
 
 def test_container_stopped_during_a_migration_rolls_back_and_exits_143(
-    containers: Containers, image: str, database: Place, folder: Path
+    containers: Containers, image: str, place: Place, folder: Path
 ) -> None:
     write(folder, SLEEPING)
-    options = database.options(folder, *HARDENED)
-    name = containers.start(image, env=database.env, options=options)
+    options = place.options(folder, *HARDENED)
+    name = containers.start(image, env=place.env, options=options)
     asleep = (
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event = 'PgSleep'"
     )
-    wait_until(lambda: database.postgres.value(asleep) == "1")
+    wait_until(lambda: place.postgres.value(asleep) == "1")
     assert docker("stop", "--time=30", name).seconds < 25, (
         "stopped by SIGTERM, and not killed after 30 s"
     )
     assert exit_code(name) == 143, logs(name).err
     assert "stopped by SIGTERM" in logs(name).err
-    assert database.postgres.value("SELECT to_regclass('leftover') IS NULL") == "t"
-    assert database.postgres.applied() == []
-    assert database.postgres.value(asleep) == "0"
+    assert place.postgres.value("SELECT to_regclass('leftover') IS NULL") == "t"
+    assert place.postgres.applied() == []
+    assert place.postgres.value(asleep) == "0"
 
 
 @pytest.mark.parametrize(
@@ -448,20 +448,20 @@ def test_container_stopped_during_a_migration_rolls_back_and_exits_143(
     ],
 )
 def test_exit_codes_pass_through(  # noqa: PLR0913, PLR0917 - three of them are parametrized
-    run_image: RunImage, database: Place, folder: Path, code: int, command: str, content: str
+    run_image: RunImage, place: Place, folder: Path, code: int, command: str, content: str
 ) -> None:
     write(folder, {"0001_one.sql": content})
-    result = run_image(*command.split(), env=database.env, options=database.options(folder))
+    result = run_image(*command.split(), env=place.env, options=place.options(folder))
     assert result.code == code, result.err
 
 
 @pytest.mark.parametrize(("code", "change"), [(3, (":5432/", ":1/")), (4, (":secret@", ":wrong@"))])
 def test_exit_codes_of_the_connection_pass_through(
-    run_image: RunImage, database: Place, folder: Path, code: int, change: tuple[str, str]
+    run_image: RunImage, place: Place, folder: Path, code: int, change: tuple[str, str]
 ) -> None:
     write(folder, ONE)
-    env = {"DATABASE_URL": database.postgres.url.replace(*change)}
-    result = run_image("--wait-timeout=1", env=env, options=database.options(folder))
+    env = {"DATABASE_URL": place.postgres.url.replace(*change)}
+    result = run_image("--wait-timeout=1", env=env, options=place.options(folder))
     assert result.code == code, result.err
 
 
@@ -477,11 +477,11 @@ def test_database_is_found_by_its_name(
 
 @pytest.mark.parametrize("content", ["SELECT 1", "SELECT\n1/0;\n-- ä line more"])
 def test_every_line_of_the_log_is_an_event(
-    run_image: RunImage, database: Place, folder: Path, content: str
+    run_image: RunImage, place: Place, folder: Path, content: str
 ) -> None:
     write(folder, {"0001_one.sql": content})
-    env = {**database.env, "INITMIG_LOG_FORMAT": "json", "INITMIG_LOG_LEVEL": "debug"}
-    result = run_image(env=env, options=database.options(folder))
+    env = {**place.env, "INITMIG_LOG_FORMAT": "json", "INITMIG_LOG_LEVEL": "debug"}
+    result = run_image(env=env, options=place.options(folder))
     assert result.err.endswith("\n")
     assert len(result.events) > 1
     assert all(event["event"] for event in result.events)
@@ -541,13 +541,13 @@ def connect_with(place: Place, *parameters: str) -> dict[str, str]:
 
 
 def test_server_is_verified_with_a_mounted_certificate(
-    run_image: RunImage, database: Place, folder: Path
+    run_image: RunImage, place: Place, folder: Path
 ) -> None:
     write(folder, WITH_TLS)
-    env = connect_with(database, "sslmode=verify-full", "sslrootcert=/tls/ca.crt")
-    options = database.options(folder, f"--volume={database.ca}:/tls/ca.crt:ro")
-    assert_applied(run_image(env=env, options=options), database, "0001_tls")
-    assert database.postgres.value("SELECT ssl FROM proof") == "t"
+    env = connect_with(place, "sslmode=verify-full", "sslrootcert=/tls/ca.crt")
+    options = place.options(folder, f"--volume={place.ca}:/tls/ca.crt:ro")
+    assert_applied(run_image(env=env, options=options), place, "0001_tls")
+    assert place.postgres.value("SELECT ssl FROM proof") == "t"
 
 
 @pytest.mark.parametrize(
@@ -558,46 +558,46 @@ def test_server_is_verified_with_a_mounted_certificate(
     ],
 )
 def test_doctor_reports_whether_the_connection_is_encrypted(
-    run_image: RunImage, database: Place, folder: Path, mode: str, line: str
+    run_image: RunImage, place: Place, folder: Path, mode: str, line: str
 ) -> None:
     write(folder, WITH_TLS)
-    env = connect_with(database, f"sslmode={mode}")
-    result = run_image("doctor", env=env, options=database.options(folder))
+    env = connect_with(place, f"sslmode={mode}")
+    result = run_image("doctor", env=env, options=place.options(folder))
     lines = [" ".join(each.split()) for each in result.out.splitlines()]
     assert any(each.startswith(line) for each in lines), result.err
     assert result.code == 0
 
 
 def test_server_certificate_of_another_authority_is_refused(
-    run_image: RunImage, database: Place, folder: Path
+    run_image: RunImage, place: Place, folder: Path
 ) -> None:
     write(folder, WITH_TLS)
-    env = connect_with(database, "sslmode=verify-full", "sslrootcert=/tls/ca.crt")
-    other = database.ca.with_name("other.crt")
-    options = database.options(folder, f"--volume={other}:/tls/ca.crt:ro")
+    env = connect_with(place, "sslmode=verify-full", "sslrootcert=/tls/ca.crt")
+    other = place.ca.with_name("other.crt")
+    options = place.options(folder, f"--volume={other}:/tls/ca.crt:ro")
     result = run_image("--wait-timeout=1", env=env, options=options)
     assert result.code == 4, result.err
     assert "certificate verify failed" in result.err
 
 
 def test_server_is_verified_with_the_certificates_of_the_system(
-    run_image: RunImage, database: Place, folder: Path, files: Files
+    run_image: RunImage, place: Place, folder: Path, files: Files
 ) -> None:
     write(folder, WITH_TLS)
-    env = connect_with(database, "sslrootcert=system")
+    env = connect_with(place, "sslrootcert=system")
     bundle = folder.with_name("bundle.crt")
-    bundle.write_bytes(files[BUNDLE].content + database.ca.read_bytes())
-    options = database.options(folder, f"--volume={bundle}:{SYSTEM_BUNDLE}:ro")
-    assert_applied(run_image(env=env, options=options), database, "0001_tls")
-    assert database.postgres.value("SELECT ssl FROM proof") == "t"
+    bundle.write_bytes(files[BUNDLE].content + place.ca.read_bytes())
+    options = place.options(folder, f"--volume={bundle}:{SYSTEM_BUNDLE}:ro")
+    assert_applied(run_image(env=env, options=options), place, "0001_tls")
+    assert place.postgres.value("SELECT ssl FROM proof") == "t"
 
 
 def test_certificates_of_the_system_are_only_the_public_ones(
-    run_image: RunImage, database: Place, folder: Path
+    run_image: RunImage, place: Place, folder: Path
 ) -> None:
     write(folder, WITH_TLS)
-    env = connect_with(database, "sslrootcert=system")
-    result = run_image("--wait-timeout=1", env=env, options=database.options(folder))
+    env = connect_with(place, "sslrootcert=system")
+    result = run_image("--wait-timeout=1", env=env, options=place.options(folder))
     assert result.code == 4, result.err
     assert "certificate verify failed" in result.err
 
@@ -609,25 +609,25 @@ def test_openssl_reads_more_than_a_hundred_public_certificates(run_image: RunIma
 
 
 def test_connection_string_is_read_from_a_secret(
-    run_image: RunImage, database: Place, folder: Path, tmp_path: Path
+    run_image: RunImage, place: Place, folder: Path, tmp_path: Path
 ) -> None:
     write(folder, ONE)
     secret = tmp_path / "secret"
-    secret.write_text(f"{database.postgres.url}\n")
+    secret.write_text(f"{place.postgres.url}\n")
     env = {"DATABASE_URL_FILE": "/run/secrets/database-url"}
-    options = database.options(folder, *HARDENED, f"--volume={secret}:/run/secrets/database-url:ro")
-    assert_applied(run_image(env=env, options=options), database, "0001_one")
+    options = place.options(folder, *HARDENED, f"--volume={secret}:/run/secrets/database-url:ro")
+    assert_applied(run_image(env=env, options=options), place, "0001_one")
 
 
-def test_config_map_is_read_once(run_image: RunImage, database: Place, folder: Path) -> None:
+def test_config_map_is_read_once(run_image: RunImage, place: Place, folder: Path) -> None:
     sql = {f"000{number}_{name}.sql": f"CREATE TABLE {name} ()" for number, name in enumerate("ab")}
     write(folder / "..2026_01_01_00_00_00.1", sql)
     (folder / "..data").symlink_to("..2026_01_01_00_00_00.1")
     for name in sql:
         (folder / name).symlink_to(f"..data/{name}")
-    result = run_image(env=database.env, options=database.options(folder, *HARDENED))
-    assert_applied(result, database, "0000_a", "0001_b")
-    listed = run_image("status", "--json", env=database.env, options=database.options(folder))
+    result = run_image(env=place.env, options=place.options(folder, *HARDENED))
+    assert_applied(result, place, "0000_a", "0001_b")
+    listed = run_image("status", "--json", env=place.env, options=place.options(folder))
     assert [row["state"] for row in json.loads(listed.out)["migrations"]] == ["applied", "applied"]
 
 
@@ -660,12 +660,12 @@ step(fill)
 
 
 def test_python_migrations_can_use_the_standard_library(
-    run_image: RunImage, database: Place, folder: Path
+    run_image: RunImage, place: Place, folder: Path
 ) -> None:
     write(folder, {"0001_facts.py": USES_LIBRARY})
-    result = run_image(env=database.env, options=database.options(folder, *HARDENED))
-    assert_applied(result, database, "0001_facts")
-    assert json.loads(database.postgres.value("SELECT fact FROM facts")) == {
+    result = run_image(env=place.env, options=place.options(folder, *HARDENED))
+    assert_applied(result, place, "0001_facts")
+    assert json.loads(place.postgres.value("SELECT fact FROM facts")) == {
         "name": "ä",
         "total": "3.30",
         "day": "2026-07-01",
@@ -699,7 +699,7 @@ def test_rest_of_the_standard_library_needs_nothing_that_was_removed(run_image: 
 
 
 def test_application_adds_its_migrations_with_two_lines(
-    image: str, containers: Containers, database: Place, tmp_path: Path
+    image: str, containers: Containers, place: Place, tmp_path: Path
 ) -> None:
     example = shutil.copytree(REPOSITORY / "examples/image", tmp_path / "example")
     dockerfile = example / "Dockerfile"
@@ -709,8 +709,8 @@ def test_application_adds_its_migrations_with_two_lines(
     name = unique("example")
     docker_out("build", "--pull=false", f"--tag={name}", example)
     try:
-        result = containers.run(name, env=database.env, options=database.options())
-        assert_applied(result, database, "0001_notes")
+        result = containers.run(name, env=place.env, options=place.options())
+        assert_applied(result, place, "0001_notes")
     finally:
         containers.clean_up()
         docker("rmi", "--no-prune", name)
