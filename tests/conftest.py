@@ -88,7 +88,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kept = _turn(kept, *map(int, turn.split("/")))
     remaining = set(kept)
     config.hook.pytest_deselected(items=[item for item in items if item not in remaining])
-    items[:] = kept
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    items[:] = _long_ones_first(kept, workers)
+
+
+def _long_ones_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Begin each worker's share with its part of the long tests.
+
+    Otherwise one worker would run them alone at the end. pytest-xdist (worksteal) gives each worker
+    the same number of tests that follow each other.
+    """
+    long = [item for item in items if item.get_closest_marker("long")]
+    others = [item for item in items if not item.get_closest_marker("long")]
+    share = -(-len(others) // workers)
+    return [
+        item
+        for n in range(workers)
+        for item in (*long[n::workers], *others[n * share : (n + 1) * share])
+    ]
 
 
 def _sample(items: list[pytest.Item], part: int, parts: int) -> list[pytest.Item]:
