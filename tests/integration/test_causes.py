@@ -207,7 +207,7 @@ def test_timeout_restored_by_reset_is_named_with_its_source(
 def test_idle_timeout_does_not_expire_while_files_are_loaded(
     database: Database, initmig: Initmig, folder: Path, command: list[str]
 ) -> None:
-    database.execute(f"ALTER DATABASE {database.name} SET idle_session_timeout = '50ms'")
-    slow = "import time\nfrom yoyo import step\ntime.sleep(0.3)\nstep('CREATE TABLE a ()')\n"
+    database.execute(f"ALTER DATABASE {database.name} SET idle_session_timeout = '500ms'")
+    slow = "import time\nfrom yoyo import step\ntime.sleep(2)\nstep('CREATE TABLE a ()')\n"
     result = initmig(*command, url=database.url, folder=write(folder, {"0001_a.py": slow}))
     assert result.code == 0, result.err
