@@ -95,8 +95,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _long_ones_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
     """Begin each worker's share with its part of the long tests.
 
-    Otherwise one worker would run them alone at the end. pytest-xdist (worksteal) gives each worker
-    the same number of tests that follow each other.
+    Otherwise one worker would run them alone at the end. With pytest-xdist (worksteal), each worker
+    begins with the same number of tests, in this order.
     """
     long = [item for item in items if item.get_closest_marker("long")]
     others = [item for item in items if not item.get_closest_marker("long")]

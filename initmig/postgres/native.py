@@ -1,8 +1,8 @@
 """The few parts of `ctypes` that calls of libpq need, without its import.
 
 `ctypes` defines a class for each type of C, and imports `struct` and `types`. That takes a
-fifteenth of a run with nothing to do (docs/explanation/benchmarks.md). The names of `_ctypes` below
-are the same in Python 3.11 to 3.14.
+fifteenth of a run with nothing to do. `_ctypes` is private to CPython. The tests use its names with
+Python 3.11, and those of the image with 3.13.
 """
 
 from __future__ import annotations
