@@ -21,6 +21,7 @@ from tests.support.docker import (
     running_postgres,
     why_no_docker,
 )
+from tests.support.docker_images import EXAMPLE_APP, built_image
 from tests.support.place import Place, running_place
 from tests.support.swarm import shared_swarm
 
@@ -68,6 +69,13 @@ def postgres_image(docker_engine: None) -> str:  # noqa: ARG001
     if docker("image", "inspect", POSTGRES_IMAGE).code != 0:
         docker_out("pull", "--quiet", POSTGRES_IMAGE, timeout=600)
     return POSTGRES_IMAGE
+
+
+@pytest.fixture(scope="module")
+def app_image(postgres_image: str) -> Iterator[str]:  # noqa: ARG001 - its base image
+    """The example app, built."""
+    with built_image(EXAMPLE_APP) as name:
+        yield name
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import yaml
 
 from tests.support.compose import Project, compose_command, compose_project
 from tests.support.docker import REPOSITORY
-from tests.support.docker_images import EXAMPLE_APP, built_image, image_id
+from tests.support.docker_images import image_id
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
 
@@ -45,13 +45,6 @@ class MakeProject(Protocol):
         db: Mapping[str, Any] | None = None,
         on_disk: bool = False,
     ) -> Project: ...
-
-
-@pytest.fixture(scope="module")
-def app_image(postgres_image: str) -> Iterator[str]:  # noqa: ARG001 - its base image
-    """The example app, built."""
-    with built_image(EXAMPLE_APP) as name:
-        yield name
 
 
 @pytest.fixture

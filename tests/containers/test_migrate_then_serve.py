@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from tests.support.docker import REPOSITORY, docker, docker_out
-from tests.support.docker_images import EXAMPLE_APP, app_folder, built_image, image_id
+from tests.support.docker_images import app_folder, built_image, image_id
 from tests.support.migrations import write
 from tests.support.swarm import Stack, new_stack
 
@@ -35,9 +35,7 @@ class Images(NamedTuple):
 
 @pytest.fixture(scope="module")
 def images(
-    image: str,
-    postgres_image: str,  # noqa: ARG001 - the base image of the app
-    tmp_path_factory: pytest.TempPathFactory,
+    image: str, app_image: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Images]:
     folder = tmp_path_factory.mktemp("images")
     with ExitStack() as stack:
@@ -45,10 +43,9 @@ def images(
         def build(path: Path) -> str:
             return stack.enter_context(built_image(path))
 
-        app = build(EXAMPLE_APP)
         query = "SELECT count(email) FROM users"
-        email_app = build(app_folder(folder / "email-app", base=app, query=query))
-        first = build(_example(folder / "first", app, image))
+        email_app = build(app_folder(folder / "email-app", base=app_image, query=query))
+        first = build(_example(folder / "first", app_image, image))
         second = build(_example(folder / "second", email_app, image, EMAIL))
         yield Images(image_id(first), image_id(second))
 

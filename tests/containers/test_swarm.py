@@ -12,7 +12,6 @@ import pytest
 
 from tests.support.docker import REPOSITORY, docker, docker_out
 from tests.support.docker_images import (
-    EXAMPLE_APP,
     app_folder,
     built_image,
     image_id,
@@ -102,14 +101,11 @@ class Images(NamedTuple):
 
 @pytest.fixture(scope="module")
 def images(
-    image: str,
-    postgres_image: str,  # noqa: ARG001 - the base image of the app
-    tmp_path_factory: pytest.TempPathFactory,
+    image: str, app_image: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Images]:
     """The images of an app and of its migrations, for all tests of this module."""
     folder = tmp_path_factory.mktemp("images")
     with ExitStack() as stack:
-        app = stack.enter_context(built_image(EXAMPLE_APP))
         migrations = [
             migrations_folder(folder / name, base=image, files=files)
             for name, files in (
@@ -120,7 +116,7 @@ def images(
             )
         ]
         apps = [
-            app_folder(folder / name, base=app, query=query)
+            app_folder(folder / name, base=app_image, query=query)
             for name, query in (
                 ("email-app", "SELECT count(email) FROM users"),
                 ("broken-app", "SELECT nothing FROM users"),
@@ -128,7 +124,7 @@ def images(
         ]
         built = [stack.enter_context(built_image(each)) for each in (*migrations, *apps)]
         users, email, broken, slow, email_app, broken_app = map(image_id, built)
-        yield Images(users, email, broken, slow, image_id(app), email_app, broken_app)
+        yield Images(users, email, broken, slow, image_id(app_image), email_app, broken_app)
 
 
 @pytest.fixture(scope="module")
