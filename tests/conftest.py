@@ -50,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--turn",
         metavar="PART/PARTS",
-        help="of the cases of each test, run only this part, such as every third, from the first",
+        help="of the cases of each test, run only this part, such as every sixth, from the first",
     )
 
 
@@ -119,15 +119,11 @@ def _sample(items: list[pytest.Item], part: int, parts: int) -> list[pytest.Item
 
 
 def _turn(items: list[pytest.Item], part: int, parts: int) -> list[pytest.Item]:
-    """Every *parts*-th case of each test, from case number *part*; all cases if there are fewer."""
+    """Every *parts*-th case of each test, from case number *part*; one case if there are fewer."""
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
         cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    return [
-        item
-        for each in cases.values()
-        for item in (each[part - 1 :: parts] if len(each) >= parts else each)
-    ]
+    return [item for each in cases.values() for item in each[(part - 1) % len(each) :: parts]]
 
 
 def _is_left_out(item: pytest.Item) -> bool:
