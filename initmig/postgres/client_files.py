@@ -10,11 +10,12 @@ import stat
 
 from initmig.config.dsn import mask_secrets
 from initmig.core.errors import ConfigError
-from initmig.core.events import ParameterIgnored
 from initmig.core.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from initmig.core.events import ParameterIgnored
 
 _TLS_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "sslcrldir")
 _LONGEST_PASSWORD_BYTES = 1023  # OpenSSL's PEM_BUFSIZE minus one
@@ -95,9 +96,14 @@ def ignored_parameters(
         short = key[:_LONGEST_PASSWORD_BYTES].decode(errors="ignore")
         reason = f"it is longer than {_LONGEST_PASSWORD_BYTES} bytes, so the rest is cut off"
         found.append(("sslpassword", short, reason))
-    instead = {name: value for name, value, reason in found if reason}
-    return instead, tuple(
-        ParameterIgnored(name, mask_secrets(reason)) for name, _, reason in found if reason
+    unusable = [each for each in found if each[-1]]
+    if not unusable:
+        return {}, ()
+    # imported on demand: it defines the events of all commands
+    from initmig.core.events import ParameterIgnored
+
+    return {name: value for name, value, _ in unusable}, tuple(
+        ParameterIgnored(name, mask_secrets(reason)) for name, _, reason in unusable
     )
 
 

@@ -8,6 +8,7 @@ Python 3.11, and those of the image with 3.13.
 from __future__ import annotations
 
 from _ctypes import FUNCFLAG_CDECL, CFuncPtr, Structure, _SimpleCData, byref, dlopen, sizeof
+from os import RTLD_LAZY, fsencode
 
 from initmig.core.records import TYPE_CHECKING
 
@@ -35,7 +36,11 @@ else:
     class Library:
         """A shared library. Its attributes are its functions, which return an int by default."""
 
-        def __init__(self, path: str) -> None:
+        def __init__(self, path: str | None) -> None:
+            if path:
+                # On its own, _ctypes looks up every function that libpq and its 13 libraries use.
+                # That takes a third of the time of loading them. Now each waits for its first call.
+                Library(None).dlopen(fsencode(path), RTLD_LAZY)
             self._handle = dlopen(path, 0)
 
         def __getattr__(self, name: str) -> _Function:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.support.statements import kinds, statements
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from tests.support.command import Initmig
@@ -167,12 +168,38 @@ def test_noop_does_not_wait_for_the_lock(applied: Database, initmig: Initmig, fo
     assert "nothing to do: 2 migrations, all applied" in result.err
 
 
+def without_password(url: str, folder: Path) -> dict[str, str]:
+    """The environment for *url* with its password in a file in *folder*."""
+    password = f":{urlsplit(url).password}"
+    write(folder, {"passfile": f"*:*:*:*{password}\n"})
+    (folder / "passfile").chmod(0o600)
+    return {
+        "DATABASE_URL": url.replace(f"{password}@", "@"),
+        "PGPASSFILE": str(folder / "passfile"),
+    }
+
+
+def with_tls_file(url: str, folder: Path) -> dict[str, str]:
+    write(folder, {"root.crt": ""})
+    root = folder / "root.crt"
+    return {"DATABASE_URL": url, "PGSSLMODE": "allow", "PGSSLROOTCERT": str(root)}
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [lambda url, _: {"DATABASE_URL": url}, without_password, with_tls_file],
+    ids=["password", "password file", "TLS file"],
+)
 def test_noop_imports_only_the_modules_it_needs(
-    applied: Database, initmig: Initmig, processes: Processes, folder: Path
+    environment: Callable[[str, Path], dict[str, str]],
+    applied: Database,
+    initmig: Initmig,
+    processes: Processes,
+    folder: Path,
 ) -> None:
     write(folder, {"0003_\u00e9.sql": "SELECT 1", "post-apply.sql": "SELECT 1"})
     assert initmig(url=applied.url, folder=folder).code == 0
-    env = {"DATABASE_URL": applied.url, "INITMIG_MIGRATIONS": str(folder)}
+    env = environment(applied.url, folder.parent) | {"INITMIG_MIGRATIONS": str(folder)}
     # without `site`, sys.modules has only the imports of initmig
     path = f"import sys; sys.path[:] = {sys.path!r}"
     command = [sys.executable, "-I", "-S", "-c", f"{path}\n{LOADED}"]
