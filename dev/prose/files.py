@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from dev.prose.texts import Text
 
 FOR_USERS = ("README.md", "CHANGELOG.md", "swarm/deploy")
-FOR_USERS_BELOW = ("docs/**/*.md", "examples/**/*.md", "initmig/**/*.py")
+FOR_USERS_BELOW = ("docs/**/*.md", "charts/**/*.md", "examples/**/*.md", "initmig/**/*.py")
 CODE_BELOW = (
     *("dev/**/*.py", "benchmarks/**/*.py", "tests/**/*.py", "image/*.py", "migrations/*.py"),
-    *("k8s/**/*.yaml", "swarm/*.yaml"),
+    *("charts/**/*.yaml", "examples/helm/**/*.yaml", "k8s/**/*.yaml", "swarm/*.yaml"),
 )
 CODE = (".ci/run", "Makefile", "compose.yaml")
 STRINGS_ARE_DATA = ("benchmarks/", "dev/", "image/", "migrations/", "tests/")

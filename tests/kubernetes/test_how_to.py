@@ -1,11 +1,10 @@
-"""The files of docs/how-to for Helm, Argo CD and Flux render to valid manifests."""
+"""The files of docs/how-to for Argo CD and Flux render to valid manifests."""
 
 from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-from textwrap import dedent, indent
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import kubernetes_validate
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl")
-needs_helm = pytest.mark.skipif(shutil.which("helm") is None, reason="there is no helm")
 FENCE = re.compile(r"^( *)```yaml\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 DEPLOYMENT = """\
 apiVersion: apps/v1
@@ -101,29 +99,3 @@ def test_kustomizations_for_flux_keep_the_job_and_let_the_pods_wait(tmp_path: Pa
     assert images(job) == ["app-migrations:42"]
     assert images(deployment) == ["app-migrations:42", "shop"]
     assert flux[1]["spec"]["dependsOn"] == [{"name": "migrate"}]
-
-
-@needs_helm
-def test_templates_for_helm_render_with_the_image_of_the_values(tmp_path: Path) -> None:
-    files = files_of("helm")
-    pod = indent(files.pop("templates/deployment.yaml"), "      ")
-    put(
-        tmp_path,
-        files
-        | {
-            "Chart.yaml": "apiVersion: v2\nname: shop\nversion: 1.0.0\n",
-            "templates/deployment.yaml": DEPLOYMENT + pod,
-        },
-    )
-    done = subprocess.run(
-        ["helm", "template", "shop", str(tmp_path), "--set", "migrations.image=app-migrations:43"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    found = by_kind(done.stdout)
-    job, deployment = found["Job"], found["Deployment"]
-    assert job["metadata"]["name"] == "shop-migrate"
-    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
-    assert images(job) == ["app-migrations:43"]
-    assert images(deployment) == ["app-migrations:43", "shop"]

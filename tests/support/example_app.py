@@ -115,9 +115,9 @@ class App:
     def pod_names(self) -> list[str]:
         return [name_of(pod) for pod in self.pods()]
 
-    def job_pods(self) -> list[str]:
+    def job_pods(self, job: str = "migrate") -> list[str]:
         """The names of the Job's pods, except pods that are being deleted."""
-        pods = json.loads(self.kubectl_out("get", "pods", "-l=job-name=migrate", "-o=json"))
+        pods = json.loads(self.kubectl_out("get", "pods", f"-l=job-name={job}", "-o=json"))
         return [name_of(pod) for pod in _remaining(pods["items"])]
 
     def init_log(self, pod: str, container: str = "initmig") -> str:

@@ -15,9 +15,9 @@ from dev.prose.files import pages_of
 ROOT = Path(__file__).parents[2]
 COPIED = [
     path
-    for folder in ("examples", "k8s", "swarm")
+    for folder in ("charts", "examples", "k8s", "swarm")
     for path in sorted((ROOT / folder).rglob("*"))
-    if path.is_file() and path.suffix != ".pyc"
+    if path.is_file() and path.suffix not in {".pyc", ".tgz"}
 ]
 PAGES = sorted({*pages_of(ROOT), *COPIED, ROOT / "compose.yaml", ROOT / "Dockerfile"})
 FROM_A_REGISTRY = re.compile(
