@@ -15,10 +15,10 @@ import yaml
 
 from initmig.version import __version__
 from tests.kubernetes.conftest import IMAGES
-from tests.kubernetes.test_manifests import VERSIONS, containers
+from tests.kubernetes.test_manifests import VERSIONS
 from tests.support.docker import POSTGRES_IMAGE, REPOSITORY
 from tests.support.helm import CHART, EXAMPLE, copy_of_example, helm, helm_out, template
-from tests.support.kubernetes import MIGRATIONS_IMAGE, REGISTRY
+from tests.support.kubernetes import MANIFESTS, MIGRATIONS_IMAGE, REGISTRY
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
 
@@ -37,6 +37,15 @@ FENCE = re.compile(r"^( *)```(?:yaml|gotmpl)\n(.*?)^\1```$", re.MULTILINE | re.D
 IMAGE = {"repository": "app-migrations", "tag": "42"}
 PAGE = REPOSITORY / "docs" / "reference" / "chart.md"
 GUIDE = REPOSITORY / "docs" / "how-to" / "helm.md"
+RESTRICTED = {
+    "runAsNonRoot": True,
+    "runAsUser": 65532,
+    "runAsGroup": 65532,
+    "seccompProfile": {"type": "RuntimeDefault"},
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
 EVERYTHING = {
     "image": {"repository": "registry.example/{{ .Release.Name }}", "tag": 20260101},
     "imagePullSecrets": [{"name": "registry"}],
@@ -155,7 +164,7 @@ def test_wrong_value_is_refused_and_named(values: Json, reason: str) -> None:
 
 
 @needs_helm
-def test_job_is_a_hook_with_the_restrictions_of_the_other_manifests() -> None:
+def test_job_is_a_hook_and_otherwise_that_of_the_manifests() -> None:
     found = template(CHART, values={"image": IMAGE})
     assert found.keys() == {"Job/shop-initmig-migrate"}
     job = found["Job/shop-initmig-migrate"]
@@ -165,29 +174,25 @@ def test_job_is_a_hook_with_the_restrictions_of_the_other_manifests() -> None:
         "helm.sh/hook-delete-policy": "before-hook-creation",
         "helm.sh/hook-output-log-policy": "hook-failed",
     }
-    [expected] = yaml.safe_load_all((REPOSITORY / "k8s" / "job" / "job.yaml").read_text())
-    [component] = yaml.safe_load_all(
-        (REPOSITORY / "k8s" / "component" / "init-container.yaml").read_text()
-    )
-    # The same Job as in k8s/, except for names.
-    expected_container = component["spec"]["template"]["spec"]["initContainers"][0]
-    expected_container |= {
-        "image": "app-migrations:42",
-        "imagePullPolicy": "IfNotPresent",
-        "args": ["migrate"],
-        "volumeMounts": [
-            {
-                "name": "initmig-database",
-                "mountPath": "/run/secrets/database",
-                "readOnly": True,
-            }
-        ],
-    }
-    expected_pod = expected["spec"]["template"]["spec"]
-    expected_pod["containers"] = [expected_container]
-    expected_pod["volumes"][0]["name"] = "initmig-database"
-    expected["spec"]["template"]["metadata"] = job["spec"]["template"]["metadata"]
+    [expected] = yaml.safe_load_all((MANIFESTS / "job" / "job.yaml").read_text())
+    for spec in (job["spec"], expected["spec"]):
+        del spec["template"]["metadata"]
+        spec["template"]["spec"] |= without_names(spec["template"]["spec"])
     assert job["spec"] == expected["spec"]
+
+
+@needs_helm
+def test_templates_are_those_of_the_manifests(parent: Path) -> None:
+    image = {"image": IMAGE}
+    found = template(parent, values={"initmig": image, "ordersDb": image})
+    for container, path in (
+        ("initcontainer", "component/init-container.yaml"),
+        ("waitcontainer", "job/wait.yaml"),
+        ("sidecar", "sidecar/sidecar.yaml"),
+    ):
+        [expected] = yaml.safe_load_all((MANIFESTS / path).read_text())
+        pod = found[f"Pod/initmig-{container}"]["spec"]
+        assert without_names(pod) == without_names(expected["spec"]["template"]["spec"])
 
 
 @needs_helm
@@ -263,7 +268,7 @@ def test_jobs_and_templates_are_strictly_valid_and_restricted(parent: Path, vers
         assert container["name"] == alias + ("-wait" if "wait" in name else "")
         volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
         assert volumes == {mount["name"] for mount in container["volumeMounts"]}
-        assert container["securityContext"] == VALUES["securityContext"]
+        assert container["securityContext"] == RESTRICTED
         role = env_of(container)["INITMIG_ROLE"]
         assert role == ("" if "wait" in name else "owner")
         if "sidecar" in name:
@@ -296,7 +301,11 @@ def test_examples_of_the_page_are_those_of_the_example_chart_and_render(
     choices = [yaml.safe_load(text)["initmig"] for text in texts if text.startswith("initmig:")]
     assert len(choices) > 5
     for one in choices:
-        assert template(example, values={"initmig": one}).keys() > {"Deployment/shop"}
+        found = template(example, values={"initmig": one})
+        assert found.keys() > {"Deployment/shop"}
+        for manifest in found.values():
+            kubernetes_validate.validate(manifest, VERSIONS[0], strict=True)
+            restricted(manifest["spec"]["template"]["spec"])
 
     [from_config_map] = [one for one in choices if "migrations" in one]
     copy = shutil.copytree(example, tmp_path / "copy")
@@ -344,6 +353,10 @@ def jobs(found: dict[str, Json]) -> list[Json]:
     return [one for _, one in sorted(found.items()) if one["kind"] == "Job"]
 
 
+def containers(spec: Json) -> list[Json]:
+    return [*spec.get("initContainers", ()), *spec.get("containers", ())]
+
+
 def env_of(container: Json) -> dict[str, Any]:
     """The variables of a container. Raises AssertionError if one is set twice."""
     found = {one["name"]: one.get("value", one.get("valueFrom")) for one in container["env"]}
@@ -351,12 +364,29 @@ def env_of(container: Json) -> dict[str, Any]:
     return found
 
 
+def without_names(spec: Json) -> Json:
+    """The volumes of a pod and the containers with initmig, without names and images."""
+    own = "initContainers" if "initContainers" in spec else "containers"
+    for container in spec[own]:
+        for mount in container["volumeMounts"]:
+            del mount["name"]
+        for key in ("name", "image", "imagePullPolicy", "securityContext"):
+            container.pop(key, None)
+        container["env"] = env_of(container)
+        container.setdefault("args", ["migrate"])
+    for volume in spec["volumes"]:
+        del volume["name"]
+    return {own: spec[own], "volumes": spec["volumes"]}
+
+
 def restricted(spec: Json) -> None:
-    """Raises AssertionError unless a pod meets the restricted Pod Security Standard."""
+    """Raises AssertionError unless a pod is restricted as those of k8s/ are."""
     assert spec["automountServiceAccountToken"] is False
-    assert spec["securityContext"] == VALUES["podSecurityContext"]
     for container in containers(spec):
-        assert container["securityContext"] == VALUES["securityContext"]
+        assert spec["securityContext"] | container["securityContext"] == RESTRICTED
+        assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+        assert container["resources"]["limits"].keys() == {"memory"}
+        assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
 
 
 # --- on a cluster ---

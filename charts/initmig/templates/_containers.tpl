@@ -38,12 +38,12 @@ Migrates, then keeps running and answers /metrics. An init container that the ku
     - name: initmig
       containerPort: {{ int .Values.sidecar.port }}
   startupProbe:
-    httpGet: {path: /readyz, port: {{ int .Values.sidecar.port }}}
+    httpGet: {path: /readyz, port: initmig}
     periodSeconds: 1
     failureThreshold: {{ int .Values.sidecar.startupSeconds }}
   # Only the process. A readiness probe would take the pod out of its Service whenever the database is away.
   livenessProbe:
-    httpGet: {path: /healthz, port: {{ int .Values.sidecar.port }}}
+    httpGet: {path: /healthz, port: initmig}
     periodSeconds: 10
 {{- end }}
 
