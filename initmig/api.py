@@ -30,6 +30,7 @@ class Settings(TypedDict, total=False):
     """
 
     database_url: str
+    password_command: str
     migrations: Path | Sequence[Path]
     schema: str | Sequence[str]
     """As ``--schema``, or a sequence of names that need no quotes."""

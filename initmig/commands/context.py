@@ -72,11 +72,11 @@ class Run(Record):
 
     @property
     def settings(self) -> postgres.Settings:
-        """The settings for a new connection, with secrets read again, because they may change."""
+        """The settings for a new connection."""
         config = self.config
         return postgres.Settings(
-            config.database_url.read(),
-            config.password.read(),
+            config.database_url,
+            config.password,
             config.schema,
             config.role,
             config.history_schema,

@@ -109,6 +109,7 @@ def parse_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
     for option in (*SETTINGS, *command.options):
         values.update(_value(option, words.values, environ, problems))
     values.update(_terminal_settings(environ))
+    problems.extend(_password_problems(words.values, environ, values))
     values.update(_secret_files(words.values, environ, problems))
     values.update(_operands(words, problems))
     _check_combinations(words.command, words.values, problems)
@@ -315,6 +316,23 @@ def _secret_files(
             )
         found[field] = Secret(path=path)
     return found
+
+
+def _password_problems(
+    flags: Mapping[str, str], environ: Mapping[str, str], values: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """The variables with a password, if there is a password command as well."""
+    if "password" not in values:
+        return
+    flag = "--password-command"
+    source = flag if flags.get(flag) else OPTIONS[flag].env
+    for variable in ("PGPASSWORD", "PGPASSWORD_FILE"):
+        if trimmed(environ.get(variable, "")):
+            yield Problem(
+                "secret-given-twice",
+                f"both {source} and {variable} are set",
+                hint="unset one of them; the command is run again at each connection attempt",
+            )
 
 
 def _operands(words: _Words, problems: list[Problem]) -> dict[str, Any]:

@@ -24,6 +24,14 @@ _SIGNS = (
 """Every text with a secret contains at least one of these."""
 
 
+_MOST_KNOWN = 8
+_SHORTEST_KNOWN = 8
+"""A shorter password may be a part of other words."""
+
+_known: list[str] = []
+"""The latest secrets that are masked by their value."""
+
+
 LIBPQ = frozenset(
     (
         "application_name",
@@ -171,12 +179,20 @@ def mask_secrets(text: str) -> str:
     a URL it therefore ends at the last ``@`` of the line, and as a parameter at the end of the
     line.
     """
+    for secret in tuple(_known):  # another thread may add one
+        text = text.replace(secret, "***")
     lowered = text.lower()
     if not any(sign in lowered for sign in _SIGNS):
         return text
     from initmig.sql.masking import mask
 
     return mask(text)
+
+
+def mask_from_now_on(secret: str) -> None:
+    """Let `mask_secrets` also mask the text *secret*, until several newer ones are known."""
+    if len(secret) >= _SHORTEST_KNOWN and secret not in _known:
+        _known[:] = [*_known, secret][-_MOST_KNOWN:]
 
 
 def _check_pairs(text: str) -> None:

@@ -22,17 +22,24 @@ _read_once: dict[str, str] = {}
 
 
 class Secret(Record):
-    """A value, or a file with the value that is read at each use, because it may be rotated."""
+    """A value, or a file or a command that provides it at each use, because it may change."""
 
     value: str = ""
     path: str = ""
+    command: tuple[str, ...] = ()
+    """The program and its arguments."""
 
-    def read(self) -> str:
-        """The value, without the file's final line end.
+    def read(self, limit: float = float("inf")) -> str:
+        """The value, without the final line end. A command has *limit* seconds at most.
 
         :raises EmptySecret: the file is empty, perhaps because it is not filled yet
-        :raises ConfigError: the file cannot be read
+        :raises ConfigError: the file cannot be read, or the command cannot be started
+        :raises DatabaseUnavailable: the command failed
         """
+        if self.command:
+            from initmig.config.password_command import password_of
+
+            return password_of(self.command, limit)
         if not self.path:
             return self.value
         text = _read_once.get(self.path) or self._read_file()
@@ -63,6 +70,8 @@ class Secret(Record):
             ) from None
 
     def __repr__(self) -> str:
+        if self.command:
+            return f"Secret(command=({self.command[0]!r}, '***'))"
         return f"Secret(path={self.path!r})" if self.path else "Secret('***')"
 
 
@@ -204,6 +213,25 @@ def _database_url(text: str) -> Secret:
     return Secret(text)
 
 
+def _password_command(text: str) -> Secret:
+    """Split *text* into words as a shell does. Errors do not repeat it: it may contain secrets."""
+    import shlex
+
+    if not is_transmittable(text):
+        raise ValueError("the command is not UTF-8, or contains a NUL character")
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"cannot split the command into words: {error}") from None
+    if not words or not words[0]:
+        raise ValueError("the command has no program")
+    if "=" in words[0]:
+        raise ValueError(
+            "the command begins with a variable, and no shell runs it: write env NAME=value PROGRAM"
+        )
+    return Secret(command=tuple(words))
+
+
 def _address(text: str) -> Address:
     host, colon, port = text.strip().rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
@@ -228,6 +256,16 @@ SETTINGS = (
         default="the PG* variables",
         metavar="URL",
         parse=_database_url,
+    ),
+    Option(
+        "--password-command",
+        "password",
+        "run this command at each attempt to connect, and use the line that it prints as the"
+        " password. No shell runs it",
+        env="INITMIG_PASSWORD_COMMAND",
+        default="none",
+        metavar="COMMAND",
+        parse=_password_command,
     ),
     Option(
         "--migrations",
@@ -407,8 +445,8 @@ SETTINGS = (
 
 _LOGGING = ("--log-format", "--log-level", "--termination-log", "--color")
 _CONNECTING = (
-    *("--database-url", "--schema", "--history-schema", "--history-table", "--role"),
-    *("--wait-timeout", *_LOGGING),
+    *("--database-url", "--password-command", "--schema", "--history-schema", "--history-table"),
+    *("--role", "--wait-timeout", *_LOGGING),
 )
 _READING = (*_CONNECTING, "--migrations", "--foreign", "--allow-empty")
 _RUNNING = (*_READING, "--lock-timeout", "--lock-retries", "--statement-timeout")

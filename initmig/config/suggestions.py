@@ -121,7 +121,7 @@ FLAGS_ELSEWHERE = (
     Elsewhere("--count --number --limit -n", "use `initmig rollback --steps`", takes_value=True),
     Elsewhere(
         "--prompt-password -p -W",
-        "use PGPASSWORD_FILE, libpq's password file, or DATABASE_URL",
+        "use PGPASSWORD_FILE, --password-command, libpq's password file, or DATABASE_URL",
     ),
     Elsewhere("--yes -y --batch -b --no-input --noinput", "leave it out; initmig asks nothing"),
     Elsewhere(

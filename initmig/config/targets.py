@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from initmig.config.options import Shard
 
 _URLS = ("url", "url_env", "url_file")
-_AS_FLAGS = ("schema", "history_schema", "history_table", "role")
+_AS_FLAGS = {
+    "schema": "schema",
+    "history_schema": "history_schema",
+    "history_table": "history_table",
+    "role": "role",
+    "password_command": "password",
+}
+"""Keys that are named like a flag, and the field of each."""
 _KEYS = ("name", *_URLS, "migrations", *_AS_FLAGS)
 _LISTS = ("migrations", "schema")
 """Keys whose value can also be an array."""
@@ -112,7 +119,9 @@ def _with(
             flags.append(f"--{key.replace('_', '-')}={text}")
     # apply the same rules as for the command's flags
     parsed = parse_config([config.command, *flags], {})
-    changes: dict[str, Any] = {key: getattr(parsed, key) for key in _AS_FLAGS if key in table}
+    changes: dict[str, Any] = {
+        field: getattr(parsed, field) for key, field in _AS_FLAGS.items() if key in table
+    }
     if "migrations" in table:
         changes["migrations"] = parsed.migrations
     if "url_file" in table:

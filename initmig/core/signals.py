@@ -40,6 +40,10 @@ _SPARE_DESCRIPTORS = 16
 _CALLBACK_SECONDS = 0.01
 
 
+GROUPS: set[int] = set()
+"""Process groups that are killed before Stopped is raised, which other threads do not notice."""
+
+
 class Stopped(KeyboardInterrupt):
     """The first signal arrived.
 
@@ -139,7 +143,18 @@ def _raise(number: int, frame: FrameType | None) -> None:
         return
     _deferred.clear()
     signal.setitimer(signal.ITIMER_REAL, _CLEAN_EXIT_SECONDS)
+    _kill_groups()
     raise Stopped(number)
+
+
+def _kill_groups() -> None:
+    if not GROUPS:
+        return
+    from contextlib import suppress
+
+    for group in tuple(GROUPS):
+        with suppress(OSError):  # it has just ended
+            os.killpg(group, signal.SIGKILL)
 
 
 # --- callbacks ---
@@ -198,6 +213,7 @@ def _enforce_exit(read_end: int, last_message: Callable[[Stopped], object], done
         finally:
             sent.release()
 
+    _kill_groups()
     # in a separate thread, because the log may be what hangs
     start_new_thread(send, ())
     sent.acquire(timeout=_LAST_MESSAGE_SECONDS)

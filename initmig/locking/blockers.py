@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 _SHORTEST_PAUSE_SECONDS = 0.02
 _NEW_CONNECTION_SECONDS = 1.0
-"""If queries come at shorter intervals, they share one connection. Otherwise each opens a new one.
+"""If queries come at shorter intervals, they share one connection. Otherwise each opens a new one,
+unless a command provides the password.
 """
 _LONGEST_TICK_SECONDS = 0.1
 _JOIN_SECONDS = 0.5
@@ -276,7 +277,7 @@ class StatementMonitor:
 
     @contextmanager
     def _second_connection(self) -> Iterator[Session]:
-        if self._look_every >= _NEW_CONNECTION_SECONDS:
+        if self._look_every >= _NEW_CONNECTION_SECONDS and not self._session.logs_in_by_command:
             with closing(self._connect()) as other:
                 yield other
             return

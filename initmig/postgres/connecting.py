@@ -35,11 +35,12 @@ def open_connection(
     *warn* is called for each parameter that cannot be used and is not required. *limit* and the
     errors are those of `session.connect`.
     """
-    resolved = resolve_settings(settings)
+    deadline = monotonic() + limit
+    resolved = resolve_settings(settings, limit)
     for each in resolved.ignored:
         warn(each)
     try:
-        return _open(resolved, _start(python=python), monotonic() + limit)
+        return _open(resolved, _start(python=python), deadline)
     except ConnectFailed as failed:
         from initmig.postgres.connect_errors import connect_error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from initmig.config.options import Secret
 from initmig.core.home import DEFAULT_TABLE, Home
 from initmig.core.quoting import USER_SCHEMA, quote_identifier
 from initmig.core.records import TYPE_CHECKING, Record
@@ -111,8 +112,8 @@ RAW = "surrogateescape"
 class Settings(Record):
     """How to connect, and how to work there."""
 
-    conninfo: str = ""
-    password: str = ""
+    conninfo: Secret = Secret()
+    password: Secret = Secret()
     """Used only if *conninfo*, the service file and PGPASSWORD contain no password."""
     schema: tuple[str, ...] = ()
     """The search path; empty for the server's default."""
@@ -157,10 +158,10 @@ class ResolvedSettings(Record):
         return "," in self.given.get("host", "") or "," in self.given.get("hostaddr", "")
 
 
-def defaults(settings: Settings, given: Collection[str]) -> dict[str, str]:
+def defaults(password: str, given: Mapping[str, str]) -> dict[str, str]:
     """Defaults for parameters that are not *given* in the string, the files or the variables."""
-    own = {**_TRANSPORT, **({"password": settings.password} if settings.password else {})}
-    return {name: value for name, value in own.items() if name not in given}
+    own = {name: value for name, value in _TRANSPORT.items() if name not in given}
+    return {**own, "password": password} if password and not given.get("password") else own
 
 
 def preamble(settings: Settings) -> str:

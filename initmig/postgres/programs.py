@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from initmig.config.dsn import parse_dsn
+from initmig.config.options import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,8 +37,8 @@ _SERVICE = "initmig"
 
 def in_database(settings: Settings, name: str) -> Settings:
     """*settings*, which a connection has already used, with the database *name*."""
-    conninfo = parse_dsn(settings.conninfo).conninfo
-    return settings._replace(conninfo=make_conninfo(conninfo, dbname=name))
+    conninfo = parse_dsn(settings.conninfo.read()).conninfo
+    return settings._replace(conninfo=Secret(make_conninfo(conninfo, dbname=name)))
 
 
 @contextmanager
@@ -47,10 +48,10 @@ def for_programs(settings: Settings) -> Iterator[tuple[str, dict[str, str]]]:
     While the block runs, the secrets are in a service file that only this user can read. libpq has
     no variables for most of them, and the environment of a program may be visible to others.
     """
-    parameters = conninfo_to_dict(parse_dsn(settings.conninfo).conninfo)
+    parameters = conninfo_to_dict(parse_dsn(settings.conninfo.read()).conninfo)
     secrets = {key: str(parameters.pop(key)) for key in _SECRETS if key in parameters}
-    if settings.password:
-        secrets.setdefault("password", settings.password)
+    if password := settings.password.read():
+        secrets.setdefault("password", password)
     if "PGOPTIONS" in os.environ:
         secrets.setdefault("options", os.environ["PGOPTIONS"])
     env = {key: value for key, value in os.environ.items() if not key.startswith(_ONLY_OURS)}

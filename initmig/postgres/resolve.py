@@ -46,13 +46,16 @@ def ports_of(resolved: ResolvedSettings) -> str:
     return _look_up(asked).get("port", "")
 
 
-def resolve_settings(settings: Settings) -> ResolvedSettings:
-    """Resolve *settings*, which may name files, for the next connection.
+def resolve_settings(settings: Settings, limit: float) -> ResolvedSettings:
+    """Resolve *settings* for the next connection.
 
-    :raises ConfigError: the settings are malformed, or name files that are not usable
+    They may name files, which are read, and a command, which has *limit* seconds at most.
+
+    :raises ConfigError: the settings are malformed, or name something that is not usable
+    :raises DatabaseUnavailable: the command failed
     """
     try:
-        conninfo = parse_dsn(settings.conninfo).conninfo
+        conninfo = parse_dsn(settings.conninfo.read()).conninfo
     except ValueError as error:
         raise ConfigError("malformed-url", f"the database URL is malformed: {error}") from None
     try:
@@ -72,7 +75,14 @@ def resolve_settings(settings: Settings) -> ResolvedSettings:
                 mask_secrets(f"{name} is {given[name]!r}, which is not a whole number"),
                 hint="correct it in the connection string, the service file or the PG* variable",
             )
-    params = defaults(settings, given)
+    if settings.password.command and given.get("password"):
+        raise ConfigError(
+            "secret-given-twice",
+            "a password command is set, but the connection string, the service file or PGPASSWORD"
+            " also has a password",
+            hint="remove the password, or the command",
+        )
+    params = defaults(settings.password.read(limit), given)
     ignored: tuple[ParameterIgnored, ...] = ()
     has_password = bool(given.get("password") or params.get("password"))
     if _FILES & given.keys() or not has_password:

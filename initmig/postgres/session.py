@@ -265,6 +265,11 @@ class Session:
         return self._settings.role
 
     @property
+    def logs_in_by_command(self) -> bool:
+        """Whether a command, which may be slow, provides the password of each new connection."""
+        return bool(self._settings.password.command)
+
+    @property
     def reads(self) -> bool:
         """Whether the run only reads."""
         return self._settings.reads

@@ -153,7 +153,9 @@ def test_refused_password_is_not_in_the_log_or_the_termination_log(
     assert f"no{database.name}" in outcome.read_text()
 
 
-@pytest.mark.parametrize("way", ["URL", "key=value", "PGPASSWORD", "file of it", "file of the URL"])
+@pytest.mark.parametrize(
+    "way", ["URL", "key=value", "PGPASSWORD", "file of it", "file of the URL", "command"]
+)
 def test_password_with_special_characters_works_and_is_not_shown(
     way: str, initmig: Initmig, database: Database, folder: Path, tmp_path: Path
 ) -> None:
@@ -172,6 +174,7 @@ def test_password_with_special_characters_works_and_is_not_shown(
         "PGPASSWORD": {"DATABASE_URL": bare, "PGPASSWORD": password},
         "file of it": {"DATABASE_URL": bare, "PGPASSWORD_FILE": str(file)},
         "file of the URL": {"DATABASE_URL_FILE": str(file)},
+        "command": {"DATABASE_URL": bare, "INITMIG_PASSWORD_COMMAND": f"cat {file}"},
     }[way]
     env |= {"INITMIG_LOG_LEVEL": "debug", "INITMIG_TERMINATION_LOG": str(outcome)}
     result = initmig(folder=write(folder, FAILING), env=env)

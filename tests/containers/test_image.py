@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tarfile
@@ -617,6 +618,18 @@ def test_connection_string_is_read_from_a_secret(
     env = {"DATABASE_URL_FILE": "/run/secrets/database-url"}
     options = place.options(folder, *HARDENED, f"--volume={secret}:/run/secrets/database-url:ro")
     assert_applied(run_image(env=env, options=options), place, "0001_one")
+
+
+def test_password_is_printed_by_a_program_of_the_image(
+    run_image: RunImage, place: Place, folder: Path
+) -> None:
+    write(folder, ONE)
+    postgres = place.postgres
+    command = shlex.join(["python3.13", "-c", f"print({postgres.password!r})"])
+    bare = postgres.url.replace(f":{postgres.password}@", "@")
+    env = {"DATABASE_URL": bare, "INITMIG_PASSWORD_COMMAND": command}
+    result = run_image(env=env, options=place.options(folder, *HARDENED))
+    assert_applied(result, place, "0001_one")
 
 
 def test_config_map_is_read_once(run_image: RunImage, place: Place, folder: Path) -> None:

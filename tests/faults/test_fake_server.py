@@ -12,6 +12,7 @@ import pytest
 
 from initmig.commands.serve.serve import check, reading_run
 from initmig.config.config import parse_config
+from initmig.config.options import Secret
 from initmig.core.clock import SYSTEM_CLOCK
 from initmig.core.errors import DatabaseUnavailable, InitmigError
 from initmig.migrations.files import list_files
@@ -281,7 +282,7 @@ def test_exchange_ends_or_times_out_for_any_answer(
 ) -> None:
     for name in part:
         with FakeServer(tmp_path, at_query=QUERY[name]) as fake:
-            connection = open_connection(Settings(fake.url()), LOGIN_SECONDS, python=python)
+            connection = open_connection(Settings(Secret(fake.url())), LOGIN_SECONDS, python=python)
             answered = False
             with closing(connection), suppress(InitmigError):
                 connection.exchange(b"SELECT 1", 0.3, iter(()))
@@ -296,20 +297,20 @@ def test_broken_psycopg_login_raises_only_initmig_errors(tmp_path: Path, part: l
             continue  # these take two seconds each; two of them are tested below
         # any other exception than an InitmigError fails the test
         with FakeServer(tmp_path, at_login=LOGIN[name]) as fake, suppress(InitmigError):
-            open_connection(Settings(fake.url()), 2, python=True).close()
+            open_connection(Settings(Secret(fake.url())), 2, python=True).close()
 
 
 @pytest.mark.parametrize("name", ["silent before ready", "drips after authentication"])
 def test_silent_psycopg_login_times_out(tmp_path: Path, name: str) -> None:
     with FakeServer(tmp_path, at_login=LOGIN[name]) as fake, pytest.raises(DatabaseUnavailable):
-        open_connection(Settings(fake.url()), 2, python=True)
+        open_connection(Settings(Secret(fake.url())), 2, python=True)
 
 
 @pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
 def test_answer_that_trickles_past_the_deadline_times_out(tmp_path: Path, python: bool) -> None:
     """A separate deadline for each read would never expire."""
     with FakeServer(tmp_path, at_query=QUERY["notices that trickle"]) as fake:
-        connection = open_connection(Settings(fake.url()), LOGIN_SECONDS, python=python)
+        connection = open_connection(Settings(Secret(fake.url())), LOGIN_SECONDS, python=python)
         began = time.monotonic()
         with pytest.raises(DatabaseUnavailable, match=r"no answer in 0\.5 s"):
             connection.exchange(b"SELECT 1", 0.5, iter(()))
@@ -323,7 +324,7 @@ def test_oversized_answer_to_an_initmig_query_is_refused(
     tmp_path: Path, name: str, python: bool
 ) -> None:
     with FakeServer(tmp_path, at_query=QUERY[name]) as fake:
-        connection = open_connection(Settings(fake.url()), LOGIN_SECONDS, python=python)
+        connection = open_connection(Settings(Secret(fake.url())), LOGIN_SECONDS, python=python)
         with pytest.raises(InitmigError) as refused:
             connection.exchange(b"SELECT 1", 60, iter(()))
         assert refused.value.id == "answer-too-large"
@@ -332,7 +333,7 @@ def test_oversized_answer_to_an_initmig_query_is_refused(
 
 @pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
 def test_value_with_200_000_ids_is_read_completely(database: Database, python: bool) -> None:
-    connection = open_connection(Settings(database.url), 5, python=python)
+    connection = open_connection(Settings(Secret(database.url)), 5, python=python)
     query = b"SELECT string_agg(repeat('x', 90) || n, '/') FROM generate_series(1, 200000) n"
     [(ids,)] = connection.exchange(query, 60, iter(()))
     connection.close()
@@ -344,7 +345,7 @@ def test_notices_beyond_a_limit_are_counted(tmp_path: Path, python: bool) -> Non
     received: list[tuple[str, str]] = []
     many = notice(b"hm") * (MAX_NOTICES + 7) + notice(b"x" * 2 * MAX_LENGTH) + result([b"1"])
     with FakeServer(tmp_path, at_query=says(many)) as fake:
-        connection = open_connection(Settings(fake.url()), LOGIN_SECONDS, python=python)
+        connection = open_connection(Settings(Secret(fake.url())), LOGIN_SECONDS, python=python)
         connection.set_notice_handler(lambda severity, text: received.append((severity, text)))
         for _ in range(2):  # the limit applies to each message separately
             connection.exchange(b"SELECT 1", 60, iter(()))
@@ -359,7 +360,7 @@ def test_notices_beyond_a_limit_are_counted(tmp_path: Path, python: bool) -> Non
 def test_long_notice_is_truncated(tmp_path: Path, python: bool) -> None:
     received: list[str] = []
     with FakeServer(tmp_path, at_query=says(notice(b"x" * 2 * MAX_LENGTH), result([b"1"]))) as fake:
-        connection = open_connection(Settings(fake.url()), LOGIN_SECONDS, python=python)
+        connection = open_connection(Settings(Secret(fake.url())), LOGIN_SECONDS, python=python)
         connection.set_notice_handler(lambda _, text: received.append(text))
         connection.exchange(b"SELECT 1", 60, iter(()))
         connection.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from initmig.config.options import Secret
 from initmig.postgres import Settings
 from initmig.postgres.connecting import open_connection
 from tests.support.databases import WAIT_FOR_GATE, Database, create_database
@@ -324,7 +325,7 @@ def test_run_times_out_on_a_lasting_lock_and_names_its_holder(
 @pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
 def test_silence_is_noticed_on_either_kind_of_connection(database: Database, python: bool) -> None:
     noticed: list[float] = []
-    with closing(open_connection(Settings(database.url), 5, python=python)) as connection:
+    with closing(open_connection(Settings(Secret(database.url)), 5, python=python)) as connection:
         connection.silence_seconds = 0.2
         connection.on_silence = lambda: noticed.append(time.monotonic())
         assert connection.exchange(b"SELECT 1 FROM pg_sleep(1)", 60, iter(())) == [(1,)]

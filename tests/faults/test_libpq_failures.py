@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from initmig.config.options import Secret
 from initmig.postgres import Settings, StatementFailed
 from initmig.postgres.connecting import open_connection
 from initmig.postgres.session import Session
@@ -211,7 +212,7 @@ def test_sigterm_stops_the_run_even_if_the_statement_cannot_be_cancelled(
 
 @pytest.fixture(params=[False, True], ids=["libpq", "psycopg"])
 def session(database: Database, request: pytest.FixtureRequest) -> Iterator[Session]:
-    settings = Settings(database.url)
+    settings = Settings(Secret(database.url))
     with closing(open_connection(settings, 30, python=request.param)) as connection:
         yield Session(connection, settings)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg
 import pytest
 
+from initmig.config.options import Secret
 from initmig.core.report_schedule import ReportSchedule
 from initmig.locking.blockers import StatementMonitor, _Blocker, _describe_blocker, deadlocked_with
 from initmig.postgres import Session, Settings, connect
@@ -78,7 +79,7 @@ class Monitored:
 @contextmanager
 def monitoring(url: str, report_interval: float, *, pid: int = 0) -> Iterator[Monitored]:
     """Monitor a session and report each *report_interval* seconds, until its statements end."""
-    session = connect(Settings(url))
+    session = connect(Settings(Secret(url)))
     monitored = Monitored(session)
     monitored.monitor = StatementMonitor(
         session,

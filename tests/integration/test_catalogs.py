@@ -11,6 +11,7 @@ from initmig import postgres
 from initmig.commands.verify.catalogs import SOURCES
 from initmig.commands.verify.comparison import compare
 from initmig.commands.verify.snapshot import take_snapshot
+from initmig.config.options import Secret
 from tests.support.databases import Database
 from tests.support.full_schema import DROP_SUBSCRIPTIONS, full_schema
 from tests.support.schema_changes import CHANGES, ROWS
@@ -58,7 +59,7 @@ def version_of(session: Session) -> int:
 
 @contextmanager
 def session_in(database: Database) -> Iterator[Session]:
-    session = postgres.connect(postgres.Settings(database.url))
+    session = postgres.connect(postgres.Settings(Secret(database.url)))
     session.apply_session_settings()
     try:
         yield session

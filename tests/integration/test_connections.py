@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from initmig.config.options import Secret
 from initmig.core.errors import DatabaseUnavailable
 from initmig.core.signals import Stopped, stoppable
 from initmig.postgres import Settings, StatementFailed
@@ -42,11 +43,11 @@ SLEEPS = b"SELECT 1; SELECT pg_sleep(60)"
 
 
 def by_libpq(url: str) -> Connection:
-    return open_connection(Settings(url), 10)
+    return open_connection(Settings(Secret(url)), 10)
 
 
 def by_psycopg(url: str) -> Connection:
-    return open_connection(Settings(url), 10, python=True)
+    return open_connection(Settings(Secret(url)), 10, python=True)
 
 
 def by_libpq_of_the_system(url: str) -> Connection:

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from initmig.commands.inventory import take_inventory
+from initmig.config.options import Secret
 from initmig.core.model import Migration, MigrationFile, Step
 from initmig.postgres import Settings, connect
 from initmig.sql.lines import Lines
@@ -349,7 +350,7 @@ class PopulatedDatabase:
         self.database = database
         database.execute(TABLES)
         self.tables = dict(database.query(TABLES_OF))
-        with closing(connect(Settings(database.url))) as session:
+        with closing(connect(Settings(Secret(database.url)))) as session:
             self.inventory: Inventory = take_inventory(session.query)
 
     def planned(self, sql: str) -> list[Forecast]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from initmig.commands.verify.embedded import find_programs
+from initmig.config.options import Secret
 from initmig.postgres.parameters import Settings
 from initmig.postgres.programs import for_programs
 from tests.support.secret_forms import CANARY
@@ -44,7 +45,7 @@ PARAMETERS = {
 def test_secret_parameters_are_in_the_service_file_and_not_in_the_connection_string(
     name: str,
 ) -> None:
-    with for_programs(Settings(f"host=h user=u {PARAMETERS[name]}")) as (conninfo, env):
+    with for_programs(Settings(Secret(f"host=h user=u {PARAMETERS[name]}"))) as (conninfo, env):
         file = Path(env["PGSERVICEFILE"])
         assert CANARY not in conninfo
         assert CANARY not in "".join(env.values())
@@ -56,7 +57,7 @@ def test_secret_parameters_are_in_the_service_file_and_not_in_the_connection_str
 @pytest.mark.any_version
 @pytest.mark.parametrize("password", [f"{CANARY} ", f" {CANARY}", CANARY * 100, f"{CANARY}\t"])
 def test_password_that_a_service_file_cannot_contain_is_in_the_environment(password: str) -> None:
-    with for_programs(Settings("host=h", password=password)) as (conninfo, env):
+    with for_programs(Settings(Secret("host=h"), password=Secret(password))) as (conninfo, env):
         assert CANARY not in conninfo
         assert env["PGPASSWORD"] == password
 
@@ -70,7 +71,7 @@ def test_service_file_of_the_user_keeps_its_parameters(
     monkeypatch.setenv("PGSERVICEFILE", str(file))
     monkeypatch.setenv("DATABASE_URL", CANARY)
     monkeypatch.setenv("INITMIG_URL", CANARY)
-    with for_programs(Settings(f"service=mine sslpassword={CANARY}")) as (conninfo, env):
+    with for_programs(Settings(Secret(f"service=mine sslpassword={CANARY}"))) as (conninfo, env):
         assert conninfo == "service=mine"
         assert CANARY not in "".join(env.values())
         assert Path(env["PGSERVICEFILE"]).read_text().split() == [

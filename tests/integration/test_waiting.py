@@ -11,6 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
+from initmig.config.options import Secret
 from initmig.core.errors import DatabaseUnavailable
 from initmig.postgres import Settings, connect
 from tests.support.command import JSON, WITHOUT_WAIT
@@ -353,7 +354,7 @@ def test_wait_names_the_pending_migrations_after_the_timeout(
 def test_answer_after_the_timeout_counts_as_unavailable(
     database: Database,
 ) -> None:
-    session = connect(Settings(database.url))
+    session = connect(Settings(Secret(database.url)))
     session.answer_timeout = 0.3
     assert session.query("SELECT 1") == [(1,)]
     with pytest.raises(DatabaseUnavailable, match=r"no answer in 0\.3 s"):

@@ -8,6 +8,7 @@ import pytest
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 
+from initmig.config.options import Secret
 from initmig.core.errors import InitmigError
 from initmig.postgres import LoginRefused, Settings
 from initmig.postgres.connecting import open_connection
@@ -36,7 +37,7 @@ class Attempt(NamedTuple):
 def attempt(conninfo: str, *, python: bool, limit: float = 10, password: str = "") -> Attempt:
     """The outcome of initmig's attempt to connect with *conninfo*."""
     ignored: list[ParameterIgnored] = []
-    settings = Settings(conninfo, password)
+    settings = Settings(Secret(conninfo), Secret(password))
     try:
         connection = open_connection(settings, limit, python=python, warn=ignored.append)
     except InitmigError as error:

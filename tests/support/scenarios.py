@@ -6,6 +6,7 @@ import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from initmig.config.options import Secret
 from initmig.engine import catalog
 from initmig.postgres import Settings, connect
 from initmig.postgres.setting_sources import setting_hint
@@ -407,7 +408,7 @@ def _look_in_catalog(stage: Stage) -> list[Result]:
     )
     schemas = stage.env.get("INITMIG_SCHEMA", "")
     settings = Settings(
-        stage.url,
+        Secret(stage.url),
         schema=tuple(schemas.split(",")) if schemas else (),
         role=stage.env.get("INITMIG_ROLE", ""),
     )

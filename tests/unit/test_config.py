@@ -12,6 +12,10 @@ from initmig.core.quoting import join_names, split_names
 # A text for each setting, and its parsed value.
 GIVEN = {
     "--database-url": ("postgres://h/d", Secret("postgres://h/d")),
+    "--password-command": (
+        """ get-token --for 'an app' "two words" a\\ b '' """,
+        Secret(command=("get-token", "--for", "an app", "two words", "a b", "")),
+    ),
     "--migrations": (" a , b,,c ", ("a", "b", "c")),
     "--schema": (' App one , "b,""c"" "', ("App one", 'b,"c" ')),
     "--history-schema": ('"a, b"', "a, b"),
@@ -35,6 +39,7 @@ GIVEN = {
 WRONG = {
     "--color": "pink",
     "--database-url": "mysql://h/d",
+    "--password-command": "get-token 'an app",
     "--migrations": " , ",
     "--schema": "a,,b",
     "--history-schema": "a,b",
@@ -330,6 +335,33 @@ def test_secret_given_twice_is_refused(variable: str) -> None:
     environ = {variable: "host=secret", f"{variable}_FILE": "/run/secrets/x"}
     [message] = messages_of([], environ)
     assert message == f"both {variable} and {variable}_FILE are set"
+
+
+@pytest.mark.parametrize("variable", ["PGPASSWORD", "PGPASSWORD_FILE"])
+def test_password_command_and_password_are_refused(variable: str) -> None:
+    environ = {variable: "secret", "INITMIG_PASSWORD_COMMAND": "get-token"}
+    [by_variable] = messages_of([], environ)
+    assert by_variable == f"both INITMIG_PASSWORD_COMMAND and {variable} are set"
+    [by_flag] = messages_of(["--password-command=other"], environ)
+    assert by_flag == f"both --password-command and {variable} are set"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("get 'secret", "cannot split the command into words: No closing quotation"),
+        ("get secret\\", "cannot split the command into words: No escaped character"),
+        ("'' secret", "the command has no program"),
+        ("TOKEN=secret get", "the command begins with a variable, and no shell runs it"),
+        ("get secret\udcff", "the command is not UTF-8, or contains a NUL character"),
+        ("get secret\0", "the command is not UTF-8, or contains a NUL character"),
+    ],
+)
+def test_wrong_password_command_is_refused_and_not_repeated(text: str, reason: str) -> None:
+    [message] = messages_of([], {"INITMIG_PASSWORD_COMMAND": text})
+    assert message.startswith(f"INITMIG_PASSWORD_COMMAND: {reason}")
+    assert "secret" not in message
+    assert "secret" not in repr(Secret(command=("get", "secret")))
 
 
 def test_database_url_flag_overrides_database_url_file() -> None:

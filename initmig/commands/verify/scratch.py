@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from initmig import postgres
 from initmig.commands.context import with_session
 from initmig.commands.verify.embedded import find_programs, running_server
+from initmig.config.options import Secret
 from initmig.core.errors import ConfigError, DatabaseRefused, InitmigError
 from initmig.core.events import ScratchDatabaseLeft
 from initmig.core.quoting import USER_SCHEMA
@@ -39,7 +40,7 @@ def scratch_database(run: Run) -> Iterator[Session]:
     :raises InitmigError: the database cannot be created
     """
     given = run.settings
-    with _on_given_server(run) if given.conninfo else _on_own_server(given) as settings:
+    with _on_given_server(run) if given.conninfo.read() else _on_own_server(given) as settings:
         if run.config.from_baseline:
             _load(run.config.from_baseline, settings)
         session = postgres.connect(settings)
@@ -54,10 +55,10 @@ def scratch_database(run: Run) -> Iterator[Session]:
 @contextmanager
 def _on_own_server(given: Settings) -> Iterator[Settings]:
     with running_server() as conninfo:
-        own = postgres.Settings(conninfo)
+        own = postgres.Settings(Secret(conninfo))
         if given.role:
             _create_owner(own, quote_identifier(given.role))
-        yield given._replace(conninfo=conninfo)
+        yield given._replace(conninfo=own.conninfo, password=own.password)
 
 
 def _create_owner(settings: Settings, role: str) -> None:
