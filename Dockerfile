@@ -26,13 +26,15 @@ COPY --from=build /rootfs /
 ENV INITMIG_MIGRATIONS=/migrations SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 USER 65532:65532
 ENTRYPOINT ["initmig"]
-# VERSION is the one in initmig/version.py. A build from a repository sets the other two.
+# VERSION is the one in initmig/version.py. A build from a repository sets the others.
 ARG VERSION=0.1.0
+ARG SOURCE=unknown
 ARG REVISION=unknown
 ARG CREATED=1970-01-01T00:00:00Z
 LABEL org.opencontainers.image.title="initmig" \
       org.opencontainers.image.description="An init container for PostgreSQL migrations: waits, locks, applies what is pending, exits." \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"

@@ -40,6 +40,20 @@ check: $(VENV)/ready ## check style, format, plain English, types and imports be
 	$(BIN)/mypy swarm/deploy
 	$(BIN)/lint-imports
 
+audit: $(VENV)/ready ## look for known vulnerabilities in the packages of the image and of the environments (needs a network)
+	for file in requirements.lock requirements-dev.lock requirements-docs.lock; do $(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement $$file || exit 1; done
+
+release-check: export SOURCE_URL ?= https://git.example/initmig
+release-check: $(VENV)/ready ## build everything of a release into dist/release; check versions, labels and reproducibility. TAG=v1.2.3 checks that it can be released
+	$(BIN)/python -m dev.release check
+
+# For the release workflow. `release-publish` needs no environment, so that no installed package runs where credentials are.
+release-image: $(VENV)/ready
+	$(BIN)/python -m dev.release image
+
+release-publish:
+	$(PYTHON) -m dev.release publish
+
 docs: $(VENV)/docs/ready ## build the documentation site and check its links; open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build
 
@@ -86,4 +100,4 @@ $(VENV)/docs/ready: requirements-docs.lock
 	$(VENV)/docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-docs.lock
 	@touch $@
 
-.PHONY: help run test test-faults bench bench-smoke check docs format db db-stop lock pin-base clean
+.PHONY: help run test test-faults bench bench-smoke check audit release-check release-image release-publish docs format db db-stop lock pin-base clean

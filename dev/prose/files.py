@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from dev.prose.texts import Text
 
-FOR_USERS = ("README.md", "CHANGELOG.md", "swarm/deploy")
+FOR_USERS = ("README.md", "CHANGELOG.md", "SECURITY.md", "swarm/deploy")
 FOR_USERS_BELOW = ("docs/**/*.md", "charts/**/*.md", "examples/**/*.md", "initmig/**/*.py")
 CODE_BELOW = (
     *("dev/**/*.py", "benchmarks/**/*.py", "tests/**/*.py", "image/*.py", "migrations/*.py"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
 import os
 import re
@@ -12,16 +11,14 @@ import shlex
 import shutil
 import subprocess
 import tarfile
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dev.release.images import SBOM, read_docker_archive, read_tar
 from initmig.version import __version__
 from tests.support.docker import (
     REPOSITORY,
-    build_arguments,
     build_repository,
     docker,
     docker_out,
@@ -35,7 +32,9 @@ from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
+    from dev.release.images import Files
     from tests.containers.conftest import RunImage
     from tests.support.docker import Containers, Postgres
     from tests.support.place import Place
@@ -45,77 +44,22 @@ OPT = "opt/initmig"
 SITE = f"{OPT}/lib/python3/dist-packages"
 BUNDLE = f"{OPT}/cert.pem"
 SYSTEM_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
-SBOM = f"{OPT}/share/sbom/initmig.cdx.json"
 ONE = {"0001_one.sql": "CREATE TABLE one ()"}
 SLEEPING = {"0001_sleeping.sql": "CREATE TABLE leftover (); SELECT pg_sleep(60)"}
 
 
-@dataclass(frozen=True)
-class File:
-    """A file, folder or link of an image."""
-
-    kind: bytes
-    mode: int
-    owner: tuple[int, int]
-    modified: int
-    link: str
-    content: bytes
-
-    def __repr__(self) -> str:
-        digest = hashlib.sha256(self.content).hexdigest()
-        return f"{self.kind!r} {self.mode:o} {self.owner} {self.modified} {self.link!r} {digest}"
-
-
-Files = dict[str, File]
-
-
-def read_tar(data: bytes) -> Files:
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        return {_path(member): _file(tar, member) for member in tar}
-
-
-def _path(member: tarfile.TarInfo) -> str:
-    return str(PurePosixPath("/", member.name))[1:]
-
-
-def _file(tar: tarfile.TarFile, member: tarfile.TarInfo) -> File:
-    opened = tar.extractfile(member) if member.isreg() else None
-    owner = (member.uid, member.gid)
-    content = opened.read() if opened else b""
-    return File(member.type, member.mode, owner, int(member.mtime), member.linkname, content)
-
-
-def save(image: str, folder: Path) -> bytes:
-    archive = folder / f"{unique('saved')}.tar"
+@pytest.fixture(scope="module")
+def saved(image: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of `docker save`."""
+    archive = tmp_path_factory.mktemp("saved") / "image.tar"
     docker_out("save", f"--output={archive}", image)
-    data = archive.read_bytes()
-    archive.unlink()
-    return data
-
-
-def files_of(saved: bytes) -> Files:
-    """The root file system in the output of `docker save`."""
-    with tarfile.open(fileobj=io.BytesIO(saved)) as tar:
-
-        def content(name: str) -> bytes:
-            member = tar.extractfile(name)
-            assert member is not None
-            return member.read()
-
-        [manifest] = json.loads(content("manifest.json"))
-        layers = [read_tar(content(name)) for name in manifest["Layers"]]
-    return {path: file for layer in layers for path, file in layer.items() if path}
+    return archive
 
 
 @pytest.fixture(scope="module")
-def saved(image: str, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return save(image, tmp_path_factory.mktemp("saved"))
-
-
-@pytest.fixture(scope="module")
-def files(saved: bytes) -> Files:
+def files(saved: Path) -> Files:
     """Every path of the image's root file system."""
-    return files_of(saved)
+    return read_docker_archive(saved).files
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +76,8 @@ def test_unpacked_image_has_at_most_45_mb(files: Files) -> None:
     assert sum(len(file.content) for file in files.values()) <= 45 * MEGABYTE
 
 
-def test_compressed_image_has_at_most_16_mb(saved: bytes) -> None:
-    assert len(gzip.compress(saved, 6)) <= 16 * MEGABYTE
+def test_compressed_image_has_at_most_16_mb(saved: Path) -> None:
+    assert len(gzip.compress(saved.read_bytes(), 6)) <= 16 * MEGABYTE
 
 
 def test_only_links_and_well_known_files_are_outside_of_opt_initmig(files: Files) -> None:
@@ -161,7 +105,7 @@ def test_labels_describe_the_image(image: str) -> None:
     assert labels[f"{prefix}licenses"] == "Apache-2.0"
     assert labels[f"{prefix}version"] == __version__
     assert "PostgreSQL migrations" in labels[f"{prefix}description"]
-    assert {f"{prefix}revision", f"{prefix}created"} <= labels.keys()
+    assert {f"{prefix}{name}" for name in ("source", "revision", "created")} <= labels.keys()
 
 
 def test_version_is_printed_without_any_privilege(run_image: RunImage) -> None:
@@ -340,50 +284,6 @@ def test_image_built_in_another_environment_has_the_same_bytes(
     again.pop("", None)
     assert again == files
     assert {file.modified for file in again.values()} == {0}
-
-
-def test_image_built_with_buildkit_has_the_same_bytes(
-    image: str, files: Files, tmp_path: Path
-) -> None:
-    client = client_with_buildkit(tmp_path)
-    name = unique("buildkit")
-    try:
-        build_with(client, name)
-        built = files_of(save(name, tmp_path))
-        if built[SBOM] != files[SBOM]:  # Debian has changed since one of the two was cached
-            build_repository(image, "--no-cache")
-            build_with(client, name, "--no-cache")
-            files, built = files_of(save(image, tmp_path)), files_of(save(name, tmp_path))
-        assert built == files
-        assert docker_out("run", "--rm", "--pull=never", name, "--version")
-    finally:
-        docker("rmi", "--no-prune", name)
-
-
-def client_with_buildkit(folder: Path) -> str:
-    """The first docker command that can use BuildKit: some need a plugin. Skips if none can."""
-    empty = write(folder / "empty", {"Dockerfile": "FROM scratch\nLABEL a=b\n"})
-    for directory in os.get_exec_path():
-        client = shutil.which("docker", path=directory)
-        if client and _buildkit(client, "--quiet", str(empty)).returncode == 0:
-            return client
-    pytest.skip("no docker command here can use BuildKit")
-
-
-def build_with(client: str, name: str, *options: str) -> None:
-    done = _buildkit(client, *build_arguments(name, *options))
-    assert done.returncode == 0, done.stderr
-
-
-def _buildkit(client: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [client, "build", *arguments],
-        env={**os.environ, "DOCKER_BUILDKIT": "1"},
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=600,
-    )
 
 
 # ---- under restrictions

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-IMAGE = "initmig:test"
+IMAGE = os.environ.get("INITMIG_IMAGE", "initmig:test")
 POSTGRES_IMAGE = "postgres:17"
 BASE_IMAGE = os.environ.get("BASE_IMAGE", "debian:trixie-slim")
 """By tag: a base image that was built on this machine does not have the Dockerfile's digest."""
@@ -57,13 +57,9 @@ def docker_out(*arguments: str | Path, timeout: float = 120) -> str:
 
 def build_repository(name: str, *options: str) -> None:
     """Build the image, or one of its stages, as *name*. Raises AssertionError with the output."""
-    docker_out("build", *build_arguments(name, *options), timeout=600)
-
-
-def build_arguments(name: str, *options: str) -> list[str]:
-    """The arguments of `docker build`."""
     base = f"--build-arg=BASE_IMAGE={BASE_IMAGE}"
-    return ["--pull=false", base, f"--tag={name}", *options, str(REPOSITORY)]
+    build = ("build", "--pull=false", base, f"--tag={name}")
+    docker_out(*build, *options, REPOSITORY, timeout=600)
 
 
 def why_no_docker() -> str:

@@ -1,0 +1,1 @@
+"""Builds, checks and publishes a release. CONTRIBUTING.md, "Release", has the steps."""
