@@ -32,13 +32,16 @@ bench: $(VENV)/ready ## measure initmig and other tools, and write docs/explanat
 bench-smoke: $(VENV)/ready ## run the benchmark with small sizes, to check that it works
 	$(BIN)/python -m benchmarks run --smoke --peers "$(PEERS)" --works "$(WORKS)" $(if $(SOURCE),--source $(SOURCE))
 
-check: $(VENV)/ready ## check style, format, plain English, types and imports between layers
+check: $(VENV)/ready ## check style, format, plain English, types, imports between layers, and the workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m dev.prose
 	$(BIN)/mypy
 	$(BIN)/mypy swarm/deploy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yaml examples/ci/.github/workflows/*.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.renovate .github/renovate.json
+	$(BIN)/zizmor --offline --quiet .github examples/ci
 
 audit: $(VENV)/ready ## look for known vulnerabilities in the packages of the image and of the environments (needs a network)
 	for file in requirements.lock requirements-dev.lock requirements-docs.lock; do $(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement $$file || exit 1; done

@@ -21,6 +21,7 @@ FOR_USERS_BELOW = ("docs/**/*.md", "charts/**/*.md", "examples/**/*.md", "initmi
 CODE_BELOW = (
     *("dev/**/*.py", "benchmarks/**/*.py", "tests/**/*.py", "image/*.py", "migrations/*.py"),
     *("charts/**/*.yaml", "examples/helm/**/*.yaml", "k8s/**/*.yaml", "swarm/*.yaml"),
+    ".github/**/*.yaml",
 )
 CODE = (".ci/run", "Makefile", "compose.yaml")
 STRINGS_ARE_DATA = ("benchmarks/", "dev/", "image/", "migrations/", "tests/")

@@ -32,7 +32,8 @@ def test_every_action_is_pinned_by_commit_with_its_version_in_a_comment() -> Non
         line for text in texts for line in re.findall(r"^[ -]*uses: *(.+)$", text, re.MULTILINE)
     ]
     assert len(used) >= 2
-    assert [line for line in used if not PINNED_ACTION.fullmatch(line)] == []
+    others = [line for line in used if not line.startswith("./")]  # this repository's workflows
+    assert [line for line in others if not PINNED_ACTION.fullmatch(line)] == []
 
 
 def test_base_image_is_pinned_by_its_digest() -> None:
