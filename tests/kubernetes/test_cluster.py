@@ -10,8 +10,9 @@ import psycopg
 import pytest
 import yaml
 
-from tests.support.example_app import init_status, local_image, patch
+from tests.support.example_app import init_status, is_ready, local_image, name_of, patch
 from tests.support.kubernetes import (
+    MANIFESTS,
     MIGRATIONS_IMAGE,
     kubectl_out,
     manifests_from,
@@ -20,7 +21,11 @@ from tests.support.kubernetes import (
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from tests.support.example_app import App
+    from tests.support.kubernetes import Json
     from tests.support.processes import Processes
 
 NOTHING_TO_DO = "nothing to do: 1 migration, all applied"
@@ -83,6 +88,31 @@ def test_bad_migration_stops_the_rollout_and_undo_recovers(app: App) -> None:
     wait_until(lambda: len(app.ready_pods() - old) == 1, 60)
     [later] = app.ready_pods() - old
     assert "0002_orders is applied, but unknown here" in app.init_log(later)
+    assert app.applied() == ["0001_users", "0002_orders"]
+
+
+def test_bad_migration_stops_the_updates_of_a_stateful_set_and_a_daemon_set(app: App) -> None:
+    """Both have the component. The cluster has one node, so the DaemonSet has one pod."""
+    both = ("statefulset/app", "daemonset/agent")
+    workloads = stateful_set_and_daemon_set(app.folder / "workloads")
+    app.apply(str(workloads), replicas=2)
+    wait_for_rollouts(app, both)
+    applied, *others = app.outcomes()
+    assert applied.startswith("applied 1 migration in ")
+    assert len(others) == 2
+    assert all(other.startswith("nothing to do: ") for other in others)
+    old = ids_of_ready_pods(app)
+
+    app.apply(str(workloads), tag="bad", replicas=2)
+    wait_until(lambda: sum("0003_bad failed" in last_message(pod) for pod in app.pods()) == 2, 60)
+    assert ids_of_ready_pods(app) == {"app-0": old["app-0"]}
+
+    for name in both:
+        app.kubectl_out("rollout", "undo", name)
+    # A StatefulSet waits for its pod of the bad release (docs/how-to/kubernetes.md).
+    app.kubectl_out("delete", "pod", "app-1")
+    wait_for_rollouts(app, both)
+    assert ids_of_ready_pods(app)["app-0"] == old["app-0"]
     assert app.applied() == ["0001_users", "0002_orders"]
 
 
@@ -195,3 +225,47 @@ def test_pod_of_an_index_migrates_the_database_of_that_key(app: App) -> None:
         60,
     )
     assert app.applied() == ["0001_users"]
+
+
+def stateful_set_and_daemon_set(folder: Path) -> Path:
+    """A kustomization in *folder*, with the component and the pods of the example app in both."""
+    app = yaml.safe_load((MANIFESTS / "app" / "app.yaml").read_text())
+    pods = {"selector": app["spec"]["selector"], "template": app["spec"]["template"]}
+    objects = [
+        {
+            "apiVersion": "apps/v1",
+            "kind": kind,
+            "metadata": {"name": name, "labels": {"initmig": "on"}},
+            "spec": {**pods, **fields},
+        }
+        for kind, name, fields in (
+            ("StatefulSet", "app", {"serviceName": "app"}),
+            ("DaemonSet", "agent", {}),
+        )
+    ]
+    write_kustomization(
+        folder,
+        resources=["objects.yaml", manifests_from(folder, "secrets")],
+        components=[manifests_from(folder, "component")],
+        images=[{"name": "initmig", "newName": "app-migrations", "newTag": "1"}],
+    )
+    (folder / "objects.yaml").write_text(yaml.safe_dump_all(objects))
+    return folder
+
+
+def wait_for_rollouts(app: App, names: Sequence[str]) -> None:
+    for name in names:
+        done = app.kubectl("rollout", "status", name, "--timeout=90s")
+        assert done.code == 0, done.out + done.err + app.kubectl("describe", "pods").out
+
+
+def ids_of_ready_pods(app: App) -> dict[str, str]:
+    """The uid of each pod that is ready: a StatefulSet uses the names of its pods again."""
+    return {name_of(pod): pod["metadata"]["uid"] for pod in app.pods() if is_ready(pod)}
+
+
+def last_message(pod: Json) -> str:
+    """How the init container ended the last time; "" if it has not."""
+    status = init_status(pod)
+    ended = status.get("lastState", {}).get("terminated") or status["state"].get("terminated", {})
+    return str(ended.get("message", ""))

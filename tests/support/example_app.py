@@ -70,7 +70,7 @@ class App:
         patches: Sequence[Json] = (),
         files: Mapping[str, str] | None = None,
     ) -> None:
-        """Apply the folder *name* of k8s/, with the migrations of image *tag*.
+        """Apply the folder *name* of k8s/ (or a path), with the migrations of image *tag*.
 
         *files* are added to its ConfigMap of migrations.
         """
@@ -214,7 +214,10 @@ def local_image(image: str, name: str) -> Json:
 _SPEC = "/spec/template/spec"
 _NEVER = {f"{_SPEC}/containers/0/imagePullPolicy": "Never"}
 _LOCAL = [
-    patch("Deployment", add={**_NEVER, f"{_SPEC}/initContainers/0/imagePullPolicy": "Never"}),
+    patch(
+        "Deployment|StatefulSet|DaemonSet",
+        add={**_NEVER, f"{_SPEC}/initContainers/0/imagePullPolicy": "Never"},
+    ),
     # An old cluster does not always know this field.
     patch("Job", add=_NEVER, remove=["/spec/podFailurePolicy"]),
 ]

@@ -10,7 +10,10 @@ import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from tests.support.databases import Database, ExternalServer, create_database
 from tests.support.docker import (
@@ -67,6 +70,17 @@ def write_kustomization(folder: Path, **fields: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "kustomization.yaml").write_text(json.dumps(fields, indent=2))
     return folder
+
+
+def render(folder: Path) -> list[Json]:
+    """The manifests of the kustomization in *folder*."""
+    return list(yaml.safe_load_all(kubectl_out("kustomize", str(folder))))
+
+
+@cache
+def rendered(name: str) -> list[Json]:
+    """The manifests of the folder *name* of k8s/."""
+    return render(MANIFESTS / name)
 
 
 def manifests_from(folder: Path, name: str) -> str:
