@@ -17,6 +17,9 @@ from urllib.parse import urlencode
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from tests.support.docker import REPOSITORY
 from tests.support.migrations import write
@@ -105,6 +108,12 @@ def test_prometheus_shows_every_alert_and_every_panel(
             assert prometheus.ask("query", query=query)["result"], expression
 
 
+def test_dashboard_has_only_fields_that_grafana_knows() -> None:
+    register_default_plugins()
+    known = json.loads(json.dumps(Dashboard.from_json(DASHBOARD), cls=JSONEncoder))
+    assert {*leaves(DASHBOARD)} - {*leaves(known)} == set()
+
+
 def test_dashboard_has_a_data_source_to_choose_and_panels_that_do_not_overlap() -> None:
     variables = {one["name"]: one["type"] for one in DASHBOARD["templating"]["list"]}
     assert variables == {"datasource": "datasource", "namespace": "query"}
@@ -136,6 +145,15 @@ def test_page_lists_each_alert_with_its_severity() -> None:
     rows = re.findall(r"^\| `(Initmig\w+)` \| (\w+) \|", PAGE, re.MULTILINE)
     assert dict(rows) == {name: rule["labels"]["severity"] for name, rule in ALERTS.items()}
     assert len(rows) == len(ALERTS)
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The path and the value of each text, number and boolean in a JSON document."""
+    if not isinstance(value, dict | list):
+        yield path, value
+        return
+    for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from leaves(each, f"{path}/{key}")
 
 
 class Prometheus:

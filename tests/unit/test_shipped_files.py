@@ -44,6 +44,13 @@ def test_base_image_is_pinned_by_its_digest() -> None:
     assert bases == ["${BASE_IMAGE}", "scratch"]
 
 
+def test_files_and_folders_of_k8s_that_a_command_or_a_kustomization_names_exist() -> None:
+    text = "".join(path.read_text() for path in PAGES)
+    named = set(re.findall(r"\.\./initmig/(k8s/[\w/.-]+)", text))
+    assert len(named) > 4
+    assert {name for name in named if not (REPOSITORY / name).exists()} == set()
+
+
 # --- Compose and Swarm ---
 
 
