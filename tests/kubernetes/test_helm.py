@@ -174,7 +174,7 @@ def test_job_is_a_hook_and_otherwise_that_of_the_manifests() -> None:
         "helm.sh/hook-delete-policy": "before-hook-creation",
         "helm.sh/hook-output-log-policy": "hook-failed",
     }
-    [expected] = yaml.safe_load_all((MANIFESTS / "job" / "job.yaml").read_text())
+    [expected] = yaml.safe_load_all((MANIFESTS / "migrate" / "job.yaml").read_text())
     for spec in (job["spec"], expected["spec"]):
         del spec["template"]["metadata"]
         spec["template"]["spec"] |= without_names(spec["template"]["spec"])
@@ -187,7 +187,7 @@ def test_templates_are_those_of_the_manifests(parent: Path) -> None:
     found = template(parent, values={"initmig": image, "ordersDb": image})
     for container, path in (
         ("initcontainer", "component/init-container.yaml"),
-        ("waitcontainer", "job/wait.yaml"),
+        ("waitcontainer", "wait/wait.yaml"),
         ("sidecar", "sidecar/sidecar.yaml"),
     ):
         [expected] = yaml.safe_load_all((MANIFESTS / path).read_text())
