@@ -204,7 +204,7 @@ def test_limits_in_the_docs_suffice(runs: Runs, size: int) -> None:
 
 
 def test_memory_limit_of_the_manifests_is_128_mib() -> None:
-    for name in ("component/init-container", "job/job", "many/job", "sidecar/sidecar"):
+    for name in ("component/init-container", "migrate/job", "many/job", "sidecar/sidecar"):
         [limit] = re.findall(r"limits: {memory: (\d+)Mi}", (MANIFESTS / f"{name}.yaml").read_text())
         assert int(limit) * MIB == LIMIT
 
