@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.clocks import SteppedClock, stepped_clock
 from tests.support.command import Initmig
 from tests.support.databases import Database, DatabaseServer, ExternalServer, create_database
+from tests.support.examples import examples, take_turns
 from tests.support.fork_server import ForkServer, KillableRuns
 from tests.support.processes import Processes
 from tests.support.proxy import MakeProxy, Proxy
@@ -50,7 +51,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--turn",
         metavar="PART/PARTS",
-        help="of the cases of each test, run only this part, such as every sixth, from the first",
+        help="of the cases of each test, run only this part, such as every sixth, from the first;"
+        " try as many times fewer random examples",
     )
 
 
@@ -65,15 +67,21 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "installed: runs the installed command, because a fork would differ"
     )
+    if turn := config.getoption("--turn"):
+        take_turns(int(turn.partition("/")[2]))
     # in each of the eight parallel parts of tests/faults/test_sequences.py
-    examples = 50 if config.getoption("--exhaustive") else 4
+    sequences = 50 if config.getoption("--exhaustive") else 4
     # a busy machine must not fail a test
     too_slow = [HealthCheck.too_slow]
     settings.register_profile(
-        "busy", deadline=None, suppress_health_check=too_slow, print_blob=True
+        "busy",
+        max_examples=examples(100),
+        deadline=None,
+        suppress_health_check=too_slow,
+        print_blob=True,
     )
     settings.load_profile("busy")
-    settings.register_profile("faults", max_examples=examples)
+    settings.register_profile("faults", max_examples=sequences)
     alongside_yoyo = 40 if config.getoption("--exhaustive") else 5
     settings.register_profile(
         "beside yoyo", settings.get_profile("faults"), max_examples=alongside_yoyo

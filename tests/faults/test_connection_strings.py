@@ -18,6 +18,7 @@ from psycopg import pq
 
 from initmig.config.dsn import LIBPQ, SCHEMES, Dsn, parse_dsn
 from tests.support.connecting import attempt
+from tests.support.examples import examples
 from tests.support.ports import closed_port
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def assert_no_secret(message: str) -> None:
     assert not [half for half in SECRETS if half in message], message
 
 
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(strings())
 @example(f"postgres://127.0.0.1/d?password={'&'.join(SECRETS)}=1")
 @example(f"host=127.0.0.1 password={' '.join(SECRETS)}=1")
@@ -153,7 +154,7 @@ def test_parsing_agrees_with_libpq_except_as_documented(text: str) -> None:
 
 
 @pytest.mark.parametrize("python", [False, True], ids=["libpq", "psycopg"])
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(text=strings())
 @example(text=f"host=127.0.0.1 port={PORT} keepalives= password='{SECRETS[0]}'")
 @example(text=f"host=127.0.0.1 port={PORT} sslcert= password='{SECRETS[0]}'")
@@ -169,7 +170,7 @@ def test_attempt_fails_with_an_initmig_error_without_the_password(text: str, pyt
     assert_no_secret(got.message + got.hint)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(strings().filter(lambda text: not re.search("[\0\udc80]", text)))
 def test_command_exits_as_documented_and_never_prints_the_password(text: str) -> None:
     result = COMMAND[0](

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.migrations import write
 from tests.support.ports import closed_port
 from tests.support.serve_process import ServeProcess
@@ -89,7 +90,7 @@ def test_serve_answers_the_next_probe_after_any_request(site: ServeProcess) -> N
     assert site.ask("/metrics").status == 200
     memory = site.most_memory()
 
-    @settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(1000), deadline=None, suppress_health_check=list(HealthCheck))
     @given(parts=REQUEST_PARTS, is_over=st.booleans())
     def check(parts: list[bytes], *, is_over: bool) -> None:
         with site.connect() as client, suppress(ConnectionError):

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from initmig.sql.lines import Lines
 from initmig.sql.masking import mask_sql
+from tests.support.examples import examples
 from tests.support.migrations import write
 from tests.support.secret_forms import CANARY, secret_sql
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.any_version
 
 
 @pytest.mark.long
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(secret_sql(quotes=False), secret_sql(quotes=True))
 def test_masked_sql_hides_only_the_secrets(first: tuple[str, str], second: tuple[str, str]) -> None:
     assert mask_sql(first[0]) == first[1]
@@ -33,16 +34,16 @@ def test_masked_sql_hides_only_the_secrets(first: tuple[str, str], second: tuple
 
 
 @pytest.mark.parametrize(
-    "examples", [2, pytest.param(120, marks=pytest.mark.long)], ids=["few", "many"]
+    "number", [2, pytest.param(120, marks=pytest.mark.long)], ids=["few", "many"]
 )
 def test_no_run_prints_a_secret(
-    examples: int,
+    number: int,
     killable_runs: KillableRuns,
     database: Database,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     @settings(
-        max_examples=examples,
+        max_examples=examples(number),
         phases=(Phase.generate,),
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )

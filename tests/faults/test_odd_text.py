@@ -12,6 +12,7 @@ from psycopg import sql
 
 from tests.integration.test_forged_lines import assert_forges_nothing, assert_is_json, run
 from tests.support.command import Initmig
+from tests.support.examples import examples
 from tests.support.migrations import write
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def assert_output_is_visible(initmig: Initmig, database: Database, folder: Path)
 def test_output_is_visible_text_for_any_file_name(
     initmig: Initmig, database: Database, folder: Path
 ) -> None:
-    @settings(settings.get_profile("faults"), max_examples=20)
+    @settings(settings.get_profile("faults"), max_examples=examples(20))
     @given(st.lists(NAMES, min_size=1, max_size=4))
     def check(names: list[str]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -88,7 +89,7 @@ def test_output_is_visible_text_for_any_rows_of_the_history(
     write(folder, VALID)
     env = {"DATABASE_URL": database.url}
 
-    @settings(settings.get_profile("faults"), max_examples=20)
+    @settings(settings.get_profile("faults"), max_examples=examples(20))
     @given(st.lists(st.tuples(*[VALUES] * 5), min_size=1, max_size=3))
     def check(rows: list[tuple[str | None, ...]]) -> None:
         database.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")

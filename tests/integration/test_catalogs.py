@@ -99,10 +99,11 @@ def test_every_catalog_column_is_listed_and_no_others(database: Database) -> Non
     }
 
 
-def test_each_change_is_reported_until_it_is_reverted(populated: Session) -> None:
+@pytest.mark.parametrize("first", range(6))
+def test_each_change_is_reported_until_it_is_reverted(first: int, populated: Session) -> None:
     version = version_of(populated)
     before = take_snapshot(populated)
-    for change in CHANGES:
+    for change in CHANGES[first::6]:
         if version < change.since:
             continue
         with rolled_back(populated) if not change.undo else nullcontext():

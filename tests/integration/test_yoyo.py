@@ -18,6 +18,7 @@ from yoyo.topologicalsort import CycleError
 from initmig import engine
 from initmig.core.errors import ConfigError
 from initmig.migrations.files import list_files
+from tests.support.examples import examples
 from tests.support.migrations import write
 from tests.support.order import in_order_of_yoyo
 from tests.support.processes import succeeded
@@ -604,7 +605,7 @@ def text_of(depends: set[str], suffix: str) -> str:
 
 
 @given(graph=graphs(), data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_order_is_the_same_as_in_yoyo(graph: Mapping[str, set[str]], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as root:
         folders = [str(write(Path(root) / name, {})) for name in ("one", "two")]

@@ -13,6 +13,7 @@ from yoyo.migrations import read_sql_migration
 from initmig.core.errors import ConfigError
 from initmig.migrations.files import list_files, parse_sql, read
 from initmig.sql.source import Header
+from tests.support.examples import examples
 from tests.support.migrations import write
 
 READ_ALIKE = {
@@ -97,7 +98,7 @@ FRAGMENTS = [
 ]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join))
 def test_any_header_is_read_as_by_yoyo(header: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
