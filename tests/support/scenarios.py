@@ -339,7 +339,9 @@ def _blocked(table: str, *arguments: str, pooled: bool = False) -> Callable[[Sta
 def _wait_until_blocked(stage: Stage) -> None:
     blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
     blocked += " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    wait_until(lambda: stage.database.value(blocked) > 0)
+    # on a busy machine, a new connection for each look could miss a short lock timeout
+    with stage.database.connect() as connection:
+        wait_until(lambda: connection.execute(blocked).fetchone() != (0,))
 
 
 def _queue(stage: Stage) -> list[Result]:
@@ -355,7 +357,7 @@ def _queue(stage: Stage) -> list[Result]:
 def _blocked_by_prepared(stage: Stage) -> list[Result]:
     gid = f"of_{stage.database.name}"
     stage.execute(f"BEGIN; LOCK TABLE {{home}}.a; PREPARE TRANSACTION '{gid}'")
-    running = stage.start("migrate", "--lock-timeout=300ms")
+    running = stage.start("migrate", "--lock-timeout=1s")
     _wait_until_blocked(stage)
     time.sleep(_BLOCKED_SECONDS)
     stage.execute(f"COMMIT PREPARED '{gid}'")
@@ -454,14 +456,14 @@ _ALL = (
     Scenario("blocked-by-prepared", _blocked_by_prepared, _after(BLOCKED)),
     Scenario(
         "pooled-blocked",
-        _blocked("a", "migrate", "--lock-timeout=300ms", pooled=True),
+        _blocked("a", "migrate", "--lock-timeout=1s", pooled=True),
         _after(BLOCKED),
         pooled=True,
     ),
-    Scenario("blocked", _blocked("a", "migrate", "--lock-timeout=300ms"), _after(BLOCKED)),
+    Scenario("blocked", _blocked("a", "migrate", "--lock-timeout=1s"), _after(BLOCKED)),
     Scenario(
         "history-locked",
-        _blocked("_yoyo_migration", "migrate", "--lock-timeout=300ms"),
+        _blocked("_yoyo_migration", "migrate", "--lock-timeout=1s"),
         _after(SECOND),
     ),
     Scenario("foreign", _run("migrate", "plan", "doctor"), _other_tool, (6, 6, 6)),
