@@ -47,7 +47,6 @@ class Recorder:
     def __call__(self, link: Link) -> None:
         """Serve one connection."""
         answers: Answers = []
-        self.connections.append(answers)
         with closing(socket.create_connection(self._address)) as connected:
             server = Link(connected)
             server.send(link.read_startup())
@@ -59,6 +58,8 @@ class Recorder:
             begin = login.index(AUTHENTICATED)
             self.passwords += login[:begin]
             answers.append(login[begin:])
+            # now, because a client that is too slow to log in connects again
+            self.connections.append(answers)
             while True:
                 kind, body = link.read_message()
                 server.send(message(kind, body))
