@@ -18,7 +18,7 @@ from tests.kubernetes.conftest import IMAGES
 from tests.kubernetes.test_manifests import VERSIONS
 from tests.support.docker import POSTGRES_IMAGE, REPOSITORY
 from tests.support.helm import CHART, EXAMPLE, copy_of_example, helm, helm_out, template
-from tests.support.kubernetes import MANIFESTS, MIGRATIONS_IMAGE, REGISTRY
+from tests.support.kubernetes import MANIFESTS, MIGRATIONS_IMAGE, REGISTRY, RESTRICTED
 from tests.support.migrations import write
 from tests.support.waiting import wait_until
 
@@ -37,15 +37,6 @@ FENCE = re.compile(r"^( *)```(?:yaml|gotmpl)\n(.*?)^\1```$", re.MULTILINE | re.D
 IMAGE = {"repository": "app-migrations", "tag": "42"}
 PAGE = REPOSITORY / "docs" / "reference" / "chart.md"
 GUIDE = REPOSITORY / "docs" / "how-to" / "helm.md"
-RESTRICTED = {
-    "runAsNonRoot": True,
-    "runAsUser": 65532,
-    "runAsGroup": 65532,
-    "seccompProfile": {"type": "RuntimeDefault"},
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "readOnlyRootFilesystem": True,
-}
 EVERYTHING = {
     "image": {"repository": "registry.example/{{ .Release.Name }}", "tag": 20260101},
     "imagePullSecrets": [{"name": "registry"}],

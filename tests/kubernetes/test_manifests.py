@@ -12,6 +12,7 @@ import yaml
 from tests.support.docker import REPOSITORY
 from tests.support.kubernetes import (
     MANIFESTS,
+    RESTRICTED,
     Json,
     manifests_from,
     render,
@@ -157,15 +158,7 @@ def test_three_lines_add_initmig_to_a_deployment(tmp_path: Path) -> None:
 def test_init_container_of_the_component_is_restricted_in_any_pod(tmp_path: Path) -> None:
     shop, _ = render_with_component(tmp_path)
     kubernetes_validate.validate(shop, OLDEST, strict=True)
-    assert shop["spec"]["template"]["spec"]["initContainers"][0]["securityContext"] == {
-        "runAsNonRoot": True,
-        "runAsUser": 65532,
-        "runAsGroup": 65532,
-        "seccompProfile": {"type": "RuntimeDefault"},
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "readOnlyRootFilesystem": True,
-    }
+    assert shop["spec"]["template"]["spec"]["initContainers"][0]["securityContext"] == RESTRICTED
 
 
 def test_patch_of_the_docs_puts_a_database_proxy_before_initmig(tmp_path: Path) -> None:

@@ -39,6 +39,16 @@ REGISTRY = "docker.io/library"
 """The prefix that a cluster adds to the short names of a Docker engine's images."""
 MIGRATIONS_IMAGE = "initmig-kubernetes"
 PASSWORD = "secret"
+RESTRICTED = {
+    "runAsNonRoot": True,
+    "runAsUser": 65532,
+    "runAsGroup": 65532,
+    "seccompProfile": {"type": "RuntimeDefault"},
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+"""The security context of a container that is restricted in any pod."""
 
 Json = dict[str, Any]
 
